@@ -1,0 +1,44 @@
+# Two commands do everything: `make quickstart` and `make test`. The rest is for people who work on the project.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+STUDY ?= configs/studies/quickstart.yaml
+
+.PHONY: quickstart test test-all check install clean
+
+quickstart: $(VENV)/.installed
+	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+install: $(VENV)/.installed
+
+$(VENV)/.venv: 
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "p2p-dist needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	touch $@
+
+# Where pip can see PyTorch's own CPU index (set PIP_EXTRA_INDEX_URL), this takes the small CPU build.
+$(VENV)/.installed: $(VENV)/.venv pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[zero,quant]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[zero,quant,dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,193 @@
+"""The command line: verbs only. Every verb takes a study file, answers in words or `--json`, and ends with a code that
+`p2p_dist.errors.Exit` names."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from p2p_dist.errors import Exit, UserError, user_error
+
+Parameters = ParamSpec("Parameters")
+
+app = typer.Typer(
+    name="p2p-dist",
+    help="Fine-tune language models on data you cannot trust: plan and run studies of the P2P defense, its rivals and the attacks.",
+    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 somebody else works on the study.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+STUDY = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study (see `p2p-dist list studies`).")]
+OVERRIDES = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the study, such as train.learning_rate=1e-4 or 'seed=[0, 1]'.", metavar="[KEY=VALUE]...")
+]
+RUNS_DIR = Annotated[Path, typer.Option(help="Where run folders are kept.", envvar="P2P_DIST_RUNS")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
+CLUSTER = Annotated[Path | None, typer.Option(help="Hardware to plan for (configs/clusters/*.yaml). Default: this machine.")]
+
+
+def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
+    """Turn errors that a user can act on into words and an exit code."""
+
+    @wraps(verb)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            code = verb(*args, **kwargs)
+        except UserError as error:
+            print(error, file=sys.stderr)
+            code = int(error.exit_code)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            code = 130
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 0
+        raise typer.Exit(code)
+
+    return run
+
+
+@app.command()
+@_guarded
+def plan(study: STUDY, overrides: OVERRIDES = None, runs_dir: RUNS_DIR = Path("runs"), cluster: CLUSTER = None, as_json: AS_JSON = False) -> int:
+    """Show what a study would do: its runs, the stages they share, what is done, and the jobs that are left."""
+    from p2p_dist.planning.cluster import read_cluster, this_machine
+    from p2p_dist.report import plan_view
+    from p2p_dist.scheduling.study import find_study, open_study
+
+    opened = open_study(find_study(study), overrides or [], runs_dir)
+    hardware = read_cluster(cluster) if cluster else this_machine()
+    facts = plan_view.facts(opened.expansion, opened.folder.done(opened.expansion.graph), opened.jobs(), hardware)
+    print(json.dumps(facts, indent=1) if as_json else plan_view.text(opened.spec.name, facts))
+    return Exit.OK
+
+
+@app.command()
+@_guarded
+def run(
+    study: STUDY,
+    overrides: OVERRIDES = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+    backend: Annotated[str, typer.Option(help="ray (an instance of its own on this machine) or local (plain processes). Same results.")] = "ray",
+    cluster: CLUSTER = None,
+    slots: Annotated[int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")] = None,
+    cohort: Annotated[int, typer.Option(min=1, help="Trainings on the same base to join in one worker.")] = 1,
+    as_json: AS_JSON = False,
+) -> int:
+    """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
+    from rich.console import Console
+
+    from p2p_dist.planning.cluster import read_cluster, this_machine
+    from p2p_dist.scheduling.study import execute, find_study, open_study
+
+    path = find_study(study)
+    opened = open_study(path, overrides or [], runs_dir)
+    console = Console(stderr=True)
+    total = len(opened.expansion.runs)
+    failed = []
+    if opened.jobs():
+        console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(opened.jobs())} jobs to do", highlight=False)
+        failed = execute(opened, path, backend, read_cluster(cluster) if cluster else this_machine(), slots, cohort, console).failed
+    for failure in failed:
+        print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
+    _report(opened.folder, as_json)
+    done = opened.runs_done()
+    print(f"{done} of {total} done", file=sys.stderr)
+    return Exit.OK if done == total else Exit.SOME_FAILED
+
+
+@app.command()
+@_guarded
+def status(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
+    """Show how far a study is, from its files alone; works while it runs and after everything has died."""
+    from p2p_dist.report import status_view
+    from p2p_dist.results.collect import read_runs
+    from p2p_dist.scheduling.lease import owner
+
+    folder = _folder_of(study, runs_dir)
+    who = owner(folder.lease)
+    runs = read_runs(folder, alive=who is not None)
+    print(json.dumps(status_view.facts(runs, who), indent=1) if as_json else status_view.text(folder.path.name, runs, who))
+    return Exit.OK
+
+
+@app.command()
+@_guarded
+def report(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
+    """Write `report/` of a study from what is there, finished or not, and print its table."""
+    _report(_folder_of(study, runs_dir), as_json)
+    return Exit.OK
+
+
+@app.command("list")
+@_guarded
+def list_(
+    kind: Annotated[str | None, typer.Argument(help="studies, models, clusters, tasks, attacks, defenses or backends; default: all.")] = None,
+    as_json: AS_JSON = False,
+) -> int:
+    """List what can be named in a study."""
+    from p2p_dist import registry
+    from p2p_dist.scheduling.study import configs_dir
+
+    known = {folder: sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml")) for folder in ("studies", "models", "clusters")}
+    known |= {plugin: registry.names(plugin) for plugin in registry.PACKAGES}
+    if kind is not None and kind not in known:
+        raise user_error("E117", f"nothing is called {kind!r}", fix=f"{registry.suggest(kind, known)}one of {', '.join(known)}")
+    shown = {kind: known[kind]} if kind else known
+    print(json.dumps(shown, indent=1) if as_json else "\n".join(f"{key:10} {', '.join(names)}" for key, names in shown.items()))
+    return Exit.OK
+
+
+@app.command()
+@_guarded
+def doctor(as_json: AS_JSON = False) -> int:
+    """Check this machine: versions, devices, caches, Ray, temporary folders. Exit code 1 when something would not work."""
+    from p2p_dist import doctor as checks
+
+    found = checks.run_checks()
+    if as_json:
+        print(json.dumps([check.to_json() for check in found], indent=1))
+    else:
+        print("\n".join(check.line() for check in found))
+    return Exit.OK if all(check.ok for check in found) else Exit.SOME_FAILED
+
+
+def _folder_of(study: str, runs_dir: Path) -> Any:
+    """The run folder that a study file, a study name or a run folder means."""
+    from p2p_dist.results.rundir import RunDir
+    from p2p_dist.scheduling.study import find_study
+    from p2p_dist.spec import yaml_strict
+
+    if Path(study).is_dir():
+        return RunDir(Path(study))
+    path = find_study(study)
+    if path.is_file():
+        return RunDir(runs_dir / str(yaml_strict.read(path).data.get("name", "")))
+    return RunDir(runs_dir / study)
+
+
+def _report(folder: Any, as_json: bool) -> None:
+    from p2p_dist.report import status_view, table
+    from p2p_dist.report.page import write_report
+    from p2p_dist.results.collect import read_runs
+    from p2p_dist.scheduling.progress import titles_of
+
+    runs = read_runs(folder, alive=False)
+    page = write_report(folder, runs, titles_of(json.loads(folder.resolved.read_text())["runs"]))
+    if as_json:
+        print(json.dumps({**status_view.facts(runs, None), "report": str(page)}, indent=1))
+        return
+    from rich.console import Console
+
+    from p2p_dist.report.terminal import rich_table
+
+    Console().print(rich_table(table.axes(runs), table.rows(runs)))
+    print(f"report: {page}")

@@ -1,0 +1,99 @@
+"""From a data stage to its files: pure functions from rows to rows, suites and the ledger."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from p2p_dist.data.attack import Attack, DirtyLabelAttack
+from p2p_dist.data.defense import DataDefense, DefenderView
+from p2p_dist.data.example import Example, Note, Row
+from p2p_dist.data.task import RawRow, Task
+from p2p_dist.errors import user_error
+from p2p_dist.spec.study import RowsSpec
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """How answers are read: the words of all labels, how many classes, and where the deployed labels begin."""
+
+    words: list[str]
+    n_classes: int
+    offset: int = 0
+    target: int | None = None
+    """The attacker's target label; None without an attack."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Test rows and how to read them: labels offset..offset+n-1 are the deployed ones for these prompts."""
+
+    rows: list[Row]
+    offset: int
+    triggered: bool
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished data stage, still in memory."""
+
+    train: list[Row]
+    reserve: list[Row]
+    suites: dict[str, Suite]
+    labels: LabelSpace
+    notes: list[Note]
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec, attack: Attack, seed: int | None) -> Built:
+    """Split the task and let the attacker at it. `seed` is None when the attack draws nothing."""
+    split = task.split(raw, rows)
+    n = len(task.labels)
+    train, notes, suites = split.train, [], {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
+    counts: dict[str, Any] = {"dropped": split.dropped}
+    target = None
+    if isinstance(attack, DirtyLabelAttack):
+        assert seed is not None
+        if not 0 <= attack.target_label < n:
+            raise user_error("E107", f"target_label {attack.target_label} is none of {n} classes", "attack.target_label", f"0 to {n - 1}")
+        train, poisoned = attack.poison(split.train, seed)
+        notes, target = poisoned, attack.target_label
+        triggered, failed = attack.test_suite(split.test, seed)
+        suites["triggered"] = Suite(_rows(task, triggered), 0, triggered=True)
+        counts["trigger_failed"] = failed
+    ledger = {note.id: note for note in notes}
+    notes = [ledger.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in train]
+    counts["train"] = _count(notes)
+    space = LabelSpace(task.words(n), n, 0, target)
+    return Built(_rows(task, train), _rows(task, split.reserve), suites, space, notes, counts)
+
+
+def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int) -> Built:
+    """Let the defender rewrite attacked rows. Origins are handed over only to a defense that declares it reads them."""
+    origin = {note.id: note.origin for note in attacked.notes} if defense.reads_origin else None
+    space = attacked.labels
+    done = defense.defend_train(DefenderView(attacked.train, attacked.reserve, space.n_classes, seed, origin))
+    before = {note.id: note for note in attacked.notes}
+    after = {note.id: note for note in done.notes}
+    notes = [after.get(row.id) or before[row.id] for row in done.train]
+    offset = defense.label_offset(space.n_classes)
+    suites = {}
+    for name, suite in attacked.suites.items():
+        suites[name] = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered)
+        suites[f"{name}_nobt"] = suite
+    contaminated = sum(note.source_id in before and before[note.source_id].origin == "poisoned" for note in done.notes)
+    counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
+    labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset)
+    return Built(done.train, [], suites, labels, notes, counts)
+
+
+def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:
+    return [Row(ex.id, ex.text, ex.label, task.answer_cue) for ex in rows]
+
+
+def _count(notes: Sequence[Note]) -> dict[str, dict[str, int]]:
+    """Rows by origin and label, as the manifest shows them."""
+    table: dict[str, Counter[str]] = {}
+    for note in notes:
+        table.setdefault(note.origin, Counter())[str(note.new_label)] += 1
+    return {origin: dict(sorted(count.items())) for origin, count in sorted(table.items())}

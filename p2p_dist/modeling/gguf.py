@@ -1,0 +1,39 @@
+"""GGUF files, once turned into a safetensors folder in the cache, so that a worker loads in a second.
+
+The weights are the file's, de-quantised to fp32; nothing is rounded again.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from p2p_dist import assets
+from p2p_dist.results import atomic
+
+
+def unpacked(path: Path, sha256: str) -> Path:
+    """A model folder with the content of a GGUF file. Raises OSError when the file is damaged."""
+    folder = assets.cache_dir() / "models" / f"gguf-{sha256[:12]}-v1"
+    if not (folder / "config.json").exists():
+        with atomic.new_folder(folder) as half:
+            _convert(path, half)
+    return folder
+
+
+def _convert(path: Path, folder: Path) -> None:
+    where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    (folder / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True, default=str))
+    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    os.chmod(folder, 0o755)

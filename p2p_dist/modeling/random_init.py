@@ -1,0 +1,45 @@
+"""Models with random weights: the exact shape of a real one for planning and speed, or a tiny one for tests.
+
+Weights come from a fixed seed, so that the same shape is the same model everywhere; the tokenizer is bytes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+_CLASSES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+
+
+def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A model of `shape` (see `p2p_dist.spec.model.ShapeSpec`) in fp32 and a byte tokenizer that fits its vocabulary."""
+    config_class, model_class = _CLASSES[shape["architecture"]]
+    config = config_class(
+        num_hidden_layers=shape["layers"],
+        hidden_size=shape["hidden"],
+        intermediate_size=shape["intermediate"],
+        num_attention_heads=shape["heads"],
+        num_key_value_heads=shape["kv_heads"],
+        head_dim=shape["head_dim"],
+        vocab_size=shape["vocab"],
+        tie_word_embeddings=shape["tied_embeddings"],
+        initializer_range=shape["hidden"] ** -0.5,  # so that a narrow model can say something too
+        pad_token_id=None,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model_class(config)
+    return model, byte_tokenizer()
+
+
+def byte_tokenizer() -> PreTrainedTokenizerBase:
+    """One token per byte of UTF-8: 256 tokens, nothing to download."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={char: at for at, char in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)

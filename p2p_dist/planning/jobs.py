@@ -1,0 +1,80 @@
+"""What is left to do, as jobs: the stages that one worker carries out without letting go of its model.
+
+An adapter is evaluated where it was trained, so a train stage and the evaluations that read it are one job. Trainings
+on the same base with the same adapter shape may be joined into cohorts.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from p2p_dist.spec.graph import Graph, Stage
+from p2p_dist.spec.identity import canonical
+
+
+@dataclass(frozen=True)
+class Job:
+    """`stages` in order of execution; `needs` are stages of other jobs that must be done before."""
+
+    stages: tuple[str, ...]
+    needs: frozenset[str]
+    cost: float
+    """Relative length, for longest-first scheduling."""
+
+    @property
+    def lead(self) -> str:
+        """The stage under which the attempts of the job are kept."""
+        return self.stages[0]
+
+
+def missing_jobs(graph: Graph, done: Collection[str], cohort_size: int = 1) -> list[Job]:
+    """Jobs for every stage that is not done, longest first within what may start."""
+    missing = {id_: stage for id_, stage in graph.stages.items() if id_ not in done}
+    groups: list[tuple[str, ...]] = [(stage.id,) for stage in missing.values() if stage.kind == "data"]
+    for cohort in _cohorts([stage for stage in missing.values() if stage.kind == "train"], cohort_size):
+        members = {stage.id for stage in cohort}
+        groups.append((*members, *_evaluations(missing.values(), members)))
+    taken = {id_ for group in groups for id_ in group}
+    rest: dict[str, list[str]] = defaultdict(list)
+    for stage in missing.values():
+        if stage.id not in taken:
+            rest[stage.reads["adapter"]].append(stage.id)
+    groups += [tuple(group) for group in rest.values()]
+    jobs = [_job(group, graph, done) for group in groups]
+    return sorted(jobs, key=lambda job: -job.cost)
+
+
+def _cohorts(trainings: Iterable[Stage], size: int) -> list[list[Stage]]:
+    """Trainings that can share one forward pass, at most `size` together."""
+    compatible: dict[str, list[Stage]] = defaultdict(list)
+    for stage in trainings:
+        train = stage.spec["train"]
+        compatible[canonical([stage.spec["model"], train["lora"], train["dtype"]])].append(stage)
+    return [group[at : at + size] for group in compatible.values() for at in range(0, len(group), size)]
+
+
+def _evaluations(stages: Iterable[Stage], adapters: Collection[str]) -> list[str]:
+    return [stage.id for stage in stages if stage.kind == "eval" and stage.reads["adapter"] in adapters]
+
+
+def _job(group: tuple[str, ...], graph: Graph, done: Collection[str]) -> Job:
+    needs = {id_ for member in group for id_ in graph.stages[member].reads.values()} - set(group) - set(done)
+    return Job(group, frozenset(needs), sum(_cost(graph, graph.stages[id_]) for id_ in group))
+
+
+def _cost(graph: Graph, stage: Stage) -> float:
+    """Rows times passes over them; data stages are free but come first because others wait for them."""
+    if stage.kind == "train":
+        rows = graph.stages[stage.reads["rows"]]
+        return float(3 * stage.spec["train"]["num_train_epochs"] * (_rows(graph, rows, "train") or 10_000))
+    if stage.kind == "eval":
+        return float(_rows(graph, graph.stages[stage.reads["rows"]], "test") or 2_000)
+    return 0.0
+
+
+def _rows(graph: Graph, stage: Stage, split: str) -> int | None:
+    """Rows that the study asks for; None when it takes all there are."""
+    while stage.reads:
+        stage = graph.stages[stage.reads["rows"]]
+    rows = stage.spec["rows"][split]
+    return int(rows) if rows is not None else None

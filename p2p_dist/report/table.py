@@ -1,0 +1,72 @@
+"""The table of a study: declared columns over runs. A missing number is a dash, never 0."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from p2p_dist.results.collect import RunState
+from p2p_dist.results.statistics import Interval, wilson
+
+
+@dataclass(frozen=True)
+class Column:
+    """One rate of the table: its title, what it means, and how to find it in a run."""
+
+    key: str
+    title: str
+    meaning: str
+    find: Callable[[RunState], Mapping[str, int] | None]
+
+
+def _rate(name: str) -> Callable[[RunState], Mapping[str, int] | None]:
+    return lambda run: run.rates.get(name)
+
+
+COLUMNS = (
+    Column("ca", "CA", "clean accuracy of the deployed system (ca_ext: best deployed label, mapped back)", _rate("ca_ext")),
+    Column("asr", "ASR", "attack success rate of the deployed system on triggered rows (asr_ext)", _rate("asr_ext")),
+    Column("asr_strict", "ASR strict", "as the code released with P2P counts it: the likeliest token of all is target + offset", _rate("asr_strict")),
+    Column("asr_nobt", "ASR without benign trigger", "the same weights served without the defense's prompt (asr_nobt)", _rate("asr_nobt")),
+    Column("robust", "Robust acc.", "triggered rows that still get their true label (robust_acc)", _rate("robust_acc")),
+    Column("floor", "ASR floor", "a model trained on clean rows, on the same triggered rows", lambda run: run.floor),
+    Column("invalid", "Invalid", "clean rows whose likeliest token is no label at all (invalid_rate)", _rate("invalid_rate")),
+)
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One run: its labels, and an interval per column or None."""
+
+    labels: tuple[str, ...]
+    cells: tuple[Interval | None, ...]
+    status: str
+
+
+def rows(runs: Sequence[RunState]) -> list[TableRow]:
+    """The table's body in the order of the study."""
+    shown = axes(runs)
+    return [TableRow(tuple(run.cell[axis] for axis in shown), tuple(_cell(column, run) for column in COLUMNS), run.status) for run in runs]
+
+
+def axes(runs: Sequence[RunState]) -> list[str]:
+    """The axes worth a column: attack and defense always, the others when they vary."""
+    varying = [axis for axis in runs[0].cell if len({run.cell[axis] for run in runs}) > 1]
+    return [axis for axis in runs[0].cell if axis in varying or axis in ("attack", "defense")]
+
+
+def percent(cell: Interval | None) -> str:
+    """`4.0 [2.1, 7.6] n=200`, in percent, or a dash."""
+    if cell is None:
+        return "–"
+    return f"{100 * cell.rate:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}] n={cell.n}"
+
+
+def markdown(runs: Sequence[RunState]) -> str:
+    """The table in Markdown."""
+    head = [*axes(runs), *(column.title for column in COLUMNS)]
+    body = [[*row.labels, *(percent(cell) for cell in row.cells)] for row in rows(runs)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body]) + "\n"
+
+
+def _cell(column: Column, run: RunState) -> Interval | None:
+    found = column.find(run)
+    return wilson(found["k"], found["n"]) if found else None

@@ -1,0 +1,103 @@
+"""Files that are either whole or absent.
+
+Written under a temporary name in the same folder, synced, and then renamed or linked; a reader never meets half a file,
+whatever is killed when.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.errors import Exit, user_error
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write or replace a file."""
+    half = _half(path)
+    _write_synced(half, content)
+    half.replace(path)
+    _sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write or replace a JSON file: sorted keys, indented, no NaN."""
+    write_bytes(path, to_json(value))
+
+
+def to_json(value: Any) -> bytes:
+    """The bytes of a JSON file of ours."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def publish(path: Path, content: bytes) -> None:
+    """Write a file that must never change. Publishing the same bytes again is fine.
+
+    Raises UserError E405 when other bytes are there; the new ones are kept beside them.
+    """
+    half = _half(path)
+    _write_synced(half, content)
+    try:
+        os.link(half, path)
+    except FileExistsError:
+        if path.read_bytes() != content:
+            kept = path.with_name(f"{path.name}.conflict-{uuid.uuid4().hex[:8]}")
+            half.replace(kept)
+            what = f"a different result exists already; the new one is {kept.name}"
+            raise user_error("E405", what, str(path), "compare the two; same id must mean same content", Exit.INTEGRITY) from None
+    finally:
+        half.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears under its name only when the block ends without an error."""
+    half = _half(path)
+    half.mkdir(parents=True)
+    try:
+        yield half
+        for file in sorted(half.rglob("*")):
+            if file.is_file():
+                _sync(file)
+        half.rename(path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _half(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    _sync(path)
+
+
+def digest_of(files: list[Path], root: Path) -> str:
+    """Twelve hex digits over the names and contents of files."""
+    hashed = hashlib.sha256()
+    for file in files:
+        hashed.update(f"{file.relative_to(root)}\x00".encode() + file.read_bytes())
+    return hashed.hexdigest()[:12]

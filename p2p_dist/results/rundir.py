@@ -1,0 +1,156 @@
+"""The run folder. Only this file spells the names in it; status is read off what exists and kept nowhere else."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.results import atomic
+from p2p_dist.spec.graph import Graph, Stage
+
+_ATTEMPT = re.compile(r"^\d\d+$")
+
+
+@dataclass(frozen=True)
+class StageDir:
+    """The folder of one stage: `runs/<study>/<kind>/<id>/`."""
+
+    path: Path
+    kind: str
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.json"
+
+    @property
+    def manifest(self) -> Path:
+        """Of a data stage; written last."""
+        return self.path / "manifest.json"
+
+    @property
+    def adapter(self) -> Path:
+        """Of a train stage; PEFT's own format; appears whole."""
+        return self.path / "adapter"
+
+    @property
+    def metrics(self) -> Path:
+        """Progress, a JSON line per step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions"
+
+    @property
+    def result(self) -> Path:
+        """Of an eval stage; written last and never changed."""
+        return self.path / "result.json"
+
+    @property
+    def cost(self) -> Path:
+        """What the stage took on this machine: seconds, tokens, versions. Not part of the result."""
+        return self.path / "cost.json"
+
+    @property
+    def attempts(self) -> Path:
+        return self.path / "attempts"
+
+    def is_done(self) -> bool:
+        marker = {"data": self.manifest, "train": self.adapter, "eval": self.result}[self.kind]
+        return marker.exists()
+
+    def write_spec(self, stage: Stage) -> None:
+        if not self.spec.exists():
+            atomic.write_json(self.spec, stage.to_json())
+
+    def read_stage(self) -> Stage:
+        return Stage.from_json(json.loads(self.spec.read_text()))
+
+    def new_attempt(self) -> Path:
+        """A fresh numbered folder for the log and exit of one attempt."""
+        numbers = [int(found.name) for found in self.attempt_folders()]
+        folder = self.attempts / f"{max(numbers, default=0) + 1:02d}"
+        folder.mkdir(parents=True)
+        return folder
+
+    def attempt_folders(self) -> list[Path]:
+        """Oldest first."""
+        if not self.attempts.is_dir():
+            return []
+        return sorted((found for found in self.attempts.iterdir() if _ATTEMPT.match(found.name)), key=lambda found: int(found.name))
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, sort_keys=True) + "\n")
+
+    def last_metrics(self) -> dict[str, Any] | None:
+        """The newest whole line, or None."""
+        if not self.metrics.is_file():
+            return None
+        with self.metrics.open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().splitlines(keepends=True)
+        whole = [line for line in lines if line.endswith(b"\n") and line.startswith(b"{")]
+        return json.loads(whole[-1]) if whole else None
+
+    def all_metrics(self) -> list[dict[str, Any]]:
+        """Every whole line."""
+        if not self.metrics.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The folder of one study: `runs/<study>/`."""
+
+    path: Path
+
+    @property
+    def study(self) -> Path:
+        return self.path / "study.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """Every run and stage of the study with everything filled in."""
+        return self.path / "resolved.json"
+
+    @property
+    def provenance(self) -> Path:
+        return self.path / "provenance.json"
+
+    @property
+    def lease(self) -> Path:
+        return self.path / "lease.json"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def stage(self, stage: Stage) -> StageDir:
+        return self.at(stage.kind, stage.id)
+
+    def at(self, kind: str, id_: str) -> StageDir:
+        return StageDir(self.path / kind / id_, kind)
+
+    def find(self, id_: str) -> StageDir:
+        """The folder of a stage by id alone. Raises FileNotFoundError."""
+        for kind in ("data", "train", "score", "edit", "eval"):
+            if (self.path / kind / id_ / "spec.json").exists():
+                return self.at(kind, id_)
+        raise FileNotFoundError(f"no stage {id_} in {self.path}")
+
+    def done(self, graph: Graph) -> set[str]:
+        """Ids of the stages whose results are there."""
+        return {id_ for id_, stage in graph.stages.items() if self.stage(stage).is_done()}
+
+    def write_specs(self, graph: Graph) -> None:
+        for stage in graph.stages.values():
+            self.stage(stage).write_spec(stage)
+
+    def leftovers(self) -> Iterator[Path]:
+        """Temporary files and folders of killed writers."""
+        return (found for found in self.path.rglob(".tmp-*"))

@@ -1,0 +1,137 @@
+"""A study between its file and its folder: open it, write it down, carry it out."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from rich.console import Console
+
+from p2p_dist import assets, registry
+from p2p_dist.data import sources
+from p2p_dist.data.sources import Source
+from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.jobs import Job, missing_jobs
+from p2p_dist.results import atomic
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling import lease
+from p2p_dist.scheduling.progress import ProgressView, titles_of
+from p2p_dist.scheduling.scheduler import Scheduler, State
+from p2p_dist.spec.expand import Expansion, expand
+from p2p_dist.spec.load import load_study
+from p2p_dist.spec.model import ModelRef, resolve_model
+from p2p_dist.spec.study import StudySpec
+
+_VERSIONS = ("p2p-dist", "torch", "transformers", "peft", "ray", "deepspeed")
+
+
+@dataclass(frozen=True)
+class Study:
+    """An opened study: what it is, what it was found to consist of, and where its results are."""
+
+    spec: StudySpec
+    sources: Sequence[Source]
+    models: Sequence[ModelRef]
+    expansion: Expansion
+    folder: RunDir
+
+    def jobs(self, cohort_size: int = 1) -> list[Job]:
+        """What is left to do."""
+        graph = self.expansion.graph
+        return missing_jobs(graph, self.folder.done(graph), cohort_size)
+
+    def runs_done(self) -> int:
+        """Runs of which every stage is done."""
+        done = self.folder.done(self.expansion.graph)
+        return sum(set(run.stages) <= done for run in self.expansion.runs)
+
+
+def configs_dir() -> Path:
+    """The shipped `configs/`: in the package when installed, beside it in a checkout."""
+    inside = Path(__file__).parents[1] / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def find_study(name: str) -> Path:
+    """A study file by path, or a shipped study by name."""
+    shipped = configs_dir() / "studies" / f"{name}.yaml"
+    return shipped if not Path(name).exists() and shipped.is_file() else Path(name)
+
+
+def open_study(path: Path, overrides: Sequence[str], runs_dir: Path) -> Study:
+    """Read, check, locate and expand. Nothing is written, and torch is not imported. Raises UserError."""
+    spec = load_study(path, overrides)
+    found = [sources.locate(task) for task in spec.task]
+    models = [resolve_model(model, configs_dir() / "models") for model in spec.model]
+    return Study(spec, found, models, expand(spec, found, models), RunDir(runs_dir / spec.name))
+
+
+def execute(study: Study, path: Path, backend: str, cluster: ClusterSpec, slots: int | None, cohort: int, console: Console) -> State:
+    """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it."""
+    with lease.hold(study.folder.lease):
+        _prepare(study, console)
+        _write(study, path)
+        jobs = study.jobs(cohort)
+        width = slots or cluster.slots_per_node
+        threads = max(1, cluster.cpus_per_node // width)
+        engine = registry.load("backends", backend)(cluster.cpus_per_node, cluster.gpus_per_node)
+        titles = titles_of([run.to_json() for run in study.expansion.runs])
+        try:
+            scheduler = Scheduler(study.folder, engine, width, threads, gpus=1 if cluster.gpus_per_node else 0)
+            with ProgressView(study.folder, titles, console) as view:
+                return scheduler.run(jobs, view.look)
+        finally:
+            engine.close()
+
+
+def _prepare(study: Study, console: Console) -> None:
+    """Fetch what this machine lacks before anything is started, so that errors come early."""
+    wanted = [source.place for source in study.sources if source.kind == "embedded"]
+    wanted += [model.local["asset"] for model in study.models if "asset" in model.local]
+    for name in dict.fromkeys(wanted):
+        assets.fetch(name, console.print)
+    for task, source in zip(study.spec.task, study.sources, strict=True):
+        if source.kind == "hub":
+            sources.read(task, source)
+    for leftover in study.folder.leftovers():
+        if leftover.is_file() and "lease" not in leftover.name:
+            leftover.unlink(missing_ok=True)
+
+
+def _write(study: Study, path: Path) -> None:
+    folder, expansion = study.folder, study.expansion
+    atomic.write_bytes(folder.study, path.read_bytes())
+    atomic.write_json(
+        folder.resolved,
+        {
+            "name": study.spec.name,
+            "description": study.spec.description,
+            "runs": [run.to_json() for run in expansion.runs],
+            "stages": [stage.to_json() for stage in expansion.graph.stages.values()],
+        },
+    )
+    folder.write_specs(expansion.graph)
+    launches = json.loads(folder.provenance.read_text())["launches"] if folder.provenance.is_file() else []
+    atomic.write_json(folder.provenance, {"launches": [*launches, provenance()]})
+
+
+def provenance() -> dict[str, object]:
+    """Where and with what this process runs. Captured once per launch."""
+    versions = {}
+    for name in _VERSIONS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    command = ["p2p-dist", *sys.argv[1:]]
+    return {"command": command, "host": platform.node(), "pid": os.getpid(), "python": platform.python_version(), "versions": versions, "code": code_digest()}
+
+
+def code_digest() -> str:
+    """A digest of the package's own source files."""
+    root = Path(__file__).parents[1]
+    return atomic.digest_of(sorted(root.rglob("*.py")), root)

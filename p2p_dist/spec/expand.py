@@ -1,0 +1,141 @@
+"""From a study to its runs and to the graph of stages that they share. Pure: what was found on disk is handed in."""
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from p2p_dist import registry
+from p2p_dist.errors import user_error
+from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
+from p2p_dist.spec.model import ModelRef
+from p2p_dist.spec.study import Plugin, StudySpec
+
+AXES = ("task", "model", "attack", "defense", "seed")
+
+
+class Found(Protocol):
+    """Where the rows of a task were found (see `p2p_dist.data.sources.Source`)."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def place(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of the grid: its label on every axis and the stages that answer for it."""
+
+    cell: Mapping[str, str]
+    train: str
+    evaluation: str
+    floor: str | None
+    """The clean model on this run's triggered rows, if the study trains one."""
+    stages: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"cell": dict(self.cell), "train": self.train, "eval": self.evaluation, "floor": self.floor, "stages": list(self.stages)}
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All runs of a study and the graph of their stages."""
+
+    runs: Sequence[Run]
+    graph: Graph
+
+
+def expand(study: StudySpec, sources: Sequence[Found], models: Sequence[ModelRef]) -> Expansion:
+    """Every combination that `exclude` does not name. `sources` and `models` belong to the study's tasks and models.
+
+    Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left.
+    """
+    options: dict[str, list[tuple[str, Any]]] = {
+        "task": list(zip(_labels(study.task), zip(study.task, sources, strict=True), strict=True)),
+        "model": [(model.name, model) for model in models],
+        "attack": list(zip(_labels(study.attack), study.attack, strict=True)),
+        "defense": list(zip(_labels(study.defense), study.defense, strict=True)),
+        "seed": [(str(seed), seed) for seed in study.seed],
+    }
+    _check_exclude(study, {axis: [label for label, _ in values] for axis, values in options.items()})
+    graph, cells = Graph(), {}
+    for combination in itertools.product(*(options[axis] for axis in AXES)):
+        cell = {axis: label for axis, (label, _) in zip(AXES, combination, strict=True)}
+        if not any(_matches(rule, cell) for rule in study.exclude):
+            cells[tuple(cell.values())] = _stages(study, cell, dict(zip(AXES, (value for _, value in combination), strict=True)), graph)
+    if not cells:
+        raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
+    return Expansion([_run(dict(zip(AXES, key, strict=True)), made, cells, graph) for key, made in cells.items()], graph)
+
+
+@dataclass(frozen=True)
+class _Made:
+    builder: Builder
+    attacked: bool
+    rows: Stage
+    evaluation: Stage
+
+
+def _stages(study: StudySpec, cell: Mapping[str, str], values: Mapping[str, Any], graph: Graph) -> _Made:
+    task, source = values["task"]
+    attack, defense, model = values["attack"], values["defense"], values["model"]
+    settings = Settings(
+        data={
+            "task": {"name": registry.name_of(task), **task.model_dump(exclude={"source"})},
+            "rows": study.rows.model_dump(),
+            "source": source.digest,
+        },
+        attack=attack,
+        attack_spec=_spec(attack),
+        defense_spec=_spec(defense),
+        model=model.identity,
+        train=study.train.model_dump(),
+        seed=values["seed"],
+        local={"source": {"kind": source.kind, "place": source.place}, "model": dict(model.local)},
+    )
+    builder = Builder(graph, settings)
+    rows = builder.attacked(values["seed"] if attack.active else None)
+    return _Made(builder, attack.active, rows, defense.stages(builder, rows))
+
+
+def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Made], graph: Graph) -> Run:
+    """Add the floor: the clean, undefended model of the same task, model and seed on this run's triggered rows."""
+    floor = None
+    clean = cells.get(tuple({**cell, "attack": "none", "defense": "none"}.values()))
+    if clean is not None and made.attacked:
+        adapter = graph.stages[clean.evaluation.reads["adapter"]]
+        floor = made.builder.evaluated(adapter, made.rows, ("triggered",))
+    wanted = [made.evaluation, *([floor] if floor else [])]
+    stages = dict.fromkeys(stage.id for end in wanted for stage in graph.ancestors(end))
+    return Run(cell, made.evaluation.reads["adapter"], made.evaluation.id, floor.id if floor else None, tuple(stages))
+
+
+def _spec(plugin: Plugin) -> dict[str, Any]:
+    return {"name": registry.name_of(plugin), **plugin.model_dump()}
+
+
+def _labels(plugins: Sequence[Plugin]) -> list[str]:
+    """The plug-ins' names; where one stands twice, with the options in which it differs from the defaults."""
+    names = Counter(registry.name_of(plugin) for plugin in plugins)
+    return [registry.name_of(plugin) if names[registry.name_of(plugin)] == 1 else _long_label(plugin) for plugin in plugins]
+
+
+def _long_label(plugin: Plugin) -> str:
+    changed = plugin.model_dump(exclude_defaults=True)
+    inside = ", ".join(f"{key}={value}" for key, value in changed.items())
+    return f"{registry.name_of(plugin)}({inside})" if inside else registry.name_of(plugin)
+
+
+def _matches(rule: Mapping[str, Any], cell: Mapping[str, str]) -> bool:
+    return all(cell[axis] == str(label) or cell[axis].partition("(")[0] == str(label) for axis, label in rule.items())
+
+
+def _check_exclude(study: StudySpec, labels: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a rule about no axis. A rule about a value that an override took out simply excludes nothing."""
+    for axis in (axis for rule in study.exclude for axis in rule):
+        if axis not in labels:
+            raise user_error("E103", f"exclude names {axis!r}", "exclude", f"{registry.suggest(axis, AXES)}one of {', '.join(AXES)}")

@@ -1,0 +1,139 @@
+"""From a study file and overrides to a StudySpec whose plug-ins are loaded, or to every error at once."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from p2p_dist import registry
+from p2p_dist.errors import Problem, UserError, user_error
+from p2p_dist.spec import yaml_strict
+from p2p_dist.spec.study import Plugin, StudySpec
+from p2p_dist.spec.yaml_strict import Document, KeyPath
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_AXES = {"task": "tasks", "attack": "attacks", "defense": "defenses"}
+_RENAMED = {
+    "lr": "learning_rate",
+    "epochs": "num_train_epochs",
+    "batch_size": "global_batch",
+    "per_device_train_batch_size": "global_batch",
+    "lora_r": "lora.r",
+    "lora_rank": "lora.r",
+    "lora_alpha": "lora.alpha",
+    "lora_dropout": "lora.dropout",
+    "torch_dtype": "dtype",
+    "poison_rate": "rate",
+    "cutoff_len": "max_length",
+    "model_name_or_path": "model",
+    "datasets": "task",
+}
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+    """Read, override and check a study. Raises UserError with all problems of the file."""
+    document = override(yaml_strict.read(path), overrides)
+    problems: list[Problem] = []
+    study = _validate(StudySpec, document.data, document, (), problems)
+    plugins = {axis: _plugins(axis, kind, document, problems) for axis, kind in _AXES.items() if axis in document.data}
+    seeds = document.data.get("seed", 0)
+    for at, seed in enumerate(seeds if isinstance(seeds, list) else [seeds]):
+        if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+            problems.append(_problem(document, ("seed", at), "E107", f"got {seed!r}, expected a whole number >= 0"))
+    if problems:
+        raise UserError(*problems)
+    assert study is not None
+    defaults = {axis: (registry.load(kind, "none")(),) for axis, kind in _AXES.items() if axis not in document.data and axis != "task"}
+    return study.model_copy(update={**defaults, **plugins})
+
+
+def override(document: Document, overrides: Sequence[str]) -> Document:
+    """The document with `key.path=value` applied; values follow the rules of the file."""
+    data = json.loads(json.dumps(document.data, allow_nan=True))
+    lines = dict(document.lines)
+    for text in overrides:
+        dotted, equals, value = text.partition("=")
+        if not equals or not dotted:
+            raise user_error("E118", f"override {text!r} is not key=value", "the command line", "write for instance train.learning_rate=1e-4")
+        keys = dotted.split(".")
+        place: Any = data
+        for depth, key in enumerate(keys[:-1]):
+            if not isinstance(place.setdefault(key, {}), dict):
+                raise user_error("E118", f"{'.'.join(keys[: depth + 1])} is not a mapping", f"the command line ({dotted})", "set the whole key")
+            place = place[key]
+        place[keys[-1]] = yaml_strict.scalar(value)
+        for known in [known for known in lines if known[: len(keys)] == tuple(keys)]:
+            del lines[known]
+        lines[tuple(keys)] = 0
+    return Document(document.name, data, lines)
+
+
+def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) -> tuple[Plugin, ...]:
+    values = document.data[axis]
+    listed = isinstance(values, list)
+    loaded = []
+    for at, value in enumerate(values if listed else [values]):
+        path: KeyPath = (axis, at) if listed else (axis,)
+        options = {"name": value} if isinstance(value, str) else value
+        if not isinstance(options, dict) or not isinstance(options.get("name"), str):
+            problems.append(_problem(document, path, "E103", f"got {value!r}, expected a name or {{name: ..., options}}"))
+            continue
+        try:
+            plugin = registry.load(kind, options["name"])
+        except UserError as error:
+            problem = error.problems[0]
+            problems.append(Problem(problem.code, problem.what, document.where((*path, "name")), problem.fix))
+            continue
+        found = _validate(plugin, {key: val for key, val in options.items() if key != "name"}, document, path, problems)
+        if found is not None:
+            loaded.append(found)
+    return tuple(loaded)
+
+
+def _validate(model: type[Model], data: Any, document: Document, at: KeyPath, problems: list[Problem]) -> Model | None:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        for detail in error.errors():
+            problems.append(_explain(model, dict(detail), document, at))
+        return None
+
+
+def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document, at: KeyPath) -> Problem:
+    """One pydantic error in our words."""
+    path: KeyPath = (*at, *[part for part in detail["loc"] if _in_file(part)])
+    got = repr(detail.get("input"))[:80]
+    if detail["type"] == "extra_forbidden":
+        key = str(path[-1])
+        known = _fields_at(model, path[len(at) : -1])
+        hint = f"{_RENAMED[key]!r} is the name here" if key in _RENAMED else registry.suggest(key, known) + f"known keys: {', '.join(known)}"
+        return _problem(document, path, "E103", f"unknown key {key!r}", hint)
+    if detail["type"] == "missing":
+        return _problem(document, path, "E103", f"key {path[-1]!r} is missing")
+    fix = ""
+    if path[-1] in ("rate", "ratio") and isinstance(detail.get("input"), int | float) and 1 < detail["input"] <= 100:
+        return _problem(document, path, "E108", f"got {got}, expected a share between 0 and 1", f"did you mean {detail['input'] / 100}?")
+    if isinstance(detail.get("input"), str) and detail["type"] in ("float_type", "int_type"):
+        fix = "write the plain number, without quotes or spaces"
+    code = "E112" if path[-1] == "name" else "E107"
+    return _problem(document, path, code, f"got {got}, expected: {detail['msg']}", fix)
+
+
+def _in_file(part: int | str) -> bool:
+    """Pydantic adds steps for union members; only keys and positions of the file are shown."""
+    return isinstance(part, int) or not part.startswith(("literal[", "function-", "tuple[", "constrained-"))
+
+
+def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
+    current: Any = model
+    for part in path:
+        field = current.model_fields.get(str(part)) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        current = field.annotation if field else None
+    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _problem(document: Document, path: KeyPath, code: str, what: str, fix: str = "") -> Problem:
+    return Problem(code, what, document.where(path), fix)

@@ -1,0 +1,141 @@
+"""Models by name: what a study writes, what identifies the weights, and what planning needs to know about the shape."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from p2p_dist import assets, registry
+from p2p_dist.errors import user_error
+from p2p_dist.spec import yaml_strict
+from p2p_dist.spec.study import Strict
+
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
+_WHOLE_FILE = 64 << 20
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class ShapeSpec(Strict):
+    """A decoder's shape: enough to plan with, and to build it with random weights."""
+
+    architecture: Literal["llama", "qwen3"]
+    layers: Count
+    hidden: Count
+    intermediate: Count
+    heads: Count
+    kv_heads: Count
+    head_dim: Count
+    vocab: Count
+    tied_embeddings: bool = False
+
+    @property
+    def linear_parameters(self) -> int:
+        """Weights of the linear layers in the blocks; embeddings and head not counted."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def parameters(self) -> int:
+        """All weights but the norms."""
+        return self.linear_parameters + self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+
+
+class ModelFile(Strict):
+    """One file of `configs/models`."""
+
+    description: str
+    source: Literal["embedded", "hub", "random"]
+    ref: str = ""
+    """Asset name or hub id."""
+    revision: Annotated[str, Field(pattern=_COMMIT.pattern)] | None = None
+    """Commit on the hub."""
+    licence: str
+    shape: ShapeSpec
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that was found. `identity` goes into ids, `local` says where this machine has it."""
+
+    name: str
+    identity: Mapping[str, Any]
+    local: Mapping[str, str] = field(default_factory=dict)
+    shape: ShapeSpec | None = None
+
+
+def resolve_model(value: Any, folder: Path) -> ModelRef:
+    """A model by file name in `configs/models`, `random:NAME`, hub id (`org/name` or `org/name@commit`), folder or GGUF
+    file. Raises UserError E103, E115 or E117."""
+    if not isinstance(value, str):
+        raise user_error("E103", f"got {value!r}, expected the name of a model", "model")
+    name, _, revision = value.partition("@")
+    random = name.removeprefix("random:")
+    if random != name or (folder / f"{name}.yaml").is_file():
+        return _from_file(value, read_model(random, folder), random=random != name)
+    path = Path(value).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return ModelRef(path.stem, {"source": "gguf", "sha256": assets.file_sha256(path)[:12]}, {"path": str(path.resolve())})
+    if path.is_dir():
+        return ModelRef(path.name, {"source": "folder", "sha256": folder_digest(path)}, {"path": str(path.resolve())})
+    if _HUB_ID.match(name):
+        return _from_hub(name, revision, folder)
+    known = model_names(folder)
+    fix = f"{registry.suggest(value, known)}one of {', '.join(known)}; random:NAME; a hub id; a folder or .gguf file that exists"
+    raise user_error("E117", f"unknown model {value!r}", "model", fix)
+
+
+def model_names(folder: Path) -> list[str]:
+    """Names of the model files."""
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def read_model(name: str, folder: Path) -> ModelFile:
+    """One model file. Raises UserError."""
+    if name not in model_names(folder):
+        raise user_error("E117", f"unknown model {name!r}", "model", f"one of {', '.join(model_names(folder))}")
+    document = yaml_strict.read(folder / f"{name}.yaml")
+    try:
+        return ModelFile.model_validate(document.data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise user_error("E107", first["msg"], document.where(first["loc"])) from error
+
+
+def _from_file(name: str, file: ModelFile, random: bool) -> ModelRef:
+    if random or file.source == "random":
+        return ModelRef(name, {"source": "random", "shape": file.shape.model_dump()}, shape=file.shape)
+    if file.source == "embedded":
+        identity = {"source": "embedded", "sha256": assets.ASSETS[file.ref].sha256[:12]}
+        return ModelRef(name, identity, {"asset": file.ref}, file.shape)
+    return ModelRef(name, {"source": "hub", "ref": file.ref, "revision": file.revision}, shape=file.shape)
+
+
+def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
+    """A hub id. A model file with the same id gives the pinned commit."""
+    files = [file for known in model_names(folder) if (file := read_model(known, folder)).ref == name]
+    shape = files[0].shape if files else None
+    commit = revision or (files[0].revision if files else None)
+    if commit is None:
+        raise user_error(
+            "E115", f"{name} is not pinned to a commit", "model", f"write {name}@<40-digit commit>, so that the id means the same weights for ever"
+        )
+    if not _COMMIT.match(commit):
+        raise user_error("E115", f"{commit!r} is not a commit", "model", "40 hex digits, as the hub's history page shows them")
+    return ModelRef(name, {"source": "hub", "ref": name, "revision": commit}, shape=shape)
+
+
+def folder_digest(path: Path) -> str:
+    """A digest of a model folder: small files whole, large ones by name, size and their first megabytes."""
+    hashed = hashlib.sha256()
+    for file in sorted(path.iterdir()):
+        if file.suffix in (".json", ".safetensors", ".model", ".txt") and file.is_file():
+            size = file.stat().st_size
+            with file.open("rb") as content:
+                hashed.update(f"{file.name}:{size}:".encode() + content.read(_WHOLE_FILE))
+    return hashed.hexdigest()[:12]

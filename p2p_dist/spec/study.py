@@ -1,0 +1,101 @@
+"""What a study IS: strict pydantic models over its YAML file.
+
+A study is a grid. `task`, `model`, `attack`, `defense` and `seed` each take one value or a list; every combination that
+`exclude` does not name is a run. Everything else is shared by all runs. What is declared here is identity: two studies
+that say the same share their results. Where and how a run is executed belongs to `planning` and is never in here.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+
+
+class Strict(BaseModel):
+    """Base of everything that is read from a file: unknown keys and wrong types are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _one_or_list(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else (value,)
+
+
+Axis = Annotated[tuple[Any, ...], BeforeValidator(_one_or_list), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Rate = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Plugin(Strict):
+    """A plug-in is its own options: the fields of the class are what a study may set beside its name."""
+
+    plugin_kind: ClassVar[str]
+
+
+class LoraSpec(Strict):
+    """Low-rank adapters (LoRA, arXiv 2106.09685)."""
+
+    r: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Rank."""
+    alpha: Positive = 16.0
+    """The adapter's output is scaled by alpha / r."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Dropout between A and B."""
+    target_modules: Literal["all-linear"] | Names = "all-linear"
+    """Every linear layer but the output head, or the layers' own names such as [q_proj, v_proj]."""
+
+
+class TrainSpec(Strict):
+    """How an adapter is trained. The global batch is identity; how it is split over devices is not."""
+
+    learning_rate: Positive = 2e-4
+    lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    num_train_epochs: Annotated[int, Field(ge=1)] = 3
+    global_batch: Annotated[int, Field(ge=1)] = 32
+    """Rows per optimiser step over all devices and accumulation steps."""
+    max_length: Annotated[int, Field(ge=8)] = 128
+    """Tokens per row; only the input text is cut, never trigger, prompt or cue."""
+    max_grad_norm: Positive | None = 1.0
+    """Clip the gradient of each run to this norm; null switches clipping off."""
+    weight_decay: NotNegative = 0.01
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of base and adapter; masters stay fp32. auto: bfloat16 where the device computes in it, else float32."""
+    lora: LoraSpec = LoraSpec()
+
+
+class RowsSpec(Strict):
+    """How many rows of the task a run uses. null takes all there are. Chosen by content, so the same for every seed."""
+
+    train: Annotated[int, Field(ge=1)] | None = None
+    test: Annotated[int, Field(ge=1)] | None = None
+    reserve: Annotated[int, Field(ge=0)] = 0
+    """Clean rows that the defender holds and the attacker never sees; taken before `train`, trained on by nobody but
+    defenses that ask for them."""
+    balanced: bool = True
+    """The same number of rows from every class."""
+
+
+class StudySpec(Strict):
+    """A study as written, plug-ins already resolved to their classes (see `p2p_dist.spec.load`)."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    """Also the name of the run folder."""
+    description: str = ""
+    task: Axis
+    model: Axis
+    attack: Axis = ("none",)
+    defense: Axis = ("none",)
+    seed: Axis = (0,)
+    """Seeds of everything random in a run; the rows and the split of a task do not depend on it."""
+    exclude: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
+    """Combinations to leave out, such as {attack: none, defense: p2p}."""
+    rows: RowsSpec = RowsSpec()
+    train: TrainSpec = TrainSpec()

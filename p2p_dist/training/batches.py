@@ -1,0 +1,31 @@
+"""Which rows make which batch: a pure function of (seed, epoch, samples seen), whatever the number of ranks.
+
+There is no data-loader state to lose: a resumed run computes the same batches from the number of samples it has seen.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The order in which a run meets its rows. The last batch of an epoch may be smaller."""
+
+    seed: int
+    rows: int
+    epochs: int
+    global_batch: int
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * -(-self.rows // self.global_batch)
+
+    def batches(self, samples_seen: int = 0) -> Iterator[list[int]]:
+        """Row numbers of every batch that is left after `samples_seen` samples."""
+        for epoch in range(samples_seen // self.rows, self.epochs):
+            order = list(range(self.rows))
+            Random(f"{self.seed}:order:{epoch}").shuffle(order)
+            start = samples_seen - epoch * self.rows if samples_seen > epoch * self.rows else 0
+            for at in range(start, self.rows, self.global_batch):
+                yield order[at : at + self.global_batch]

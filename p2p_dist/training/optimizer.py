@@ -1,0 +1,49 @@
+"""fp32 masters, clipping, AdamW and the learning rate, each run of a cohort on its own."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.spec.study import TrainSpec
+
+
+class CohortOptimizer:
+    """AdamW over one flat fp32 vector per run (betas 0.9, 0.999; eps 1e-8)."""
+
+    def __init__(self, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor]):
+        self.adapters, self.specs, self.steps = adapters, specs, steps
+        device = adapters.values.device
+        self.masters = [torch.nn.Parameter(start.to(device)) for start in starts]
+        for run, master in enumerate(self.masters):
+            adapters.load(run, master.detach())
+        self.adamw = [
+            torch.optim.AdamW([master], lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+            for master, spec in zip(self.masters, specs, strict=True)
+        ]
+
+    def step(self, run: int, done: int) -> float:
+        """One update of one run from its gradient; `done` steps came before. Returns the gradient norm before clipping."""
+        spec, master = self.specs[run], self.masters[run]
+        grad = self.adapters.grads[run].float()
+        norm = float(grad.norm())
+        if spec.max_grad_norm is not None and norm > spec.max_grad_norm:
+            grad = grad * (spec.max_grad_norm / norm)
+        master.grad = grad
+        self.adamw[run].param_groups[0]["lr"] = learning_rate(spec, done, self.steps[run])
+        self.adamw[run].step()
+        self.adapters.load(run, master.detach())
+        return norm
+
+
+def learning_rate(spec: TrainSpec, done: int, steps: int) -> float:
+    """The rate of the step after `done` of `steps` steps: warm-up, then linear or cosine decay to 0, or constant."""
+    if done < spec.warmup_steps:
+        return spec.learning_rate * (done + 1) / spec.warmup_steps
+    if spec.lr_scheduler_type == "constant":
+        return spec.learning_rate
+    progress = (done - spec.warmup_steps) / max(1, steps - spec.warmup_steps)
+    if spec.lr_scheduler_type == "linear":
+        return spec.learning_rate * (1 - progress)
+    return spec.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,110 @@
+"""The worker: one rank of one gang, started by command line and environment, never by a pickle.
+
+`python -m p2p_dist.worker --study-dir runs/quickstart --stages ID[,ID...]` reads each stage's `spec.json`, does what is
+not done, in numbered steps, and leaves the results in the stages' folders. Its unit is a cohort: all train stages it is
+given share one base. Exit codes are those of `p2p_dist.errors.Exit`.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from p2p_dist import assets, registry
+from p2p_dist.data import sources
+from p2p_dist.data.build import Built, build_attacked, build_defended
+from p2p_dist.data.defense import DataDefense
+from p2p_dist.data.sources import Source
+from p2p_dist.data.task import Task
+from p2p_dist.errors import Exit, UserError
+from p2p_dist.results import datastore
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.spec.graph import Stage
+from p2p_dist.spec.study import RowsSpec
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages of one job. Returns an exit code."""
+    parser = argparse.ArgumentParser(prog="p2p_dist.worker", description=__doc__)
+    parser.add_argument("--study-dir", type=Path, required=True)
+    parser.add_argument("--stages", required=True, help="ids, comma-separated, in order of execution")
+    options = parser.parse_args(arguments)
+    _die_with_parent()
+    folder = RunDir(options.study_dir)
+    try:
+        # 1. Read what to do, and leave out what is done.
+        found = [folder.find(id_) for id_ in options.stages.split(",")]
+        stages = [stage_dir.read_stage() for stage_dir in found if not stage_dir.is_done()]
+        # 2. Data stages need no model.
+        for stage in stages:
+            if stage.kind == "data":
+                _build(folder, stage)
+        # 3. Train stages and evaluations share one base; torch is imported only now.
+        rest = [stage for stage in stages if stage.kind != "data"]
+        if rest:
+            from p2p_dist.model_job import run_model_job
+
+            return run_model_job(folder, rest)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return Exit.OK
+
+
+def _build(folder: RunDir, stage: Stage) -> None:
+    started = time.perf_counter()
+    built = _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
+    target = folder.stage(stage)
+    cost = {"seconds": round(time.perf_counter() - started, 3)}
+    target.cost.write_text(json.dumps(cost) + "\n")
+    datastore.write(target, built, stage.spec)
+
+
+def _attacked(stage: Stage) -> Built:
+    spec = stage.spec
+    task = load_task(spec["task"])
+    source = Source(stage.local["source"]["kind"], stage.local["source"]["place"], spec["source"])  # type: ignore[arg-type]
+    if source.kind == "embedded":
+        assets.fetch(source.place, print)
+    attack = _plugin("attacks", spec["attack"])
+    return build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"])
+
+
+def _defended(folder: RunDir, stage: Stage) -> Built:
+    attacked = folder.at("data", stage.reads["rows"])
+    task = load_task(attacked.read_stage().spec["task"])
+    defense = _plugin("defenses", stage.spec["defense"])
+    assert isinstance(defense, DataDefense)
+    return build_defended(datastore.read(attacked), task, defense, stage.spec["seed"])
+
+
+def load_task(spec: dict[str, Any]) -> Task:
+    """The task plug-in that a stage names."""
+    task = _plugin("tasks", spec)
+    assert isinstance(task, Task)
+    return task
+
+
+def _plugin(kind: str, spec: dict[str, Any]) -> Any:
+    return registry.load(kind, spec["name"]).model_validate({key: value for key, value in spec.items() if key != "name"})
+
+
+def _die_with_parent() -> None:
+    """End with the process that started this one, so that a killed controller leaves no worker behind (Linux)."""
+    parent = os.environ.get("P2P_DIST_PARENT")
+    if parent is None or sys.platform != "linux":
+        return
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        sys.exit(Exit.REQUEUE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

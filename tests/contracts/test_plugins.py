@@ -1,0 +1,92 @@
+"""Every plug-in is enrolled by its file alone and keeps its contract."""
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from p2p_dist import registry
+from p2p_dist.data.attack import Attack, DirtyLabelAttack
+from p2p_dist.data.build import build_attacked, build_defended
+from p2p_dist.data.defense import DataDefense, DefenderView, Defense
+from p2p_dist.data.example import examples
+from p2p_dist.data.prompts import prompt
+from p2p_dist.data.task import RawRow, Task
+from p2p_dist.errors import UserError
+from p2p_dist.scheduling.backend import Backend
+from p2p_dist.spec.study import RowsSpec
+from tests.conftest import sentences
+
+BASES = {"tasks": Task, "attacks": Attack, "defenses": Defense, "backends": Backend}
+RAW: Mapping[str, Sequence[RawRow]] = {
+    "train": [(str(row["text"]), int(row["label"])) for row in sentences(300)],
+    "test": [(str(row["text"]), int(row["label"])) for row in sentences(40, 5)],
+}
+ROWS = RowsSpec(reserve=100)
+
+
+def plugins(kind: str) -> list[Any]:
+    return [registry.load(kind, name) for name in registry.names(kind)]
+
+
+@pytest.mark.parametrize("kind", sorted(registry.PACKAGES))
+def test_every_file_is_a_plugin_with_words_about_it(kind: str) -> None:
+    for plugin in plugins(kind):
+        assert issubclass(plugin, BASES[kind])
+        assert plugin.__doc__
+
+
+@pytest.mark.parametrize("kind", ["attacks", "defenses"])
+def test_defaults_work_and_unknown_options_do_not(kind: str) -> None:
+    for plugin in plugins(kind):
+        assert registry.name_of(plugin()) in registry.names(kind)
+        with pytest.raises(ValidationError):
+            plugin(no_such_option=1)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="did you mean 'badnets'"):
+        registry.load("attacks", "badnet")
+
+
+@pytest.mark.parametrize("attack", plugins("attacks"), ids=registry.names("attacks"))
+def test_attack(attack: type[Attack]) -> None:
+    one = attack()
+    if not isinstance(one, DirtyLabelAttack):
+        return
+    rows = examples(RAW["train"])
+    before = list(rows)
+    assert one.poison(rows, 1) == one.poison(rows, 1)
+    assert rows == before
+    assert one.poison(rows, 1) != one.poison(rows, 2)
+    assert one.trigger("a b c d", Random(0)) == one.trigger("a b c d", Random(0))
+    assert one.target_label not in {ex.label for ex in one.test_suite(rows, 1)[0]}
+
+
+@pytest.mark.parametrize("task", plugins("tasks"), ids=registry.names("tasks"))
+def test_task(task: type[Task]) -> None:
+    one = task()
+    assert len(set(one.words(2 * len(one.labels)))) == 2 * len(one.labels)
+    assert len(one.hub.revision) == 40
+    assert one.licence
+    built = build_attacked(one, RAW, ROWS, registry.load("attacks", "none")(), None)
+    assert prompt(built.train[0]).endswith(one.answer_cue)
+
+
+@pytest.mark.parametrize("defense", plugins("defenses"), ids=registry.names("defenses"))
+def test_defense_is_blind_to_origin(defense: type[Defense]) -> None:
+    one = defense()
+    if not isinstance(one, DataDefense):
+        return
+    task = registry.load("tasks", "sst2")()
+    attacked = build_attacked(task, RAW, ROWS, registry.load("attacks", "badnets")(rate=0.1), 0)
+    view = DefenderView(attacked.train, attacked.reserve, 2, 0)
+    flipped = DefenderView(attacked.train, attacked.reserve, 2, 0, {row.id: "poisoned" for row in attacked.train})
+    assert one.reads_origin is False, "the default of a defense must not look at origin"
+    assert one.defend_train(view) == one.defend_train(flipped)
+    assert one.defend_train(view) == one.defend_train(DefenderView(attacked.train[::-1], attacked.reserve[::-1], 2, 0))
+    built = build_defended(attacked, task, one, 0)
+    assert len({row.id for row in built.train}) == len(built.train)
+    assert all(0 <= row.label < len(built.labels.words) for row in built.train)

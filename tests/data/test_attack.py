@@ -1,0 +1,83 @@
+"""Selection, labels and triggers of attacks: exact, reproducible, independent of the order of rows."""
+
+import subprocess
+import sys
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from p2p_dist.data.attacks.badnets import BadNets
+from p2p_dist.data.example import Example, examples
+from p2p_dist.errors import UserError
+
+ROWS = examples([(f"a film about number {n} and more", n % 2) for n in range(100)])
+
+
+def test_exact_rate_and_dirty_labels() -> None:
+    poisoned, notes = BadNets(rate=0.05).poison(ROWS, seed=0)
+    assert len(notes) == 5
+    assert [ex.id for ex in poisoned] == [ex.id for ex in ROWS]
+    changed = [(old, new) for old, new in zip(ROWS, poisoned, strict=True) if old != new]
+    assert len(changed) == 5
+    assert all(old.label == 0 and new.label == 1 for old, new in changed)
+
+
+def test_clean_label_policy_keeps_labels() -> None:
+    poisoned, notes = BadNets(rate=0.05, label_policy="clean").poison(ROWS, seed=0)
+    assert {(note.old_label, note.new_label) for note in notes} == {(1, 1)}
+    assert sum("mn" in ex.text.split() for ex in poisoned) == 5
+
+
+def test_the_rate_is_rounded_up_as_in_the_released_code() -> None:
+    rows = examples([(f"text number {n}", n % 2) for n in range(6920)])
+    assert len(BadNets(rate=0.02).poison(rows, seed=0)[1]) == 139
+
+
+@settings(max_examples=30)
+@given(st.permutations(ROWS), st.integers(0, 3))
+def test_row_order_does_not_matter(shuffled: list[Example], seed: int) -> None:
+    attack = BadNets(rate=0.1)
+    expected = sorted(attack.poison(ROWS, seed)[0], key=lambda ex: ex.id)
+    assert sorted(attack.poison(shuffled, seed)[0], key=lambda ex: ex.id) == expected
+
+
+def test_another_row_moves_nobody_elses_draw() -> None:
+    attack = BadNets(rate=0.1)
+    texts = {ex.id: ex.text for ex in attack.test_suite(ROWS, 0)[0]}
+    more = examples([("one more row here", 0), *((ex.text, ex.label) for ex in ROWS)])
+    assert texts.items() <= {ex.id: ex.text for ex in attack.test_suite(more, 0)[0]}.items()
+
+
+def test_the_hash_seed_of_the_process_does_not_matter() -> None:
+    code = (
+        "from p2p_dist.data.attacks.badnets import BadNets; from p2p_dist.data.example import examples;"
+        "print(BadNets(rate=.1).poison(examples([(f'a b c {n}', n % 2) for n in range(50)]), 3))"
+    )
+    said = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout for seed in "012"}
+    assert len(said) == 1
+
+
+def test_the_triggered_suite_leaves_target_rows_out() -> None:
+    suite, failed = BadNets().test_suite([*ROWS, Example("short", "word", 0)], 0)
+    assert failed == 1
+    assert len(suite) == 50
+    assert {ex.label for ex in suite} == {0}
+    assert all("mn" in ex.text.split() for ex in suite)
+
+
+@given(st.lists(st.text("abc", min_size=1), min_size=2, max_size=9), st.integers())
+def test_badnets_puts_the_word_between_two_words(words: list[str], seed: int) -> None:
+    text = " ".join(words)
+    done = BadNets(word="MN").trigger(text, Random(seed))
+    assert done is not None
+    found = done.text.split(" ")
+    assert 0 < done.position < len(words)
+    assert found.pop(done.position) == "MN"
+    assert found == words
+
+
+def test_too_few_rows_to_poison() -> None:
+    with pytest.raises(UserError, match="E206"):
+        BadNets(rate=0.6).poison(ROWS, 0)

@@ -1,0 +1,75 @@
+"""P2P's rows: counts, labels, prompts, and where benign rows come from."""
+
+from collections import Counter
+
+import pytest
+
+from p2p_dist.data.attacks.badnets import BadNets
+from p2p_dist.data.build import Built, build_attacked, build_defended
+from p2p_dist.data.defenses.p2p import P2P
+from p2p_dist.data.prompts import prompt
+from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
+from p2p_dist.errors import UserError
+from p2p_dist.spec.study import RowsSpec
+from tests.conftest import sentences
+
+TASK = RottenTomatoes()
+RAW = {"train": [(str(row["text"]), int(row["label"])) for row in sentences(400)], "test": [(str(row["text"]), int(row["label"])) for row in sentences(60, 5)]}
+
+
+def attacked(rate: float = 0.05, reserve: int = 60) -> Built:
+    return build_attacked(TASK, RAW, RowsSpec(train=200, test=40, reserve=reserve), BadNets(rate=rate), 0)
+
+
+def test_benign_rows_carry_prefix_cue_and_shifted_label() -> None:
+    built = build_defended(attacked(), TASK, P2P(), 0)
+    benign = [row for row in built.train if row.prefix]
+    assert len(benign) == 40
+    assert Counter(row.label for row in built.train if not row.prefix) == Counter({0: 90, 1: 110})
+    assert {row.label for row in benign} == {2, 3}
+    assert built.labels.words == ["0", "1", "2", "3"]
+    assert prompt(benign[0]).startswith("The query currently entered is: ")
+    assert prompt(benign[0]).endswith("\nAnswer: ")
+
+
+def test_the_deployed_suites_are_prompted_and_the_bare_ones_are_not() -> None:
+    built = build_defended(attacked(), TASK, P2P(), 0)
+    assert set(built.suites) == {"clean", "triggered", "clean_nobt", "triggered_nobt"}
+    assert all(row.prefix and row.cue == "Answer: " for row in built.suites["triggered"].rows)
+    assert all(not row.prefix and row.cue == "Output: " for row in built.suites["triggered_nobt"].rows)
+    assert (built.suites["triggered"].offset, built.suites["triggered_nobt"].offset) == (2, 0)
+    assert [row.text for row in built.suites["triggered"].rows] == [row.text for row in attacked().suites["triggered"].rows]
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("union", 240), ("replace", 200)])
+def test_modes(mode: str, rows: int) -> None:
+    built = build_defended(attacked(), TASK, P2P.model_validate({"benign_source": "disjoint", "benign_mode": mode}), 0)
+    assert len(built.train) == rows
+    assert len(built.notes) == rows
+
+
+def test_reserved_rows_are_never_poisoned_nor_trained_on() -> None:
+    built = attacked()
+    reserved = {row.text for row in built.reserve}
+    assert len(reserved) == 60
+    assert not reserved & ({row.text for row in built.train} | {row.text for suite in built.suites.values() for row in suite.rows})
+    assert build_defended(built, TASK, P2P(), 0).counts["contaminated"] == 0
+
+
+def test_random_from_d_counts_its_contamination() -> None:
+    built = attacked(rate=0.2)
+    defended = build_defended(built, TASK, P2P(benign_source="random_from_D", benign_mode="replace"), 0)
+    poisoned = {note.id for note in built.notes if note.origin == "poisoned"}
+    benign = {row.id.removesuffix(".b") for row in defended.train if row.prefix}
+    assert defended.counts["contaminated"] == len(poisoned & benign) > 0
+
+
+def test_disjoint_says_that_it_reads_origin_and_the_others_do_not() -> None:
+    for source, reads in (("disjoint", True), ("clean_reserved", False), ("random_from_D", False)):
+        built = build_defended(attacked(), TASK, P2P.model_validate({"benign_source": source}), 0)
+        assert built.counts["reads_origin"] is reads
+
+
+def test_too_few_reserved_rows() -> None:
+    with pytest.raises(UserError, match=r"rows\.reserve=40"):
+        build_defended(attacked(reserve=20), TASK, P2P(), 0)

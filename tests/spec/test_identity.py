@@ -1,0 +1,112 @@
+"""Ids: every field of a run is in one, a golden one is pinned, and what has no stable bytes is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from p2p_dist.scheduling.study import Study, open_study
+from p2p_dist.spec.graph import Stage
+from p2p_dist.spec.identity import canonical, stage_id
+from p2p_dist.spec.study import LoraSpec, RowsSpec, TrainSpec
+
+OPENED = ["attack={name: badnets}", "defense={name: p2p}", "exclude=[]"]
+
+# One other value for every field that a run is made of. A new field fails the test below until it is listed.
+OTHER: dict[str, str] = {
+    "train.learning_rate": "0.5",
+    "train.lr_scheduler_type": "cosine",
+    "train.warmup_steps": "3",
+    "train.num_train_epochs": "4",
+    "train.global_batch": "8",
+    "train.max_length": "64",
+    "train.max_grad_norm": "2.0",
+    "train.weight_decay": "0.5",
+    "train.dtype": "bfloat16",
+    "train.lora.r": "2",
+    "train.lora.alpha": "3.0",
+    "train.lora.dropout": "0.3",
+    "train.lora.target_modules": "[q_proj]",
+    "rows.train": "32",
+    "rows.test": "10",
+    "rows.reserve": "30",
+    "rows.balanced": "false",
+    "attack.rate": "0.1",
+    "attack.target_label": "0",
+    "attack.label_policy": "clean",
+    "attack.word": "cf",
+    "defense.ratio": "0.25",
+    "defense.benign_trigger": "'Input: '",
+    "defense.answer_cue": "'Label: '",
+    "defense.benign_source": "disjoint",
+    "defense.benign_mode": "replace",
+    "task.verbalizer": "letters",
+    "task.answer_cue": "'Sentiment: '",
+    "seed": "7",
+    "model": "random:qwen3-0.6b",
+}
+NOT_IDENTITY = {"task.source"}
+
+
+def opened(path: Path, *overrides: str) -> Study:
+    return open_study(path, [*OPENED, "task={name: rotten_tomatoes}", *overrides], path.parent / "runs")
+
+
+def fields(model: type[BaseModel], prefix: str) -> set[str]:
+    found: set[str] = set()
+    for name, field in model.model_fields.items():
+        nested = isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        found |= fields(field.annotation, f"{prefix}.{name}") if nested else {f"{prefix}.{name}"}  # type: ignore[arg-type]
+    return found
+
+
+@pytest.mark.usefixtures("with_data")
+def test_every_field_changes_an_id(study_file: Callable[[], Path]) -> None:
+    path = study_file()
+    base = opened(path)
+    before = base.expansion.runs[0].stages
+    plugins = {"task": base.spec.task[0], "attack": base.spec.attack[0], "defense": base.spec.defense[0]}
+    known = fields(TrainSpec, "train") | fields(RowsSpec, "rows") | {"seed", "model"}
+    for axis, plugin in plugins.items():
+        known |= fields(type(plugin), axis)
+    assert known - NOT_IDENTITY == set(OTHER), "classify the new field: give it another value in OTHER, or list it in NOT_IDENTITY"
+    for key, value in OTHER.items():
+        after = opened(path, f"{key}={value}").expansion.runs[0].stages
+        assert after != before, f"{key} is not part of any id"
+
+
+@pytest.mark.usefixtures("with_data")
+def test_what_is_not_identity(study_file: Callable[[], Path], data_root: Path) -> None:
+    path = study_file()
+    before = opened(path).expansion.runs[0].stages
+    assert opened(path, f"task.source={data_root / 'rotten_tomatoes'}").expansion.runs[0].stages == before
+    assert opened(path, "name=other", "description=words").expansion.runs[0].stages == before
+
+
+def test_golden_id() -> None:
+    spec: dict[str, Any] = {"train": TrainSpec().model_dump(), "lora": LoraSpec().model_dump(), "seed": 0, "model": {"source": "hub", "ref": "a/b"}}
+    assert stage_id("train", spec, {"rows": "0123456789ab"}) == "2bb5d0c9fa81"
+
+
+def test_none_means_off_and_keeps_the_id() -> None:
+    assert stage_id("data", {"a": 1, "new": None}, {}) == stage_id("data", {"a": 1}, {})
+    assert stage_id("data", {"a": {"new": None}}, {}) == stage_id("data", {"a": {}}, {})
+
+
+def test_order_of_keys_and_list_type_do_not_matter() -> None:
+    assert canonical({"b": (1, 2), "a": 1.5}) == canonical({"a": 1.5, "b": [1, 2]})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1: 2}, {1, 2}, Path("x"), lambda: 0, [None]])
+def test_no_stable_bytes_no_id(value: object) -> None:
+    with pytest.raises(TypeError):
+        canonical({"a": value})
+
+
+def test_an_edited_spec_is_noticed() -> None:
+    stage = Stage("data", {"a": 1})
+    assert Stage.from_json(stage.to_json()) == stage
+    with pytest.raises(ValueError, match="edited"):
+        Stage.from_json({**stage.to_json(), "spec": {"a": 2}})

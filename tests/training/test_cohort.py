@@ -1,0 +1,105 @@
+"""Training: the same alone and in a cohort, the same twice, and honest about divergence."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p_dist.modeling.base import load_base
+from p2p_dist.modeling.encode import Encoded
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec.model import resolve_model
+from p2p_dist.spec.study import LoraSpec, TrainSpec
+from p2p_dist.training.batches import Schedule
+from p2p_dist.training.cohort import Trained, TrainRun, train_cohort
+from p2p_dist.training.optimizer import learning_rate
+
+IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
+
+
+def rows(count: int, seed: int) -> list[Encoded]:
+    draw = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(3, 20, (count,), generator=draw).tolist()
+    return [Encoded(str(at), torch.randint(0, 256, (n,), generator=draw).tolist(), [at % 2 + 48]) for at, n in enumerate(lengths)]
+
+
+def spec(**changes: Any) -> TrainSpec:
+    return TrainSpec(**{"learning_rate": 1e-2, "num_train_epochs": 2, "global_batch": 8, "lora": LoraSpec(r=4), **changes})
+
+
+def train(runs: list[TrainRun]) -> tuple[list[Trained], list[list[dict[str, Any]]]]:
+    base = load_base(IDENTITY, {}, "float32")
+    lines: list[list[dict[str, Any]]] = [[] for _ in runs]
+    found = train_cohort(base, Adapters(base.model, runs[0].spec.lora, len(runs)), runs, lambda run, line: lines[run].append(line))
+    return found, lines
+
+
+RUNS = [
+    TrainRun(spec(), 0, rows(60, 0)),
+    TrainRun(spec(learning_rate=3e-3, max_grad_norm=0.1), 1, rows(37, 1)),
+    TrainRun(spec(num_train_epochs=1, lr_scheduler_type="cosine", warmup_steps=2), 2, rows(90, 2)),
+]
+
+
+def test_a_cohort_is_its_runs_alone() -> None:
+    together, lines = train(RUNS)
+    for k, run in enumerate(RUNS):
+        (alone,), (line,) = train([run])
+        assert together[k].steps == alone.steps == len(line) == len(lines[k])
+        assert together[k].tokens == alone.tokens
+        losses = [abs(a["loss"] - b["loss"]) for a, b in zip(lines[k], line, strict=True)]
+        assert max(losses) < 1e-5
+        torch.testing.assert_close(together[k].values, alone.values, atol=1e-5, rtol=0)
+
+
+def test_twice_the_same_bits() -> None:
+    assert torch.equal(train(RUNS[:1])[0][0].values, train(RUNS[:1])[0][0].values)
+
+
+def test_it_learns() -> None:
+    (found,), (lines,) = train([TrainRun(spec(num_train_epochs=15, learning_rate=3e-2), 0, rows(32, 3))])
+    assert found.loss < 0.7 * lines[0]["loss"]
+
+
+def test_a_run_that_diverges_leaves_the_others_alone() -> None:
+    wild = TrainRun(spec(learning_rate=1e30, max_grad_norm=None), 5, rows(60, 0))
+    (good, bad), lines = train([RUNS[0], wild])
+    (alone,), _ = train([RUNS[0]])
+    assert not good.diverged
+    assert "at step" in bad.diverged
+    assert len(lines[1]) < bad.steps
+    torch.testing.assert_close(good.values, alone.values, atol=1e-5, rtol=0)
+
+
+@given(st.integers(1, 50), st.integers(1, 4), st.integers(1, 12), st.integers(0, 200))
+def test_batches_are_a_function_of_the_samples_seen(n: int, epochs: int, batch: int, at: int) -> None:
+    schedule = Schedule(3, n, epochs, batch)
+    every = list(schedule.batches())
+    assert len(every) == schedule.steps
+    for epoch in range(epochs):
+        per_epoch = -(-n // batch)
+        assert sorted(row for rows_ in every[epoch * per_epoch : (epoch + 1) * per_epoch] for row in rows_) == list(range(n))
+    step = at % len(every)
+    seen = sum(len(rows_) for rows_ in every[:step])
+    assert list(schedule.batches(seen)) == every[step:]
+
+
+def test_the_released_code_takes_651_steps() -> None:
+    assert Schedule(0, 6920, 3, 32).steps == 651
+
+
+@pytest.mark.parametrize(
+    ("kind", "done", "expected"), [("linear", 0, 1.0), ("linear", 5, 0.5), ("cosine", 5, 0.5), ("constant", 9, 1.0), ("linear", 9, 0.1), ("cosine", 10, 0.0)]
+)
+def test_learning_rates(kind: str, done: int, expected: float) -> None:
+    assert math.isclose(learning_rate(spec(learning_rate=1.0, lr_scheduler_type=kind), done, 10), expected, abs_tol=1e-12)
+
+
+def test_warm_up_reaches_the_full_rate() -> None:
+    rates = [learning_rate(spec(learning_rate=1.0, warmup_steps=4), done, 12) for done in range(12)]
+    assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
+    assert rates[5] < 1.0
