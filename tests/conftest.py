@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests of this process are small; workers are given their own number
 
 TINY_STUDY = """
 name: tiny

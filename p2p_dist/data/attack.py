@@ -6,7 +6,7 @@ decided here, by content and named random streams (reference: attacks of the P2P
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Literal
@@ -46,13 +46,13 @@ class DirtyLabelAttack(Attack):
     def trigger(self, text: str, random: Random) -> Triggered | None:
         """The text with the trigger, or None when this text cannot carry it. Must not change its input."""
 
-    def poison(self, rows: Sequence[Example], seed: int) -> tuple[list[Example], list[Note]]:
-        """The training rows with ceil(rate * N) of them poisoned, and a note on each poisoned row.
+    def poison(self, rows: Sequence[Example], seed: int, checked: Collection[str] = ()) -> tuple[list[Example], list[Note]]:
+        """The training rows with ceil(rate * N) of them poisoned, none of the checked ids, and a note on each of these.
 
         Raises UserError E206 when fewer rows than that can be poisoned.
         """
         wanted = math.ceil(self.rate * len(rows))
-        done = {ex.id: put for ex in rows if self._eligible(ex) and (put := self._put(ex, seed, "train"))}
+        done = {ex.id: put for ex in rows if ex.id not in checked and self._eligible(ex) and (put := self._put(ex, seed, "train"))}
         if len(done) < wanted:
             what = f"the attack would poison {wanted} of {len(rows)} rows, only {len(done)} of them are eligible"
             raise user_error("E206", what, "attack", "a lower rate, another target_label or more rows")

@@ -56,7 +56,7 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
         assert seed is not None
         if not 0 <= attack.target_label < n:
             raise user_error("E107", f"target_label {attack.target_label} is none of {n} classes", "attack.target_label", f"0 to {n - 1}")
-        train, poisoned = attack.poison(split.train, seed)
+        train, poisoned = attack.poison(split.train, seed, split.reserve)
         notes, target = poisoned, attack.target_label
         triggered, failed = attack.test_suite(split.test, seed)
         suites["triggered"] = Suite(_rows(task, triggered), 0, triggered=True)
@@ -65,7 +65,8 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
     notes = [ledger.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in train]
     counts["train"] = _count(notes)
     space = LabelSpace(task.words(n), n, 0, target)
-    return Built(_rows(task, train), _rows(task, split.reserve), suites, space, notes, counts)
+    reserve = [ex for ex in train if ex.id in split.reserve]
+    return Built(_rows(task, train), _rows(task, reserve), suites, space, notes, counts)
 
 
 def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int) -> Built:

@@ -28,7 +28,8 @@ class Split:
     """The rows of a run before anybody touches them, and what was left out on the way."""
 
     train: list[Example]
-    reserve: list[Example]
+    reserve: set[str]
+    """Ids of the training rows that the defender has checked."""
     test: list[Example]
     dropped: dict[str, int]
 
@@ -72,11 +73,10 @@ class Task(Plugin):
         if "test" not in raw:
             taken = {text for text, _ in test}
             pools["train"] = [row for row in pools["train"] if row[0] not in taken]
-        reserve = _take(pools["train"], rows.reserve, rows.balanced, "train")
-        left = _without(pools["train"], reserve)
-        train = _take(left, rows.train, rows.balanced, "train")
-        dropped["train_text_in_test"] = len({t for t, _ in train + reserve} & {t for t, _ in test})
-        return Split(examples(train), examples(reserve), examples(test), dropped)
+        train = examples(_take(pools["train"], rows.train, rows.balanced, "train"))
+        reserve = _take([(ex.text, ex.label) for ex in train], rows.reserve, rows.balanced, "reserve")
+        dropped["train_text_in_test"] = len({ex.text for ex in train} & {text for text, _ in test})
+        return Split(train, {ex.id for ex in examples(reserve)}, examples(test), dropped)
 
 
 def _take(pool: Sequence[RawRow], count: int | None, balanced: bool, purpose: str) -> list[RawRow]:
@@ -100,9 +100,3 @@ def _take(pool: Sequence[RawRow], count: int | None, balanced: bool, purpose: st
     if short:
         raise user_error("E205", f"wanted {each} {purpose} rows of each class, found {short} (label: rows)", "rows", "fewer rows")
     return [row for group in groups.values() for row in group[:each]]
-
-
-def _without(pool: Sequence[RawRow], taken: Sequence[RawRow]) -> list[RawRow]:
-    """The pool less the taken texts: a text that is reserved never stays in the training set."""
-    texts = {text for text, _ in taken}
-    return [row for row in pool if row[0] not in texts]

@@ -16,17 +16,32 @@ NAME = "p2p_packed"
 
 
 @dataclass(frozen=True)
-class PackedRows:
-    """Where the rows of one packed batch lie.
-
-    Shapes: `spread` [N*L] indexes the K*T tokens (slots behind a row's end repeat its last token), `pack` [K*T] indexes
-    the N*L slots (filler tokens behind a run's last row point at slot 0; nothing reads what they compute).
-    """
+class Group:
+    """Rows of like length. Shape: `spread` [N*L] indexes the K*T tokens; slots behind a row's end repeat its last."""
 
     rows: int
     longest: int
     spread: torch.Tensor
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """Where the rows of one packed batch lie.
+
+    Shape: `pack` [K*T] indexes the slots of all groups, one after the other; filler tokens behind a run's last row point
+    at slot 0, and nothing reads what they compute.
+    """
+
+    groups: tuple[Group, ...]
     pack: torch.Tensor
+
+    @property
+    def longest(self) -> int:
+        return max(group.longest for group in self.groups)
+
+    def to(self, device: torch.device) -> "PackedRows":
+        groups = tuple(Group(group.rows, group.longest, group.spread.to(device)) for group in self.groups)
+        return PackedRows(groups, self.pack.to(device))
 
 
 def packed_attention(
@@ -46,20 +61,17 @@ def packed_attention(
     if sliding_window is not None and sliding_window < packed.longest:
         raise ValueError(f"a row of {packed.longest} tokens is longer than the model's attention window {sliding_window}")
     runs, heads, tokens, width = query.shape
-    q, k, v = (_spread(states, packed) for states in (query, key, value))
-    out = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=key.shape[1] != heads)
-    flat = out.transpose(1, 2).reshape(packed.rows * packed.longest, heads * width).to(query.dtype)
-    return flat.index_select(0, packed.pack).view(runs, tokens, heads, width), None
-
-
-def _spread(states: torch.Tensor, packed: PackedRows) -> torch.Tensor:
-    """[K, H, T, D] -> [N, H, L, D]."""
-    runs, heads, tokens, width = states.shape
-    flat = states.transpose(1, 2).reshape(runs * tokens, heads * width)
     # The CPU kernel's backward pass is 4-5 times slower in bfloat16 than in float32.
-    wide = flat.float() if flat.device.type == "cpu" else flat
-    rows = wide.index_select(0, packed.spread)
-    return rows.view(packed.rows, packed.longest, heads, width).transpose(1, 2)
+    dtype = torch.float32 if query.device.type == "cpu" else query.dtype
+    q, k, v = (states.transpose(1, 2).reshape(runs * tokens, -1).to(dtype) for states in (query, key, value))
+    shared_heads = key.shape[1] != heads
+    answers = []
+    for group in packed.groups:
+        rows_q, rows_k, rows_v = (states.index_select(0, group.spread).view(group.rows, group.longest, -1, width).transpose(1, 2) for states in (q, k, v))
+        out = scaled_dot_product_attention(rows_q, rows_k, rows_v, is_causal=True, scale=scaling, enable_gqa=shared_heads)
+        answers.append(out.transpose(1, 2).reshape(group.rows * group.longest, heads * width))
+    flat = torch.cat(answers) if len(answers) > 1 else answers[0]
+    return flat.index_select(0, packed.pack).to(query.dtype).view(runs, tokens, heads, width), None
 
 
 def register() -> None:

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 import torch
 
-from p2p_dist.modeling.attention import PackedRows
+from p2p_dist.modeling.attention import Group, PackedRows
 from p2p_dist.modeling.encode import Encoded
 
 BUCKET = 64
 """Packed widths are multiples of this: kernels that are compiled per shape (oneDNN, CUDA graphs) meet few shapes."""
+GROUP_BY = 16
+"""Attention pads rows to the longest of their group: lengths 1-16, 17-32, ... are the groups."""
 
 
 @dataclass(frozen=True)
@@ -29,41 +31,56 @@ class Batch:
     tokens: list[int]
 
     def to(self, device: torch.device) -> "Batch":
-        move = [x.to(device, non_blocking=True) for x in (self.ids, self.positions, self.answers, self.targets, self.owner)]
-        packed = PackedRows(self.packed.rows, self.packed.longest, self.packed.spread.to(device), self.packed.pack.to(device))
-        return Batch(move[0], move[1], packed, move[2], move[3], move[4], self.tokens)
+        ids, positions, answers, targets, owner = (
+            tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.answers, self.targets, self.owner)
+        )
+        return Batch(ids, positions, self.packed.to(device), answers, targets, owner, self.tokens)
 
 
-def pack(runs: Sequence[Sequence[Encoded]]) -> Batch:
-    """Lay the rows of each run end to end, runs below each other; a shorter run is filled up with token 0."""
-    lengths = [[len(row.ids) for row in rows] for rows in runs]
-    width = -(-max(sum(of_run) for of_run in lengths) // BUCKET) * BUCKET
-    longest = max(max(of_run, default=0) for of_run in lengths)
+def pack(runs: Sequence[Sequence[Encoded]], group_by: int | None = GROUP_BY) -> Batch:
+    """Lay the rows of each run end to end, runs below each other; a shorter run is filled up with token 0.
+
+    Attention sees rows in groups whose lengths fall into the same multiple of `group_by`, or all together (None).
+    """
+    width = -(-max(sum(len(row.ids) for row in rows) for rows in runs) // BUCKET) * BUCKET
     ids = torch.zeros(len(runs), width, dtype=torch.long)
     positions = torch.zeros(len(runs), width, dtype=torch.long)
-    pack_to = torch.zeros(len(runs) * width, dtype=torch.long)
-    starts: list[int] = []
+    places: list[tuple[int, int]] = []
     answers: list[int] = []
-    slot = 0
     for run, rows in enumerate(runs):
-        at = run * width
+        at = 0
         for row in rows:
             n = len(row.ids)
-            column = at - run * width
-            ids[run, column : column + n] = torch.tensor(row.ids)
-            positions[run, column : column + n] = torch.arange(n)
-            pack_to[at : at + n] = torch.arange(slot * longest, slot * longest + n)
-            answers += range(at + n - len(row.targets), at + n)
-            starts.append(at)
-            at, slot = at + n, slot + 1
-    flat_lengths = torch.tensor([n for of_run in lengths for n in of_run])
-    spread = torch.tensor(starts)[:, None] + torch.minimum(torch.arange(longest)[None], flat_lengths[:, None] - 1)
+            ids[run, at : at + n] = torch.tensor(row.ids)
+            positions[run, at : at + n] = torch.arange(n)
+            start = run * width + at
+            answers += range(start + n - len(row.targets), start + n)
+            places.append((start, n))
+            at += n
     return Batch(
         ids=ids,
         positions=positions,
-        packed=PackedRows(slot, longest, spread.reshape(-1), pack_to),
+        packed=_groups(places, ids.numel(), group_by),
         answers=torch.tensor(answers),
         targets=torch.tensor([token for rows in runs for row in rows for token in row.targets]),
         owner=torch.tensor([run for run, rows in enumerate(runs) for row in rows for _ in row.targets]),
-        tokens=[sum(of_run) for of_run in lengths],
+        tokens=[sum(len(row.ids) for row in rows) for rows in runs],
     )
+
+
+def _groups(places: Sequence[tuple[int, int]], tokens: int, group_by: int | None) -> PackedRows:
+    """Rows as (start, length) in the packed tokens, sorted into groups for attention."""
+    sorted_: dict[int, list[tuple[int, int]]] = {}
+    for start, n in places:
+        sorted_.setdefault(0 if group_by is None else -(-n // group_by), []).append((start, n))
+    groups = []
+    pack_to = torch.zeros(tokens, dtype=torch.long)
+    slot = 0
+    for _, rows in sorted(sorted_.items()):
+        longest = max(n for _, n in rows)
+        starts, lengths = (torch.tensor(column)[:, None] for column in zip(*rows, strict=True))
+        groups.append(Group(len(rows), longest, (starts + torch.minimum(torch.arange(longest)[None], lengths - 1)).reshape(-1)))
+        for start, n in rows:
+            pack_to[start : start + n] = torch.arange(slot, slot + n)
+            slot += longest
+    return PackedRows(tuple(groups), pack_to)

@@ -18,8 +18,12 @@ class Job:
 
     stages: tuple[str, ...]
     needs: frozenset[str]
-    cost: float
-    """Relative length, for longest-first scheduling."""
+    costs: tuple[float, ...]
+    """Relative length of each stage, for longest-first scheduling and the time that is left."""
+
+    @property
+    def cost(self) -> float:
+        return sum(self.costs)
 
     @property
     def lead(self) -> str:
@@ -59,7 +63,7 @@ def _evaluations(stages: Iterable[Stage], adapters: Collection[str]) -> list[str
 
 def _job(group: tuple[str, ...], graph: Graph, done: Collection[str]) -> Job:
     needs = {id_ for member in group for id_ in graph.stages[member].reads.values()} - set(group) - set(done)
-    return Job(group, frozenset(needs), sum(_cost(graph, graph.stages[id_]) for id_ in group))
+    return Job(group, frozenset(needs), tuple(_cost(graph, graph.stages[id_]) for id_ in group))
 
 
 def _cost(graph: Graph, stage: Stage) -> float:

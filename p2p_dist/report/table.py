@@ -13,6 +13,7 @@ class Column:
 
     key: str
     title: str
+    short: str
     meaning: str
     find: Callable[[RunState], Mapping[str, int] | None]
 
@@ -22,13 +23,13 @@ def _rate(name: str) -> Callable[[RunState], Mapping[str, int] | None]:
 
 
 COLUMNS = (
-    Column("ca", "CA", "clean accuracy of the deployed system (ca_ext: best deployed label, mapped back)", _rate("ca_ext")),
-    Column("asr", "ASR", "attack success rate of the deployed system on triggered rows (asr_ext)", _rate("asr_ext")),
-    Column("asr_strict", "ASR strict", "as the code released with P2P counts it: the likeliest token of all is target + offset", _rate("asr_strict")),
-    Column("asr_nobt", "ASR without benign trigger", "the same weights served without the defense's prompt (asr_nobt)", _rate("asr_nobt")),
-    Column("robust", "Robust acc.", "triggered rows that still get their true label (robust_acc)", _rate("robust_acc")),
-    Column("floor", "ASR floor", "a model trained on clean rows, on the same triggered rows", lambda run: run.floor),
-    Column("invalid", "Invalid", "clean rows whose likeliest token is no label at all (invalid_rate)", _rate("invalid_rate")),
+    Column("ca", "CA", "CA", "clean accuracy of the deployed system (ca_ext: best deployed label, mapped back)", _rate("ca_ext")),
+    Column("asr", "ASR", "ASR", "attack success rate of the deployed system on triggered rows (asr_ext)", _rate("asr_ext")),
+    Column("asr_strict", "ASR strict", "strict", "as the code released with P2P counts it: the likeliest token of all is target + offset", _rate("asr_strict")),
+    Column("asr_nobt", "ASR without benign trigger", "no bt", "the same weights served without the defense's prompt (asr_nobt)", _rate("asr_nobt")),
+    Column("robust", "Robust acc.", "robust", "triggered rows that still get their true label (robust_acc)", _rate("robust_acc")),
+    Column("floor", "ASR floor", "floor", "a model trained on clean rows, on the same triggered rows", lambda run: run.floor),
+    Column("invalid", "Invalid", "invalid", "clean rows whose likeliest token is no label at all (invalid_rate)", _rate("invalid_rate")),
 )
 
 

@@ -1,4 +1,4 @@
-"""The table of a study for a terminal."""
+"""The table of a study for a terminal of 80 columns: rates in percent with their counts; intervals are in the report."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,16 @@ from p2p_dist.results.statistics import Interval
 
 
 def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
-    """Rates in percent, each with its 95 % interval and count below it."""
-    table = Table(title="percent [95 % Wilson interval] and count", title_justify="left", show_lines=True)
-    for title in [*axes, *(column.title for column in COLUMNS)]:
-        table.add_column(title, overflow="fold")
+    """A line for each run."""
+    table = Table(title="percent, count below; intervals and what the columns mean are in the report", title_justify="left", padding=(0, 1, 0, 0), box=None)
+    for axis in axes:
+        table.add_column(axis)
+    for column in COLUMNS:
+        table.add_column(column.short, justify="right")
     for row in rows:
         table.add_row(*row.labels, *(_cell(cell) for cell in row.cells))
     return table
 
 
 def _cell(cell: Interval | None) -> str:
-    return "–" if cell is None else f"{100 * cell.rate:.1f}\n\\[{100 * cell.low:.0f}–{100 * cell.high:.0f}]\n{cell.k}/{cell.n}"
+    return "–" if cell is None else f"{100 * cell.rate:.1f}\n{cell.k}/{cell.n}"

@@ -61,4 +61,5 @@ def _verified(path: Path, sha256: str) -> list[dict[str, Any]]:
     if (found := hashlib.sha256(content).hexdigest()) != sha256:
         what = f"expected sha256 {sha256[:12]}, found {found[:12]}"
         raise user_error("E209", what, str(path), "delete the stage's folder and run the study again", Exit.INTEGRITY)
-    return [json.loads(line) for line in content.decode().splitlines()]
+    # Split bytes, not text: a sentence may hold U+0085 or U+2028, which end a line of text but not of JSON lines.
+    return [json.loads(line) for line in content.splitlines()]

@@ -53,8 +53,8 @@ class ProgressView:
             self.tasks[job.lead] = self.progress.add_task(title, total=of, facts="")
         self.progress.update(self.tasks[job.lead], description=title, completed=at, total=of, facts=facts)
         self._line(f"{title}: {at}/{of or '?'} {facts}")
-        stages_done = sum(self.folder.find(id_).is_done() for id_ in job.stages)
-        return (stages_done + (at / of if of else 0)) / len(job.stages)
+        done = sum(cost for id_, cost in zip(job.stages, job.costs, strict=True) if self.folder.find(id_).is_done())
+        return (done + (at / of if of else 0) * job.costs[job.stages.index(doing)]) / (job.cost or 1)
 
     def _show_study(self, state: State, share: dict[str, float]) -> None:
         jobs = [*state.waiting, *state.running.values(), *state.done, *(f.job for f in state.failed), *state.blocked]

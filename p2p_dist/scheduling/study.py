@@ -23,7 +23,6 @@ from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.spec.expand import Expansion, expand
 from p2p_dist.spec.load import load_study
-from p2p_dist.spec.model import ModelRef, resolve_model
 from p2p_dist.spec.study import StudySpec
 
 _VERSIONS = ("p2p-dist", "torch", "transformers", "peft", "ray", "deepspeed")
@@ -35,7 +34,6 @@ class Study:
 
     spec: StudySpec
     sources: Sequence[Source]
-    models: Sequence[ModelRef]
     expansion: Expansion
     folder: RunDir
 
@@ -64,10 +62,9 @@ def find_study(name: str) -> Path:
 
 def open_study(path: Path, overrides: Sequence[str], runs_dir: Path) -> Study:
     """Read, check, locate and expand. Nothing is written, and torch is not imported. Raises UserError."""
-    spec = load_study(path, overrides)
+    spec = load_study(path, overrides, configs_dir() / "models")
     found = [sources.locate(task) for task in spec.task]
-    models = [resolve_model(model, configs_dir() / "models") for model in spec.model]
-    return Study(spec, found, models, expand(spec, found, models), RunDir(runs_dir / spec.name))
+    return Study(spec, found, expand(spec, found), RunDir(runs_dir / spec.name))
 
 
 def execute(study: Study, path: Path, backend: str, cluster: ClusterSpec, slots: int | None, cohort: int, console: Console) -> State:
@@ -91,7 +88,7 @@ def execute(study: Study, path: Path, backend: str, cluster: ClusterSpec, slots:
 def _prepare(study: Study, console: Console) -> None:
     """Fetch what this machine lacks before anything is started, so that errors come early."""
     wanted = [source.place for source in study.sources if source.kind == "embedded"]
-    wanted += [model.local["asset"] for model in study.models if "asset" in model.local]
+    wanted += [model.local["asset"] for model in study.spec.model if "asset" in model.local]
     for name in dict.fromkeys(wanted):
         assets.fetch(name, console.print)
     for task, source in zip(study.spec.task, study.sources, strict=True):

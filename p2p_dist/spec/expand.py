@@ -9,7 +9,6 @@ from typing import Any, Protocol
 from p2p_dist import registry
 from p2p_dist.errors import user_error
 from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
-from p2p_dist.spec.model import ModelRef
 from p2p_dist.spec.study import Plugin, StudySpec
 
 AXES = ("task", "model", "attack", "defense", "seed")
@@ -49,14 +48,14 @@ class Expansion:
     graph: Graph
 
 
-def expand(study: StudySpec, sources: Sequence[Found], models: Sequence[ModelRef]) -> Expansion:
-    """Every combination that `exclude` does not name. `sources` and `models` belong to the study's tasks and models.
+def expand(study: StudySpec, sources: Sequence[Found]) -> Expansion:
+    """Every combination that `exclude` does not name. `sources` belong to the study's tasks.
 
     Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left.
     """
     options: dict[str, list[tuple[str, Any]]] = {
         "task": list(zip(_labels(study.task), zip(study.task, sources, strict=True), strict=True)),
-        "model": [(model.name, model) for model in models],
+        "model": [(model.name, model) for model in study.model],
         "attack": list(zip(_labels(study.attack), study.attack, strict=True)),
         "defense": list(zip(_labels(study.defense), study.defense, strict=True)),
         "seed": [(str(seed), seed) for seed in study.seed],

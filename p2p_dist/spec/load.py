@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from p2p_dist import registry
 from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.spec import yaml_strict
+from p2p_dist.spec.model import ModelRef, resolve_model
 from p2p_dist.spec.study import Plugin, StudySpec
 from p2p_dist.spec.yaml_strict import Document, KeyPath
 
@@ -33,21 +34,21 @@ _RENAMED = {
 }
 
 
-def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
-    """Read, override and check a study. Raises UserError with all problems of the file."""
+def load_study(path: Path, overrides: Sequence[str], models: Path) -> StudySpec:
+    """Read, override and check a study; `models` is the folder of model files. Raises UserError with all problems."""
     document = override(yaml_strict.read(path), overrides)
     problems: list[Problem] = []
     study = _validate(StudySpec, document.data, document, (), problems)
     plugins = {axis: _plugins(axis, kind, document, problems) for axis, kind in _AXES.items() if axis in document.data}
-    seeds = document.data.get("seed", 0)
-    for at, seed in enumerate(seeds if isinstance(seeds, list) else [seeds]):
+    found_models = tuple(_model(value, place, models, document, problems) for place, value in _items(document, "model"))
+    for place, seed in _items(document, "seed"):
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            problems.append(_problem(document, ("seed", at), "E107", f"got {seed!r}, expected a whole number >= 0"))
+            problems.append(_problem(document, place, "E107", f"got {seed!r}, expected a whole number >= 0"))
     if problems:
         raise UserError(*problems)
     assert study is not None
     defaults = {axis: (registry.load(kind, "none")(),) for axis, kind in _AXES.items() if axis not in document.data and axis != "task"}
-    return study.model_copy(update={**defaults, **plugins})
+    return study.model_copy(update={**defaults, **plugins, "model": found_models})
 
 
 def override(document: Document, overrides: Sequence[str]) -> Document:
@@ -71,12 +72,23 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
     return Document(document.name, data, lines)
 
 
+def _items(document: Document, axis: str) -> list[tuple[KeyPath, Any]]:
+    """The values on an axis, one or a list, with their places in the file."""
+    value = document.data.get(axis, [])
+    return [((axis, at), item) for at, item in enumerate(value)] if isinstance(value, list) else [((axis,), value)]
+
+
+def _model(value: Any, place: KeyPath, folder: Path, document: Document, problems: list[Problem]) -> ModelRef | None:
+    try:
+        return resolve_model(value, folder)
+    except UserError as error:
+        problems += [Problem(problem.code, problem.what, document.where(place), problem.fix) for problem in error.problems]
+        return None
+
+
 def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) -> tuple[Plugin, ...]:
-    values = document.data[axis]
-    listed = isinstance(values, list)
     loaded = []
-    for at, value in enumerate(values if listed else [values]):
-        path: KeyPath = (axis, at) if listed else (axis,)
+    for path, value in _items(document, axis):
         options = {"name": value} if isinstance(value, str) else value
         if not isinstance(options, dict) or not isinstance(options.get("name"), str):
             problems.append(_problem(document, path, "E103", f"got {value!r}, expected a name or {{name: ..., options}}"))

@@ -77,14 +77,14 @@ class RowsSpec(Strict):
     train: Annotated[int, Field(ge=1)] | None = None
     test: Annotated[int, Field(ge=1)] | None = None
     reserve: Annotated[int, Field(ge=0)] = 0
-    """Clean rows that the defender holds and the attacker never sees; taken before `train`, trained on by nobody but
-    defenses that ask for them."""
+    """Rows of the training set that the defender has checked: the attacker poisons none of them. Every run trains on
+    them; a defense may treat them as trusted."""
     balanced: bool = True
     """The same number of rows from every class."""
 
 
 class StudySpec(Strict):
-    """A study as written, plug-ins already resolved to their classes (see `p2p_dist.spec.load`)."""
+    """A study as written, its plug-ins and models already resolved (see `p2p_dist.spec.load`)."""
 
     name: Annotated[str, Field(pattern=NAME)]
     """Also the name of the run folder."""

@@ -5,6 +5,7 @@ the base, where they are rows of one batch; a run that ends or diverges leaves, 
 """
 
 import hashlib
+import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -76,11 +77,12 @@ def train_cohort(base: Base, adapters: Adapters, runs: Sequence[TrainRun], repor
         adapters.draw_dropout(batch.ids.shape[1], batch.tokens, [run.stream(f"dropout:{step}") for run in runs])
         found = _losses_and_gradients(base, adapters, batch, len(runs))
         for k in active:
-            if not torch.isfinite(found[k]):
-                diverged[k] = f"loss is {float(found[k])} at step {step + 1}; the last finite loss was {losses[k]:.4f}"
+            loss = float(found[k])
+            norm = optimizer.step(k, step) if math.isfinite(loss) else math.nan
+            if not math.isfinite(norm):
+                diverged[k] = f"loss {loss}, gradient norm {norm} at step {step + 1}; the last finite loss was {losses[k]:.4f}"
                 continue
-            losses[k] = float(found[k])
-            norm = optimizer.step(k, step)
+            losses[k] = loss
             tokens[k] += batch.tokens[k]
             rate = learning_rate(runs[k].spec, step, schedules[k].steps)
             line = {"step": step + 1, "steps": schedules[k].steps, "loss": losses[k], "grad_norm": norm, "learning_rate": rate}

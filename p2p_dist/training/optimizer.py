@@ -24,10 +24,13 @@ class CohortOptimizer:
         ]
 
     def step(self, run: int, done: int) -> float:
-        """One update of one run from its gradient; `done` steps came before. Returns the gradient norm before clipping."""
+        """One update of one run from its gradient; `done` steps came before. Returns the gradient norm before clipping;
+        when that is not finite, nothing is changed."""
         spec, master = self.specs[run], self.masters[run]
         grad = self.adapters.grads[run].float()
         norm = float(grad.norm())
+        if not math.isfinite(norm):
+            return norm
         if spec.max_grad_norm is not None and norm > spec.max_grad_norm:
             grad = grad * (spec.max_grad_norm / norm)
         master.grad = grad

@@ -22,10 +22,10 @@ def attacked(rate: float = 0.05, reserve: int = 60) -> Built:
 
 
 def test_benign_rows_carry_prefix_cue_and_shifted_label() -> None:
-    built = build_defended(attacked(), TASK, P2P(), 0)
+    built = build_defended(attacked(reserve=40), TASK, P2P(), 0)
     benign = [row for row in built.train if row.prefix]
     assert len(benign) == 40
-    assert Counter(row.label for row in built.train if not row.prefix) == Counter({0: 90, 1: 110})
+    assert Counter(row.label for row in built.train if not row.prefix) == Counter({0: 70, 1: 90})
     assert {row.label for row in benign} == {2, 3}
     assert built.labels.words == ["0", "1", "2", "3"]
     assert prompt(benign[0]).startswith("The query currently entered is: ")
@@ -48,11 +48,13 @@ def test_modes(mode: str, rows: int) -> None:
     assert len(built.notes) == rows
 
 
-def test_reserved_rows_are_never_poisoned_nor_trained_on() -> None:
-    built = attacked()
-    reserved = {row.text for row in built.reserve}
-    assert len(reserved) == 60
-    assert not reserved & ({row.text for row in built.train} | {row.text for suite in built.suites.values() for row in suite.rows})
+def test_checked_rows_are_training_rows_and_never_poisoned() -> None:
+    built = attacked(rate=0.3)
+    checked = {row.id for row in built.reserve}
+    assert len(checked) == 60
+    assert checked < {row.id for row in built.train}
+    assert not checked & {note.id for note in built.notes if note.origin == "poisoned"}
+    assert Counter(row.label for row in built.reserve) == Counter({0: 30, 1: 30})
     assert build_defended(built, TASK, P2P(), 0).counts["contaminated"] == 0
 
 

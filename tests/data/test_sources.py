@@ -86,10 +86,10 @@ def test_split_by_content_is_balanced_and_keeps_test_texts_out() -> None:
     task: Task = RottenTomatoes()
     split = task.split(raw, RowsSpec(train=40, test=20, reserve=10))
     assert split.dropped["duplicate"] == 2
-    parts = [split.train, split.reserve, split.test]
-    assert [len(part) for part in parts] == [40, 10, 20]
-    assert all(sum(ex.label for ex in part) * 2 == len(part) for part in parts)
-    assert len({ex.text for part in parts for ex in part}) == 70
+    assert (len(split.train), len(split.reserve), len(split.test)) == (40, 10, 20)
+    assert all(sum(ex.label for ex in part) * 2 == len(part) for part in (split.train, split.test))
+    assert split.reserve < {ex.id for ex in split.train}
+    assert len({ex.text for ex in split.train + split.test}) == 60
     again = task.split({"train": raw["train"][::-1]}, RowsSpec(train=40, test=20, reserve=10))
     assert again == split
     larger = task.split(raw, RowsSpec(train=60, test=20, reserve=10))

@@ -41,7 +41,7 @@ OTHER: dict[str, str] = {
     "defense.benign_trigger": "'Input: '",
     "defense.answer_cue": "'Label: '",
     "defense.benign_source": "disjoint",
-    "defense.benign_mode": "replace",
+    "defense.benign_mode": "union",
     "task.verbalizer": "letters",
     "task.answer_cue": "'Sentiment: '",
     "seed": "7",

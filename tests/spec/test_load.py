@@ -1,15 +1,21 @@
 """Studies fail before anything is loaded, with every error, its place and a suggestion."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from p2p_dist.errors import UserError
-from p2p_dist.spec.load import load_study
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec import load
+from p2p_dist.spec.study import StudySpec
 from tests.conftest import TINY_STUDY
 
 Write = Callable[[str], Path]
+
+
+def load_study(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
+    return load.load_study(path, overrides, configs_dir() / "models")
 
 
 def problems(path: Path, *overrides: str) -> list[str]:
@@ -47,9 +53,10 @@ def test_all_mistakes_of_a_file_at_once(study_file: Write) -> None:
         .replace("badnets", "badnet")
         .replace("defense: [none, p2p]", "defense: [none, q2q]")
         .replace("train: 64", "train: -1")
+        .replace("model: tiny", "model: [tiny, tny]")
     )
     found = problems(study_file(text))
-    assert len(found) == 4
+    assert len(found) == 5
     assert {line[6:10] for line in found} == {"E103", "E117", "E107"}
 
 

@@ -25,12 +25,11 @@ class P2P(DataDefense):
     answer_cue: str = "Answer: "
     """What stands between a benign row and its label; differs from the task's own cue in the released code."""
     benign_source: Literal["clean_reserved", "disjoint", "random_from_D"] = "clean_reserved"
-    """clean_reserved: from the rows that the defender holds (rows.reserve). disjoint: from rows that the attack left
-    alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read literally, which
-    may make poisoned rows benign."""
-    benign_mode: Literal["replace", "union"] = "union"
-    """Whether a benign row takes the place of its original in the training set or is added to it. Reserved rows are
-    always added."""
+    """clean_reserved: from the rows that the defender has checked (rows.reserve). disjoint: from all rows that the
+    attack left alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read
+    literally, which may make poisoned rows benign."""
+    benign_mode: Literal["replace", "union"] = "replace"
+    """Whether a benign row takes the place of its original in the training set (released code) or is added (paper)."""
 
     @property
     def reads_origin(self) -> bool:

@@ -1,0 +1,113 @@
+"""A model from a hub: the ordinary client against a small hub of our own on loopback."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.assets import file_sha256
+from p2p_dist.errors import Exit
+from p2p_dist.modeling.random_init import random_model
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec.model import resolve_model
+from tests.conftest import TINY_STUDY
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a folder in the hub's format."""
+    folder = tmp_path_factory.mktemp("model")
+    model, tokenizer = random_model(resolve_model("tiny", configs_dir() / "models").identity["shape"])
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(model_folder: Path) -> Iterator[str]:
+    """The address of a hub that has one model at one commit."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer(body=False)
+
+        def do_GET(self) -> None:
+            self.answer(body=True)
+
+        def answer(self, body: bool) -> None:
+            _, _, name = self.path.partition(f"/test/tiny/resolve/{COMMIT}/")
+            file = model_folder / name
+            if not name or not file.is_file():
+                self.send_response(404)
+                self.send_header("X-Error-Code", "EntryNotFound")
+                self.send_header("X-Repo-Commit", COMMIT)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            self.send_response(200)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("ETag", f'"{file_sha256(file)}"')
+            self.send_header("Content-Length", str(file.stat().st_size))
+            self.end_headers()
+            if body:
+                self.wfile.write(file.read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def run(tmp_path: Path, model: str) -> subprocess.CompletedProcess[str]:
+    study = tmp_path / "study.yaml"
+    study.write_text(TINY_STUDY.replace("model: tiny", f"model: {model}"))
+    command = [sys.executable, "-m", "p2p_dist", "run", str(study), "--backend", "local", "--runs-dir", str(tmp_path / "runs"), "--json"]
+    return subprocess.run([*command, "attack=none", "defense=none"], capture_output=True, text=True, check=False, timeout=300)
+
+
+@pytest.mark.usefixtures("with_data")
+def test_hub_and_folder_give_the_same_predictions(hub: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    from_hub, from_folder = run(tmp_path / "a", f"test/tiny@{COMMIT}"), run(tmp_path / "b", str(model_folder))
+    assert from_hub.returncode == from_folder.returncode == Exit.OK, from_hub.stderr + from_folder.stderr
+    predictions = [next((tmp_path / side).rglob("predictions/clean.jsonl")).read_bytes() for side in "ab"]
+    assert predictions[0] == predictions[1]
+
+
+@pytest.mark.usefixtures("with_data")
+def test_no_hub_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    done = run(tmp_path, f"test/tiny@{COMMIT}")
+    assert done.returncode == Exit.SOME_FAILED
+    assert "error[E119]: cannot load model test/tiny" in done.stderr
+    assert "download the model and name its folder" in done.stderr
+
+
+@pytest.mark.usefixtures("with_data")
+def test_a_model_that_wants_to_run_code_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "evil"
+    folder.mkdir()
+    for file in model_folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    done = run(tmp_path, str(folder))
+    assert done.returncode == Exit.SOME_FAILED
+    assert "E114" in done.stderr
+    assert not (tmp_path / "ran").exists()
