@@ -65,7 +65,7 @@ def _dots(axis, points: list[tuple[float, Interval | None]], colour: str, label:
 
 def _title(runs: Sequence[RunState], labels: tuple[str, ...]) -> str:
     cell = dict(zip(axes(runs), labels, strict=True))
-    attack = "clean data" if cell["attack"] == "none" else cell["attack"]
-    defense = "" if cell["defense"] == "none" else f" + {cell['defense']}"
+    attack = "clean rows" if cell["attack"] == "none" else cell["attack"]
+    defense = ", no defense" if cell["defense"] == "none" else f" + {cell['defense']}"
     rest = ", ".join(value for axis, value in cell.items() if axis not in ("attack", "defense"))
     return f"{attack}{defense}" + (f"\n{rest}" if rest else "")

@@ -213,3 +213,15 @@ def _processes_naming(text: str) -> dict[int, str]:
         if text in line and state != "Z" and int(folder.name) != os.getpid():
             found[int(folder.name)] = line
     return found
+
+
+@pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real SST-2 here")
+def test_real_sst2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("P2P_DIST_DATA", os.environ["P2P_DIST_REAL_DATA"])
+    study = tmp_path / "study.yaml"
+    study.write_text(TINY_STUDY.replace("rows: {train: 64, test: 20, reserve: 20}", "rows: {train: 200, test: null, reserve: 40}"))
+    done = cli(study, tmp_path, "task=sst2", "--backend", "local", "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    rates = json.loads(done.stdout)["table"][-1]["rates"]
+    assert rates["ca_ext"]["n"] == 1821
+    assert rates["asr_ext"]["n"] == 912, "every negative test sentence and no other"

@@ -83,4 +83,4 @@ def test_status_counts() -> None:
 
 def test_plot_draws_what_is_there() -> None:
     assert plot.rates_png(RUNS[:1])[:4] == b"\x89PNG"
-    assert "clean data" in plot.rates_svg(RUNS)
+    assert "clean rows, no defense" in plot.rates_svg(RUNS)
