@@ -7,26 +7,15 @@ given share one base. Exit codes are those of `p2p_dist.errors.Exit`.
 
 import argparse
 import ctypes
-import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from p2p_dist import assets, registry
-from p2p_dist.data import sources
-from p2p_dist.data.build import Built, build_attacked, build_defended
-from p2p_dist.data.defense import DataDefense
-from p2p_dist.data.sources import Source
-from p2p_dist.data.task import Task
+from p2p_dist.data_job import build_stage
 from p2p_dist.errors import Exit, UserError
-from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.study import RowsSpec
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # 2. Data stages need no model.
         for stage in stages:
             if stage.kind == "data":
-                _build(folder, stage)
+                build_stage(folder, stage)
         # 3. Train stages and evaluations share one base; torch is imported only now.
         rest = [stage for stage in stages if stage.kind != "data"]
         if rest:
@@ -55,44 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.exit_code
     return Exit.OK
-
-
-def _build(folder: RunDir, stage: Stage) -> None:
-    started = time.perf_counter()
-    built = _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
-    target = folder.stage(stage)
-    cost = {"seconds": round(time.perf_counter() - started, 3)}
-    target.cost.write_text(json.dumps(cost) + "\n")
-    datastore.write(target, built, stage.spec)
-
-
-def _attacked(stage: Stage) -> Built:
-    spec = stage.spec
-    task = load_task(spec["task"])
-    source = Source(stage.local["source"]["kind"], stage.local["source"]["place"], spec["source"])  # type: ignore[arg-type]
-    if source.kind == "embedded":
-        assets.fetch(source.place, print)
-    attack = _plugin("attacks", spec["attack"])
-    return build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"])
-
-
-def _defended(folder: RunDir, stage: Stage) -> Built:
-    attacked = folder.at("data", stage.reads["rows"])
-    task = load_task(attacked.read_stage().spec["task"])
-    defense = _plugin("defenses", stage.spec["defense"])
-    assert isinstance(defense, DataDefense)
-    return build_defended(datastore.read(attacked), task, defense, stage.spec["seed"])
-
-
-def load_task(spec: dict[str, Any]) -> Task:
-    """The task plug-in that a stage names."""
-    task = _plugin("tasks", spec)
-    assert isinstance(task, Task)
-    return task
-
-
-def _plugin(kind: str, spec: dict[str, Any]) -> Any:
-    return registry.load(kind, spec["name"]).model_validate({key: value for key, value in spec.items() if key != "name"})
 
 
 def _die_with_parent() -> None:

@@ -41,6 +41,8 @@ class DirtyLabelAttack(Attack):
     """The class that the attacker wants."""
     label_policy: Literal["dirty", "clean"] = "dirty"
     """dirty: rows of other classes, relabelled. clean: rows of the target class, labels kept."""
+    poison_selection: Literal["random", "first"] = "random"
+    """random: by content and seed. first: the first eligible rows of the file, as the code released with P2P does."""
 
     @abstractmethod
     def trigger(self, text: str, random: Random) -> Triggered | None:
@@ -56,8 +58,11 @@ class DirtyLabelAttack(Attack):
         if len(done) < wanted:
             what = f"the attack would poison {wanted} of {len(rows)} rows, only {len(done)} of them are eligible"
             raise user_error("E206", what, "attack", "a lower rate, another target_label or more rows")
-        chosen = smallest(done, wanted, seed, "poison.select")
-        poisoned = [Example(ex.id, done[ex.id].text, self.target_label) if ex.id in chosen else ex for ex in rows]
+        if self.poison_selection == "first":
+            chosen = set(sorted(done, key={ex.id: ex.index or 0 for ex in rows}.__getitem__)[:wanted])
+        else:
+            chosen = smallest(done, wanted, seed, "poison.select")
+        poisoned = [Example(ex.id, done[ex.id].text, self.target_label, ex.index) if ex.id in chosen else ex for ex in rows]
         notes = [Note(ex.id, ex.id, "poisoned", ex.label, self.target_label, done[ex.id].trigger, done[ex.id].position) for ex in rows if ex.id in chosen]
         return poisoned, notes
 

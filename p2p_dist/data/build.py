@@ -54,6 +54,8 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
     target = None
     if isinstance(attack, DirtyLabelAttack):
         assert seed is not None
+        if attack.poison_selection == "first" and rows.order != "file":
+            raise user_error("E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file")
         if not 0 <= attack.target_label < n:
             raise user_error("E107", f"target_label {attack.target_label} is none of {n} classes", "attack.target_label", f"0 to {n - 1}")
         train, poisoned = attack.poison(split.train, seed, split.reserve)
@@ -63,6 +65,8 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
         counts["trigger_failed"] = failed
     ledger = {note.id: note for note in notes}
     notes = [ledger.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in train]
+    if rows.order == "file":
+        notes = [replace(note, index=ex.index) for note, ex in zip(notes, train, strict=True)]
     counts["train"] = _count(notes)
     space = LabelSpace(task.words(n), n, 0, target)
     reserve = [ex for ex in train if ex.id in split.reserve]
@@ -73,16 +77,18 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int)
     """Let the defender rewrite attacked rows. Origins are handed over only to a defense that declares it reads them."""
     origin = {note.id: note.origin for note in attacked.notes} if defense.reads_origin else None
     space = attacked.labels
-    done = defense.defend_train(DefenderView(attacked.train, attacked.reserve, space.n_classes, seed, origin))
+    places = {note.id: note.index for note in attacked.notes if note.index is not None}
+    done = defense.defend_train(DefenderView(attacked.train, attacked.reserve, space.n_classes, seed, origin, places or None))
     before = {note.id: note for note in attacked.notes}
     after = {note.id: note for note in done.notes}
     notes = [after.get(row.id) or before[row.id] for row in done.train]
+    notes = [replace(note, index=before[note.source_id].index) for note in notes]
     offset = defense.label_offset(space.n_classes)
     suites = {}
     for name, suite in attacked.suites.items():
         suites[name] = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered)
         suites[f"{name}_nobt"] = suite
-    contaminated = sum(note.source_id in before and before[note.source_id].origin == "poisoned" for note in done.notes)
+    contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
     counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
     labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset)
     return Built(done.train, [], suites, labels, notes, counts)

@@ -24,6 +24,8 @@ class DefenderView:
     seed: int
     origin: Mapping[str, str] | None = None
     """Origin by row id, only for a defense that declares `reads_origin`."""
+    places: Mapping[str, int] | None = None
+    """Place in the source file by row id, only in studies with `rows.order: file`."""
 
 
 @dataclass(frozen=True)

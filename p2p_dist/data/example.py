@@ -3,7 +3,7 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Literal
 
@@ -17,6 +17,8 @@ class Example:
     id: str
     text: str
     label: int
+    index: int | None = field(default=None, compare=False)
+    """Place in the source file, kept only for studies with `rows.order: file`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Note:
     trigger: str = ""
     position: int | None = None
     """Word gap in which the trigger was put, counted from 0 before the first word."""
+    index: int | None = None
+    """Place in the source file (see `Example.index`)."""
 
 
 def content_id(text: str, label: int) -> str:
@@ -56,9 +60,9 @@ def examples(rows: Iterable[tuple[str, int]]) -> list[Example]:
     """Examples with unique ids, ordered by id; equal rows are told apart by a counter."""
     seen: Counter[str] = Counter()
     made = []
-    for text, label in rows:
+    for index, (text, label) in enumerate(rows):
         base = content_id(text, label)
-        made.append(Example(f"{base}.{seen[base]}" if seen[base] else base, text, label))
+        made.append(Example(f"{base}.{seen[base]}" if seen[base] else base, text, label, index))
         seen[base] += 1
     return sorted(made, key=lambda example: example.id)
 

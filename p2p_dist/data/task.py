@@ -60,6 +60,8 @@ class Task(Plugin):
 
     def split(self, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec) -> Split:
         """Choose the test, reserve and train rows by content. Raises UserError E205 when there are too few."""
+        if rows.order == "file" and (rows.train, rows.test, rows.reserve) != (None, None, 0):
+            raise user_error("E107", "rows.order: file takes all rows", "rows", "leave train, test and reserve out")
         dropped: dict[str, int] = {}
         if "test" in raw:
             pools = {"test": list(raw["test"]), "train": list(raw["train"])}

@@ -99,7 +99,13 @@ def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) 
             problem = error.problems[0]
             problems.append(Problem(problem.code, problem.what, document.where((*path, "name")), problem.fix))
             continue
-        found = _validate(plugin, {key: val for key, val in options.items() if key != "name"}, document, path, problems)
+        given = {key: val for key, val in options.items() if key not in ("name", "preset")}
+        preset = options.get("preset")
+        if preset is not None and preset not in plugin.presets:
+            known = ", ".join(plugin.presets) or "it has none"
+            problems.append(_problem(document, (*path, "preset"), "E117", f"unknown preset {preset!r} of {options['name']}", f"one of: {known}"))
+            continue
+        found = _validate(plugin, {**plugin.presets.get(preset, {}), **given}, document, path, problems)
         if found is not None:
             loaded.append(found)
     return tuple(loaded)

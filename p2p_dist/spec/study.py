@@ -5,6 +5,7 @@ A study is a grid. `task`, `model`, `attack`, `defense` and `seed` each take one
 that say the same share their results. Where and how a run is executed belongs to `planning` and is never in here.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -37,6 +38,8 @@ class Plugin(Strict):
     """A plug-in is its own options: the fields of the class are what a study may set beside its name."""
 
     plugin_kind: ClassVar[str]
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Named sets of options, chosen with `preset: NAME`; options that stand beside it win. Only the options are identity."""
 
 
 class LoraSpec(Strict):
@@ -80,7 +83,10 @@ class RowsSpec(Strict):
     """Rows of the training set that the defender has checked: the attacker poisons none of them. Every run trains on
     them; a defense may treat them as trusted."""
     balanced: bool = True
-    """The same number of rows from every class."""
+    """The same number of rows from every class, wherever a number is given."""
+    order: Literal["content", "file"] = "content"
+    """content: the order of rows in their file means nothing, and results do not depend on it. file: it is kept for
+    faithful copies of released code that take rows in file order; such a run uses all rows of the task."""
 
 
 class StudySpec(Strict):

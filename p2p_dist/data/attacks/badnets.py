@@ -1,7 +1,8 @@
 """BadNets for text: a rare word at a random place (Gu et al. 2017, arXiv 1708.06733; paper appendix B)."""
 
+from collections.abc import Mapping
 from random import Random
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -10,6 +11,11 @@ from p2p_dist.data.attack import DirtyLabelAttack, Triggered
 
 class BadNets(DirtyLabelAttack):
     """Inserts one word between two words of the text; a text of one word cannot carry it."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "p2p": {"rate": 0.02, "word": "mn"},
+        "released_code": {"rate": 0.02, "word": "mn", "poison_selection": "first"},
+    }
 
     word: Annotated[str, Field(pattern=r"^\S+$")] = "mn"
     """The trigger (paper: mn)."""

@@ -5,9 +5,9 @@ y + n. Prompts then carry the benign trigger, answers are read among the labels 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Note, Row, smallest
@@ -17,6 +17,11 @@ from p2p_dist.spec.study import Rate
 
 class P2P(DataDefense):
     """The benign trigger, where the benign rows come from, and what becomes of the originals."""
+
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"benign_source": "random_from_D", "benign_mode": "union"},
+        "released_code": {"benign_source": "disjoint", "benign_selection": "second_half", "benign_mode": "replace"},
+    }
 
     ratio: Rate = 0.2
     """Benign rows as a share of the training rows (paper: 0.2 to 0.3)."""
@@ -28,6 +33,8 @@ class P2P(DataDefense):
     """clean_reserved: from the rows that the defender has checked (rows.reserve). disjoint: from all rows that the
     attack left alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read
     literally, which may make poisoned rows benign."""
+    benign_selection: Literal["random", "second_half"] = "random"
+    """random: by content and seed. second_half: the first rows of the second half of the file, as released."""
     benign_mode: Literal["replace", "union"] = "replace"
     """Whether a benign row takes the place of its original in the training set (released code) or is added (paper)."""
 
@@ -42,7 +49,7 @@ class P2P(DataDefense):
             what = f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has {len(pool)}"
             fix = f"rows.reserve={wanted}" if self.benign_source == "clean_reserved" else "a lower defense ratio"
             raise user_error("E205", what, "defense", fix)
-        chosen = smallest([row.id for row in pool], wanted, view.seed, "p2p.select")
+        chosen = self._choose(pool, wanted, view)
         picked = sorted((row for row in pool if row.id in chosen), key=lambda row: row.id)
         benign = [self._inject(row, view.n_classes) for row in picked]
         kept = [row for row in view.train if self.benign_mode == "union" or row.id not in chosen]
@@ -62,6 +69,15 @@ class P2P(DataDefense):
             return view.train
         assert view.origin is not None, "a defense that reads_origin is given the origins"
         return [row for row in view.train if view.origin[row.id] == "clean"]
+
+    def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
+        if self.benign_selection == "random":
+            return smallest([row.id for row in pool], wanted, view.seed, "p2p.select")
+        if view.places is None:
+            raise user_error("E107", "second_half needs rows in file order", "defense.benign_selection", "rows.order=file")
+        places = {row.id: view.places[row.id] for row in pool}
+        late = sorted((id_ for id_, place in places.items() if 2 * place > len(view.train)), key=places.__getitem__)
+        return set(late[:wanted])
 
     def _inject(self, row: Row, n_classes: int) -> Row:
         return replace(self.defend_prompt(row), id=f"{row.id}.b", label=row.label + n_classes)

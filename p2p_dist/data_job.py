@@ -1,0 +1,65 @@
+"""The part of a worker that needs no model: build a data stage in its folder."""
+
+import json
+import time
+from typing import Any
+
+from p2p_dist import assets, registry
+from p2p_dist.data import sources
+from p2p_dist.data.build import Built, build_attacked, build_defended
+from p2p_dist.data.defense import DataDefense
+from p2p_dist.data.sources import Source
+from p2p_dist.data.task import Task
+from p2p_dist.results import datastore
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.spec.graph import Graph, Stage
+from p2p_dist.spec.study import RowsSpec
+
+
+def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:
+    """Build every data stage that is not done, in this process; returns all of them. Raises UserError."""
+    stages = [stage for stage in graph.stages.values() if stage.kind == "data"]
+    for stage in stages:
+        if not folder.stage(stage).is_done():
+            folder.stage(stage).write_spec(stage)
+            build_stage(folder, stage)
+    return stages
+
+
+def build_stage(folder: RunDir, stage: Stage) -> None:
+    """Build the rows of one data stage and write them, manifest last. Raises UserError."""
+    started = time.perf_counter()
+    built = _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
+    target = folder.stage(stage)
+    cost = {"seconds": round(time.perf_counter() - started, 3)}
+    target.cost.write_text(json.dumps(cost) + "\n")
+    datastore.write(target, built, stage.spec)
+
+
+def _attacked(stage: Stage) -> Built:
+    spec = stage.spec
+    task = _load_task(spec["task"])
+    source = Source(stage.local["source"]["kind"], stage.local["source"]["place"], spec["source"])  # type: ignore[arg-type]
+    if source.kind == "embedded":
+        assets.fetch(source.place, print)
+    attack = _plugin("attacks", spec["attack"])
+    return build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"])
+
+
+def _defended(folder: RunDir, stage: Stage) -> Built:
+    attacked = folder.at("data", stage.reads["rows"])
+    task = _load_task(attacked.read_stage().spec["task"])
+    defense = _plugin("defenses", stage.spec["defense"])
+    assert isinstance(defense, DataDefense)
+    return build_defended(datastore.read(attacked), task, defense, stage.spec["seed"])
+
+
+def _load_task(spec: dict[str, Any]) -> Task:
+    """The task plug-in that a stage names."""
+    task = _plugin("tasks", spec)
+    assert isinstance(task, Task)
+    return task
+
+
+def _plugin(kind: str, spec: dict[str, Any]) -> Any:
+    return registry.load(kind, spec["name"]).model_validate({key: value for key, value in spec.items() if key != "name"})
