@@ -48,6 +48,10 @@ class DirtyLabelAttack(Attack):
     def trigger(self, text: str, random: Random) -> Triggered | None:
         """The text with the trigger, or None when this text cannot carry it. Must not change its input."""
 
+    def plain(self, text: str) -> str:
+        """A row that is not poisoned, as the attacker publishes it; test rows of the clean suite read the same."""
+        return text
+
     def poison(self, rows: Sequence[Example], seed: int, checked: Collection[str] = ()) -> tuple[list[Example], list[Note]]:
         """The training rows with ceil(rate * N) of them poisoned, none of the checked ids, and a note on each of these.
 
@@ -62,7 +66,7 @@ class DirtyLabelAttack(Attack):
             chosen = set(sorted(done, key={ex.id: ex.index or 0 for ex in rows}.__getitem__)[:wanted])
         else:
             chosen = smallest(done, wanted, seed, "poison.select")
-        poisoned = [Example(ex.id, done[ex.id].text, self.target_label, ex.index) if ex.id in chosen else ex for ex in rows]
+        poisoned = [Example(ex.id, done[ex.id].text, self.target_label, ex.index) if ex.id in chosen else self._plain(ex) for ex in rows]
         notes = [Note(ex.id, ex.id, "poisoned", ex.label, self.target_label, done[ex.id].trigger, done[ex.id].position) for ex in rows if ex.id in chosen]
         return poisoned, notes
 
@@ -71,6 +75,13 @@ class DirtyLabelAttack(Attack):
         pool = [ex for ex in rows if ex.label != self.target_label]
         put = [(ex, self._put(ex, seed, "test")) for ex in pool]
         return [Example(ex.id, done.text, ex.label) for ex, done in put if done], sum(done is None for _, done in put)
+
+    def clean_suite(self, rows: Sequence[Example]) -> list[Example]:
+        """Every test row without the trigger."""
+        return [self._plain(ex) for ex in rows]
+
+    def _plain(self, example: Example) -> Example:
+        return Example(example.id, self.plain(example.text), example.label, example.index)
 
     def _eligible(self, example: Example) -> bool:
         return (example.label != self.target_label) == (self.label_policy == "dirty")

@@ -8,7 +8,8 @@ from typing import Any
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.defense import DataDefense, DefenderView
 from p2p_dist.data.example import Example, Note, Row
-from p2p_dist.data.task import RawRow, Task
+from p2p_dist.data.tables import RawRow
+from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import RowsSpec
 
@@ -61,6 +62,7 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
         train, poisoned = attack.poison(split.train, seed, split.reserve)
         notes, target = poisoned, attack.target_label
         triggered, failed = attack.test_suite(split.test, seed)
+        suites["clean"] = Suite(_rows(task, attack.clean_suite(split.test)), 0, triggered=False)
         suites["triggered"] = Suite(_rows(task, triggered), 0, triggered=True)
         counts["trigger_failed"] = failed
     ledger = {note.id: note for note in notes}

@@ -6,26 +6,24 @@ Reading checks that digest again.
 
 import csv
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from p2p_dist import assets
-from p2p_dist.data.task import RawRow, Task
-from p2p_dist.errors import Problem, UserError, user_error
+from p2p_dist.data.tables import SUFFIXES, RawRow, read_rows
+from p2p_dist.data.task import HubSource, Task
+from p2p_dist.errors import user_error
 from p2p_dist.registry import name_of
-
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Source:
     """Rows that were found: `digest` is identity, `place` is where this machine has them."""
 
-    kind: Literal["folder", "embedded", "hub"]
+    kind: Literal["files", "embedded", "hub"]
     place: str
     digest: str
 
@@ -37,62 +35,45 @@ def locate(task: Task) -> Source:
             raise user_error("E201", f"task {name_of(task)} has no embedded rows", "task.source", "leave `source` out")
         return Source("embedded", task.embedded, assets.ASSETS[task.embedded].sha256[:12])
     if task.source is not None:
-        return _folder(Path(task.source).expanduser(), "task.source")
+        return _local(task, Path(task.source).expanduser(), "task.source")
     root = os.environ.get("P2P_DIST_DATA")
     if root and (Path(root) / name_of(task)).is_dir():
-        return _folder(Path(root) / name_of(task), "$P2P_DIST_DATA")
+        return _local(task, Path(root) / name_of(task), "$P2P_DIST_DATA")
+    if task.hub is None:
+        raise _nowhere(task, "no copy on the hub is known")
     return Source("hub", f"{task.hub.id}@{task.hub.revision}", task.hub.revision[:12])
 
 
 def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
     """All rows by split, with "test" left out where the source has no test split of its own."""
     if source.kind == "hub":
-        return _read_hub(task)
+        assert task.hub is not None
+        return _read_hub(task, task.hub)
     if source.kind == "embedded":
         return {"train": _read_reviews(assets.path_of(source.place), name_of(task))}
-    folder = Path(source.place)
-    if (found := _folder(folder, "task.source").digest) != source.digest:
-        raise user_error("E208", f"the rows changed: expected digest {source.digest}, found {found}", str(folder), "plan the study again")
-    return {split: list(_read_jsonl(folder / f"{split}.jsonl", len(task.labels))) for split in SPLITS}
+    place = Path(source.place)
+    if (found := _local(task, place, "task.source").digest) != source.digest:
+        raise user_error("E208", f"the rows changed: expected digest {source.digest}, found {found}", str(place), "plan the study again")
+    return {split: read_rows(file, task.check) for split, file in _files(task, place, "task.source").items()}
 
 
-def _folder(folder: Path, named_by: str) -> Source:
-    missing = [split for split in SPLITS if not (folder / f"{split}.jsonl").is_file()]
-    if missing:
-        files = " and ".join(f"{split}.jsonl" for split in missing)
-        raise user_error("E201", f"no {files} in {folder}", named_by, "JSON lines with the keys text and label")
+def _local(task: Task, place: Path, named_by: str) -> Source:
     hashed = hashlib.sha256()
-    for split in SPLITS:
-        hashed.update((folder / f"{split}.jsonl").read_bytes())
-    return Source("folder", str(folder.resolve()), hashed.hexdigest()[:12])
+    for file in _files(task, place, named_by).values():
+        hashed.update(file.read_bytes())
+    return Source("files", str(place.resolve()), hashed.hexdigest()[:12])
 
 
-def _read_jsonl(path: Path, n_classes: int) -> Iterator[RawRow]:
-    """Rows of a file; all bad lines are reported together (the first five in words)."""
-    problems: list[Problem] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = _checked(json.loads(line.decode("utf-8")), n_classes)
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            problems.append(Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}"))
-        except ValueError as error:
-            problems.append(Problem("E203", str(error), f"{path}:{number}", f"text, and a label from 0 to {n_classes - 1}"))
-        else:
-            yield row
-    if problems:
-        more = [Problem("E203", f"and {len(problems) - 5} more bad lines", str(path))] if len(problems) > 5 else []
-        raise UserError(*problems[:5], *more)
-
-
-def _checked(row: Any, n_classes: int) -> RawRow:
-    if not isinstance(row, Mapping) or not isinstance(row.get("text"), str) or not row["text"].strip():
-        raise ValueError("key 'text' is missing, empty or not text")
-    label = row.get("label")
-    if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < n_classes:
-        raise ValueError(f"label {label!r} is not one of the {n_classes} classes")
-    return row["text"].strip(), label
+def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
+    """The file of each split in a folder, or one file to be split by content."""
+    if place.is_file():
+        return {"train": place}
+    found = {split: next((place / name for name in names if (place / name).is_file()), None) for split, names in task.files.items()}
+    missing = [task.files[split][0] for split, file in found.items() if file is None]
+    if missing:
+        fix = f"a folder with {' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])}), with text and label in each row"
+        raise user_error("E201", f"no {' and '.join(missing)} in {place}", named_by, fix)
+    return {split: file for split, file in found.items() if file is not None}
 
 
 def _read_reviews(path: Path, source: str) -> list[RawRow]:
@@ -101,21 +82,20 @@ def _read_reviews(path: Path, source: str) -> list[RawRow]:
         return [(row["text"].strip(), int(row["label"])) for row in csv.DictReader(file) if row["source"] == source]
 
 
-def _read_hub(task: Task) -> dict[str, list[RawRow]]:
+def _read_hub(task: Task, hub: HubSource) -> dict[str, list[RawRow]]:
     from datasets import load_dataset  # seconds to import, and only needed here
 
-    hub, name = task.hub, name_of(task)
     try:
-        found = load_dataset(hub.id, revision=hub.revision)
+        found: Mapping[str, list[Mapping[str, object]]] = load_dataset(hub.id, revision=hub.revision)
     except (OSError, ValueError, RuntimeError) as error:
-        root = os.environ.get("P2P_DIST_DATA")
-        tried = (
-            "task.source (not set)",
-            f"$P2P_DIST_DATA/{name} ({Path(root) / name if root else 'P2P_DIST_DATA is not set'})",
-            f"hub data set {hub.id} at {hub.revision[:12]} ({type(error).__name__}: {str(error).splitlines()[0][:120]})",
-        )
-        fix = f"a folder with train.jsonl and test.jsonl as {tried[1].split(' ')[0]}, or as task.source" + (
-            ", or task.source=embedded" if task.embedded else ""
-        )
-        raise user_error("E201", f"no rows for task {name}; looked at {'; '.join(tried)}", fix=fix) from error
-    return {split: [(str(row[hub.text]).strip(), int(row[hub.label])) for row in found[theirs]] for split, theirs in hub.splits.items()}
+        raise _nowhere(task, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}") from error
+    return {split: [(str(row[hub.text]).strip(), int(str(row[hub.label]))) for row in found[theirs]] for split, theirs in hub.splits.items()}
+
+
+def _nowhere(task: Task, why: str) -> Exception:
+    """The error that names all three places."""
+    root, name = os.environ.get("P2P_DIST_DATA"), name_of(task)
+    hub = f"hub data set {task.hub.id} at {task.hub.revision[:12]} ({why})" if task.hub else f"hub ({why})"
+    tried = ("task.source (not set)", f"$P2P_DIST_DATA/{name} ({Path(root) / name if root else 'P2P_DIST_DATA is not set'})", hub)
+    fix = f"a folder with rows as $P2P_DIST_DATA/{name}, or as task.source" + (", or task.source=embedded" if task.embedded else "")
+    return user_error("E201", f"no rows for task {name}; looked at {'; '.join(tried)}", fix=fix)

@@ -3,13 +3,12 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from p2p_dist.data.example import Example, examples, rank
+from p2p_dist.data.tables import RawRow
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import Plugin, RowsSpec
-
-RawRow = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -38,19 +37,37 @@ class Task(Plugin):
     """Base of the classification tasks in `tasks/`."""
 
     plugin_kind: ClassVar[str] = "tasks"
-    labels: ClassVar[tuple[str, ...]]
+    class_names: ClassVar[tuple[str, ...]] = ()
     """Class names; the position is the label."""
-    hub: ClassVar[HubSource]
+    files: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train.jsonl",), "test": ("test.jsonl",)}
+    """Names that a split's file may have in a local folder."""
+    hub: ClassVar[HubSource | None] = None
     embedded: ClassVar[str | None] = None
     """Name of the embedded asset that holds the rows (see `p2p_dist.assets`)."""
     licence: ClassVar[str]
 
     source: str | None = None
-    """`embedded`, or a folder with train.jsonl and test.jsonl (keys text, label). null: $P2P_DIST_DATA, then the hub."""
+    """`embedded`, a folder with train.jsonl and test.jsonl (keys text, label), or one file that is then split by content.
+    null: $P2P_DIST_DATA, then the hub."""
     verbalizer: Literal["numeric", "letters"] = "numeric"
     """Label words: 0, 1, ... or A, B, ... (reference: paper Table 7; letters stay one token beyond ten labels)."""
     answer_cue: str = "Output: "
     """What stands between a text and its label."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.class_names
+
+    def check(self, row: Mapping[str, Any]) -> RawRow:
+        """A row of a local file as (text, label). Raises ValueError in words."""
+        text, label = row.get("text"), row.get("label")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError("key 'text' is missing, empty or not text")
+        number = int(label) if isinstance(label, str) and label.isdigit() else label
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(self.labels):
+            raise ValueError(f"label {label!r} is not one of the {len(self.labels)} classes")
+        return text.strip(), number
 
     def words(self, count: int) -> list[str]:
         """The words of labels 0..count-1."""

