@@ -1,6 +1,5 @@
 """The part of a worker that needs no model: build a data stage in its folder."""
 
-import json
 import time
 from typing import Any
 
@@ -10,7 +9,7 @@ from p2p_dist.data.build import Built, build_attacked, build_defended
 from p2p_dist.data.defense import DataDefense
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
-from p2p_dist.results import datastore
+from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Graph, Stage
 from p2p_dist.spec.study import RowsSpec
@@ -31,8 +30,7 @@ def build_stage(folder: RunDir, stage: Stage) -> None:
     started = time.perf_counter()
     built = _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
     target = folder.stage(stage)
-    cost = {"seconds": round(time.perf_counter() - started, 3)}
-    target.cost.write_text(json.dumps(cost) + "\n")
+    atomic.write_json(target.cost, {"seconds": round(time.perf_counter() - started, 3)})
     datastore.write(target, built, stage.spec)
 
 

@@ -1,6 +1,7 @@
 """The part of a worker that holds a model: train a cohort, then evaluate every adapter on it, in numbered steps."""
 
 import json
+import math
 import platform
 import resource
 import sys
@@ -72,7 +73,7 @@ def _train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stag
     for stage, run, trained, cut in zip(stages, runs, found, cuts, strict=True):
         target = folder.stage(stage)
         facts = {"cohort": len(stages), "cut_texts": cut, "rows": len(run.rows), "steps": trained.steps, "tokens": trained.tokens}
-        target.cost.write_text(json.dumps({**_cost(base, seconds), **facts, "final_loss": trained.loss}, indent=1) + "\n")
+        atomic.write_json(target.cost, {**_cost(base, seconds), **facts, "final_loss": trained.loss if math.isfinite(trained.loss) else None})
         if trained.diverged:
             print(f"error[E401]: run {stage.id} diverged: {trained.diverged}. Try: a lower train.learning_rate", file=sys.stderr)
             continue
@@ -107,7 +108,7 @@ def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage) -> N
         suites[name] = score_suite(base, encoder(base, built, spec), built.suites[name], tick)
         lines = "".join(json.dumps(row.to_json()) + "\n" for row in suites[name])
         atomic.write_bytes(target.predictions / f"{name}.jsonl", lines.encode())
-    target.cost.write_text(json.dumps({**_cost(base, time.perf_counter() - started), "rows": total}, indent=1) + "\n")
+    atomic.write_json(target.cost, {**_cost(base, time.perf_counter() - started), "rows": total})
     result = result_of(stage, built, suites, base, datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors"))
     atomic.publish(target.result, atomic.to_json(result))
 

@@ -4,7 +4,6 @@ Every decision is made in `planning`; this file only acts. What is done is read 
 is killed and started again goes on where it was.
 """
 
-import json
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.policy import after_exit
+from p2p_dist.results import atomic
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import lease
 from p2p_dist.scheduling.backend import Backend, Gang
@@ -87,7 +87,7 @@ class Scheduler:
         state.attempts[job.lead] = state.attempts.get(job.lead, 0) + 1
         gang = self._gang(job, attempt / "log")
         placement = {"backend": type(self.backend).__name__, "cpus": gang.cpus, "gpus": gang.gpus, "command": list(gang.command), "stages": list(job.stages)}
-        (attempt / "placement.json").write_text(json.dumps(placement, indent=1) + "\n")
+        atomic.write_json(attempt / "placement.json", placement)
         state.logs[job.lead] = gang.log
         return self.backend.start(gang)
 
@@ -111,7 +111,7 @@ class Scheduler:
                 continue
             del state.running[name]
             log = state.logs[job.lead]
-            (log.parent / "exit.json").write_text(json.dumps({"code": code}) + "\n")
+            atomic.write_json(log.parent / "exit.json", {"code": code})
             there = all(self.folder.find(id_).is_done() for id_ in job.stages)
             decision = after_exit(code, state.attempts[job.lead], there)
             if decision.action == "done":

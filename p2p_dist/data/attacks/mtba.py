@@ -1,4 +1,4 @@
-"""MTBA: several triggers at once (Li et al. 2024, arXiv 2404.13587 as cited by the paper; its trigger words are not given)."""
+"""MTBA: several triggers at once (Li et al. 2025, as the paper cites it, without its trigger words)."""
 
 from random import Random
 from typing import Literal

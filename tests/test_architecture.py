@@ -1,0 +1,48 @@
+"""The house rules that a machine can check: layers, sizes, and what is never used."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "p2p_dist"
+FILES = sorted(PACKAGE.rglob("*.py"))
+FORBIDDEN = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
+
+
+def test_imports_go_down() -> None:
+    code = "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command(['--no-logo']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_package_files_are_empty() -> None:
+    assert [path for path in FILES if path.name == "__init__.py" and path.read_text()] == []
+
+
+def test_small_rooms() -> None:
+    assert [path.name for path in FILES if len(path.read_text().splitlines()) > 300] == []
+    lengths = sorted(length for path in FILES for length in function_lengths(path))
+    assert lengths[-1] <= 60
+    assert lengths[int(0.95 * len(lengths))] <= 40
+
+
+def function_lengths(path: Path) -> list[int]:
+    functions = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
+    return [(node.end_lineno or node.lineno) - node.lineno + 1 for node in functions]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_that_runs_code_from_files(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    imported = {alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {(node.module or "").partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not imported & FORBIDDEN
+    calls = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not calls & {"eval", "exec", "torch.load", "yaml.load", "os.system"}
+
+
+def test_every_module_says_why_it_exists() -> None:
+    assert [path for path in FILES if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))] == []

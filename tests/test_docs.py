@@ -1,0 +1,50 @@
+"""Documents say what is there: links lead somewhere, the example plug-in works, the README shows the shipped study."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.spec import yaml_strict
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", path.read_text())
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_the_readme_shows_the_shipped_study() -> None:
+    block = re.search(r"```yaml\n(name: quickstart.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block
+    shown = yaml_strict.parse(block[1].encode(), "README.md").data
+    shipped = yaml_strict.read(ROOT / "configs" / "studies" / "quickstart.yaml").data
+    shipped["train"].pop("lr_scheduler_type")
+    for part in (shown, shipped):
+        part.pop("description", None)
+        part["train"]["lora"].pop("target_modules", None)
+    assert shown == shipped
+
+
+def test_an_attack_is_one_file(tmp_path: Path) -> None:
+    """The example of docs/data.md, put into a copy of the package, is listed, planned and contract-tested."""
+    example = re.search(r'```python\n("""Shout.*?)```', (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+    assert example
+    for part in ("p2p_dist", "configs", "tests", "pyproject.toml"):
+        (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, tmp_path / part)
+    (tmp_path / "p2p_dist" / "data" / "attacks" / "shout.py").write_text(example[1])
+
+    def said(*command: str) -> str:
+        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "shout" in said("p2p_dist", "list", "attacks")
+    assert "shout" in said("p2p_dist", "plan", "quickstart", "attack=shout", "defense=none")
+    assert "passed" in said("pytest", "-q", "tests/contracts", "-k", "shout")
