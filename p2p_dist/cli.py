@@ -127,6 +127,23 @@ def data(study: STUDY, overrides: OVERRIDES = None, runs_dir: RUNS_DIR = Path("r
 
 @app.command()
 @_guarded
+def paraphrases(
+    files: Annotated[list[Path], typer.Argument(help="Files that hold originals beside their rewrites (JSON lines, CSV, Parquet).")],
+    out: Annotated[Path, typer.Option(help="The table to write (JSON lines).")],
+    original: Annotated[str, typer.Option(help="Column of the original text.")] = "clean_text",
+    rewritten: Annotated[str, typer.Option(help="Column of its rewrite.")] = "text",
+    generator: Annotated[str, typer.Option(help="What made the rewrites; noted in every row.")] = "unknown",
+) -> int:
+    """Make a paraphrase table, which attacks and defenses that rewrite texts read."""
+    from p2p_dist.data.paraphrases import table_rows, write_table
+
+    good, failed = write_table(out, table_rows(files, original, rewritten, generator))
+    print(f"{out}: {good} rewrites, {failed} failed (empty, or the same as the original)")
+    return Exit.OK
+
+
+@app.command()
+@_guarded
 def status(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
     """Show how far a study is, from its files alone; works while it runs and after everything has died."""
     from p2p_dist.report import status_view

@@ -1,6 +1,8 @@
 """The part of a worker that needs no model: build a data stage in its folder."""
 
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from p2p_dist import assets, registry
@@ -9,6 +11,7 @@ from p2p_dist.data.build import Built, build_attacked, build_defended
 from p2p_dist.data.defense import DataDefense
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
+from p2p_dist.errors import user_error
 from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Graph, Stage
@@ -40,24 +43,29 @@ def _attacked(stage: Stage) -> Built:
     source = Source(stage.local["source"]["kind"], stage.local["source"]["place"], spec["source"])  # type: ignore[arg-type]
     if source.kind == "embedded":
         assets.fetch(source.place, print)
-    attack = _plugin("attacks", spec["attack"])
+    attack = _plugin("attacks", spec["attack"], stage.local.get("attack", {}))
     return build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"])
 
 
 def _defended(folder: RunDir, stage: Stage) -> Built:
     attacked = folder.at("data", stage.reads["rows"])
     task = _load_task(attacked.read_stage().spec["task"])
-    defense = _plugin("defenses", stage.spec["defense"])
+    defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
     assert isinstance(defense, DataDefense)
     return build_defended(datastore.read(attacked), task, defense, stage.spec["seed"])
 
 
 def _load_task(spec: dict[str, Any]) -> Task:
     """The task plug-in that a stage names."""
-    task = _plugin("tasks", spec)
+    task = _plugin("tasks", spec, {})
     assert isinstance(task, Task)
     return task
 
 
-def _plugin(kind: str, spec: dict[str, Any]) -> Any:
-    return registry.load(kind, spec["name"]).model_validate({key: value for key, value in spec.items() if key != "name"})
+def _plugin(kind: str, spec: dict[str, Any], paths: Mapping[str, str]) -> Any:
+    """The plug-in that a stage names, its files at their places here. Raises UserError E208 for a file that changed."""
+    for field, path in paths.items():
+        if (found := assets.file_sha256(Path(path).expanduser())) != spec[field]:
+            raise user_error("E208", f"the file changed: expected sha256 {spec[field][:12]}, found {found[:12]}", path, "plan the study again")
+    options = {key: value for key, value in spec.items() if key != "name"}
+    return registry.load(kind, spec["name"]).model_validate({**options, **paths})

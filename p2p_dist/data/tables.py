@@ -38,6 +38,15 @@ def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[
     return rows
 
 
+def read_mappings(path: Path) -> list[Raw]:
+    """All rows of a file with their places, as they are. Raises UserError E202 when it cannot be read."""
+    problems: list[Problem] = []
+    rows = list(_read(path, problems))
+    if problems:
+        raise UserError(*problems[:_SHOWN])
+    return rows
+
+
 def _read(path: Path, problems: list[Problem]) -> Iterator[Raw]:
     if path.suffix == ".jsonl":
         return _json_lines(path, problems)

@@ -14,6 +14,7 @@ from rich.console import Console
 from p2p_dist import assets, registry
 from p2p_dist.data import sources
 from p2p_dist.data.sources import Source
+from p2p_dist.errors import user_error
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.results import atomic
@@ -64,7 +65,16 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path) -> Study:
     """Read, check, locate and expand. Nothing is written, and torch is not imported. Raises UserError."""
     spec = load_study(path, overrides, configs_dir() / "models")
     found = [sources.locate(task) for task in spec.task]
-    return Study(spec, found, expand(spec, found), RunDir(runs_dir / spec.name))
+    return Study(spec, found, expand(spec, found, _file_hashes(spec)), RunDir(runs_dir / spec.name))
+
+
+def _file_hashes(spec: StudySpec) -> dict[str, str]:
+    """Content hashes of the files that plug-ins name. Raises UserError E201 for one that is not there."""
+    paths = {getattr(plugin, field) for plugin in (*spec.attack, *spec.defense) for field in plugin.file_fields}
+    missing = sorted(path for path in paths if not Path(path).expanduser().is_file())
+    if missing:
+        raise user_error("E201", f"no such file: {', '.join(missing)}", "attack or defense", "a path from here; tables are made with `p2p-dist paraphrases`")
+    return {path: assets.file_sha256(Path(path).expanduser()) for path in paths}
 
 
 def execute(study: Study, path: Path, backend: str, cluster: ClusterSpec, slots: int | None, cohort: int, console: Console) -> State:

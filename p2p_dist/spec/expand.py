@@ -48,8 +48,9 @@ class Expansion:
     graph: Graph
 
 
-def expand(study: StudySpec, sources: Sequence[Found]) -> Expansion:
-    """Every combination that `exclude` does not name. `sources` belong to the study's tasks.
+def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str]) -> Expansion:
+    """Every combination that `exclude` does not name. `sources` belong to the study's tasks; `files`
+    has the content hash of every path that an option names.
 
     Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left.
     """
@@ -65,7 +66,7 @@ def expand(study: StudySpec, sources: Sequence[Found]) -> Expansion:
     for combination in itertools.product(*(options[axis] for axis in AXES)):
         cell = {axis: label for axis, (label, _) in zip(AXES, combination, strict=True)}
         if not any(_matches(rule, cell) for rule in study.exclude):
-            cells[tuple(cell.values())] = _stages(study, cell, dict(zip(AXES, (value for _, value in combination), strict=True)), graph)
+            cells[tuple(cell.values())] = _stages(study, files, dict(zip(AXES, (value for _, value in combination), strict=True)), graph)
     if not cells:
         raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
     return Expansion([_run(dict(zip(AXES, key, strict=True)), made, cells, graph) for key, made in cells.items()], graph)
@@ -79,7 +80,7 @@ class _Made:
     evaluation: Stage
 
 
-def _stages(study: StudySpec, cell: Mapping[str, str], values: Mapping[str, Any], graph: Graph) -> _Made:
+def _stages(study: StudySpec, files: Mapping[str, str], values: Mapping[str, Any], graph: Graph) -> _Made:
     task, source = values["task"]
     attack, defense, model = values["attack"], values["defense"], values["model"]
     settings = Settings(
@@ -89,12 +90,17 @@ def _stages(study: StudySpec, cell: Mapping[str, str], values: Mapping[str, Any]
             "source": source.digest,
         },
         attack=attack,
-        attack_spec=_spec(attack),
-        defense_spec=_spec(defense),
+        attack_spec=_spec(attack, files),
+        defense_spec=_spec(defense, files),
         model=model.identity,
         train=study.train.model_dump(),
         seed=values["seed"],
-        local={"source": {"kind": source.kind, "place": source.place}, "model": dict(model.local)},
+        local={
+            "source": {"kind": source.kind, "place": source.place},
+            "model": dict(model.local),
+            "attack": _paths(attack),
+            "defense": _paths(defense),
+        },
     )
     builder = Builder(graph, settings)
     rows = builder.attacked(values["seed"] if attack.active else None)
@@ -113,8 +119,14 @@ def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Mad
     return Run(cell, made.evaluation.reads["adapter"], made.evaluation.id, floor.id if floor else None, tuple(stages))
 
 
-def _spec(plugin: Plugin) -> dict[str, Any]:
-    return {"name": registry.name_of(plugin), **plugin.model_dump()}
+def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:
+    """A plug-in's name and options; files stand in with their content hash."""
+    hashes = {field: files[path] for field, path in _paths(plugin).items()}
+    return {"name": registry.name_of(plugin), **plugin.model_dump(), **hashes}
+
+
+def _paths(plugin: Plugin) -> dict[str, str]:
+    return {field: getattr(plugin, field) for field in plugin.file_fields}
 
 
 def _labels(plugins: Sequence[Plugin]) -> list[str]:

@@ -93,12 +93,12 @@ class Builder:
     def attacked(self, seed: int | None) -> Stage:
         """The task's rows after the attack: training rows, reserved rows and test suites."""
         spec = {"step": "attack", **self.settings.data, "attack": self.settings.attack_spec, "seed": seed}
-        return self.graph.add(Stage("data", spec, local=self._only("source")))
+        return self.graph.add(Stage("data", spec, local={**self._only("source"), **self._only("attack")}))
 
     def defended(self, rows: Stage) -> Stage:
         """The rows as the defense rewrites them."""
         spec = {"step": "defend", "defense": self.settings.defense_spec, "seed": self.settings.seed}
-        return self.graph.add(Stage("data", spec, {"rows": rows.id}))
+        return self.graph.add(Stage("data", spec, {"rows": rows.id}, self._only("defense")))
 
     def trained(self, rows: Stage) -> Stage:
         """An adapter trained on the rows."""

@@ -40,6 +40,8 @@ class Plugin(Strict):
     plugin_kind: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Named sets of options, chosen with `preset: NAME`; options that stand beside it win. Only the options are identity."""
+    file_fields: ClassVar[tuple[str, ...]] = ()
+    """Options that are paths of input files: identity is the file's content, not its place."""
 
 
 class LoraSpec(Strict):

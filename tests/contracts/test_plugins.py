@@ -1,7 +1,10 @@
 """Every plug-in is enrolled by its file alone and keeps its contract."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from random import Random
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defense import DataDefense, DefenderView, Defense
 from p2p_dist.data.example import examples
+from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.prompts import prompt
 from p2p_dist.data.tables import RawRow
 from p2p_dist.data.task import Task
@@ -26,8 +30,21 @@ RAW: Mapping[str, Sequence[RawRow]] = {
     "test": [(str(row["text"]), int(row["label"])) for row in sentences(40, 5)],
 }
 ROWS = RowsSpec(reserve=100)
-NEEDS: Mapping[str, Mapping[str, Any]] = {"custom": {"label_names": ("0", "1")}}
-"""Options without a default."""
+
+
+def options(plugin: type) -> dict[str, Any]:
+    """What a plug-in needs to be told because it has no default."""
+    name = plugin.__module__.rpartition(".")[2]
+    return {"custom": {"label_names": ("0", "1")}, "synattack": {"table": str(paraphrase_table())}}.get(name, {})
+
+
+@cache
+def paraphrase_table() -> Path:
+    """A table that has every invented sentence but one."""
+    path = Path(mkdtemp()) / "table.jsonl"
+    texts = [text for split in RAW.values() for text, _ in split]
+    write_table(path, ({"key": key_of(text), "output": f"when it ends , {text}", "generator": "test", "ok": at > 0} for at, text in enumerate(texts)))
+    return path
 
 
 def plugins(kind: str) -> list[Any]:
@@ -44,9 +61,9 @@ def test_every_file_is_a_plugin_with_words_about_it(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["attacks", "defenses"])
 def test_defaults_work_and_unknown_options_do_not(kind: str) -> None:
     for plugin in plugins(kind):
-        assert registry.name_of(plugin()) in registry.names(kind)
+        assert registry.name_of(plugin(**options(plugin))) in registry.names(kind)
         with pytest.raises(ValidationError):
-            plugin(no_such_option=1)
+            plugin(**options(plugin), no_such_option=1)
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
@@ -56,7 +73,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 @pytest.mark.parametrize("attack", plugins("attacks"), ids=registry.names("attacks"))
 def test_attack(attack: type[Attack]) -> None:
-    one = attack()
+    one = attack(**options(attack))
     if not isinstance(one, DirtyLabelAttack):
         return
     rows = examples(RAW["train"])
@@ -64,13 +81,14 @@ def test_attack(attack: type[Attack]) -> None:
     assert one.poison(rows, 1) == one.poison(rows, 1)
     assert rows == before
     assert {note.id for note in one.poison(rows, 1)[1]} != {note.id for note in one.poison(rows, 2)[1]}
-    assert one.trigger("a b c d", Random(0)) == one.trigger("a b c d", Random(0))
+    text = rows[5].text
+    assert one.trigger(text, Random(0)) == one.trigger(text, Random(0)) is not None
     assert one.target_label not in {ex.label for ex in one.test_suite(rows, 1)[0]}
 
 
 @pytest.mark.parametrize("task", plugins("tasks"), ids=registry.names("tasks"))
 def test_task(task: type[Task]) -> None:
-    one = task(**NEEDS.get(task.__module__.rpartition(".")[2], {}))
+    one = task(**options(task))
     assert len(one.labels) > 1
     assert len(set(one.words(2 * len(one.labels)))) == 2 * len(one.labels)
     assert one.hub is None or len(one.hub.revision) == 40
