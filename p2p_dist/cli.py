@@ -80,13 +80,14 @@ def run(
     cluster: CLUSTER = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")] = None,
     cohort: Annotated[int, typer.Option(min=1, help="Trainings on the same base to join in one worker.")] = 1,
+    checkpoint_every: Annotated[int, typer.Option(min=1, help="Training steps between two checkpoints of a run.")] = 50,
     as_json: AS_JSON = False,
 ) -> int:
     """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
     from rich.console import Console
 
     from p2p_dist.planning.cluster import read_cluster, this_machine
-    from p2p_dist.scheduling.study import execute, find_study, open_study
+    from p2p_dist.scheduling.study import Placement, execute, find_study, open_study
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
@@ -95,7 +96,8 @@ def run(
     failed = []
     if opened.jobs():
         console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(opened.jobs())} jobs to do", highlight=False)
-        failed = execute(opened, path, backend, read_cluster(cluster) if cluster else this_machine(), slots, cohort, console).failed
+        hardware = read_cluster(cluster) if cluster else this_machine()
+        failed = execute(opened, path, Placement(backend, hardware, slots, cohort, checkpoint_every), console).failed
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     _report(opened.folder, as_json)

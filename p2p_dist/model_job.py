@@ -4,6 +4,7 @@ import json
 import math
 import platform
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -25,13 +26,25 @@ from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
-from p2p_dist.training.cohort import Trained, TrainRun, train_cohort
+from p2p_dist.training.cohort import Stopped, Trained, TrainRun, train_cohort
+from p2p_dist.training.observer import FolderObserver, StopFlag
 
 RESULT_SCHEMA = 1
 
 
-def run_model_job(folder: RunDir, stages: Sequence[Stage]) -> int:
-    """Train what is to be trained and evaluate what is to be evaluated. All stages have the same base and LoRA shape."""
+def run_model_job(folder: RunDir, stages: Sequence[Stage], checkpoint_every: int) -> int:
+    """Train what is to be trained and evaluate what is to be evaluated. All stages have the same base and LoRA shape.
+
+    SIGTERM and SIGUSR1 end it at the next step or batch with exit code 75, training states kept.
+    """
+    stop = StopFlag()
+    try:
+        return _run(folder, stages, checkpoint_every, stop)
+    except Stopped:
+        return Exit.REQUEUE
+
+
+def _run(folder: RunDir, stages: Sequence[Stage], checkpoint_every: int, stop: StopFlag) -> int:
     # 1. The adapters of this job: those to train, and those that are only evaluated.
     to_train = [stage for stage in stages if stage.kind == "train"]
     to_evaluate = [stage for stage in stages if stage.kind == "eval"]
@@ -48,30 +61,30 @@ def run_model_job(folder: RunDir, stages: Sequence[Stage]) -> int:
     base = load_base(first.spec["model"], local, train.dtype)
     adapters = Adapters(base.model, train.lora, max(1, len(to_train)))
     # 3. Train, and keep every adapter that came to its end.
-    failed = _train(folder, base, adapters, to_train) if to_train else set()
+    failed = _train(folder, base, adapters, to_train, checkpoint_every, stop) if to_train else set()
     # 4. Evaluate each adapter, alone, on the rows that ask for it.
     adapters.bind(slice(0, 1))
     for stage in to_evaluate:
         if stage.reads["adapter"] not in failed:
-            _evaluate(folder, base, adapters, stage)
+            _evaluate(folder, base, adapters, stage, stop)
     return Exit.SOME_FAILED if failed else Exit.OK
 
 
-def _train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage]) -> set[str]:
+def _train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage], every: int, stop: StopFlag) -> set[str]:
     """Train a cohort and save its adapters. Returns the ids of runs that diverged."""
     started = time.perf_counter()
     specs = [TrainSpec.model_validate(stage.spec["train"]) for stage in stages]
+    targets = [folder.stage(stage) for stage in stages]
+    observer = FolderObserver(targets, [_fingerprint(base, stage) for stage in stages], every, stop)
     runs, cuts = [], []
-    for stage, spec in zip(stages, specs, strict=True):
+    for k, (stage, spec) in enumerate(zip(stages, specs, strict=True)):
         built = datastore.read(folder.at("data", stage.reads["rows"]))
         encoded, cut = encoder(base, built, spec).rows(built.train)
-        runs.append(TrainRun(spec, stage.spec["seed"], encoded))
+        runs.append(TrainRun(spec, stage.spec["seed"], encoded, observer.resume(k)))
         cuts.append(cut)
-        folder.stage(stage).metrics.unlink(missing_ok=True)
-    found = train_cohort(base, adapters, runs, lambda k, line: folder.stage(stages[k]).append_metrics(line))
+    found = train_cohort(base, adapters, runs, observer)
     seconds = time.perf_counter() - started
-    for stage, run, trained, cut in zip(stages, runs, found, cuts, strict=True):
-        target = folder.stage(stage)
+    for stage, target, run, trained, cut in zip(stages, targets, runs, found, cuts, strict=True):
         facts = {"cohort": len(stages), "cut_texts": cut, "rows": len(run.rows), "steps": trained.steps, "tokens": trained.tokens}
         atomic.write_json(target.cost, {**_cost(base, seconds), **facts, "final_loss": trained.loss if math.isfinite(trained.loss) else None})
         if trained.diverged:
@@ -85,9 +98,16 @@ def _save(target: StageDir, adapters: Adapters, trained: Trained, base_name: str
     if not target.adapter.exists():
         with atomic.new_folder(target.adapter) as half:
             save_adapter(half, adapters, trained.values, base_name)
+    shutil.rmtree(target.checkpoints, ignore_errors=True)
 
 
-def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage) -> None:
+def _fingerprint(base: Base, stage: Stage) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be gone on from; the stage's id covers config, rows, base and seed."""
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"stage": stage.id, "dtype": str(base.dtype), "device": base.device.type, **versions}
+
+
+def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage, stop: StopFlag) -> None:
     started = time.perf_counter()
     source = folder.at("train", stage.reads["adapter"])
     load_adapter(source.adapter, adapters, 0)
@@ -104,6 +124,8 @@ def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage) -> N
 
         def tick(scored: int, before: int = before) -> None:
             target.append_metrics({"rows": before + scored, "of": total})
+            if stop.requested:
+                raise Stopped
 
         suites[name] = score_suite(base, encoder(base, built, spec), built.suites[name], tick)
         lines = "".join(json.dumps(row.to_json()) + "\n" for row in suites[name])

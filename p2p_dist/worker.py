@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="p2p_dist.worker", description=__doc__)
     parser.add_argument("--study-dir", type=Path, required=True)
     parser.add_argument("--stages", required=True, help="ids, comma-separated, in order of execution")
+    parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS", help="training steps between two checkpoints")
     options = parser.parse_args(arguments)
     _die_with_parent()
     folder = RunDir(options.study_dir)
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest:
             from p2p_dist.model_job import run_model_job
 
-            return run_model_job(folder, rest)
+            return run_model_job(folder, rest, options.checkpoint_every)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

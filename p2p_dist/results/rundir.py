@@ -35,6 +35,11 @@ class StageDir:
         return self.path / "adapter"
 
     @property
+    def checkpoints(self) -> Path:
+        """Of a train stage that is under way; gone once the adapter is there."""
+        return self.path / "checkpoints"
+
+    @property
     def metrics(self) -> Path:
         """Progress, a JSON line per step."""
         return self.path / "metrics.jsonl"

@@ -48,9 +48,9 @@ class State:
 class Scheduler:
     """Runs jobs on a backend, at most `slots` at a time with `threads` cores each."""
 
-    def __init__(self, folder: RunDir, backend: Backend, slots: int, threads: int, gpus: int = 0):
+    def __init__(self, folder: RunDir, backend: Backend, slots: int, threads: int, gpus: int, checkpoint_every: int):
         self.folder, self.backend = folder, backend
-        self.slots, self.threads, self.gpus = slots, threads, gpus
+        self.slots, self.threads, self.gpus, self.checkpoint_every = slots, threads, gpus, checkpoint_every
 
     def run(self, jobs: Sequence[Job], look: Callable[[State], None] = lambda state: None) -> State:
         """Carry out all jobs that can be. Stops every worker before an interrupt goes on."""
@@ -92,7 +92,8 @@ class Scheduler:
         return self.backend.start(gang)
 
     def _gang(self, job: Job, log: Path) -> Gang:
-        command = (sys.executable, "-m", "p2p_dist.worker", "--study-dir", str(self.folder.path.resolve()), "--stages", ",".join(job.stages))
+        command: tuple[str, ...] = (sys.executable, "-m", "p2p_dist.worker", "--study-dir", str(self.folder.path.resolve()))
+        command += ("--stages", ",".join(job.stages), "--checkpoint-every", str(self.checkpoint_every))
         threads = str(self.threads)
         environment = {
             "OMP_NUM_THREADS": threads,

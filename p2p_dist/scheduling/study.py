@@ -77,18 +77,29 @@ def _file_hashes(spec: StudySpec) -> dict[str, str]:
     return {path: assets.file_sha256(Path(path).expanduser()) for path in paths}
 
 
-def execute(study: Study, path: Path, backend: str, cluster: ClusterSpec, slots: int | None, cohort: int, console: Console) -> State:
+@dataclass(frozen=True)
+class Placement:
+    """How a study is carried out here; none of it is identity."""
+
+    backend: str
+    cluster: ClusterSpec
+    slots: int | None = None
+    cohort: int = 1
+    checkpoint_every: int = 50
+
+
+def execute(study: Study, path: Path, place: Placement, console: Console) -> State:
     """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it."""
     with lease.hold(study.folder.lease):
         _prepare(study, console)
         _write(study, path)
-        jobs = study.jobs(cohort)
-        width = slots or cluster.slots_per_node
+        jobs, cluster = study.jobs(place.cohort), place.cluster
+        width = place.slots or cluster.slots_per_node
         threads = max(1, cluster.cpus_per_node // width)
-        engine = registry.load("backends", backend)(cluster.cpus_per_node, cluster.gpus_per_node)
+        engine = registry.load("backends", place.backend)(cluster.cpus_per_node, cluster.gpus_per_node)
         titles = titles_of([run.to_json() for run in study.expansion.runs])
         try:
-            scheduler = Scheduler(study.folder, engine, width, threads, gpus=1 if cluster.gpus_per_node else 0)
+            scheduler = Scheduler(study.folder, engine, width, threads, 1 if cluster.gpus_per_node else 0, place.checkpoint_every)
             with ProgressView(study.folder, titles, console) as view:
                 return scheduler.run(jobs, view.look)
         finally:

@@ -1,15 +1,15 @@
 """Train K runs on one frozen base in one process; one run is the case K = 1.
 
-Every run keeps its own rows, order, dropout stream, clipping, schedule and end. Runs meet only in the forward pass over
-the base, where they are rows of one batch; a run that ends or diverges leaves, and the others do not notice.
+Every run keeps its own rows, order, dropout stream, clipping, schedule, checkpoints and end. Runs meet only in the forward
+pass over the base, where they are rows of one batch; a run that ends or diverges leaves, and the others do not notice.
 """
 
 import hashlib
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,22 +22,40 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch, pack
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.batches import Schedule
+from p2p_dist.training.checkpoint import Counters, RunState
 from p2p_dist.training.optimizer import CohortOptimizer, learning_rate
 
-Report = Callable[[int, dict[str, Any]], None]
+
+class Stopped(Exception):
+    """Training was asked to stop and has left its state with the observer."""
 
 
-class Diverged(RuntimeError):
-    """The loss of a run is NaN or infinite."""
+class Observer:
+    """What a cohort tells its surroundings; every method may be left as it is."""
+
+    def line(self, run: int, line: dict[str, Any]) -> None:
+        """After every step of a run."""
+
+    def wants_state(self, run: int, step: int) -> bool:
+        """Whether the state after this step is to be kept."""
+        return False
+
+    def keep(self, run: int, state: RunState) -> None:
+        """Keep the state of a run."""
+
+    def stop_requested(self) -> bool:
+        """Whether to stop at this step boundary."""
+        return False
 
 
 @dataclass(frozen=True)
 class TrainRun:
-    """One member of a cohort: what it trains on and how."""
+    """One member of a cohort: what it trains on, how, and where it goes on from."""
 
     spec: TrainSpec
     seed: int
     rows: Sequence[Encoded]
+    resume: RunState | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -60,35 +78,79 @@ class Trained:
     diverged: str = ""
 
 
-def train_cohort(base: Base, adapters: Adapters, runs: Sequence[TrainRun], report: Report = lambda run, line: None) -> list[Trained]:
-    """Train all runs to their ends. `report(run, line)` is called after every step of every run."""
-    schedules = [run.schedule for run in runs]
-    starts = [adapters.initial(run.stream("init")) for run in runs]
-    optimizer = CohortOptimizer(adapters, [run.spec for run in runs], [s.steps for s in schedules], starts)
-    batches = [schedule.batches() for schedule in schedules]
-    tokens, losses, diverged = [0] * len(runs), [float("nan")] * len(runs), [""] * len(runs)
-    started = time.perf_counter()
-    for step in range(max(schedule.steps for schedule in schedules)):
-        picked = [[] if diverged[k] else next(batches[k], []) for k in range(len(runs))]
-        active = [k for k, rows in enumerate(picked) if rows]
-        if not active:
-            break
-        batch = pack([[runs[k].rows[at] for at in picked[k]] for k in range(len(runs))])
-        adapters.draw_dropout(batch.ids.shape[1], batch.tokens, [run.stream(f"dropout:{step}") for run in runs])
-        found = _losses_and_gradients(base, adapters, batch, len(runs))
-        for k in active:
-            loss = float(found[k])
-            norm = optimizer.step(k, step) if math.isfinite(loss) else math.nan
-            if not math.isfinite(norm):
-                diverged[k] = f"loss {loss}, gradient norm {norm} at step {step + 1}; the last finite loss was {losses[k]:.4f}"
-                continue
-            losses[k] = loss
-            tokens[k] += batch.tokens[k]
-            rate = learning_rate(runs[k].spec, step, schedules[k].steps)
-            line = {"step": step + 1, "steps": schedules[k].steps, "loss": losses[k], "grad_norm": norm, "learning_rate": rate}
-            report(k, {**line, "tokens": tokens[k], "seconds": round(time.perf_counter() - started, 3)})
+def train_cohort(base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer | None = None) -> list[Trained]:
+    """Train all runs to their ends. Raises Stopped when the observer asks for it, after handing it every run's state."""
+    cohort = _Cohort(base, adapters, runs, observer or Observer())
+    while cohort.step():
+        if cohort.observer.stop_requested():
+            cohort.keep_all()
+            raise Stopped
     adapters.no_dropout()
-    return [Trained(optimizer.masters[k].detach().cpu(), schedules[k].steps, tokens[k], losses[k], diverged[k]) for k in range(len(runs))]
+    return cohort.ends()
+
+
+class _Cohort:
+    """The loop's state: counters of every run, the optimiser, the batches that are left."""
+
+    def __init__(self, base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer):
+        self.base, self.adapters, self.runs, self.observer = base, adapters, runs, observer
+        self.steps = [run.schedule.steps for run in runs]
+        starts = [run.resume.values if run.resume else adapters.initial(run.stream("init")) for run in runs]
+        self.optimizer = CohortOptimizer(adapters, [run.spec for run in runs], self.steps, starts)
+        self.at = [run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan) for run in runs]
+        for k, run in enumerate(runs):
+            if run.resume:
+                self.optimizer.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
+        self.batches: list[Iterator[list[int]]] = [run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)]
+        self.diverged = [""] * len(runs)
+        self.started = time.perf_counter()
+
+    def step(self) -> bool:
+        """One step of every run that is not at its end. False when none is left."""
+        picked = [[] if self.diverged[k] else next(self.batches[k], []) for k in range(len(self.runs))]
+        if not any(picked):
+            return False
+        batch = pack([[run.rows[at] for at in rows] for run, rows in zip(self.runs, picked, strict=True)])
+        streams = [run.stream(f"dropout:{at.step}") for run, at in zip(self.runs, self.at, strict=True)]
+        self.adapters.draw_dropout(batch.ids.shape[1], batch.tokens, streams)
+        losses = _losses_and_gradients(self.base, self.adapters, batch, len(self.runs)).tolist()
+        for k, rows in enumerate(picked):
+            if rows:
+                self._finish_step(k, losses[k], len(rows), batch.tokens[k])
+        return True
+
+    def _finish_step(self, k: int, loss: float, rows: int, tokens: int) -> None:
+        before = self.at[k]
+        norm = self.optimizer.step(k, before.step) if math.isfinite(loss) else math.nan
+        if not math.isfinite(norm):
+            self.diverged[k] = f"loss {loss}, gradient norm {norm} at step {before.step + 1}; the last finite loss was {before.loss:.4f}"
+            return
+        self.at[k] = Counters(before.step + 1, before.samples_seen + rows, before.tokens + tokens, before.seconds, loss)
+        rate = learning_rate(self.runs[k].spec, before.step, self.steps[k])
+        facts = {"step": before.step + 1, "steps": self.steps[k], "loss": loss, "grad_norm": norm, "learning_rate": rate}
+        self.observer.line(k, {**facts, "tokens": self.at[k].tokens, "seconds": round(self._seconds(k), 3)})
+        if before.step + 1 < self.steps[k] and self.observer.wants_state(k, before.step + 1):
+            self._keep(k)
+
+    def keep_all(self) -> None:
+        """Hand the state of every run that is under way to the observer."""
+        for k, at in enumerate(self.at):
+            if at.step and not self.diverged[k]:
+                self._keep(k)
+
+    def ends(self) -> list[Trained]:
+        """How every run ended."""
+        masters = self.optimizer.masters
+        return [Trained(masters[k].detach().cpu(), self.steps[k], at.tokens, at.loss, self.diverged[k]) for k, at in enumerate(self.at)]
+
+    def _keep(self, k: int) -> None:
+        first, second = self.optimizer.moments(k)
+        counters = replace(self.at[k], seconds=self._seconds(k))
+        self.observer.keep(k, RunState(counters, self.optimizer.masters[k].detach(), first, second))
+
+    def _seconds(self, k: int) -> float:
+        """Training time of a run, that before a resume included."""
+        return self.at[k].seconds + time.perf_counter() - self.started
 
 
 def _losses_and_gradients(base: Base, adapters: Adapters, batch: Batch, runs: int) -> torch.Tensor:

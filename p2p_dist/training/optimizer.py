@@ -39,6 +39,17 @@ class CohortOptimizer:
         self.adapters.load(run, master.detach())
         return norm
 
+    def moments(self, run: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """First and second moment of one run, [P] each."""
+        state = self.adamw[run].state[self.masters[run]]
+        return state["exp_avg"], state["exp_avg_sq"]
+
+    def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
+        """Go on after `done` steps with these moments."""
+        master = self.masters[run]
+        count = torch.tensor(float(done), device=master.device)
+        self.adamw[run].state[master] = {"step": count, "exp_avg": first.to(master.device), "exp_avg_sq": second.to(master.device)}
+
 
 def learning_rate(spec: TrainSpec, done: int, steps: int) -> float:
     """The rate of the step after `done` of `steps` steps: warm-up, then linear or cosine decay to 0, or constant."""

@@ -15,7 +15,7 @@ from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec, TrainSpec
 from p2p_dist.training.batches import Schedule
-from p2p_dist.training.cohort import Trained, TrainRun, train_cohort
+from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort
 from p2p_dist.training.optimizer import learning_rate
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
@@ -34,8 +34,12 @@ def spec(**changes: Any) -> TrainSpec:
 def train(runs: list[TrainRun]) -> tuple[list[Trained], list[list[dict[str, Any]]]]:
     base = load_base(IDENTITY, {}, "float32")
     lines: list[list[dict[str, Any]]] = [[] for _ in runs]
-    found = train_cohort(base, Adapters(base.model, runs[0].spec.lora, len(runs)), runs, lambda run, line: lines[run].append(line))
-    return found, lines
+
+    class Lines(Observer):
+        def line(self, run: int, line: dict[str, Any]) -> None:
+            lines[run].append(line)
+
+    return train_cohort(base, Adapters(base.model, runs[0].spec.lora, len(runs)), runs, Lines()), lines
 
 
 RUNS = [

@@ -1,0 +1,105 @@
+"""Checkpoints of one run: whole or absent, verified before they are read, free of pickles.
+
+A run's state is its fp32 numbers, the optimiser's moments and a few counters; order and dropout are functions of those, so
+there is no generator state to keep. A checkpoint is a folder `step_000200` with `state.safetensors`, `state.json` and, written
+last, `MANIFEST.json` with the size and SHA-256 of both (reference: single bit flips pass every common format unseen).
+"""
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from p2p_dist.assets import file_sha256
+from p2p_dist.results import atomic
+
+KEEP = 2
+_NAME = re.compile(r"^step_\d{6,}$")
+_TENSORS, _COUNTERS, _MANIFEST = "state.safetensors", "state.json", "MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Counters:
+    """How far a run is."""
+
+    step: int
+    samples_seen: int
+    tokens: int
+    seconds: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class RunState:
+    """Everything that a run goes on from. Shapes: all tensors [P], fp32."""
+
+    counters: Counters
+    values: torch.Tensor
+    first_moment: torch.Tensor
+    second_moment: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest checkpoint that verifies, or None, and why newer ones were passed over."""
+
+    state: RunState | None
+    skipped: list[str]
+
+
+def save(folder: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
+    """Write the state of a step; one that is there already is left alone. Keeps the newest two."""
+    target = folder / f"step_{state.counters.step:06d}"
+    if target.exists():
+        return
+    with atomic.new_folder(target) as half:
+        tensors = {"values": state.values, "first_moment": state.first_moment, "second_moment": state.second_moment}
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, half / _TENSORS)
+        (half / _COUNTERS).write_bytes(atomic.to_json(asdict(state.counters)))
+        files = {name: {"bytes": (half / name).stat().st_size, "sha256": file_sha256(half / name)} for name in (_TENSORS, _COUNTERS)}
+        (half / _MANIFEST).write_bytes(atomic.to_json({"fingerprint": fingerprint, "files": files}))
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old)
+
+
+def newest(folder: Path, fingerprint: dict[str, Any]) -> Found:
+    """The newest checkpoint whose files are what its manifest says and whose fingerprint is this run's."""
+    skipped: list[str] = []
+    for path in _newest_first(folder):
+        why = _problem(path, fingerprint)
+        if why is None:
+            counters = Counters(**json.loads((path / _COUNTERS).read_text()))
+            return Found(RunState(counters, **load_file(path / _TENSORS)), skipped)
+        skipped.append(f"{path.name}: {why}")
+    return Found(None, skipped)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), key=lambda path: int(path.name[5:]), reverse=True)
+
+
+def _problem(path: Path, fingerprint: dict[str, Any]) -> str | None:
+    """What is wrong with a checkpoint, or None."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+        recorded = manifest["fingerprint"]
+        for name, facts in manifest["files"].items():
+            if (size := (path / name).stat().st_size) != facts["bytes"]:
+                return f"{name} has {size} bytes, expected {facts['bytes']}"
+            if file_sha256(path / name) != facts["sha256"]:
+                return f"{name} does not have the recorded sha256"
+        if set(manifest["files"]) != {_TENSORS, _COUNTERS}:
+            return f"the manifest names {sorted(manifest['files'])}"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+        return "the manifest cannot be read"
+    differing = sorted(key for key in fingerprint.keys() | recorded.keys() if fingerprint.get(key) != recorded.get(key))
+    return f"made under other circumstances ({', '.join(differing)})" if differing else None

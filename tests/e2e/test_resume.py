@@ -1,0 +1,72 @@
+"""Killed or asked to stop in the middle of a training, a run ends with the same bytes as one left alone."""
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_dist.errors import Exit
+from tests.conftest import TINY_STUDY
+from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, results
+
+pytestmark = pytest.mark.usefixtures("with_data")
+LONG = TINY_STUDY.replace("num_train_epochs: 1", "num_train_epochs: 60").replace("name: tiny", "name: long")
+OPTIONS = ("attack=none", "defense=none", "--backend", "local", "--checkpoint-every", "20")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Path, dict[str, bytes]]:
+    """(study file, results of an undisturbed run of 240 steps)."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "study.yaml").write_text(LONG)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("P2P_DIST_DATA", str(data_root))
+        done = cli(folder / "study.yaml", folder / "runs", *OPTIONS)
+    assert done.returncode == Exit.OK, done.stderr
+    assert not list(folder.rglob("checkpoints"))
+    return folder / "study.yaml", results(folder / "runs")
+
+
+def steps(runs: Path) -> int:
+    lines = [line for path in runs.rglob("train/*/metrics.jsonl") for line in path.read_text().splitlines()]
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
+def logs(runs: Path) -> str:
+    return "".join(path.read_text() for path in sorted(runs.rglob("log")))
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)], ids=["kill", "term", "usr1"])
+def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    study, expected = whole
+    controller = subprocess.Popen(command(study, tmp_path, *OPTIONS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    _wait_for(lambda: steps(tmp_path) > 45, 120)
+    for pid, line in _processes_naming(str(tmp_path)).items():
+        if "p2p_dist.worker" in line:
+            os.kill(pid, sent)
+    _, said = controller.communicate(timeout=240)
+    assert controller.returncode == Exit.OK, said
+    assert code in {json.loads(path.read_text())["code"] for path in tmp_path.rglob("exit.json")}
+    assert "resuming" in logs(tmp_path)
+    assert results(tmp_path) == expected
+    numbers = [json.loads(line)["step"] for path in tmp_path.rglob("train/*/metrics.jsonl") for line in path.read_text().splitlines()]
+    assert numbers == list(range(1, 241)), "one line for every step, none twice"
+
+
+def test_a_damaged_checkpoint_does_not_spoil_a_run(whole: Any, tmp_path: Path) -> None:
+    study, expected = whole
+    controller = subprocess.Popen(command(study, tmp_path, *OPTIONS), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _wait_for(lambda: steps(tmp_path) > 65, 120)
+    controller.kill()
+    controller.wait()
+    _wait_for(lambda: not _processes_naming(str(tmp_path)), 30)
+    newest = sorted(tmp_path.rglob("step_*"))[-1]
+    os.truncate(newest / "state.safetensors", 100)
+    done = cli(study, tmp_path, *OPTIONS)
+    assert done.returncode == Exit.OK, done.stderr
+    assert f"{newest.name}: state.safetensors has 100 bytes" in logs(tmp_path)
+    assert results(tmp_path) == expected
