@@ -101,7 +101,7 @@ def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) 
             continue
         given = {key: val for key, val in options.items() if key not in ("name", "preset")}
         preset = options.get("preset")
-        if preset is not None and preset not in plugin.presets:
+        if preset is not None and (not isinstance(preset, str) or preset not in plugin.presets):
             known = ", ".join(plugin.presets) or "it has none"
             problems.append(_problem(document, (*path, "preset"), "E117", f"unknown preset {preset!r} of {options['name']}", f"one of: {known}"))
             continue

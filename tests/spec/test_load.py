@@ -35,6 +35,8 @@ def problems(path: Path, *overrides: str) -> list[str]:
         (("global_batch: 16", "global_batch: true"), ("E107", "(train.global_batch)", "integer")),
         (("name: badnets", "name: badnet"), ("E117", "did you mean 'badnets'?", "study.yaml:7 (attack.1.name)")),
         (("rate: 0.05", "rate: 5"), ("E108", "did you mean 0.05?", "(attack.1.rate)")),
+        (("rate: 0.05", "preset: p3p"), ("E117", "unknown preset 'p3p' of badnets", "one of: p2p, released_code")),
+        (("rate: 0.05", "preset: [p2p]"), ("E117", "unknown preset ['p2p']", "(attack.1.preset)")),
         (("rate: 0.05", "rat: 0.05"), ("E103", "did you mean 'rate'?", "(attack.1.rat)")),
         (("name: tiny", "name: ../../x"), ("E112", "got '../../x'", "(name)")),
         (("task: rotten_tomatoes", "task: 3"), ("E103", "expected a name", "(task)")),
