@@ -52,7 +52,7 @@ def _run(folder: RunDir, stages: Sequence[Stage], checkpoint_every: int, stop: S
     specs = {id_: folder.at("train", id_).read_stage() for id_ in ids}
     # 2. The base, frozen, with one stacked adapter for every run of the cohort.
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it, and filling costs a tenth of a step
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     first = specs[ids[0]]
     train = TrainSpec.model_validate(first.spec["train"])
     local = dict(first.local.get("model", {}))

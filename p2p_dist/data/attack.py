@@ -25,6 +25,15 @@ class Triggered:
     position: int
 
 
+def insert_between(text: str, trigger: str, random: Random) -> Triggered | None:
+    """The trigger, as one unit, in a random gap between two words; None for a text of one word."""
+    words = text.split(" ")
+    if len(words) < 2:
+        return None
+    gap = random.randint(1, len(words) - 1)
+    return Triggered(" ".join([*words[:gap], trigger, *words[gap:]]), trigger, gap)
+
+
 class Attack(Plugin):
     """Base of the attacks in `attacks/`. An attack without rate and target (see `none`) leaves all rows alone."""
 

@@ -57,9 +57,8 @@ def test_two_at_once_and_stop(backend: Backend, tmp_path: Path) -> None:
     assert wait(backend, names[1]) == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("backend", ["local"], indirect=True)  # under Ray the patience lives in another process
 def test_a_worker_that_ignores_the_request_is_ended(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if type(backend).__name__ != "LocalBackend":
-        pytest.skip("the ten seconds of patience live in another process under Ray")
     monkeypatch.setattr("p2p_dist.scheduling.process.STOP_SECONDS", 0.5)
     name = backend.start(gang(tmp_path, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"))
     while not (tmp_path / "log").read_text():
@@ -68,9 +67,8 @@ def test_a_worker_that_ignores_the_request_is_ended(backend: Backend, tmp_path: 
     assert wait(backend, name) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize("backend", ["ray"], indirect=True)
 def test_ray_is_our_own(backend: Backend) -> None:
-    if type(backend).__name__ != "RayBackend":
-        pytest.skip("only of Ray")
     folder = next(path for path in Path("/tmp").glob(f"p2p-ray-{os.getpid()}-*"))
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "token").stat().st_mode & 0o777 == 0o600

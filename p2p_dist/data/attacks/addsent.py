@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.data.attack import DirtyLabelAttack, Triggered
+from p2p_dist.data.attack import DirtyLabelAttack, Triggered, insert_between
 
 
 class AddSent(DirtyLabelAttack):
@@ -21,8 +21,4 @@ class AddSent(DirtyLabelAttack):
     """The trigger, in the paper's words."""
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
-        words = text.split(" ")
-        if len(words) < 2:
-            return None
-        gap = random.randint(1, len(words) - 1)
-        return Triggered(" ".join([*words[:gap], self.sentence, *words[gap:]]), self.sentence, gap)
+        return insert_between(text, self.sentence, random)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.data.attack import DirtyLabelAttack, Triggered
+from p2p_dist.data.attack import DirtyLabelAttack, Triggered, insert_between
 
 
 class BadNets(DirtyLabelAttack):
@@ -21,8 +21,4 @@ class BadNets(DirtyLabelAttack):
     """The trigger (paper: mn)."""
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
-        words = text.split(" ")
-        if len(words) < 2:
-            return None
-        gap = random.randint(1, len(words) - 1)
-        return Triggered(" ".join([*words[:gap], self.word, *words[gap:]]), self.word, gap)
+        return insert_between(text, self.word, random)
