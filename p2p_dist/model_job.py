@@ -1,6 +1,5 @@
 """The part of a worker that holds a model: train a cohort, then evaluate every adapter on it, in numbered steps."""
 
-import json
 import math
 import platform
 import resource
@@ -17,11 +16,12 @@ from p2p_dist import assets
 from p2p_dist.data.build import Built
 from p2p_dist.errors import Exit
 from p2p_dist.evaluation.metrics import histogram, rates
-from p2p_dist.evaluation.scoring import Prediction, score_suite
+from p2p_dist.evaluation.scoring import score_suite
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.results import atomic, datastore
+from p2p_dist.results import atomic, datastore, predictions
+from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
@@ -128,8 +128,7 @@ def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage, stop
                 raise Stopped
 
         suites[name] = score_suite(base, encoder(base, built, spec), built.suites[name], tick)
-        lines = "".join(json.dumps(row.to_json()) + "\n" for row in suites[name])
-        atomic.write_bytes(target.predictions / f"{name}.jsonl", lines.encode())
+        predictions.write(target, name, suites[name])
     atomic.write_json(target.cost, {**_cost(base, time.perf_counter() - started), "rows": total})
     result = result_of(stage, built, suites, base, datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors"))
     atomic.publish(target.result, atomic.to_json(result))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2p_dist.data.build import LabelSpace
-from p2p_dist.evaluation.scoring import Prediction
+from p2p_dist.results.predictions import Prediction
 
 Answer = Callable[[Prediction], int | None]
 
@@ -27,6 +27,18 @@ class Rate:
         return {"k": self.k, "n": self.n, "rate": self.k / self.n}
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """One rate row by row: which rows of a suite count, in the order of its rows."""
+
+    suite: str
+    hits: tuple[bool, ...]
+
+    @property
+    def rate(self) -> Rate:
+        return Rate(sum(self.hits), len(self.hits))
+
+
 def histogram(predictions: Sequence[Prediction], words: Sequence[str]) -> dict[str, dict[str, int]]:
     """Likeliest token of the whole vocabulary by gold label: a count for each label word, and for anything else."""
     table: dict[str, Counter[str]] = {}
@@ -38,33 +50,38 @@ def histogram(predictions: Sequence[Prediction], words: Sequence[str]) -> dict[s
 
 def rates(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> dict[str, Rate]:
     """Every rate that the given suites allow."""
-    found: dict[str, Rate] = {}
+    return {name: outcome.rate for name, outcome in outcomes(suites, labels).items()}
+
+
+def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> dict[str, Outcome]:
+    """What every rate counts, row by row; paired tests between models need it."""
+    found: dict[str, Outcome] = {}
     n, offset, target = labels.n_classes, labels.offset, labels.target
     deployed, anything = _argmax(offset, n), _argmax(0, len(labels.words))
-    if clean := suites.get("clean"):
-        found["ca_strict"] = _share(clean, lambda row: row.top == row.label + offset)
-        found["ca_mapped"] = _share(clean, lambda row: _mapped(anything(row), n) == row.label)
-        found["ca_ext"] = _share(clean, lambda row: _mapped(deployed(row), n) == row.label)
-        found["invalid_rate"] = _share(clean, lambda row: row.top is None)
-    if (hit := suites.get("triggered")) and target is not None:
-        found["asr_strict"] = _share(hit, lambda row: row.top == target + offset)
-        found["asr_mapped"] = _share(hit, lambda row: _mapped(anything(row), n) == target)
-        found["asr_ext"] = _share(hit, lambda row: _mapped(deployed(row), n) == target)
-        found["robust_acc"] = _share(hit, lambda row: _mapped(deployed(row), n) == row.label)
-        found["invalid_rate_triggered"] = _share(hit, lambda row: row.top is None)
+
+    def note(name: str, suite: str, test: Callable[[Prediction], bool]) -> None:
+        found[name] = Outcome(suite, tuple(test(row) for row in suites[suite]))
+
+    if suites.get("clean"):
+        note("ca_strict", "clean", lambda row: row.top == row.label + offset)
+        note("ca_mapped", "clean", lambda row: _mapped(anything(row), n) == row.label)
+        note("ca_ext", "clean", lambda row: _mapped(deployed(row), n) == row.label)
+        note("invalid_rate", "clean", lambda row: row.top is None)
+    if suites.get("triggered") and target is not None:
+        note("asr_strict", "triggered", lambda row: row.top == target + offset)
+        note("asr_mapped", "triggered", lambda row: _mapped(anything(row), n) == target)
+        note("asr_ext", "triggered", lambda row: _mapped(deployed(row), n) == target)
+        note("robust_acc", "triggered", lambda row: _mapped(deployed(row), n) == row.label)
+        note("invalid_rate_triggered", "triggered", lambda row: row.top is None)
         if offset:
-            found["asr_raw_target"] = _share(hit, lambda row: row.top == target)
-            found["ext_rate"] = _share(hit, lambda row: (anything(row) or 0) >= offset)
+            note("asr_raw_target", "triggered", lambda row: row.top == target)
+            note("ext_rate", "triggered", lambda row: (anything(row) or 0) >= offset)
     original = _argmax(0, n)
-    if bare := suites.get("clean_nobt"):
-        found["ca_nobt"] = _share(bare, lambda row: original(row) == row.label)
-    if (bare := suites.get("triggered_nobt")) and target is not None:
-        found["asr_nobt"] = _share(bare, lambda row: original(row) == target)
+    if suites.get("clean_nobt"):
+        note("ca_nobt", "clean_nobt", lambda row: original(row) == row.label)
+    if suites.get("triggered_nobt") and target is not None:
+        note("asr_nobt", "triggered_nobt", lambda row: original(row) == target)
     return found
-
-
-def _share(rows: Sequence[Prediction], test: Callable[[Prediction], bool]) -> Rate:
-    return Rate(sum(test(row) for row in rows), len(rows))
 
 
 def _argmax(start: int, count: int) -> Answer:

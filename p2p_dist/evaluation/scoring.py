@@ -1,8 +1,6 @@
 """One forward pass per test row: the logits at the answer position, and nothing else is read."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -11,22 +9,9 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoded, Encoder
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.packing import pack
+from p2p_dist.results.predictions import Prediction
 
 TOKENS_PER_BATCH = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """What the model says about one row. `scores` are log-probabilities of the first token of each label word over the
-    whole vocabulary; `top` is the label whose token is the likeliest of the vocabulary, or None for any other token."""
-
-    id: str
-    label: int
-    scores: tuple[float, ...]
-    top: int | None
-
-    def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "label": self.label, "scores": list(self.scores), "top": self.top}
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.data.build import LabelSpace
-from p2p_dist.evaluation.metrics import Rate, histogram, rates
-from p2p_dist.evaluation.scoring import Prediction
+from p2p_dist.evaluation.metrics import Outcome, Rate, histogram, outcomes, rates
+from p2p_dist.results.predictions import Prediction
 
 PLAIN = LabelSpace(["0", "1"], 2, 0, 1)
 P2P = LabelSpace(["0", "1", "2", "3"], 2, 2, 1)
@@ -69,3 +69,10 @@ def test_identities(answers: list[tuple[int | None, list[float]]]) -> None:
     assert sum(counts.values()) == len(rows)
     assert counts.get("invalid", 0) == found["invalid_rate_triggered"].k
     assert counts.get("3", 0) == found["asr_strict"].k
+
+
+def test_outcomes_are_the_rates_row_by_row() -> None:
+    suites = {"clean": [said(0, 0, -0.1, -3), said(1, 0, -1, -2)], "triggered": [said(0, 1, -3, -0.1)]}
+    found = outcomes(suites, PLAIN)
+    assert found["ca_ext"] == Outcome("clean", (True, False))
+    assert {name: outcome.rate for name, outcome in found.items()} == rates(suites, PLAIN)

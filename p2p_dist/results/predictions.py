@@ -1,0 +1,47 @@
+"""What a model said about every test row: the JSON lines beside a result, from which its rates can be counted again."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from p2p_dist.errors import Exit, user_error
+from p2p_dist.results import atomic
+from p2p_dist.results.rundir import StageDir
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model says about one row. `scores` are log-probabilities of the first token of each label word over the
+    whole vocabulary; `top` is the label whose token is the likeliest of the vocabulary, or None for any other token."""
+
+    id: str
+    label: int
+    scores: tuple[float, ...]
+    top: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "label": self.label, "scores": list(self.scores), "top": self.top}
+
+
+def write(stage: StageDir, suite: str, rows: Sequence[Prediction]) -> None:
+    """Write the predictions of one suite, in the order of its rows."""
+    lines = "".join(json.dumps(row.to_json()) + "\n" for row in rows)
+    atomic.write_bytes(stage.predictions / f"{suite}.jsonl", lines.encode())
+
+
+def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
+    """The predictions of an evaluation by suite; the named suites that are there, or all.
+
+    Raises UserError E501 for a line that is no prediction.
+    """
+    paths = sorted(stage.predictions.glob("*.jsonl")) if stage.predictions.is_dir() else []
+    return {path.stem: [_line(line, str(path)) for line in path.read_bytes().splitlines()] for path in paths if suites is None or path.stem in suites}
+
+
+def _line(line: bytes, where: str) -> Prediction:
+    try:
+        row = json.loads(line)
+        return Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise user_error("E501", f"not a prediction: {error}", where, "delete the evaluation's folder and run again", Exit.INTEGRITY) from error
