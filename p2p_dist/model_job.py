@@ -16,7 +16,7 @@ from p2p_dist import assets
 from p2p_dist.data.build import Built
 from p2p_dist.errors import Exit
 from p2p_dist.evaluation.metrics import histogram, rates
-from p2p_dist.evaluation.scoring import score_suite
+from p2p_dist.evaluation.scoring import Scoring, score_suite, scoring_of
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
@@ -118,6 +118,10 @@ def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage, stop
     wanted = stage.spec["suites"] or list(built.suites)
     total = sum(len(built.suites[name].rows) for name in wanted)
     target.metrics.unlink(missing_ok=True)
+    encode = encoder(base, built, spec)
+    scoring = scoring_of(encode, [built.suites[name] for name in wanted])
+    if scoring == "whole_string":
+        print(f"{stage.id}: label words are not told apart by their first tokens, so whole words are scored", flush=True)
     suites: dict[str, list[Prediction]] = {}
     for name in wanted:
         before = sum(len(rows) for rows in suites.values())
@@ -127,14 +131,16 @@ def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage, stop
             if stop.requested:
                 raise Stopped
 
-        suites[name] = score_suite(base, encoder(base, built, spec), built.suites[name], tick)
+        suites[name] = score_suite(base, encode, built.suites[name], tick, scoring)
         predictions.write(target, name, suites[name])
     atomic.write_json(target.cost, {**_cost(base, time.perf_counter() - started), "rows": total})
-    result = result_of(stage, built, suites, base, datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors"))
+    result = result_of(stage, built, suites, scoring, base, datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors"))
     atomic.publish(target.result, atomic.to_json(result))
 
 
-def result_of(stage: Stage, built: Built, suites: dict[str, list[Prediction]], base: Base, data_sha256: str, adapter_sha256: str) -> dict[str, Any]:
+def result_of(
+    stage: Stage, built: Built, suites: dict[str, list[Prediction]], scoring: Scoring, base: Base, data_sha256: str, adapter_sha256: str
+) -> dict[str, Any]:
     """The content of `result.json`: the same work gives the same bytes, so what it cost is kept elsewhere."""
     expected = {name: len(built.suites[name].rows) for name in suites}
     if any(len(suites[name]) != count for name, count in expected.items()):
@@ -143,6 +149,7 @@ def result_of(stage: Stage, built: Built, suites: dict[str, list[Prediction]], b
         "schema": RESULT_SCHEMA,
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
         "labels": {"words": built.labels.words, "n_classes": built.labels.n_classes, "offset": built.labels.offset, "target": built.labels.target},
+        "scoring": scoring,
         "rates": {name: rate.to_json() for name, rate in rates(suites, built.labels).items()},
         "histograms": {name: histogram(rows, built.labels.words) for name, rows in suites.items()},
         "suites": {name: {"n_expected": expected[name], "n_scored": len(rows)} for name, rows in suites.items()},

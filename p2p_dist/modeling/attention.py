@@ -17,11 +17,16 @@ NAME = "p2p_packed"
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of like length. Shape: `spread` [N*L] indexes the K*T tokens; slots behind a row's end repeat its last."""
+    """Rows of like length. Shapes: `spread` [N*L] indexes the K*T tokens, slots behind a row's end repeat its last; `mask`
+    [N, 1, L, L] is true where a token (third axis) looks at another (fourth), None for plain causal rows."""
 
     rows: int
     longest: int
     spread: torch.Tensor
+    mask: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> "Group":
+        return Group(self.rows, self.longest, self.spread.to(device), None if self.mask is None else self.mask.to(device))
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,7 @@ class PackedRows:
         return max(group.longest for group in self.groups)
 
     def to(self, device: torch.device) -> "PackedRows":
-        groups = tuple(Group(group.rows, group.longest, group.spread.to(device)) for group in self.groups)
-        return PackedRows(groups, self.pack.to(device))
+        return PackedRows(tuple(group.to(device) for group in self.groups), self.pack.to(device))
 
 
 def packed_attention(
@@ -68,7 +72,8 @@ def packed_attention(
     answers = []
     for group in packed.groups:
         rows_q, rows_k, rows_v = (states.index_select(0, group.spread).view(group.rows, group.longest, -1, width).transpose(1, 2) for states in (q, k, v))
-        out = scaled_dot_product_attention(rows_q, rows_k, rows_v, is_causal=True, scale=scaling, enable_gqa=shared_heads)
+        causal, mask = group.mask is None, group.mask
+        out = scaled_dot_product_attention(rows_q, rows_k, rows_v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=shared_heads)
         answers.append(out.transpose(1, 2).reshape(group.rows * group.longest, heads * width))
     flat = torch.cat(answers) if len(answers) > 1 else answers[0]
     return flat.index_select(0, packed.pack).to(query.dtype).view(runs, tokens, heads, width), None

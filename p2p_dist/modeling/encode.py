@@ -4,7 +4,9 @@ Only the text is ever cut to fit; prefix and cue always survive.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import permutations
 
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +25,15 @@ class Encoded:
     targets: list[int]
 
 
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """A row with every label word in tokens: `prompt` is what all of them share, `words` the rest of each."""
+
+    id: str
+    prompt: list[int]
+    words: list[list[int]]
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A tokenizer, the label words and the length limit of a run."""
@@ -31,46 +42,69 @@ class Encoder:
     words: Sequence[str]
     max_length: int
 
+    @cached_property
+    def end(self) -> list[int]:
+        """What closes every target: the tokenizer's end token if one label word begins another, because "1" is then also
+        the beginning of "10"; else nothing. Raises UserError E280 when there is no end token."""
+        if not any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2)):
+            return []
+        if self.tokenizer.eos_token_id is None:
+            what = f"of the label words {list(self.words)} one begins another, and the tokenizer has no end token to tell them apart"
+            raise user_error("E280", what, "task.verbalizer", "verbalizer: letters, or a model whose tokenizer has an end token")
+        return [self.tokenizer.eos_token_id]
+
     def rows(self, rows: Sequence[Row]) -> tuple[list[Encoded], int]:
         """All rows in tokens, and how many texts had to be cut."""
         texts = [row.text for row in rows]
         full = self._encode(rows, texts)
         over = [at for at, encoded in enumerate(full) if len(encoded.ids) > self.max_length]
         for at in over:
-            full[at] = self._cut(rows[at], len(full[at].ids) - self.max_length)
+            (full[at],) = self._encode([rows[at]], [self._cut(rows[at], len(full[at].ids) - self.max_length)])
         return full, len(over)
 
-    def label_tokens(self, row: Row) -> list[int]:
-        """The first token of every label word after this row's prompt.
+    def choices(self, row: Row) -> Choices:
+        """A row with every label word; a text that is cut is cut alike for all of them."""
+        rows = [replace(row, label=label) for label in range(len(self.words))]
+        all_ = self._encode(rows, [row.text] * len(rows))
+        longest = max(range(len(rows)), key=lambda label: len(all_[label].ids))
+        if (over := len(all_[longest].ids) - self.max_length) > 0:
+            all_ = self._encode(rows, [self._cut(rows[longest], over)] * len(rows))
+        whole = [[*encoded.ids, encoded.targets[-1]] for encoded in all_]
+        # A word may take the cue's last space into its first token: what comes before is what all words agree on.
+        agreed = next((at for at, tokens in enumerate(zip(*whole, strict=False)) if len(set(tokens)) > 1), len(whole[0]))
+        start = min(agreed, *(len(encoded.ids) + 1 - len(encoded.targets) for encoded in all_))
+        return Choices(row.id, whole[0][:start], [ids[start:] for ids in whole])
 
-        Raises UserError E207 when two labels begin with the same token, which one-token scoring cannot tell apart.
-        """
-        first = [self._encode([_relabel(row, label)], [row.text])[0].targets[0] for label in range(len(self.words))]
-        if len(set(first)) != len(first):
-            raise user_error("E207", f"label words {list(self.words)} share first tokens {first}", "task.verbalizer", "verbalizer: letters")
-        return first
+    def label_tokens(self, row: Row) -> list[int] | None:
+        """The first token of every label word after this row's prompt; None when one token does not tell the words apart,
+        so that whole words have to be scored. Raises UserError E207 for two labels with one word."""
+        if len(set(self.words)) != len(self.words):
+            raise user_error("E207", f"two labels have the same word: {list(self.words)}", "task.verbalizer", "a word of its own for every label")
+        found = self._encode([replace(row, label=label) for label in range(len(self.words))], [row.text] * len(self.words))
+        first = [encoded.targets[0] for encoded in found]
+        prompts = {tuple(encoded.ids[: len(encoded.ids) + 1 - len(encoded.targets)]) for encoded in found}
+        return first if len(set(first)) == len(first) and len(prompts) == 1 else None
 
     def _encode(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
         prompts = [prompt(row, text) for row, text in zip(rows, texts, strict=True)]
         words = [self.words[row.label] for row in rows]
         batch = self.tokenizer([p + w for p, w in zip(prompts, words, strict=True)], add_special_tokens=False, return_offsets_mapping=True)
-        return [_split(row.id, ids, offsets, len(p)) for row, ids, offsets, p in zip(rows, batch["input_ids"], batch["offset_mapping"], prompts, strict=True)]
+        return [
+            _split(row.id, ids, offsets, len(p), self.end)
+            for row, ids, offsets, p in zip(rows, batch["input_ids"], batch["offset_mapping"], prompts, strict=True)
+        ]
 
-    def _cut(self, row: Row, over: int) -> Encoded:
-        """Drop tokens from the end of the text until the row fits."""
+    def _cut(self, row: Row, over: int) -> str:
+        """The text without tokens at its end, so many that the row fits."""
         spans = self.tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         for keep in range(len(spans) - over, 0, -1):
-            encoded = self._encode([row], [row.text[: spans[keep - 1][1]]])[0]
-            if len(encoded.ids) <= self.max_length:
-                return encoded
+            text = row.text[: spans[keep - 1][1]]
+            if len(self._encode([row], [text])[0].ids) <= self.max_length:
+                return text
         fixed = len(self.tokenizer("".join(fixed_parts(row)), add_special_tokens=False)["input_ids"])
         raise user_error("E207", f"prefix and cue alone are {fixed} tokens, max_length is {self.max_length}", "train.max_length", f"{fixed + 64}")
 
 
-def _split(id_: str, ids: list[int], offsets: list[tuple[int, int]], prompt_length: int) -> Encoded:
-    start = next(at for at, (_, end) in enumerate(offsets) if end > prompt_length)
-    return Encoded(id_, ids[:-1], ids[start:])
-
-
-def _relabel(row: Row, label: int) -> Row:
-    return Row(row.id, row.text, label, row.cue, row.prefix)
+def _split(id_: str, ids: list[int], offsets: list[tuple[int, int]], prompt_length: int, end: list[int]) -> Encoded:
+    start = next(at for at, (_, stop) in enumerate(offsets) if stop > prompt_length)
+    return Encoded(id_, (ids + end)[:-1], ids[start:] + end)

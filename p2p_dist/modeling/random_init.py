@@ -36,10 +36,13 @@ def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase
     return model, byte_tokenizer()
 
 
+END = "<|end|>"
+
+
 def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """One token per byte of UTF-8: 256 tokens, nothing to download."""
+    """One token per byte of UTF-8: 256 tokens, nothing to download. 0xFF is no byte of UTF-8; its place is the end token's."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={char: at for at, char in enumerate(alphabet)}, merges=[]))
+    tokenizer = Tokenizer(models.BPE(vocab={END if char == "\xff" else char: at for at, char in enumerate(alphabet)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)

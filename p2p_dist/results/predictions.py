@@ -12,8 +12,9 @@ from p2p_dist.results.rundir import StageDir
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says about one row. `scores` are log-probabilities of the first token of each label word over the
-    whole vocabulary; `top` is the label whose token is the likeliest of the vocabulary, or None for any other token."""
+    """What the model says about one row. `scores` are log-probabilities over the whole vocabulary, of the first token of
+    each label word (`scoring: label_logits` in the result) or of the whole word (`whole_string`); `top` is the label whose
+    tokens are the likeliest of the vocabulary, or None when something else is."""
 
     id: str
     label: int

@@ -5,7 +5,7 @@ import pytest
 from p2p_dist.data.example import Row
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.encode import Encoder
-from p2p_dist.modeling.random_init import byte_tokenizer
+from p2p_dist.modeling.random_init import END, byte_tokenizer
 
 ROW = Row("1", "a fine film about trees", 1, "Answer: ", "Query: ")
 
@@ -41,7 +41,59 @@ def test_no_room_for_any_text() -> None:
         Encoder(byte_tokenizer(), ["0", "1"], 10).rows([ROW])
 
 
-def test_labels_that_begin_alike_are_refused() -> None:
-    with pytest.raises(UserError, match="share first tokens"):
-        Encoder(byte_tokenizer(), [str(label) for label in range(12)], 128).label_tokens(ROW)
-    assert len(set(Encoder(byte_tokenizer(), list("ABCDEFGHIJKLMNOPQRST"), 128).label_tokens(ROW))) == 20
+def test_one_token_tells_letters_apart_and_numbers_beyond_ten_not() -> None:
+    assert Encoder(byte_tokenizer(), [str(label) for label in range(12)], 128).label_tokens(ROW) is None
+    tokens = Encoder(byte_tokenizer(), list("ABCDEFGHIJKLMNOPQRST"), 128).label_tokens(ROW)
+    assert tokens is not None
+    assert len(set(tokens)) == 20
+
+
+def test_two_labels_with_one_word_are_refused() -> None:
+    with pytest.raises(UserError, match=r"E207.*same word"):
+        Encoder(byte_tokenizer(), ["a", "b", "a"], 128).label_tokens(ROW)
+
+
+def test_a_word_that_begins_another_is_closed() -> None:
+    words = [str(label) for label in range(12)]
+    (encoded,), _ = Encoder(byte_tokenizer(), words, 128).rows([ROW])
+    assert decode(encoded.ids).endswith("Answer: 1"), "the end token itself is read by nobody"
+    assert decode(encoded.targets) == f"1{END}"
+    assert Encoder(byte_tokenizer(), words[:10], 128).end == [], "present words keep their tokens"
+
+
+def test_a_tokenizer_without_an_end_cannot_close() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match=r"E280.*no end token"):
+        Encoder(tokenizer, ["1", "10"], 128).rows([ROW])
+
+
+def test_choices_share_the_prompt() -> None:
+    choices = Encoder(byte_tokenizer(), ["no", "not", "yes"], 128).choices(ROW)
+    assert decode(choices.prompt) == "Query: a fine film about trees\nAnswer: "
+    assert [decode(word) for word in choices.words] == [f"no{END}", f"not{END}", f"yes{END}"]
+
+
+def test_choices_are_cut_alike() -> None:
+    choices = Encoder(byte_tokenizer(), ["a", "bbbb"], 24).choices(ROW)
+    assert len(choices.prompt) + 3 == 24, "the longest word fits but for its last token, which is never read"
+    assert decode(choices.prompt).endswith("\nAnswer: ")
+
+
+def test_what_words_disagree_on_is_no_prompt() -> None:
+    """A tokenizer that joins the cue's space to one word and not to the other."""
+    tokenizer = byte_tokenizer()
+    model = tokenizer.backend_tokenizer.model
+    vocab = {**tokenizer.get_vocab(), "\u0120y": 256}
+    tokenizer.backend_tokenizer.model = type(model)(vocab=vocab, merges=[("\u0120", "y")])
+    encoder = Encoder(tokenizer, ["yes", "0"], 128)
+    assert encoder.label_tokens(ROW) is None
+    choices = encoder.choices(ROW)
+    assert tokenizer.decode(choices.prompt).endswith("Answer:")
+    assert [tokenizer.convert_ids_to_tokens(word) for word in choices.words] == [["\u0120y", "e", "s"], ["\u0120", "0"]]
+
+
+def test_the_end_token_takes_a_byte_that_text_never_has() -> None:
+    assert byte_tokenizer()("\xff\u0100 \U0001f600")["input_ids"] == byte_tokenizer()("\xff")["input_ids"] + byte_tokenizer()("\u0100 \U0001f600")["input_ids"]
+    assert byte_tokenizer().eos_token_id not in byte_tokenizer()("\xff")["input_ids"]
+    assert len(byte_tokenizer()) == 256
