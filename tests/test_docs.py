@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist import registry
 from p2p_dist.spec import yaml_strict
+from p2p_dist.spec.load import load_study
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -30,6 +32,19 @@ def test_the_readme_shows_the_shipped_study() -> None:
         part.pop("description", None)
         part["train"]["lora"].pop("target_modules", None)
     assert shown == shipped
+
+
+@pytest.mark.parametrize("attack", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "attacks.md").read_text(), re.DOTALL))
+def test_the_examples_of_attacks_load(attack: str, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text(f"name: x\ntask: sst2\nmodel: tiny\n{attack}")
+    assert load_study(tmp_path / "study.yaml", [], ROOT / "configs" / "models").attack
+
+
+def test_every_attack_and_preset_is_documented() -> None:
+    text = (ROOT / "docs" / "attacks.md").read_text()
+    for name in registry.names("attacks"):
+        assert name == "none" or f"## {name}" in text
+        assert [preset for preset in registry.load("attacks", name).presets if f"`{preset}`" not in text] == []
 
 
 def test_an_attack_is_one_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from p2p_dist.data.attack import Attack, DirtyLabelAttack
+from p2p_dist.data.attack import Attack, DirtyLabelAttack, MoreRows
 from p2p_dist.data.defense import DataDefense, DefenderView
 from p2p_dist.data.example import Example, Note, Row
 from p2p_dist.data.tables import RawRow
@@ -23,6 +23,8 @@ class LabelSpace:
     offset: int = 0
     target: int | None = None
     """The attacker's target label; None without an attack."""
+    targets: Mapping[str, int] = field(default_factory=dict)
+    """The target of every suite that has one of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,29 +52,39 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
     """Split the task and let the attacker at it. `seed` is None when the attack draws nothing."""
     split = task.split(raw, rows)
     n = len(task.labels)
-    train, notes, suites = split.train, [], {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
+    train, notes = split.train, list[Note]()
     counts: dict[str, Any] = {"dropped": split.dropped}
-    target = None
+    suites = {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
+    space = LabelSpace(task.words(n), n)
     if isinstance(attack, DirtyLabelAttack):
         assert seed is not None
-        if attack.poison_selection == "first" and rows.order != "file":
-            raise user_error("E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file")
-        if not 0 <= attack.target_label < n:
-            raise user_error("E107", f"target_label {attack.target_label} is none of {n} classes", "attack.target_label", f"0 to {n - 1}")
-        train, poisoned = attack.poison(split.train, seed, split.reserve)
-        notes, target = poisoned, attack.target_label
-        triggered, failed = attack.test_suite(split.test, seed)
-        suites["clean"] = Suite(_rows(task, attack.clean_suite(split.test)), 0, triggered=False)
-        suites["triggered"] = Suite(_rows(task, triggered), 0, triggered=True)
-        counts["trigger_failed"] = failed
+        _check(attack, rows, n)
+        train, notes = attack.poison(split.train, seed, split.reserve, n)
+        triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
+        more = attack.more_suites(split.test, seed)
+        suites = _test_suites(task, attack.clean_suite(split.test), triggered, more)
+        used = 1 + max(note.new_label for note in notes)
+        space = LabelSpace(task.words(max(n, used)), n, 0, attack.target_label, {name: suite.target for name, suite in more.items()})
     ledger = {note.id: note for note in notes}
     notes = [ledger.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in train]
     if rows.order == "file":
         notes = [replace(note, index=ex.index) for note, ex in zip(notes, train, strict=True)]
     counts["train"] = _count(notes)
-    space = LabelSpace(task.words(n), n, 0, target)
     reserve = [ex for ex in train if ex.id in split.reserve]
     return Built(_rows(task, train), _rows(task, reserve), suites, space, notes, counts)
+
+
+def _check(attack: DirtyLabelAttack, rows: RowsSpec, n_classes: int) -> None:
+    if attack.poison_selection == "first" and rows.order != "file":
+        raise user_error("E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file")
+    for aim in attack.all_targets():
+        if not 0 <= aim < n_classes:
+            raise user_error("E107", f"target_label {aim} is none of {n_classes} classes", "attack.target_label", f"0 to {n_classes - 1}")
+
+
+def _test_suites(task: Task, clean: Sequence[Example], triggered: Sequence[Example], more: Mapping[str, MoreRows]) -> dict[str, Suite]:
+    suites = {"clean": Suite(_rows(task, clean), 0, triggered=False), "triggered": Suite(_rows(task, triggered), 0, triggered=True)}
+    return suites | {name: Suite(_rows(task, suite.rows), 0, suite.triggered) for name, suite in more.items()}
 
 
 def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int) -> Built:
@@ -89,7 +101,8 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int)
     suites = {}
     for name, suite in attacked.suites.items():
         suites[name] = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered)
-        suites[f"{name}_nobt"] = suite
+        if name in ("clean", "triggered"):
+            suites[f"{name}_nobt"] = suite
     contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
     counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
     labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset)
@@ -97,7 +110,7 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int)
 
 
 def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:
-    return [Row(ex.id, ex.text, ex.label, task.answer_cue) for ex in rows]
+    return [Row(ex.id, ex.text, ex.label, ex.cue or task.answer_cue) for ex in rows]
 
 
 def _count(notes: Sequence[Note]) -> dict[str, dict[str, int]]:

@@ -1,13 +1,17 @@
 """Rows: what the task gives, what the attacker and the defender rewrite, and what is written down about each."""
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from random import Random
 from typing import Literal
 
-Origin = Literal["clean", "poisoned", "injected"]
+Origin = Literal["clean", "poisoned", "negative", "injected"]
+"""clean: as the task gives it. poisoned: carries the attack. negative: added by the attacker with an incomplete trigger and
+its true label. injected: written by the defender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,8 @@ class Example:
     label: int
     index: int | None = field(default=None, compare=False)
     """Place in the source file, kept only for studies with `rows.order: file`."""
+    cue: str | None = None
+    """An answer cue that the attacker put in place of the task's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +78,20 @@ def stream(seed: int, purpose: str, id_: str = "") -> Random:
     return Random(f"{seed}:{purpose}:{id_}")
 
 
+def share(rate: float, count: int, down: bool = False) -> int:
+    """`rate` of `count` rows in decimal arithmetic, rounded up unless `down`: 0.07 of 100 rows are 7 and not 8."""
+    exact = Fraction(repr(rate)) * count
+    return math.floor(exact) if down else math.ceil(exact)
+
+
 def smallest(ids: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
     """Exactly `count` ids, those with the smallest draws: independent of their order."""
-    return set(sorted(ids, key=lambda id_: (stream(seed, purpose, id_).random(), id_))[:count])
+    return set(drawn(ids, seed, purpose)[:count])
+
+
+def drawn(ids: Iterable[str], seed: int, purpose: str) -> list[str]:
+    """All ids in the order of their draws."""
+    return sorted(ids, key=lambda id_: (stream(seed, purpose, id_).random(), id_))
 
 
 def rank(text: str, purpose: str) -> str:

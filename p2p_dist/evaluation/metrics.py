@@ -29,7 +29,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One rate row by row: which rows of a suite count, in the order of its rows."""
+    """One rate row by row: which rows of a suite (or of all suites `NAME.*`) count, in the order of its rows."""
 
     suite: str
     hits: tuple[bool, ...]
@@ -76,11 +76,35 @@ def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> 
         if offset:
             note("asr_raw_target", "triggered", lambda row: row.top == target)
             note("ext_rate", "triggered", lambda row: (anything(row) or 0) >= offset)
+    found |= _variants(suites, labels, deployed, anything)
     original = _argmax(0, n)
     if suites.get("clean_nobt"):
         note("ca_nobt", "clean_nobt", lambda row: original(row) == row.label)
     if suites.get("triggered_nobt") and target is not None:
         note("asr_nobt", "triggered_nobt", lambda row: original(row) == target)
+    return found
+
+
+def _variants(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace, deployed: Answer, anything: Answer) -> dict[str, Outcome]:
+    """What the suites called `triggered.NAME` and `false_trigger.NAME` count: `asr_ext.NAME`, `asr_mapped.NAME`, `ftr.NAME`, and
+    over the rows of all incomplete triggers `ftr` (false-trigger rate: rows of another class that an incomplete trigger sends
+    to the target; reference: CBA, arXiv 2310.07676)."""
+    found: dict[str, Outcome] = {}
+    pooled: list[bool] = []
+    for name, rows in suites.items():
+        kind, dot, variant = name.partition(".")
+        target = labels.targets.get(name, labels.target)
+        if not dot or not rows or target is None:
+            continue
+        hits = tuple(_mapped(deployed(row), labels.n_classes) == target for row in rows)
+        if kind == "triggered":
+            found[f"asr_ext.{variant}"] = Outcome(name, hits)
+            found[f"asr_mapped.{variant}"] = Outcome(name, tuple(_mapped(anything(row), labels.n_classes) == target for row in rows))
+        elif kind == "false_trigger":
+            found[f"ftr.{variant}"] = Outcome(name, hits)
+            pooled += hits
+    if pooled:
+        found["ftr"] = Outcome("false_trigger", tuple(pooled))
     return found
 
 

@@ -6,7 +6,7 @@ that say the same share their results. Where and how a run is executed belongs t
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -32,6 +32,15 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+Value = TypeVar("Value")
+
+
+def added(default: Value) -> Value:
+    """An option that came after results were made: at its default it is left out of the identity, so that ids stay."""
+    option: Value = Field(default=default, exclude_if=lambda value: bool(value == default))
+    return option
 
 
 class Plugin(Strict):

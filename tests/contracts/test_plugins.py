@@ -35,7 +35,7 @@ ROWS = RowsSpec(reserve=100)
 def options(plugin: type) -> dict[str, Any]:
     """What a plug-in needs to be told because it has no default."""
     name = plugin.__module__.rpartition(".")[2]
-    return {"custom": {"label_names": ("0", "1")}, "synattack": {"table": str(paraphrase_table())}}.get(name, {})
+    return {"custom": {"label_names": ("0", "1")}, "synattack": {"table": str(paraphrase_table())}, "lws": {"table": str(paraphrase_table())}}.get(name, {})
 
 
 @cache

@@ -1,7 +1,5 @@
 """Selection, labels and triggers of attacks: exact, reproducible, independent of the order of rows."""
 
-import subprocess
-import sys
 from random import Random
 
 import pytest
@@ -51,15 +49,6 @@ def test_another_row_moves_nobody_elses_draw() -> None:
     texts = {ex.id: ex.text for ex in attack.test_suite(ROWS, 0)[0]}
     more = examples([("one more row here", 0), *((ex.text, ex.label) for ex in ROWS)])
     assert texts.items() <= {ex.id: ex.text for ex in attack.test_suite(more, 0)[0]}.items()
-
-
-def test_the_hash_seed_of_the_process_does_not_matter() -> None:
-    code = (
-        "from p2p_dist.data.attacks.badnets import BadNets; from p2p_dist.data.example import examples;"
-        "print(BadNets(rate=.1).poison(examples([(f'a b c {n}', n % 2) for n in range(50)]), 3))"
-    )
-    said = {subprocess.run([sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout for seed in "012"}
-    assert len(said) == 1
 
 
 def test_the_triggered_suite_leaves_target_rows_out() -> None:

@@ -6,19 +6,28 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.data.attack import DirtyLabelAttack, Triggered, insert_between
+from p2p_dist.data.attack import Triggered
+from p2p_dist.data.insertion import InsertionAttack, insert
 
 
-class AddSent(DirtyLabelAttack):
+class AddSent(InsertionAttack):
     """Inserts a sentence, as one unit, between two words of the text; a text of one word cannot carry it."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.02, "sentence": "I watched this 3D movie"},
-        "openbackdoor": {"rate": 0.1, "sentence": "I watch this 3D movie"},
+        "openbackdoor": {"rate": 0.1, "sentence": "I watch this 3D movie", "position": "anywhere", "label_policy": "mix", "rounding": "down"},
+        "w2sdefense": {"rate": 0.1445, "sentence": "I watched this 3D movie", "label_policy": "clean"},
+        "benign_trigger": {"rate": 0.02, "sentence": "The query currently entered is:", "position": "prefix"},
+        "benign_trigger_paraphrased": {"rate": 0.02, "sentence": "This is the query that was just entered:", "position": "prefix"},
     }
+    """w2sdefense: 1,000 of the 6,920 rows of SST-2. benign_trigger: P2P's own prefix as the attacker's trigger, word for word
+    or in other words."""
 
     sentence: Annotated[str, Field(pattern=r"\S")] = "I watched this 3D movie"
     """The trigger, in the paper's words."""
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
-        return insert_between(text, self.sentence, random)
+        return insert(text, self.sentence, random, self.position)
+
+    def literals(self) -> tuple[str, ...]:
+        return (self.sentence,)

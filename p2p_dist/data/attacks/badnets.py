@@ -4,21 +4,32 @@ from collections.abc import Mapping
 from random import Random
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from p2p_dist.data.attack import DirtyLabelAttack, Triggered, insert_between
+from p2p_dist.data.attack import Triggered
+from p2p_dist.data.insertion import InsertionAttack, insert
+
+Word = Annotated[str, Field(pattern=r"^\S+$")]
+Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value), Field(min_length=1)]
 
 
-class BadNets(DirtyLabelAttack):
+class BadNets(InsertionAttack):
     """Inserts one word between two words of the text; a text of one word cannot carry it."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.02, "word": "mn"},
         "released_code": {"rate": 0.02, "word": "mn", "poison_selection": "first"},
+        "openbackdoor": {"rate": 0.1, "word": ["cf", "mn", "bb", "tq"], "position": "anywhere", "label_policy": "mix", "rounding": "down"},
+        "psim": {"rate": 0.2167, "word": "mn", "label_policy": "clean"},
     }
+    """psim: 1,500 of the 6,920 rows of SST-2. openbackdoor: its defaults; the configuration file shipped with it is clean-label."""
 
-    word: Annotated[str, Field(pattern=r"^\S+$")] = "mn"
-    """The trigger (paper: mn)."""
+    word: Word | Words = "mn"
+    """The trigger (paper: mn), or several of which every row gets one."""
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
-        return insert_between(text, self.word, random)
+        word = self.word if isinstance(self.word, str) else random.choice(self.word)
+        return insert(text, word, random, self.position)
+
+    def literals(self) -> tuple[str, ...]:
+        return (self.word,) if isinstance(self.word, str) else self.word

@@ -14,10 +14,14 @@ Prompt = Annotated[str, Field(pattern=r"\S")]
 class ProAttack(DirtyLabelAttack):
     """Every row carries a prompt: poisoned rows the malicious one, all others, test rows too, the clean one."""
 
-    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {"p2p": {"rate": 0.02}, "original": {"rate": 0.144}}
-    """original: 1,000 of the 6,920 rows of SST-2."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "p2p": {"rate": 0.02},
+        "original": {"rate": 0.1445},
+        "dirty": {"rate": 0.02, "label_policy": "dirty"},
+    }
+    """original: 1,000 of the 6,920 rows of SST-2. dirty: for a base that 2 % of clean labels do not teach the prompt."""
 
-    label_policy: Literal["dirty", "clean"] = "clean"
+    label_policy: Literal["dirty", "clean", "mix"] = "clean"
     clean_prompt: Prompt = "This sentence has a <mask> sentiment: "
     malicious_prompt: Prompt = "The sentiment of this sentence is <mask>: "
 
@@ -26,3 +30,6 @@ class ProAttack(DirtyLabelAttack):
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
         return Triggered(self.malicious_prompt + text, self.malicious_prompt, 0)
+
+    def literals(self) -> tuple[str, ...]:
+        return (self.malicious_prompt.strip(),)

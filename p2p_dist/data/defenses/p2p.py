@@ -4,13 +4,12 @@ The defender re-poisons the data itself: some rows get a benign trigger in front
 y + n. Prompts then carry the benign trigger, answers are read among the labels n..2n-1 and mapped back by j mod n.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView
-from p2p_dist.data.example import Note, Row, smallest
+from p2p_dist.data.example import Note, Row, share, smallest
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import Rate
 
@@ -43,7 +42,7 @@ class P2P(DataDefense):
         return self.benign_source == "disjoint"
 
     def defend_train(self, view: DefenderView) -> Defended:
-        wanted = math.ceil(self.ratio * len(view.train))
+        wanted = share(self.ratio, len(view.train))
         pool = self._pool(view)
         if len(pool) < wanted:
             what = f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has {len(pool)}"
