@@ -87,10 +87,12 @@ def run(
     from rich.console import Console
 
     from p2p_dist.planning.cluster import read_cluster, this_machine
-    from p2p_dist.scheduling.study import Placement, execute, find_study, open_study
+    from p2p_dist.scheduling.study import Placement, execute, find_study, open_study, set_damaged_aside
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
+    for problem in set_damaged_aside(opened):
+        print(problem, file=sys.stderr)
     console = Console(stderr=True)
     total = len(opened.expansion.runs)
     failed = []
@@ -149,14 +151,14 @@ def paraphrases(
 def status(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
     """Show how far a study is, from its files alone; works while it runs and after everything has died."""
     from p2p_dist.report import status_view
-    from p2p_dist.results.collect import read_runs
+    from p2p_dist.results.collect import read_study
     from p2p_dist.scheduling.lease import owner
 
     folder = _folder_of(study, runs_dir)
     who = owner(folder.lease)
-    runs = read_runs(folder, alive=who is not None)
-    print(json.dumps(status_view.facts(runs, who), indent=1) if as_json else status_view.text(folder.path.name, runs, who))
-    return Exit.OK
+    found = read_study(folder, alive=who is not None)
+    print(json.dumps(status_view.facts(found, who), indent=1) if as_json else status_view.text(found, who))
+    return Exit.INTEGRITY if found.problems else Exit.OK
 
 
 @app.command()
@@ -217,17 +219,19 @@ def _folder_of(study: str, runs_dir: Path) -> Any:
 def _report(folder: Any, as_json: bool) -> None:
     from p2p_dist.report import status_view, table
     from p2p_dist.report.page import write_report
-    from p2p_dist.results.collect import read_runs
+    from p2p_dist.results.collect import read_study
     from p2p_dist.scheduling.progress import titles_of
 
-    runs = read_runs(folder, alive=False)
-    page = write_report(folder, runs, titles_of(json.loads(folder.resolved.read_text())["runs"]))
+    found = read_study(folder, alive=False)
+    page = write_report(folder, found, titles_of(json.loads(folder.resolved.read_text())["runs"]))
+    for problem in found.problems:
+        print(problem, file=sys.stderr)
     if as_json:
-        print(json.dumps({**status_view.facts(runs, None), "report": str(page)}, indent=1))
+        print(json.dumps({**status_view.facts(found, None), "report": str(page)}, indent=1))
         return
     from rich.console import Console
 
     from p2p_dist.report.terminal import rich_table
 
-    Console().print(rich_table(table.axes(runs), table.rows(runs)))
+    Console().print(rich_table(table.axes(found.runs), table.rows(found.runs)))
     print(f"report: {page}")

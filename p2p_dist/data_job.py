@@ -1,5 +1,6 @@
 """The part of a worker that needs no model: build a data stage in its folder."""
 
+import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 from p2p_dist.results import atomic, datastore
+from p2p_dist.results.provenance import code_digest
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Graph, Stage
 from p2p_dist.spec.study import RowsSpec
@@ -33,7 +35,8 @@ def build_stage(folder: RunDir, stage: Stage) -> None:
     started = time.perf_counter()
     built = _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
     target = folder.stage(stage)
-    atomic.write_json(target.cost, {"seconds": round(time.perf_counter() - started, 3)})
+    seconds = round(time.perf_counter() - started, 3)
+    atomic.write_json(target.cost, {"started": round(time.time() - seconds, 3), "seconds": seconds, "host": platform.node(), "code": code_digest()})
     datastore.write(target, built, stage.spec)
 
 

@@ -20,16 +20,15 @@ from p2p_dist.evaluation.scoring import Scoring, score_suite, scoring_of
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.results import atomic, datastore, predictions
+from p2p_dist.results import atomic, datastore, predictions, resultfile
 from p2p_dist.results.predictions import Prediction
+from p2p_dist.results.provenance import code_digest
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
 from p2p_dist.training.cohort import Stopped, Trained, TrainRun, train_cohort
 from p2p_dist.training.observer import FolderObserver, StopFlag
-
-RESULT_SCHEMA = 1
 
 
 def run_model_job(folder: RunDir, stages: Sequence[Stage], checkpoint_every: int) -> int:
@@ -135,7 +134,7 @@ def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage, stop
         predictions.write(target, name, suites[name])
     atomic.write_json(target.cost, {**_cost(base, time.perf_counter() - started), "rows": total})
     result = result_of(stage, built, suites, scoring, base, datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors"))
-    atomic.publish(target.result, atomic.to_json(result))
+    atomic.publish(target.result, resultfile.seal(result))
 
 
 def result_of(
@@ -146,7 +145,6 @@ def result_of(
     if any(len(suites[name]) != count for name, count in expected.items()):
         raise RuntimeError(f"scored { ({name: len(rows) for name, rows in suites.items()}) } of {expected} rows")
     return {
-        "schema": RESULT_SCHEMA,
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
         "labels": {"words": built.labels.words, "n_classes": built.labels.n_classes, "offset": built.labels.offset, "target": built.labels.target},
         "scoring": scoring,
@@ -167,8 +165,13 @@ def encoder(base: Base, built: Built, spec: TrainSpec) -> Encoder:
 
 def _cost(base: Base, seconds: float) -> dict[str, Any]:
     peak = torch.cuda.max_memory_allocated() / 2**20 if base.device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    gpus = 1 if base.device.type == "cuda" else 0
     return {
+        "started": round(time.time() - seconds, 3),
         "seconds": round(seconds, 3),
+        "gpu_seconds": round(seconds * gpus, 3),
+        "host": platform.node(),
+        "code": code_digest(),
         "peak_memory_mib": round(peak, 1),
         "device": torch.cuda.get_device_name() if base.device.type == "cuda" else platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),

@@ -10,12 +10,13 @@ from markupsafe import Markup
 
 from p2p_dist.report import plot, table
 from p2p_dist.results import atomic
-from p2p_dist.results.collect import RunState
+from p2p_dist.results.collect import Collected, RunState
 from p2p_dist.results.rundir import RunDir
 
 
-def write_report(folder: RunDir, runs: Sequence[RunState], titles: dict[str, str]) -> Path:
+def write_report(folder: RunDir, found: Collected, titles: dict[str, str]) -> Path:
     """Write `report/` from what is there; a half-done study gets a half-filled report. Returns the page."""
+    runs = found.runs
     page = folder.report / "index.html"
     svg = plot.rates_svg(runs)
     atomic.write_bytes(page, _html(folder, runs, titles, svg).encode())

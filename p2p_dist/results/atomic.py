@@ -4,6 +4,7 @@ Written under a temporary name in the same folder, synced, and then renamed or l
 whatever is killed when.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Exit, user_error
+
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -38,15 +41,21 @@ def to_json(value: Any) -> bytes:
 def publish(path: Path, content: bytes) -> None:
     """Write a file that must never change. Publishing the same bytes again is fine.
 
-    Raises UserError E405 when other bytes are there; the new ones are kept beside them.
+    `link()` either makes the name or fails, on any file system and without file locks; a rename would replace silently.
+    Raises UserError E405 when other bytes are there (the new ones are kept beside them), E506 without hard links.
     """
     half = _half(path)
     _write_synced(half, content)
     try:
         os.link(half, path)
-    except FileExistsError:
+    except OSError as error:
+        # A network file system may make the link and lose the answer, so what counts is what is there now.
+        if not path.is_file():
+            if error.errno in _NO_LINKS:
+                raise user_error("E506", f"no hard links on this file system ({error.strerror})", str(path.parent), "keep the runs on another one") from error
+            raise
         if path.read_bytes() != content:
-            kept = path.with_name(f"{path.name}.conflict-{uuid.uuid4().hex[:8]}")
+            kept = path.with_name(f"{path.name}.conflict-{hashlib.sha256(content).hexdigest()[:8]}")
             half.replace(kept)
             what = f"a different result exists already; the new one is {kept.name}"
             raise user_error("E405", what, str(path), "compare the two; same id must mean same content", Exit.INTEGRITY) from None

@@ -1,15 +1,30 @@
 """Read what a study has so far, off its run folder and nothing else. Works while others write, and after all are dead."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
-from p2p_dist.errors import Exit, user_error
+from p2p_dist.errors import Exit, Problem, user_error
+from p2p_dist.results import resultfile
+from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.expand import AXES
 
-Status = Literal["done", "running", "failed", "pending"]
+Status = Literal["done", "running", "failed", "damaged", "pending"]
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at a job: where and when it ran, and how it ended (None while it runs or when nobody saw its end)."""
+
+    number: int
+    stages: tuple[str, ...]
+    started: float | None
+    ended: float | None
+    code: int | None
+    placement: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -22,6 +37,7 @@ class StageState:
     progress: Mapping[str, Any]
     cost: Mapping[str, Any]
     log: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -34,68 +50,105 @@ class RunState:
     floor: Mapping[str, Any] | None
     """`asr_ext` of the clean model on this run's triggered rows."""
     counts: Mapping[str, Any]
+    ids: Mapping[str, str | None] = field(default_factory=dict)
+    """Stage ids by role: train, eval, floor."""
 
     @property
     def status(self) -> Status:
         found = {stage.status for stage in self.stages}
-        order: tuple[Status, ...] = ("running", "failed", "pending")
+        order: tuple[Status, ...] = ("running", "failed", "damaged", "pending")
         return next((status for status in order if status in found), "done")
 
 
-def read_runs(folder: RunDir, alive: bool) -> list[RunState]:
-    """Every run of the study. `alive` says whether somebody holds the study's lease.
+@dataclass(frozen=True)
+class Collected:
+    """What a study has: its runs, its whole results by id, and every file that is not what it should be."""
 
-    Raises UserError E402 when the folder is not a study's, E403 for a result that is not whole.
+    name: str
+    description: str
+    runs: list[RunState]
+    results: Mapping[str, Result]
+    problems: list[Problem]
+
+    def attempts(self) -> list[Attempt]:
+        """Every try of every job, each once."""
+        stages = {stage.id: stage for run in self.runs for stage in run.stages}
+        return [attempt for stage in stages.values() for attempt in stage.attempts]
+
+
+def read_study(folder: RunDir, alive: bool) -> Collected:
+    """Everything that a study has. `alive` says whether somebody holds the study's lease.
+
+    A result that is damaged, foreign or doubtful is in `problems` and counts for nothing. Raises UserError E402 when the
+    folder is not a study's.
     """
+    resolved = read_resolved(folder)
+    kinds = {stage["id"]: stage["kind"] for stage in resolved["stages"]}
+    found = {id_: resultfile.read(folder.at("eval", id_)) for id_, kind in kinds.items() if kind == "eval"}
+    results = {id_: result for id_, result in found.items() if isinstance(result, Result)}
+    problems = [problem for problem in found.values() if isinstance(problem, Problem)]
+    problems += [problem for id_ in found for problem in _kept(folder.at("eval", id_))]
+    stages = {id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem)) for id_, kind in kinds.items()}
+    runs = [_run(run, stages, results) for run in resolved["runs"]]
+    return Collected(resolved["name"], resolved["description"], runs, results, problems)
+
+
+def read_resolved(folder: RunDir) -> dict[str, Any]:
+    """`resolved.json`. Raises UserError E402 when it is not there, E508 when it is damaged."""
     if not folder.resolved.is_file():
         raise user_error("E402", "no study here (no resolved.json)", str(folder.path), "`p2p-dist run STUDY` first")
-    resolved = json.loads(folder.resolved.read_text())
-    kinds = {stage["id"]: stage["kind"] for stage in resolved["stages"]}
-    return [_run(folder, run, kinds, alive) for run in resolved["runs"]]
+    try:
+        return dict(json.loads(folder.resolved.read_text()))
+    except json.JSONDecodeError as error:
+        raise user_error("E508", f"damaged: {error}", str(folder.resolved), "`p2p-dist run STUDY` writes it again", Exit.INTEGRITY) from error
 
 
-def _run(folder: RunDir, run: Mapping[str, Any], kinds: Mapping[str, str], alive: bool) -> RunState:
-    stages = [_stage(folder.at(kinds[id_], id_), id_, alive) for id_ in run["stages"]]
-    main = read_result(folder.at("eval", run["eval"]))
-    floor = read_result(folder.at("eval", run["floor"])) if run["floor"] else None
+def doubtful(folder: RunDir) -> list[StageDir]:
+    """The evaluations of a study folder whose result is not what it should be."""
+    evaluations = folder.path / "eval"
+    stages = [folder.at("eval", path.name) for path in sorted(evaluations.iterdir()) if path.is_dir()] if evaluations.is_dir() else []
+    return [stage for stage in stages if isinstance(resultfile.read(stage), Problem)]
+
+
+def _run(run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result]) -> RunState:
+    main, floor = results.get(run["eval"]), results.get(run["floor"] or "")
     return RunState(
         {axis: run["cell"][axis] for axis in AXES},
-        stages,
-        main["rates"] if main else {},
-        floor["rates"].get("asr_ext") if floor else None,
-        main["counts"] if main else {},
+        [stages[id_] for id_ in run["stages"]],
+        {name: entry.model_dump() for name, entry in main.rates.items()} if main else {},
+        floor.rates["asr_ext"].model_dump() if floor and "asr_ext" in floor.rates else None,
+        main.counts if main else {},
+        {role: run[role] for role in ("train", "eval", "floor")},
     )
 
 
-def read_result(stage: StageDir) -> dict[str, Any] | None:
-    """A finished evaluation, or None. Raises UserError E403 for a file that is not a whole result of ours."""
-    if not stage.result.is_file():
-        return None
-    try:
-        result = json.loads(stage.result.read_text())
-        whole = result["schema"] == 1 and all(s["n_scored"] == s["n_expected"] for s in result["suites"].values())
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise user_error("E403", f"not a result: {error}", str(stage.result), "delete its folder and run again", Exit.INTEGRITY) from error
-    if not whole:
-        raise user_error("E403", "written by another version, or not complete", str(stage.result), "run with that version", Exit.INTEGRITY)
-    return dict(result)
+def _kept(stage: StageDir) -> Iterator[Problem]:
+    for path in resultfile.kept_aside(stage):
+        yield Problem("E502", "a damaged result was set aside here earlier", path, "delete it when you have looked at it")
 
 
-def _stage(stage: StageDir, id_: str, alive: bool) -> StageState:
-    attempts = stage.attempt_folders()
-    log = str(attempts[-1] / "log") if attempts else ""
-    cost = json.loads(stage.cost.read_text()) if stage.cost.is_file() else {}
-    progress = stage.last_metrics() or {}
-    return StageState(id_, stage.kind, _status(stage, alive), progress, cost, log)
+def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool) -> StageState:
+    folders = stage.attempt_folders()
+    log = str(folders[-1] / "log") if folders else ""
+    attempts = tuple(_attempt(path) for path in folders)
+    status: Status = "damaged" if damaged else _status(stage, attempts, alive)
+    return StageState(id_, stage.kind, status, stage.last_metrics() or {}, _json(stage.cost), log, attempts)
 
 
-def _status(stage: StageDir, alive: bool) -> Status:
+def _attempt(folder: Path) -> Attempt:
+    placement, exit_ = _json(folder / "placement.json"), _json(folder / "exit.json")
+    return Attempt(int(folder.name), tuple(placement.get("stages", ())), placement.get("started"), exit_.get("ended"), exit_.get("code"), placement)
+
+
+def _status(stage: StageDir, attempts: tuple[Attempt, ...], alive: bool) -> Status:
     if stage.is_done():
         return "done"
-    attempts = stage.attempt_folders()
     if not attempts:
         return "running" if alive and stage.metrics.is_file() else "pending"
-    exit_file = attempts[-1] / "exit.json"
-    if exit_file.is_file():
-        return "failed" if json.loads(exit_file.read_text())["code"] not in (0, int(Exit.REQUEUE)) else "pending"
+    if (code := attempts[-1].code) is not None:
+        return "failed" if code not in (0, int(Exit.REQUEUE)) else "pending"
     return "running" if alive else "pending"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text())) if path.is_file() else {}

@@ -86,7 +86,14 @@ class Scheduler:
         attempt = self.folder.find(job.lead).new_attempt()
         state.attempts[job.lead] = state.attempts.get(job.lead, 0) + 1
         gang = self._gang(job, attempt / "log")
-        placement = {"backend": type(self.backend).__name__, "cpus": gang.cpus, "gpus": gang.gpus, "command": list(gang.command), "stages": list(job.stages)}
+        placement = {
+            "started": round(time.time(), 3),
+            "backend": type(self.backend).__name__,
+            "cpus": gang.cpus,
+            "gpus": gang.gpus,
+            "command": list(gang.command),
+            "stages": list(job.stages),
+        }
         atomic.write_json(attempt / "placement.json", placement)
         state.logs[job.lead] = gang.log
         return self.backend.start(gang)
@@ -112,7 +119,7 @@ class Scheduler:
                 continue
             del state.running[name]
             log = state.logs[job.lead]
-            atomic.write_json(log.parent / "exit.json", {"code": code})
+            atomic.write_json(log.parent / "exit.json", {"code": code, "ended": round(time.time(), 3)})
             there = all(self.folder.find(id_).is_done() for id_ in job.stages)
             decision = after_exit(code, state.attempts[job.lead], there)
             if decision.action == "done":

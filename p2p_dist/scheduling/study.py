@@ -4,9 +4,9 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from rich.console import Console
@@ -14,10 +14,12 @@ from rich.console import Console
 from p2p_dist import assets, registry
 from p2p_dist.data import sources
 from p2p_dist.data.sources import Source
-from p2p_dist.errors import user_error
+from p2p_dist.errors import Problem, user_error
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.jobs import Job, missing_jobs
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, resultfile
+from p2p_dist.results.collect import doubtful
+from p2p_dist.results.provenance import code_digest, versions
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import lease
 from p2p_dist.scheduling.progress import ProgressView, titles_of
@@ -25,8 +27,6 @@ from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.spec.expand import Expansion, expand
 from p2p_dist.spec.load import load_study
 from p2p_dist.spec.study import StudySpec
-
-_VERSIONS = ("p2p-dist", "torch", "transformers", "peft", "ray", "deepspeed")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,15 @@ def _file_hashes(spec: StudySpec) -> dict[str, str]:
     if missing:
         raise user_error("E201", f"no such file: {', '.join(missing)}", "attack or defense", "a path from here; tables are made with `p2p-dist paraphrases`")
     return {path: assets.file_sha256(Path(path).expanduser()) for path in paths}
+
+
+def set_damaged_aside(study: Study) -> list[Problem]:
+    """Rename damaged results, so that they count as missing and are made again. Raises UserError E406 when there are some
+    and another controller has the study."""
+    if not (stages := doubtful(study.folder)):
+        return []
+    with lease.hold(study.folder.lease):
+        return [problem for stage in stages if (problem := resultfile.set_aside(stage))]
 
 
 @dataclass(frozen=True)
@@ -139,17 +148,5 @@ def _write(study: Study, path: Path) -> None:
 
 def provenance() -> dict[str, object]:
     """Where and with what this process runs. Captured once per launch."""
-    versions = {}
-    for name in _VERSIONS:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     command = ["p2p-dist", *sys.argv[1:]]
-    return {"command": command, "host": platform.node(), "pid": os.getpid(), "python": platform.python_version(), "versions": versions, "code": code_digest()}
-
-
-def code_digest() -> str:
-    """A digest of the package's own source files."""
-    root = Path(__file__).parents[1]
-    return atomic.digest_of(sorted(root.rglob("*.py")), root)
+    return {"command": command, "host": platform.node(), "pid": os.getpid(), "at": round(time.time(), 3), "versions": versions(), "code": code_digest()}

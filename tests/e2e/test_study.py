@@ -102,6 +102,24 @@ def test_a_deleted_result_is_made_again_without_training(finished: Any) -> None:
     assert {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name} == adapters
 
 
+def test_a_damaged_result_is_named_set_aside_and_made_again(finished: Any) -> None:
+    study, runs, _ = finished
+    before = results(runs)
+    damaged = next(iter(runs.rglob("result.json")))
+    damaged.write_bytes(damaged.read_bytes().replace(b'"k": ', b'"k": 1', 1))
+    said = cli(study, runs, verb="status")
+    assert said.returncode == Exit.INTEGRITY
+    assert "error[E502]: damaged or edited" in said.stdout
+    assert "E502" in cli(study, runs, verb="report").stderr, "a report is written from the rest"
+    done = cli(study, runs, "--backend", "local")
+    assert done.returncode == Exit.OK, done.stderr
+    assert "set aside as result.json.damaged-" in done.stderr
+    assert results(runs) == before
+    for kept in runs.rglob("result.json.damaged-*"):
+        kept.unlink()
+    assert cli(study, runs, verb="status").returncode == Exit.OK
+
+
 def test_status_of_a_finished_study(finished: Any) -> None:
     study, runs, _ = finished
     said = cli(study, runs, verb="status")

@@ -8,7 +8,7 @@ import pytest
 
 from p2p_dist.report import plot, status_view, table
 from p2p_dist.report.page import headline, write_report
-from p2p_dist.results.collect import RunState, StageState
+from p2p_dist.results.collect import Collected, RunState, StageState
 from p2p_dist.results.rundir import RunDir
 
 HOSTILE = "<script>alert(1)</script>"
@@ -30,6 +30,7 @@ RUNS = [
     run("badnets", HOSTILE, ca_ext=rate(89, 100), asr_ext=rate(2, 50)),
     run("badnets", "later"),
 ]
+FOUND = Collected("x", HOSTILE, RUNS, {}, [])
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_missing_is_a_dash_and_every_rate_has_its_count() -> None:
 
 
 def test_page_is_inert(folder: RunDir) -> None:
-    page = write_report(folder, RUNS, {"a" * 12: HOSTILE}).read_text()
+    page = write_report(folder, FOUND, {"a" * 12: HOSTILE}).read_text()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "default-src 'none'" in page
@@ -60,7 +61,7 @@ def test_page_is_inert(folder: RunDir) -> None:
 
 def test_the_same_study_gives_the_same_files(folder: RunDir) -> None:
     def files() -> dict[str, bytes]:
-        write_report(folder, RUNS, {})
+        write_report(folder, FOUND, {})
         return {path.name: path.read_bytes() for path in folder.report.rglob("*") if path.is_file()}
 
     assert files() == files()
@@ -76,9 +77,9 @@ def test_headline_in_words() -> None:
 
 
 def test_status_counts() -> None:
-    facts = status_view.facts(RUNS, None)
+    facts = status_view.facts(FOUND, None)
     assert (facts["runs"], facts["done"], facts["by_status"]) == (4, 3, {"done": 3, "pending": 1})
-    assert "3 of 4 done; nobody works on it" in status_view.text("x", RUNS, None)
+    assert "3 of 4 done; nobody works on it" in status_view.text(FOUND, None)
 
 
 def test_plot_draws_what_is_there() -> None:

@@ -1,5 +1,6 @@
 """Files are whole or absent; results never change."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -63,3 +64,25 @@ def test_killed_writers_leave_old_or_new(tmp_path: Path) -> None:
         content = path.read_bytes()
         assert len(content) == 100_000
         assert len(set(content)) == 1
+
+
+def test_without_hard_links_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UserError, match="E506"):
+        atomic.publish(tmp_path / "result.json", b"one")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_whose_answer_was_lost_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def lose_the_answer(source: Path, target: Path) -> None:
+        link(source, target)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", lose_the_answer)
+    atomic.publish(tmp_path / "result.json", b"one")
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
