@@ -8,12 +8,12 @@ from typing import Any
 
 from p2p_dist import assets, registry
 from p2p_dist.data import sources
-from p2p_dist.data.build import Built, build_attacked, build_defended
-from p2p_dist.data.defense import DataDefense
+from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
+from p2p_dist.data.defense import DataDefense, EditDefense, Scores
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
-from p2p_dist.results import atomic, datastore
+from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.provenance import code_digest
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Graph, Stage
@@ -21,8 +21,12 @@ from p2p_dist.spec.study import RowsSpec
 
 
 def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:
-    """Build every data stage that is not done, in this process; returns all of them. Raises UserError."""
-    stages = [stage for stage in graph.stages.values() if stage.kind == "data"]
+    """Build every data stage that is not done and waits for no model, in this process; returns all of these. Raises
+    UserError."""
+    stages: list[Stage] = []
+    for stage in graph.stages.values():
+        if stage.kind == "data" and set(stage.reads.values()) <= {built.id for built in stages}:
+            stages.append(stage)
     for stage in stages:
         if not folder.stage(stage).is_done():
             folder.stage(stage).write_spec(stage)
@@ -31,13 +35,19 @@ def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:
 
 
 def build_stage(folder: RunDir, stage: Stage) -> None:
-    """Build the rows of one data stage and write them, manifest last. Raises UserError."""
+    """Build the rows of one data or edit stage and write them, manifest last. Raises UserError."""
     started = time.perf_counter()
-    built = _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
+    built = _built(folder, stage)
     target = folder.stage(stage)
     seconds = round(time.perf_counter() - started, 3)
     atomic.write_json(target.cost, {"started": round(time.time() - seconds, 3), "seconds": seconds, "host": platform.node(), "code": code_digest()})
     datastore.write(target, built, stage.spec)
+
+
+def _built(folder: RunDir, stage: Stage) -> Built:
+    if stage.kind == "edit":
+        return _edited(folder, stage)
+    return _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
 
 
 def _attacked(stage: Stage) -> Built:
@@ -52,10 +62,27 @@ def _attacked(stage: Stage) -> Built:
 
 def _defended(folder: RunDir, stage: Stage) -> Built:
     attacked = folder.at("data", stage.reads["rows"])
-    task = _load_task(attacked.read_stage().spec["task"])
+    task = _load_task(_origin(folder, attacked.read_stage()).spec["task"])
     defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
     assert isinstance(defense, DataDefense)
-    return build_defended(datastore.read(attacked), task, defense, stage.spec["seed"])
+    return build_defended(datastore.read(attacked), task, defense, stage.spec["seed"], _scores(folder, stage), stage.spec.get("phase"))
+
+
+def _edited(folder: RunDir, stage: Stage) -> Built:
+    defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
+    assert isinstance(defense, EditDefense)
+    return build_edited(datastore.read(folder.find(stage.reads["rows"])), defense, _scores(folder, stage))
+
+
+def _scores(folder: RunDir, stage: Stage) -> dict[str, Scores]:
+    return {role: scorestore.read(folder.at("score", id_)) for role, id_ in stage.reads.items() if role != "rows"}
+
+
+def _origin(folder: RunDir, stage: Stage) -> Stage:
+    """The data stage at which the rows of a stage began."""
+    while stage.reads:
+        stage = folder.find(stage.reads["rows"]).read_stage()
+    return stage
 
 
 def _load_task(spec: dict[str, Any]) -> Task:

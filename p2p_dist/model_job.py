@@ -26,7 +26,7 @@ from p2p_dist.results.provenance import code_digest
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.training.adapter_io import load_adapter, save_adapter
+from p2p_dist.training.adapter_io import load_adapter, read_adapter, save_adapter
 from p2p_dist.training.cohort import Stopped, Trained, TrainRun, train_cohort
 from p2p_dist.training.observer import FolderObserver, StopFlag
 
@@ -79,7 +79,7 @@ def _train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stag
     for k, (stage, spec) in enumerate(zip(stages, specs, strict=True)):
         built = datastore.read(folder.at("data", stage.reads["rows"]))
         encoded, cut = encoder(base, built, spec).rows(built.train)
-        runs.append(TrainRun(spec, stage.spec["seed"], encoded, observer.resume(k)))
+        runs.append(TrainRun(spec, stage.spec["seed"], encoded, observer.resume(k), _start(folder, stage, adapters), stage.spec.get("stop_after_steps")))
         cuts.append(cut)
     found = train_cohort(base, adapters, runs, observer)
     seconds = time.perf_counter() - started
@@ -91,6 +91,11 @@ def _train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stag
             continue
         _save(target, adapters, trained, str(stage.spec["model"].get("ref", stage.spec["model"]["source"])))
     return {stage.id for stage, trained in zip(stages, found, strict=True) if trained.diverged}
+
+
+def _start(folder: RunDir, stage: Stage, adapters: Adapters) -> torch.Tensor | None:
+    """The numbers of the adapter that a training begins with, if its stage names one."""
+    return read_adapter(folder.at("train", stage.reads["start"]).adapter, adapters) if "start" in stage.reads else None
 
 
 def _save(target: StageDir, adapters: Adapters, trained: Trained, base_name: str) -> None:
@@ -110,7 +115,7 @@ def _evaluate(folder: RunDir, base: Base, adapters: Adapters, stage: Stage, stop
     started = time.perf_counter()
     source = folder.at("train", stage.reads["adapter"])
     load_adapter(source.adapter, adapters, 0)
-    rows = folder.at("data", stage.reads["rows"])
+    rows = folder.find(stage.reads["rows"])
     built = datastore.read(rows)
     spec = TrainSpec.model_validate(source.read_stage().spec["train"])
     target = folder.stage(stage)

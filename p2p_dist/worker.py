@@ -31,12 +31,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # 1. Read what to do, and leave out what is done.
         found = [folder.find(id_) for id_ in options.stages.split(",")]
         stages = [stage_dir.read_stage() for stage_dir in found if not stage_dir.is_done()]
-        # 2. Data stages need no model.
+        # 2. Data stages and edits need no model.
         for stage in stages:
-            if stage.kind == "data":
+            if stage.kind in ("data", "edit"):
                 build_stage(folder, stage)
-        # 3. Train stages and evaluations share one base; torch is imported only now.
-        rest = [stage for stage in stages if stage.kind != "data"]
+        # 3. Scores of one base; torch is imported only now.
+        scores = [stage for stage in stages if stage.kind == "score"]
+        if scores:
+            from p2p_dist.score_job import run_score_job
+
+            return run_score_job(folder, scores)
+        # 4. Train stages and evaluations share one base.
+        rest = [stage for stage in stages if stage.kind in ("train", "eval")]
         if rest:
             from p2p_dist.model_job import run_model_job
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from p2p_dist.data.attack import Attack, DirtyLabelAttack, MoreRows
-from p2p_dist.data.defense import DataDefense, DefenderView
+from p2p_dist.data.defense import DataDefense, DefenderView, EditDefense, Scores
 from p2p_dist.data.example import Example, Note, Row
 from p2p_dist.data.tables import RawRow
 from p2p_dist.data.task import Task
@@ -87,12 +87,12 @@ def _test_suites(task: Task, clean: Sequence[Example], triggered: Sequence[Examp
     return suites | {name: Suite(_rows(task, suite.rows), 0, suite.triggered) for name, suite in more.items()}
 
 
-def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int) -> Built:
+def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int, scores: Mapping[str, Scores] | None = None, phase: str | None = None) -> Built:
     """Let the defender rewrite attacked rows. Origins are handed over only to a defense that declares it reads them."""
     origin = {note.id: note.origin for note in attacked.notes} if defense.reads_origin else None
     space = attacked.labels
     places = {note.id: note.index for note in attacked.notes if note.index is not None}
-    done = defense.defend_train(DefenderView(attacked.train, attacked.reserve, space.n_classes, seed, origin, places or None))
+    done = defense.defend_train(DefenderView(attacked.train, attacked.reserve, space.n_classes, seed, origin, places or None, scores or {}, phase))
     before = {note.id: note for note in attacked.notes}
     after = {note.id: note for note in done.notes}
     notes = [after.get(row.id) or before[row.id] for row in done.train]
@@ -107,6 +107,18 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int)
     counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
     labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset)
     return Built(done.train, [], suites, labels, notes, counts)
+
+
+def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Scores]) -> Built:
+    """Let a test-time defense rewrite the texts of every suite; counts say how many changed and where the edit failed."""
+    suites, counts = {}, {}
+    for name, suite in attacked.suites.items():
+        texts = defense.edit(suite.rows, scores)
+        rows = [row if text is None else replace(row, text=text) for row, text in zip(suite.rows, texts, strict=True)]
+        suites[name] = replace(suite, rows=rows)
+        changed = sum(new.text != old.text for new, old in zip(rows, suite.rows, strict=True))
+        counts[name] = {"rows": len(rows), "changed": changed, "failed": sum(text is None for text in texts)}
+    return Built([], [], suites, attacked.labels, [], {"edited": counts})
 
 
 def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:

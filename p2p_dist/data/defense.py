@@ -6,12 +6,15 @@ A defense is handed rows without their origin. One that must know it (a faithful
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from p2p_dist.data.example import Note, Row
 from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Plugin
+from p2p_dist.spec.study import Plugin, RowsSpec
+
+Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""What a score stage found: set of rows (`train`, `reserve` or the name of a suite) -> row id -> named numbers."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,10 @@ class DefenderView:
     """Origin by row id, only for a defense that declares `reads_origin`."""
     places: Mapping[str, int] | None = None
     """Place in the source file by row id, only in studies with `rows.order: file`."""
+    scores: Mapping[str, Scores] = field(default_factory=dict)
+    """What models said about these rows, by the role under which the defense asked for it."""
+    phase: str | None = None
+    """Which rewrite this is, for a defense that makes several."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +44,29 @@ class Defended:
     counts: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a defense takes for granted, for the fairness row beside its results."""
+
+    clean_rows: str = "none"
+    """Clean labelled rows that it uses."""
+    extra_models: str = "none"
+    """Models beside the one that is defended."""
+    prompt_control: bool = False
+    """Whether whoever serves the model must put something into every prompt."""
+    source: str = ""
+    """Where the method is described, and what here differs from that."""
+
+
 class Defense(Plugin):
     """Base of the defenses in `defenses/`: fine-tune on the attacked rows as they are, unless a subclass says more."""
 
     plugin_kind: ClassVar[str] = "defenses"
+    needs: ClassVar[Needs] = Needs()
+
+    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+        """Why this defense makes no sense here, in words, or None. Asked when a study is planned."""
+        return None
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """Ask for stages over the attacked rows and return the one that evaluates the defended system."""
@@ -70,3 +96,17 @@ class DataDefense(Defense):
     @abstractmethod
     def label_offset(self, n_classes: int) -> int:
         """The deployed model answers with labels offset..offset+n-1; subtracting maps them back."""
+
+
+class EditDefense(Defense):
+    """A defense that rewrites test texts and leaves the training, and so the undefended adapter, as it is."""
+
+    def stages(self, build: Builder, rows: Stage) -> Stage:
+        return build.evaluated(build.trained(rows), build.edited(rows))
+
+    @abstractmethod
+    def edit(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> list[str | None]:
+        """The texts that the model reads in place of the rows' own; None where the edit failed and the text stays.
+
+        Called once per suite with its rows and nothing that tells clean from triggered.
+        """

@@ -1,11 +1,12 @@
 """What is left to do, as jobs: the stages that one worker carries out without letting go of its model.
 
-An adapter is evaluated where it was trained, so a train stage and the evaluations that read it are one job. Trainings
-on the same base with the same adapter shape may be joined into cohorts.
+An adapter is evaluated where it was trained, so a train stage and the evaluations that read it are one job, unless the
+rows of an evaluation wait for the job itself (a test-time defense that asks the model first). Trainings on the same base
+with the same adapter shape and loss may be joined into cohorts, unless one of them waits for another.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from p2p_dist.spec.graph import Graph, Stage
@@ -34,31 +35,44 @@ class Job:
 def missing_jobs(graph: Graph, done: Collection[str], cohort_size: int = 1) -> list[Job]:
     """Jobs for every stage that is not done, longest first within what may start."""
     missing = {id_: stage for id_, stage in graph.stages.items() if id_ not in done}
-    groups: list[tuple[str, ...]] = [(stage.id,) for stage in missing.values() if stage.kind == "data"]
-    for cohort in _cohorts([stage for stage in missing.values() if stage.kind == "train"], cohort_size):
+    depth = _depths(graph)
+    groups: list[tuple[str, ...]] = [(stage.id,) for stage in missing.values() if stage.kind in ("data", "edit", "score")]
+    for cohort in _cohorts([stage for stage in missing.values() if stage.kind == "train"], cohort_size, depth):
         members = {stage.id for stage in cohort}
-        groups.append((*members, *_evaluations(missing.values(), members)))
+        groups.append((*members, *_evaluations(missing.values(), members, depth)))
     taken = {id_ for group in groups for id_ in group}
-    rest: dict[str, list[str]] = defaultdict(list)
+    rest: dict[tuple[str, int], list[str]] = defaultdict(list)
     for stage in missing.values():
         if stage.id not in taken:
-            rest[stage.reads["adapter"]].append(stage.id)
+            rest[stage.reads["adapter"], depth[stage.id]].append(stage.id)
     groups += [tuple(group) for group in rest.values()]
     jobs = [_job(group, graph, done) for group in groups]
     return sorted(jobs, key=lambda job: -job.cost)
 
 
-def _cohorts(trainings: Iterable[Stage], size: int) -> list[list[Stage]]:
+def _depths(graph: Graph) -> dict[str, int]:
+    """Trainings and scorings on the longest way to each stage, itself included: a stage can wait only for lower depths
+    or, at its own, for cheaper kinds, so that jobs of one depth never wait for each other in a circle."""
+    depth: dict[str, int] = {}
+    for id_, stage in graph.stages.items():
+        depth[id_] = max((depth[read] for read in stage.reads.values()), default=0) + (stage.kind in ("train", "score"))
+    return depth
+
+
+def _cohorts(trainings: Iterable[Stage], size: int, depth: Mapping[str, int]) -> list[list[Stage]]:
     """Trainings that can share one forward pass, at most `size` together."""
     compatible: dict[str, list[Stage]] = defaultdict(list)
     for stage in trainings:
         train = stage.spec["train"]
-        compatible[canonical([stage.spec["model"], train["lora"], train["dtype"]])].append(stage)
+        alike = [stage.spec["model"], train["lora"], train["dtype"], str(stage.spec.get("objective")), depth[stage.id]]
+        compatible[canonical(alike)].append(stage)
     return [group[at : at + size] for group in compatible.values() for at in range(0, len(group), size)]
 
 
-def _evaluations(stages: Iterable[Stage], adapters: Collection[str]) -> list[str]:
-    return [stage.id for stage in stages if stage.kind == "eval" and stage.reads["adapter"] in adapters]
+def _evaluations(stages: Iterable[Stage], adapters: Collection[str], depth: Mapping[str, int]) -> list[str]:
+    """Evaluations of these adapters whose rows do not wait for any training of the same depth."""
+    own = [stage for stage in stages if stage.kind == "eval" and stage.reads["adapter"] in adapters]
+    return [stage.id for stage in own if all(depth[id_] < depth[stage.reads["adapter"]] for role, id_ in stage.reads.items() if role != "adapter")]
 
 
 def _job(group: tuple[str, ...], graph: Graph, done: Collection[str]) -> Job:
@@ -71,6 +85,8 @@ def _cost(graph: Graph, stage: Stage) -> float:
     if stage.kind == "train":
         rows = graph.stages[stage.reads["rows"]]
         return float(3 * stage.spec["train"]["num_train_epochs"] * (_rows(graph, rows, "train") or 10_000))
+    if stage.kind == "score":
+        return float(_rows(graph, graph.stages[stage.reads["rows"]], "train") or 10_000)
     if stage.kind == "eval":
         return float(_rows(graph, graph.stages[stage.reads["rows"]], "test") or 2_000)
     return 0.0

@@ -33,7 +33,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
     """What `p2p-dist plan` prints."""
     counts, runs = plan["counts"], plan["runs"]
     done = sum(run["done"] for run in runs)
-    words = {"data": "data builds", "train": "trainings", "eval": "evaluations"}
+    words = {"data": "data builds", "train": "trainings", "score": "scorings", "edit": "edits", "eval": "evaluations"}
     parts = [
         f"{counts[kind]['stages']} {word} ({counts[kind]['saved_by_sharing']} more shared, {counts[kind]['done']} done)"
         for kind, word in words.items()

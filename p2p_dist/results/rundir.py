@@ -26,7 +26,7 @@ class StageDir:
 
     @property
     def manifest(self) -> Path:
-        """Of a data stage; written last."""
+        """Of a data or edit stage; written last."""
         return self.path / "manifest.json"
 
     @property
@@ -54,6 +54,11 @@ class StageDir:
         return self.path / "result.json"
 
     @property
+    def scores(self) -> Path:
+        """Of a score stage; numbers by row, written last."""
+        return self.path / "scores.jsonl"
+
+    @property
     def cost(self) -> Path:
         """What the stage took on this machine: seconds, tokens, versions. Not part of the result."""
         return self.path / "cost.json"
@@ -63,7 +68,7 @@ class StageDir:
         return self.path / "attempts"
 
     def is_done(self) -> bool:
-        marker = {"data": self.manifest, "train": self.adapter, "eval": self.result}[self.kind]
+        marker = {"data": self.manifest, "edit": self.manifest, "train": self.adapter, "score": self.scores, "eval": self.result}[self.kind]
         return marker.exists()
 
     def write_spec(self, stage: Stage) -> None:

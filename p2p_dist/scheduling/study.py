@@ -26,6 +26,7 @@ from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.spec.expand import Expansion, expand
 from p2p_dist.spec.load import load_study
+from p2p_dist.spec.model import ModelRef, resolve_model
 from p2p_dist.spec.study import StudySpec
 
 
@@ -37,6 +38,8 @@ class Study:
     sources: Sequence[Source]
     expansion: Expansion
     folder: RunDir
+    extra_models: Sequence[ModelRef] = ()
+    """Models that defenses name beside the study's own."""
 
     def jobs(self, cohort_size: int = 1) -> list[Job]:
         """What is left to do."""
@@ -65,7 +68,14 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path) -> Study:
     """Read, check, locate and expand. Nothing is written, and torch is not imported. Raises UserError."""
     spec = load_study(path, overrides, configs_dir() / "models")
     found = [sources.locate(task) for task in spec.task]
-    return Study(spec, found, expand(spec, found, _file_hashes(spec)), RunDir(runs_dir / spec.name))
+    models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
+    return Study(spec, found, expand(spec, found, _file_hashes(spec), models), RunDir(runs_dir / spec.name), list(models.values()))
+
+
+def _extra_models(spec: StudySpec) -> list[str]:
+    """Names of the models that options of the defenses ask for."""
+    named = (getattr(defense, option) for defense in spec.defense for option in defense.model_options)
+    return list(dict.fromkeys(name for name in named if name))
 
 
 def _file_hashes(spec: StudySpec) -> dict[str, str]:
@@ -118,7 +128,7 @@ def execute(study: Study, path: Path, place: Placement, console: Console) -> Sta
 def _prepare(study: Study, console: Console) -> None:
     """Fetch what this machine lacks before anything is started, so that errors come early."""
     wanted = [source.place for source in study.sources if source.kind == "embedded"]
-    wanted += [model.local["asset"] for model in study.spec.model if "asset" in model.local]
+    wanted += [model.local["asset"] for model in (*study.spec.model, *study.extra_models) if "asset" in model.local]
     for name in dict.fromkeys(wanted):
         assets.fetch(name, console.print)
     for task, source in zip(study.spec.task, study.sources, strict=True):

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from p2p_dist import registry
-from p2p_dist.errors import user_error
+from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
+from p2p_dist.spec.model import ModelRef
 from p2p_dist.spec.study import Plugin, StudySpec
 
 AXES = ("task", "model", "attack", "defense", "seed")
@@ -48,11 +49,12 @@ class Expansion:
     graph: Graph
 
 
-def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str]) -> Expansion:
-    """Every combination that `exclude` does not name. `sources` belong to the study's tasks; `files`
-    has the content hash of every path that an option names.
+def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str], models: Mapping[str, ModelRef] | None = None) -> Expansion:
+    """Every combination that `exclude` does not name. `sources` belong to the study's tasks; `files` has the content hash
+    of every path that an option names, `models` every model.
 
-    Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left.
+    Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left, E260 for every
+    combination that a defense refuses.
     """
     options: dict[str, list[tuple[str, Any]]] = {
         "task": list(zip(_labels(study.task), zip(study.task, sources, strict=True), strict=True)),
@@ -62,11 +64,18 @@ def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str])
         "seed": [(str(seed), seed) for seed in study.seed],
     }
     _check_exclude(study, {axis: [label for label, _ in values] for axis, values in options.items()})
-    graph, cells = Graph(), {}
+    graph, cells, refused = Graph(), {}, []
     for combination in itertools.product(*(options[axis] for axis in AXES)):
         cell = {axis: label for axis, (label, _) in zip(AXES, combination, strict=True)}
-        if not any(_matches(rule, cell) for rule in study.exclude):
-            cells[tuple(cell.values())] = _stages(study, files, dict(zip(AXES, (value for _, value in combination), strict=True)), graph)
+        if any(_matches(rule, cell) for rule in study.exclude):
+            continue
+        values = dict(zip(AXES, (value for _, value in combination), strict=True))
+        if why := values["defense"].refusal(values["task"], values["attack"], study.rows):
+            refused.append(_refusal(why, cell))
+        else:
+            cells[tuple(cell.values())] = _stages(study, files, models or {}, values, graph)
+    if refused:
+        raise UserError(*dict.fromkeys(refused))
     if not cells:
         raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
     return Expansion([_run(dict(zip(AXES, key, strict=True)), made, cells, graph) for key, made in cells.items()], graph)
@@ -80,7 +89,14 @@ class _Made:
     evaluation: Stage
 
 
-def _stages(study: StudySpec, files: Mapping[str, str], values: Mapping[str, Any], graph: Graph) -> _Made:
+def _refusal(why: str, cell: Mapping[str, str]) -> Problem:
+    pair = f"{cell['defense']} on task {cell['task']}, attack {cell['attack']}"
+    return Problem(
+        "E260", f"{pair} makes no sense: {why}", "defense", f"exclude {{task: {cell['task']}, attack: {cell['attack']}, defense: {cell['defense']}}}"
+    )
+
+
+def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], values: Mapping[str, Any], graph: Graph) -> _Made:
     task, source = values["task"]
     attack, defense, model = values["attack"], values["defense"], values["model"]
     settings = Settings(
@@ -101,6 +117,7 @@ def _stages(study: StudySpec, files: Mapping[str, str], values: Mapping[str, Any
             "attack": _paths(attack),
             "defense": _paths(defense),
         },
+        extra_models={option: (models[name].identity, models[name].local) for option in defense.model_options if (name := getattr(defense, option))},
     )
     builder = Builder(graph, settings)
     rows = builder.attacked(values["seed"] if attack.active else None)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from p2p_dist.spec.identity import stage_id
-from p2p_dist.spec.study import Plugin
+from p2p_dist.spec.study import Plugin, TrainSpec
 
 Kind = Literal["data", "train", "score", "edit", "eval"]
 
@@ -82,10 +82,15 @@ class Settings:
     train: Mapping[str, Any]
     seed: int
     local: Mapping[str, Mapping[str, str]]
+    extra_models: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = field(default_factory=dict)
+    """Identity and place of every further model that an option of the defense names, by the option."""
 
 
 class Builder:
-    """Hands a defense the stages it may ask for. Every method is pure and returns a stage of the graph."""
+    """Hands a defense the stages it may ask for. Every method is pure and returns a stage of the graph.
+
+    A role is the name under which a stage that reads several others finds each of them again.
+    """
 
     def __init__(self, graph: Graph, settings: Settings):
         self.graph, self.settings = graph, settings
@@ -95,20 +100,70 @@ class Builder:
         spec = {"step": "attack", **self.settings.data, "attack": self.settings.attack_spec, "seed": seed}
         return self.graph.add(Stage("data", spec, local={**self._only("source"), **self._only("attack")}))
 
-    def defended(self, rows: Stage) -> Stage:
-        """The rows as the defense rewrites them."""
-        spec = {"step": "defend", "defense": self.settings.defense_spec, "seed": self.settings.seed}
-        return self.graph.add(Stage("data", spec, {"rows": rows.id}, self._only("defense")))
+    def defended(self, rows: Stage, scores: Mapping[str, Stage] | None = None, phase: str | None = None) -> Stage:
+        """The rows as the defense rewrites them, with the help of score stages by role. `phase` tells apart the rewrites
+        of a defense that makes several."""
+        spec = {"step": "defend", "defense": self.settings.defense_spec, "seed": self.settings.seed, "phase": phase}
+        return self.graph.add(Stage("data", spec, {"rows": rows.id, **_ids(scores)}, self._only("defense")))
 
-    def trained(self, rows: Stage) -> Stage:
-        """An adapter trained on the rows."""
-        spec = {"model": self.settings.model, "train": self.settings.train, "seed": self.settings.seed}
-        return self.graph.add(Stage("train", spec, {"rows": rows.id}, self._only("model")))
+    def edited(self, rows: Stage, scores: Mapping[str, Stage] | None = None) -> Stage:
+        """Test suites as a test-time defense rewrites them: one edit for clean and triggered suites alike."""
+        spec = {"defense": self.settings.defense_spec}
+        return self.graph.add(Stage("edit", spec, {"rows": rows.id, **_ids(scores)}, self._only("defense")))
+
+    def trained(
+        self,
+        rows: Stage,
+        start: Stage | None = None,
+        stop_after_steps: int | None = None,
+        objective: Mapping[str, Any] | None = None,
+        changes: Mapping[str, Any] | None = None,
+    ) -> Stage:
+        """An adapter trained on the rows.
+
+        `start` is an adapter whose numbers it begins with (of the same base and LoRA shape); `stop_after_steps` cuts the
+        training short without changing its schedule; `objective` is another loss than cross-entropy on the label tokens;
+        `changes` are settings that differ from the study's `train`, nested alike.
+        """
+        spec = {
+            "model": self.settings.model,
+            "train": _merged(self.settings.train, changes or {}),
+            "seed": self.settings.seed,
+            "stop_after_steps": stop_after_steps,
+            "objective": objective,
+        }
+        reads = {"rows": rows.id, **({"start": start.id} if start else {})}
+        return self.graph.add(Stage("train", spec, reads, self._only("model")))
+
+    def scored(self, rows: Stage, method: Mapping[str, Any], adapter: Stage | None = None, model: str | None = None) -> Stage:
+        """Numbers for each row from a model, by a method of `p2p_dist.scores` (`name` and its options).
+
+        With `adapter`, by the base that was tuned; with `model`, by the model that this option of the defense names; with
+        neither, by the run's own base, which the method may train under the study's settings.
+        """
+        spec: dict[str, Any] = {"method": method}
+        if adapter is not None:
+            return self.graph.add(Stage("score", spec, {"rows": rows.id, "adapter": adapter.id}))
+        if model is not None:
+            identity, local = self.settings.extra_models[model]
+            return self.graph.add(Stage("score", {**spec, "model": identity}, {"rows": rows.id}, {"model": local} if local else {}))
+        spec.update(model=self.settings.model, train=self.settings.train, seed=self.settings.seed)
+        return self.graph.add(Stage("score", spec, {"rows": rows.id}, self._only("model")))
 
     def evaluated(self, adapter: Stage, rows: Stage, suites: tuple[str, ...] | None = None) -> Stage:
-        """Predictions and metrics of an adapter on the test suites of a data stage (all of them, or the named ones)."""
+        """Predictions and metrics of an adapter on the test suites of a data or edit stage (all of them, or the named ones)."""
         spec = {"scoring": "label_logits", "suites": list(suites) if suites else None}
         return self.graph.add(Stage("eval", spec, {"adapter": adapter.id, "rows": rows.id}))
 
     def _only(self, key: str) -> dict[str, Mapping[str, str]]:
         return {key: self.settings.local[key]} if self.settings.local.get(key) else {}
+
+
+def _ids(stages: Mapping[str, Stage] | None) -> dict[str, str]:
+    return {role: stage.id for role, stage in (stages or {}).items()}
+
+
+def _merged(train: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The study's training settings with a defense's own. Raises pydantic's ValidationError for one that does not exist."""
+    nested = {key: {**train[key], **value} if isinstance(value, Mapping) else value for key, value in changes.items()}
+    return TrainSpec.model_validate({**train, **nested}).model_dump() if changes else dict(train)

@@ -51,6 +51,8 @@ class Plugin(Strict):
     """Named sets of options, chosen with `preset: NAME`; options that stand beside it win. Only the options are identity."""
     file_fields: ClassVar[tuple[str, ...]] = ()
     """Options that are paths of input files: identity is the file's content, not its place."""
+    model_options: ClassVar[tuple[str, ...]] = ()
+    """Options that name a further model, as the study's `model` does."""
 
 
 class LoraSpec(Strict):

@@ -24,6 +24,11 @@ def save_adapter(folder: Path, adapters: Adapters, values: torch.Tensor, base_na
 
 def load_adapter(folder: Path, adapters: Adapters, run: int) -> None:
     """Make a saved adapter the compute copy of one run. Raises UserError E307 when it does not fit this base."""
+    adapters.load(run, read_adapter(folder, adapters))
+
+
+def read_adapter(folder: Path, adapters: Adapters) -> torch.Tensor:
+    """A saved adapter's numbers, [P] in fp32. Raises UserError E307 when they do not fit this base."""
     named = load_file(folder / _WEIGHTS)
     try:
         values = adapters.flatten(named)
@@ -31,7 +36,7 @@ def load_adapter(folder: Path, adapters: Adapters, run: int) -> None:
         raise user_error("E307", f"the adapter has no {error}", str(folder), "the base and LoRA settings it was trained with", Exit.INTEGRITY) from error
     if values.numel() != adapters.size:
         raise user_error("E307", f"the adapter has {values.numel()} numbers, this base needs {adapters.size}", str(folder), exit_code=Exit.INTEGRITY)
-    adapters.load(run, values)
+    return values
 
 
 def adapter_config(spec: LoraSpec, layers: list[str], base_name: str) -> dict[str, object]:

@@ -56,6 +56,10 @@ class TrainRun:
     seed: int
     rows: Sequence[Encoded]
     resume: RunState | None = None
+    start: torch.Tensor | None = None
+    """Numbers [P] to begin with in place of fresh ones."""
+    stop_after_steps: int | None = None
+    """End here, on the schedule of the whole training."""
 
     @property
     def schedule(self) -> Schedule:
@@ -95,7 +99,7 @@ class _Cohort:
     def __init__(self, base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer):
         self.base, self.adapters, self.runs, self.observer = base, adapters, runs, observer
         self.steps = [run.schedule.steps for run in runs]
-        starts = [run.resume.values if run.resume else adapters.initial(run.stream("init")) for run in runs]
+        starts = [_start(run, adapters) for run in runs]
         self.optimizer = CohortOptimizer(adapters, [run.spec for run in runs], self.steps, starts)
         self.at = [run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan) for run in runs]
         for k, run in enumerate(runs):
@@ -107,7 +111,7 @@ class _Cohort:
 
     def step(self) -> bool:
         """One step of every run that is not at its end. False when none is left."""
-        picked = [[] if self.diverged[k] else next(self.batches[k], []) for k in range(len(self.runs))]
+        picked = [[] if self._ended(k) else next(self.batches[k], []) for k in range(len(self.runs))]
         if not any(picked):
             return False
         batch = pack([[run.rows[at] for at in rows] for run, rows in zip(self.runs, picked, strict=True)])
@@ -119,6 +123,12 @@ class _Cohort:
                 self._finish_step(k, losses[k], len(rows), batch.tokens[k])
         return True
 
+    def _ended(self, k: int) -> bool:
+        return bool(self.diverged[k]) or self.at[k].step == self._last(k)
+
+    def _last(self, k: int) -> int:
+        return min(self.steps[k], self.runs[k].stop_after_steps or self.steps[k])
+
     def _finish_step(self, k: int, loss: float, rows: int, tokens: int) -> None:
         before = self.at[k]
         norm = self.optimizer.step(k, before.step) if math.isfinite(loss) else math.nan
@@ -127,9 +137,9 @@ class _Cohort:
             return
         self.at[k] = Counters(before.step + 1, before.samples_seen + rows, before.tokens + tokens, before.seconds, loss)
         rate = learning_rate(self.runs[k].spec, before.step, self.steps[k])
-        facts = {"step": before.step + 1, "steps": self.steps[k], "loss": loss, "grad_norm": norm, "learning_rate": rate}
+        facts = {"step": before.step + 1, "steps": self._last(k), "loss": loss, "grad_norm": norm, "learning_rate": rate}
         self.observer.line(k, {**facts, "tokens": self.at[k].tokens, "seconds": round(self._seconds(k), 3)})
-        if before.step + 1 < self.steps[k] and self.observer.wants_state(k, before.step + 1):
+        if before.step + 1 < self._last(k) and self.observer.wants_state(k, before.step + 1):
             self._keep(k)
 
     def keep_all(self) -> None:
@@ -141,7 +151,7 @@ class _Cohort:
     def ends(self) -> list[Trained]:
         """How every run ended."""
         masters = self.optimizer.masters
-        return [Trained(masters[k].detach().cpu(), self.steps[k], at.tokens, at.loss, self.diverged[k]) for k, at in enumerate(self.at)]
+        return [Trained(masters[k].detach().cpu(), self._last(k), at.tokens, at.loss, self.diverged[k]) for k, at in enumerate(self.at)]
 
     def _keep(self, k: int) -> None:
         first, second = self.optimizer.moments(k)
@@ -151,6 +161,13 @@ class _Cohort:
     def _seconds(self, k: int) -> float:
         """Training time of a run, that before a resume included."""
         return self.at[k].seconds + time.perf_counter() - self.started
+
+
+def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
+    """The numbers [P] that a run goes on from or begins with."""
+    if run.resume is not None:
+        return run.resume.values
+    return adapters.initial(run.stream("init")) if run.start is None else run.start
 
 
 def _losses_and_gradients(base: Base, adapters: Adapters, batch: Batch, runs: int) -> torch.Tensor:

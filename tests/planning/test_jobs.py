@@ -40,6 +40,25 @@ def test_cohorts_join_what_shares_a_base() -> None:
     assert [size for size in sizes if size] == [1, 1, 2, 2]
 
 
+def test_what_waits_for_a_job_is_not_in_it() -> None:
+    """A defense that asks the model about test rows before they are rewritten, and a training that starts from another."""
+    made, data, train, evals = graph(1)
+    score = made.add(Stage("score", {}, {"rows": data[0].id, "adapter": train[0].id}))
+    edit = made.add(Stage("edit", {}, {"rows": data[0].id, "scores": score.id}))
+    late = made.add(Stage("eval", {}, {"adapter": train[0].id, "rows": edit.id}))
+    tuned = made.add(Stage("train", {**TRAIN, "seed": 0}, {"rows": data[0].id, "start": train[0].id}))
+    jobs = {job.lead: job for job in missing_jobs(made, set(), 8)}
+    assert jobs[train[0].id].stages == (train[0].id, evals[0].id)
+    assert jobs[late.id].needs == {train[0].id, edit.id}
+    assert jobs[tuned.id].needs == {data[0].id, train[0].id}
+    left, done = list(jobs.values()), set()
+    while left:
+        ready = [job for job in left if job.needs <= done]
+        assert ready, "the jobs wait for each other"
+        done |= {id_ for job in ready for id_ in job.stages}
+        left = [job for job in left if job not in ready]
+
+
 def test_longest_first() -> None:
     made, data, _, _ = graph()
     made.add(Stage("train", {**TRAIN, "train": {**TRAIN["train"], "num_train_epochs": 9}, "seed": 7}, {"rows": data[0].id}))

@@ -1,6 +1,7 @@
 """Training: the same alone and in a cohort, the same twice, and honest about divergence."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -47,6 +48,22 @@ RUNS = [
     TrainRun(spec(learning_rate=3e-3, max_grad_norm=0.1), 1, rows(37, 1)),
     TrainRun(spec(num_train_epochs=1, lr_scheduler_type="cosine", warmup_steps=2), 2, rows(90, 2)),
 ]
+
+
+def test_cut_short_is_the_beginning_of_the_whole() -> None:
+    (whole,), (line,) = train([RUNS[0]])
+    (cut,), (start,) = train([replace(RUNS[0], stop_after_steps=5)])
+    assert whole.steps == 16
+    assert cut.steps == 5
+    assert [one["loss"] for one in start] == [one["loss"] for one in line[:5]]
+    assert [one["steps"] for one in start] == [5] * 5
+
+
+def test_a_start_is_where_training_begins() -> None:
+    (first,), _ = train([RUNS[0]])
+    still = replace(RUNS[0], start=first.values, spec=spec(learning_rate=1e-12, weight_decay=0.0))
+    (second,), _ = train([still])
+    torch.testing.assert_close(second.values, first.values, atol=1e-9, rtol=0)
 
 
 def test_a_cohort_is_its_runs_alone() -> None:

@@ -1,0 +1,69 @@
+"""The part of a worker that scores rows: load the model that a score stage names, run its method, write the table."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from p2p_dist import assets
+from p2p_dist.errors import Exit
+from p2p_dist.modeling.base import load_base
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.results import atomic, datastore, scorestore
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scores import labels
+from p2p_dist.scores.context import Context, Method
+from p2p_dist.spec.graph import Stage
+from p2p_dist.spec.study import TrainSpec
+from p2p_dist.training.adapter_io import load_adapter
+from p2p_dist.training.cohort import Stopped
+from p2p_dist.training.observer import StopFlag
+
+METHODS: Mapping[str, Method] = {"labels": labels.score}
+
+
+def run_score_job(folder: RunDir, stages: Sequence[Stage]) -> int:
+    """Score the rows of each stage. SIGTERM and SIGUSR1 end it at the next batch with exit code 75; nothing is kept."""
+    stop = StopFlag()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+    try:
+        for stage in stages:
+            _score(folder, stage, stop)
+    except Stopped:
+        return Exit.REQUEUE
+    return Exit.OK
+
+
+def _score(folder: RunDir, stage: Stage, stop: StopFlag) -> None:
+    started = time.perf_counter()
+    target = folder.stage(stage)
+    target.metrics.unlink(missing_ok=True)
+
+    def tick(done: int, of: int) -> None:
+        target.append_metrics({"rows": done, "of": of})
+        if stop.requested:
+            raise Stopped
+
+    method = dict(stage.spec["method"])
+    score = METHODS[method.pop("name")]
+    lines = score(_context(folder, stage, method, tick))
+    atomic.write_json(target.cost, {"seconds": round(time.perf_counter() - started, 3), "rows": len(lines), "threads": torch.get_num_threads()})
+    scorestore.write(target, lines)
+
+
+def _context(folder: RunDir, stage: Stage, options: Mapping[str, Any], tick: Any) -> Context:
+    """The tuned model, the model of its own, or the run's base with a fresh adapter to train, over the stage's rows."""
+    tuned = folder.at("train", stage.reads["adapter"]) if "adapter" in stage.reads else None
+    names = tuned.read_stage() if tuned else stage
+    train = TrainSpec.model_validate(names.spec.get("train", {}))
+    local = dict(names.local.get("model", {}))
+    if "asset" in local:
+        assets.fetch(local["asset"], print)
+    base = load_base(names.spec["model"], local, train.dtype)
+    adapters = Adapters(base.model, train.lora, 1) if "train" in names.spec else None
+    if tuned is not None and adapters is not None:
+        load_adapter(tuned.adapter, adapters, 0)
+    rows = datastore.read(folder.find(stage.reads["rows"]))
+    return Context(base, adapters, train, names.spec.get("seed", 0), rows, options, tick)

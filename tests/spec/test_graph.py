@@ -1,0 +1,71 @@
+"""What a defense may ask for: stages by content, and ids that stay when a feature is not used."""
+
+import pytest
+from pydantic import ValidationError
+
+from p2p_dist import registry
+from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
+from p2p_dist.spec.study import TrainSpec
+
+MODEL = {"source": "random"}
+
+
+def builder() -> Builder:
+    attack = registry.load("attacks", "none")()
+    extra = {"language_model": ({"source": "hub", "ref": "a/b"}, {"path": "/here"})}
+    return Builder(Graph(), Settings({"rows": {}}, attack, {"name": "none"}, {"name": "p2p"}, MODEL, TrainSpec().model_dump(), 3, {}, extra))
+
+
+def test_features_that_are_off_leave_the_ids_as_they_were() -> None:
+    build = builder()
+    rows = build.attacked(None)
+    plain = Stage("train", {"model": MODEL, "train": TrainSpec().model_dump(), "seed": 3}, {"rows": rows.id})
+    assert build.trained(rows).id == plain.id
+    defended = Stage("data", {"step": "defend", "defense": {"name": "p2p"}, "seed": 3}, {"rows": rows.id})
+    assert build.defended(rows).id == defended.id
+
+
+def test_another_start_end_loss_or_setting_is_another_adapter() -> None:
+    build = builder()
+    rows = build.attacked(None)
+    first = build.trained(rows)
+    others = [
+        build.trained(rows, start=first),
+        build.trained(rows, stop_after_steps=5),
+        build.trained(rows, objective={"name": "consistency"}),
+        build.trained(rows, changes={"num_train_epochs": 9}),
+        build.trained(rows, changes={"lora": {"r": 1}}),
+    ]
+    assert len({stage.id for stage in (first, *others)}) == 6
+    assert others[0].reads == {"rows": rows.id, "start": first.id}
+    assert others[4].spec["train"]["lora"] == {**TrainSpec().lora.model_dump(), "r": 1}
+    assert first.spec["train"] == TrainSpec().model_dump()
+
+
+def test_a_setting_that_does_not_exist_is_refused() -> None:
+    build = builder()
+    with pytest.raises(ValidationError):
+        build.trained(build.attacked(None), changes={"learning_rat": 1e-3})
+
+
+def test_scores_are_shared_by_what_they_are_made_of() -> None:
+    build = builder()
+    rows = build.attacked(None)
+    adapter = build.trained(rows)
+    by_adapter = build.scored(rows, {"name": "labels", "sets": ["train"]}, adapter)
+    assert by_adapter.reads == {"rows": rows.id, "adapter": adapter.id}
+    assert build.scored(rows, {"name": "labels", "sets": ["train"]}, adapter) is by_adapter
+    own = build.scored(rows, {"name": "perplexity"}, model="language_model")
+    assert own.spec["model"] == {"source": "hub", "ref": "a/b"}
+    assert own.local == {"model": {"path": "/here"}}
+    assert "seed" not in own.spec
+    assert build.scored(rows, {"name": "trajectory"}).spec["seed"] == 3
+
+
+def test_roles_of_scores_are_identity() -> None:
+    build = builder()
+    rows = build.attacked(None)
+    score = build.scored(rows, {"name": "labels", "sets": ["train"]}, build.trained(rows))
+    assert build.defended(rows, {"one": score}).id != build.defended(rows, {"two": score}).id
+    assert build.edited(rows, {"one": score}).reads == {"rows": rows.id, "one": score.id}
+    assert build.defended(rows, phase="recover").id != build.defended(rows).id
