@@ -57,7 +57,7 @@ def _run(folder: RunDir, stages: Sequence[Stage], checkpoint_every: int, stop: S
     local = dict(first.local.get("model", {}))
     if "asset" in local:
         assets.fetch(local["asset"], print)
-    base = load_base(first.spec["model"], local, train.dtype)
+    base = load_base(first.spec["model"], local, train.dtype, train.quantization)
     adapters = Adapters(base.model, train.lora, max(1, len(to_train)))
     # 3. Train, and keep every adapter that came to its end.
     failed = _train(folder, base, adapters, to_train, checkpoint_every, stop) if to_train else set()

@@ -15,6 +15,7 @@ from p2p_dist import assets
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.gguf import unpacked
+from p2p_dist.modeling.quantize import quantize_nf4
 from p2p_dist.modeling.random_init import random_model
 
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal")
@@ -30,8 +31,8 @@ class Base:
     dtype: torch.dtype
 
 
-def load_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str) -> Base:
-    """Load what a train stage names. Raises UserError E114 (code in the config), E119, E301 or E208."""
+def load_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str, quantization: str | None = None) -> Base:
+    """Load what a train stage names. Raises UserError E114 (code in the config), E119, E281, E301 or E208."""
     attention.register()
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -42,7 +43,10 @@ def load_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str)
     else:
         model, tokenizer = _pretrained(identity, local, precision)
     model.set_attn_implementation(attention.NAME)
-    model = model.to(device=device, dtype=precision).eval().requires_grad_(False)
+    model = model.to(dtype=precision).eval().requires_grad_(False)
+    if quantization == "nf4":
+        quantize_nf4(model)
+    model = model.to(device=device)
     return Base(model, tokenizer, device, precision)
 
 

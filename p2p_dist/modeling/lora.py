@@ -69,7 +69,7 @@ class Adapters:
         model.requires_grad_(False)
         self.layout = _layout(self.layers, spec.r)
         self.size = self.layout[-1].stop
-        weight = next(iter(self.layers.values())).base.weight
+        weight = model.get_input_embeddings().weight  # type: ignore[operator]  # the base's own may be in 4 bits
         self.values = torch.zeros(runs, self.size, dtype=weight.dtype, device=weight.device)
         self.grads = torch.zeros_like(self.values)
         self.bind(slice(None))

@@ -64,7 +64,7 @@ def _cohorts(trainings: Iterable[Stage], size: int, depth: Mapping[str, int]) ->
     compatible: dict[str, list[Stage]] = defaultdict(list)
     for stage in trainings:
         train = stage.spec["train"]
-        alike = [stage.spec["model"], train["lora"], train["dtype"], str(stage.spec.get("objective")), depth[stage.id]]
+        alike = [stage.spec["model"], train["lora"], train["dtype"], str(train.get("quantization")), str(stage.spec.get("objective")), depth[stage.id]]
         compatible[canonical(alike)].append(stage)
     return [group[at : at + size] for group in compatible.values() for at in range(0, len(group), size)]
 

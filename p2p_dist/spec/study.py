@@ -84,6 +84,8 @@ class TrainSpec(Strict):
     weight_decay: NotNegative = 0.01
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of base and adapter; masters stay fp32. auto: bfloat16 where the device computes in it, else float32."""
+    quantization: Literal["nf4"] | None = None
+    """nf4: the frozen base in 4 bits (QLoRA, bitsandbytes), adapters in `dtype` on top. null: the base in `dtype`."""
     lora: LoraSpec = LoraSpec()
 
 

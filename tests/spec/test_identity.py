@@ -25,6 +25,7 @@ OTHER: dict[str, str] = {
     "train.max_grad_norm": "2.0",
     "train.weight_decay": "0.5",
     "train.dtype": "bfloat16",
+    "train.quantization": "nf4",
     "train.lora.r": "2",
     "train.lora.alpha": "3.0",
     "train.lora.dropout": "0.3",

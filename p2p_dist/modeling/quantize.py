@@ -1,0 +1,60 @@
+"""QLoRA: the frozen linear layers in 4 bits, adapters on top in the compute precision (arXiv 2305.14314).
+
+NF4 with double quantisation, by bitsandbytes; every product is computed from de-quantised weights, in training and in
+evaluation alike. Embeddings, norms and the output head keep their precision.
+"""
+
+import logging
+import sys
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from p2p_dist.errors import user_error
+
+
+def bitsandbytes() -> ModuleType:
+    """The library, imported where it is needed. Raises UserError E281 when it is not installed.
+
+    Where the package `kernels` is installed, bitsandbytes would fetch compiled code from a hub and run it; not here.
+    """
+    there = sys.modules.get("kernels")
+    sys.modules["kernels"] = None  # type: ignore[assignment]  # an import of it fails
+    log = logging.getLogger("bitsandbytes")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns about just that
+    try:
+        import bitsandbytes as found
+    except ModuleNotFoundError as error:
+        fix = "pip install 'p2p-dist[quant]'"
+        raise user_error("E281", f"quantization and 8-bit optimizers need bitsandbytes ({error})", "train", fix) from error
+    finally:
+        log.setLevel(level)
+        del sys.modules["kernels"]
+        if there is not None:
+            sys.modules["kernels"] = there
+    return found
+
+
+def quantize_nf4(model: Any) -> None:
+    """Put 4-bit layers in the place of all linear layers but the head, in the model's precision.
+
+    Weights are rounded when the model is moved to its device.
+    """
+    bnb = bitsandbytes()
+    for name, layer in [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and name != "lm_head"]:
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, _layer(bnb, layer))
+
+
+def _layer(bnb: ModuleType, old: nn.Linear) -> nn.Module:
+    dtype = old.weight.dtype
+    with torch.device("meta"):
+        new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=dtype, quant_type="nf4")
+    new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=new)
+    new.bias = old.bias
+    # It would repack a layer's weights in place, for a product without a gradient, once an input needs none.
+    new.support_avx512bf16_for_cpu = False
+    return new
