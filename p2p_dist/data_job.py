@@ -10,6 +10,7 @@ from p2p_dist import assets, registry
 from p2p_dist.data import sources
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
+from p2p_dist.data.probes import with_probes
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
@@ -47,7 +48,11 @@ def build_stage(folder: RunDir, stage: Stage) -> None:
 def _built(folder: RunDir, stage: Stage) -> Built:
     if stage.kind == "edit":
         return _edited(folder, stage)
-    return _defended(folder, stage) if stage.spec["step"] == "defend" else _attacked(stage)
+    if stage.spec["step"] == "defend":
+        return _defended(folder, stage)
+    if stage.spec["step"] == "probe":
+        return with_probes(datastore.read(folder.at("data", stage.reads["rows"])), stage.spec["suites"])
+    return _attacked(stage)
 
 
 def _attacked(stage: Stage) -> Built:

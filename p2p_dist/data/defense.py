@@ -102,7 +102,7 @@ class EditDefense(Defense):
     """A defense that rewrites test texts and leaves the training, and so the undefended adapter, as it is."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        return build.evaluated(build.trained(rows), build.edited(rows))
+        return build.evaluated(build.trained(rows), build.edited(build.tested(rows)))
 
     @abstractmethod
     def edit(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> list[str | None]:

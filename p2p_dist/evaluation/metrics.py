@@ -15,6 +15,22 @@ from p2p_dist.results.predictions import Prediction
 
 Answer = Callable[[Prediction], int | None]
 
+# Kinds of suites beside the usual ones, their rates, and among which labels each looks for the answer.
+_VARIANT_RATES: Mapping[str, Mapping[str, str]] = {
+    "triggered": {"asr_ext": "deployed", "asr_mapped": "anything"},
+    "control": {"asr_control": "deployed"},
+    "false_trigger": {"ftr": "deployed"},
+    "grid_triggered": {"grid_asr_ext": "deployed", "grid_asr_mapped": "anything"},
+    "grid_clean": {"grid_ca_ext": "deployed", "grid_ca_mapped": "anything"},
+}
+# Two cells of the grid of prompts are suites that every run has.
+_GRID_CORNERS = {
+    "grid_clean.both": "clean",
+    "grid_clean.neither": "clean_nobt",
+    "grid_triggered.both": "triggered",
+    "grid_triggered.neither": "triggered_nobt",
+}
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -86,23 +102,30 @@ def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> 
 
 
 def _variants(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace, deployed: Answer, anything: Answer) -> dict[str, Outcome]:
-    """What the suites called `triggered.NAME` and `false_trigger.NAME` count: `asr_ext.NAME`, `asr_mapped.NAME`, `ftr.NAME`, and
-    over the rows of all incomplete triggers `ftr` (false-trigger rate: rows of another class that an incomplete trigger sends
-    to the target; reference: CBA, arXiv 2310.07676)."""
+    """What suites called `KIND.NAME` count, as `RATE.NAME`; each is a share of rows whose answer, mapped back, is the target or
+    the true label.
+
+    `asr_ext.NAME`, `asr_mapped.NAME`: another trigger or prompt that an attacker may send to the deployed system.
+    `asr_control.NAME`: the same prompt without a trigger. `grid_*`: prompts that no deployed system uses, to tell which half of
+    the prompt protects. `ftr.NAME` and, over the rows of all incomplete triggers, `ftr` (false-trigger rate; reference: CBA,
+    arXiv 2310.07676).
+    """
     found: dict[str, Outcome] = {}
     pooled: list[bool] = []
-    for name, rows in suites.items():
-        kind, dot, variant = name.partition(".")
+    n = labels.n_classes
+    for name in [*suites, *(_GRID_CORNERS if "grid_triggered.prefix_only" in suites else ())]:
+        rows, (kind, _, variant) = suites[_GRID_CORNERS.get(name, name)], name.partition(".")
         target = labels.targets.get(name, labels.target)
-        if not dot or not rows or target is None:
+        if not variant or not rows or target is None:
             continue
-        hits = tuple(_mapped(deployed(row), labels.n_classes) == target for row in rows)
-        if kind == "triggered":
-            found[f"asr_ext.{variant}"] = Outcome(name, hits)
-            found[f"asr_mapped.{variant}"] = Outcome(name, tuple(_mapped(anything(row), labels.n_classes) == target for row in rows))
-        elif kind == "false_trigger":
-            found[f"ftr.{variant}"] = Outcome(name, hits)
-            pooled += hits
+        wanted = [row.label if kind == "grid_clean" else target for row in rows]
+        for rate, answer in _VARIANT_RATES[kind].items():
+            say = anything if answer == "anything" else deployed
+            found[f"{rate}.{variant}"] = Outcome(
+                _GRID_CORNERS.get(name, name), tuple(_mapped(say(row), n) == want for row, want in zip(rows, wanted, strict=True))
+            )
+        if kind == "false_trigger":
+            pooled += found[f"ftr.{variant}"].hits
     if pooled:
         found["ftr"] = Outcome("false_trigger", tuple(pooled))
     return found

@@ -118,6 +118,7 @@ def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, Mod
             "defense": _paths(defense),
         },
         extra_models={option: (models[name].identity, models[name].local) for option in defense.model_options if (name := getattr(defense, option))},
+        suites=study.suites,
     )
     builder = Builder(graph, settings)
     rows = builder.attacked(values["seed"] if attack.active else None)

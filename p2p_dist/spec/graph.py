@@ -84,6 +84,8 @@ class Settings:
     local: Mapping[str, Mapping[str, str]]
     extra_models: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = field(default_factory=dict)
     """Identity and place of every further model that an option of the defense names, by the option."""
+    suites: tuple[str, ...] = ()
+    """Test suites that the study asks for beside the usual ones."""
 
 
 class Builder:
@@ -105,6 +107,13 @@ class Builder:
         of a defense that makes several."""
         spec = {"step": "defend", "defense": self.settings.defense_spec, "seed": self.settings.seed, "phase": phase}
         return self.graph.add(Stage("data", spec, {"rows": rows.id, **_ids(scores)}, self._only("defense")))
+
+    def tested(self, rows: Stage) -> Stage:
+        """The test suites of a data stage with those that the study adds, or the stage itself. A defense that edits or scores
+        test texts asks for it first; `evaluated` does so by itself."""
+        if not self.settings.suites or rows.kind == "edit" or rows.spec.get("step") == "probe":
+            return rows
+        return self.graph.add(Stage("data", {"step": "probe", "suites": sorted(self.settings.suites)}, {"rows": rows.id}))
 
     def edited(self, rows: Stage, scores: Mapping[str, Stage] | None = None) -> Stage:
         """Test suites as a test-time defense rewrites them: one edit for clean and triggered suites alike."""
@@ -151,7 +160,9 @@ class Builder:
         return self.graph.add(Stage("score", spec, {"rows": rows.id}, self._only("model")))
 
     def evaluated(self, adapter: Stage, rows: Stage, suites: tuple[str, ...] | None = None) -> Stage:
-        """Predictions and metrics of an adapter on the test suites of a data or edit stage (all of them, or the named ones)."""
+        """Predictions and metrics of an adapter on the test suites of a data or edit stage (all of them and those that the
+        study adds, or the named ones)."""
+        rows = rows if suites else self.tested(rows)
         spec = {"scoring": "label_logits", "suites": list(suites) if suites else None}
         return self.graph.add(Stage("eval", spec, {"adapter": adapter.id, "rows": rows.id}))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,6 +91,23 @@ def test_more_seeds_reuse_what_is_there(finished: Any) -> None:
     plan = json.loads(cli(study, runs, "seed=[0, 1]", "--json", verb="plan").stdout)
     assert sum(run["done"] for run in plan["runs"]) == 3
     assert plan["counts"]["train"] == {"stages": 6, "saved_by_sharing": 4, "done": 3}
+
+
+def test_more_suites_score_again_and_train_nothing(finished: Any, tmp_path: Path) -> None:
+    study, theirs, _ = finished
+    runs = shutil.copytree(theirs, tmp_path / "runs")
+    adapters = {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name}
+    done = cli(study, runs, "suites=[cue_grid, imitation]", "--backend", "local", "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    assert {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name} == adapters
+    _, attacked, defended = [run["rates"] for run in json.loads(done.stdout)["table"]]
+    assert {name: attacked[name]["n"] for name in attacked if "." in name} == {
+        f"{rate}.{name}": 10 for rate in ("asr_ext", "asr_mapped", "asr_control") for name in ("fake_answer", "ignore_previous")
+    }
+    cells = {f"grid_asr_mapped.{cell}" for cell in ("both", "prefix_only", "cue_only", "neither")}
+    assert cells | {"grid_ca_mapped.cue_only", "asr_ext.repeated_prefix", "asr_control.repeated_prefix"} <= set(defended)
+    assert defended["grid_asr_mapped.both"] == defended["asr_mapped"]
+    assert cli(study, runs, verb="data").returncode == Exit.OK
 
 
 def test_a_deleted_result_is_made_again_without_training(finished: Any) -> None:

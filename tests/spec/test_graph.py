@@ -1,5 +1,7 @@
 """What a defense may ask for: stages by content, and ids that stay when a feature is not used."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import ValidationError
 
@@ -69,3 +71,19 @@ def test_roles_of_scores_are_identity() -> None:
     assert build.defended(rows, {"one": score}).id != build.defended(rows, {"two": score}).id
     assert build.edited(rows, {"one": score}).reads == {"rows": rows.id, "one": score.id}
     assert build.defended(rows, phase="recover").id != build.defended(rows).id
+
+
+def test_suites_that_the_study_adds_are_behind_the_rows() -> None:
+    plain = builder()
+    rows = plain.attacked(None)
+    assert plain.tested(rows) is rows
+    build = Builder(Graph(), replace(plain.settings, suites=("imitation", "cue_grid")))
+    rows = build.attacked(None)
+    tested = build.tested(rows)
+    assert tested.spec == {"step": "probe", "suites": ["cue_grid", "imitation"]}
+    assert build.tested(tested) is tested
+    adapter = build.trained(rows)
+    assert build.evaluated(adapter, rows).reads == {"adapter": adapter.id, "rows": tested.id}
+    assert build.evaluated(adapter, rows, ("triggered",)).reads["rows"] == rows.id, "the floor needs none of them"
+    edited = build.edited(tested)
+    assert build.evaluated(adapter, edited).reads["rows"] == edited.id

@@ -53,6 +53,7 @@ OTHER: dict[str, str] = {
     "task.verbalizer": "letters",
     "task.answer_cue": "'Sentiment: '",
     "seed": "7",
+    "suites": "[cue_grid]",
     "model": "random:qwen3-0.6b",
 }
 NOT_IDENTITY = {"task.source"}
@@ -76,7 +77,7 @@ def test_every_field_changes_an_id(study_file: Callable[[], Path]) -> None:
     base = opened(path)
     before = base.expansion.runs[0].stages
     plugins = {"task": base.spec.task[0], "attack": base.spec.attack[0], "defense": base.spec.defense[0]}
-    known = fields(TrainSpec, "train") | fields(RowsSpec, "rows") | {"seed", "model"}
+    known = fields(TrainSpec, "train") | fields(RowsSpec, "rows") | {"seed", "model", "suites"}
     for axis, plugin in plugins.items():
         known |= fields(type(plugin), axis)
     assert known - NOT_IDENTITY == set(OTHER), "classify the new field: give it another value in OTHER, or list it in NOT_IDENTITY"
