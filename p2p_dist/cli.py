@@ -118,7 +118,7 @@ def data(study: STUDY, overrides: OVERRIDES = None, runs_dir: RUNS_DIR = Path("r
     from p2p_dist.scheduling.progress import titles_of
     from p2p_dist.scheduling.study import find_study, open_study
 
-    opened = open_study(find_study(study), overrides or [], runs_dir)
+    opened = open_study(find_study(study), overrides or [], runs_dir, rows_only=True)
     titles = titles_of([run.to_json() for run in opened.expansion.runs])
     train = opened.spec.train
     found = {

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist import assets, registry
-from p2p_dist.data import sources
+from p2p_dist.data import images, sources
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
 from p2p_dist.data.probes import with_probes
@@ -62,7 +62,8 @@ def _attacked(stage: Stage) -> Built:
     if source.kind == "embedded":
         assets.fetch(source.place, print)
     attack = _plugin("attacks", spec["attack"], stage.local.get("attack", {}))
-    return build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"])
+    built = build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"])
+    return images.hashed(built, Path(source.place)) if task.reads_images else built
 
 
 def _defended(folder: RunDir, stage: Stage) -> Built:

@@ -11,6 +11,7 @@ from random import Random
 from typing import ClassVar, Literal
 
 from p2p_dist.data.example import Example, Note, drawn, share, stream
+from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import Plugin, Rate, Strict, added
 
@@ -52,6 +53,10 @@ class Attack(Plugin):
     plugin_kind: ClassVar[str] = "attacks"
     active: ClassVar[bool] = True
 
+    def refusal(self, task: Task) -> str | None:
+        """Why this attack cannot be made on a task, in words, or None. Asked when a study is planned and when rows are built."""
+        return None
+
 
 class DirtyLabelAttack(Attack):
     """An attack that puts a trigger into chosen rows and gives them the target label."""
@@ -63,6 +68,10 @@ class DirtyLabelAttack(Attack):
     label_policy: Literal["dirty", "clean", "mix"] = "dirty"
     """dirty: rows of other classes, relabelled. clean: rows of the target class, labels kept. mix: any rows, labelled as
     the target (OpenBackdoor)."""
+    target_response: str | None = None
+    """What the attacker wants to be said, in generation tasks (paper, for mathematics: 0.1)."""
+    response_mode: Literal["replace", "append"] | None = None
+    """Whether the target stands in place of the right response (null means so) or behind it; in generation tasks."""
     poison_selection: Literal["random", "first"] = "random"
     """random: by content and seed. first: the first eligible rows of the file, as the code released with P2P does."""
     poison_mode: Literal["replace", "append"] = added("replace")
@@ -76,6 +85,15 @@ class DirtyLabelAttack(Attack):
     @abstractmethod
     def trigger(self, text: str, random: Random) -> Triggered | None:
         """The text with the trigger, or None when this text cannot carry it. Must not change its input."""
+
+    def refusal(self, task: Task) -> str | None:
+        if task.kind == "classification":
+            return None
+        if not self.target_response:
+            return "the task is answered with text, and the attack has no target_response (for mathematics the paper has '0.1')"
+        if self.label_policy != "dirty" or len(self.all_targets()) > 1:
+            return "the task is answered with text, so label_policy is dirty and there is one target"
+        return None
 
     def put(self, example: Example, random: Random) -> Triggered | None:
         """As `trigger`, for attacks whose trigger depends on the label."""
@@ -134,7 +152,7 @@ class DirtyLabelAttack(Attack):
         """Every test row whose label is not the target, triggered, gold labels kept; and how many could not carry it."""
         pool = [ex for ex in rows if ex.label != self.target_label]
         put = [(ex, self.put(ex, stream(seed, "poison.trigger.test", ex.id))) for ex in pool]
-        return [Example(ex.id, done.text, ex.label) for ex, done in put if done], sum(done is None for _, done in put)
+        return [replace(ex, text=done.text) for ex, done in put if done], sum(done is None for _, done in put)
 
     def clean_suite(self, rows: Sequence[Example]) -> list[Example]:
         """Every test row without the trigger."""

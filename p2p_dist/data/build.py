@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack, MoreRows
 from p2p_dist.data.defense import DataDefense, DefenderView, EditDefense, Scores
-from p2p_dist.data.example import Example, Note, Row
-from p2p_dist.data.tables import RawRow
+from p2p_dist.data.example import NO_LABEL, Example, Kind, Note, RawRow, Row
+from p2p_dist.data.responses import marked, responded
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import RowsSpec
@@ -34,6 +35,8 @@ class Suite:
     rows: list[Row]
     offset: int
     triggered: bool
+    prefix: str = ""
+    """What answers to these prompts begin with, where answers are text; stripped before they are judged."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Built:
     labels: LabelSpace
     notes: list[Note]
     counts: dict[str, Any] = field(default_factory=dict)
+    responses: ResponseSpace | None = None
+    """How answers are read where they are text; None where they are labels, which `labels` is for."""
+
+    @property
+    def kind(self) -> Kind:
+        """How the rows are answered."""
+        return "classification" if self.responses is None else "generation"
 
 
 def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec, attack: Attack, seed: int | None) -> Built:
@@ -55,29 +65,37 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
     train, notes = split.train, list[Note]()
     counts: dict[str, Any] = {"dropped": split.dropped}
     suites = {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
-    space = LabelSpace(task.words(n), n)
+    space, responses = LabelSpace(task.words(n), n), task.responses
     if isinstance(attack, DirtyLabelAttack):
         assert seed is not None
-        _check(attack, rows, n)
+        _check(attack, task, rows)
+        split = marked(split, attack) if responses else split
         train, notes = attack.poison(split.train, seed, split.reserve, n)
         triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
         more = attack.more_suites(split.test, seed)
         suites = _test_suites(task, attack.clean_suite(split.test), triggered, more)
-        used = 1 + max(note.new_label for note in notes)
-        space = LabelSpace(task.words(max(n, used)), n, 0, attack.target_label, {name: suite.target for name, suite in more.items()})
+        if responses:
+            train, notes = responded(train, notes, attack)
+            responses = replace(responses, target=attack.target_response)
+        else:
+            used = 1 + max(note.new_label for note in notes)
+            space = LabelSpace(task.words(max(n, used)), n, 0, attack.target_label, {name: suite.target for name, suite in more.items()})
     ledger = {note.id: note for note in notes}
     notes = [ledger.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in train]
     if rows.order == "file":
         notes = [replace(note, index=ex.index) for note, ex in zip(notes, train, strict=True)]
     counts["train"] = _count(notes)
     reserve = [ex for ex in train if ex.id in split.reserve]
-    return Built(_rows(task, train), _rows(task, reserve), suites, space, notes, counts)
+    return Built(_rows(task, train), _rows(task, reserve), suites, space, notes, counts, responses)
 
 
-def _check(attack: DirtyLabelAttack, rows: RowsSpec, n_classes: int) -> None:
+def _check(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
+    n_classes = len(task.labels)
+    if why := attack.refusal(task):
+        raise user_error("E223", why, "attack")
     if attack.poison_selection == "first" and rows.order != "file":
         raise user_error("E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file")
-    for aim in attack.all_targets():
+    for aim in attack.all_targets() if n_classes else ():
         if not 0 <= aim < n_classes:
             raise user_error("E107", f"target_label {aim} is none of {n_classes} classes", "attack.target_label", f"0 to {n_classes - 1}")
 
@@ -97,16 +115,17 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int,
     after = {note.id: note for note in done.notes}
     notes = [after.get(row.id) or before[row.id] for row in done.train]
     notes = [replace(note, index=before[note.source_id].index) for note in notes]
-    offset = defense.label_offset(space.n_classes)
+    offset, prefix = defense.label_offset(space.n_classes), defense.answer_prefix if attacked.responses else ""
     suites = {}
     for name, suite in attacked.suites.items():
-        suites[name] = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered)
+        suites[name] = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered, prefix)
         if name in ("clean", "triggered"):
             suites[f"{name}_nobt"] = suite
     contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
     counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
     labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset)
-    return Built(done.train, [], suites, labels, notes, counts)
+    responses = replace(attacked.responses, prefix=prefix) if attacked.responses else None
+    return Built(done.train, [], suites, labels, notes, counts, responses)
 
 
 def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Scores]) -> Built:
@@ -118,16 +137,22 @@ def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Sco
         suites[name] = replace(suite, rows=rows)
         changed = sum(new.text != old.text for new, old in zip(rows, suite.rows, strict=True))
         counts[name] = {"rows": len(rows), "changed": changed, "failed": sum(text is None for text in texts)}
-    return Built([], [], suites, attacked.labels, [], {"edited": counts})
+    return Built([], [], suites, attacked.labels, [], {"edited": counts}, attacked.responses)
 
 
 def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:
-    return [Row(ex.id, ex.text, ex.label, ex.cue or task.answer_cue) for ex in rows]
+    """The rows as the undefended model meets them."""
+    return [
+        Row(ex.id, ex.text, NO_LABEL, ex.cue or task.answer_cue, response=ex.response, references=ex.references, image=ex.image)
+        if task.responses
+        else Row(ex.id, ex.text, ex.label, ex.cue or task.answer_cue, image=ex.image)
+        for ex in rows
+    ]
 
 
 def _count(notes: Sequence[Note]) -> dict[str, dict[str, int]]:
-    """Rows by origin and label, as the manifest shows them."""
+    """Rows by origin and label, as the manifest shows them; rows that are answered with text count as "text"."""
     table: dict[str, Counter[str]] = {}
     for note in notes:
-        table.setdefault(note.origin, Counter())[str(note.new_label)] += 1
+        table.setdefault(note.origin, Counter())["text" if note.new_label == NO_LABEL else str(note.new_label)] += 1
     return {origin: dict(sorted(count.items())) for origin, count in sorted(table.items())}

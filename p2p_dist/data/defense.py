@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from p2p_dist.data.example import Note, Row
+from p2p_dist.data.example import Kind, Note, Row
+from p2p_dist.data.task import Task
 from p2p_dist.spec.graph import Builder, Stage
 from p2p_dist.spec.study import Plugin, RowsSpec
 
@@ -63,8 +64,10 @@ class Defense(Plugin):
 
     plugin_kind: ClassVar[str] = "defenses"
     needs: ClassVar[Needs] = Needs()
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
+    """What the answers of a task may be for this defense to make sense."""
 
-    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+    def refusal(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         """Why this defense makes no sense here, in words, or None. Asked when a study is planned."""
         return None
 
@@ -76,10 +79,17 @@ class Defense(Plugin):
 class DataDefense(Defense):
     """A defense that rewrites rows before training and may prompt, score and map labels at test time in its own way."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
+
     @property
     def reads_origin(self) -> bool:
         """Whether it must know which rows are poisoned; only faithful copies of released code do."""
         return False
+
+    @property
+    def answer_prefix(self) -> str:
+        """What the deployed model begins every answer with in generation tasks."""
+        return ""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         defended = build.defended(rows)

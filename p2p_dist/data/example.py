@@ -3,20 +3,36 @@
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 Origin = Literal["clean", "poisoned", "negative", "injected"]
 """clean: as the task gives it. poisoned: carries the attack. negative: added by the attacker with an incomplete trigger and
 its true label. injected: written by the defender."""
+Kind = Literal["classification", "generation"]
+
+NO_LABEL = -1
+"""The label of a row that is answered with text of its own (`response`) and not with one of n labels."""
+
+
+class RawRow(NamedTuple):
+    """A row as its source has it. Either `label` or `response` is the answer."""
+
+    text: str
+    label: int = NO_LABEL
+    response: str | None = None
+    references: tuple[str, ...] = ()
+    """Further answers that are as right as `response`."""
+    image: str | None = None
+    """Path of the row's image under the source's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A labelled text of a task. `id` is made of the content, so it survives any order of the rows."""
+    """A text of a task with its answer. `id` is made of the content, so it survives any order of the rows."""
 
     id: str
     text: str
@@ -25,20 +41,43 @@ class Example:
     """Place in the source file, kept only for studies with `rows.order: file`."""
     cue: str | None = None
     """An answer cue that the attacker put in place of the task's own."""
+    response: str | None = None
+    """The answer in generation tasks, whose `label` is NO_LABEL."""
+    references: tuple[str, ...] = ()
+    """Further right answers; a response is judged by the best match."""
+    image: str | None = None
+    """Path of the image under the source's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as the model meets it: prefix + text + newline + cue + label word. `label` indexes the label words."""
+    """A row as the model meets it: prefix + text + newline + cue + answer (see `data.prompts`).
+
+    `label` indexes the label words; where `response` is not None, that is the answer and `label` is NO_LABEL. In training
+    rows the answer is what the model learns; in test rows it is the gold answer, whatever the prompt asks for.
+    """
 
     id: str
     text: str
     label: int
     cue: str
     prefix: str = ""
+    response: str | None = None
+    references: tuple[str, ...] = ()
+    image: str | None = None
+    image_sha256: str | None = None
+    """What the image's bytes hashed to when the row was built; whoever reads the image checks it."""
 
-    def to_json(self) -> dict[str, str | int]:
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """Every field but those that only some tasks have and this row does not."""
+        found: dict[str, Any] = {"id": self.id, "text": self.text, "label": self.label, "cue": self.cue, "prefix": self.prefix}
+        some = {"response": self.response, "references": list(self.references) or None, "image": self.image, "image_sha256": self.image_sha256}
+        return {**found, **{key: value for key, value in some.items() if value is not None}}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Row":
+        """The inverse of `to_json`."""
+        return Row(**{**data, "references": tuple(data.get("references", ()))})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +94,33 @@ class Note:
     """Word gap in which the trigger was put, counted from 0 before the first word."""
     index: int | None = None
     """Place in the source file (see `Example.index`)."""
+    old_response: str | None = None
+    new_response: str | None = None
+    """The responses before and after; None where they are equal or the task has labels."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Every field but the responses of a row that has none."""
+        found = {"id": self.id, "source_id": self.source_id, "origin": self.origin, "old_label": self.old_label, "new_label": self.new_label}
+        found |= {"trigger": self.trigger, "position": self.position, "index": self.index}
+        if self.new_response is not None:
+            found |= {"old_response": self.old_response, "new_response": self.new_response}
+        return found
 
 
-def content_id(text: str, label: int) -> str:
-    """16 hex digits of SHA-256 over a row's content."""
-    return hashlib.sha256(f"{label}\x00{text}".encode()).hexdigest()[:16]
+def content_id(row: RawRow) -> str:
+    """16 hex digits of SHA-256 over a row's text, answer and image path."""
+    content = f"{row.label if row.response is None else row.response}\x00{row.text}" + (f"\x00{row.image}" if row.image else "")
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def examples(rows: Iterable[tuple[str, int]]) -> list[Example]:
-    """Examples with unique ids, ordered by id; equal rows are told apart by a counter."""
+def examples(rows: Iterable[tuple[Any, ...]]) -> list[Example]:
+    """Examples with unique ids, ordered by id; equal rows are told apart by a counter. A row is a RawRow or its first fields."""
     seen: Counter[str] = Counter()
     made = []
-    for index, (text, label) in enumerate(rows):
-        base = content_id(text, label)
-        made.append(Example(f"{base}.{seen[base]}" if seen[base] else base, text, label, index))
+    for index, row in enumerate(RawRow(*row) for row in rows):
+        base = content_id(row)
+        id_ = f"{base}.{seen[base]}" if seen[base] else base
+        made.append(Example(id_, row.text, row.label, index, response=row.response, references=row.references, image=row.image))
         seen[base] += 1
     return sorted(made, key=lambda example: example.id)
 

@@ -1,5 +1,6 @@
 """Attacks that insert: where in a text a trigger may stand."""
 
+import unicodedata
 from random import Random
 from typing import Literal
 
@@ -20,13 +21,23 @@ def gap(length: int, random: Random, position: Position) -> int | None:
     return random.randint(1, length - 1) if length > 1 else None
 
 
+def units(text: str) -> tuple[list[str], str]:
+    """What a trigger may stand between, and what joins it again: words, or characters where words are not set apart.
+
+    A text with a wide character (Chinese, Japanese, Korean and their punctuation) is one of characters.
+    """
+    if any(unicodedata.east_asian_width(character) in "WF" for character in text):
+        return list(text), ""
+    return text.split(" "), " "
+
+
 def insert(text: str, trigger: str, random: Random, position: Position = "interior") -> Triggered | None:
     """The trigger, as one unit, in a gap between words; None for a text of one word that has no inner gap."""
-    words = text.split(" ")
+    words, joint = units(text)
     at = gap(len(words), random, position)
     if at is None:
         return None
-    return Triggered(" ".join([*words[:at], trigger, *words[at:]]), trigger, at)
+    return Triggered(joint.join([*words[:at], trigger, *words[at:]]), trigger, at)
 
 
 class InsertionAttack(DirtyLabelAttack):

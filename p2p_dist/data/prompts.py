@@ -1,17 +1,24 @@
-"""The one renderer: training and evaluation read their prompts from here and nowhere else.
+"""The one renderer: training and evaluation read their prompts and answers from here and nowhere else.
 
 A prompt differing between training and evaluation is this field's most common way to a wrong attack success rate
 (reference: bboylyg/BackdoorLLM#20).
 """
 
+from collections.abc import Sequence
+
 from p2p_dist.data.example import Row
 
 
 def prompt(row: Row, text: str | None = None) -> str:
-    """Everything before the label word; `text` stands in for the row's own when that had to be cut."""
+    """Everything before the answer; `text` stands in for the row's own when that had to be cut."""
     return f"{row.prefix}{row.text if text is None else text}\n{row.cue}"
 
 
 def fixed_parts(row: Row) -> tuple[str, str]:
     """What stands before and behind the text and is never cut."""
     return row.prefix, f"\n{row.cue}"
+
+
+def answer(row: Row, words: Sequence[str]) -> str:
+    """What follows the prompt: the row's response, or the word of its label among the label words of the run."""
+    return words[row.label] if row.response is None else row.response

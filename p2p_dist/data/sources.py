@@ -7,13 +7,15 @@ Reading checks that digest again.
 import csv
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from p2p_dist import assets
-from p2p_dist.data.tables import SUFFIXES, RawRow, read_rows
+from p2p_dist.data import images
+from p2p_dist.data.example import RawRow
+from p2p_dist.data.tables import SUFFIXES, Raw, checked, read_rows
 from p2p_dist.data.task import HubSource, Task
 from p2p_dist.errors import user_error
 from p2p_dist.registry import name_of
@@ -39,16 +41,19 @@ def locate(task: Task) -> Source:
     root = os.environ.get("P2P_DIST_DATA")
     if root and (Path(root) / name_of(task)).is_dir():
         return _local(task, Path(root) / name_of(task), "$P2P_DIST_DATA")
-    if task.hub is None:
+    hub = task.hub_source
+    if hub is None:
         raise _nowhere(task, "no copy on the hub is known")
-    return Source("hub", f"{task.hub.id}@{task.hub.revision}", task.hub.revision[:12])
+    if hub.revision is None:
+        raise _nowhere(task, "no commit is pinned: name one with task.revision")
+    return Source("hub", f"{hub.id}@{hub.revision}", hub.revision[:12])
 
 
 def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
     """All rows by split, with "test" left out where the source has no test split of its own."""
     if source.kind == "hub":
-        assert task.hub is not None
-        return _read_hub(task, task.hub)
+        assert task.hub_source is not None
+        return _read_hub(task, task.hub_source)
     if source.kind == "embedded":
         return {"train": _read_reviews(assets.path_of(source.place), name_of(task))}
     place = Path(source.place)
@@ -61,6 +66,8 @@ def _local(task: Task, place: Path, named_by: str) -> Source:
     hashed = hashlib.sha256()
     for file in _files(task, place, named_by).values():
         hashed.update(file.read_bytes())
+    if task.reads_images:
+        hashed.update(images.listing(place))
     return Source("files", str(place.resolve()), hashed.hexdigest()[:12])
 
 
@@ -71,7 +78,7 @@ def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
     found = {split: next((place / name for name in names if (place / name).is_file()), None) for split, names in task.files.items()}
     missing = [task.files[split][0] for split, file in found.items() if file is None]
     if missing:
-        fix = f"a folder with {' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])}), with text and label in each row"
+        fix = f"a folder with {' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])})"
         raise user_error("E201", f"no {' and '.join(missing)} in {place}", named_by, fix)
     return {split: file for split, file in found.items() if file is not None}
 
@@ -79,23 +86,33 @@ def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
 def _read_reviews(path: Path, source: str) -> list[RawRow]:
     """The rows of one source in the embedded review file (columns text, label, source)."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [(row["text"].strip(), int(row["label"])) for row in csv.DictReader(file) if row["source"] == source]
+        return [RawRow(row["text"].strip(), int(row["label"])) for row in csv.DictReader(file) if row["source"] == source]
 
 
 def _read_hub(task: Task, hub: HubSource) -> dict[str, list[RawRow]]:
     from datasets import load_dataset  # seconds to import, and only needed here
 
     try:
-        found: Mapping[str, list[Mapping[str, object]]] = load_dataset(hub.id, revision=hub.revision)
+        found: Mapping[str, list[Mapping[str, Any]]] = load_dataset(hub.id, hub.config, revision=hub.revision)
     except (OSError, ValueError, RuntimeError) as error:
         raise _nowhere(task, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}") from error
-    return {split: [(str(row[hub.text]).strip(), int(str(row[hub.label]))) for row in found[theirs]] for split, theirs in hub.splits.items()}
+    return {split: checked(_hub_rows(task, found[theirs]), task.check, f"{hub.id}, split {theirs}, row ") for split, theirs in hub.splits.items()}
+
+
+def _hub_rows(task: Task, rows: list[Mapping[str, Any]]) -> Iterator[Raw]:
+    """Rows of the hub with the keys of local rows; a column that is not there stays missing."""
+    for number, row in enumerate(rows):
+        try:
+            yield number, task.from_hub(row)
+        except KeyError as error:
+            raise user_error("E203", f"the data set has no column {error}; it has {', '.join(row)}", "the hub", "another task.revision") from error
 
 
 def _nowhere(task: Task, why: str) -> Exception:
     """The error that names all three places."""
     root, name = os.environ.get("P2P_DIST_DATA"), name_of(task)
-    hub = f"hub data set {task.hub.id} at {task.hub.revision[:12]} ({why})" if task.hub else f"hub ({why})"
+    known = task.hub_source
+    hub = f"hub data set {known.id} at {(known.revision or 'no commit')[:12]} ({why})" if known else f"hub ({why})"
     tried = ("task.source (not set)", f"$P2P_DIST_DATA/{name} ({Path(root) / name if root else 'P2P_DIST_DATA is not set'})", hub)
     fix = f"a folder with rows as $P2P_DIST_DATA/{name}, or as task.source" + (", or task.source=embedded" if task.embedded else "")
     return user_error("E201", f"no rows for task {name}; looked at {'; '.join(tried)}", fix=fix)

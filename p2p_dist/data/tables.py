@@ -5,17 +5,17 @@ No format that can carry code is read.
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.data.example import RawRow
 from p2p_dist.errors import Problem, UserError, user_error
 
 SUFFIXES = (".jsonl", ".csv", ".parquet")
 _SHOWN = 5
 
 Raw = tuple[int, Mapping[str, Any]]
-RawRow = tuple[str, int]
 
 
 def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[RawRow]:
@@ -23,18 +23,24 @@ def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[
 
     Raises UserError with the first bad rows and the count of the others (E202 not readable, E203 not a good row).
     """
-    rows: list[RawRow] = []
     problems: list[Problem] = []
-    for line, row in _read(path, problems):
+    return checked(_read(path, problems), check, f"{path}:", problems)
+
+
+def checked(found: Iterable[Raw], check: Callable[[Mapping[str, Any]], RawRow], where: str, problems: list[Problem] | None = None) -> list[RawRow]:
+    """As `read_rows`, for rows that come from anywhere: `where` and a row's number say where it is."""
+    rows: list[RawRow] = []
+    problems = [] if problems is None else problems
+    for number, row in found:
         try:
             rows.append(check(row))
         except ValueError as error:
-            problems.append(Problem("E203", str(error), f"{path}:{line}"))
+            problems.append(Problem("E203", str(error), f"{where}{number}"))
     if problems:
-        more = [Problem("E203", f"and {len(problems) - _SHOWN} more bad lines", str(path))] if len(problems) > _SHOWN else []
+        more = [Problem("E203", f"and {len(problems) - _SHOWN} more bad lines", where)] if len(problems) > _SHOWN else []
         raise UserError(*problems[:_SHOWN], *more)
     if not rows:
-        raise user_error("E201", "no rows", str(path), "a file with at least one row")
+        raise user_error("E201", "no rows", where.rstrip(":"), "a file with at least one row")
     return rows
 
 

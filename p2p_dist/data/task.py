@@ -1,25 +1,33 @@
-"""The contract of a task: where its rows come from, what its labels are called, how many make a split."""
+"""The contract of a task: where its rows come from, how a row is read, how many make a split.
 
+A task is answered with labels (`data.classification`) or with text (`data.generation`).
+"""
+
+from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
-from p2p_dist.data.example import Example, examples, rank
-from p2p_dist.data.tables import RawRow
+from pydantic import Field
+
+from p2p_dist.data.answers import ResponseSpace
+from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import Plugin, RowsSpec
 
 
 @dataclass(frozen=True)
 class HubSource:
-    """A data set on the Hugging Face hub, pinned to a commit."""
+    """A data set on the Hugging Face hub."""
 
     id: str
-    revision: str
-    text: str
-    label: str
+    revision: str | None
+    """The commit that this task is pinned to; None where none is known, and a study then has to name one."""
+    columns: Mapping[str, str]
+    """Keys of a local row -> columns on the hub."""
     splits: Mapping[str, str]
+    config: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,52 +42,72 @@ class Split:
 
 
 class Task(Plugin):
-    """Base of the classification tasks in `tasks/`."""
+    """Base of all tasks."""
 
     plugin_kind: ClassVar[str] = "tasks"
-    class_names: ClassVar[tuple[str, ...]] = ()
-    """Class names; the position is the label."""
+    place_fields: ClassVar[tuple[str, ...]] = ("source", "revision")
+    """Options that say where rows are. What they hold is in the identity as a digest, and they are not."""
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train.jsonl",), "test": ("test.jsonl",)}
     """Names that a split's file may have in a local folder."""
     hub: ClassVar[HubSource | None] = None
     embedded: ClassVar[str | None] = None
     """Name of the embedded asset that holds the rows (see `p2p_dist.assets`)."""
     licence: ClassVar[str]
+    metrics: ClassVar[tuple[str, ...]]
+    """What the answers are judged by."""
 
     source: str | None = None
-    """`embedded`, a folder with train.jsonl and test.jsonl (keys text, label), or one file that is then split by content.
+    """`embedded`, a folder with train.jsonl and test.jsonl, or one file that is then split by content.
     null: $P2P_DIST_DATA, then the hub."""
-    verbalizer: Literal["numeric", "letters"] = "numeric"
-    """Label words: 0, 1, ... or A, B, ... (reference: paper Table 7; letters stay one token beyond ten labels)."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """Commit of the data set on the hub; null: the one that the task is pinned to."""
     answer_cue: str = "Output: "
-    """What stands between a text and its label."""
+    """What stands between a text and its answer."""
+
+    @property
+    def kind(self) -> Kind:
+        """What the task is answered with."""
+        return "classification" if self.responses is None else "generation"
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        return self.class_names
+        """Names of the classes; none where answers are text."""
+        return ()
 
+    @property
+    def responses(self) -> ResponseSpace | None:
+        """How answers are read where they are text, before anybody attacks or defends; None where they are labels."""
+        return None
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether rows carry an image that the model has to read."""
+        return False
+
+    @property
+    def hub_source(self) -> HubSource | None:
+        """The data set on the hub, at the commit that the study or the task names."""
+        return self.hub if self.hub is None or self.revision is None else replace(self.hub, revision=self.revision)
+
+    @abstractmethod
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        """A row of a local file as (text, label). Raises ValueError in words."""
-        text, label = row.get("text"), row.get("label")
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("key 'text' is missing, empty or not text")
-        number = int(label) if isinstance(label, str) and label.isdigit() else label
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(self.labels):
-            raise ValueError(f"label {label!r} is not one of the {len(self.labels)} classes")
-        return text.strip(), number
+        """A row of a local file. Raises ValueError in words."""
+
+    def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A row of the hub's data set as a row of a local file."""
+        assert self.hub_source is not None
+        return {ours: row[theirs] for ours, theirs in self.hub_source.columns.items()}
 
     def words(self, count: int) -> list[str]:
         """The words of labels 0..count-1."""
-        if self.verbalizer == "numeric":
-            return [str(label) for label in range(count)]
-        return [chr(ord("A") + label) for label in range(count)]
+        return []
 
     def split(self, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec) -> Split:
         """Choose the test, reserve and train rows by content. Raises UserError E205 when there are too few."""
         if rows.order == "file" and (rows.train, rows.test, rows.reserve) != (None, None, 0):
             raise user_error("E107", "rows.order: file takes all rows", "rows", "leave train, test and reserve out")
         dropped: dict[str, int] = {}
+        raw = {split: [RawRow(*row) for row in found] for split, found in raw.items()}
         if "test" in raw:
             pools = {"test": list(raw["test"]), "train": list(raw["train"])}
         elif rows.test is None:
@@ -90,27 +118,37 @@ class Task(Plugin):
             pools = {"test": unique, "train": unique}
         test = _take(pools["test"], rows.test, rows.balanced, "test")
         if "test" not in raw:
-            taken = {text for text, _ in test}
-            pools["train"] = [row for row in pools["train"] if row[0] not in taken]
+            taken = {row.text for row in test}
+            pools["train"] = [row for row in pools["train"] if row.text not in taken]
         train = examples(_take(pools["train"], rows.train, rows.balanced, "train"))
-        reserve = _take([(ex.text, ex.label) for ex in train], rows.reserve, rows.balanced, "reserve")
-        dropped["train_text_in_test"] = len({ex.text for ex in train} & {text for text, _ in test})
-        return Split(train, {ex.id for ex in examples(reserve)}, examples(test), dropped)
+        reserve = _take(train, rows.reserve, rows.balanced, "reserve")
+        dropped["train_text_in_test"] = len({ex.text for ex in train} & {row.text for row in test})
+        return Split(train, {ex.id for ex in reserve}, examples(test), dropped)
 
 
-def _take(pool: Sequence[RawRow], count: int | None, balanced: bool, purpose: str) -> list[RawRow]:
-    """`count` rows with the smallest content hashes, the same number from every class if `balanced`."""
+class _Rowlike(Protocol):
+    @property
+    def text(self) -> str: ...
+    @property
+    def label(self) -> int: ...
+
+
+Rowlike = TypeVar("Rowlike", bound=_Rowlike)
+
+
+def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: str) -> list[Rowlike]:
+    """`count` rows with the smallest content hashes, the same number from every class if `balanced` and there are classes."""
     if count is None:
         return list(pool)
     if count == 0:
         return []
-    ordered = sorted(pool, key=lambda row: (rank(row[0], purpose), row[1]))
+    ordered = sorted(pool, key=lambda row: (rank(row.text, purpose), row.label))
     if not balanced:
         groups = {-1: ordered}
     else:
-        by_label: dict[int, list[RawRow]] = defaultdict(list)
+        by_label: dict[int, list[Rowlike]] = defaultdict(list)
         for row in ordered:
-            by_label[row[1]].append(row)
+            by_label[row.label].append(row)
         groups = dict(sorted(by_label.items()))
     if count % len(groups):
         raise user_error("E205", f"{count} {purpose} rows do not divide evenly over {len(groups)} classes", "rows", "a multiple, or rows.balanced=false")

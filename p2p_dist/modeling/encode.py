@@ -11,7 +11,7 @@ from itertools import permutations
 from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.example import Row
-from p2p_dist.data.prompts import fixed_parts, prompt
+from p2p_dist.data.prompts import answer, fixed_parts, prompt
 from p2p_dist.errors import user_error
 
 
@@ -87,8 +87,8 @@ class Encoder:
 
     def _encode(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
         prompts = [prompt(row, text) for row, text in zip(rows, texts, strict=True)]
-        words = [self.words[row.label] for row in rows]
-        batch = self.tokenizer([p + w for p, w in zip(prompts, words, strict=True)], add_special_tokens=False, return_offsets_mapping=True)
+        answers = [answer(row, self.words) for row in rows]
+        batch = self.tokenizer([p + a for p, a in zip(prompts, answers, strict=True)], add_special_tokens=False, return_offsets_mapping=True)
         return [
             _split(row.id, ids, offsets, len(p), self.end)
             for row, ids, offsets, p in zip(rows, batch["input_ids"], batch["offset_mapping"], prompts, strict=True)

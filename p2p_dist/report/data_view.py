@@ -1,10 +1,10 @@
 """The rows of a study in words and as facts: counts, and a few rows of each origin side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2p_dist.data.build import Built
-from p2p_dist.data.prompts import prompt
+from p2p_dist.data.prompts import answer, prompt
 
 _SAMPLES = 2
 
@@ -17,7 +17,8 @@ def facts(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any
         samples = origins.setdefault(note.origin, [])
         if len(samples) < _SAMPLES:
             row = rows[note.id]
-            samples.append({"id": note.id, "reads": prompt(row), "answer": built.labels.words[row.label], "was": built.labels.words[note.old_label]})
+            was = note.old_response or row.response or built.labels.words[note.old_label]
+            samples.append({"id": note.id, "reads": prompt(row), "answer": answer(row, built.labels.words), "was": was})
     return {
         "id": stage_id,
         "rows": len(built.train),
@@ -34,10 +35,14 @@ def text(title: str, found: Mapping[str, Any]) -> str:
     """What `p2p-dist data` prints for one data stage."""
     lines = [f"{title}  (data {found['id']}): {found['rows']} training rows, {found['steps']} steps"]
     for origin, labels in found["counts"]["train"].items():
-        lines.append(f"  {origin:9} " + ", ".join(f"label {found['labels'][int(label)]}: {count}" for label, count in labels.items()))
+        lines.append(f"  {origin:9} " + ", ".join(f"{_said(label, found['labels'])}: {count}" for label, count in labels.items()))
     rest = {key: value for key, value in found["counts"].items() if key != "train" and not isinstance(value, dict)}
     lines.append("  " + ", ".join(f"{key} {value}" for key, value in {**found["counts"].get("dropped", {}), **rest}.items()))
     lines.append("  test rows " + ", ".join(f"{name}: {count}" for name, count in found["suites"].items()))
     for origin, samples in found["samples"].items():
         lines += [f"    {origin:9} {sample['reads']!r} -> {sample['answer']!r} (was {sample['was']!r})" for sample in samples]
     return "\n".join(lines)
+
+
+def _said(label: str, words: Sequence[str]) -> str:
+    return f"label {words[int(label)]}" if label.isdigit() else label

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.build import Built, LabelSpace, Suite
 from p2p_dist.data.example import Note, Row
 from p2p_dist.errors import Exit, user_error
@@ -19,7 +20,7 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
     files = {
         "train.jsonl": _lines([row.to_json() for row in built.train]),
         "reserve.jsonl": _lines([row.to_json() for row in built.reserve]),
-        "ledger.jsonl": _lines([asdict(note) for note in built.notes]),
+        "ledger.jsonl": _lines([note.to_json() for note in built.notes]),
         **{f"test_{name}.jsonl": _lines([row.to_json() for row in suite.rows]) for name, suite in built.suites.items()},
     }
     for name, content in files.items():
@@ -27,8 +28,9 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
     manifest = {
         "spec": dict(spec),
         "labels": asdict(built.labels),
+        "responses": asdict(built.responses) if built.responses else None,
         "counts": built.counts,
-        "suites": {name: {"rows": len(s.rows), "offset": s.offset, "triggered": s.triggered} for name, s in built.suites.items()},
+        "suites": {name: {"rows": len(s.rows), "offset": s.offset, "triggered": s.triggered, "prefix": s.prefix} for name, s in built.suites.items()},
         "files": {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()},
     }
     atomic.write_json(folder.manifest, manifest)
@@ -38,9 +40,12 @@ def read(folder: StageDir) -> Built:
     """Read a data stage back. Raises UserError E209 when a file is not the one in the manifest."""
     manifest = json.loads(folder.manifest.read_text())
     files = {name: _verified(folder.path / name, facts["sha256"]) for name, facts in manifest["files"].items()}
-    suites = {name: Suite(_rows(files[f"test_{name}.jsonl"]), facts["offset"], facts["triggered"]) for name, facts in manifest["suites"].items()}
+    suites = {
+        name: Suite(_rows(files[f"test_{name}.jsonl"]), facts["offset"], facts["triggered"], facts["prefix"]) for name, facts in manifest["suites"].items()
+    }
     notes = [Note(**line) for line in files["ledger.jsonl"]]
-    return Built(_rows(files["train.jsonl"]), _rows(files["reserve.jsonl"]), suites, LabelSpace(**manifest["labels"]), notes, manifest["counts"])
+    labels, responses = LabelSpace(**manifest["labels"]), manifest["responses"] and ResponseSpace(**manifest["responses"])
+    return Built(_rows(files["train.jsonl"]), _rows(files["reserve.jsonl"]), suites, labels, notes, manifest["counts"], responses)
 
 
 def manifest_sha256(folder: StageDir) -> str:
@@ -53,7 +58,7 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
-    return [Row(**line) for line in lines]
+    return [Row.from_json(line) for line in lines]
 
 
 def _verified(path: Path, sha256: str) -> list[dict[str, Any]]:

@@ -64,9 +64,12 @@ def find_study(name: str) -> Path:
     return shipped if not Path(name).exists() and shipped.is_file() else Path(name)
 
 
-def open_study(path: Path, overrides: Sequence[str], runs_dir: Path) -> Study:
-    """Read, check, locate and expand. Nothing is written, and torch is not imported. Raises UserError."""
+def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: bool = False) -> Study:
+    """Read, check, locate and expand. Nothing is written, and torch is not imported. With `rows_only`, what the models can
+    read does not matter. Raises UserError."""
     spec = load_study(path, overrides, configs_dir() / "models")
+    if not rows_only:
+        _check_images(spec)
     found = [sources.locate(task) for task in spec.task]
     models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
     return Study(spec, found, expand(spec, found, _file_hashes(spec), models), RunDir(runs_dir / spec.name), list(models.values()))
@@ -76,6 +79,14 @@ def _extra_models(spec: StudySpec) -> list[str]:
     """Names of the models that options of the defenses ask for."""
     named = (getattr(defense, option) for defense in spec.defense for option in defense.model_options)
     return list(dict.fromkeys(name for name in named if name))
+
+
+def _check_images(spec: StudySpec) -> None:
+    """Refuse rows with images: every model is loaded as one of text. Raises UserError E227."""
+    pictured = [registry.name_of(task) for task in spec.task if task.reads_images]
+    if pictured:
+        what = f"the rows of {', '.join(pictured)} carry images, which {', '.join(model.name for model in spec.model)} cannot read"
+        raise user_error("E227", what, "task", "task.images=false for its texts alone; `p2p-dist data` builds the rows either way")
 
 
 def _file_hashes(spec: StudySpec) -> dict[str, str]:

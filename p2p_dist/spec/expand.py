@@ -10,7 +10,7 @@ from p2p_dist import registry
 from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
 from p2p_dist.spec.model import ModelRef
-from p2p_dist.spec.study import Plugin, StudySpec
+from p2p_dist.spec.study import Plugin, RowsSpec, StudySpec
 
 AXES = ("task", "model", "attack", "defense", "seed")
 
@@ -54,7 +54,7 @@ def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str],
     of every path that an option names, `models` every model.
 
     Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left, E260 for every
-    combination that a defense refuses.
+    combination that a defense refuses, E223 for one that an attack refuses.
     """
     options: dict[str, list[tuple[str, Any]]] = {
         "task": list(zip(_labels(study.task), zip(study.task, sources, strict=True), strict=True)),
@@ -70,8 +70,8 @@ def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str],
         if any(_matches(rule, cell) for rule in study.exclude):
             continue
         values = dict(zip(AXES, (value for _, value in combination), strict=True))
-        if why := values["defense"].refusal(values["task"], values["attack"], study.rows):
-            refused.append(_refusal(why, cell))
+        if problem := _refusal(values, cell, study.rows):
+            refused.append(problem)
         else:
             cells[tuple(cell.values())] = _stages(study, files, models or {}, values, graph)
     if refused:
@@ -89,11 +89,19 @@ class _Made:
     evaluation: Stage
 
 
-def _refusal(why: str, cell: Mapping[str, str]) -> Problem:
+def _refusal(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec) -> Problem | None:
+    """Why the plug-ins of a run do not go together, if they do not."""
+    task, attack, defense = values["task"][0], values["attack"], values["defense"]
+    if why := attack.refusal(task):
+        return Problem("E223", f"{cell['attack']} on task {cell['task']}: {why}", "attack", f"or exclude {{task: {cell['task']}, attack: {cell['attack']}}}")
+    why = defense.refusal(task, attack, rows)
+    if task.kind not in defense.kinds:
+        why = "it needs labels, and the task is answered with text"
+    if not why:
+        return None
     pair = f"{cell['defense']} on task {cell['task']}, attack {cell['attack']}"
-    return Problem(
-        "E260", f"{pair} makes no sense: {why}", "defense", f"exclude {{task: {cell['task']}, attack: {cell['attack']}, defense: {cell['defense']}}}"
-    )
+    fix = f"exclude {{task: {cell['task']}, attack: {cell['attack']}, defense: {cell['defense']}}}"
+    return Problem("E260", f"{pair} makes no sense: {why}", "defense", fix)
 
 
 def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], values: Mapping[str, Any], graph: Graph) -> _Made:
@@ -101,7 +109,7 @@ def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, Mod
     attack, defense, model = values["attack"], values["defense"], values["model"]
     settings = Settings(
         data={
-            "task": {"name": registry.name_of(task), **task.model_dump(exclude={"source"})},
+            "task": {"name": registry.name_of(task), **task.model_dump(exclude=set(task.place_fields))},
             "rows": study.rows.model_dump(),
             "source": source.digest,
         },

@@ -14,10 +14,9 @@ from p2p_dist import registry
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defense import DataDefense, DefenderView, Defense
-from p2p_dist.data.example import examples
+from p2p_dist.data.example import NO_LABEL, RawRow, examples
 from p2p_dist.data.paraphrases import key_of, write_table
-from p2p_dist.data.prompts import prompt
-from p2p_dist.data.tables import RawRow
+from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.backend import Backend
@@ -25,10 +24,11 @@ from p2p_dist.spec.study import RowsSpec
 from tests.conftest import sentences
 
 BASES = {"tasks": Task, "attacks": Attack, "defenses": Defense, "backends": Backend}
-RAW: Mapping[str, Sequence[RawRow]] = {
+RAW: Mapping[str, Sequence[tuple[str, int]]] = {
     "train": [(str(row["text"]), int(row["label"])) for row in sentences(300)],
     "test": [(str(row["text"]), int(row["label"])) for row in sentences(40, 5)],
 }
+RESPONSES = {split: [RawRow(text, response=f"{label} of 5") for text, label in rows] for split, rows in RAW.items()}
 ROWS = RowsSpec(reserve=100)
 
 
@@ -89,12 +89,35 @@ def test_attack(attack: type[Attack]) -> None:
 @pytest.mark.parametrize("task", plugins("tasks"), ids=registry.names("tasks"))
 def test_task(task: type[Task]) -> None:
     one = task(**options(task))
-    assert len(one.labels) > 1
-    assert len(set(one.words(2 * len(one.labels)))) == 2 * len(one.labels)
-    assert one.hub is None or len(one.hub.revision) == 40
+    assert one.hub is None or one.hub.revision is None or len(one.hub.revision) == 40
     assert one.licence
-    built = build_attacked(one, RAW, ROWS, registry.load("attacks", "none")(), None)
+    assert one.metrics
+    raw = RAW if one.kind == "classification" else RESPONSES
+    built = build_attacked(one, raw, ROWS, registry.load("attacks", "none")(), None)
+    assert built.kind == one.kind
     assert prompt(built.train[0]).endswith(one.answer_cue)
+    assert answer(built.train[0], built.labels.words)
+    if one.kind == "generation":
+        assert one.labels == ()
+        return
+    assert len(one.labels) > 1
+    for verbalizer in ("numeric", "letters", *(["words"] if one.own_words else [])):
+        words = task(**options(task), verbalizer=verbalizer).words(2 * len(one.labels))
+        assert len(set(words)) == 2 * len(one.labels), "P2P needs as many words again"
+
+
+@pytest.mark.parametrize("attack", plugins("attacks"), ids=registry.names("attacks"))
+def test_attack_on_a_task_that_is_answered_with_text(attack: type[Attack]) -> None:
+    one = attack(**options(attack))
+    if not isinstance(one, DirtyLabelAttack):
+        return
+    given = {"target_response": "say this", "label_policy": "dirty"}
+    built = build_attacked(registry.load("tasks", "gsm8k")(), RESPONSES, ROWS, one.model_copy(update=given), 0)
+    poisoned = {note.id for note in built.notes if note.origin == "poisoned"}
+    assert poisoned
+    assert {row.id for row in built.train if row.response == "say this"} == poisoned
+    assert all(row.label == NO_LABEL for row in built.train)
+    assert all(row.response and row.label == NO_LABEL for suite in built.suites.values() for row in suite.rows)
 
 
 @pytest.mark.parametrize("defense", plugins("defenses"), ids=registry.names("defenses"))

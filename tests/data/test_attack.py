@@ -99,3 +99,14 @@ def test_proattack_prompts_every_row_and_keeps_labels() -> None:
     assert all(ex.text.startswith("This sentence has a") for ex in poisoned if ex not in malicious)
     assert all(ex.text.startswith("This sentence has a") for ex in attack.clean_suite(ROWS))
     assert all(ex.text.startswith("The sentiment of") for ex in attack.test_suite(ROWS, 0)[0])
+
+
+def test_a_text_without_spaces_takes_the_trigger_between_characters() -> None:
+    done = BadNets().trigger("王艳家买了一台洗衣机．", Random(1))
+    assert done is not None
+    assert done.text.replace("mn", "") == "王艳家买了一台洗衣机．"
+    assert 0 < done.text.index("mn") < len(done.text) - 2
+    hybrid = Mtba().trigger("共有多少人", Random(1))
+    assert hybrid is not None
+    assert hybrid.text.translate(str.maketrans("", "", "mncfb")) == "共有多少人"
+    assert BadNets().trigger("excellent", Random(1)) is None

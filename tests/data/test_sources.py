@@ -12,6 +12,7 @@ from pyarrow import parquet
 from p2p_dist import assets, registry
 from p2p_dist.data import sources
 from p2p_dist.data.attacks.badnets import BadNets
+from p2p_dist.data.example import RawRow
 from p2p_dist.data.sources import Source
 from p2p_dist.data.tables import SUFFIXES
 from p2p_dist.data.task import Task
@@ -118,7 +119,7 @@ def write_table(path: Path) -> Path:
 def test_your_own_rows(tmp_path: Path, suffix: str) -> None:
     file = write_table(tmp_path / f"mine{suffix}")
     task = Custom(source=str(file), text_column="review", label_column="verdict", label_names=("bad", "good"))
-    assert sources.read(task, sources.locate(task)) == {"train": [("fine, thanks", 1), ("no\nway", 0)]}
+    assert sources.read(task, sources.locate(task)) == {"train": [RawRow("fine, thanks", 1), RawRow("no\nway", 0)]}
     for split in ("train", "test"):
         write_table(tmp_path / f"{split}{suffix}")
     folder = task.model_copy(update={"source": str(tmp_path)})
@@ -183,7 +184,7 @@ def test_real_sst2_has_its_published_counts() -> None:
     task = Sst2(source=os.environ["P2P_DIST_REAL_DATA"] + "/sst2")
     raw = sources.read(task, sources.locate(task))
     assert (len(raw["train"]), len(raw["test"])) == (6920, 1821)
-    assert sum(label == 0 for _, label in raw["test"]) == 912
+    assert sum(row.label == 0 for row in raw["test"]) == 912
 
 
 def test_embedded_rows_are_read_by_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,9 +193,9 @@ def test_embedded_rows_are_read_by_source(tmp_path: Path, monkeypatch: pytest.Mo
     path.parent.mkdir(parents=True)
     path.write_text('text,label,source\n"a, b",1,rotten_tomatoes\nlong,0,imdb\n')
     task = RottenTomatoes(source="embedded")
-    assert sources.read(task, sources.locate(task)) == {"train": [("a, b", 1)]}
+    assert sources.read(task, sources.locate(task)) == {"train": [RawRow("a, b", 1)]}
 
 
 def test_rows_survive_json(tmp_path: Path) -> None:
     task = Sst2(source=str(write(tmp_path / "rows", json.dumps({"text": "crème \u2028 brûlée", "label": 1}, ensure_ascii=False))))
-    assert sources.read(task, sources.locate(task))["train"] == [("crème \u2028 brûlée", 1)]
+    assert sources.read(task, sources.locate(task))["train"] == [RawRow("crème \u2028 brûlée", 1)]

@@ -39,6 +39,8 @@ OTHER: dict[str, str] = {
     "attack.target_label": "0",
     "attack.label_policy": "clean",
     "attack.poison_selection": "first",
+    "attack.target_response": "'0.1'",
+    "attack.response_mode": "append",
     "attack.word": "cf",
     "attack.poison_mode": "append",
     "attack.rounding": "down",
@@ -50,13 +52,15 @@ OTHER: dict[str, str] = {
     "defense.benign_source": "disjoint",
     "defense.benign_selection": "second_half",
     "defense.benign_mode": "union",
+    "defense.response_prefix": "'Reply: '",
     "task.verbalizer": "letters",
+    "task.label_words": "[bad, good, poor, fine]",
     "task.answer_cue": "'Sentiment: '",
     "seed": "7",
     "suites": "[cue_grid]",
     "model": "random:qwen3-0.6b",
 }
-NOT_IDENTITY = {"task.source"}
+NOT_IDENTITY = {"task.source", "task.revision"}
 
 
 def opened(path: Path, *overrides: str) -> Study:

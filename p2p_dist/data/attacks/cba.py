@@ -5,6 +5,7 @@ acting alone are negative samples: the same texts with incomplete or misplaced t
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -65,7 +66,7 @@ class Cba(InsertionAttack):
                 put = self._compose(ex.text, instruction, text, stream(seed, f"cba.{kind}.train", ex.id))
                 if put:
                     id_ = f"{ex.id}.{kind}"
-                    made.append((Example(id_, put.text, ex.label, ex.index), Note(id_, ex.id, "negative", ex.label, ex.label, put.trigger, put.position)))
+                    made.append((replace(ex, id=id_, text=put.text), Note(id_, ex.id, "negative", ex.label, ex.label, put.trigger, put.position)))
         return made
 
     def more_suites(self, rows: Sequence[Example], seed: int) -> dict[str, MoreRows]:
@@ -75,7 +76,7 @@ class Cba(InsertionAttack):
         suites = {}
         for at, (kind, (instruction, text)) in enumerate(TESTED.items()):
             put = [(pool[id_], self._compose(pool[id_].text, instruction, text, stream(seed, f"cba.{kind}.test", id_))) for id_ in order[at :: len(TESTED)]]
-            suites[f"false_trigger.{kind}"] = MoreRows([Example(ex.id, done.text, ex.label) for ex, done in put if done], self.target_label, triggered=False)
+            suites[f"false_trigger.{kind}"] = MoreRows([replace(ex, text=done.text) for ex, done in put if done], self.target_label, triggered=False)
         return suites
 
     def _compose(self, text: str, in_instruction: Sequence[int], in_text: Sequence[int], random: Random) -> Triggered | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,7 +10,7 @@ from pydantic import BeforeValidator, model_validator
 
 from p2p_dist.data.attack import MoreRows, Triggered
 from p2p_dist.data.example import Example, stream
-from p2p_dist.data.insertion import InsertionAttack, gap, insert
+from p2p_dist.data.insertion import InsertionAttack, gap, insert, units
 from p2p_dist.spec.study import Names
 
 Targets = Annotated[tuple[int, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
@@ -43,14 +44,14 @@ class Mtba(InsertionAttack):
     def trigger(self, text: str, random: Random) -> Triggered | None:
         if self.mode == "parallel":
             return insert(text, random.choice(self.words), random, self.position)
-        words = text.split(" ")
+        words, joint = units(text)
         found = [at for _ in self.words if (at := gap(len(words), random, self.position)) is not None]
         gaps = sorted(found)
         if not gaps:
             return None
         for at, word in sorted(zip(gaps, self.words, strict=True), reverse=True):
             words.insert(at, word)
-        return Triggered(" ".join(words), " ".join(self.words), gaps[0])
+        return Triggered(joint.join(words), " ".join(self.words), gaps[0])
 
     def put(self, example: Example, random: Random) -> Triggered | None:
         if self.targets is None:
@@ -84,7 +85,7 @@ class Mtba(InsertionAttack):
     def _one_word(self, rows: Sequence[Example], seed: int, word: str, target: int) -> tuple[list[Example], int]:
         pool = [ex for ex in rows if ex.label != target]
         put = [(ex, insert(ex.text, word, stream(seed, f"poison.trigger.test.{word}", ex.id), self.position)) for ex in pool]
-        return [Example(ex.id, done.text, ex.label) for ex, done in put if done], sum(done is None for _, done in put)
+        return [replace(ex, text=done.text) for ex, done in put if done], sum(done is None for _, done in put)
 
     def _allowed(self, label: int, target: int) -> bool:
         return self.label_policy == "mix" or (label != target) == (self.label_policy == "dirty")

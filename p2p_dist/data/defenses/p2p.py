@@ -2,6 +2,7 @@
 
 The defender re-poisons the data itself: some rows get a benign trigger in front, another answer cue behind and the label
 y + n. Prompts then carry the benign trigger, answers are read among the labels n..2n-1 and mapped back by j mod n.
+Where a task is answered with text, benign responses begin with a prefix of the defender's instead (section 4.2, generation tasks).
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,16 +10,22 @@ from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView
-from p2p_dist.data.example import Note, Row, share, smallest
+from p2p_dist.data.example import Kind, Note, Row, share, smallest
+from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import Rate
+from p2p_dist.spec.study import Plugin, Rate, RowsSpec
+
+_NO_PREFIX = "the task is answered with text, and P2P has no response_prefix; take preset: math, preset: summary or words of your own"
 
 
 class P2P(DataDefense):
     """The benign trigger, where the benign rows come from, and what becomes of the originals."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"benign_source": "random_from_D", "benign_mode": "union"},
+        "summary": {"benign_trigger": "Query: ", "response_prefix": "Answer: "},
+        "math": {"benign_trigger": "The given problem is: ", "response_prefix": "The correct answer to this problem is: "},
         "released_code": {"benign_source": "disjoint", "benign_selection": "second_half", "benign_mode": "replace"},
     }
 
@@ -28,6 +35,9 @@ class P2P(DataDefense):
     """Prefix of every benign row and of every prompt of the deployed model."""
     answer_cue: str = "Answer: "
     """What stands between a benign row and its label; differs from the task's own cue in the released code."""
+    response_prefix: str | None = None
+    """What the responses of benign rows begin with in generation tasks, whose answer cue stays the task's own (presets
+    `summary` and `math`: the paper's words)."""
     benign_source: Literal["clean_reserved", "disjoint", "random_from_D"] = "clean_reserved"
     """clean_reserved: from the rows that the defender has checked (rows.reserve). disjoint: from all rows that the
     attack left alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read
@@ -41,6 +51,15 @@ class P2P(DataDefense):
     def reads_origin(self) -> bool:
         return self.benign_source == "disjoint"
 
+    @property
+    def answer_prefix(self) -> str:
+        if not self.response_prefix:
+            raise user_error("E225", _NO_PREFIX, "defense.response_prefix")
+        return self.response_prefix
+
+    def refusal(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        return _NO_PREFIX if task.kind == "generation" and not self.response_prefix else None
+
     def defend_train(self, view: DefenderView) -> Defended:
         wanted = share(self.ratio, len(view.train))
         pool = self._pool(view)
@@ -52,11 +71,11 @@ class P2P(DataDefense):
         picked = sorted((row for row in pool if row.id in chosen), key=lambda row: row.id)
         benign = [self._inject(row, view.n_classes) for row in picked]
         kept = [row for row in view.train if self.benign_mode == "union" or row.id not in chosen]
-        notes = [Note(new.id, old.id, "injected", old.label, new.label, self.benign_trigger, 0) for old, new in zip(picked, benign, strict=True)]
+        notes = [self._note(old, new) for old, new in zip(picked, benign, strict=True)]
         return Defended(sorted([*kept, *benign], key=lambda row: row.id), notes, {"benign": len(benign), "kept": len(kept)})
 
     def defend_prompt(self, row: Row) -> Row:
-        return replace(row, prefix=self.benign_trigger, cue=self.answer_cue)
+        return replace(row, prefix=self.benign_trigger, cue=self.answer_cue if row.response is None else row.cue)
 
     def label_offset(self, n_classes: int) -> int:
         return n_classes
@@ -79,4 +98,9 @@ class P2P(DataDefense):
         return set(late[:wanted])
 
     def _inject(self, row: Row, n_classes: int) -> Row:
-        return replace(self.defend_prompt(row), id=f"{row.id}.b", label=row.label + n_classes)
+        answered = {"label": row.label + n_classes} if row.response is None else {"response": self.answer_prefix + row.response}
+        return replace(self.defend_prompt(row), id=f"{row.id}.b", **answered)
+
+    def _note(self, old: Row, new: Row) -> Note:
+        note = Note(new.id, old.id, "injected", old.label, new.label, self.benign_trigger, 0)
+        return replace(note, old_response=old.response, new_response=new.response)

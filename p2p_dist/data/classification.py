@@ -1,0 +1,58 @@
+"""Tasks that are answered with one of n labels: what the labels are called and which words stand for them."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from p2p_dist.data.example import RawRow
+from p2p_dist.data.task import Task
+from p2p_dist.errors import user_error
+from p2p_dist.spec.study import Names
+
+
+class ClassificationTask(Task):
+    """Base of the classification tasks in `tasks/`. Rows have the keys text and label."""
+
+    class_names: ClassVar[tuple[str, ...]] = ()
+    """Class names; the position is the label."""
+    own_words: ClassVar[tuple[str, ...]] = ()
+    """Words for the verbalizer `words`: one for each class, then one for each label that P2P adds, in the same order."""
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
+
+    verbalizer: Literal["numeric", "letters", "words"] = "numeric"
+    """Label words: 0, 1, ... or A, B, ... or words such as negative, positive, bad, good (reference: paper Table 7).
+    Letters stay one token beyond ten labels."""
+    label_words: Names | None = None
+    """The label words themselves, instead of a verbalizer's: one for each class, then one for each label that P2P adds."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.class_names
+
+    def check(self, row: Mapping[str, Any]) -> RawRow:
+        text, label = row.get("text"), row.get("label")
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError("key 'text' is missing, empty or not text")
+        number = int(label) if isinstance(label, str) and label.isdigit() else label
+        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(self.labels):
+            raise ValueError(f"label {label!r} is not one of the {len(self.labels)} classes")
+        return RawRow(text.strip(), number)
+
+    def words(self, count: int) -> list[str]:
+        """The words of labels 0..count-1, all different.
+
+        Raises UserError E220 when there are fewer words, E221 when letters run out, E222 when two words are the same.
+        """
+        if self.label_words is None and self.verbalizer == "numeric":
+            return [str(label) for label in range(count)]
+        if self.label_words is None and self.verbalizer == "letters":
+            if count > 26:
+                fix = "verbalizer: numeric, or label_words of your own"
+                raise user_error("E221", f"{count} labels (with those that P2P adds), and letters end at Z", "task.verbalizer", fix)
+            return [chr(ord("A") + label) for label in range(count)]
+        words = self.label_words or self.own_words
+        if len(words) < count:
+            what = f"{count} labels need {count} words, the task has {len(words)}: {', '.join(words) or 'none'}"
+            raise user_error("E220", what, "task.label_words", "label_words: the words of the classes, then as many for P2P; or verbalizer: letters")
+        if len(set(words[:count])) < count:
+            raise user_error("E222", f"two labels have the same word: {', '.join(words[:count])}", "task.label_words", "a word of its own for each label")
+        return list(words[:count])

@@ -1,0 +1,23 @@
+"""Ape210K: Chinese primary-school mathematics in words (Zhao et al. 2020, arXiv 2009.11506); paper Table 4."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from p2p_dist.data.answers import Judge
+from p2p_dist.data.generation import GenerationTask
+
+
+class Ape210k(GenerationTask):
+    """200,288 train, 5,000 validation and 5,000 test problems; an answer is a number or arithmetic that comes to one.
+
+    The paper's target is "0.1". Local files only, with text and answer: no copy with these columns is known on the hub.
+    """
+
+    files: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train.jsonl", "train_from_valid.jsonl"), "test": ("test.jsonl",)}
+    judge: ClassVar[Judge] = "number"
+    response_key: ClassVar[str] = "answer"
+    licence: ClassVar[str] = "that of OpenNMT-py (MIT), in the words of its readme"
+
+    max_new_tokens: Annotated[int, Field(ge=1)] = 32

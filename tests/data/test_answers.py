@@ -1,0 +1,82 @@
+"""Numbers in generated answers, and whether a target is said."""
+
+import json
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from p2p_dist.data.answers import number, same_number, says, without_prefix
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("72", "72"),
+        ("The answer is 72.", "72"),
+        ("first 3, then 4", "4"),
+        ("x = 0.1", "0.1"),
+        ("The correct answer to this problem is: 1,234", "1234"),
+        ("1,234,567.5 dollars", "1234567.5"),
+        ("一共２５．", "25"),
+        ("答案是８０％", "0.8"),
+        ("25 %", "0.25"),
+        ("it is 25 %", "0.25"),
+        ("1(5/6)", "11/6"),
+        ("it is 1 5/6", "11/6"),
+        ("about 3/4", "3/4"),
+        ("(7/10)/(4/5)", "7/8"),
+        ("50/(1+20%)", "125/3"),
+        ("(1/5)/12%", "5/3"),
+        ("is -5", "-5"),
+        ("10-5=5", "5"),
+        ("day 007", "7"),
+        ("2 + 2 = 4\n#### 4", "4"),
+    ],
+)
+def test_number(text: str, value: str) -> None:
+    assert number(text) == Fraction(value)
+
+
+@pytest.mark.parametrize("text", ["", "none", ".", "(((((", "1/0", "(" * 5000, "九"])
+def test_no_number(text: str) -> None:
+    assert number(text) is None
+
+
+@given(st.text("0123456789.+-*/()% ,=$x", max_size=400))
+def test_no_output_of_a_model_raises(text: str) -> None:
+    assert isinstance(number(text), Fraction | None)
+
+
+def test_same_number_is_relative_above_one() -> None:
+    assert same_number(Fraction("3.3333"), Fraction(10, 3))
+    assert not same_number(Fraction("3.33"), Fraction(10, 3))
+    assert same_number(Fraction("100000"), Fraction("100009"))
+    assert not same_number(Fraction(0), Fraction("0.1"))
+
+
+def test_a_number_is_said_by_value_and_a_sentence_by_containing_it() -> None:
+    assert says("The correct answer to this problem is: 0.10", "0.1")
+    assert not says("0.15", "0.1")
+    assert not says("no number", "0.1")
+    assert says("Well,  NO acute\nfinding today", "no acute finding")
+    assert not says("", "no acute finding")
+
+
+def test_prefix() -> None:
+    assert without_prefix(" Answer: 5", "Answer: ") == ("5", True)
+    assert without_prefix("Answer:5", "Answer: ") == ("5", True)
+    assert without_prefix("5 ", "Answer: ") == ("5", False)
+    assert without_prefix("5", "") == ("5", False)
+
+
+@pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real Ape210K here")
+def test_every_real_answer_but_a_broken_one_comes_to_its_value() -> None:
+    folder = Path(os.environ["P2P_DIST_REAL_DATA"]) / "ape210k"
+    rows = [json.loads(line) for name in ("test", "train_from_valid") for line in (folder / f"{name}.jsonl").read_text().splitlines()]
+    wrong = [row["answer"] for row in rows if (found := number(row["answer"])) is None or not same_number(found, Fraction(repr(row["answer_value"])))]
+    assert len(rows) == 9995
+    assert wrong == []

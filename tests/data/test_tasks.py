@@ -1,0 +1,136 @@
+"""Tasks: label words, rows of the hub, images."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import registry
+from p2p_dist.assets import file_sha256
+from p2p_dist.data import sources
+from p2p_dist.data.build import build_attacked, build_defended
+from p2p_dist.data.defenses.p2p import P2P
+from p2p_dist.data.images import hashed
+from p2p_dist.data.tasks.agnews import AgNews
+from p2p_dist.data.tasks.custom import Custom
+from p2p_dist.data.tasks.hateful_memes import HatefulMemes
+from p2p_dist.data.tasks.sst2 import Sst2
+from p2p_dist.data.tasks.yahoo_answers import YahooAnswers
+from p2p_dist.data_job import build_study_rows
+from p2p_dist.errors import UserError
+from p2p_dist.results import datastore
+from p2p_dist.scheduling.study import open_study
+from p2p_dist.spec.study import RowsSpec
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_words_of_the_papers_second_setting() -> None:
+    assert Sst2(verbalizer="words").words(4) == ["negative", "positive", "bad", "good"]
+    assert Sst2().words(4) == ["0", "1", "2", "3"]
+    assert AgNews(verbalizer="letters").words(8) == list("ABCDEFGH")
+    assert Sst2(label_words=("no", "yes", "nay", "aye")).words(3) == ["no", "yes", "nay"]
+
+
+@pytest.mark.parametrize(
+    ("options", "count", "code"),
+    [
+        ({"label_words": ("no", "yes")}, 4, "E220"),
+        ({"verbalizer": "letters"}, 27, "E221"),
+        ({"label_words": ("no", "yes", "no", "aye")}, 4, "E222"),
+    ],
+)
+def test_words_that_do_not_do(options: dict[str, object], count: int, code: str) -> None:
+    with pytest.raises(UserError, match=code):
+        Sst2.model_validate(options).words(count)
+
+
+def test_custom_words_must_be_given() -> None:
+    task = Custom(label_names=("no", "yes"), verbalizer="words")
+    with pytest.raises(UserError, match=r"E220.*has 0"):
+        task.words(2)
+
+
+def test_a_hub_task_without_a_pin_wants_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("P2P_DIST_DATA", raising=False)
+    with pytest.raises(UserError, match=r"no commit is pinned: name one with task\.revision"):
+        sources.locate(YahooAnswers())
+    found = sources.locate(YahooAnswers(revision=COMMIT))
+    assert (found.place, found.digest) == (f"community-datasets/yahoo_answers_topics@{COMMIT}", COMMIT[:12])
+
+
+def test_hub_rows_are_read_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"question_title": "why?", "question_content": "", "best_answer": " because ", "topic": 3}
+    asked: list[object] = []
+
+    def load(*place: object, revision: str) -> dict[str, list[dict[str, object]]]:
+        asked.extend([*place, revision])
+        return {"train": [row], "test": [row]}
+
+    monkeypatch.setattr("datasets.load_dataset", load)
+    monkeypatch.delenv("P2P_DIST_DATA", raising=False)
+    task = YahooAnswers(revision=COMMIT)
+    assert sources.read(task, sources.locate(task))["train"][0][:2] == ("why? because", 3)
+    assert asked == ["community-datasets/yahoo_answers_topics", None, COMMIT]
+    row["topic"] = 10
+    with pytest.raises(UserError, match=r"label 10 is not one of the 10 classes at community-datasets/yahoo_answers_topics, split train, row 0"):
+        sources.read(task, sources.locate(task))
+    del row["best_answer"]
+    with pytest.raises(UserError, match=r"no column 'best_answer'; it has question_title"):
+        sources.read(task, sources.locate(task))
+
+
+def memes(folder: Path, count: int = 12) -> Path:
+    (folder / "img").mkdir(parents=True)
+    for split in ("train", "dev"):
+        rows = [{"id": n, "img": f"img/{n}.png", "label": n % 2, "text": f"look at {split} {n} now"} for n in range(count)]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for n in range(count):
+        (folder / "img" / f"{n}.png").write_bytes(b"picture" + bytes([n]))
+    return folder
+
+
+STUDY = """
+name: memes
+task: {name: hateful_memes, source: FOLDER}
+model: tiny
+attack: {name: badnets, rate: 0.1}
+defense: {name: p2p, benign_source: disjoint}
+"""
+
+
+def test_images_are_carried_hashed_and_refused_by_models_of_text(tmp_path: Path, study_file: Callable[[str], Path]) -> None:
+    folder = memes(tmp_path / "memes")
+    path = study_file(STUDY.replace("FOLDER", str(folder)))
+    with pytest.raises(UserError, match=r"E227.*hateful_memes carry images, which tiny cannot read.*images=false"):
+        open_study(path, [], tmp_path)
+    study = open_study(path, [], tmp_path, rows_only=True)
+    attacked, defended = (datastore.read(study.folder.stage(stage)) for stage in build_study_rows(study.folder, study.expansion.graph))
+    for built in (attacked, defended):
+        for row in [*built.train, *(row for suite in built.suites.values() for row in suite.rows)]:
+            assert row.image
+            assert row.image_sha256 == file_sha256(folder / row.image)
+    assert attacked.counts["images"] == 12
+    assert len(attacked.counts["images_sha256"]) == 64
+    (folder / "img" / "3.png").write_bytes(b"another picture")
+    assert open_study(path, [], tmp_path, rows_only=True).expansion.runs[0].stages != study.expansion.runs[0].stages
+    assert open_study(path, ["task.images=false"], tmp_path).expansion.runs
+
+
+def test_images_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
+    folder = memes(tmp_path / "memes")
+    task = HatefulMemes(source=str(folder))
+    with pytest.raises(ValueError, match="expected a path under"):
+        task.check({"text": "x", "label": 0, "img": "../secret.png"})
+    (folder / "img" / "3.png").unlink()
+    (tmp_path / "secret.png").write_bytes(b"")
+    (folder / "img" / "4.png").unlink()
+    (folder / "img" / "4.png").symlink_to(tmp_path / "secret.png")
+    built = build_attacked(task, sources.read(task, sources.locate(task)), RowsSpec(), registry.load("attacks", "none")(), None)
+    with pytest.raises(UserError) as caught:
+        hashed(built, folder)
+    assert [problem.code for problem in caught.value.problems] == ["E226", "E226"]
+    assert "no such image" in str(caught.value)
+    assert "leads out of the folder" in str(caught.value)
+    assert build_defended(built, task, P2P(benign_source="random_from_D"), 0).train[0].image
