@@ -37,7 +37,7 @@ $(VENV)/.installed: $(VENV)/.venv pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[zero,quant,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[zero,quant,bench,dev]"
 	touch $@
 
 clean:

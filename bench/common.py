@@ -11,11 +11,13 @@ import argparse
 import json
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from threading import Semaphore, Thread
 from typing import Any
 
 REPEATS = 5
@@ -74,18 +76,21 @@ def parser(description: str) -> argparse.ArgumentParser:
 
 
 def limit_threads(count: int) -> None:
-    """Before torch or numpy is imported: this many threads in the linear algebra."""
+    """This many threads in the linear algebra of this process and of those it starts."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = str(count)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
 
 
-def interleave(cases: Mapping[str, Callable[[], object]], repeats: int = REPEATS, warmup: int = 2, clock: Clock = time.process_time) -> Times:
+def interleave(cases: Mapping[str, Callable[[], object]], repeats: int = REPEATS, warmup: int = 2, clock: Clock | None = None) -> Times:
     """Seconds of every turn of every case. All cases take one turn each, `warmup` rounds untimed and then `repeats` rounds.
 
     Every other round goes the other way round, so that a machine that grows slower or faster favours no case. The default clock
     is this process's CPU time, which other people's work does not enter; for work in other processes or on a device pass another.
     """
+    clock = clock or time.process_time
     times: Times = {name: [] for name in cases}
     for turn in range(-warmup, repeats):
         for name in list(cases) if turn % 2 == 0 else reversed(list(cases)):
@@ -94,6 +99,60 @@ def interleave(cases: Mapping[str, Callable[[], object]], repeats: int = REPEATS
             if turn >= 0:
                 times[name].append(clock() - started)
     return times
+
+
+class Stepwise:
+    """A training that is held after every step, so that trainings whose loops are not ours can take turns with others.
+
+    `work(tick)` trains in a thread of its own and calls `tick` after every step; `step()` lets it go to its next tick and waits.
+    Only one side runs at any time, so the CPU time of a turn is that of the step.
+    """
+
+    def __init__(self, work: Callable[[Callable[[], None]], object]):
+        self._go, self._stopped = Semaphore(0), Semaphore(0)
+        self._over = self._closing = False
+        self._error: BaseException | None = None
+        self._thread = Thread(target=self._run, args=(work,), daemon=True)
+        self._thread.start()
+
+    def step(self) -> None:
+        """One more step. Raises what the training raises, or RuntimeError when it had come to its end."""
+        if not self._over:
+            self._go.release()
+            self._stopped.acquire()
+        if self._error:
+            raise self._error
+        if self._over:
+            raise RuntimeError("the training was over before the benchmark: give it more steps")
+
+    def close(self) -> None:
+        """End the training where it stands and free what it holds."""
+        if not self._over:
+            self._closing = True
+            self._go.release()
+        self._thread.join()
+
+    def _run(self, work: Callable[[Callable[[], None]], object]) -> None:
+        self._go.acquire()
+        try:
+            if not self._closing:
+                work(self._tick)
+        except _Enough:
+            pass
+        except BaseException as error:  # noqa: BLE001  # not handled: raised again in the thread that asked for the step
+            self._error = error
+        self._over = True
+        self._stopped.release()
+
+    def _tick(self) -> None:
+        self._stopped.release()
+        self._go.acquire()
+        if self._closing:
+            raise _Enough
+
+
+class _Enough(BaseException):
+    """Unwinds a training that is closed."""
 
 
 def speedup(times: Times, baseline: str, candidate: str) -> float:
@@ -135,16 +194,20 @@ def show(options: argparse.Namespace, rows: Sequence[Figure | LeftOut], **where:
             print(json.dumps({**asdict(row), **verdict, "machine": place}))
     else:
         print(", ".join(f"{key} {value}" for key, value in place.items()))
+        said: dict[str, Any] = {}
         for row in rows:
-            print("\n".join(_lines(row)))
+            print("\n".join(_lines(row, said, judged=not options.smoke)))
     return int(any(not gate.holds for row in rows if isinstance(row, Figure) for gate in row.gates))
 
 
-def _lines(row: Figure | LeftOut) -> list[str]:
+def _lines(row: Figure | LeftOut, said: dict[str, Any], judged: bool) -> list[str]:
+    """A row as text, without the facts that the row above has said already."""
     if isinstance(row, LeftOut):
         return [f"{row.name}: left out, {row.why}"]
-    bound = "" if row.goal is None else f"  goal {'<=' if row.at_most else '>='} {row.goal:g}x: {'met' if row.met else 'MISSED'}"
+    verdict = f": {'met' if row.met else 'MISSED'}" if judged else ""
+    bound = "" if row.goal is None else f"  goal {'<=' if row.at_most else '>='} {row.goal:g}x{verdict}"
     head = f"{row.name}: {row.ratio:.3f}x  (against {row.baseline}){bound}"
     gates = [f"  gate: {gate.what} {gate.value:.2e} <= {gate.limit:g}: {'holds' if gate.holds else 'DOES NOT HOLD'}" for gate in row.gates]
-    facts = [f"  {key}: {value}" for key, value in row.facts.items()]
+    facts = [f"  {key}: {value}" for key, value in row.facts.items() if said.get(key) != value]
+    said.update(row.facts)
     return [head, *gates, *facts]

@@ -2,11 +2,17 @@
 
 import json
 import math
+import subprocess
+import sys
 from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from bench.common import Figure, Gate, LeftOut, interleave, show, speedup, spread
+from bench.common import Figure, Gate, LeftOut, Stepwise, interleave, show, speedup, spread
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_turns_are_taken_in_both_directions_and_warm_up_is_not_timed() -> None:
@@ -33,3 +39,47 @@ def test_a_gate_decides_the_exit_code_and_a_missed_goal_does_not(value: float, h
     said = capsys.readouterr().out
     assert "MISSED" in said
     assert ("DOES NOT HOLD" in said) != holds
+
+
+def test_a_training_is_held_after_every_step() -> None:
+    done: list[int] = []
+
+    def work(tick: Callable[[], None]) -> None:
+        for at in range(3):
+            done.append(at)
+            tick()
+
+    side = Stepwise(work)
+    assert done == []
+    side.step()
+    side.step()
+    assert done == [0, 1]
+    side.close()
+    assert done == [0, 1]
+    other = Stepwise(work)
+    for _ in range(3):
+        other.step()
+    with pytest.raises(RuntimeError, match="over"):
+        other.step()
+
+
+def test_what_a_training_raises_reaches_the_benchmark() -> None:
+    def work(tick: Callable[[], None]) -> None:
+        tick()
+        raise ValueError("no more memory")
+
+    side = Stepwise(work)
+    side.step()
+    with pytest.raises(ValueError, match="no more memory"):
+        side.step()
+
+
+@pytest.mark.parametrize("name", ["train_step"])
+def test_it_runs_and_its_gates_hold(name: str) -> None:
+    """`--smoke`: both sides compute the same thing, whatever the time."""
+    done = subprocess.run([sys.executable, "-m", f"bench.{name}", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert rows
+    assert [row for row in rows if "why" in row] == []
+    assert all(row["gates"] and row["holds"] and row["machine"]["smoke"] for row in rows)

@@ -15,6 +15,15 @@ _CLASSES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwe
 
 def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase]:
     """A model of `shape` (see `p2p_dist.spec.model.ShapeSpec`) in fp32 and a byte tokenizer that fits its vocabulary."""
+    model_class, config = config_of(shape)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = model_class(config)
+    return model, byte_tokenizer()
+
+
+def config_of(shape: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The class of a model of `shape`, and its configuration."""
     config_class, model_class = _CLASSES[shape["architecture"]]
     config = config_class(
         num_hidden_layers=shape["layers"],
@@ -30,10 +39,7 @@ def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase
         bos_token_id=None,
         eos_token_id=None,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = model_class(config)
-    return model, byte_tokenizer()
+    return model_class, config
 
 
 END = "<|end|>"

@@ -1,0 +1,67 @@
+"""Real tokens per second of one run, against Hugging Face's Trainer with PEFT and TRL's SFTTrainer.
+
+All sides train the same adapter on the same batches; a row's padding is the other side's business, so real tokens per second are
+rows per second. The gate is the loss curve. Figures that are compared are in fp32; `--dtype bfloat16` is what studies use.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from bench.common import Figure, Gate, LeftOut, interleave, limit_threads, milliseconds, parser, show, speedup, spread
+from bench.peers import hf_trainer, trl_trainer
+from bench.workload import Side, clock_of, largest_difference, load, ours, padding, settings, typical_batch, vocabulary
+from p2p_dist.training.cohort import TrainRun
+
+WARMUP = 2
+CURVE = {"float32": 1e-3, "bfloat16": 5e-2}
+"""How far loss curves may lie apart, in nats."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("--model", default="smollm2-135m-instruct", help="as in a study, or `dispatch`: 28 narrow layers")
+    made.add_argument("--dtype", default="float32", choices=sorted(CURVE))
+    made.add_argument("--batch", type=int, default=16, help="rows per step")
+    made.add_argument("--without", nargs="*", default=[], choices=["pad_128", "trl"], help="sides to leave out")
+    options = made.parse_args(argv)
+    limit_threads(options.threads)
+    if options.smoke:
+        options.model, options.batch, options.repeats = "smoke", 4, 2
+    return show(options, measure(options), model=options.model, dtype=options.dtype, threads=options.threads)
+
+
+def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
+    """One figure per rival."""
+    base = load(options.model, options.dtype)
+    batch = typical_batch(options.batch, vocabulary(base))
+    run = TrainRun(settings(WARMUP + options.repeats + 1, options.batch), 0, batch)
+    rivals: dict[str, tuple[float, Callable[[], Side]]] = {
+        "HF Trainer, padded to the longest row": (1.7, lambda: hf_trainer(base, run, None)),
+        "HF Trainer, padded to 128 tokens": (4.5, lambda: hf_trainer(base, run, 128)),
+        "TRL SFTTrainer": (1.3, lambda: trl_trainer(base, run, padding_free=False)),
+    }
+    rows: list[Figure | LeftOut] = []
+    sides = {"p2p-dist": ours(base, [run])}
+    for (name, (_, start)), key in zip(rivals.items(), ("", "pad_128", "trl"), strict=True):
+        try:
+            if key in options.without:
+                rows.append(LeftOut(name, "as asked"))
+            else:
+                sides[name] = start()
+        except ImportError as error:
+            rows.append(LeftOut(name, f"not installed ({error.name})"))
+    times = interleave({name: side.steps.step for name, side in sides.items()}, options.repeats, WARMUP, clock_of(base.device))
+    for side in sides.values():
+        side.steps.close()
+    real = sum(len(row.ids) for row in batch)
+    facts = {"rows": len(batch), "real_tokens": real, "padded_to_longest": round(padding(batch), 2), "milliseconds": milliseconds(times)}
+    for name in list(sides)[1:]:
+        gate = Gate("largest difference of the losses", largest_difference(sides["p2p-dist"].curve(), sides[name].curve()), CURVE[options.dtype])
+        per_turn = {"turn_by_turn": spread(times, name, "p2p-dist")}
+        rows.append(Figure("real tokens/s of one run", name, speedup(times, name, "p2p-dist"), rivals[name][0], gates=[gate], facts={**facts, **per_turn}))
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
