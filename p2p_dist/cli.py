@@ -31,7 +31,9 @@ OVERRIDES = Annotated[
 ]
 RUNS_DIR = Annotated[Path, typer.Option(help="Where run folders are kept.", envvar="P2P_DIST_RUNS")]
 AS_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
-CLUSTER = Annotated[Path | None, typer.Option(help="Hardware to plan for (configs/clusters/*.yaml). Default: this machine.")]
+CLUSTER = Annotated[str | None, typer.Option(help="Hardware to plan for: a file, or one of `p2p-dist list clusters`. Default: this machine.")]
+
+COHORT = Annotated[int, typer.Option(min=1, help="Trainings on the same base to join in one worker, as far as they fit.")]
 
 
 def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
@@ -57,15 +59,22 @@ def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
 
 @app.command()
 @_guarded
-def plan(study: STUDY, overrides: OVERRIDES = None, runs_dir: RUNS_DIR = Path("runs"), cluster: CLUSTER = None, as_json: AS_JSON = False) -> int:
-    """Show what a study would do: its runs, the stages they share, what is done, and the jobs that are left."""
-    from p2p_dist.planning.cluster import read_cluster, this_machine
+def plan(
+    study: STUDY,
+    overrides: OVERRIDES = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+    cluster: CLUSTER = None,
+    cohort: COHORT = 1,
+    as_json: AS_JSON = False,
+) -> int:
+    """Show what a study would do: its runs, the stages they share, what is done, where each model goes on the cluster with
+    what memory, how long the rest would take, and what can never run there."""
     from p2p_dist.report import plan_view
-    from p2p_dist.scheduling.study import find_study, open_study
+    from p2p_dist.scheduling.study import find_cluster, find_study, open_study
 
     opened = open_study(find_study(study), overrides or [], runs_dir)
-    hardware = read_cluster(cluster) if cluster else this_machine()
-    facts = plan_view.facts(opened.expansion, opened.folder.done(opened.expansion.graph), opened.jobs(), hardware)
+    hardware = find_cluster(cluster)
+    facts = plan_view.facts(opened.expansion, opened.folder.done(opened.expansion.graph), opened.plan(hardware, cohort), opened.model_names())
     print(json.dumps(facts, indent=1) if as_json else plan_view.text(opened.spec.name, facts))
     return Exit.OK
 
@@ -79,15 +88,14 @@ def run(
     backend: Annotated[str, typer.Option(help="ray (an instance of its own on this machine) or local (plain processes). Same results.")] = "ray",
     cluster: CLUSTER = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")] = None,
-    cohort: Annotated[int, typer.Option(min=1, help="Trainings on the same base to join in one worker.")] = 1,
+    cohort: COHORT = 1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Training steps between two checkpoints of a run.")] = 50,
     as_json: AS_JSON = False,
 ) -> int:
     """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
     from rich.console import Console
 
-    from p2p_dist.planning.cluster import read_cluster, this_machine
-    from p2p_dist.scheduling.study import Placement, execute, find_study, open_study, set_damaged_aside
+    from p2p_dist.scheduling.study import Launch, execute, find_cluster, find_study, open_study, set_damaged_aside
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
@@ -96,10 +104,10 @@ def run(
     console = Console(stderr=True)
     total = len(opened.expansion.runs)
     failed = []
-    if opened.jobs():
-        console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(opened.jobs())} jobs to do", highlight=False)
-        hardware = read_cluster(cluster) if cluster else this_machine()
-        failed = execute(opened, path, Placement(backend, hardware, slots, cohort, checkpoint_every), console).failed
+    hardware = find_cluster(cluster)
+    if jobs := opened.plan(hardware, cohort).jobs:
+        console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
+        failed = execute(opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every), console).failed
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     _report(opened.folder, as_json)

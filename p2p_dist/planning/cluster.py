@@ -24,6 +24,10 @@ class ClusterSpec(Strict):
     cpus_per_node: Count
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     gpu_memory_gb: Positive | None = None
+    memory_gb: Positive | None = None
+    """Host memory of a node."""
+    tflops: Positive | None = None
+    """What a GPU, or a node without GPUs, reaches in training: an assumption for the plan's times."""
 
     @property
     def slots_per_node(self) -> int:
@@ -42,16 +46,26 @@ def read_cluster(path: Path) -> ClusterSpec:
 
 
 def this_machine() -> ClusterSpec:
-    """The cores this process may use and the GPUs that nvidia-smi lists (so that planning needs no torch)."""
-    return ClusterSpec(name="this machine", cpus_per_node=len(os.sched_getaffinity(0)), gpus_per_node=_gpus())
+    """The cores and memory this process may use and the GPUs that nvidia-smi lists (so that planning needs no torch)."""
+    memories = _gpu_memories()
+    return ClusterSpec(
+        name="this machine",
+        cpus_per_node=len(os.sched_getaffinity(0)),
+        gpus_per_node=len(memories),
+        gpu_memory_gb=min(memories) if memories else None,
+        memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+    )
 
 
-def _gpus() -> int:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+def _gpu_memories() -> list[float]:
+    """Memory of each GPU that may be used, in GB."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return 0
-    listed = subprocess.run([tool, "--list-gpus"], capture_output=True, text=True, check=False, timeout=30)
-    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+        return []
+    query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    listed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
+    memories = [float(line) * 2**20 / 1e9 for line in listed.stdout.splitlines() if line.strip().isdigit()]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return memories
+    return memories[: len([device for device in visible.split(",") if device.strip() not in ("", "-1")])]

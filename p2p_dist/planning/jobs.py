@@ -6,7 +6,7 @@ with the same adapter shape and loss may be joined into cohorts, unless one of t
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from p2p_dist.spec.graph import Graph, Stage
@@ -20,7 +20,7 @@ class Job:
     stages: tuple[str, ...]
     needs: frozenset[str]
     costs: tuple[float, ...]
-    """Relative length of each stage, for longest-first scheduling and the time that is left."""
+    """Length of each stage in assumed seconds, for longest-first scheduling and the time that is left."""
 
     @property
     def cost(self) -> float:
@@ -32,13 +32,16 @@ class Job:
         return self.stages[0]
 
 
-def missing_jobs(graph: Graph, done: Collection[str], cohort_size: int = 1) -> list[Job]:
-    """Jobs for every stage that is not done, longest first within what may start."""
+def missing_jobs(graph: Graph, done: Collection[str], cohort: Callable[[Stage], int], seconds: Callable[[Graph, Stage], float]) -> list[Job]:
+    """Jobs for every stage that is not done, longest first within what may start.
+
+    `cohort` says how many trainings at most may join one of the given kind, `seconds` how long a stage takes.
+    """
     missing = {id_: stage for id_, stage in graph.stages.items() if id_ not in done}
     depth = _depths(graph)
     groups: list[tuple[str, ...]] = [(stage.id,) for stage in missing.values() if stage.kind in ("data", "edit", "score")]
-    for cohort in _cohorts([stage for stage in missing.values() if stage.kind == "train"], cohort_size, depth):
-        members = {stage.id for stage in cohort}
+    for joined in _cohorts([stage for stage in missing.values() if stage.kind == "train"], cohort, depth):
+        members = [stage.id for stage in joined]
         groups.append((*members, *_evaluations(missing.values(), members, depth)))
     taken = {id_ for group in groups for id_ in group}
     rest: dict[tuple[str, int], list[str]] = defaultdict(list)
@@ -46,7 +49,7 @@ def missing_jobs(graph: Graph, done: Collection[str], cohort_size: int = 1) -> l
         if stage.id not in taken:
             rest[stage.reads["adapter"], depth[stage.id]].append(stage.id)
     groups += [tuple(group) for group in rest.values()]
-    jobs = [_job(group, graph, done) for group in groups]
+    jobs = [_job(group, graph, done, seconds) for group in groups]
     return sorted(jobs, key=lambda job: -job.cost)
 
 
@@ -59,14 +62,14 @@ def _depths(graph: Graph) -> dict[str, int]:
     return depth
 
 
-def _cohorts(trainings: Iterable[Stage], size: int, depth: Mapping[str, int]) -> list[list[Stage]]:
-    """Trainings that can share one forward pass, at most `size` together."""
+def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Mapping[str, int]) -> list[list[Stage]]:
+    """Trainings that can share one forward pass, at most `size` of the first together."""
     compatible: dict[str, list[Stage]] = defaultdict(list)
     for stage in trainings:
         train = stage.spec["train"]
         alike = [stage.spec["model"], train["lora"], train["dtype"], str(train.get("quantization")), str(stage.spec.get("objective")), depth[stage.id]]
         compatible[canonical(alike)].append(stage)
-    return [group[at : at + size] for group in compatible.values() for at in range(0, len(group), size)]
+    return [group[at : at + size(group[0])] for group in compatible.values() for at in range(0, len(group), size(group[0]))]
 
 
 def _evaluations(stages: Iterable[Stage], adapters: Collection[str], depth: Mapping[str, int]) -> list[str]:
@@ -75,26 +78,6 @@ def _evaluations(stages: Iterable[Stage], adapters: Collection[str], depth: Mapp
     return [stage.id for stage in own if all(depth[id_] < depth[stage.reads["adapter"]] for role, id_ in stage.reads.items() if role != "adapter")]
 
 
-def _job(group: tuple[str, ...], graph: Graph, done: Collection[str]) -> Job:
+def _job(group: tuple[str, ...], graph: Graph, done: Collection[str], seconds: Callable[[Graph, Stage], float]) -> Job:
     needs = {id_ for member in group for id_ in graph.stages[member].reads.values()} - set(group) - set(done)
-    return Job(group, frozenset(needs), tuple(_cost(graph, graph.stages[id_]) for id_ in group))
-
-
-def _cost(graph: Graph, stage: Stage) -> float:
-    """Rows times passes over them; data stages are free but come first because others wait for them."""
-    if stage.kind == "train":
-        rows = graph.stages[stage.reads["rows"]]
-        return float(3 * stage.spec["train"]["num_train_epochs"] * (_rows(graph, rows, "train") or 10_000))
-    if stage.kind == "score":
-        return float(_rows(graph, graph.stages[stage.reads["rows"]], "train") or 10_000)
-    if stage.kind == "eval":
-        return float(_rows(graph, graph.stages[stage.reads["rows"]], "test") or 2_000)
-    return 0.0
-
-
-def _rows(graph: Graph, stage: Stage, split: str) -> int | None:
-    """Rows that the study asks for; None when it takes all there are."""
-    while stage.reads:
-        stage = graph.stages[stage.reads["rows"]]
-    rows = stage.spec["rows"][split]
-    return int(rows) if rows is not None else None
+    return Job(group, frozenset(needs), tuple(seconds(graph, graph.stages[id_]) for id_ in group))

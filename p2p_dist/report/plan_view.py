@@ -1,37 +1,68 @@
 """A plan in words and as facts."""
 
+import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.durations import TOKENS_PER_ROW
+from p2p_dist.planning.placement import Misfit
+from p2p_dist.planning.plan import Plan
 from p2p_dist.spec.expand import Expansion
+from p2p_dist.spec.identity import canonical
 
 _SHOWN = 40
+_TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime")
 
 
-def facts(expansion: Expansion, done: Collection[str], jobs: Sequence[Job], cluster: ClusterSpec) -> dict[str, Any]:
-    """What `--json` prints."""
+def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
+    """What `--json` prints. `names` are the models' names by their canonical identity."""
     stages = expansion.graph.stages
     uses = Counter(id_ for run in expansion.runs for id_ in run.stages)
     kinds = Counter(stage.kind for stage in stages.values())
     wanted = Counter(stages[id_].kind for run in expansion.runs for id_ in run.stages)
+    finished = Counter(stages[id_].kind for id_ in done)
+    cluster = plan.rates.cluster
     return {
         "runs": [{**run.to_json(), "done": set(run.stages) <= set(done)} for run in expansion.runs],
         "stages": [{"id": id_, "kind": stage.kind, "done": id_ in done, "runs": uses[id_], "reads": dict(stage.reads)} for id_, stage in stages.items()],
-        "counts": {
-            kind: {"stages": kinds[kind], "saved_by_sharing": wanted[kind] - kinds[kind], "done": sum(i in done for i in stages if stages[i].kind == kind)}
-            for kind in kinds
-        },
-        "jobs": [{"stages": list(job.stages), "needs": sorted(job.needs)} for job in jobs],
+        "counts": {kind: {"stages": kinds[kind], "saved_by_sharing": wanted[kind] - kinds[kind], "done": finished[kind]} for kind in kinds},
+        "jobs": [{"stages": list(job.stages), "needs": sorted(job.needs), "seconds": round(job.cost, 1)} for job in plan.jobs],
+        "models": _models(plan, names),
+        "time": _time(plan),
         "cluster": {**cluster.model_dump(), "slots": cluster.nodes * cluster.slots_per_node},
+    }
+
+
+def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every training setting: its model, how many jobs are left, and where they go or why they cannot."""
+    jobs = Counter(plan.settings.values())
+    found = []
+    for key, fit in plan.fits.items():
+        name = names[canonical(json.loads(key)[0])]
+        where = {"misfit": fit.reason, "nearest": fit.nearest} if isinstance(fit, Misfit) else {"placement": fit.to_json()}
+        found.append({"model": name, "jobs": jobs[key], **where})
+    return found
+
+
+def _time(plan: Plan) -> dict[str, Any]:
+    span, cluster = plan.makespan(), plan.rates.cluster
+    return {
+        "device_hours": round(span.device_seconds / 3600, 2),
+        "makespan_hours": round(span.seconds / 3600, 2),
+        "bound_hours": round(span.bound / 3600, 2),
+        "assumed": {
+            "tflops_per_device": round(plan.rates.operations / 1e12, 2),
+            "tokens_per_row": TOKENS_PER_ROW,
+            "start_seconds_per_job": plan.rates.start_seconds,
+            "device": "GPU" if cluster.gpus_per_node else "worker",
+        },
     }
 
 
 def text(name: str, plan: dict[str, Any]) -> str:
     """What `p2p-dist plan` prints."""
-    counts, runs = plan["counts"], plan["runs"]
+    counts, runs, cluster = plan["counts"], plan["runs"], plan["cluster"]
     done = sum(run["done"] for run in runs)
     words = {"data": "data builds", "train": "trainings", "score": "scorings", "edit": "edits", "eval": "evaluations"}
     parts = [
@@ -39,12 +70,14 @@ def text(name: str, plan: dict[str, Any]) -> str:
         for kind, word in words.items()
         if kind in counts
     ]
-    cluster = plan["cluster"]
     hardware = f"{cluster['nodes']} x {cluster['gpus_per_node']} GPUs, {cluster['cpus_per_node']} cores"
     lines = [
         f"{name}: {len(runs)} runs, {done} of {len(runs)} done",
         f"  {', '.join(parts)}",
         f"  {len(plan['jobs'])} jobs on {cluster['name']} ({hardware}): {cluster['slots']} at a time",
+        *_time_lines(plan["time"]),
+        "",
+        *_model_lines(plan["models"]),
         "",
     ]
     shown = runs if len(runs) <= _SHOWN else runs[: _SHOWN - 1]
@@ -54,3 +87,34 @@ def text(name: str, plan: dict[str, Any]) -> str:
     if len(shown) < len(runs):
         lines.append(f"  ... and {len(runs) - len(shown)} more; --json has them all")
     return "\n".join(lines)
+
+
+def _time_lines(time: dict[str, Any]) -> list[str]:
+    assumed = time["assumed"]
+    device = assumed["device"]
+    return [
+        f"  about {_hours(time['device_hours'])} of {device} time, {_hours(time['makespan_hours'])} longest first (no order takes less than "
+        f"{_hours(time['bound_hours'])}); assumed: {assumed['tflops_per_device']} TFLOP/s per {device}, {assumed['tokens_per_row']} tokens per row, "
+        f"{assumed['start_seconds_per_job']:.0f} s to start a job"
+    ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+
+
+def _model_lines(models: list[dict[str, Any]]) -> list[str]:
+    """A line per model with its placement and memory in GiB, then what can never run."""
+    lines = [f"  {'model':26}{'GPUs':>5}{'ZeRO':>5}  {'offload':9}{'batch':>9}{'cohort':>7}   GiB per device: {'total':>6} = " + " + ".join(_TERMS)]
+    for model in models:
+        if "misfit" in model:
+            lines.append(f"  {model['model']:26}never: {model['misfit']}. Would fit: {model['nearest']}")
+            continue
+        place = model["placement"]
+        batch = f"{place['micro_batch']} x {place['accumulation']}"
+        row = f"  {model['model']:26}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>9}{place['cohort']:>7}"
+        memory = place["memory"]
+        if memory:
+            row += f"{'':19}{memory['total']:>6.1f} = " + " + ".join(f"{memory[term]:.2f}" for term in _TERMS)
+        lines.append(row if memory else f"{row}   shape unknown: no estimate")
+    return lines

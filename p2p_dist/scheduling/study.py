@@ -14,9 +14,9 @@ from rich.console import Console
 from p2p_dist import assets, registry
 from p2p_dist.data import sources
 from p2p_dist.data.sources import Source
-from p2p_dist.errors import Problem, user_error
-from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.jobs import Job, missing_jobs
+from p2p_dist.errors import Problem, UserError, user_error
+from p2p_dist.planning.cluster import ClusterSpec, read_cluster, this_machine
+from p2p_dist.planning.plan import Plan, make_plan
 from p2p_dist.results import atomic, resultfile
 from p2p_dist.results.collect import doubtful
 from p2p_dist.results.provenance import code_digest, versions
@@ -25,6 +25,7 @@ from p2p_dist.scheduling import lease
 from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.spec.expand import Expansion, expand
+from p2p_dist.spec.identity import canonical
 from p2p_dist.spec.load import load_study
 from p2p_dist.spec.model import ModelRef, resolve_model
 from p2p_dist.spec.study import StudySpec
@@ -41,10 +42,15 @@ class Study:
     extra_models: Sequence[ModelRef] = ()
     """Models that defenses name beside the study's own."""
 
-    def jobs(self, cohort_size: int = 1) -> list[Job]:
-        """What is left to do."""
+    def plan(self, cluster: ClusterSpec, cohort: int = 1) -> Plan:
+        """What is left to do, and where it goes on a cluster."""
         graph = self.expansion.graph
-        return missing_jobs(graph, self.folder.done(graph), cohort_size)
+        shapes = {canonical(model.identity): model.shape for model in (*self.spec.model, *self.extra_models)}
+        return make_plan(graph, self.folder.done(graph), shapes, cohort, cluster)
+
+    def model_names(self) -> dict[str, str]:
+        """Canonical identity -> the name the study uses."""
+        return {canonical(model.identity): model.name for model in (*self.spec.model, *self.extra_models)}
 
     def runs_done(self) -> int:
         """Runs of which every stage is done."""
@@ -62,6 +68,18 @@ def find_study(name: str) -> Path:
     """A study file by path, or a shipped study by name."""
     shipped = configs_dir() / "studies" / f"{name}.yaml"
     return shipped if not Path(name).exists() and shipped.is_file() else Path(name)
+
+
+def find_cluster(name: str | None) -> ClusterSpec:
+    """A cluster file by path, a shipped cluster by name, or this machine. Raises UserError E117 for neither."""
+    if name is None:
+        return this_machine()
+    if Path(name).is_file():
+        return read_cluster(Path(name))
+    known = {path.stem: path for path in sorted((configs_dir() / "clusters").glob("*.yaml"))}
+    if name not in known:
+        raise user_error("E117", f"unknown cluster {name!r}", "--cluster", f"{registry.suggest(name, known)}one of {', '.join(known)}, or a file")
+    return read_cluster(known[name])
 
 
 def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: bool = False) -> Study:
@@ -108,7 +126,7 @@ def set_damaged_aside(study: Study) -> list[Problem]:
 
 
 @dataclass(frozen=True)
-class Placement:
+class Launch:
     """How a study is carried out here; none of it is identity."""
 
     backend: str
@@ -118,22 +136,31 @@ class Placement:
     checkpoint_every: int = 50
 
 
-def execute(study: Study, path: Path, place: Placement, console: Console) -> State:
+def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
     """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it."""
     with lease.hold(study.folder.lease):
         _prepare(study, console)
         _write(study, path)
-        jobs, cluster = study.jobs(place.cohort), place.cluster
-        width = place.slots or cluster.slots_per_node
+        cluster = launch.cluster
+        plan = study.plan(cluster, launch.cohort)
+        refuse_impossible(plan)
+        width = launch.slots or cluster.slots_per_node
         threads = max(1, cluster.cpus_per_node // width)
-        engine = registry.load("backends", place.backend)(cluster.cpus_per_node, cluster.gpus_per_node)
+        engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node)
         titles = titles_of([run.to_json() for run in study.expansion.runs])
         try:
-            scheduler = Scheduler(study.folder, engine, width, threads, 1 if cluster.gpus_per_node else 0, place.checkpoint_every)
+            scheduler = Scheduler(study.folder, engine, width, threads, 1 if cluster.gpus_per_node else 0, launch.checkpoint_every)
             with ProgressView(study.folder, titles, console) as view:
-                return scheduler.run(jobs, view.look)
+                return scheduler.run(plan.jobs, view.look)
         finally:
             engine.close()
+
+
+def refuse_impossible(plan: Plan) -> None:
+    """Raises UserError E410 when a job can never run on the cluster: waiting would not end."""
+    misfits = dict.fromkeys(misfit for _, misfit in plan.impossible())
+    if misfits:
+        raise UserError(*(Problem("E410", misfit.reason, plan.rates.cluster.name, misfit.nearest) for misfit in misfits))
 
 
 def _prepare(study: Study, console: Console) -> None:

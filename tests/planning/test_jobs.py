@@ -1,13 +1,25 @@
 """What is left to do, and what happens when a job ends."""
 
+from collections.abc import Collection
+
 import pytest
 
-from p2p_dist.planning.jobs import missing_jobs
+from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.durations import Rates
+from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.jobs import missing_jobs as plan_jobs
 from p2p_dist.planning.policy import MAX_ATTEMPTS, after_exit
 from p2p_dist.spec.graph import Graph, Stage
 
-TRAIN = {"model": {"source": "random"}, "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1}}
+TRAIN = {"model": {"source": "random"}, "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10}}
 ROWS = {"rows": {"train": 100, "test": 10}}
+
+
+RATES = Rates({}, ClusterSpec(name="here", cpus_per_node=2))
+
+
+def missing_jobs(made: Graph, done: Collection[str], cohort: int = 1) -> list[Job]:
+    return plan_jobs(made, done, lambda stage: cohort, RATES.seconds)
 
 
 def graph(runs: int = 2) -> tuple[Graph, list[Stage], list[Stage], list[Stage]]:
@@ -64,7 +76,7 @@ def test_longest_first() -> None:
     made.add(Stage("train", {**TRAIN, "train": {**TRAIN["train"], "num_train_epochs": 9}, "seed": 7}, {"rows": data[0].id}))
     costs = [job.cost for job in missing_jobs(made, set())]
     assert costs == sorted(costs, reverse=True)
-    assert costs[0] == 2700
+    assert costs[0] == pytest.approx(9 * RATES.seconds(made, next(stage for stage in made.stages.values() if stage.kind == "train")))
 
 
 @pytest.mark.parametrize(

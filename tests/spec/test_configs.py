@@ -15,9 +15,12 @@ CLUSTERS = sorted((configs_dir() / "clusters").glob("*.yaml"))
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_study_plans(study, cluster, tmp_path) -> None:
     opened = open_study(study, [], tmp_path)
-    facts = plan_view.facts(opened.expansion, set(), opened.jobs(), read_cluster(cluster))
+    facts = plan_view.facts(opened.expansion, set(), opened.plan(read_cluster(cluster)), opened.model_names())
     assert len(facts["runs"]) == len(opened.expansion.runs) > 0
-    assert f"0 of {len(facts['runs'])} done" in plan_view.text(opened.spec.name, facts)
+    said = plan_view.text(opened.spec.name, facts)
+    assert f"0 of {len(facts['runs'])} done" in said
+    assert {model["model"] for model in facts["models"]} == {model.name for model in opened.spec.model}
+    assert all(("placement" in model and model["placement"]["memory"]) or model["nearest"] in said for model in facts["models"])
 
 
 @pytest.mark.parametrize("name", model_names(configs_dir() / "models"))
@@ -29,7 +32,15 @@ def test_model_resolves_and_has_a_random_twin(name: str) -> None:
 
 
 def test_known_sizes() -> None:
-    shapes = {name: resolve_model(name, configs_dir() / "models").shape for name in ("smollm2-135m-instruct", "qwen3-0.6b")}
+    shapes = {name: resolve_model(name, configs_dir() / "models").shape for name in model_names(configs_dir() / "models")}
     assert round(shapes["smollm2-135m-instruct"].parameters / 1e6) == 134  # 134.5 M with norms
     assert round(shapes["qwen3-0.6b"].parameters / 1e6) == 596
     assert round(shapes["qwen3-0.6b"].linear_parameters / 1e6) == 440
+    assert {name: round(shape.parameters / 1e9, 2) for name, shape in shapes.items() if shape.parameters > 1e9} == {
+        "qwen3-1.7b": 1.72,
+        "qwen3-4b": 4.02,
+        "qwen3-8b": 8.19,
+        "qwen3-14b": 14.77,
+        "llama-3.1-8b": 8.03,
+        "deepseek-r1-distill-llama-8b": 8.03,
+    }

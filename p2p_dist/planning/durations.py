@@ -1,0 +1,115 @@
+"""How long stages take, assumed from the model's shape and the hardware's rate, and how long a set of jobs then takes.
+
+A training step costs the larger of what the host needs to issue it and what the device needs to compute it; a LoRA step is
+4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
+"""
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.spec.graph import Graph, Stage
+from p2p_dist.spec.identity import canonical
+from p2p_dist.spec.model import ShapeSpec
+
+TOKENS_PER_ROW = 30
+"""Assumed: a short text with its prompt."""
+TRAIN_ROWS, TEST_ROWS = 10_000, 2_000
+"""Assumed where a study takes all rows that a task has."""
+HOST_SECONDS_PER_LAYER = 0.0019
+"""Assumed for a GPU: issuing the forward and backward pass of one block, without CUDA graphs."""
+START_SECONDS = {"gpu": 25.0, "cpu": 10.0}
+"""Assumed: importing libraries, loading the base, the first step."""
+TFLOPS_PER_CORE = 0.2
+"""Assumed where neither a GPU nor a rate is named; 0.39 was measured on two cores with bfloat16."""
+TFLOPS_PER_GPU = 400.0
+"""Assumed for a GPU without a rate of its own: NeMo's LoRA rows on an H100."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shapes by the canonical identity of their model, and the hardware."""
+
+    shapes: Mapping[str, ShapeSpec | None]
+    cluster: ClusterSpec
+
+    @property
+    def operations(self) -> float:
+        """Operations per second of one GPU or of one worker without a GPU."""
+        cluster = self.cluster
+        default = TFLOPS_PER_GPU if cluster.gpus_per_node else TFLOPS_PER_CORE * cluster.cpus_per_node / cluster.slots_per_node
+        return (cluster.tflops or default) * 1e12
+
+    @property
+    def start_seconds(self) -> float:
+        return START_SECONDS["gpu" if self.cluster.gpus_per_node else "cpu"]
+
+    def shape_of(self, graph: Graph, stage: Stage) -> ShapeSpec | None:
+        """The shape of the model that a stage works on."""
+        while "model" not in stage.spec:
+            if "adapter" not in stage.reads:
+                return None
+            stage = graph.stages[stage.reads["adapter"]]
+        return self.shapes.get(canonical(stage.spec["model"]))
+
+    def seconds(self, graph: Graph, stage: Stage) -> float:
+        """Assumed time of one stage on one device. Rows cost nothing; a model of unknown shape counts as 1 billion."""
+        if stage.kind in ("data", "edit"):
+            return 0.0
+        shape = self.shape_of(graph, stage)
+        weights = shape.linear_parameters if shape else 10**9
+        rows = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
+        if stage.kind != "train":
+            count = _rows(graph, rows, "train", TRAIN_ROWS) if stage.kind == "score" else _rows(graph, rows, "test", TEST_ROWS)
+            return 2 * weights * TOKENS_PER_ROW * count / self.operations
+        train = stage.spec["train"]
+        steps = -(-_rows(graph, rows, "train", TRAIN_ROWS) * train["num_train_epochs"] // train["global_batch"])
+        issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
+        return float(steps * max(issue, 4 * weights * TOKENS_PER_ROW * train["global_batch"] / self.operations))
+
+
+def _rows(graph: Graph, stage: Stage | None, split: str, default: int) -> int:
+    """Rows that the study asks for, or the assumed number where it takes all there are."""
+    while stage is not None and "rows" in stage.reads:
+        stage = graph.stages[stage.reads["rows"]]
+    rows = stage.spec.get("rows", {}).get(split) if stage is not None else None
+    return int(rows) if rows is not None else default
+
+
+@dataclass(frozen=True)
+class Makespan:
+    """Hours from the first start to the last end, and the least that any order could reach."""
+
+    seconds: float
+    bound: float
+    device_seconds: float
+
+
+def makespan(jobs: Iterable[tuple[float, int]], nodes: int, slots_per_node: int) -> Makespan:
+    """Longest first on the slots that are free soonest. `jobs` are (seconds, slots); a job of more slots than a node has
+    takes whole nodes. Greedy: within 4/3 of the best for jobs of one slot (Graham 1969)."""
+    ordered = sorted(jobs, reverse=True)
+    free = [[0.0] * slots_per_node for _ in range(nodes)]
+    for seconds, slots in ordered:
+        if slots == 1:
+            node = min(free, key=lambda times: times[0])
+            heapq.heapreplace(node, node[0] + seconds)
+        else:
+            _take_gang(free, seconds, slots, slots_per_node)
+    work = sum(seconds * slots for seconds, slots in ordered)
+    longest = max((seconds for seconds, _ in ordered), default=0.0)
+    bound = max(work / (nodes * slots_per_node), longest)
+    return Makespan(max(max(times) for times in free), bound, work)
+
+
+def _take_gang(free: Sequence[list[float]], seconds: float, slots: int, slots_per_node: int) -> None:
+    """Put a gang on one node, or on whole nodes, where it can start soonest."""
+    count = -(-slots // slots_per_node)
+    width = min(slots, slots_per_node)
+    chosen = sorted(free, key=lambda times: sorted(times)[width - 1])[:count]
+    end = max(sorted(times)[width - 1] for times in chosen) + seconds
+    for times in chosen:
+        kept = sorted(times)[width:]
+        times[:] = [*kept, *[end] * width]
+        heapq.heapify(times)

@@ -1,0 +1,153 @@
+"""How much memory one rank of a training needs, term by term, from the shape of the model alone.
+
+The terms follow our own engine: a frozen base, K stacked adapters, packed rows without padding, logits at the answer
+positions and nowhere else. Derived from what autograd keeps per layer; `bench/memory_model.py` holds it against measured
+peaks. DeepSpeed's own estimators count every weight as trainable and no activation, so they do not apply here.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from p2p_dist.spec.model import ShapeSpec
+from p2p_dist.spec.study import LoraSpec
+
+Offload = Literal["none", "optimizer", "all"]
+Device = Literal["cuda", "cpu"]
+
+GIB = 2**30
+GATHERED_ELEMENTS = 1_000_000_000
+"""Weights that ZeRO-3 keeps gathered at once (DeepSpeed's `stage3_max_live_parameters`)."""
+PREFETCHED_ELEMENTS = 50_000_000
+"""Weights that ZeRO-3 gathers ahead (`stage3_prefetch_bucket_size`)."""
+RUNTIME = {"cuda": 1_200_000_000, "cpu": 700_000_000}
+"""Assumed, not measured: CUDA context, kernels and libraries on a GPU; the imported libraries on a CPU."""
+_FLOAT = 4
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one device, term by term."""
+
+    base: int
+    adapter: int
+    optimizer: int
+    activations: int
+    logits: int
+    gather: int
+    runtime: int
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+    def in_gib(self) -> dict[str, float]:
+        """Every term and the total in GiB."""
+        return {name: round(value / GIB, 2) for name, value in {**asdict(self), "total": self.total}.items()}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step of one rank: K runs of `rows` rows with at most `tokens` tokens each, `answers` of which carry loss."""
+
+    shape: ShapeSpec
+    lora: LoraSpec
+    bytes_per_weight: int
+    cohort: int
+    rows: int
+    tokens: int
+    answers: int = 2
+
+    @property
+    def packed_tokens(self) -> int:
+        """Tokens of one step over all runs; packed widths are multiples of 64."""
+        return self.cohort * -(-self.rows * self.tokens // 64) * 64
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a model is spread over ranks."""
+
+    ranks: int = 1
+    zero: int = 0
+    offload: Offload = "none"
+
+
+def estimate(work: Work, split: Split, device: Device) -> Memory:
+    """Peak memory of one rank, reached where the backward pass begins."""
+    shape, width = work.shape, work.bytes_per_weight
+    adapter = work.cohort * adapter_parameters(shape, work.lora)
+    sharded = split.ranks if split.zero >= 1 else 1
+    states = 0 if split.offload != "none" else adapter * 4 * _FLOAT // sharded
+    base = shape.parameters * width
+    gather = 0
+    if split.zero >= 3:
+        gather = min(base, (GATHERED_ELEMENTS + PREFETCHED_ELEMENTS) * width)
+        base = 0 if split.offload == "all" else base // split.ranks
+    gradients = adapter * width // (split.ranks if split.zero >= 2 else 1)
+    return Memory(
+        base=base,
+        adapter=adapter * width + gradients,
+        optimizer=states,
+        activations=activations(work, device),
+        logits=logits(work),
+        gather=gather,
+        runtime=RUNTIME[device],
+    )
+
+
+def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:
+    """Numbers of one adapter: r * (in + out) for every target layer."""
+    return shape.layers * lora.r * sum(inside + outside for name, (inside, outside) in linear_layers(shape).items() if _is_target(name, lora))
+
+
+def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
+    """The linear layers of a block: name -> (in, out)."""
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    return {
+        "q_proj": (shape.hidden, queries),
+        "k_proj": (shape.hidden, keys),
+        "v_proj": (shape.hidden, keys),
+        "o_proj": (queries, shape.hidden),
+        "gate_proj": (shape.hidden, shape.intermediate),
+        "up_proj": (shape.hidden, shape.intermediate),
+        "down_proj": (shape.intermediate, shape.hidden),
+    }
+
+
+def activations(work: Work, device: Device) -> int:
+    """What autograd keeps of all blocks, and the gradients that flow while it is all still there."""
+    per_token = work.shape.layers * _kept_per_token(work, device) + _FLOAT * work.shape.hidden
+    flowing = work.bytes_per_weight * 3 * work.shape.intermediate
+    return work.packed_tokens * (per_token + flowing)
+
+
+def _kept_per_token(work: Work, device: Device) -> int:
+    """Bytes that one block keeps for one token."""
+    shape, width = work.shape, work.bytes_per_weight
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    in_attention = _FLOAT if device == "cpu" else width  # the CPU kernel computes in fp32
+    adapted = {name for name in linear_layers(shape) if _is_target(name, work.lora)}
+    norms = 2 * shape.hidden * _FLOAT + (_FLOAT * (queries + keys) if shape.architecture == "qwen3" else 0)
+    attention = in_attention * (2 * queries + 2 * keys + shape.heads)
+    inputs = sum(
+        width * size
+        for size, users in (
+            (shape.hidden, {"q_proj", "k_proj", "v_proj"}),
+            (queries, {"o_proj"}),
+            (shape.hidden, {"gate_proj", "up_proj"}),
+            (shape.intermediate, {"down_proj"}),
+        )
+        if users & adapted
+    )
+    gated = 3 * shape.intermediate * width
+    narrow = len(adapted) * work.lora.r * width * (2 if work.lora.dropout else 1)
+    return norms + attention + inputs + gated + narrow
+
+
+def logits(work: Work) -> int:
+    """Scores over the vocabulary at the answer positions: fp32, their log-softmax, and the gradients of both."""
+    return work.cohort * work.rows * work.answers * work.shape.vocab * (3 * _FLOAT + work.bytes_per_weight)
+
+
+def _is_target(name: str, lora: LoraSpec) -> bool:
+    return lora.target_modules == "all-linear" or name in lora.target_modules

@@ -1,0 +1,117 @@
+"""Where one job goes: GPUs, ZeRO stage, offload, micro-batch and cohort, or why nothing fits and what would.
+
+One job per GPU while the base and one row's activations fit, because spreading 32 short rows over GPUs buys nothing and a
+sharded frozen base is gathered twice per step. ZeRO-3 is for a base that does not fit, offloading for when even that does
+not. The micro-batch is how the global batch is cut; it changes no result's identity.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.memory import GIB, Device, Memory, Offload, Split, Work, estimate
+from p2p_dist.spec.model import ShapeSpec
+from p2p_dist.spec.study import TrainSpec
+
+USABLE = 0.92
+"""Share of a device's memory to plan with; the rest is for fragments of the allocator."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How one training is carried out; none of it is identity. `memory` is None for a model of unknown shape."""
+
+    ranks: int
+    zero: int
+    offload: Offload
+    micro_batch: int
+    accumulation: int
+    cohort: int
+    memory: Memory | None
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "memory": self.memory.in_gib() if self.memory else None}
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Why a training can never run on a cluster, with the nearest thing that would."""
+
+    reason: str
+    nearest: str
+
+
+def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Placement | Misfit:
+    """The first candidate that fits, simplest first; `cohort` is the largest cohort that is wanted."""
+    if shape is None:
+        return Placement(1, 0, "none", train.global_batch, 1, cohort, None)
+    budget = device_memory(cluster)
+    device: Device = "cuda" if cluster.gpus_per_node else "cpu"
+    found = ((work, split, estimate(work, split, device)) for work, split in _candidates(shape, train, cohort, cluster))
+    tried = []
+    for work, split, memory in found:
+        if budget is None or memory.total <= USABLE * budget:
+            accumulation = -(-train.global_batch // (work.rows * split.ranks))
+            return Placement(split.ranks, split.zero, split.offload, work.rows, accumulation, work.cohort, memory)
+        tried.append((work, split, memory))
+    assert budget is not None
+    return _misfit(*min(tried, key=lambda one: one[2].total), budget, cluster, device)
+
+
+def device_memory(cluster: ClusterSpec) -> float | None:
+    """Bytes that one worker may use: a GPU's, or its share of the node's. None when the cluster does not say."""
+    if cluster.gpus_per_node:
+        return cluster.gpu_memory_gb * 1e9 if cluster.gpu_memory_gb else None
+    return cluster.memory_gb * 1e9 / cluster.slots_per_node if cluster.memory_gb else None
+
+
+def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Iterator[tuple[Work, Split]]:
+    """From the whole cohort with the whole batch on one device to one row with everything sharded and offloaded."""
+    work = Work(shape, train.lora, weight_bytes(train, cluster), cohort, train.global_batch, train.max_length)
+    for size in _halves(cohort):
+        yield replace(work, cohort=size), Split()
+    work = replace(work, cohort=1)
+    for rows in _halves(train.global_batch):
+        yield replace(work, rows=rows), Split()
+    for offload in ("none", "all"):
+        for ranks in _rank_counts(cluster):
+            for rows in _halves(max(1, train.global_batch // ranks)):
+                yield replace(work, rows=rows), Split(ranks, 3, offload)
+
+
+def _rank_counts(cluster: ClusterSpec) -> list[int]:
+    """2, 4, ... GPUs of a node, then whole nodes."""
+    inside = [2**power for power in range(1, 8) if 2**power < cluster.gpus_per_node]
+    nodes = [2**power for power in range(8) if 2**power < cluster.nodes] + [cluster.nodes]
+    whole = [cluster.gpus_per_node * count for count in nodes]
+    return [count for count in [*inside, *whole] if count > 1]
+
+
+def _halves(most: int) -> list[int]:
+    """most, most / 2, ..., 1."""
+    found = []
+    while most >= 1:
+        found.append(most)
+        most //= 2
+    return found
+
+
+def weight_bytes(train: TrainSpec, cluster: ClusterSpec) -> int:
+    """2 for bfloat16, 4 for float32; `auto` is bfloat16 on GPUs and counted as float32 on CPUs, where it may be either."""
+    if train.dtype == "auto":
+        return 2 if cluster.gpus_per_node else 4
+    return {"bfloat16": 2, "float32": 4}[train.dtype]
+
+
+def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: ClusterSpec, device: Device) -> Misfit:
+    """The least that was found, and how it could be made to fit: more memory, or shorter rows."""
+    unit = "GPU" if device == "cuda" else "worker"
+    sharded = f"ZeRO-{split.zero} over {split.ranks} GPUs, offload {split.offload}, " if split.zero else ""
+    reason = (
+        f"needs {memory.total / GIB:.1f} GiB per {unit} at the least ({sharded}micro-batch {work.rows} of {work.tokens} tokens), "
+        f"and {cluster.name} has {USABLE * budget / GIB:.1f} GiB to use"
+    )
+    shorter = next((tokens for tokens in _halves(work.tokens) if estimate(replace(work, tokens=tokens), split, device).total <= USABLE * budget), None)
+    more = f"a {unit} with {memory.total / USABLE / 1e9:.0f} GB"
+    return Misfit(reason, f"{more}, or train.max_length={shorter}" if shorter and shorter >= 8 else more)

@@ -1,0 +1,82 @@
+"""The plan of a study: what is left to do, where each job goes, how long it all takes. Values in, values out."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.durations import Makespan, Rates, makespan
+from p2p_dist.planning.jobs import Job, missing_jobs
+from p2p_dist.planning.placement import Misfit, Placement, place
+from p2p_dist.spec.graph import Graph, Stage
+from p2p_dist.spec.identity import canonical
+from p2p_dist.spec.model import ShapeSpec
+from p2p_dist.spec.study import TrainSpec
+
+Fit = Placement | Misfit
+WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)
+"""Where jobs go that only build rows."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`fits` has the placement of every training setting (see `setting`); `jobs` are longest first."""
+
+    jobs: list[Job]
+    fits: Mapping[str, Fit]
+    settings: Mapping[str, str]
+    """Lead stage of a job -> its training setting; jobs that only build rows have none."""
+    rates: Rates
+
+    def placement(self, job: Job) -> Fit:
+        """Where a job goes."""
+        return self.fits[self.settings[job.lead]] if job.lead in self.settings else WITHOUT_MODEL
+
+    def impossible(self) -> list[tuple[Job, Misfit]]:
+        """Jobs that can never run on this cluster."""
+        return [(job, fit) for job in self.jobs if isinstance(fit := self.placement(job), Misfit)]
+
+    def makespan(self) -> Makespan:
+        """Over the jobs that fit, in seconds of this cluster's assumed rates; building rows is not counted."""
+        cluster = self.rates.cluster
+        costs = []
+        for job in self.jobs:
+            fit = self.placement(job)
+            if job.lead in self.settings and isinstance(fit, Placement):
+                costs.append((self.rates.start_seconds + job.cost / fit.ranks, fit.ranks))
+        return makespan(costs, cluster.nodes, cluster.slots_per_node)
+
+
+def make_plan(graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpec | None], cohort: int, cluster: ClusterSpec) -> Plan:
+    """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
+
+    `shapes` are by the canonical identity of their model.
+    """
+    rates = Rates(shapes, cluster)
+    trained = {id_: stage for id_, found in graph.stages.items() if (stage := training_of(graph, found)) is not None}
+    settings = {id_: setting(stage) for id_, stage in trained.items()}
+    fits: dict[str, Fit] = {}
+    for id_, stage in trained.items():
+        if settings[id_] not in fits:
+            fits[settings[id_]] = place(rates.shape_of(graph, stage), TrainSpec.model_validate(stage.spec["train"]), cohort, cluster)
+
+    def size(stage: Stage) -> int:
+        fit = fits[settings[stage.id]]
+        return fit.cohort if isinstance(fit, Placement) else 1
+
+    jobs = missing_jobs(graph, done, size, rates.seconds)
+    leads = {job.lead for job in jobs}
+    return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, rates)
+
+
+def training_of(graph: Graph, stage: Stage) -> Stage | None:
+    """The training behind a stage: itself, or that of the adapter it reads; None for a stage that only handles rows."""
+    while "train" not in stage.spec:
+        if "adapter" not in stage.reads:
+            return None
+        stage = graph.stages[stage.reads["adapter"]]
+    return stage
+
+
+def setting(stage: Stage) -> str:
+    """What decides where a training goes: its model and its training settings, as canonical text."""
+    return canonical([stage.spec["model"], stage.spec["train"]])

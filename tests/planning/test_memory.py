@@ -1,0 +1,43 @@
+"""The memory model against what a training really allocates, and its terms against what is known."""
+
+import pytest
+
+from bench.memory_model import SHAPES, measure
+from p2p_dist.modeling.base import load_base
+from p2p_dist.planning.memory import Split, Work, adapter_parameters, estimate
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec.model import read_model
+from p2p_dist.spec.study import LoraSpec
+
+
+@pytest.mark.parametrize(("name", "width", "cohort"), [("qwen3", 4, 1), ("qwen3", 2, 2), ("llama", 2, 1)])
+def test_within_ten_percent_of_measured_peaks(name: str, width: int, cohort: int) -> None:
+    work = Work(SHAPES[name], LoraSpec(), width, cohort, 8, 24)
+    base = load_base({"source": "random", "shape": work.shape.model_dump()}, {}, {4: "float32", 2: "bfloat16"}[width])
+    if base.device.type != "cpu":
+        pytest.skip("measures the CPU allocator; bench/memory_model.py measures the GPU's")
+    said = estimate(work, Split(), "cpu")
+    assert said.total - said.runtime == pytest.approx(measure(base, work), rel=0.10)
+
+
+@pytest.mark.parametrize(("name", "millions"), [("qwen3-0.6b", 10.1), ("qwen3-1.7b", 17.4), ("qwen3-4b", 33.0), ("qwen3-8b", 43.7), ("qwen3-14b", 64.2)])
+def test_adapter_sizes(name: str, millions: float) -> None:
+    assert adapter_parameters(read_model(name, configs_dir() / "models").shape, LoraSpec(r=16)) / 1e6 == pytest.approx(millions, abs=0.06)
+
+
+def test_zero_divides_what_it_shards() -> None:
+    work = Work(read_model("qwen3-8b", configs_dir() / "models").shape, LoraSpec(), 2, 1, 8, 128)
+    whole, one, two, three = (estimate(work, Split(4, zero), "cuda") for zero in (0, 1, 2, 3))
+    assert one.optimizer * 4 == whole.optimizer == estimate(work, Split(), "cuda").optimizer
+    assert whole.adapter == one.adapter > two.adapter
+    assert three.base * 4 == whole.base
+    assert three.gather > 0 == two.gather
+    off = estimate(work, Split(4, 3, "all"), "cuda")
+    assert (off.base, off.optimizer) == (0, 0)
+    assert off.total < three.total < whole.total
+
+
+def test_terms_add_up() -> None:
+    found = estimate(Work(SHAPES["llama"], LoraSpec(target_modules=("q_proj",), dropout=0.0), 4, 2, 4, 16), Split(), "cpu")
+    parts = found.in_gib()
+    assert parts.pop("total") == pytest.approx(sum(parts.values()), abs=0.05)

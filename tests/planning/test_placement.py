@@ -1,0 +1,90 @@
+"""Where trainings go: simplest first, and a reason with a way out when nothing fits."""
+
+import pytest
+
+from p2p_dist.planning.cluster import ClusterSpec, this_machine
+from p2p_dist.planning.memory import Split, Work, estimate
+from p2p_dist.planning.placement import USABLE, Misfit, Placement, place
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec.model import read_model
+from p2p_dist.spec.study import LoraSpec, TrainSpec
+
+
+def gpus(memory: float, count: int = 8, nodes: int = 1) -> ClusterSpec:
+    return ClusterSpec(name="test", nodes=nodes, cpus_per_node=8, gpus_per_node=count, gpu_memory_gb=memory)
+
+
+def put(model: str, cluster: ClusterSpec, cohort: int = 1, **train: object) -> Placement | Misfit:
+    return place(read_model(model, configs_dir() / "models").shape, TrainSpec(**train), cohort, cluster)
+
+
+@pytest.mark.parametrize("model", ["qwen3-0.6b", "qwen3-14b"])
+def test_one_gpu_while_the_base_fits(model: str) -> None:
+    found = put(model, gpus(80), max_length=64)
+    assert isinstance(found, Placement)
+    assert (found.ranks, found.zero, found.offload, found.micro_batch, found.accumulation) == (1, 0, "none", 32, 1)
+
+
+def test_a_cohort_is_as_large_as_fits() -> None:
+    small, large = put("qwen3-0.6b", gpus(80), cohort=16), put("qwen3-14b", gpus(80), cohort=16)
+    assert isinstance(small, Placement)
+    assert isinstance(large, Placement)
+    assert small.cohort > large.cohort >= 1
+    assert small.micro_batch == 32, "cohorts shrink before the batch is cut"
+
+
+def test_the_batch_is_cut_before_the_base_is_sharded() -> None:
+    found = put("qwen3-14b", gpus(40))
+    assert isinstance(found, Placement)
+    assert (found.ranks, found.zero) == (1, 0)
+    assert found.micro_batch * found.accumulation == 32
+    assert found.accumulation > 1
+
+
+def test_zero_3_only_when_the_base_does_not_fit() -> None:
+    found = put("qwen3-14b", gpus(24))
+    assert isinstance(found, Placement)
+    assert (found.zero, found.offload) == (3, "none")
+    assert found.ranks == 2
+    over_nodes = put("qwen3-14b", gpus(8, count=4, nodes=4), max_length=64)
+    assert isinstance(over_nodes, Placement)
+    assert over_nodes.ranks > 4
+    assert over_nodes.ranks % 4 == 0, "whole nodes"
+
+
+def test_everything_that_is_placed_fits() -> None:
+    for memory in (6, 10, 16, 24, 40, 80):
+        found = put("qwen3-8b", gpus(memory))
+        if isinstance(found, Placement):
+            assert found.memory is not None
+            assert found.memory.total <= USABLE * memory * 1e9
+            assert found.micro_batch * found.ranks * found.accumulation >= 32
+
+
+def test_what_never_fits_says_what_would() -> None:
+    found = put("qwen3-14b", gpus(16, count=1), max_length=4096)
+    assert isinstance(found, Misfit)
+    assert "GiB per GPU at the least" in found.reason
+    needed = float(found.nearest.split("with ")[1].split(" GB")[0])
+    assert isinstance(put("qwen3-14b", gpus(needed + 1, count=1), max_length=4096), Placement)
+
+
+def test_shorter_rows_are_offered_where_they_help() -> None:
+    shape = read_model("qwen3-0.6b", configs_dir() / "models").shape
+    need = estimate(Work(shape, LoraSpec(), 2, 1, 1, 1024), Split(), "cuda").total / USABLE / 1e9
+    found = put("qwen3-0.6b", gpus(need, count=1), max_length=8192)
+    assert isinstance(found, Misfit)
+    assert "train.max_length=1024" in found.nearest
+
+
+def test_unknown_shapes_and_unknown_memory_are_not_guessed() -> None:
+    found = place(None, TrainSpec(), 4, gpus(80))
+    assert isinstance(found, Placement)
+    assert found.memory is None
+    roomy = put("qwen3-14b", ClusterSpec(name="unsaid", cpus_per_node=8, gpus_per_node=1))
+    assert isinstance(roomy, Placement)
+    assert roomy.memory is not None
+
+
+def test_this_machine_has_memory() -> None:
+    assert (this_machine().memory_gb or 0) > 0.1
