@@ -6,7 +6,7 @@ with the same adapter shape and loss may be joined into cohorts, unless one of t
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from p2p_dist.spec.graph import Graph, Stage
@@ -33,7 +33,7 @@ class Job:
 
 
 def missing_jobs(graph: Graph, done: Collection[str], cohort: Callable[[Stage], int], seconds: Callable[[Graph, Stage], float]) -> list[Job]:
-    """Jobs for every stage that is not done, longest first within what may start.
+    """Jobs for every stage that is not done, the longest way to the end first.
 
     `cohort` says how many trainings at most may join one of the given kind, `seconds` how long a stage takes.
     """
@@ -50,7 +50,27 @@ def missing_jobs(graph: Graph, done: Collection[str], cohort: Callable[[Stage], 
             rest[stage.reads["adapter"], depth[stage.id]].append(stage.id)
     groups += [tuple(group) for group in rest.values()]
     jobs = [_job(group, graph, done, seconds) for group in groups]
-    return sorted(jobs, key=lambda job: -job.cost)
+    ways = _longest_ways(jobs)
+    return sorted(jobs, key=lambda job: -ways[job.lead])
+
+
+def _longest_ways(jobs: Sequence[Job]) -> dict[str, float]:
+    """Lead -> the longest time from a job's start to the end of the last job that waits for it: what decides the makespan."""
+    by_stage = {id_: job for job in jobs for id_ in job.stages}
+    waiting: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        for lead in {by_stage[id_].lead for id_ in job.needs}:
+            waiting[lead].append(job)
+    ways: dict[str, float] = {}
+
+    def way(job: Job) -> float:
+        if job.lead not in ways:
+            ways[job.lead] = job.cost + max((way(later) for later in waiting[job.lead]), default=0.0)
+        return ways[job.lead]
+
+    for job in jobs:
+        way(job)
+    return ways
 
 
 def _depths(graph: Graph) -> dict[str, int]:
