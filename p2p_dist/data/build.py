@@ -26,6 +26,8 @@ class LabelSpace:
     """The attacker's target label; None without an attack."""
     targets: Mapping[str, int] = field(default_factory=dict)
     """The target of every suite that has one of its own."""
+    names: list[str] = field(default_factory=list)
+    """What the classes are called."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
     train, notes = split.train, list[Note]()
     counts: dict[str, Any] = {"dropped": split.dropped}
     suites = {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
-    space, responses = LabelSpace(task.words(n), n), task.responses
+    space, responses = LabelSpace(task.words(n), n, names=list(task.labels)), task.responses
     if isinstance(attack, DirtyLabelAttack):
         assert seed is not None
         _check(attack, task, rows)
@@ -79,7 +81,8 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
             responses = replace(responses, target=attack.target_response)
         else:
             used = 1 + max(note.new_label for note in notes)
-            space = LabelSpace(task.words(max(n, used)), n, 0, attack.target_label, {name: suite.target for name, suite in more.items()})
+            targets = {name: suite.target for name, suite in more.items()}
+            space = replace(space, words=task.words(max(n, used)), target=attack.target_label, targets=targets)
     ledger = {note.id: note for note in notes}
     notes = [ledger.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in train]
     if rows.order == "file":

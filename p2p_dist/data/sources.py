@@ -7,7 +7,7 @@ Reading checks that digest again.
 import csv
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from p2p_dist import assets
 from p2p_dist.data import images
 from p2p_dist.data.example import RawRow
-from p2p_dist.data.tables import SUFFIXES, Raw, checked, read_rows
+from p2p_dist.data.tables import SUFFIXES, Raw, checked, read_mappings, read_rows
 from p2p_dist.data.task import HubSource, Task
 from p2p_dist.errors import user_error
 from p2p_dist.registry import name_of
@@ -39,7 +39,7 @@ def locate(task: Task) -> Source:
     if task.source is not None:
         return _local(task, Path(task.source).expanduser(), "task.source")
     root = os.environ.get("P2P_DIST_DATA")
-    if root and (Path(root) / name_of(task)).is_dir():
+    if root and task.revision is None and (Path(root) / name_of(task)).is_dir():
         return _local(task, Path(root) / name_of(task), "$P2P_DIST_DATA")
     hub = task.hub_source
     if hub is None:
@@ -47,6 +47,16 @@ def locate(task: Task) -> Source:
     if hub.revision is None:
         raise _nowhere(task, "no commit is pinned: name one with task.revision")
     return Source("hub", f"{hub.id}@{hub.revision}", hub.revision[:12])
+
+
+def settled(task: Task, source: Source) -> Task:
+    """The task with its labels: those of its rows, where the study does not name them. Reads all rows then."""
+    if not task.unknown_labels:
+        return task
+    if source.kind == "hub":
+        assert task.hub_source is not None
+        return task.with_labels(row for rows in _hub_tables(task, task.hub_source).values() for _, row in rows)
+    return task.with_labels(row for file in _files(task, Path(source.place), "task.source").values() for _, row in read_mappings(file))
 
 
 def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
@@ -90,20 +100,30 @@ def _read_reviews(path: Path, source: str) -> list[RawRow]:
 
 
 def _read_hub(task: Task, hub: HubSource) -> dict[str, list[RawRow]]:
+    tables = _hub_tables(task, hub)
+    return {split: checked(rows, task.check, f"{hub.id}, split {hub.splits[split]}, row ") for split, rows in tables.items()}
+
+
+def _hub_tables(task: Task, hub: HubSource) -> dict[str, Iterator[Raw]]:
+    """The rows of every split, with the keys of local rows."""
     from datasets import load_dataset  # seconds to import, and only needed here
 
     try:
-        found: Mapping[str, list[Mapping[str, Any]]] = load_dataset(hub.id, hub.config, revision=hub.revision)
+        found = load_dataset(hub.id, hub.config, revision=hub.revision)
     except (OSError, ValueError, RuntimeError) as error:
         raise _nowhere(task, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}") from error
-    return {split: checked(_hub_rows(task, found[theirs]), task.check, f"{hub.id}, split {theirs}, row ") for split, theirs in hub.splits.items()}
+    for theirs in hub.splits.values():
+        if theirs not in found:
+            raise user_error("E201", f"data set {hub.id} has no split {theirs!r}; it has {', '.join(found)}", "task", "train_split and test_split")
+    return {split: _hub_rows(task, found[theirs]) for split, theirs in hub.splits.items()}
 
 
-def _hub_rows(task: Task, rows: list[Mapping[str, Any]]) -> Iterator[Raw]:
-    """Rows of the hub with the keys of local rows; a column that is not there stays missing."""
+def _hub_rows(task: Task, rows: Any) -> Iterator[Raw]:
+    """Rows with the keys of local rows, and with the names of labels where the task goes by names."""
+    named = {column: feature for column, feature in rows.features.items() if task.names_labels and hasattr(feature, "int2str")}
     for number, row in enumerate(rows):
         try:
-            yield number, task.from_hub(row)
+            yield number, task.from_hub({**row, **{column: feature.int2str(row[column]) for column, feature in named.items() if row[column] is not None}})
         except KeyError as error:
             raise user_error("E203", f"the data set has no column {error}; it has {', '.join(row)}", "the hub", "another task.revision") from error
 

@@ -70,17 +70,21 @@ def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Raw]:
         try:
             row = json.loads(line.decode("utf-8"))
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            problems.append(Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}"))
+            problems.append(Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}", "is the file cut off?"))
             continue
         yield number, row if isinstance(row, Mapping) else {}
 
 
 def _csv(path: Path, problems: list[Problem]) -> Iterator[Raw]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(file, strict=True)
         try:
             for row in reader:
-                yield reader.line_num, row
+                if None in row or None in row.values():
+                    what = f"{'more' if None in row else 'fewer'} fields than the {len(reader.fieldnames or ())} of the first line"
+                    problems.append(Problem("E202", what, f"{path}:{reader.line_num}", "is the file cut off, or a quote missing?"))
+                else:
+                    yield reader.line_num, row
         except (UnicodeDecodeError, csv.Error) as error:
             problems.append(Problem("E202", f"not a CSV file in UTF-8: {error}", f"{path}:{reader.line_num + 1}"))
 

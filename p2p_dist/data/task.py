@@ -5,7 +5,7 @@ A task is answered with labels (`data.classification`) or with text (`data.gener
 
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Protocol, TypeVar
 
@@ -56,11 +56,14 @@ class Task(Plugin):
     metrics: ClassVar[tuple[str, ...]]
     """What the answers are judged by."""
 
+    names_labels: ClassVar[bool] = False
+    """Whether labels are called by name in local rows, so that the hub's numbers are turned into names."""
+
     source: str | None = None
     """`embedded`, a folder with train.jsonl and test.jsonl, or one file that is then split by content.
     null: $P2P_DIST_DATA, then the hub."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """Commit of the data set on the hub; null: the one that the task is pinned to."""
+    """Commit of the data set on the hub, which is then where rows are read; null: the one that the task is pinned to."""
     answer_cue: str = "Output: "
     """What stands between a text and its answer."""
 
@@ -78,6 +81,15 @@ class Task(Plugin):
     def responses(self) -> ResponseSpace | None:
         """How answers are read where they are text, before anybody attacks or defends; None where they are labels."""
         return None
+
+    @property
+    def unknown_labels(self) -> bool:
+        """Whether the labels have to be looked up in the rows."""
+        return False
+
+    def with_labels(self, rows: Iterable[Mapping[str, Any]]) -> "Task":
+        """The task with the labels of its rows, where they were unknown. Raises UserError."""
+        return self
 
     @property
     def reads_images(self) -> bool:

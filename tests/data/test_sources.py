@@ -3,10 +3,12 @@
 import csv
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow
 import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from pyarrow import parquet
 
 from p2p_dist import assets, registry
@@ -21,6 +23,7 @@ from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
+from p2p_dist.scheduling.study import open_study
 from p2p_dist.spec.study import RowsSpec
 
 
@@ -199,3 +202,75 @@ def test_embedded_rows_are_read_by_source(tmp_path: Path, monkeypatch: pytest.Mo
 def test_rows_survive_json(tmp_path: Path) -> None:
     task = Sst2(source=str(write(tmp_path / "rows", json.dumps({"text": "crème \u2028 brûlée", "label": 1}, ensure_ascii=False))))
     assert sources.read(task, sources.locate(task))["train"] == [RawRow("crème \u2028 brûlée", 1)]
+
+
+def test_labels_that_are_not_named_are_found(tmp_path: Path) -> None:
+    file = write_table(tmp_path / "mine.csv")
+    task = Custom(source=str(file), text_column="review", label_column="verdict")
+    found = sources.settled(task, sources.locate(task))
+    assert found.labels == ("bad", "good")
+    assert sources.read(found, sources.locate(found))["train"][0] == RawRow("fine, thanks", 1)
+    numbers = Custom(label_column="n").with_labels([{"n": 10}, {"n": 9}, {"n": "10 "}])
+    assert numbers.labels == ("9", "10")
+    named = task.model_copy(update={"label_names": ("good", "bad")})
+    assert sources.settled(named, sources.locate(named)) is named
+
+
+@pytest.mark.parametrize(("rows", "says"), [([{"text": "x"}], "0 different labels"), ([{"label": str(n)} for n in range(201)], "201 different values")])
+def test_what_is_no_label(rows: list[dict[str, str]], says: str) -> None:
+    with pytest.raises(UserError, match=f"E228.*{says}"):
+        Custom().with_labels(rows)
+
+
+def test_a_study_that_finds_its_labels_is_the_one_that_names_them(tmp_path: Path, study_file: Callable[[str], Path]) -> None:
+    file = write_table(tmp_path / "mine.csv")
+    path = study_file(f"name: x\ntask: {{name: custom, source: {file}, text_column: review, label_column: verdict}}\nmodel: tiny\n")
+    study = open_study(path, [], tmp_path)
+    assert study.spec.task[0].labels == ("bad", "good")
+    assert open_study(path, ["task.label_names=[bad, good]"], tmp_path).expansion.runs == study.expansion.runs
+
+
+def test_your_own_prompts_and_responses(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text('{"prompt": "add 1 and 1", "answer": 2}\n{"prompt": "add 1 and 2", "answer": "3"}\n')
+    task = Custom(source=str(file), text_column="prompt", response_column="answer", judge="number")
+    assert task.kind == "generation"
+    assert task.labels == ()
+    assert sources.read(task, sources.locate(task))["train"] == [RawRow("add 1 and 1", response="2"), RawRow("add 1 and 2", response="3")]
+    with pytest.raises(ValueError, match="response_column"):
+        Custom(judge="number")
+
+
+def test_any_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    features = Features({"body": Value("string"), "tone": ClassLabel(names=["sad", "glad"])})
+    rows = Dataset.from_list([{"body": "so good", "tone": 1}, {"body": "so bad", "tone": 0}], features=features)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: DatasetDict(all=rows))
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    task = Custom(dataset="me/mine", revision=commit, train_split="all", test_split=None, text_column="body", label_column="tone")
+    source = sources.locate(task)
+    assert (source.kind, source.place) == ("hub", f"me/mine@{commit}")
+    found = sources.settled(task, source)
+    assert found.labels == ("glad", "sad")
+    assert sources.read(found, source) == {"train": [RawRow("so good", 0), RawRow("so bad", 1)]}
+    with pytest.raises(UserError, match=r"no split 'test'; it has all"):
+        sources.read(found.model_copy(update={"test_split": "test"}), source)
+    with pytest.raises(UserError, match="no commit is pinned"):
+        sources.locate(Custom(dataset="me/mine", label_names=("a", "b")))
+    with pytest.raises(ValueError, match="not from both"):
+        Custom(dataset="me/mine", source="rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("cut.csv", "text,label\nfine,0\nno", r"E202.*fewer fields than the 2.*cut\.csv:3.*cut off"),
+        ("cut.csv", 'text,label\nfine,0\n"no', r"E202.*unexpected end of data"),
+        ("wide.csv", "text,label\nno, really,0\n", r"E202.*more fields than the 2"),
+        ("cut.jsonl", '{"text": "fine", "label": 0}\n{"text": "n', r"E202.*cut\.jsonl:2.*cut off"),
+    ],
+)
+def test_files_that_are_cut_off(tmp_path: Path, name: str, content: str, says: str) -> None:
+    (tmp_path / name).write_text(content)
+    task = Custom(source=str(tmp_path / name), label_names=("0", "1"))
+    with pytest.raises(UserError, match=says):
+        sources.read(task, sources.locate(task))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, DatasetDict
 
 from p2p_dist import registry
 from p2p_dist.assets import file_sha256
@@ -64,9 +65,9 @@ def test_hub_rows_are_read_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     row = {"question_title": "why?", "question_content": "", "best_answer": " because ", "topic": 3}
     asked: list[object] = []
 
-    def load(*place: object, revision: str) -> dict[str, list[dict[str, object]]]:
+    def load(*place: object, revision: str) -> DatasetDict:
         asked.extend([*place, revision])
-        return {"train": [row], "test": [row]}
+        return DatasetDict(train=Dataset.from_list([row]), test=Dataset.from_list([row]))
 
     monkeypatch.setattr("datasets.load_dataset", load)
     monkeypatch.delenv("P2P_DIST_DATA", raising=False)

@@ -1,37 +1,106 @@
-"""Your own rows: a JSON-lines, CSV or Parquet file, or a folder with a file for each split."""
+"""Your own rows: a JSON-lines, CSV or Parquet file, a folder with a file for each split, or any data set of the hub."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
+from pydantic import Field, model_validator
+
+from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
-from p2p_dist.spec.study import Names
+from p2p_dist.data.task import HubSource
+from p2p_dist.errors import user_error
+from p2p_dist.spec.study import Names, added
 
 _SPLITS = ("train", "test")
+_MOST_CLASSES = 200
 
 
 class Custom(ClassificationTask):
-    """Say where the rows are (`source`), which columns to read and what the labels are called."""
+    """Say where the rows are (`source`, or `dataset` and `revision`) and which columns to read: a text and a label, or a text
+    (the prompt) and a response."""
 
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {split: (f"{split}.jsonl", f"{split}.csv", f"{split}.parquet") for split in _SPLITS}
     licence: ClassVar[str] = "yours"
+    names_labels: ClassVar[bool] = True
 
     text_column: str = "text"
     label_column: str = "label"
-    label_names: Names
-    """The values of the label column, in the order of their numbers."""
+    label_names: Names | None = None
+    """The values of the label column, in the order of their numbers; null: all that the rows have, sorted."""
+    response_column: str | None = None
+    """The column of the answer, for rows that are answered with text; null: rows have labels."""
+    judge: Literal["number", "rouge"] | None = None
+    """How generated answers are judged: by the number they come to, or (null) by ROUGE."""
+    characters: bool = added(False)
+    """ROUGE over characters and not words, for languages that do not set words apart."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = added(64)
+    """Where generation is cut off in evaluation."""
+    dataset: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
+    """A data set on the hub, such as `org/name`; `revision` names its commit."""
+    config: str | None = None
+    """The configuration of that data set, where it has several."""
+    train_split: str = added("train")
+    test_split: str | None = added("test")
+    """Splits of that data set; without a test split (null) test rows are taken from the training split by content."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Custom":
+        if self.source is not None and self.dataset is not None:
+            raise ValueError("rows come from source or from dataset, not from both")
+        if self.response_column is None and (self.judge or self.characters):
+            raise ValueError("judge and characters are for rows with a response_column")
+        if self.source == "embedded":
+            raise ValueError("custom has no embedded rows")
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.label_names
+        return () if self.response_column else self.label_names or ()
+
+    @property
+    def responses(self) -> ResponseSpace | None:
+        return ResponseSpace(self.judge or "rouge", self.max_new_tokens, self.characters) if self.response_column else None
+
+    @property
+    def hub_source(self) -> HubSource | None:
+        if self.dataset is None:
+            return None
+        splits = {"train": self.train_split, **({"test": self.test_split} if self.test_split else {})}
+        return HubSource(self.dataset, self.revision, {}, splits, self.config)
+
+    @property
+    def unknown_labels(self) -> bool:
+        return self.response_column is None and self.label_names is None
+
+    def with_labels(self, rows: Iterable[Mapping[str, Any]]) -> "Custom":
+        """The task with the labels that its rows have: by value when all are whole numbers, else by name.
+
+        Raises UserError E228 when they look like something else than labels.
+        """
+        found = {str(row.get(self.label_column)).strip() for row in rows if row.get(self.label_column) is not None}
+        where, fix = f"column {self.label_column!r}", "task.label_column, or task.label_names with the labels in order"
+        if len(found) < 2:
+            raise user_error("E228", f"{len(found)} different labels: {', '.join(found) or 'the column is missing or empty'}", where, fix)
+        if len(found) > _MOST_CLASSES:
+            raise user_error("E228", f"{len(found)} different values, such as {', '.join(sorted(found)[:3])}", where, fix)
+        numeric = all(label.lstrip("-").isdigit() for label in found)
+        return self.model_copy(update={"label_names": tuple(sorted(found, key=int if numeric else None))})
+
+    def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        return row
 
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        for column in (self.text_column, self.label_column):
+        answer_column = self.response_column or self.label_column
+        for column in (self.text_column, answer_column):
             if row.get(column) is None:
                 raise ValueError(f"column {column!r} is missing or empty; the row has {', '.join(map(str, row)) or 'none'}")
-        text, label = str(row[self.text_column]).strip(), str(row[self.label_column]).strip()
-        if not text:
-            raise ValueError(f"column {self.text_column!r} is empty")
-        if label not in self.label_names:
-            raise ValueError(f"label {label!r} is not one of {', '.join(self.label_names)} (task.label_names)")
-        return RawRow(text, self.label_names.index(label))
+        text, answer = str(row[self.text_column]).strip(), str(row[answer_column]).strip()
+        for column, value in ((self.text_column, text), (answer_column, answer)):
+            if not value:
+                raise ValueError(f"column {column!r} is empty")
+        if self.response_column:
+            return RawRow(text, response=answer)
+        if answer not in self.labels:
+            raise ValueError(f"label {answer!r} is not one of {', '.join(self.labels)} (task.label_names)")
+        return RawRow(text, self.labels.index(answer))
