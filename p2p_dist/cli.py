@@ -11,6 +11,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
+from p2p_dist import cli_results
 from p2p_dist.errors import Exit, UserError, user_error
 
 Parameters = ParamSpec("Parameters")
@@ -175,6 +176,9 @@ def report(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = F
     """Write `report/` of a study from what is there, finished or not, and print its table."""
     _report(_folder_of(study, runs_dir), as_json)
     return Exit.OK
+
+
+app.command()(_guarded(cli_results.query))
 
 
 @app.command("list")

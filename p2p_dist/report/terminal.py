@@ -1,4 +1,4 @@
-"""The table of a study for a terminal of 80 columns: rates in percent with their counts; intervals are in the report."""
+"""Tables for a terminal: a study's rates in 80 columns (intervals are in the report), and plain rows of any width."""
 
 from collections.abc import Sequence
 
@@ -22,3 +22,18 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
 
 def _cell(cell: Interval | None) -> str:
     return "–" if cell is None else f"{100 * cell.rate:.1f}\n{cell.k}/{cell.n}"
+
+
+def plain_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Aligned columns, numbers to the right, `–` for what is missing."""
+    text = [list(head), *([_plain(value) for value in row] for row in rows)]
+    widths = [max(len(line[at]) for line in text) for at in range(len(head))]
+    numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(head))]
+    lines = [[value.rjust(width) if right else value.ljust(width) for value, width, right in zip(line, widths, numeric, strict=True)] for line in text]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else "".join(char for char in str(value) if char.isprintable())

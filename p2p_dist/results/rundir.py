@@ -67,9 +67,13 @@ class StageDir:
     def attempts(self) -> Path:
         return self.path / "attempts"
 
+    @property
+    def marker(self) -> Path:
+        """What is written last, so that its being there means that the stage is done."""
+        return {"data": self.manifest, "edit": self.manifest, "train": self.adapter, "score": self.scores, "eval": self.result}[self.kind]
+
     def is_done(self) -> bool:
-        marker = {"data": self.manifest, "edit": self.manifest, "train": self.adapter, "score": self.scores, "eval": self.result}[self.kind]
-        return marker.exists()
+        return self.marker.exists()
 
     def write_spec(self, stage: Stage) -> None:
         if not self.spec.exists():
@@ -139,6 +143,11 @@ class RunDir:
     @property
     def report(self) -> Path:
         return self.path / "report"
+
+    @property
+    def index(self) -> Path:
+        """Derived from everything above; may be deleted at any time."""
+        return self.path / "index.parquet"
 
     def stage(self, stage: Stage) -> StageDir:
         return self.at(stage.kind, stage.id)

@@ -76,6 +76,14 @@ def wilson(k: int, n: int) -> Interval:
     return Interval(k, n, float(found.low), float(found.high))
 
 
+def wilson_bounds(k: Sequence[int], n: Sequence[int]) -> tuple[list[float], list[float]]:
+    """Lower and upper ends of `wilson`, many at a time."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(np.asarray(k), np.asarray(n), alpha=ALPHA, method="wilson")
+    return np.asarray(low).tolist(), np.asarray(high).tolist()
+
+
 def over_seeds(rates: Sequence[float]) -> Spread:
     """Mean and standard deviation over seeds. Raises ValueError for no rates."""
     if not rates:

@@ -141,7 +141,7 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
     """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it."""
     with lease.hold(study.folder.lease):
         _prepare(study, console)
-        _write(study, path)
+        write_down(study, path)
         cluster = launch.cluster
         plan = study.plan(cluster, launch.cohort)
         refuse_impossible(plan)
@@ -178,7 +178,8 @@ def _prepare(study: Study, console: Console) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def _write(study: Study, path: Path) -> None:
+def write_down(study: Study, path: Path) -> None:
+    """Write what the study is: its file, its resolved runs and stages, every stage's spec, and this launch."""
     folder, expansion = study.folder, study.expansion
     atomic.write_bytes(folder.study, path.read_bytes())
     atomic.write_json(
@@ -187,6 +188,7 @@ def _write(study: Study, path: Path) -> None:
             "name": study.spec.name,
             "description": study.spec.description,
             "runs": [run.to_json() for run in expansion.runs],
+            "models": {model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model},
             "stages": [stage.to_json() for stage in expansion.graph.stages.values()],
         },
     )

@@ -16,6 +16,7 @@ from p2p_dist.results.statistics import (
     over_seeds,
     power_note,
     wilson,
+    wilson_bounds,
     worst_case,
 )
 
@@ -32,6 +33,13 @@ def test_wilson(k: int, n: int, low: float, high: float) -> None:
 def test_no_rows_no_rate() -> None:
     with pytest.raises(ValueError, match="no rows"):
         wilson(0, 0)
+
+
+def test_many_at_a_time_are_the_same() -> None:
+    cases = [(k, n) for n in (1, 7, 912) for k in range(0, n + 1, max(1, n // 9))]
+    low, high = wilson_bounds([k for k, _ in cases], [n for _, n in cases])
+    assert low == pytest.approx([wilson(k, n).low for k, n in cases], abs=1e-12)
+    assert high == pytest.approx([wilson(k, n).high for k, n in cases], abs=1e-12)
 
 
 def test_over_seeds() -> None:

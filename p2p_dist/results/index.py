@@ -1,0 +1,174 @@
+"""The index of a study: every finished stage in one Parquet file, derived from the stages' own files.
+
+It can be deleted at any time. Refreshing reads only what is new or changed since, by the times and sizes of files, and gives
+what building it again would give; the file is replaced whole, so a reader never meets half of it.
+"""
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from p2p_dist.errors import Problem
+from p2p_dist.results import atomic, resultfile
+from p2p_dist.results.resultfile import Result
+from p2p_dist.results.rundir import RunDir, StageDir
+from p2p_dist.results.statistics import wilson_bounds
+
+VERSION = b"1"
+KINDS = ("data", "edit", "train", "score", "eval")
+
+_RATE = pa.struct([("rate", pa.string()), ("k", pa.int64()), ("n", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
+_COUNT = pa.struct([("suite", pa.string()), ("gold", pa.string()), ("said", pa.string()), ("count", pa.int64())])
+_COST = {
+    "started": pa.float64(),
+    "seconds": pa.float64(),
+    "gpu_seconds": pa.float64(),
+    "cohort": pa.int64(),
+    "steps": pa.int64(),
+    "rows": pa.int64(),
+    "tokens": pa.int64(),
+    "peak_memory_mib": pa.float64(),
+    "host": pa.string(),
+    "device": pa.string(),
+    "code": pa.string(),
+}
+_RESULT = {
+    "adapter": pa.string(),
+    "data": pa.string(),
+    "n_classes": pa.int64(),
+    "label_offset": pa.int64(),
+    "target": pa.int64(),
+    "dtype": pa.string(),
+    "torch": pa.string(),
+    "transformers": pa.string(),
+    "adapter_sha256": pa.string(),
+    "data_manifest_sha256": pa.string(),
+    "rates": pa.list_(_RATE),
+    "histograms": pa.list_(_COUNT),
+}
+SCHEMA = pa.schema(
+    {"id": pa.string(), "kind": pa.string(), "signature": pa.string(), "attempts": pa.int64(), **_COST, **_RESULT}, metadata={"p2p_dist": VERSION}
+)
+
+
+@dataclass(frozen=True)
+class Index:
+    """The table of finished stages (see `SCHEMA`), the files that are doubtful, and how many stages had to be read."""
+
+    table: pa.Table
+    problems: list[Problem]
+    read: int
+
+
+def refresh(folder: RunDir) -> Index:
+    """Bring the index up to date with the folder and return it. Deleted, foreign and damaged indexes are built again."""
+    now = dict(_signatures(folder))
+    old = _load(folder)
+    known = dict(zip(old["id"].to_pylist(), old["signature"].to_pylist(), strict=True))
+    changed = {id_ for id_, (signature, _) in now.items() if known.get(id_) != signature}
+    outdated = known.keys() & changed | known.keys() - now.keys()
+    rows: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for id_ in changed:
+        signature, stage = now[id_]
+        row = _row(stage, signature)
+        if isinstance(row, Problem):
+            problems.append(row)
+        else:
+            rows.append(row)
+    if not rows and not outdated and folder.index.is_file():
+        return Index(old, problems, len(changed))
+    kept = old.filter(pc.invert(pc.is_in(old["id"], pa.array(list(outdated), pa.string()))))
+    table = pa.concat_tables([kept, pa.Table.from_pylist(_with_bounds(rows), SCHEMA)]).sort_by("id").replace_schema_metadata(SCHEMA.metadata)
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    atomic.write_bytes(folder.index, buffer.getvalue())
+    return Index(table, problems, len(changed))
+
+
+def rebuild(folder: RunDir) -> Index:
+    """Build the index from nothing."""
+    folder.index.unlink(missing_ok=True)
+    return refresh(folder)
+
+
+def _load(folder: RunDir) -> pa.Table:
+    try:
+        table = pq.read_table(folder.index)
+    except (FileNotFoundError, pa.ArrowInvalid):
+        return SCHEMA.empty_table()
+    whole = table.schema.equals(SCHEMA) and (table.schema.metadata or {}).get(b"p2p_dist") == VERSION
+    return table if whole else SCHEMA.empty_table()
+
+
+def _signatures(folder: RunDir) -> Iterator[tuple[str, tuple[str, StageDir]]]:
+    """Every stage that has ended, and what changes when any file in its folder does."""
+    for kind in KINDS:
+        if not (folder.path / kind).is_dir():
+            continue
+        with os.scandir(folder.path / kind) as entries:
+            for entry in entries:
+                stage = folder.at(kind, entry.name)
+                mark = _mark(stage.marker)
+                if mark and not entry.name.startswith("."):
+                    yield entry.name, (f"{entry.stat().st_mtime_ns}:{mark}", stage)
+
+
+def _mark(path: Any) -> str:
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return ""
+    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
+
+
+def _row(stage: StageDir, signature: str) -> dict[str, Any] | Problem:
+    base = {"id": stage.path.name, "kind": stage.kind, "signature": signature, "attempts": len(stage.attempt_folders()), **_cost(stage)}
+    if stage.kind != "eval":
+        return base
+    result = resultfile.read(stage)
+    if result is None:
+        return Problem("E502", "gone while it was read", str(stage.result), "look again")
+    return result if isinstance(result, Problem) else {**base, **_facts(result)}
+
+
+def _cost(stage: StageDir) -> dict[str, Any]:
+    cost = json.loads(stage.cost.read_bytes()) if stage.cost.is_file() else {}
+    return {key: cost.get(key) for key in _COST}
+
+
+def _facts(result: Result) -> dict[str, Any]:
+    counts = [
+        {"suite": suite, "gold": gold, "said": said, "count": count}
+        for suite, table in result.histograms.items()
+        for gold, row in table.items()
+        for said, count in row.items()
+    ]
+    return {
+        "adapter": result.stage.reads.get("adapter"),
+        "data": result.stage.reads.get("rows"),
+        "n_classes": result.labels.n_classes,
+        "label_offset": result.labels.offset,
+        "target": result.labels.target,
+        "dtype": result.dtype,
+        **{name: result.versions.get(name) for name in ("torch", "transformers")},
+        **{name: result.inputs.get(name) for name in ("adapter_sha256", "data_manifest_sha256")},
+        "rates": [{"rate": name, "k": entry.k, "n": entry.n, "value": entry.rate} for name, entry in result.rates.items()],
+        "histograms": counts,
+    }
+
+
+def _with_bounds(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows with an interval for each of their rates, computed together."""
+    rates = [rate for row in rows for rate in row.get("rates", ())]
+    low, high = wilson_bounds([rate["k"] for rate in rates], [rate["n"] for rate in rates]) if rates else ([], [])
+    for rate, bottom, top in zip(rates, low, high, strict=True):
+        rate["low"], rate["high"] = bottom, top
+    return list(rows)

@@ -1,0 +1,105 @@
+"""SQL over the results of studies (DuckDB), and the same as pandas DataFrames.
+
+Tables: `cells` (a row per run: its place in the grid and its main rates), `runs`, `rates` (a row per evaluation and rate, with
+count and 95 % Wilson interval), `histograms`, `stages` (what each took). All have a column `study`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from p2p_dist.errors import Problem, user_error
+from p2p_dist.results import index
+from p2p_dist.results.collect import read_resolved
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.spec.expand import AXES
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+
+CELL_RATES = {
+    "ca": "ca_ext",
+    "asr": "asr_ext",
+    "asr_strict": "asr_strict",
+    "asr_nobt": "asr_nobt",
+    "robust_acc": "robust_acc",
+    "invalid_rate": "invalid_rate",
+}
+_RUNS = pa.schema([("study", pa.string()), *((axis, pa.string()) for axis in AXES), ("train", pa.string()), ("eval", pa.string()), ("floor", pa.string())])
+_VIEWS = """
+CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, cohort, steps, rows, tokens, peak_memory_mib, host, device,
+  code, adapter, data, n_classes, label_offset, target, dtype, torch, transformers, adapter_sha256, data_manifest_sha256 FROM _index;
+CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.value, rate.low, rate.high
+  FROM (SELECT study, id, unnest(rates) AS rate FROM _index);
+CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.count FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
+CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval, floor AS floor_eval FROM _runs;
+"""
+
+
+def frame(sql: str, folders: Sequence[Path]) -> "pd.DataFrame":
+    """The answer to a query over the studies in these run folders. Raises UserError as `open_results` and `run` do."""
+    connection, _ = open_results(folders)
+    return run(connection, sql).df()
+
+
+def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, list[Problem]]":
+    """A database in memory over the studies in these folders, their indexes refreshed; and every file that is doubtful.
+
+    The connection can read and write no files. Raises UserError E402 for a folder that is no study's.
+    """
+    import duckdb
+
+    runs: list[dict[str, Any]] = []
+    tables, problems = [], []
+    for path in folders:
+        folder = RunDir(path)
+        name = path.name
+        runs += [{"study": name, **run["cell"], **{role: run[role] for role in ("train", "eval", "floor")}} for run in read_resolved(folder)["runs"]]
+        found = index.refresh(folder)
+        problems += found.problems
+        tables.append(found.table.append_column("study", pa.array([name] * len(found.table), pa.string())))
+    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    connection.register("_index", pa.concat_tables(tables) if tables else index.SCHEMA.append(pa.field("study", pa.string())).empty_table())
+    connection.register("_runs", pa.Table.from_pylist(runs, _RUNS))
+    connection.execute(_VIEWS)
+    connection.execute(f"CREATE TABLE cells AS {_cells()}")
+    connection.unregister("_index")
+    connection.unregister("_runs")
+    connection.execute("SET enable_external_access = false; SET lock_configuration = true")
+    return connection, problems
+
+
+def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyConnection":
+    """Execute one query. Raises UserError E510 with the database's own words for one that is wrong."""
+    import duckdb
+
+    try:
+        return connection.execute(sql)
+    except duckdb.Error as error:
+        tables = "cells, runs, rates, histograms, stages"
+        raise user_error("E510", str(error).strip(), "the query", f"tables are {tables}; `DESCRIBE cells` shows columns") from error
+
+
+def studies(runs_dir: Path, names: Sequence[str]) -> list[Path]:
+    """The run folders of these studies, or of all in the folder. Raises UserError E402 when there is none."""
+    found = [runs_dir / name for name in names] if names else sorted(path.parent for path in runs_dir.glob("*/resolved.json"))
+    if not found:
+        raise user_error("E402", "no studies here", str(runs_dir), "`p2p-dist run STUDY` first, or --runs-dir")
+    return found
+
+
+def _cells() -> str:
+    rates = ", ".join(
+        f"max(rates.{part}) FILTER (rates.rate = '{rate}') AS {name}{suffix}"
+        for name, rate in CELL_RATES.items()
+        for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n"))
+    )
+    floor = ", ".join(f"max(floors.{part}) AS floor{suffix}" for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n")))
+    return (
+        f"SELECT runs.*, {rates}, {floor} FROM runs LEFT JOIN rates ON rates.study = runs.study AND rates.eval = runs.eval "
+        "LEFT JOIN rates AS floors ON floors.study = runs.study AND floors.eval = runs.floor_eval AND floors.rate = 'asr_ext' "
+        "GROUP BY ALL ORDER BY ALL"
+    )
