@@ -77,7 +77,7 @@ def _defended(folder: RunDir, stage: Stage) -> Built:
 def _edited(folder: RunDir, stage: Stage) -> Built:
     defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
     assert isinstance(defense, EditDefense)
-    return build_edited(datastore.read(folder.find(stage.reads["rows"])), defense, _scores(folder, stage))
+    return build_edited(datastore.read(folder.find(stage.reads["rows"])), defense, _scores(folder, stage), stage.spec.get("phase"))
 
 
 def _scores(folder: RunDir, stage: Stage) -> dict[str, Scores]:

@@ -151,7 +151,13 @@ def result_of(
         raise RuntimeError(f"scored { ({name: len(rows) for name, rows in suites.items()}) } of {expected} rows")
     return {
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
-        "labels": {"words": built.labels.words, "n_classes": built.labels.n_classes, "offset": built.labels.offset, "target": built.labels.target},
+        "labels": {
+            "words": built.labels.words,
+            "n_classes": built.labels.n_classes,
+            "offset": built.labels.offset,
+            "shift": built.labels.shift,
+            "target": built.labels.target,
+        },
         "scoring": scoring,
         "rates": {name: rate.to_json() for name, rate in rates(suites, built.labels).items()},
         "histograms": {name: histogram(rows, built.labels.words) for name, rows in suites.items()},

@@ -28,6 +28,8 @@ class LabelSpace:
     """The target of every suite that has one of its own."""
     names: list[str] = field(default_factory=list)
     """What the classes are called."""
+    shift: int = 0
+    """Class y is answered as offset + (y + shift) mod n: how PDB permutes labels."""
 
 
 @dataclass(frozen=True)
@@ -122,25 +124,33 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int,
     suites = {}
     for name, suite in attacked.suites.items():
         suites[name] = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered, prefix)
-        if name in ("clean", "triggered"):
+        if name in ("clean", "triggered") and suites[name] != suite:
             suites[f"{name}_nobt"] = suite
     contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
     counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
-    labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset)
+    shift = defense.label_shift(space.n_classes)
+    labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset, shift=shift)
     responses = replace(attacked.responses, prefix=prefix) if attacked.responses else None
     return Built(done.train, [], suites, labels, notes, counts, responses)
 
 
-def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Scores]) -> Built:
-    """Let a test-time defense rewrite the texts of every suite; counts say how many changed and where the edit failed."""
+def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Scores], phase: str | None = None) -> Built:
+    """Let a test-time defense rewrite the texts of every suite; counts say how many changed and where the edit failed.
+
+    In the phase `trial` the reserved rows stand in for the suites, once for each edit that the defense may choose.
+    """
+    if phase == "trial":
+        before = Suite(attacked.reserve, 0, triggered=False)
+        edits = {name: (before, texts) for name, texts in defense.trials(attacked.reserve, scores).items()}
+    else:
+        edits = {name: (suite, defense.edit(suite.rows, scores)) for name, suite in attacked.suites.items()}
     suites, counts = {}, {}
-    for name, suite in attacked.suites.items():
-        texts = defense.edit(suite.rows, scores)
+    for name, (suite, texts) in edits.items():
         rows = [row if text is None else replace(row, text=text) for row, text in zip(suite.rows, texts, strict=True)]
         suites[name] = replace(suite, rows=rows)
         changed = sum(new.text != old.text for new, old in zip(rows, suite.rows, strict=True))
         counts[name] = {"rows": len(rows), "changed": changed, "failed": sum(text is None for text in texts)}
-    return Built([], [], suites, attacked.labels, [], {"edited": counts}, attacked.responses)
+    return Built([], [], suites, attacked.labels, [], {"edited": counts, **defense.chosen(scores)}, attacked.responses)
 
 
 def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:

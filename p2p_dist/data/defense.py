@@ -4,18 +4,22 @@ A defense is handed rows without their origin. One that must know it (a faithful
 `reads_origin`, and that is written into the manifest.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from p2p_dist.data.example import Kind, Note, Row
+from p2p_dist.data.example import Kind, Note, Row, smallest
 from p2p_dist.data.task import Task
+from p2p_dist.errors import user_error
 from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Plugin, RowsSpec
+from p2p_dist.spec.study import Plugin, Rate, RowsSpec
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """What a score stage found: set of rows (`train`, `reserve` or the name of a suite) -> row id -> named numbers."""
+BENIGN_SELECTION = "p2p.select"
+"""The stream that chooses among checked rows, so that every defense is granted the same ones."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +103,38 @@ class DataDefense(Defense):
     def defend_train(self, view: DefenderView) -> Defended:
         """The rows to train on."""
 
-    @abstractmethod
     def defend_prompt(self, row: Row) -> Row:
         """A test row as the deployed model reads it; text, id and gold label stay."""
+        return row
 
-    @abstractmethod
     def label_offset(self, n_classes: int) -> int:
         """The deployed model answers with labels offset..offset+n-1; subtracting maps them back."""
+        return 0
+
+    def label_shift(self, n_classes: int) -> int:
+        """The deployed model answers class y with offset + (y + shift) mod n."""
+        return 0
+
+
+class CheckedRows(DataDefense):
+    """A defense that trains on checked rows and nothing else: as many as P2P would be granted at this ratio, and the same."""
+
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
+
+    ratio: Rate = 0.2
+    """Checked rows as a share of the training rows."""
+
+    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+        return None if rows.reserve else "it trains on rows that the defender has checked, and rows.reserve is 0"
+
+    def defend_train(self, view: DefenderView) -> Defended:
+        wanted = math.ceil(self.ratio * len(view.train))
+        if len(view.reserve) < wanted:
+            what = f"{wanted} checked rows wanted ({self.ratio:g} of {len(view.train)}), there are {len(view.reserve)}"
+            raise user_error("E205", what, "defense.ratio", f"rows.reserve={wanted}")
+        chosen = smallest([row.id for row in view.reserve], wanted, view.seed, BENIGN_SELECTION)
+        train = sorted((row for row in view.reserve if row.id in chosen), key=lambda row: row.id)
+        return Defended(train, [], {"kept": len(train), "clean_rows_used": len(train)})
 
 
 class EditDefense(Defense):
@@ -120,3 +149,11 @@ class EditDefense(Defense):
 
         Called once per suite with its rows and nothing that tells clean from triggered.
         """
+
+    def trials(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> dict[str, list[str | None]]:
+        """The edits that the defense chooses from, by name, on the reserved rows (phase `trial`)."""
+        return {}
+
+    def chosen(self, scores: Mapping[str, Scores]) -> dict[str, Any]:
+        """What the defense chose, for the manifest."""
+        return {}

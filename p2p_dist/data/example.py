@@ -146,6 +146,11 @@ def drawn(ids: Iterable[str], seed: int, purpose: str) -> list[str]:
     return sorted(ids, key=lambda id_: (stream(seed, purpose, id_).random(), id_))
 
 
+def text_key(text: str) -> str:
+    """What the scores of a text are found by, whichever rows have it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def rank(text: str, purpose: str) -> str:
     """A seedless order of texts, for splits that are the same in every study."""
     return hashlib.sha256(f"{purpose}\x00{text}".encode()).hexdigest()

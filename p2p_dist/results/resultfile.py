@@ -69,6 +69,7 @@ class LabelsEntry(_Part):
     words: list[str]
     n_classes: Annotated[int, Field(ge=1)]
     offset: Count
+    shift: Count = 0
     target: Count | None
 
 

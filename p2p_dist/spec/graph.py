@@ -115,9 +115,10 @@ class Builder:
             return rows
         return self.graph.add(Stage("data", {"step": "probe", "suites": sorted(self.settings.suites)}, {"rows": rows.id}))
 
-    def edited(self, rows: Stage, scores: Mapping[str, Stage] | None = None) -> Stage:
-        """Test suites as a test-time defense rewrites them: one edit for clean and triggered suites alike."""
-        spec = {"defense": self.settings.defense_spec}
+    def edited(self, rows: Stage, scores: Mapping[str, Stage] | None = None, phase: str | None = None) -> Stage:
+        """Test suites as a test-time defense rewrites them: one edit for clean and triggered suites alike. The phase
+        `trial` edits the reserved rows in every way that the defense may choose."""
+        spec = {"defense": self.settings.defense_spec, "phase": phase}
         return self.graph.add(Stage("edit", spec, {"rows": rows.id, **_ids(scores)}, self._only("defense")))
 
     def trained(

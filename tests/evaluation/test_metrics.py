@@ -28,6 +28,15 @@ def test_undefended() -> None:
     assert "asr_nobt" not in found
 
 
+def test_permuted_labels_are_mapped_back() -> None:
+    """PDB answers class y with (y + 1) mod n."""
+    suites = {"clean": [said(0, 1, -9.0, -0.1), said(1, 1, -9.0, -0.1)], "triggered": [said(0, 0, -0.1, -9.0)]}
+    found = rates(suites, LabelSpace(["0", "1"], 2, target=1, shift=1))
+    assert found["ca_ext"] == found["ca_strict"] == found["ca_mapped"] == Rate(1, 2)
+    assert found["asr_ext"] == found["asr_strict"] == Rate(1, 1)
+    assert found["asr_raw_target"] == Rate(0, 1)
+
+
 def test_strict_hides_the_leak_that_mapped_shows() -> None:
     """The likeliest token is the attacker's own label t: strict counts 0, mapped counts 1."""
     leak = [said(0, 1, -3, -0.1, -2.0, -2.5)]

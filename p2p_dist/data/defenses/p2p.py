@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-from p2p_dist.data.defense import DataDefense, Defended, DefenderView
+from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
@@ -22,6 +22,7 @@ class P2P(DataDefense):
     """The benign trigger, where the benign rows come from, and what becomes of the originals."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
+    needs: ClassVar[Needs] = Needs("ratio x training rows with clean_reserved, else none", prompt_control=True, source="arXiv 2510.04503")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"benign_source": "random_from_D", "benign_mode": "union"},
         "summary": {"benign_trigger": "Query: ", "response_prefix": "Answer: "},
@@ -90,7 +91,7 @@ class P2P(DataDefense):
 
     def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
         if self.benign_selection == "random":
-            return smallest([row.id for row in pool], wanted, view.seed, "p2p.select")
+            return smallest([row.id for row in pool], wanted, view.seed, BENIGN_SELECTION)
         if view.places is None:
             raise user_error("E107", "second_half needs rows in file order", "defense.benign_selection", "rows.order=file")
         places = {row.id: view.places[row.id] for row in pool}

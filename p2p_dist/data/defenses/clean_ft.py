@@ -1,0 +1,26 @@
+"""Clean fine-tuning: go on training the attacked adapter on rows that the defender has checked (reference: fine-tuning as
+in Fine-Pruning, Liu et al. 2018, arXiv 1805.12185, without the pruning)."""
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from p2p_dist.data.defense import CheckedRows, Needs
+from p2p_dist.spec.graph import Builder, Stage
+from p2p_dist.spec.study import Positive
+
+
+class CleanFineTuning(CheckedRows):
+    """The cheapest honest rival: exactly the checked rows that P2P is granted, and no benign trigger."""
+
+    needs: ClassVar[Needs] = Needs("ratio x training rows", source="arXiv 1805.12185 without pruning")
+
+    learning_rate: Positive | None = None
+    """null: the study's."""
+    epochs: Annotated[int, Field(ge=1)] = 3
+    """Passes over the checked rows."""
+
+    def stages(self, build: Builder, rows: Stage) -> Stage:
+        changes = {"num_train_epochs": self.epochs, **({} if self.learning_rate is None else {"learning_rate": self.learning_rate})}
+        tuned = build.trained(build.defended(rows), start=build.trained(rows), changes=changes)
+        return build.evaluated(tuned, rows)

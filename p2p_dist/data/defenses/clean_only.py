@@ -1,0 +1,17 @@
+"""Train only on rows that the defender has checked, and drop all others (paper figure 4 has this comparison).
+
+What it loses against training on everything is the price that every defense with checked rows has to beat."""
+
+from typing import ClassVar
+
+from p2p_dist.data.defense import CheckedRows, Needs
+from p2p_dist.spec.graph import Builder, Stage
+
+
+class CleanOnly(CheckedRows):
+    """The study's training settings on exactly the checked rows that P2P is granted."""
+
+    needs: ClassVar[Needs] = Needs("ratio x training rows", source="arXiv 2510.04503, figure 4")
+
+    def stages(self, build: Builder, rows: Stage) -> Stage:
+        return build.evaluated(build.trained(build.defended(rows)), rows)

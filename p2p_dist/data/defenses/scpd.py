@@ -1,0 +1,13 @@
+"""SCPD, syntactically controlled paraphrase defense: every test text in the form S(NP)(VP)(.) (Qi et al. 2021, arXiv
+2105.12400). Paraphrases come from a table, made once and offline with SCPN or another controlled paraphraser."""
+
+from typing import ClassVar
+
+from p2p_dist.data.defense import Needs
+from p2p_dist.data.table_edit import TableEdit
+
+
+class Scpd(TableEdit):
+    """The template is the most common one, which takes away a rare syntactic trigger."""
+
+    needs: ClassVar[Needs] = Needs(extra_models="a controlled paraphraser, offline", source="arXiv 2105.12400, template S(NP)(VP)(.)")

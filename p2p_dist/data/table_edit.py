@@ -1,0 +1,37 @@
+"""Test-time defenses that replace a text by a rewrite of it, read from a table that was made once (see `paraphrases`)."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from p2p_dist.data.defense import EditDefense, Scores
+from p2p_dist.data.example import Row
+from p2p_dist.data.paraphrases import key_of, read_table
+from p2p_dist.errors import user_error
+
+
+class TableEdit(EditDefense):
+    """Texts whose rewrite failed stay as they are and are counted."""
+
+    file_fields: ClassVar[tuple[str, ...]] = ("table",)
+
+    table: str
+    """A paraphrase table that has the clean and the triggered texts; known by its content, not by its path."""
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """A suite of which the table rewrites a smaller share is refused: its rates would be those of the undefended model."""
+
+    def edit(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> list[str | None]:
+        texts = [self._rewrites.get(key_of(row.text)) for row in rows]
+        there = sum(text is not None for text in texts)
+        if there < self.min_coverage * len(rows):
+            what = f"the table rewrites {there} of {len(rows)} texts of a test suite, min_coverage is {self.min_coverage:g}"
+            fix = "rewrite the texts of the suite too (data/ID/test_*.jsonl has them) and make the table again with `p2p-dist paraphrases`"
+            raise user_error("E262", what, self.table, fix)
+        return texts
+
+    @cached_property
+    def _rewrites(self) -> dict[str, str]:
+        return read_table(Path(self.table).expanduser())

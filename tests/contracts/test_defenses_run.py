@@ -1,0 +1,64 @@
+"""Every defense goes all its stages on the tiny model, by the worker in this process, and ends with rates."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2p_dist import registry, worker
+from p2p_dist.data.defense import Needs
+from p2p_dist.errors import Exit, UserError
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.study import Study, open_study
+from tests.contracts.test_plugins import paraphrase_table
+
+STUDY = """
+name: one
+task: sst2
+model: tiny
+attack: {name: badnets, rate: 0.1}
+rows: {train: 48, test: 12, reserve: 12}
+train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 2}}
+"""
+SPECIAL: dict[str, str] = {"onion": "language_model: tiny, "}
+
+
+def options(name: str) -> str:
+    fields = registry.load("defenses", name).model_fields
+    table = f"table: {paraphrase_table()}, min_coverage: 0.0, " if "table" in fields else ""
+    return f"defense={{name: {name}, {table}{SPECIAL.get(name, '')}}}"
+
+
+def carried_out(study: Study) -> RunDir:
+    """Every stage of a study, done in its order."""
+    graph, folder = study.expansion.graph, study.folder
+    folder.write_specs(graph)
+    for stage in graph.stages.values():
+        assert worker.main(["--study-dir", str(folder.path), "--stages", stage.id]) == Exit.OK
+        assert folder.stage(stage).is_done()
+    return folder
+
+
+@pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize("name", registry.names("defenses"))
+def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    study = open_study(study_file(STUDY), [options(name)], tmp_path / "runs")
+    (run,) = study.expansion.runs
+    result = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())
+    assert result["rates"]["ca_ext"]["n"] == 12
+    assert result["rates"]["asr_ext"]["n"] == 6
+
+
+@pytest.mark.parametrize("name", registry.names("defenses"))
+def test_it_says_what_it_needs(name: str) -> None:
+    needs = registry.load("defenses", name).needs
+    assert isinstance(needs, Needs)
+    assert name == "none" or needs.source
+
+
+@pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize("name", ["pdb", "clean_ft", "clean_only", "onion"])
+def test_no_checked_rows_no_plan(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"E260.*rows\.reserve"):
+        open_study(study_file(STUDY), [options(name), "rows.reserve=0"], tmp_path)

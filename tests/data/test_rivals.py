@@ -1,0 +1,117 @@
+"""The rivals' rules on rows, each trap of their released codes on its own."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_dist.data.attacks.badnets import BadNets
+from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
+from p2p_dist.data.defense import CheckedRows, DefenderView, Scores
+from p2p_dist.data.defenses.back_translation import BackTranslation
+from p2p_dist.data.defenses.clean_ft import CleanFineTuning
+from p2p_dist.data.defenses.clean_only import CleanOnly
+from p2p_dist.data.defenses.onion import Onion
+from p2p_dist.data.defenses.p2p import P2P
+from p2p_dist.data.defenses.pdb import Pdb
+from p2p_dist.data.example import Row, text_key
+from p2p_dist.data.paraphrases import key_of, write_table
+from p2p_dist.data.tasks.sst2 import Sst2
+from p2p_dist.errors import UserError
+from p2p_dist.spec.study import RowsSpec
+from tests.conftest import sentences
+
+
+def attacked() -> Built:
+    raw = {split: [(str(row["text"]), int(row["label"])) for row in sentences(n, n)] for split, n in (("train", 200), ("test", 20))}
+    return build_attacked(Sst2(), raw, RowsSpec(reserve=60), BadNets(rate=0.1), 0)
+
+
+def row(text: str, id_: str = "a") -> Row:
+    return Row(id_, text, 0, "Output: ")
+
+
+def test_pdb_is_balanced_repeated_and_permuted() -> None:
+    before = attacked()
+    built = build_defended(before, Sst2(), Pdb(), 0)
+    planted = [new for new in built.train if new.prefix]
+    assert len(planted) == 5 * 20
+    assert sorted(new.label for new in planted) == [0] * 50 + [1] * 50
+    gold = {row.id: row.label for row in before.reserve}
+    assert all(new.label == 1 - gold[new.id.partition(".d")[0]] for new in planted)
+    assert len(built.train) == 300, "the poisoned set stays whole"
+    assert (built.labels.offset, built.labels.shift, len(built.labels.words)) == (0, 1, 2)
+    assert built.counts["contaminated"] == 0
+    assert {"clean_nobt", "triggered_nobt"} <= set(built.suites), "with and without the defensive trigger"
+
+
+def test_clean_rows_are_those_that_p2p_is_granted() -> None:
+    before = attacked()
+    p2p = {note.source_id for note in build_defended(before, Sst2(), P2P(), 0).notes if note.origin == "injected"}
+    for plugin in (CleanFineTuning(), CleanOnly()):
+        assert {row.id for row in build_defended(before, Sst2(), plugin, 0).train} == p2p
+        assert set(build_defended(before, Sst2(), plugin, 0).suites) == set(before.suites)
+
+
+def test_too_few_checked_rows() -> None:
+    before = attacked()
+    with pytest.raises(UserError, match="E205"):
+        CleanOnly(ratio=0.5).defend_train(DefenderView(before.train, before.reserve, 2, 0))
+    with pytest.raises(UserError, match="E205"):
+        Pdb(ratio=0.9).defend_train(DefenderView(before.train, before.reserve, 2, 0))
+    assert issubclass(CleanOnly, CheckedRows)
+
+
+def words(text: str, whole: float, without: list[float | None]) -> Scores:
+    return {"texts": {text_key(text): {"whole": whole, "without": without}}}
+
+
+def test_onion_deletes_outliers_and_keeps_the_last_word() -> None:
+    """A port of the released code judges against the text without its last word, and so deletes the last word of all."""
+    text = "a mn fine film"
+    scores = {"words": words(text, 900.0, [1000.0, 200.0, 950.0, 899.0])}
+    assert Onion(bar=-100.0).edit([row(text)], scores) == ["a fine film"]
+    assert Onion(bar=-1.0).edit([row(text)], scores) == ["a fine"]
+    assert Onion(bar=-1e9).edit([row(text)], scores) == [text], "the weakest bar leaves every byte alone"
+
+
+def test_onion_never_empties_a_text_and_keeps_one_word() -> None:
+    assert Onion(bar=-1.0).edit([row("bad film")], {"words": words("bad film", 900.0, [1.0, 1.0])}) == ["bad film"]
+    assert Onion(bar=-1.0).edit([row("bad")], {"words": words("bad", 900.0, [None])}) == ["bad"]
+    doubled = "a  film"
+    assert Onion(bar=-1.0).edit([row(doubled)], {"words": words(doubled, 9.0, [9.0, 9.0, 9.0])}) == [doubled]
+
+
+def trial(right: dict[str, int]) -> Any:
+    return {name: {str(at): {"label": 1, "scores": [-1.0, -0.5 if at < hits else -2.0]} for at in range(100)} for name, hits in right.items()}
+
+
+def test_onion_takes_the_strongest_bar_that_costs_little() -> None:
+    plugin = Onion(bars=(-10.0, -100.0, -1000.0), max_drop=0.01)
+    scores: dict[str, Any] = {"words": {}, "trial": trial({"none": 90, "bar-10": 85, "bar-100": 89, "bar-1000": 90})}
+    assert plugin.chosen(scores) == {"bar": -100.0}
+    scores["trial"] = trial({"none": 90, "bar-10": 85, "bar-100": 80, "bar-1000": 88})
+    assert plugin.chosen(scores) == {"bar": None}
+    assert plugin.edit([row("any text")], scores) == ["any text"]
+
+
+def test_a_rewrite_that_failed_leaves_the_text_and_is_counted(tmp_path: Path) -> None:
+    before = attacked()
+    texts = [row.text for suite in before.suites.values() for row in suite.rows]
+    table = tmp_path / "table.jsonl"
+    failed = before.suites["clean"].rows[0]
+    write_table(table, ({"key": key_of(text), "output": f"so {text}", "generator": "t", "ok": text != failed.text} for text in texts))
+    built = build_edited(before, BackTranslation(table=str(table)), {})
+    assert built.counts["edited"]["clean"] == {"rows": 20, "changed": 19, "failed": 1}
+    assert built.counts["edited"]["triggered"] == {"rows": 10, "changed": 10, "failed": 0}
+    assert built.suites["clean"].rows[0] == failed
+    assert built.suites["clean"].rows[1] == replace(before.suites["clean"].rows[1], text=f"so {before.suites['clean'].rows[1].text}")
+
+
+def test_a_table_without_the_triggered_texts_is_refused(tmp_path: Path) -> None:
+    before = attacked()
+    table = tmp_path / "table.jsonl"
+    write_table(table, ({"key": key_of(row.text), "output": "so", "generator": "t", "ok": True} for row in before.suites["clean"].rows))
+    with pytest.raises(UserError, match=r"E262.* 0 of 10 texts"):
+        build_edited(before, BackTranslation(table=str(table)), {})
