@@ -9,12 +9,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import torch
-from torch.nn.functional import linear
 
 from p2p_dist.evaluation.batching import by_length
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Choices
-from p2p_dist.modeling.forward import answer_states
+from p2p_dist.modeling.forward import answer_states, logits_of
 from p2p_dist.modeling.tree import Tree, pack_trees, tree_of
 
 Scored = tuple[list[float], int | None]
@@ -48,7 +47,7 @@ def _score(base: Base, prompts: Sequence[Sequence[int]], tree: Tree) -> list[Sco
     nodes, tokens = (torch.tensor(column, device=base.device) for column in zip(*tree.edges, strict=True))
     scored: list[Scored] = []
     for part in torch.split(states, max(1, LOGITS_AT_ONCE // states.shape[1])):
-        logits = linear(part, base.model.lm_head.weight).float()
+        logits = logits_of(base.model, part)
         steps = torch.log_softmax(logits, dim=-1)[:, nodes, tokens]
         likeliest = logits.argmax(dim=-1)[:, nodes] == tokens
         scores = torch.stack([steps[:, path].sum(dim=1) for path in tree.paths], dim=1).tolist()

@@ -94,20 +94,38 @@ class Adapters:
                 start[part.start : part.stop].uniform_(-bound, bound, generator=stream)
         return start
 
+    def split(self, values: torch.Tensor) -> None:
+        """Let the layers of a single run compute with pieces of one flat tensor [P] that gradients flow back to."""
+        pieces = values.split([part.stop - part.start for part in self.layout])
+        for part, piece in zip(self.layout, pieces, strict=True):
+            layer, name = self.layers[part.layer], f"lora_{part.side.lower()}"
+            # A registered parameter of that name would be one more to shard.
+            layer._parameters.pop(name, None)
+            setattr(layer, name, piece.view(1, *part.shape))
+
     def load(self, run: int, values: torch.Tensor) -> None:
         """Take one run's numbers, [P] of any float type, as the compute copy."""
         with torch.no_grad():
             self.values[run].copy_(values)
 
-    def draw_dropout(self, width: int, tokens: Sequence[int], streams: Sequence[torch.Generator]) -> None:
-        """New masks for one step. Each run draws for its own tokens from its own stream, whatever its cohort."""
+    def draw_dropout(self, tokens: Sequence[int], streams: Sequence[torch.Generator]) -> list[torch.Tensor]:
+        """The keep masks of one step, one [modules, tokens, r] for each run over all tokens of its global batch.
+
+        Each run draws from its own stream, so neither its cohort nor the split into ranks and micro-batches moves a draw.
+        """
         rate = self.spec.dropout
         if rate == 0:
+            return []
+        counts = zip(tokens, streams, strict=True)
+        return [torch.rand(len(self.layers), count, self.spec.r, generator=stream).ge_(rate).div_(1 - rate) for count, stream in counts]
+
+    def use_dropout(self, drawn: Sequence[torch.Tensor], columns: Sequence[torch.Tensor], width: int) -> None:
+        """Bring the drawn masks of one packed batch into place: `columns[k]` are the tokens of run k's global batch in it."""
+        if not drawn:
             return
         masks = torch.zeros(len(self.layers), self.runs, width, self.spec.r)
-        for run, (count, stream) in enumerate(zip(tokens, streams, strict=True)):
-            keep = torch.rand(len(self.layers), count, self.spec.r, generator=stream).ge_(rate)
-            masks[:, run, :count] = keep.div_(1 - rate)
+        for run, (mask, chosen) in enumerate(zip(drawn, columns, strict=True)):
+            masks[:, run, : len(chosen)] = mask if len(chosen) == mask.shape[1] else mask.index_select(1, chosen)
         self.dropout.masks = masks.to(self.values)
 
     def no_dropout(self) -> None:

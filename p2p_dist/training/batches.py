@@ -3,7 +3,7 @@
 There is no data-loader state to lose: a resumed run computes the same batches from the number of samples it has seen.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -29,3 +29,15 @@ class Schedule:
             start = samples_seen - epoch * self.rows if samples_seen > epoch * self.rows else 0
             for at in range(start, self.rows, self.global_batch):
                 yield order[at : at + self.global_batch]
+
+
+def micro_batches(rows: Sequence[int], rank: int, world: int, size: int | None) -> list[list[list[int]]]:
+    """One rank's share of a step: `shares[micro-batch][run]` lists places in that run's global batch of `rows[run]` rows.
+
+    A micro-batch has at most `size` rows of each run (None: all of the rank's share). Every rank gets the same number of
+    micro-batches, so that collective operations meet; some may be empty.
+    """
+    mine = [range(rank, count, world) for count in rows]
+    longest = max(-(-count // world) for count in rows)
+    width = size or longest
+    return [[list(places[at : at + width]) for places in mine] for at in range(0, longest, width)]

@@ -32,6 +32,8 @@ class Counters:
     tokens: int
     seconds: float
     loss: float
+    topologies: tuple[str, ...] = ()
+    """The layouts under which it came here (see `Execution.topology`)."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,8 @@ def newest(folder: Path, fingerprint: dict[str, Any]) -> Found:
     for path in _newest_first(folder):
         why = _problem(path, fingerprint)
         if why is None:
-            counters = Counters(**json.loads((path / _COUNTERS).read_text()))
+            kept = json.loads((path / _COUNTERS).read_text())
+            counters = Counters(**{**kept, "topologies": tuple(kept.get("topologies", ()))})
             return Found(RunState(counters, **load_file(path / _TENSORS)), skipped)
         skipped.append(f"{path.name}: {why}")
     return Found(None, skipped)

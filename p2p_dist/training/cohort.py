@@ -5,25 +5,28 @@ pass over the base, where they are rows of one batch; a run that ends or diverge
 """
 
 import hashlib
+import itertools
 import math
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoded
-from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.packing import Batch, pack
+from p2p_dist.modeling.packing import pack
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.training.batches import Schedule
+from p2p_dist.training.batches import Schedule, micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
-from p2p_dist.training.optimizer import CohortOptimizer, learning_rate
+from p2p_dist.training.engine import Engine, Execution, PlainEngine
+from p2p_dist.training.optimizer import learning_rate
+
+ALONE = Execution()
+_FILLER = Encoded("", [0], [0])
+"""What a rank without rows reads when all ranks must make the pass; its loss is divided by infinity."""
 
 
 class Stopped(Exception):
@@ -80,13 +83,16 @@ class Trained:
     tokens: int
     loss: float
     diverged: str = ""
+    topologies: tuple[str, ...] = ()
+    """The layouts it was trained under, one after the other; more than one only after a resume under another."""
 
 
-def train_cohort(base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer | None = None) -> list[Trained]:
-    """Train all runs to their ends. Raises Stopped when the observer asks for it, after handing it every run's state."""
-    cohort = _Cohort(base, adapters, runs, observer or Observer())
+def train_cohort(base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer | None = None, execution: Execution = ALONE) -> list[Trained]:
+    """Train all runs to their ends. Raises Stopped when the observer of any rank asks for it, after handing every run's state
+    to the observer. All ranks call it with the same runs."""
+    cohort = _Cohort(base, adapters, runs, observer or Observer(), execution)
     while cohort.step():
-        if cohort.observer.stop_requested():
+        if execution.ranks.any(cohort.observer.stop_requested()):
             cohort.keep_all()
             raise Stopped
     adapters.no_dropout()
@@ -94,17 +100,18 @@ def train_cohort(base: Base, adapters: Adapters, runs: Sequence[TrainRun], obser
 
 
 class _Cohort:
-    """The loop's state: counters of every run, the optimiser, the batches that are left."""
+    """The loop's state: counters of every run, the engine, the batches that are left."""
 
-    def __init__(self, base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer):
-        self.base, self.adapters, self.runs, self.observer = base, adapters, runs, observer
+    def __init__(self, base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer, execution: Execution):
+        self.adapters, self.runs, self.observer, self.execution = adapters, runs, observer, execution
+        self.device = base.device
         self.steps = [run.schedule.steps for run in runs]
         starts = [_start(run, adapters) for run in runs]
-        self.optimizer = CohortOptimizer(adapters, [run.spec for run in runs], self.steps, starts)
-        self.at = [run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan) for run in runs]
+        self.engine = _engine(base, adapters, [run.spec for run in runs], self.steps, starts, execution)
+        self.at = [_under(run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan), execution) for run in runs]
         for k, run in enumerate(runs):
             if run.resume:
-                self.optimizer.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
+                self.engine.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
         self.batches: list[Iterator[list[int]]] = [run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)]
         self.diverged = [""] * len(runs)
         self.started = time.perf_counter()
@@ -114,13 +121,11 @@ class _Cohort:
         picked = [[] if self._ended(k) else next(self.batches[k], []) for k in range(len(self.runs))]
         if not any(picked):
             return False
-        batch = pack([[run.rows[at] for at in rows] for run, rows in zip(self.runs, picked, strict=True)])
-        streams = [run.stream(f"dropout:{at.step}") for run, at in zip(self.runs, self.at, strict=True)]
-        self.adapters.draw_dropout(batch.ids.shape[1], batch.tokens, streams)
-        losses = _losses_and_gradients(self.base, self.adapters, batch, len(self.runs)).tolist()
-        for k, rows in enumerate(picked):
+        chosen = [[run.rows[at] for at in rows] for run, rows in zip(self.runs, picked, strict=True)]
+        losses = self._gradients(chosen).tolist()
+        for k, rows in enumerate(chosen):
             if rows:
-                self._finish_step(k, losses[k], len(rows), batch.tokens[k])
+                self._finish_step(k, losses[k], len(rows), sum(len(row.ids) for row in rows))
         return True
 
     def _ended(self, k: int) -> bool:
@@ -129,13 +134,34 @@ class _Cohort:
     def _last(self, k: int) -> int:
         return min(self.steps[k], self.runs[k].stop_after_steps or self.steps[k])
 
+    def _gradients(self, chosen: list[list[Encoded]]) -> torch.Tensor:
+        """Forward and backward over this step's rows of every run, in this rank's micro-batches. Returns the losses, [K]."""
+        streams = [run.stream(f"dropout:{at.step}") for run, at in zip(self.runs, self.at, strict=True)]
+        spans = [_spans(rows) for rows in chosen]
+        drawn = self.adapters.draw_dropout([rows[-1].stop if rows else 0 for rows in spans], streams)
+        counts = torch.tensor([max(1, sum(len(row.targets) for row in rows)) for rows in chosen], device=self.device)
+        losses = torch.zeros(len(chosen), device=self.device)
+        ranks = self.execution.ranks
+        shares = micro_batches([len(rows) for rows in chosen], ranks.rank, ranks.world, self.execution.micro_batch)
+        for at, share in enumerate(shares):
+            mine = [[rows[place] for place in places] for rows, places in zip(chosen, share, strict=True)]
+            if any(mine) or self.engine.lockstep:
+                columns = [
+                    torch.tensor([token for place in places for token in span[place]], dtype=torch.long) for span, places in zip(spans, share, strict=True)
+                ]
+                batch = pack(mine if any(mine) else [[_FILLER]])
+                self.adapters.use_dropout(drawn, columns, batch.ids.shape[1])
+                part = self.engine.accumulate(batch.to(self.device), counts if any(mine) else counts * math.inf, at == len(shares) - 1)
+                losses += part
+        return self.engine.finish(losses)
+
     def _finish_step(self, k: int, loss: float, rows: int, tokens: int) -> None:
         before = self.at[k]
-        norm = self.optimizer.step(k, before.step) if math.isfinite(loss) else math.nan
+        norm = self.engine.step(k, before.step) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
             self.diverged[k] = f"loss {loss}, gradient norm {norm} at step {before.step + 1}; the last finite loss was {before.loss:.4f}"
             return
-        self.at[k] = Counters(before.step + 1, before.samples_seen + rows, before.tokens + tokens, before.seconds, loss)
+        self.at[k] = replace(before, step=before.step + 1, samples_seen=before.samples_seen + rows, tokens=before.tokens + tokens, loss=loss)
         rate = learning_rate(self.runs[k].spec, before.step, self.steps[k])
         facts = {"step": before.step + 1, "steps": self._last(k), "loss": loss, "grad_norm": norm, "learning_rate": rate}
         self.observer.line(k, {**facts, "tokens": self.at[k].tokens, "seconds": round(self._seconds(k), 3)})
@@ -150,13 +176,13 @@ class _Cohort:
 
     def ends(self) -> list[Trained]:
         """How every run ended."""
-        masters = self.optimizer.masters
-        return [Trained(masters[k].detach().cpu(), self._last(k), at.tokens, at.loss, self.diverged[k]) for k, at in enumerate(self.at)]
+        values = [self.engine.values(k).cpu() for k in range(len(self.runs))]
+        return [Trained(values[k], self._last(k), at.tokens, at.loss, self.diverged[k], at.topologies) for k, at in enumerate(self.at)]
 
     def _keep(self, k: int) -> None:
-        first, second = self.optimizer.moments(k)
+        values, first, second = self.engine.state(k)
         counters = replace(self.at[k], seconds=self._seconds(k))
-        self.observer.keep(k, RunState(counters, self.optimizer.masters[k].detach(), first, second))
+        self.observer.keep(k, RunState(counters, values, first, second))
 
     def _seconds(self, k: int) -> float:
         """Training time of a run, that before a resume included."""
@@ -170,17 +196,21 @@ def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
     return adapters.initial(run.stream("init")) if run.start is None else run.start
 
 
-def _losses_and_gradients(base: Base, adapters: Adapters, batch: Batch, runs: int) -> torch.Tensor:
-    """Mean loss over the label tokens of each run, [K]; gradients are left in `adapters.grads`."""
-    on_device = batch.to(base.device)
-    adapters.grads.zero_()
-    logits = answer_logits(base.model, on_device.ids, on_device.positions, on_device.packed, on_device.answers)
-    each = cross_entropy(logits, on_device.targets, reduction="none")
-    sums = torch.zeros(runs, device=base.device).index_add(0, on_device.owner, each)
-    counts = torch.bincount(on_device.owner, minlength=runs).clamp(min=1)
-    means = sums / counts
-    with warnings.catch_warnings():
-        # Gradients of K > 1 runs are strided views into one buffer, on purpose.
-        warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-        means.sum().backward()
-    return means.detach()
+def _engine(base: Base, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor], execution: Execution) -> Engine:
+    if execution.zero == 0:
+        return PlainEngine(base, adapters, specs, steps, starts, execution.ranks)
+    from p2p_dist.training.zero import ZeroEngine
+
+    return ZeroEngine(base, adapters, specs[0], steps[0], starts[0], execution)
+
+
+def _under(counters: Counters, execution: Execution) -> Counters:
+    """Note the layout that the run goes on under, where it is not the one it had."""
+    before = counters.topologies
+    return counters if before[-1:] == (execution.topology,) else replace(counters, topologies=(*before, execution.topology))
+
+
+def _spans(rows: Sequence[Encoded]) -> list[range]:
+    """Where the tokens of each row lie when a global batch is laid end to end."""
+    ends = list(itertools.accumulate(len(row.ids) for row in rows))
+    return [range(end - len(row.ids), end) for row, end in zip(rows, ends, strict=True)]

@@ -18,16 +18,12 @@ class CohortOptimizer:
         self.masters = [torch.nn.Parameter(start.to(device)) for start in starts]
         for run, master in enumerate(self.masters):
             adapters.load(run, master.detach())
-        self.adamw = [
-            torch.optim.AdamW([master], lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
-            for master, spec in zip(self.masters, specs, strict=True)
-        ]
+        self.adamw = [adamw(master, spec, fused=True) for master, spec in zip(self.masters, specs, strict=True)]
 
-    def step(self, run: int, done: int) -> float:
-        """One update of one run from its gradient; `done` steps came before. Returns the gradient norm before clipping;
-        when that is not finite, nothing is changed."""
+    def step(self, run: int, done: int, grad: torch.Tensor) -> float:
+        """One update of one run from its gradient, [P] in fp32; `done` steps came before. Returns the gradient norm before
+        clipping; when that is not finite, nothing is changed."""
         spec, master = self.specs[run], self.masters[run]
-        grad = self.adapters.grads[run].float()
         norm = float(grad.norm())
         if not math.isfinite(norm):
             return norm
@@ -49,6 +45,11 @@ class CohortOptimizer:
         master = self.masters[run]
         count = torch.tensor(float(done), device=master.device)
         self.adamw[run].state[master] = {"step": count, "exp_avg": first.to(master.device), "exp_avg_sq": second.to(master.device)}
+
+
+def adamw(numbers: torch.Tensor, spec: TrainSpec, fused: bool = False) -> torch.optim.AdamW:
+    """The optimiser of one run over its flat numbers [P]."""
+    return torch.optim.AdamW([numbers], lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=fused)
 
 
 def learning_rate(spec: TrainSpec, done: int, steps: int) -> float:

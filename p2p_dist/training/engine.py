@@ -1,0 +1,130 @@
+"""How a step of a cohort is carried out: forward and backward over this rank's share, the sum over ranks, the update.
+
+`PlainEngine` holds the whole base on every rank and sums one flat gradient. `training.zero` shards by DeepSpeed's ZeRO.
+"""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.forward import answer_logits
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.packing import Batch
+from p2p_dist.spec.study import TrainSpec
+from p2p_dist.training.optimizer import CohortOptimizer
+from p2p_dist.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a training is laid out on the hardware; none of it is identity."""
+
+    ranks: Ranks = field(default_factory=Ranks)
+    micro_batch: int | None = None
+    """Rows of one run in one forward pass of one rank; None takes a rank's whole share of the global batch."""
+    zero: int = 0
+    """DeepSpeed's ZeRO stage; 0 keeps everything on every rank and uses no DeepSpeed."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What DeepSpeed keeps in the memory of the host: optimiser state, and for `all` (ZeRO-3) the base too."""
+
+    hpz: int = 1
+    """ZeRO-3: ranks that hold a whole copy of the base among them (hpZ); the ranks of one node, so that gathers stay there."""
+
+    @property
+    def topology(self) -> str:
+        """The layout in words. A run that was resumed under another one has the same samples, but not the same bits."""
+        micro = f", micro-batch {self.micro_batch}" if self.micro_batch else ""
+        return f"{f'zero{self.zero}' if self.zero else 'plain'} x {self.ranks.world}{micro}"
+
+
+class Engine(ABC):
+    """Gradients and updates of K runs, the same on all ranks."""
+
+    lockstep = False
+    """Whether every rank has to make every forward pass, rows or not."""
+
+    @abstractmethod
+    def accumulate(self, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
+        """Add the gradient of one micro-batch. `counts` [K] are the answer tokens of each run's whole global batch, by which
+        its sum is divided; `last` is true for the last micro-batch of a step. Returns this rank's part of the losses, [K]."""
+
+    @abstractmethod
+    def finish(self, losses: torch.Tensor) -> torch.Tensor:
+        """Sum gradients and losses over the ranks: mean loss over the label tokens of each run, [K]."""
+
+    @abstractmethod
+    def step(self, run: int, done: int) -> float:
+        """One update of one run; `done` steps came before. Returns the gradient norm before clipping; the run has diverged
+        when that is not finite."""
+
+    @abstractmethod
+    def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The run's numbers and both moments of AdamW, un-sharded, [P] each in fp32. All ranks must call it."""
+
+    @abstractmethod
+    def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
+        """Go on after `done` steps with these moments."""
+
+    @abstractmethod
+    def values(self, run: int) -> torch.Tensor:
+        """The run's numbers, un-sharded, [P] in fp32. All ranks must call it."""
+
+
+class PlainEngine(Engine):
+    """Everything on every rank: one flat gradient buffer is summed, and each rank makes the same update."""
+
+    def __init__(self, base: Base, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor], ranks: Ranks):
+        self.base, self.adapters, self.ranks = base, adapters, ranks
+        self.optimizer = CohortOptimizer(adapters, specs, steps, starts)
+        self.sums: torch.Tensor | None = None
+        self.fresh = True
+
+    def accumulate(self, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
+        if self.fresh:
+            self.sums = None if last else torch.zeros_like(self.adapters.grads, dtype=torch.float32)
+            self.fresh = False
+        self.adapters.grads.zero_()
+        losses = losses_of(self.base, batch, counts)
+        with warnings.catch_warnings():
+            # Gradients of K > 1 runs are strided views into one buffer, on purpose.
+            warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
+            losses.sum().backward()
+        if self.sums is not None:
+            self.sums += self.adapters.grads.float()
+        return losses.detach()
+
+    def finish(self, losses: torch.Tensor) -> torch.Tensor:
+        if self.fresh:
+            self.adapters.grads.zero_()
+        if self.ranks.world > 1:
+            self.sums = self.ranks.sum(self.adapters.grads.float() if self.sums is None or self.fresh else self.sums)
+        self.fresh = True
+        return self.ranks.sum(losses)
+
+    def step(self, run: int, done: int) -> float:
+        return self.optimizer.step(run, done, self.adapters.grads[run].float() if self.sums is None else self.sums[run])
+
+    def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        return self.values(run), *self.optimizer.moments(run)
+
+    def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
+        self.optimizer.restore(run, done, first, second)
+
+    def values(self, run: int) -> torch.Tensor:
+        found = self.optimizer.masters[run].detach()
+        if not self.ranks.same(found):
+            raise RuntimeError(f"the ranks disagree about the adapter of run {run}: a rank computes wrong numbers (bad memory or a bad device)")
+        return found
+
+
+def losses_of(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+    """This micro-batch's part of the mean loss over the answer tokens of each run, [K], with its graph."""
+    logits = answer_logits(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
+    each = cross_entropy(logits, batch.targets, reduction="none")
+    return torch.zeros(len(counts), device=each.device).index_add(0, batch.owner, each) / counts

@@ -1,0 +1,108 @@
+"""The ranks of a gang: one process each, started with the variables that torchrun sets, and what they tell each other.
+
+Nothing but tensors and JSON goes between ranks. One rank alone needs no process group, and every method is then free.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import distributed
+
+from p2p_dist.errors import user_error
+
+TIMEOUT = timedelta(minutes=30)
+"""How long a collective may wait. A hang is found sooner from outside, by the lack of steps (DeepSpeed's own groups ignore this)."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its gang."""
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def main(self) -> bool:
+        """Whether this rank writes files and speaks for the gang."""
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks, in place."""
+        if self.world > 1:
+            distributed.all_reduce(tensor)
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on some rank."""
+        return bool(flag) if self.world == 1 else bool(self.sum(torch.tensor([float(flag)], device=_device())).item())
+
+    def from_main(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The main rank's tensor, in place; shapes and types must agree."""
+        if self.world > 1:
+            distributed.broadcast(tensor, src=0)
+        return tensor
+
+    def json_from_main(self, value: Any) -> Any:
+        """The main rank's value, as JSON."""
+        return value if self.world == 1 else self.gather_json(value if self.main else None)[0]
+
+    def gather_json(self, value: Any) -> list[Any]:
+        """Every rank's value, as JSON, in the order of ranks."""
+        if self.world == 1:
+            return [value]
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        size = torch.tensor([text.numel()], device=_device())
+        sizes = [torch.empty_like(size) for _ in range(self.world)]
+        distributed.all_gather(sizes, size)
+        widest = max(int(each) for each in sizes)
+        padded = torch.zeros(widest, dtype=torch.uint8, device=_device())
+        padded[: text.numel()] = text
+        texts = [torch.empty_like(padded) for _ in range(self.world)]
+        distributed.all_gather(texts, padded)
+        return [json.loads(bytes(each[: int(n)].cpu().numpy())) for each, n in zip(texts, sizes, strict=True)]
+
+    def same(self, tensor: torch.Tensor) -> bool:
+        """Whether all ranks hold the same numbers (compared by the sum and the sum of squares in double precision)."""
+        if self.world == 1:
+            return True
+        values = tensor.detach().double()
+        mine = torch.stack([values.sum(), values.square().sum()]).to(_device())
+        low, high = mine.clone(), mine.clone()
+        distributed.all_reduce(low, op=distributed.ReduceOp.MIN)
+        distributed.all_reduce(high, op=distributed.ReduceOp.MAX)
+        return bool(torch.equal(low, high))
+
+
+def join(environment: Mapping[str, str] = os.environ) -> Ranks:
+    """Take this process's place in its gang, as RANK, WORLD_SIZE and LOCAL_RANK say; alone when they are not set.
+
+    Raises UserError E310 when only some of what a gang needs is there.
+    """
+    world = int(environment.get("WORLD_SIZE", "1"))
+    if torch.cuda.is_available():
+        # A scheduler that hides the other devices leaves one visible, whatever the local rank.
+        torch.cuda.set_device(int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    if world == 1:
+        return Ranks()
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
+    if missing:
+        raise user_error("E310", f"WORLD_SIZE={world} but {', '.join(missing)} not set", "environment", "start the ranks with torchrun or through p2p-dist run")
+    if not distributed.is_initialized():
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def leave() -> None:
+    """Close the process group, if there is one."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _device() -> torch.device:
+    """Where small tensors must lie to be sent: NCCL moves only what is on the GPU."""
+    return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

@@ -1,0 +1,150 @@
+"""Training on shards: DeepSpeed's ZeRO 1, 2 and 3, with offload and hpZ, behind the same interface as the plain engine.
+
+DeepSpeed is given one trainable parameter, the flat adapter [P], so that its buckets, its partitions and our checkpoints
+are simple. What it keeps is read and written un-sharded; its own checkpoint files (pickles) are never made.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import distributed, nn
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+from p2p_dist.errors import user_error
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.forward import PASSES, Sharded
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.packing import Batch
+from p2p_dist.spec.study import TrainSpec
+from p2p_dist.training.engine import Engine, Execution, losses_of
+from p2p_dist.training.optimizer import adamw, learning_rate
+
+
+class FlatModel(nn.Module):
+    """The base and one flat adapter as one module: what DeepSpeed wraps. `flat` is [P] in the compute dtype."""
+
+    def __init__(self, model: Any, adapters: Adapters, start: torch.Tensor):
+        super().__init__()
+        self.model, self.adapters = model, adapters
+        self.flat = nn.Parameter(start.to(adapters.values))
+
+    def forward(self, name: str, *tensors: Any) -> torch.Tensor:
+        """One of the passes of `modeling.forward`, by name."""
+        self.adapters.split(self.flat)
+        return PASSES[name](self.model, *tensors)
+
+
+class ZeroEngine(Engine):
+    """One run on all ranks of a gang, sharded as ZeRO's stage says."""
+
+    lockstep = True
+
+    def __init__(self, base: Base, adapters: Adapters, spec: TrainSpec, steps: int, start: torch.Tensor, execution: Execution):
+        if adapters.runs != 1:
+            raise user_error("E311", f"DeepSpeed trains one run at a time, not a cohort of {adapters.runs}", "--cohort", "--cohort 1, or --zero 0")
+        deepspeed = _import()
+        self.spec, self.steps, self.ranks = spec, steps, execution.ranks
+        self.size = adapters.size
+        module = FlatModel(base.model, adapters, start)
+        config = deepspeed_config(spec, execution, base.dtype, adapters.size)
+        self.engine, *_ = deepspeed.initialize(model=module, model_parameters=[module.flat], optimizer=adamw(module.flat, spec), config=config)
+        self.base = Base(Sharded(self.engine, base.model), base.tokenizer, base.device, base.dtype)
+        # The compute copy is rounded; the masters start from the exact numbers.
+        self._write(self._masters(), start)
+
+    def accumulate(self, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
+        self.engine.set_gradient_accumulation_boundary(last)
+        losses = losses_of(self.base, batch, counts)
+        # DeepSpeed averages over ranks; the parts of a mean are to be summed.
+        self.engine.backward(losses.sum() * self.ranks.world, scale_wrt_gas=False)
+        return losses.detach()
+
+    def finish(self, losses: torch.Tensor) -> torch.Tensor:
+        return self.ranks.sum(losses)
+
+    def step(self, run: int, done: int) -> float:
+        for group in self.engine.optimizer.optimizer.param_groups:
+            group["lr"] = learning_rate(self.spec, done, self.steps)
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        kept = self.engine.optimizer.optimizer.state[self._masters()]
+        return self.values(run), self._read(kept["exp_avg"]), self._read(kept["exp_avg_sq"])
+
+    def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
+        masters = self._masters()
+        moments = {"exp_avg": torch.zeros_like(masters), "exp_avg_sq": torch.zeros_like(masters)}
+        for name, whole in (("exp_avg", first), ("exp_avg_sq", second)):
+            self._write(moments[name], whole)
+        self.engine.optimizer.optimizer.state[masters] = {"step": torch.tensor(float(done)), **moments}
+
+    def values(self, run: int) -> torch.Tensor:
+        return self._read(self._masters().detach())
+
+    def _masters(self) -> torch.Tensor:
+        """This rank's piece of the fp32 numbers; the pieces of all ranks, end to end, are the whole and some filler."""
+        optimizer = self.engine.optimizer
+        pieces = getattr(optimizer, "fp32_partitioned_groups_flat", None) or optimizer.single_partition_of_fp32_groups
+        return pieces[0]
+
+    def _read(self, piece: torch.Tensor) -> torch.Tensor:
+        """The whole, [P], from the pieces of all ranks."""
+        here = piece.to(self.base.device)
+        pieces = [torch.empty_like(here) for _ in range(self.ranks.world)]
+        distributed.all_gather(pieces, here)
+        return torch.cat(pieces)[: self.size]
+
+    def _write(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
+        """Take this rank's piece of the whole, [P]."""
+        mine = whole[self.ranks.rank * piece.numel() :][: piece.numel()]
+        with torch.no_grad():
+            piece[: mine.numel()].copy_(mine)
+
+
+def deepspeed_config(spec: TrainSpec, execution: Execution, dtype: torch.dtype, size: int) -> dict[str, Any]:
+    """DeepSpeed's configuration for `size` trainable numbers: what our engine does itself (batches, accumulation, learning rate) is fixed to 1."""
+    # Buckets are allocated whole; the defaults are made for full fine-tuning and would take gigabytes.
+    zero: dict[str, Any] = {"stage": execution.zero, "reduce_bucket_size": size, "allgather_bucket_size": size, **_offload(execution)}
+    if execution.zero == 3 and execution.hpz > 1:
+        zero["zero_hpz_partition_size"] = execution.hpz
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": spec.max_grad_norm or 0.0,
+        "bf16": {"enabled": dtype == torch.bfloat16},
+        "zero_optimization": zero,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 2**31,
+    }
+
+
+def _offload(execution: Execution) -> Mapping[str, Any]:
+    if execution.offload == "none":
+        return {}
+    host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    return {"offload_optimizer": host} if execution.offload == "optimizer" else {"offload_optimizer": host, "offload_param": host}
+
+
+def _import() -> Any:
+    """DeepSpeed, ready for this process. Raises UserError E312 when it is not installed."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if not distributed.is_initialized():
+        # A gang of one: DeepSpeed wants a process group and its variables all the same.
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=HashStore(), rank=0, world_size=1)
+    # It compiles an operator for inference at start-up, which takes a compiler and most of a minute; nothing here uses it.
+    os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    try:
+        import deepspeed
+    except ImportError as error:
+        raise user_error("E312", "DeepSpeed is not installed", "--zero", "pip install 'p2p-dist[zero]', or --zero 0") from error
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed

@@ -1,0 +1,78 @@
+"""Several ranks, micro-batches and DeepSpeed's ZeRO give the run of one rank, and resume to the bit. Real processes over gloo."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from p2p_dist.errors import UserError
+from p2p_dist.modeling.base import load_base
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.training.batches import micro_batches
+from p2p_dist.training.cohort import train_cohort
+from p2p_dist.training.engine import Execution
+from p2p_dist.training.ranks import Ranks, join
+from tests.training import gang
+from tests.training.test_cohort import IDENTITY, RUNS
+
+PLAIN = "0:0:none:float32:5"
+TWO = [PLAIN, "0:3:none:float32:5", "1:0:none:float32:5", "2:2:none:float32:7", "3:2:none:float32:5", "2:0:optimizer:float32:6", "3:0:none:bfloat16:5"]
+ONE = [PLAIN, "0:3:none:float32:5", "2:3:none:float32:5", "0:0:none:bfloat16:0"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Path]:
+    """Every layout, trained by one rank or two."""
+    found = {}
+    for world, layouts in ((1, ONE), (2, TWO)):
+        out = tmp_path_factory.mktemp(f"ranks{world}")
+        gang.run(["-W", "ignore", "-m", "tests.training.probe_ranks", str(out), *layouts], world)
+        found.update({(world, layout): out / layout for layout in layouts})
+    return found
+
+
+@pytest.mark.parametrize(("world", "layout"), [(1, layout) for layout in ONE[1:3]] + [(2, layout) for layout in TWO[:-1]])
+def test_any_layout_gives_the_run_of_one_rank(world: int, layout: str, trained: dict[tuple[int, str], Path]) -> None:
+    """Same samples in the same order, same dropout, same clipping: only the order of sums differs."""
+    reference, found = (json.loads(trained[key].with_suffix(".json").read_text()) for key in ((1, PLAIN), (world, layout)))
+    torch.testing.assert_close(torch.tensor(found["losses"]), torch.tensor(reference["losses"]), atol=2e-5, rtol=0)
+    values = [load_file(trained[key].with_suffix(".safetensors"))["whole"] for key in ((1, PLAIN), (world, layout))]
+    torch.testing.assert_close(values[1], values[0], atol=2e-4, rtol=0)
+    assert len(found["topologies"]) == 1
+
+
+def test_zero_in_bfloat16_follows_the_plain_run(trained: dict[tuple[int, str], Path]) -> None:
+    curves = [json.loads(trained[key].with_suffix(".json").read_text())["losses"] for key in ((1, ONE[-1]), (2, TWO[-1]))]
+    torch.testing.assert_close(torch.tensor(curves[1]), torch.tensor(curves[0]), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(("world", "layout"), [(1, layout) for layout in ONE[:3]] + [(2, layout) for layout in TWO])
+def test_resumed_under_any_layout_gives_the_same_bits(world: int, layout: str, trained: dict[tuple[int, str], Path]) -> None:
+    kept = load_file(trained[world, layout].with_suffix(".safetensors"))
+    assert torch.equal(kept["whole"], kept["resumed"])
+
+
+def test_every_row_is_in_one_share_and_all_ranks_make_the_same_number_of_passes() -> None:
+    for world in (1, 2, 3):
+        for size in (None, 1, 2, 3, 100):
+            shares = [micro_batches([8, 5, 0], rank, world, size) for rank in range(world)]
+            assert len({len(share) for share in shares}) == 1
+            for run, count in enumerate((8, 5, 0)):
+                places = sorted(place for share in shares for part in share for place in part[run])
+                assert places == list(range(count))
+            if size is not None:
+                assert max(len(places) for share in shares for part in share for places in part) <= size
+
+
+def test_a_gang_says_what_is_missing() -> None:
+    with pytest.raises(UserError, match=r"E310.*MASTER_ADDR, MASTER_PORT not set"):
+        join({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"})
+    assert join({}) == Ranks(0, 1)
+
+
+def test_a_cohort_is_not_sharded() -> None:
+    base = load_base(IDENTITY, {}, "float32")
+    with pytest.raises(UserError, match="E311"):
+        train_cohort(base, Adapters(base.model, RUNS[0].spec.lora, 3), RUNS, execution=Execution(zero=2))
