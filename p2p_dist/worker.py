@@ -24,6 +24,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--study-dir", type=Path, required=True)
     parser.add_argument("--stages", required=True, help="ids, comma-separated, in order of execution")
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS", help="training steps between two checkpoints")
+    parser.add_argument("--zero", type=int, choices=range(4), default=0, help="ZeRO stage of DeepSpeed; 0: the whole base on every rank, no DeepSpeed")
+    parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="what DeepSpeed keeps in the host's memory")
+    parser.add_argument("--hpz", type=int, default=1, metavar="RANKS", help="ZeRO-3: ranks that hold one copy of the base among them")
+    parser.add_argument("--micro-batch", type=int, metavar="ROWS", help="rows of a run in one forward pass of a rank (default: its whole share)")
+    parser.add_argument("--allow-change", action="append", default=[], metavar="KEY", help="resume although this part of the fingerprint differs")
     options = parser.parse_args(arguments)
     _die_with_parent()
     folder = RunDir(options.study_dir)
@@ -31,22 +36,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # 1. Read what to do, and leave out what is done.
         found = [folder.find(id_) for id_ in options.stages.split(",")]
         stages = [stage_dir.read_stage() for stage_dir in found if not stage_dir.is_done()]
-        # 2. Data stages and edits need no model.
+        # 2. Data stages and edits need no model, and one rank.
+        main_rank = os.environ.get("RANK", "0") == "0"
         for stage in stages:
-            if stage.kind in ("data", "edit"):
+            if stage.kind in ("data", "edit") and main_rank:
                 build_stage(folder, stage)
         # 3. Scores of one base; torch is imported only now.
         scores = [stage for stage in stages if stage.kind == "score"]
-        if scores:
+        if scores and main_rank:
             from p2p_dist.score_job import run_score_job
 
             return run_score_job(folder, scores)
         # 4. Train stages and evaluations share one base.
         rest = [stage for stage in stages if stage.kind in ("train", "eval")]
         if rest:
-            from p2p_dist.model_job import run_model_job
+            from p2p_dist.model_job import Layout, run_model_job
 
-            return run_model_job(folder, rest, options.checkpoint_every)
+            layout = Layout(options.checkpoint_every, options.zero, options.offload, options.hpz, options.micro_batch, tuple(options.allow_change))
+            return run_model_job(folder, rest, layout)
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

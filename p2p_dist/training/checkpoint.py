@@ -8,7 +8,8 @@ last, `MANIFEST.json` with the size and SHA-256 of both (reference: single bit f
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,8 @@ class Found:
 
     state: RunState | None
     skipped: list[str]
+    changes: dict[str, list[Any]] = field(default_factory=dict)
+    """What differs from the checkpoint's fingerprint although it was taken: key -> [then, now]."""
 
 
 def save(folder: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
@@ -69,15 +72,16 @@ def save(folder: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
         shutil.rmtree(old)
 
 
-def newest(folder: Path, fingerprint: dict[str, Any]) -> Found:
-    """The newest checkpoint whose files are what its manifest says and whose fingerprint is this run's."""
+def newest(folder: Path, fingerprint: dict[str, Any], allow_change: Collection[str] = ()) -> Found:
+    """The newest checkpoint whose files are what its manifest says and whose fingerprint is this run's, but for what may
+    differ (`allow_change`, keys of the fingerprint)."""
     skipped: list[str] = []
     for path in _newest_first(folder):
-        why = _problem(path, fingerprint)
+        why = _problem(path, fingerprint, allow_change)
         if why is None:
-            kept = json.loads((path / _COUNTERS).read_text())
-            counters = Counters(**{**kept, "topologies": tuple(kept.get("topologies", ()))})
-            return Found(RunState(counters, **load_file(path / _TENSORS)), skipped)
+            recorded = json.loads((path / _MANIFEST).read_text())["fingerprint"]
+            changes = {key: [recorded.get(key), fingerprint.get(key)] for key in _differing(recorded, fingerprint)}
+            return Found(RunState(counters_of(json.loads((path / _COUNTERS).read_text())), **load_file(path / _TENSORS)), skipped, changes)
         skipped.append(f"{path.name}: {why}")
     return Found(None, skipped)
 
@@ -88,7 +92,16 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), key=lambda path: int(path.name[5:]), reverse=True)
 
 
-def _problem(path: Path, fingerprint: dict[str, Any]) -> str | None:
+def counters_of(kept: dict[str, Any]) -> Counters:
+    """Counters as they were read from JSON."""
+    return Counters(**{**kept, "topologies": tuple(kept.get("topologies", ()))})
+
+
+def _differing(recorded: dict[str, Any], fingerprint: dict[str, Any]) -> list[str]:
+    return sorted(key for key in fingerprint.keys() | recorded.keys() if fingerprint.get(key) != recorded.get(key))
+
+
+def _problem(path: Path, fingerprint: dict[str, Any], allow_change: Collection[str]) -> str | None:
     """What is wrong with a checkpoint, or None."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
@@ -104,5 +117,8 @@ def _problem(path: Path, fingerprint: dict[str, Any]) -> str | None:
         return f"{Path(str(error.filename)).name} is missing"
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
         return "the manifest cannot be read"
-    differing = sorted(key for key in fingerprint.keys() | recorded.keys() if fingerprint.get(key) != recorded.get(key))
-    return f"made under other circumstances ({', '.join(differing)})" if differing else None
+    differing = [key for key in _differing(recorded, fingerprint) if key not in allow_change]
+    if not differing:
+        return None
+    facts = ", ".join(f"{key} was {recorded.get(key)}, is {fingerprint.get(key)}" for key in differing)
+    return f"made under other circumstances ({facts}); to go on all the same: {' '.join(f'--allow-change {key}' for key in differing)}"

@@ -90,16 +90,10 @@ class Trained:
 def train_cohort(base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer | None = None, execution: Execution = ALONE) -> list[Trained]:
     """Train all runs to their ends. Raises Stopped when the observer of any rank asks for it, after handing every run's state
     to the observer. All ranks call it with the same runs."""
-    cohort = _Cohort(base, adapters, runs, observer or Observer(), execution)
-    while cohort.step():
-        if execution.ranks.any(cohort.observer.stop_requested()):
-            cohort.keep_all()
-            raise Stopped
-    adapters.no_dropout()
-    return cohort.ends()
+    return Cohort(base, adapters, runs, observer or Observer(), execution).run()
 
 
-class _Cohort:
+class Cohort:
     """The loop's state: counters of every run, the engine, the batches that are left."""
 
     def __init__(self, base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer, execution: Execution):
@@ -115,6 +109,15 @@ class _Cohort:
         self.batches: list[Iterator[list[int]]] = [run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)]
         self.diverged = [""] * len(runs)
         self.started = time.perf_counter()
+
+    def run(self) -> list[Trained]:
+        """Every run to its end. Raises Stopped."""
+        while self.step():
+            if self.execution.ranks.any(self.observer.stop_requested()):
+                self.keep_all()
+                raise Stopped
+        self.adapters.no_dropout()
+        return self.ends()
 
     def step(self) -> bool:
         """One step of every run that is not at its end. False when none is left."""

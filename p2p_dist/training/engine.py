@@ -20,6 +20,8 @@ from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.optimizer import CohortOptimizer
 from p2p_dist.training.ranks import Ranks
 
+Offload = Literal["none", "optimizer", "all"]
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -30,7 +32,7 @@ class Execution:
     """Rows of one run in one forward pass of one rank; None takes a rank's whole share of the global batch."""
     zero: int = 0
     """DeepSpeed's ZeRO stage; 0 keeps everything on every rank and uses no DeepSpeed."""
-    offload: Literal["none", "optimizer", "all"] = "none"
+    offload: Offload = "none"
     """What DeepSpeed keeps in the memory of the host: optimiser state, and for `all` (ZeRO-3) the base too."""
 
     hpz: int = 1
@@ -74,6 +76,10 @@ class Engine(ABC):
     @abstractmethod
     def values(self, run: int) -> torch.Tensor:
         """The run's numbers, un-sharded, [P] in fp32. All ranks must call it."""
+
+    def close(self) -> None:
+        """Let go of what only training needs. The base stays as the engine holds it."""
+        return None
 
 
 class PlainEngine(Engine):

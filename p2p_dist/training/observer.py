@@ -4,14 +4,20 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from types import FrameType
 from typing import Any
+
+import torch
 
 from p2p_dist.results import atomic
 from p2p_dist.results.rundir import StageDir
 from p2p_dist.training import checkpoint
-from p2p_dist.training.checkpoint import RunState
+from p2p_dist.training.checkpoint import RunState, counters_of
 from p2p_dist.training.cohort import Observer
+from p2p_dist.training.ranks import Ranks
+
+ALONE = Ranks()
 
 
 class StopFlag:
@@ -27,17 +33,41 @@ class StopFlag:
 
 
 class FolderObserver(Observer):
-    """Writes `metrics.jsonl` and `checkpoints/` of every run of a cohort."""
+    """Writes `metrics.jsonl` and `checkpoints/` of every run of a cohort, from the main rank of the gang."""
 
-    def __init__(self, targets: Sequence[StageDir], fingerprints: Sequence[dict[str, Any]], every: int, stop: StopFlag):
+    def __init__(
+        self,
+        targets: Sequence[StageDir],
+        fingerprints: Sequence[dict[str, Any]],
+        every: int,
+        stop: StopFlag,
+        ranks: Ranks = ALONE,
+        allow_change: Sequence[str] = (),
+    ):
         self.targets, self.fingerprints, self.every, self.stop = targets, fingerprints, every, stop
+        self.ranks, self.allow_change = ranks, allow_change
+        self.changes: list[dict[str, Any]] = [{} for _ in targets]
+        """What differed from the fingerprint of the checkpoint that each run went on from, by allowance."""
 
-    def resume(self, run: int) -> RunState | None:
-        """The state to go on from, if there is one; metrics of later steps are dropped, skipped checkpoints named."""
+    def resume(self, run: int, size: int, device: torch.device) -> RunState | None:
+        """The state to go on from, [size] numbers, if there is one; every rank takes the main rank's."""
+        state = self._newest(run) if self.ranks.main else None
+        if self.ranks.world == 1:
+            return state
+        kept = self.ranks.json_from_main(asdict(state.counters) if state else None)
+        if kept is None:
+            return None
+        whole = [state.values, state.first_moment, state.second_moment] if state else [torch.empty(size)] * 3
+        values, first, second = (self.ranks.from_main(tensor.to(device, copy=True)).cpu() for tensor in whole)
+        return RunState(counters_of(kept), values, first, second)
+
+    def _newest(self, run: int) -> RunState | None:
+        """Metrics of later steps are dropped, skipped checkpoints named."""
         target = self.targets[run]
-        found = checkpoint.newest(target.checkpoints, self.fingerprints[run])
+        found = checkpoint.newest(target.checkpoints, self.fingerprints[run], self.allow_change)
         for why in found.skipped:
             print(f"warning[W302]: checkpoint not used, {target.checkpoints}/{why}", file=sys.stderr)
+        self.changes[run] = found.changes
         done = found.state.counters.step if found.state else 0
         kept = [line for line in target.all_metrics() if line["step"] <= done]
         atomic.write_bytes(target.metrics, "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept).encode())
@@ -46,13 +76,15 @@ class FolderObserver(Observer):
         return found.state
 
     def line(self, run: int, line: dict[str, Any]) -> None:
-        self.targets[run].append_metrics(line)
+        if self.ranks.main:
+            self.targets[run].append_metrics(line)
 
     def wants_state(self, run: int, step: int) -> bool:
         return step % self.every == 0
 
     def keep(self, run: int, state: RunState) -> None:
-        checkpoint.save(self.targets[run].checkpoints, state, self.fingerprints[run])
+        if self.ranks.main:
+            checkpoint.save(self.targets[run].checkpoints, state, self.fingerprints[run])
 
     def stop_requested(self) -> bool:
         return self.stop.requested

@@ -48,7 +48,7 @@ class ZeroEngine(Engine):
             raise user_error("E311", f"DeepSpeed trains one run at a time, not a cohort of {adapters.runs}", "--cohort", "--cohort 1, or --zero 0")
         deepspeed = _import()
         self.spec, self.steps, self.ranks = spec, steps, execution.ranks
-        self.size = adapters.size
+        self.size, self.stage = adapters.size, execution.zero
         module = FlatModel(base.model, adapters, start)
         config = deepspeed_config(spec, execution, base.dtype, adapters.size)
         self.engine, *_ = deepspeed.initialize(model=module, model_parameters=[module.flat], optimizer=adamw(module.flat, spec), config=config)
@@ -85,6 +85,21 @@ class ZeroEngine(Engine):
 
     def values(self, run: int) -> torch.Tensor:
         return self._read(self._masters().detach())
+
+    def close(self) -> None:
+        if self.stage < 3:
+            self.engine.destroy()
+
+    def for_evaluation(self) -> Base:
+        """The sharded base; all ranks must make the same passes. Only of ZeRO-3: below, the base is whole."""
+        self.engine.eval()
+        return self.base
+
+    def load(self, values: torch.Tensor) -> None:
+        """Compute with these numbers, [P], from now on (ZeRO-3, for evaluation)."""
+        with _import().zero.GatheredParameters([self.engine.module.flat], modifier_rank=0), torch.no_grad():
+            if self.ranks.main:
+                self.engine.module.flat.copy_(values)
 
     def _masters(self) -> torch.Tensor:
         """This rank's piece of the fp32 numbers; the pieces of all ranks, end to end, are the whole and some filler."""

@@ -134,7 +134,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Pat
 def test_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
     found = checkpoint.newest(saved(tmp_path, 10), {**MARK, "torch": "9"})
     assert found.state is None
-    assert found.skipped == ["step_000010: made under other circumstances (torch)"]
+    assert found.skipped == ["step_000010: made under other circumstances (torch was None, is 9); to go on all the same: --allow-change torch"]
+
+
+def test_a_change_that_is_allowed_by_name_is_recorded(tmp_path: Path) -> None:
+    saved(tmp_path, 10)
+    found = checkpoint.newest(tmp_path, {**MARK, "torch": "9", "device": "cuda"}, ["torch", "device"])
+    assert found.state is not None
+    assert found.changes == {"device": [None, "cuda"], "torch": [None, "9"]}
+    assert checkpoint.newest(tmp_path, {**MARK, "torch": "9", "device": "cuda"}, ["torch"]).state is None
 
 
 def test_half_written_folders_and_strangers_are_ignored(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from p2p_dist.training.batches import micro_batches
 from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import Ranks, join
-from tests.training import gang
+from tests import gang
 from tests.training.test_cohort import IDENTITY, RUNS
 
 PLAIN = "0:0:none:float32:5"

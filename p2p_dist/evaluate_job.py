@@ -1,0 +1,163 @@
+"""Carry out an evaluation: every suite scored by one adapter, predictions kept per row, and the result published last."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import transformers
+
+from p2p_dist import assets
+from p2p_dist.cost import cost_of
+from p2p_dist.data.build import Built, Suite
+from p2p_dist.evaluation.metrics import histogram, rates
+from p2p_dist.evaluation.scoring import Scoring, score_suite, scoring_of
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.encode import Encoder
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.results import atomic, datastore, predictions, resultfile
+from p2p_dist.results.predictions import Prediction
+from p2p_dist.results.rundir import RunDir, StageDir
+from p2p_dist.spec.graph import Stage
+from p2p_dist.spec.study import TrainSpec
+from p2p_dist.train_job import encoder
+from p2p_dist.training.adapter_io import read_adapter
+from p2p_dist.training.cohort import Stopped
+from p2p_dist.training.engine import Engine, Execution
+from p2p_dist.training.observer import StopFlag
+from p2p_dist.training.ranks import Ranks
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """A base that is ready to evaluate one adapter after the other."""
+
+    base: Base
+    adapters: Adapters
+    use: Callable[[torch.Tensor], None]
+    """Take these numbers, [P] in fp32, as the adapter from now on."""
+    ranks: Ranks
+    lockstep: bool
+    """All ranks hold a part of the base and score all rows; otherwise each scores its share."""
+
+
+def evaluator_of(base: Base, adapters: Adapters, engine: Engine | None, spec: TrainSpec, execution: Execution) -> Evaluator:
+    """The base as the training left it, or as it was loaded where nothing was trained (`engine` None)."""
+    if execution.zero == 3:
+        from p2p_dist.training.zero import ZeroEngine
+
+        sharded = engine if isinstance(engine, ZeroEngine) else ZeroEngine(base, adapters, spec, 1, torch.zeros(adapters.size), execution)
+        return Evaluator(sharded.for_evaluation(), adapters, sharded.load, execution.ranks, True)
+    adapters.bind(slice(0, 1))
+    return Evaluator(base, adapters, lambda values: adapters.load(0, values), execution.ranks, False)
+
+
+def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag) -> None:
+    """Score all suites of a stage and publish its result. Raises Stopped on request, leaving no result."""
+    started = time.perf_counter()
+    base, ranks = evaluator.base, evaluator.ranks
+    source = folder.at("train", stage.reads["adapter"])
+    values = read_adapter(source.adapter, evaluator.adapters) if ranks.main else torch.empty(evaluator.adapters.size)
+    evaluator.use(ranks.from_main(values.to(base.device)))
+    rows = folder.find(stage.reads["rows"])
+    built = datastore.read(rows)
+    encode = encoder(base, built, TrainSpec.model_validate(source.read_stage().spec["train"]))
+    target = folder.stage(stage)
+    wanted = stage.spec["suites"] or list(built.suites)
+    scoring = scoring_of(encode, [built.suites[name] for name in wanted])
+    if scoring == "whole_string" and ranks.main:
+        print(f"{stage.id}: label words are not told apart by their first tokens, so whole words are scored", flush=True)
+    progress = _Progress(target, sum(len(built.suites[name].rows) for name in wanted), evaluator, stop)
+    suites: dict[str, list[Prediction]] = {}
+    for name in wanted:
+        suites[name] = _score(evaluator, encode, built.suites[name], scoring, progress)
+        if ranks.main:
+            predictions.write(target, name, suites[name])
+    if ranks.main:
+        atomic.write_json(target.cost, {**cost_of(base.device, base.dtype, time.perf_counter() - started, ranks.world), "rows": progress.total})
+        hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
+        result = result_of(stage, built, suites, scoring, base, *hashes)
+        atomic.publish(target.result, resultfile.seal({**result, **_reshaped(source)}))
+
+
+class _Interrupted(Exception):
+    """This rank was asked to stop while it scored its share."""
+
+
+class _Progress:
+    """Lines in the stage's metrics after every batch, and a look at the stop flag."""
+
+    def __init__(self, target: StageDir, total: int, evaluator: Evaluator, stop: StopFlag):
+        self.target, self.total, self.evaluator, self.stop = target, total, evaluator, stop
+        self.before = 0
+        if evaluator.ranks.main:
+            target.metrics.unlink(missing_ok=True)
+
+    def tick(self, scored: int) -> None:
+        """After a batch of the suite at hand."""
+        ranks, lockstep = self.evaluator.ranks, self.evaluator.lockstep
+        if ranks.main:
+            self.target.append_metrics({"rows": self.before + (scored if lockstep else min(scored * ranks.world, self.total)), "of": self.total})
+        if ranks.any(self.stop.requested) if lockstep else self.stop.requested:
+            raise _Interrupted
+
+
+def _score(evaluator: Evaluator, encode: Encoder, suite: Suite, scoring: Scoring, progress: _Progress) -> list[Prediction]:
+    """One suite: each rank scores every n-th row and all get all predictions, in the order of the rows."""
+    ranks = evaluator.ranks
+    share = suite if evaluator.lockstep else replace(suite, rows=suite.rows[ranks.rank :: ranks.world])
+    found: list[Prediction] = []
+    interrupted = False
+    try:
+        found = score_suite(evaluator.base, encode, share, progress.tick, scoring)
+    except _Interrupted:
+        interrupted = True
+    if ranks.any(interrupted):
+        raise Stopped
+    progress.before += len(suite.rows)
+    if evaluator.lockstep or ranks.world == 1:
+        return found
+    shares = ranks.gather_json([row.to_json() for row in found])
+    ordered = (shares[at % ranks.world][at // ranks.world] for at in range(len(suite.rows)))
+    return [Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"]) for row in ordered]
+
+
+def _reshaped(source: StageDir) -> dict[str, list[str]]:
+    """The layouts that an adapter was trained under, where a resume changed them; nothing to mark otherwise."""
+    found = json.loads(source.cost.read_text()).get("topologies", []) if source.cost.is_file() else []
+    return {"reshaped": found} if len(found) > 1 else {}
+
+
+def result_of(
+    stage: Stage,
+    built: Built,
+    suites: dict[str, list[Prediction]],
+    scoring: Scoring,
+    base: Base,
+    data_sha256: str,
+    adapter_sha256: str,
+) -> dict[str, Any]:
+    """The content of `result.json`: the same work gives the same bytes, so what it cost is kept elsewhere."""
+    expected = {name: len(built.suites[name].rows) for name in suites}
+    if any(len(suites[name]) != count for name, count in expected.items()):
+        raise RuntimeError(f"scored { ({name: len(rows) for name, rows in suites.items()}) } of {expected} rows")
+    return {
+        "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
+        "labels": {
+            "words": built.labels.words,
+            "n_classes": built.labels.n_classes,
+            "offset": built.labels.offset,
+            "shift": built.labels.shift,
+            "target": built.labels.target,
+        },
+        "scoring": scoring,
+        "rates": {name: rate.to_json() for name, rate in rates(suites, built.labels).items()},
+        "histograms": {name: histogram(rows, built.labels.words) for name, rows in suites.items()},
+        "suites": {name: {"n_expected": expected[name], "n_scored": len(rows)} for name, rows in suites.items()},
+        "counts": built.counts,
+        "inputs": {"data_manifest_sha256": data_sha256, "adapter_sha256": adapter_sha256},
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+    }

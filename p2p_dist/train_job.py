@@ -1,0 +1,91 @@
+"""Carry out the train stages of one job: rows to tokens, train the cohort, keep every adapter that came to its end."""
+
+import math
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+
+from p2p_dist.cost import cost_of
+from p2p_dist.data.build import Built
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.encode import Encoder
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.results import atomic, datastore
+from p2p_dist.results.rundir import RunDir, StageDir
+from p2p_dist.spec.graph import Stage
+from p2p_dist.spec.study import TrainSpec
+from p2p_dist.training.adapter_io import read_adapter, save_adapter
+from p2p_dist.training.cohort import Cohort, Trained, TrainRun
+from p2p_dist.training.engine import Engine, Execution
+from p2p_dist.training.observer import FolderObserver, StopFlag
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """When states are kept, and which may be gone on from."""
+
+    every: int
+    allow_change: tuple[str, ...]
+    stop: StopFlag
+
+
+def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage], execution: Execution, checkpoints: Checkpoints) -> tuple[set[str], Engine]:
+    """Train a cohort and save its adapters. Returns the ids of runs that diverged, and the engine as it was left."""
+    started = time.perf_counter()
+    targets = [folder.stage(stage) for stage in stages]
+    marks = [_fingerprint(base, stage) for stage in stages]
+    observer = FolderObserver(targets, marks, checkpoints.every, checkpoints.stop, execution.ranks, checkpoints.allow_change)
+    runs, cuts = [], []
+    for k, stage in enumerate(stages):
+        spec = TrainSpec.model_validate(stage.spec["train"])
+        built = datastore.read(folder.at("data", stage.reads["rows"]))
+        encoded, cut = encoder(base, built, spec).rows(built.train)
+        resume = observer.resume(k, adapters.size, base.device)
+        runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, _start(folder, stage, adapters), stage.spec.get("stop_after_steps")))
+        cuts.append(cut)
+    cohort = Cohort(base, adapters, runs, observer, execution)
+    found = cohort.run()
+    cohort.engine.close()
+    if execution.ranks.main:
+        seconds = time.perf_counter() - started
+        for k, (stage, target, trained) in enumerate(zip(stages, targets, found, strict=True)):
+            counts = {"cohort": len(stages), "cut_texts": cuts[k], "rows": len(runs[k].rows), "steps": trained.steps, "tokens": trained.tokens}
+            history = {"topologies": trained.topologies, "allowed_changes": observer.changes[k]}
+            cost = cost_of(base.device, base.dtype, seconds, execution.ranks.world)
+            loss = trained.loss if math.isfinite(trained.loss) else None
+            atomic.write_json(target.cost, {**cost, **counts, **history, "final_loss": loss})
+            _keep(stage, target, adapters, trained)
+    return {stage.id for stage, trained in zip(stages, found, strict=True) if trained.diverged}, cohort.engine
+
+
+def _keep(stage: Stage, target: StageDir, adapters: Adapters, trained: Trained) -> None:
+    """Save an adapter, or say why there is none."""
+    if trained.diverged:
+        print(f"error[E401]: run {stage.id} diverged: {trained.diverged}. Try: a lower train.learning_rate", file=sys.stderr)
+        return
+    if not target.adapter.exists():
+        with atomic.new_folder(target.adapter) as half:
+            save_adapter(half, adapters, trained.values, str(stage.spec["model"].get("ref", stage.spec["model"]["source"])))
+    shutil.rmtree(target.checkpoints, ignore_errors=True)
+
+
+def _start(folder: RunDir, stage: Stage, adapters: Adapters) -> torch.Tensor | None:
+    """The numbers of the adapter that a training begins with, if its stage names one."""
+    return read_adapter(folder.at("train", stage.reads["start"]).adapter, adapters) if "start" in stage.reads else None
+
+
+def _fingerprint(base: Base, stage: Stage) -> dict[str, Any]:
+    """What must be the same for a checkpoint to be gone on from; the stage's id covers config, rows, base and seed."""
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"stage": stage.id, "dtype": str(base.dtype), "device": base.device.type, **versions}
+
+
+def encoder(base: Base, built: Built, spec: TrainSpec) -> Encoder:
+    """The one encoder of training and evaluation."""
+    return Encoder(base.tokenizer, built.labels.words, spec.max_length)
