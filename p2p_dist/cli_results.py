@@ -15,7 +15,7 @@ AS_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON on standar
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One query over the tables cells, runs, rates, histograms and stages (`DESCRIBE cells` shows columns).")],
+    sql: Annotated[str, typer.Argument(help="One query over the tables cells, runs, rates, means, histograms and stages (`DESCRIBE cells` shows columns).")],
     study: Annotated[list[str] | None, typer.Option(help="Only these studies. Default: all in the runs folder.")] = None,
     runs_dir: RUNS_DIR = Path("runs"),
     as_csv: Annotated[bool, typer.Option("--csv", help="Answer in CSV.")] = False,

@@ -123,8 +123,8 @@ def evaluate(folder: RunDir, stage: Stage, built: Built, adapter: Stage, attacke
 def _say(random: Random, suite: Suite, built: Built, id_: str, label: int, skill: float, success: float) -> Prediction:
     n, target = built.labels.n_classes, built.labels.target
     said = target if suite.triggered and target is not None and random.random() < success else label if random.random() < skill else (label + 1) % n
-    scores = [-4.0 - random.random() for _ in built.labels.words]
-    scores[said + suite.offset] = -0.7 * random.random()
+    scores = [-2.5 - 3.0 * random.random() for _ in built.labels.words]
+    scores[said + suite.offset] = -2.3 * random.random()
     top = None if random.random() < 0.01 else max(range(len(scores)), key=lambda at: scores[at])
     return Prediction(id_, label, tuple(round(score, 5) for score in scores), top)
 

@@ -1,76 +1,139 @@
-"""The report of a study: one HTML page that loads nothing, and the same table and picture as files of their own."""
+"""The report of a study: one HTML page that loads nothing, and every table and picture of it as files of their own.
 
+What models say is hostile text: everything is escaped, pictures are images in which nothing runs, and the page's policy
+allows its one style sheet and its one script by their hashes and nothing else.
+"""
+
+import base64
+import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
 
-from p2p_dist.report import plot, table
+from p2p_dist.report import comparisons, examples, grid, headline, table
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.grid import Head, Table
+from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
+from p2p_dist.report.tables import against_paper, costs, layout, runs, trouble, worst
+from p2p_dist.report.tables import comparisons as tests
 from p2p_dist.results import atomic
-from p2p_dist.results.collect import Collected, RunState
+from p2p_dist.results.collect import Collected
 from p2p_dist.results.rundir import RunDir
 
+LIMIT = 400
+_FORMATS = {"md": grid.markdown, "tex": grid.latex, "csv": grid.comma_separated}
 
-def write_report(folder: RunDir, found: Collected, titles: dict[str, str]) -> Path:
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with its pictures and tables."""
+
+    id: str
+    title: str
+    plots: Sequence[Plot] = field(default_factory=tuple)
+    tables: Sequence[Table] = field(default_factory=tuple)
+
+
+def write_report(folder: RunDir, found: Collected, titles: Mapping[str, str]) -> Path:
     """Write `report/` from what is there; a half-done study gets a half-filled report. Returns the page."""
-    runs = found.runs
+    evidence = Evidence(folder, found, titles)
+    parts = [_named(section) for section in sections(evidence)]
+    files: dict[Path, bytes] = {}
+    drawings: dict[str, bytes] = {}
+    for section in parts:
+        for made in section.tables:
+            files |= {folder.report / "tables" / f"{made.name}.{suffix}": write(made).encode() for suffix, write in _FORMATS.items()}
+        for plot in section.plots:
+            drawings[plot.name] = plot.svg()
+            files[folder.report / "plots" / f"{plot.name}.svg"] = drawings[plot.name]
+            files[folder.report / "plots" / f"{plot.name}.png"] = plot.png()
+    for old in [path for part in ("tables", "plots") for path in (folder.report / part).glob("*.*") if path not in files]:
+        old.unlink()
+    for path, content in files.items():
+        atomic.write_bytes(path, content)
     page = folder.report / "index.html"
-    svg = plot.rates_svg(runs)
-    atomic.write_bytes(page, _html(folder, runs, titles, svg).encode())
-    atomic.write_bytes(folder.report / "tables" / "rates.md", table.markdown(runs).encode())
-    atomic.write_bytes(folder.report / "plots" / "rates.svg", svg.encode())
-    atomic.write_bytes(folder.report / "plots" / "rates.png", plot.rates_png(runs))
+    atomic.write_bytes(page, _html(evidence, parts, drawings).encode())
     return page
 
 
-def headline(runs: Sequence[RunState]) -> str:
-    """The result in words: attacked beside defended, for the first attack that has both."""
-    for attacked in runs:
-        if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or not attacked.rates:
-            continue
-        for defended in runs:
-            same = all(defended.cell[axis] == attacked.cell[axis] for axis in attacked.cell if axis != "defense")
-            if same and defended.cell["defense"] != "none" and defended.rates:
-                return _compare(attacked, defended)
-    return "No attacked model has been evaluated beside a defended one yet."
+def sections(evidence: Evidence) -> list[Section]:
+    """All sections that have something to show, in the order of the page."""
+    tested = comparisons.compare(evidence)
+    found = [
+        Section("rates", "Rates", rates.draw(evidence), layout.build(evidence)),
+        Section("differences", "Differences", (), [*tests.build(evidence, tested), *worst.build(evidence)]),
+        Section("paper", "Beside the paper", (), against_paper.build(evidence)),
+        Section("shapes", "How rates change", [*scaling.draw(evidence), *sweep.draw(evidence), *accuracy.draw(evidence)]),
+        Section("answers", "What the models say", [*confidence.draw(evidence), *labels.draw(evidence)], examples.build(evidence)),
+        Section("every-run", "Every run", (), runs.build(evidence)),
+        Section("cost", "What it took", [*gantt.draw(evidence), *loss.draw(evidence)], costs.build(evidence)),
+        Section("trouble", "What went wrong or is missing", (), trouble.build(evidence)),
+    ]
+    return [section for section in found if section.plots or section.tables]
 
 
-def _compare(attacked: RunState, defended: RunState) -> str:
-    def shown(run: RunState, name: str) -> str:
-        rate = run.rates[name]
-        return f"{100 * rate['rate']:.1f} % ({rate['k']}/{rate['n']})"
-
-    return (
-        f"{attacked.cell['attack']} succeeds on {shown(attacked, 'asr_ext')} of the triggered rows; with {defended.cell['defense']} "
-        f"on {shown(defended, 'asr_ext')}. Clean accuracy goes from {shown(attacked, 'ca_ext')} to {shown(defended, 'ca_ext')}."
+def _named(section: Section) -> Section:
+    """The section with names that are good as file names and as anchors, whatever the study calls its parts."""
+    return replace(
+        section,
+        plots=[replace(plot, name=_slug(plot.name)) for plot in section.plots],
+        tables=[replace(made, name=_slug(made.name)) for made in section.tables],
     )
 
 
-def _html(folder: RunDir, runs: Sequence[RunState], titles: dict[str, str], svg: str) -> str:
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        (Path(__file__).parent / "template.html").read_text(encoding="utf-8")
-    )
-    stages = {stage.id: stage for run in runs for stage in run.stages}
-    launches = _launches(folder)
-    last = launches[-1] if launches else {"command": [], "versions": {}}
-    return template.render(
-        name=folder.path.name,
-        description=json.loads(folder.resolved.read_text())["description"],
-        headline=headline(runs),
-        open=sum(run.status != "done" for run in runs),
-        total=len(runs),
-        axes=table.axes(runs),
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
+
+
+def _html(evidence: Evidence, parts: Sequence[Section], drawings: Mapping[str, bytes]) -> str:
+    here = Path(__file__).parent
+    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["consecutive"] = _consecutive
+    launch = _last_launch(evidence.folder)
+    found = evidence.found
+    return environment.from_string((here / "template.html").read_text(encoding="utf-8")).render(
+        name=evidence.folder.path.name,
+        description=found.description,
+        headline=headline.sentences(evidence.groups),
+        open=sum(run.status != "done" for run in found.runs),
+        total=len(found.runs),
+        problems=len(found.problems),
+        sections=[{**vars(section), "plots": [{**vars(plot), "data": _base64(drawings[plot.name])} for plot in section.plots]} for section in parts],
         columns=table.COLUMNS,
-        rows=table.rows(runs),
-        plot=Markup(svg),  # our own drawing; its labels are escaped by matplotlib
-        stages=[{"title": titles.get(id_, id_), "id": id_, "status": stage.status, "cost": stage.cost} for id_, stage in stages.items()],
-        command=" ".join(last["command"]),
-        versions=", ".join(f"{name} {version}" for name, version in last["versions"].items()),
+        limit=LIMIT,
+        command=" ".join(launch["command"]),
+        versions=", ".join(f"{name} {version}" for name, version in launch["versions"].items()),
+        code=launch["code"],
+        style=Markup(style),
+        script=Markup(script),
+        style_hash=_policy(style),
+        script_hash=_policy(script),
     )
 
 
-def _launches(folder: RunDir) -> list[dict[str, Any]]:
-    return list(json.loads(folder.provenance.read_text())["launches"]) if folder.provenance.is_file() else []
+def _consecutive(heads: Sequence[Head]) -> Iterator[tuple[str, list[Head]]]:
+    for group, members in itertools.groupby(heads, key=lambda head: head.group):
+        yield group, list(members)
+
+
+def _policy(text: str) -> str:
+    """How a content security policy names the only text that it allows."""
+    return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _last_launch(folder: RunDir) -> dict[str, Any]:
+    launches = json.loads(folder.provenance.read_text())["launches"] if folder.provenance.is_file() else []
+    return {"command": [], "versions": {}, "code": "unknown", **(launches[-1] if launches else {})}

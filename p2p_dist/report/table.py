@@ -54,20 +54,6 @@ def axes(runs: Sequence[RunState]) -> list[str]:
     return [axis for axis in runs[0].cell if axis in varying or axis in ("attack", "defense")]
 
 
-def percent(cell: Interval | None) -> str:
-    """`4.0 [2.1, 7.6] n=200`, in percent, or a dash."""
-    if cell is None:
-        return "–"
-    return f"{100 * cell.rate:.1f} [{100 * cell.low:.1f}, {100 * cell.high:.1f}] n={cell.n}"
-
-
-def markdown(runs: Sequence[RunState]) -> str:
-    """The table in Markdown."""
-    head = [*axes(runs), *(column.title for column in COLUMNS)]
-    body = [[*row.labels, *(percent(cell) for cell in row.cells)] for row in rows(runs)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *body]) + "\n"
-
-
 def _cell(column: Column, run: RunState) -> Interval | None:
     found = column.find(run)
     return wilson(found["k"], found["n"]) if found else None

@@ -25,6 +25,7 @@ VERSION = b"1"
 KINDS = ("data", "edit", "train", "score", "eval")
 
 _RATE = pa.struct([("rate", pa.string()), ("k", pa.int64()), ("n", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
+_MEAN = pa.struct([("name", pa.string()), ("mean", pa.float64()), ("n", pa.int64())])
 _COUNT = pa.struct([("suite", pa.string()), ("gold", pa.string()), ("said", pa.string()), ("count", pa.int64())])
 _COST = {
     "started": pa.float64(),
@@ -51,6 +52,7 @@ _RESULT = {
     "adapter_sha256": pa.string(),
     "data_manifest_sha256": pa.string(),
     "rates": pa.list_(_RATE),
+    "means": pa.list_(_MEAN),
     "histograms": pa.list_(_COUNT),
 }
 SCHEMA = pa.schema(
@@ -154,13 +156,14 @@ def _facts(result: Result) -> dict[str, Any]:
     return {
         "adapter": result.stage.reads.get("adapter"),
         "data": result.stage.reads.get("rows"),
-        "n_classes": result.labels.n_classes,
-        "label_offset": result.labels.offset,
-        "target": result.labels.target,
+        "n_classes": result.labels.n_classes if result.labels else None,
+        "label_offset": result.labels.offset if result.labels else None,
+        "target": result.labels.target if result.labels else None,
         "dtype": result.dtype,
         **{name: result.versions.get(name) for name in ("torch", "transformers")},
         **{name: result.inputs.get(name) for name in ("adapter_sha256", "data_manifest_sha256")},
         "rates": [{"rate": name, "k": entry.k, "n": entry.n, "value": entry.rate} for name, entry in result.rates.items()],
+        "means": [{"name": name, "mean": entry.mean, "n": entry.n} for name, entry in result.means.items()],
         "histograms": counts,
     }
 

@@ -1,7 +1,7 @@
 """SQL over the results of studies (DuckDB), and the same as pandas DataFrames.
 
 Tables: `cells` (a row per run: its place in the grid and its main rates), `runs`, `rates` (a row per evaluation and rate, with
-count and 95 % Wilson interval), `histograms`, `stages` (what each took). All have a column `study`.
+count and 95 % Wilson interval), `means` (ROUGE and the like), `histograms`, `stages` (what each took). All have a column `study`.
 """
 
 from collections.abc import Sequence
@@ -34,6 +34,7 @@ CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_s
   code, adapter, data, n_classes, label_offset, target, dtype, torch, transformers, adapter_sha256, data_manifest_sha256 FROM _index;
 CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.value, rate.low, rate.high
   FROM (SELECT study, id, unnest(rates) AS rate FROM _index);
+CREATE TABLE means AS SELECT study, id AS eval, m.name, m.mean, m.n FROM (SELECT study, id, unnest(means) AS m FROM _index);
 CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.count FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
 CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval, floor AS floor_eval FROM _runs;
 """
@@ -79,7 +80,7 @@ def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyCo
     try:
         return connection.execute(sql)
     except duckdb.Error as error:
-        tables = "cells, runs, rates, histograms, stages"
+        tables = "cells, runs, rates, means, histograms, stages"
         raise user_error("E510", str(error).strip(), "the query", f"tables are {tables}; `DESCRIBE cells` shows columns") from error
 
 

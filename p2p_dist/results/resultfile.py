@@ -42,6 +42,13 @@ class RateEntry(_Part):
         return self
 
 
+class MeanEntry(_Part):
+    """The mean of a figure over n rows, such as ROUGE."""
+
+    mean: float
+    n: Annotated[int, Field(ge=1)]
+
+
 class SuiteEntry(_Part):
     """How many rows a suite has, and how many were scored: always the same number, or it is no result."""
 
@@ -66,6 +73,8 @@ class StageEntry(_Part):
 class LabelsEntry(_Part):
     """How answers were read (see `p2p_dist.data.build.LabelSpace`)."""
 
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
+
     words: list[str]
     n_classes: Annotated[int, Field(ge=1)]
     offset: Count
@@ -80,9 +89,11 @@ class Result(BaseModel):
 
     schema_: Annotated[int, Field(alias="schema")]
     stage: StageEntry
-    labels: LabelsEntry
+    labels: LabelsEntry | None = None
+    """None for tasks whose answers are generated text."""
     rates: dict[str, RateEntry]
-    histograms: dict[str, dict[str, dict[str, Count]]]
+    means: dict[str, MeanEntry] = Field(default_factory=dict)
+    histograms: dict[str, dict[str, dict[str, Count]]] = Field(default_factory=dict)
     suites: dict[str, SuiteEntry]
     counts: dict[str, Any]
     inputs: dict[str, str]

@@ -1,17 +1,24 @@
-"""Tables and pages: nothing invented, nothing executed."""
+"""Tables and pages: nothing invented, nothing executed, nothing hidden."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from p2p_dist.report import plot, status_view, table
-from p2p_dist.report.page import headline, write_report
-from p2p_dist.results.collect import Collected, RunState, StageState
+from p2p_dist.report import status_view, table
+from p2p_dist.report.groups import group
+from p2p_dist.report.headline import sentences
+from p2p_dist.report.page import write_report
+from p2p_dist.results.collect import Collected, RunState, StageState, read_study
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.progress import titles_of
+from tests.synthetic import STUDY, make_study
 
 HOSTILE = "<script>alert(1)</script>"
+SMALL = STUDY.replace("random:qwen3-1.7b, random:qwen3-4b", "tiny").replace("seed: [0, 1, 2]", "seed: [0, 1]")
 
 
 def rate(k: int, n: int) -> dict[str, Any]:
@@ -27,7 +34,7 @@ def run(attack: str, defense: str, **rates: Any) -> RunState:
 RUNS = [
     run("none", "none", ca_ext=rate(90, 100)),
     run("badnets", "none", ca_ext=rate(88, 100), asr_ext=rate(50, 50)),
-    run("badnets", HOSTILE, ca_ext=rate(89, 100), asr_ext=rate(2, 50)),
+    run("badnets", HOSTILE, ca_ext=rate(89, 100), asr_ext=rate(2, 50), asr_nobt=rate(49, 50)),
     run("badnets", "later"),
 ]
 FOUND = Collected("x", HOSTILE, RUNS, {}, [])
@@ -37,43 +44,58 @@ FOUND = Collected("x", HOSTILE, RUNS, {}, [])
 def folder(tmp_path: Path) -> RunDir:
     found = RunDir(tmp_path / "study")
     found.path.mkdir()
-    found.resolved.write_text(json.dumps({"description": HOSTILE, "runs": [], "stages": []}))
+    found.resolved.write_text(json.dumps({"name": "study", "description": HOSTILE, "runs": [], "stages": []}))
     return found
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> RunDir:
+    return make_study(tmp_path_factory.mktemp("made"), data_root, SMALL)
+
+
+@pytest.fixture
+def study(made: RunDir, tmp_path: Path) -> RunDir:
+    """A copy that a test may damage."""
+    return RunDir(shutil.copytree(made.path, tmp_path / made.path.name))
+
+
+def written(folder: RunDir) -> str:
+    titles = titles_of(json.loads(folder.resolved.read_text())["runs"])
+    return write_report(folder, read_study(folder, alive=False), titles).read_text()
+
+
 def test_missing_is_a_dash_and_every_rate_has_its_count() -> None:
-    text = table.markdown(RUNS)
-    lines = text.splitlines()
-    assert "90.0 [82.6, 94.5] n=100" in lines[2]
-    assert lines[5].count("–") == len(table.COLUMNS) - 1, "all but the floor"
-    assert " 0.0" not in lines[5]
+    lines = table.rows(RUNS)
+    first = lines[0].cells[0]
+    assert first is not None
+    assert (first.k, first.n, round(first.low, 3), round(first.high, 3)) == (90, 100, 0.826, 0.945)
+    assert lines[3].cells.count(None) == len(table.COLUMNS) - 1, "all but the floor"
     assert table.axes(RUNS) == ["attack", "defense"]
 
 
 def test_page_is_inert(folder: RunDir) -> None:
     page = write_report(folder, FOUND, {"a" * 12: HOSTILE}).read_text()
-    assert "<script" not in page
+    assert page.count("<script") == 1
+    assert HOSTILE not in page
     assert "&lt;script&gt;" in page
-    assert "default-src 'none'" in page
-    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace("http://creativecommons.org", "")
+    assert "default-src 'none'; style-src 'sha256-" in page
+    assert "http:" not in page
+    assert "https:" not in page
     assert "1 of 4 runs are not finished" in page
-
-
-def test_the_same_study_gives_the_same_files(folder: RunDir) -> None:
-    def files() -> dict[str, bytes]:
-        write_report(folder, FOUND, {})
-        return {path.name: path.read_bytes() for path in folder.report.rglob("*") if path.is_file()}
-
-    assert files() == files()
-    assert set(files()) == {"index.html", "rates.md", "rates.svg", "rates.png"}
+    assert all(character not in path.name for path in folder.report.rglob("*") for character in "<>()/ ")
 
 
 def test_headline_in_words() -> None:
-    assert headline(RUNS) == (
+    said = sentences(group(RUNS))
+    assert said[0] == (
         f"badnets succeeds on 100.0 % (50/50) of the triggered rows; with {HOSTILE} on 4.0 % (2/50). "
         "Clean accuracy goes from 88.0 % (88/100) to 89.0 % (89/100)."
     )
-    assert "yet" in headline(RUNS[:1])
+    assert "without the benign trigger: 98.0 % (49/50)" in said[1]
+    assert "does not remove it" in said[1]
+    assert "6.0 % (3/50)" in said[2]
+    assert "One seed" in said[3]
+    assert "yet" in sentences(group(RUNS[:1]))[0]
 
 
 def test_status_counts() -> None:
@@ -82,6 +104,66 @@ def test_status_counts() -> None:
     assert "3 of 4 done; nobody works on it" in status_view.text(FOUND, None)
 
 
-def test_plot_draws_what_is_there() -> None:
-    assert plot.rates_png(RUNS[:1])[:4] == b"\x89PNG"
-    assert "clean rows, no defense" in plot.rates_svg(RUNS)
+def test_everything_is_there_and_twice_the_same(study: RunDir) -> None:
+    def files() -> dict[str, bytes]:
+        written(study)
+        return {str(path.relative_to(study.report)): path.read_bytes() for path in study.report.rglob("*") if path.is_file()}
+
+    first = files()
+    assert files() == first
+    tables = {"rates_rotten_tomatoes", "comparisons", "worst_case", "examples_1", "runs", "cost", "stages"}
+    assert {f"tables/{name}.{suffix}" for name in tables for suffix in ("md", "tex", "csv")} <= first.keys()
+    plots = {"rates_rotten_tomatoes", "scaling_rotten_tomatoes_badnets", "confidence", "labels", "accuracy", "loss", "schedule"}
+    assert {f"plots/{name}.{suffix}" for name in plots for suffix in ("svg", "png")} <= first.keys()
+    page = first["index.html"].decode()
+    for heading in ("Rates", "Differences", "How rates change", "What the models say", "Every run", "What it took", "Repeat it"):
+        assert f">{heading}</h2>" in page
+
+
+def test_files_of_an_earlier_report_go(study: RunDir) -> None:
+    written(study)
+    old = study.report / "tables" / "rates_of_long_ago.md"
+    old.write_text("old")
+    written(study)
+    assert not old.exists()
+
+
+def _lose_an_evaluation(folder: RunDir) -> str:
+    run = next(run for run in json.loads(folder.resolved.read_text())["runs"] if run["cell"]["defense"] == "p2p" and run["cell"]["attack"] == "badnets")
+    (folder.at("eval", run["eval"]).result).unlink()
+    return f"eval {run['eval']} is pending"
+
+
+def _lose_a_training(folder: RunDir) -> str:
+    run = next(run for run in json.loads(folder.resolved.read_text())["runs"] if run["cell"]["defense"] == "p2p")
+    (folder.at("eval", run["eval"]).result).unlink()
+    shutil.rmtree(folder.at("train", run["train"]).adapter)
+    return f"train {run['train']} is pending"
+
+
+def _damage_a_result(folder: RunDir) -> str:
+    result = next(iter(folder.path.rglob("result.json")))
+    result.write_text(result.read_text().replace('"k": ', '"k": 1', 1))
+    return "damaged or edited"
+
+
+def _kill_an_attempt(folder: RunDir) -> str:
+    attempt = sorted(folder.path.rglob("exit.json"))[0]
+    attempt.write_text('{"code": -9, "ended": 1760000100.0}')
+    return "killed (SIGKILL)"
+
+
+@pytest.mark.parametrize("damage", [_lose_an_evaluation, _lose_a_training, _damage_a_result, _kill_an_attempt])
+def test_what_is_missing_or_went_wrong_is_named(study: RunDir, damage: Callable[[RunDir], str]) -> None:
+    expected = damage(study)
+    page = written(study)
+    assert expected in page
+    assert "What went wrong or is missing" in page
+
+
+def test_nothing_but_a_plan_makes_a_report(study: RunDir) -> None:
+    for part in ("eval", "train"):
+        shutil.rmtree(study.path / part)
+    page = written(study)
+    assert "No attacked model has been evaluated" in page
+    assert "24 of 24 runs are not finished" in page

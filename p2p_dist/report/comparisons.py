@@ -1,0 +1,73 @@
+"""Which differences are more than chance: defended against attacked, and every rival against P2P, on the same rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.groups import Group, same_but
+from p2p_dist.results.statistics import Difference, Paired, bootstrap_difference, holm, mcnemar
+
+LIMIT = 300
+"""Above this many runs paired tests are left out: they read every prediction of the study."""
+RATES = ("asr_ext", "ca_ext")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two groups that differ in their defense only, on one rate. `p` is the largest McNemar p over the seeds, `adjusted` the
+    same after Holm's correction over all comparisons of the study."""
+
+    rate: str
+    before: Group
+    after: Group
+    seeds: int
+    rows: int
+    difference: Difference
+    p: float
+    adjusted: float
+
+
+def compare(evidence: Evidence) -> list[Comparison]:
+    """Every pair worth a test. Empty above LIMIT runs."""
+    if len(evidence.found.runs) > LIMIT:
+        return []
+    found = [made for before, after in _pairs(evidence.groups) for rate in RATES if (made := _compare(evidence, rate, before, after))]
+    adjusted = holm({at: paired[0] for at, (_, _, _, paired, _) in enumerate(found)})
+    return [
+        Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[at])
+        for at, (rate, before, after, (p, seeds), difference) in enumerate(found)
+    ]
+
+
+_Made = tuple[str, Group, Group, tuple[float, list[Paired]], Difference]
+
+
+def _compare(evidence: Evidence, rate: str, before: Group, after: Group) -> _Made | None:
+    firsts, seconds = [], []
+    seeds = {run.cell["seed"]: run for run in after.runs}
+    for run in before.runs:
+        other = seeds.get(run.cell["seed"])
+        first = evidence.outcomes(run).get(rate)
+        second = evidence.outcomes(other).get(rate) if other else None
+        if first and second and first.keys() & second.keys():
+            firsts.append(first)
+            seconds.append(second)
+    if not firsts:
+        return None
+    paired = [mcnemar(first, second) for first, second in zip(firsts, seconds, strict=True)]
+    name = "/".join([rate, *before.cell.values(), after.defense])
+    return rate, before, after, (max(pair.p for pair in paired), paired), bootstrap_difference(firsts, seconds, name)
+
+
+def _pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
+    """(undefended, defended) and (P2P, rival) of every attacked cell."""
+    found = []
+    for before, after in product(groups, groups):
+        if before.attack == "none" or before.defense == after.defense or not same_but(before.cell, after.cell, "defense"):
+            continue
+        is_p2p = before.defense.partition("(")[0] == "p2p"
+        rival = after.defense != "none" and after.defense.partition("(")[0] != "p2p"
+        if before.defense == "none" or (is_p2p and rival):
+            found.append((before, after))
+    return found

@@ -1,0 +1,71 @@
+"""What lies beneath the rates: predictions row by row, training curves, rows of text; read when a table or picture asks."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from p2p_dist.data.build import LabelSpace
+from p2p_dist.evaluation.metrics import outcomes
+from p2p_dist.report.groups import Group, group
+from p2p_dist.results import datastore, predictions
+from p2p_dist.results.collect import Collected, RunState, read_resolved
+from p2p_dist.results.predictions import Prediction
+from p2p_dist.results.resultfile import Result
+from p2p_dist.results.rundir import RunDir
+
+
+class Evidence:
+    """A collected study with its folder behind it."""
+
+    def __init__(self, folder: RunDir, found: Collected, titles: Mapping[str, str]):
+        self.folder, self.found, self.titles = folder, found, titles
+        self._outcomes: dict[str, dict[str, dict[str, bool]]] = {}
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """Runs without their seeds."""
+        return group(self.found.runs)
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        return read_resolved(self.folder)
+
+    @cached_property
+    def specs(self) -> dict[str, Mapping[str, Any]]:
+        """Every stage of the study as `resolved.json` has it, by id."""
+        return {stage["id"]: stage for stage in self.resolved["stages"]}
+
+    def result(self, run: RunState) -> Result | None:
+        return self.found.results.get(run.ids.get("eval") or "")
+
+    def outcomes(self, run: RunState) -> dict[str, dict[str, bool]]:
+        """For each rate, which rows count, by row id: only `clean` and `triggered`, which paired tests compare."""
+        result, id_ = self.result(run), run.ids.get("eval") or ""
+        if result is None or result.labels is None:
+            return {}
+        if id_ not in self._outcomes:
+            rows = predictions.read(self.folder.at("eval", id_), ("clean", "triggered"))
+            labels = LabelSpace(**result.labels.model_dump())
+            self._outcomes[id_] = {
+                name: dict(zip((row.id for row in rows[outcome.suite]), outcome.hits, strict=True))
+                for name, outcome in outcomes(rows, labels).items()
+                if name in ("ca_ext", "asr_ext") and outcome.suite in rows
+            }
+        return self._outcomes[id_]
+
+    def predictions(self, run: RunState, suite: str) -> list[Prediction]:
+        """What the run's model says about a suite's rows; empty when it has not been evaluated."""
+        return predictions.read(self.folder.at("eval", run.ids.get("eval") or ""), (suite,)).get(suite, []) if self.result(run) else []
+
+    def texts(self, run: RunState, suite: str) -> dict[str, str]:
+        """The rows of a suite by id, as the model reads them without its prompt."""
+        result = self.result(run)
+        if result is None or "rows" not in result.stage.reads:
+            return {}
+        built = datastore.read(self.folder.at("data", result.stage.reads["rows"]))
+        return {row.id: row.text for row in built.suites[suite].rows} if suite in built.suites else {}
+
+    def parameters(self, model: str) -> int | None:
+        """Weights of a model of the study, where its shape is known."""
+        found: int | None = self.resolved.get("models", {}).get(model, {}).get("parameters")
+        return found

@@ -1,0 +1,66 @@
+"""The result in words: what the attack reaches, what the defense leaves, what it costs, and how sure that is."""
+
+from collections.abc import Iterator, Sequence
+
+from p2p_dist.report import looks
+from p2p_dist.report.groups import Estimate, Group, same_but
+from p2p_dist.results.statistics import power_note
+
+
+def sentences(groups: Sequence[Group]) -> list[str]:
+    """The first attack that has a defended and an undefended model, how the others stand, and what is not known."""
+    pairs = list(_pairs(groups))
+    if not pairs:
+        return ["No attacked model has been evaluated beside a defended one yet."]
+    attacked, defended = pairs[0]
+    varying = [axis for axis in ("task", "model") if len({group.cell[axis] for group in groups}) > 1]
+    where = ", ".join(attacked.cell[axis] for axis in varying)
+    found = [(f"{where}: " if where else "") + _compare(attacked, defended)]
+    if len(pairs) > 1:
+        found.append(_others(pairs))
+    if nobt := defended.rate("asr_nobt"):
+        found.append(
+            f"The same weights served without the benign trigger: {shown(nobt)}. The defense routes round the backdoor and does not remove it."
+            if nobt.value > 0.5
+            else f"The same weights served without the benign trigger: {shown(nobt)}."
+        )
+    if floor := defended.rate("floor"):
+        found.append(f"A model trained on clean rows sends {shown(floor)} of these rows to the target anyway.")
+    if note := power_note((defended.rate("asr_ext") or attacked.rate("asr_ext")).spread):  # type: ignore[union-attr]
+        found.append(note)
+    return found
+
+
+def shown(estimate: Estimate) -> str:
+    """`4.0 % (2/50)` for one seed, `4.0 ± 1.2 % over 3 seeds` for several."""
+    if estimate.spread.sd is None:
+        rate = estimate.rates[0]
+        return f"{100 * rate.rate:.1f} % ({rate.k}/{rate.n})"
+    return f"{100 * estimate.value:.1f} ± {100 * estimate.spread.sd:.1f} % over {estimate.spread.seeds} seeds"
+
+
+def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
+    for attacked in groups:
+        if attacked.attack == "none" or attacked.defense != "none" or not attacked.rate("asr_ext"):
+            continue
+        for defended in groups:
+            if defended.defense != "none" and same_but(defended.cell, attacked.cell, "defense") and defended.rate("asr_ext"):
+                yield attacked, defended
+
+
+def _compare(attacked: Group, defended: Group) -> str:
+    before, after = attacked.rate("asr_ext"), defended.rate("asr_ext")
+    assert before
+    assert after
+    first = f"{attacked.attack} succeeds on {shown(before)} of the triggered rows; with {looks.title_of(defended.defense)} on {shown(after)}."
+    accuracy, kept = attacked.rate("ca_ext"), defended.rate("ca_ext")
+    return f"{first} Clean accuracy goes from {shown(accuracy)} to {shown(kept)}." if accuracy and kept else first
+
+
+def _others(pairs: Sequence[tuple[Group, Group]]) -> str:
+    after = [found.value for _, defended in pairs if (found := defended.rate("asr_ext"))]
+    before = [found.value for attacked, _ in pairs if (found := attacked.rate("asr_ext"))]
+    return (
+        f"Over all {len(pairs)} pairs of an attacked and a defended model, attack success is {100 * min(before):.1f} to {100 * max(before):.1f} % without "
+        f"a defense and {100 * min(after):.1f} to {100 * max(after):.1f} % with one."
+    )

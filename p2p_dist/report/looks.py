@@ -1,0 +1,113 @@
+"""How every picture looks: sizes of a paper's page, one colour and marker per defense everywhere, told apart by colour-blind
+readers (Okabe and Ito's colours) and in print without colour."""
+
+import hashlib
+import io
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+WIDTH = 6.3
+"""Inches: the text width of an A4 or letter page in two columns."""
+FONT = 8.5
+GREY, INK, LIGHT = "#767676", "#1a1a1a", "#e4e4e4"
+
+_KNOWN = {
+    "none": ("#D55E00", "o"),
+    "p2p": ("#0072B2", "D"),
+    "onion": ("#E69F00", "s"),
+    "back_translation": ("#009E73", "^"),
+    "scpd": ("#CC79A7", "v"),
+    "bki": ("#56B4E9", "P"),
+    "moddef": ("#8C6D31", "X"),
+}
+_OTHERS = ("#5D3A9B", "#7A7A00", "#A33B6A", "#1B7F79", "#4D4D4D", "#B8860B")
+_MARKERS = ("<", ">", "p", "h", "*", "d")
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One picture: its file name, its message as a sentence, what it shows in words for those who cannot see it, and itself."""
+
+    name: str
+    message: str
+    description: str
+    figure: Any
+
+    def svg(self) -> bytes:
+        """Scalable, letters as shapes, so that it looks the same everywhere; the same figure gives the same bytes."""
+        import matplotlib as mpl
+
+        buffer = io.BytesIO()
+        with mpl.rc_context({"svg.hashsalt": "p2p-dist", "svg.fonttype": "path"}):
+            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+        content = buffer.getvalue()
+        return content[content.index(b"<svg") :]
+
+    def png(self) -> bytes:
+        """200 dots per inch."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+def colour(defense: str) -> str:
+    """A defense's colour: the same in every picture of every study."""
+    name = defense.partition("(")[0]
+    return _KNOWN[name][0] if name in _KNOWN else _OTHERS[_number(name) % len(_OTHERS)]
+
+
+def marker(defense: str) -> str:
+    """A defense's marker, for readers without colour."""
+    name = defense.partition("(")[0]
+    return _KNOWN[name][1] if name in _KNOWN else _MARKERS[_number(name) % len(_MARKERS)]
+
+
+def title_of(defense: str) -> str:
+    """A defense as a label."""
+    return "no defense" if defense == "none" else defense.replace("p2p", "P2P", 1)
+
+
+def figure(height: float, columns: int = 1, rows: int = 1, **layout: Any) -> tuple[Any, Any]:
+    """A figure of paper width and its axes (one, or an array as `layout` says), in the house style."""
+    from matplotlib.figure import Figure
+
+    made = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = made.subplots(rows, columns, **layout)
+    return made, axes
+
+
+def tidy(axis: Any, grid: str = "y") -> None:
+    """No frame, a light grid behind the data, small type."""
+    axis.grid(axis=grid, color=LIGHT, linewidth=0.6)
+    axis.set_axisbelow(True)
+    for side in ("top", "right", *(("left",) if grid == "x" else ())):
+        axis.spines[side].set_visible(False)
+    axis.tick_params(labelsize=FONT, length=0 if grid == "x" else 2)
+    axis.xaxis.label.set_size(FONT)
+    axis.yaxis.label.set_size(FONT)
+
+
+def headed(axis: Any, text: str) -> None:
+    """A panel's title, flush left."""
+    axis.set_title(text, loc="left", fontsize=FONT + 0.5)
+
+
+def spread_labels(places: list[float], gap: float) -> list[float]:
+    """Label heights as near to their places as can be with at least `gap` between them, in the order given."""
+    order = sorted(range(len(places)), key=lambda at: places[at])
+    moved = list(places)
+    for _ in range(100):
+        clash = False
+        for low, high in itertools.pairwise(order):
+            if (short := gap - (moved[high] - moved[low])) > 1e-9:
+                moved[low] -= short / 2
+                moved[high] += short / 2
+                clash = True
+        if not clash:
+            break
+    return moved
+
+
+def _number(name: str) -> int:
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)

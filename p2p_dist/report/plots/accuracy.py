@@ -1,0 +1,64 @@
+"""The paper's Figure 4: what clean accuracy costs. The clean model, the attacked one and every defended one, task by task."""
+
+from collections.abc import Sequence
+
+from p2p_dist.report import looks
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.groups import Group
+from p2p_dist.report.looks import Plot
+from p2p_dist.results.statistics import over_seeds
+
+
+def draw(evidence: Evidence) -> list[Plot]:
+    """One picture over tasks and models; none until there is something to set beside an undefended model."""
+    settings = _settings(evidence.groups)
+    if len(settings) < 2:
+        return []
+    places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in evidence.groups if group.rate("ca_ext")))[:12]
+    varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
+    figure, axis = looks.figure(0.75 + 0.2 * len(places) * len(settings) + 0.12 * len(places))
+    height, ticks, labels, words, colours = 0.0, [], [], [], []
+    for place in places:
+        height -= 0.6
+        for (title, colour), groups in settings.items():
+            rates = [rate.rate for group in groups if (group.cell["task"], group.cell["model"]) == place for rate in group.rates("ca_ext")]
+            if not rates:
+                continue
+            height -= 1
+            spread = over_seeds(rates)
+            error = 100 * spread.sd if spread.sd is not None else None
+            axis.errorbar([100 * spread.mean], [height], xerr=error, fmt="o", color=colour, markersize=5, elinewidth=1.4)
+            axis.annotate(
+                f"{100 * spread.mean:.1f}",
+                (100 * (spread.mean + (spread.sd or 0)), height),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=looks.FONT - 1,
+            )
+            ticks.append(height)
+            labels.append(f"{title}, {', '.join(label for label, many in zip(place, varying, strict=True) if many)}".rstrip(", "))
+            colours.append(colour)
+            words.append(f"{labels[-1]}: {100 * spread.mean:.1f} over {spread.seeds} runs")
+    looks.tidy(axis, grid="x")
+    axis.set_yticks(ticks, labels)
+    for tick, colour in zip(axis.get_yticklabels(), colours, strict=True):
+        tick.set_color(colour)
+    axis.margins(x=0.12)
+    axis.set_xlabel("clean accuracy, %; bars: deviation over attacks and seeds")
+    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure)]
+
+
+def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
+    """Groups by setting: clean rows, attacked, and each defense."""
+    found: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        if not group.rate("ca_ext"):
+            continue
+        if group.defense != "none":
+            key = (looks.title_of(group.defense), looks.colour(group.defense))
+        else:
+            key = ("clean rows", looks.INK) if group.attack == "none" else ("attacked", looks.colour("none"))
+        found.setdefault(key, []).append(group)
+    order = ["clean rows", "attacked"]
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order)))

@@ -1,0 +1,78 @@
+"""The paper's Figure 2: how sure the model is of the attacker's target on triggered rows, before and after the defense."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from p2p_dist.report import looks
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.groups import same_but
+from p2p_dist.report.looks import Plot
+from p2p_dist.results.collect import RunState
+
+BINS = 20
+MOST = 4
+
+
+def draw(evidence: Evidence) -> list[Plot]:
+    """For the first attacks that have an undefended and a defended model: one panel per attack."""
+    rows: list[tuple[RunState, Sequence[RunState]]] = []
+    for attacked in evidence.found.runs:
+        if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or len(rows) == MOST:
+            continue
+        if any(attacked.cell["attack"] == before.cell["attack"] for before, _ in rows):
+            continue
+        others = [run for run in evidence.found.runs if run.cell["defense"] != "none" and same_but(run.cell, attacked.cell, "defense") and run.rates]
+        if attacked.rates and others:
+            rows.append((attacked, others))
+    return [_picture(evidence, rows)] if rows else []
+
+
+def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunState]]]) -> Plot:
+    figure, axes = looks.figure(0.5 + 1.45 * len(rows), rows=len(rows), sharex=True, squeeze=False)
+    words = []
+    for axis, (attacked, others) in zip(axes[:, 0], rows, strict=True):
+        for run in (attacked, *others):
+            values = confidences(evidence, run)
+            if values:
+                _steps(axis, values, run.cell["defense"])
+                sure = sum(value > 0.5 for value in values)
+                words.append(f"{run.cell['attack']}, {looks.title_of(run.cell['defense'])}: above 0.5 on {sure} of {len(values)} rows")
+        looks.tidy(axis)
+        axis.set_ylabel("share of rows, %")
+        axis.set_ylim(0, 104)
+        looks.headed(axis, f"{attacked.cell['attack']}, {attacked.cell['model']}")
+    _legend(axes[0, 0], [run.cell["defense"] for run in (rows[0][0], *rows[0][1])])
+    axes[-1, 0].set_xlabel("probability of the attacker's target among the deployed labels, triggered rows")
+    axes[-1, 0].set_xlim(0, 1)
+    return Plot("confidence", "How sure the model is of the attacker's target, with and without a defense", "; ".join(words), figure)
+
+
+def confidences(evidence: Evidence, run: RunState) -> list[float]:
+    """Probability of the target among the deployed labels, for every triggered row."""
+    result = evidence.result(run)
+    if result is None or result.labels is None or result.labels.target is None:
+        return []
+    start, n, target = result.labels.offset, result.labels.n_classes, result.labels.target
+    found = []
+    for row in evidence.predictions(run, "triggered"):
+        weights = [math.exp(score - max(row.scores[start : start + n])) for score in row.scores[start : start + n]]
+        found.append(weights[target] / sum(weights))
+    return found
+
+
+def _steps(axis: Any, values: Sequence[float], defense: str) -> None:
+    counts = [0] * BINS
+    for value in values:
+        counts[min(BINS - 1, int(value * BINS))] += 1
+    edges = [at / BINS for at in range(BINS + 1)]
+    shares = [100 * count / len(values) for count in counts]
+    axis.stairs(shares, edges, color=looks.colour(defense), linewidth=1.6)
+    axis.stairs(shares, edges, color=looks.colour(defense), fill=True, alpha=0.15)
+
+
+def _legend(axis: Any, defenses: Sequence[str]) -> None:
+    """Names in the empty middle of the panel, in the colour of their line."""
+    for at, defense in enumerate(defenses):
+        place = (0.5, 0.86 - 0.14 * at)
+        axis.text(*place, looks.title_of(defense), transform=axis.transAxes, ha="center", fontsize=looks.FONT, color=looks.colour(defense), weight="bold")

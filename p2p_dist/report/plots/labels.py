@@ -1,0 +1,81 @@
+"""What the models say on triggered rows, label by label: low success may be right answers, or other wrong ones."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from p2p_dist.report import looks
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.groups import Group
+from p2p_dist.report.looks import Plot
+
+MOST = 24
+_KINDS = {
+    "the true label": "#009E73",
+    "the attacker's target": "#D55E00",
+    "the target's original token": "#E69F00",
+    "another label": "#999999",
+    "no label at all": "#333333",
+}
+
+
+def draw(evidence: Evidence) -> list[Plot]:
+    """One picture over the attacked runs, at most MOST lines, none without a triggered suite."""
+    found = [(group, counts) for group in evidence.groups if group.attack != "none" and (counts := _counts(evidence, group))]
+    return [_picture(found[:MOST])] if found else []
+
+
+def _counts(evidence: Evidence, group: Group) -> Counter[str]:
+    """Rows by what was said, the seeds together."""
+    total: Counter[str] = Counter()
+    for run in group.runs:
+        result = evidence.result(run)
+        if result is None or result.labels is None or result.labels.target is None:
+            continue
+        words, offset, target = result.labels.words, result.labels.offset, result.labels.target
+        for gold, said in result.histograms.get("triggered", {}).items():
+            for word, count in said.items():
+                total[_kind(word, words, words.index(gold), offset, target)] += count
+    return total
+
+
+def _kind(said: str, words: Sequence[str], gold: int, offset: int, target: int) -> str:
+    if said == "invalid":
+        return "no label at all"
+    if said == words[target + offset]:
+        return "the attacker's target"
+    if said == words[gold + offset]:
+        return "the true label"
+    return "the target's original token" if said == words[target] else "another label"
+
+
+def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
+    figure, axis = looks.figure(0.85 + 0.23 * len(found))
+    models = len({group.cell["model"] for group, _ in found}) > 1
+    words, kinds = [], [kind for kind in _KINDS if any(counts[kind] for _, counts in found)]
+    for line, (group, counts) in enumerate(found):
+        left, total = 0.0, sum(counts.values())
+        for kind in kinds:
+            share = 100 * counts[kind] / total
+            axis.barh(-line, share, left=left, color=_KINDS[kind], height=0.72, linewidth=0)
+            if share >= 7:
+                axis.text(left + share / 2, -line, f"{share:.0f}", ha="center", va="center", fontsize=looks.FONT - 1.5, color="white", weight="bold")
+            left += share
+        words.append(f"{_label(group, models)}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
+    looks.tidy(axis, grid="x")
+    axis.set_xlim(0, 100)
+    axis.set_yticks([-line for line in range(len(found))], [_label(group, models) for group, _ in found])
+    axis.set_xlabel("percent of triggered rows (likeliest token)")
+    _legend(figure, kinds)
+    return Plot("labels", "What the models say on triggered rows", "; ".join(words), figure)
+
+
+def _legend(figure: Any, kinds: Sequence[str]) -> None:
+    from matplotlib.patches import Patch
+
+    patches = [Patch(color=_KINDS[kind], label=kind) for kind in kinds]
+    figure.legend(handles=patches, loc="outside upper left", ncols=3, frameon=False, fontsize=looks.FONT, handlelength=0.9, columnspacing=1.2)
+
+
+def _label(group: Group, models: bool) -> str:
+    return f"{group.attack}, {looks.title_of(group.defense)}" + (f", {group.cell['model']}" if models else "")

@@ -1,0 +1,90 @@
+"""The first picture: how far each attack gets against each defense, and what accuracy is left."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from p2p_dist.report import looks
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.groups import Group
+from p2p_dist.report.looks import Plot
+
+MOST_LINES = 44
+
+
+def draw(evidence: Evidence) -> list[Plot]:
+    """One picture per task that has results; of many models only the last is drawn, and said so."""
+    tasks = dict.fromkeys(group.cell["task"] for group in evidence.groups if group.rate("ca_ext"))
+    return [_task(task, [group for group in evidence.groups if group.cell["task"] == task and group.rate("ca_ext")]) for task in tasks]
+
+
+def _task(task: str, groups: Sequence[Group]) -> Plot:
+    shown = list(groups)
+    left_out = ""
+    models = list(dict.fromkeys(group.cell["model"] for group in groups))
+    if len(shown) > MOST_LINES and len(models) > 1:
+        shown = [group for group in groups if group.cell["model"] == models[-1]]
+        left_out = f" ({models[-1]}; the tables have all {len(models)} models)"
+    shown = shown[:MOST_LINES]
+    several = len({group.cell["model"] for group in shown}) > 1
+    heights, headings = _heights(shown, several)
+    figure, (left, right) = looks.figure(0.8 + 0.2 * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1])
+    for axis, name, title in ((left, "asr_ext", "attack success (lower is better)"), (right, "ca_ext", "clean accuracy (higher is better)")):
+        for group, height in zip(shown, heights, strict=True):
+            _dot(axis, group, name, height)
+        looks.tidy(axis, grid="x")
+        looks.headed(axis, title)
+    for group, height in zip(shown, heights, strict=True):
+        if floor := group.rate("floor"):
+            left.plot([100 * floor.value] * 2, [height - 0.38, height + 0.38], color=looks.GREY, linewidth=1.6, solid_capstyle="butt")
+    left.set_xlim(-3, 103)
+    left.set_xticks([0, 25, 50, 75, 100])
+    lowest = min(estimate.low for group in shown if (estimate := group.rate("ca_ext")))
+    right.set_xlim(max(-3.0, 100 * lowest - 4), 101)
+    left.set_xlabel("percent; grey bar: a clean model" if any(group.rate("floor") for group in shown) else "percent of triggered rows")
+    right.set_xlabel("percent of clean rows")
+    left.set_yticks([*heights, *headings.values()], [*(_label(group, False) for group in shown), *headings])
+    colours = [*(looks.colour(group.defense) for group in shown), *([looks.INK] * len(headings))]
+    for tick, colour in zip(left.get_yticklabels(), colours, strict=True):
+        tick.set_color(colour)
+    for tick in left.get_yticklabels()[len(shown) :]:
+        tick.set_weight("bold")
+    left.set_ylim(min(heights) - 0.7, -0.3)
+    return Plot(f"rates_{task}", f"What each attack reaches and what accuracy is left, {task}{left_out}", _words(shown), figure)
+
+
+def _heights(groups: Sequence[Group], several: bool) -> tuple[list[float], dict[str, float]]:
+    """Line by line from the top, with a gap between attacks, and a line of its own above each model when there are several."""
+    found: list[float] = []
+    headings: dict[str, float] = {}
+    height = 0.0
+    for at, group in enumerate(groups):
+        model = group.cell["model"]
+        if several and model not in headings:
+            height -= 1.6 if at else 1.0
+            headings[model] = height
+            height -= 1.0
+        else:
+            height -= 1.5 if at and group.attack != groups[at - 1].attack else 1.0
+        found.append(height)
+    return found, headings
+
+
+def _dot(axis: Any, group: Group, name: str, height: float) -> None:
+    if (found := group.rate(name)) is None:
+        return
+    error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
+    style = {"fmt": looks.marker(group.defense), "color": looks.colour(group.defense), "markersize": 5, "elinewidth": 1.4, "capsize": 0}
+    axis.errorbar([100 * found.value], [height], xerr=error, **style)
+
+
+def _label(group: Group, several: bool) -> str:
+    attack = "clean rows" if group.attack == "none" else group.attack
+    return f"{attack}, {looks.title_of(group.defense)}" + (f", {group.cell['model']}" if several else "")
+
+
+def _words(groups: Sequence[Group]) -> str:
+    parts = []
+    for group in groups:
+        numbers = [f"{title} {found.words()}" for title, name in (("ASR", "asr_ext"), ("CA", "ca_ext")) if (found := group.rate(name))]
+        parts.append(f"{_label(group, True)}: {', '.join(numbers)}")
+    return "; ".join(parts)

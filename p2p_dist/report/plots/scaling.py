@@ -1,0 +1,81 @@
+"""Does the defense hold as models grow? Rates against the number of parameters, with the deviation over seeds."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from p2p_dist.report import looks
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.looks import Plot
+
+PANELS = (("asr_ext", "attack success, %"), ("asr_nobt", "attack success without\nthe benign trigger, %"), ("ca_ext", "clean accuracy, %"))
+
+
+def draw(evidence: Evidence) -> list[Plot]:
+    """One picture per task and attack of which at least two model sizes are there."""
+    keys = dict.fromkeys((group.cell["task"], group.attack) for group in evidence.groups if group.attack != "none")
+    found = []
+    for task, attack in keys:
+        groups = [group for group in evidence.groups if (group.cell["task"], group.attack) == (task, attack) and group.rate("ca_ext")]
+        if len({evidence.parameters(group.cell["model"]) for group in groups} - {None}) > 1:
+            found.append(_picture(evidence, task, attack, groups))
+    return found
+
+
+def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]) -> Plot:
+    figure, axes = looks.figure(2.3, columns=3)
+    defenses = list(dict.fromkeys(group.defense for group in groups))
+    words = []
+    for axis, (name, title) in zip(axes, PANELS, strict=True):
+        ends = []
+        for defense in defenses:
+            points = _points(evidence, [group for group in groups if group.defense == defense], name)
+            if points:
+                _line(axis, points, defense)
+                ends.append((defense, points[-1][0], 100 * points[-1][1].value))
+                words.append(f"{title.replace(chr(10), ' ')} {looks.title_of(defense)}: " + ", ".join(f"{size:.2g} {rate.words()}" for size, rate in points))
+        _name_lines(axis, ends)
+        looks.tidy(axis)
+        axis.set_xscale("log")
+        looks.headed(axis, title)
+        axis.set_xlabel("parameters")
+        axis.set_ylim(*((-4, 104) if name != "ca_ext" else (axis.get_ylim()[0] - 1, min(101.0, axis.get_ylim()[1] + 1))))
+        sizes = sorted({size for group in groups if (size := evidence.parameters(group.cell["model"]))})
+        axis.set_xticks(sizes, [_short(size) for size in sizes])
+        axis.set_xticks([], minor=True)
+        axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.42)
+    return Plot(
+        f"scaling_{task}_{attack}", f"{attack} on {task} as models grow; bands: deviation over seeds, or 95 % interval of one", "; ".join(words), figure
+    )
+
+
+def _points(evidence: Evidence, groups: Sequence[Group], name: str) -> list[tuple[int, Estimate]]:
+    found = [(size, rate) for group in groups if (size := evidence.parameters(group.cell["model"])) and (rate := group.rate(name))]
+    return sorted(found, key=lambda point: point[0])
+
+
+def _line(axis: Any, points: Sequence[tuple[int, Estimate]], defense: str) -> None:
+    sizes = [size for size, _ in points]
+    colour = looks.colour(defense)
+    axis.plot(sizes, [100 * rate.value for _, rate in points], color=colour, marker=looks.marker(defense), markersize=4, linewidth=1.4)
+    axis.fill_between(sizes, [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points], color=colour, alpha=0.18, linewidth=0)
+
+
+def _name_lines(axis: Any, ends: Sequence[tuple[str, float, float]]) -> None:
+    """Each line's name at its end, moved apart where two ends meet."""
+    low, high = axis.get_ylim()
+    heights = looks.spread_labels([height for _, _, height in ends], (high - low) * 0.11)
+    for (defense, size, _), height in zip(ends, heights, strict=True):
+        axis.annotate(
+            looks.title_of(defense),
+            (size, height),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=looks.FONT - 1,
+            color=looks.colour(defense),
+        )
+
+
+def _short(size: float) -> str:
+    return f"{size / 1e9:.1f}B" if size >= 1e8 else f"{size / 1e6:.1f}M"

@@ -1,0 +1,55 @@
+"""What went wrong and what is missing: failed attempts, files that are not what they should be, numbers that do not exist."""
+
+from collections.abc import Iterator
+
+from p2p_dist.errors import Exit
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.results.collect import Attempt, RunState
+
+_WORDS = {int(Exit.REQUEUE): "asked to stop", -9: "killed (SIGKILL)", -15: "killed (SIGTERM)", -11: "crashed (SIGSEGV)", int(Exit.INTEGRITY): "damaged files"}
+
+
+def build(evidence: Evidence) -> list[Table]:
+    """Up to three tables; an empty one is not made."""
+    return [table for table in (_failures(evidence), _files(evidence), _missing(evidence)) if table.rows]
+
+
+def _failures(evidence: Evidence) -> Table:
+    rows = []
+    stages = {stage.id: stage for run in evidence.found.runs for stage in run.stages}
+    for stage in stages.values():
+        for attempt in stage.attempts:
+            if attempt.code not in (0, None):
+                after = "done later" if stage.status == "done" else stage.status
+                title = evidence.titles.get(stage.id, stage.id)
+                rows.append([Cell(title), Cell(stage.id), Cell(str(attempt.number), sort=attempt.number), Cell(_why(attempt)), Cell(after)])
+    head = [Head("stage"), Head("id"), Head("attempt"), Head("ended"), Head("state now")]
+    return Table("failures", "Failures and retries", head, rows, lead=2)
+
+
+def _why(attempt: Attempt) -> str:
+    return _WORDS.get(attempt.code or 0, f"exit code {attempt.code}")
+
+
+def _files(evidence: Evidence) -> Table:
+    rows = [[Cell(problem.code), Cell(problem.where), Cell(problem.what), Cell(problem.fix)] for problem in evidence.found.problems]
+    head = [Head("code"), Head("file"), Head("what is wrong"), Head("what to do")]
+    return Table("doubtful_files", "Files that count for nothing", head, rows, lead=2)
+
+
+def _missing(evidence: Evidence) -> Table:
+    rows = [[*(Cell(label) for label in run.cell.values()), Cell(run.status), Cell(why)] for run in evidence.found.runs for why in _reasons(run)]
+    axes = [Head(axis) for axis in evidence.found.runs[0].cell] if evidence.found.runs else []
+    return Table("missing", "What is missing, and why", [*axes, Head("state"), Head("why")], rows, lead=len(axes))
+
+
+def _reasons(run: RunState) -> Iterator[str]:
+    if run.status != "done":
+        waiting = next((stage for stage in run.stages if stage.status == run.status), run.stages[-1])
+        log = f", see {waiting.log}" if run.status == "failed" and waiting.log else ""
+        yield f"{waiting.kind} {waiting.id} is {waiting.status}{log}"
+    if run.rates and run.cell["attack"] != "none" and run.floor is None:
+        yield "no floor: the study has no clean, undefended model for this task, model and seed, or it is not evaluated yet"
+    if (failed := run.counts.get("trigger_failed")) and run.rates:
+        yield f"{failed} test rows could not carry the trigger and are not counted"
