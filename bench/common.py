@@ -71,6 +71,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     made.add_argument("--json", action="store_true", help="one line of JSON per figure")
     made.add_argument("--smoke", action="store_true", help="tiny sizes in seconds: does it still run? its ratios mean nothing")
     made.add_argument("--repeats", type=int, default=REPEATS, help=f"timed turns of each side (default {REPEATS})")
+    made.add_argument("--steps", type=int, default=1, help="steps in a turn (default 1; a GPU wants more, because a turn ends with waiting for it)")
     made.add_argument("--threads", type=int, default=1, help="threads of the linear algebra (default 1: CPU time of a busy machine can be compared)")
     return made
 
@@ -114,6 +115,15 @@ class Stepwise:
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
+
+    def steps(self, count: int) -> Callable[[], None]:
+        """A turn of so many steps, for `interleave`."""
+
+        def turn() -> None:
+            for _ in range(count):
+                self.step()
+
+        return turn
 
     def step(self) -> None:
         """One more step. Raises what the training raises, or RuntimeError when it had come to its end."""
@@ -182,12 +192,22 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), cpu)
-    return {"cpu": cpu, "cores": os.cpu_count(), "python": platform.python_version(), "load": round(os.getloadavg()[0], 2)}
+    torch = sys.modules.get("torch")
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch and torch.cuda.is_available() else {}
+    return {
+        **gpu,
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **({"torch": torch.__version__} if torch else {}),
+        "load": round(os.getloadavg()[0], 2),
+    }
 
 
 def show(options: argparse.Namespace, rows: Sequence[Figure | LeftOut], **where: Any) -> int:
     """Print what was measured and on what machine; `where` adds to the latter. Returns the exit code: 1 when a gate does not hold."""
-    place = {**machine(), **where, **({"smoke": True} if options.smoke else {})}
+    turns = {"steps_per_turn": options.steps} if vars(options).get("steps", 1) > 1 else {}
+    place = {**machine(), **where, **turns, **({"smoke": True} if options.smoke else {})}
     if options.json:
         for row in rows:
             verdict = {"met": row.met, "holds": all(gate.holds for gate in row.gates)} if isinstance(row, Figure) else {}

@@ -4,8 +4,11 @@ All train PEFT's LoRA from the same start values on the same batches in the same
 logging, saving, gradient checkpointing, the filter for NaN losses.
 """
 
+import copy
+import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -82,6 +85,55 @@ def bare_loop(base: Base, run: TrainRun) -> Side:
     return Side(Stepwise(work), losses)
 
 
+def deepspeed_loop(base: Base, run: TrainRun, stage: int) -> Side:
+    """PEFT under `deepspeed.initialize`, one rank. Raises ImportError where DeepSpeed is not installed."""
+    deepspeed = _deepspeed()
+    losses: list[Any] = []
+
+    def work(tick: Callable[[], None]) -> None:
+        # Stage 3 takes the weights apart, so this side has its own.
+        model = peft_model(replace(base, model=copy.deepcopy(base.model)), run)
+        numbers = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        adamw = torch.optim.AdamW(numbers, lr=run.spec.learning_rate, weight_decay=run.spec.weight_decay, fused=True)
+        decay = torch.optim.lr_scheduler.LinearLR(adamw, 1.0, 0.0, run.schedule.steps)
+        size = run.spec.global_batch
+        config = {
+            "train_micro_batch_size_per_gpu": size,
+            "gradient_clipping": run.spec.max_grad_norm or 0.0,
+            "bf16": {"enabled": base.dtype == torch.bfloat16},
+            "zero_optimization": {"stage": stage},
+            "zero_force_ds_cpu_optimizer": False,
+            "steps_per_print": 2**31,
+        }
+        engine, *_ = deepspeed.initialize(model=model, model_parameters=numbers, optimizer=adamw, config=config)
+        rows = examples(run)
+        for at in range(0, len(rows), size):
+            batch = {key: tensor.to(base.device) for key, tensor in collator(None)(rows[at : at + size]).items()}
+            loss = engine(**batch, use_cache=False).loss
+            engine.backward(loss)
+            engine.step()
+            decay.step()
+            losses.append(loss.detach())
+            tick()
+
+    return Side(Stepwise(work), losses)
+
+
+def _deepspeed() -> Any:
+    """DeepSpeed in a process group of one, which it wants even there."""
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    # It would compile an operator for inference at start-up, which takes most of a minute and which nothing here uses.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not torch.distributed.is_initialized():
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+        torch.distributed.init_process_group("nccl" if on_gpu else "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    return deepspeed
+
+
 class _Hold(TrainerCallback):  # type: ignore[misc]
     def __init__(self, tick: Callable[[], None]):
         self.tick = tick
@@ -141,10 +193,10 @@ def hf_trainer(base: Base, run: TrainRun, pad_to: int | None) -> Side:
     return Side(Stepwise(work), losses)
 
 
-def trl_trainer(base: Base, run: TrainRun, padding_free: bool) -> Side:
+def trl_trainer(base: Base, run: TrainRun) -> Side:
     """TRL's SFTTrainer, whose loss computes no logits where there is no label. Raises ImportError where TRL is not installed.
 
-    `padding_free` needs a variable-length attention kernel: the rows of a batch are one long row to any other.
+    Its `padding_free` needs a variable-length attention kernel, and gradient checkpointing, on by default, is off.
     """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
@@ -156,9 +208,7 @@ def trl_trainer(base: Base, run: TrainRun, padding_free: bool) -> Side:
 
     def work(tick: Callable[[], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            arguments = SFTConfig(
-                **_arguments(base, run, folder), gradient_checkpointing=False, max_length=None, padding_free=padding_free, shuffle_dataset=False
-            )
+            arguments = SFTConfig(**_arguments(base, run, folder), gradient_checkpointing=False, max_length=None, shuffle_dataset=False)
             tokenizer = base.tokenizer
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.convert_ids_to_tokens(0)
             trainer = Recording(

@@ -1,8 +1,10 @@
 """What is timed: a model, batches with the lengths of SST-2, and our own training, held after every step."""
 
 import copy
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
@@ -15,11 +17,11 @@ from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of
-from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec, TrainSpec
 from p2p_dist.training.cohort import Observer, TrainRun, train_cohort
 
+MODELS = Path(__file__).parents[1] / "configs" / "models"
 DISPATCH = {"architecture": "qwen3", "layers": 28, "hidden": 64, "intermediate": 192, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 512}
 """As many layers as Qwen3-0.6B and next to no arithmetic in them: a step's time is that of its Python and its dispatch."""
 SMOKE = {**DISPATCH, "layers": 2}
@@ -46,7 +48,7 @@ def load(name: str, dtype: str) -> Base:
 
 
 def _resolved(name: str) -> tuple[Any, Any]:
-    model = resolve_model(name, configs_dir() / "models")
+    model = resolve_model(name, MODELS)
     return model.identity, model.local
 
 
@@ -85,11 +87,19 @@ def settings(steps: int, batch: int, dropout: float = 0.0) -> TrainSpec:
     return TrainSpec(learning_rate=1e-3, num_train_epochs=steps, global_batch=batch, lora=LoraSpec(r=16, alpha=32.0, dropout=dropout))
 
 
+def different_runs(base: Base, numbers: Sequence[int], steps: int, batch: int) -> list[TrainRun]:
+    """Runs that share nothing but the base: run k has its own rows, seed and learning rate, whichever others there are."""
+    spec = settings(steps, batch)
+    rates = [spec.learning_rate / (k + 1) for k in numbers]
+    vocab = vocabulary(base)
+    return [TrainRun(spec.model_copy(update={"learning_rate": rate}), k, typical_batch(batch, vocab, seed=k)) for k, rate in zip(numbers, rates, strict=True)]
+
+
 @dataclass
 class Side:
-    """One side of a comparison: its steps, and the loss of every step so far (tensors or numbers)."""
+    """One side of a comparison: its training, and the loss of every step so far (tensors or numbers)."""
 
-    steps: Stepwise
+    training: Stepwise
     losses: list[Any]
 
     def curve(self) -> list[float]:
@@ -134,7 +144,6 @@ def clock_of(device: torch.device) -> Clock | None:
     """CPU time for work on the CPU (None: the default); for a GPU the time at which it has done everything it was given."""
     if device.type == "cpu":
         return None
-    import time
 
     def synchronised() -> float:
         torch.cuda.synchronize()

@@ -1,16 +1,23 @@
 """The benchmarks run, in seconds and at sizes that say nothing about speed, so that none rots; their rules are tested here."""
 
+import importlib
 import json
 import math
+import os
 import subprocess
 import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from bench import gpu
 from bench.common import Figure, Gate, LeftOut, Stepwise, interleave, show, speedup, spread
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec.model import resolve_model
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,12 +81,40 @@ def test_what_a_training_raises_reaches_the_benchmark() -> None:
         side.step()
 
 
-@pytest.mark.parametrize("name", ["train_step"])
-def test_it_runs_and_its_gates_hold(name: str) -> None:
-    """`--smoke`: both sides compute the same thing, whatever the time."""
-    done = subprocess.run([sys.executable, "-m", f"bench.{name}", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+def dry_run(*options: str, **environment: str) -> list[dict[str, Any]]:
+    """What `bench/gpu.sh --dry-run` prints."""
+    command = [str(ROOT / "bench" / "gpu.sh"), "--dry-run", "--json", *options]
+    done = subprocess.run(command, env={**os.environ, "PYTHON": sys.executable, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert rows
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def test_every_benchmark_of_the_engine_runs_and_its_gates_hold() -> None:
+    """At sizes that say nothing about speed: both sides compute the same, whatever the time, and nothing is left out here."""
+    rows = dry_run()
     assert [row for row in rows if "why" in row] == []
     assert all(row["gates"] and row["holds"] and row["machine"]["smoke"] for row in rows)
+    assert len({row["name"] for row in rows}) >= 6
+
+
+def test_the_gpu_benchmarks_need_no_pydantic(tmp_path: Path) -> None:
+    (tmp_path / "pydantic.py").write_text("raise ImportError('not installed')\n")
+    rows = dry_run("--only", "cohort", PYTHONPATH=str(tmp_path))
+    assert len(rows) == 2
+    assert all(row["holds"] for row in rows)
+
+
+@pytest.mark.parametrize(("name", "arguments"), gpu.plan(), ids=lambda part: part if isinstance(part, str) else " ".join(part))
+def test_what_is_planned_for_a_gpu_can_be_asked_for(name: str, arguments: list[str]) -> None:
+    options = importlib.import_module(f"bench.{name}").parse(arguments)
+    if options.model != "dispatch":
+        shape = resolve_model(options.model, configs_dir() / "models").shape
+        assert shape is not None
+        assert shape.architecture == "qwen3"
+
+
+def test_on_a_machine_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    assert gpu.main([]) == 2
+    assert "--dry-run" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""K adapters trained in one process on one frozen base, against K trainings one after the other.
+
+Every run of the cohort has rows, a seed and a learning rate of its own; the gates are the loss curves of all of them, each against
+the same run alone. Where a step is dispatch (narrow layers, or a GPU) the gain is near K; where it is arithmetic (a CPU), none.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from bench.common import Figure, Gate, interleave, limit_threads, milliseconds, parser, show, speedup, spread
+from bench.peers import bare_loop
+from bench.workload import clock_of, different_runs, largest_difference, load, ours
+from p2p_dist.modeling.base import Base
+from p2p_dist.training.cohort import TrainRun
+
+WARMUP = 2
+GATED_STEPS = 5
+LIMIT = {"float32": 1e-5, "bfloat16": 2e-2}
+"""How far a run's losses in the cohort and alone may lie apart, in parts of the loss."""
+GOALS: dict[str, tuple[float | None, float | None]] = {
+    "dispatch": (5.0, 3.5),
+    "smollm2-135m-instruct": (0.98, 0.98),
+    "random:qwen3-0.6b": (None, 6.0),
+    "random:qwen3-1.7b": (None, 3.5),
+    "random:qwen3-4b": (None, 2.0),
+    "random:qwen3-8b": (None, 1.25),
+    "random:qwen3-14b": (None, 0.98),
+}
+"""Against a loop over PEFT, and against our own training of one run. Those of Qwen3 are for one H200 and K as in bench/gpu.py."""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of this benchmark."""
+    made = parser(__doc__ or "")
+    made.add_argument("--model", default="dispatch", help="as in a study, or `dispatch`: 28 narrow layers")
+    made.add_argument("--dtype", default="float32", choices=sorted(LIMIT))
+    made.add_argument("--runs", type=int, default=8, help="K")
+    made.add_argument("--batch", type=int, default=4, help="rows per step and run")
+    options = made.parse_args(argv)
+    if options.smoke:
+        options.model, options.batch, options.repeats, options.runs = "smoke", 4, 2, 2
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    limit_threads(options.threads)
+    return show(options, measure(options), model=options.model, dtype=options.dtype, threads=options.threads)
+
+
+def measure(options: argparse.Namespace) -> list[Figure]:
+    """Seconds per step and adapter."""
+    base = load(options.model, options.dtype)
+    runs = different_runs(base, range(options.runs), (WARMUP + options.repeats) * options.steps + GATED_STEPS, options.batch)
+    names = ("a loop over PEFT, one run at a time", "p2p-dist, one run at a time")
+    together = f"{len(runs)} runs in one process"
+    sides = {together: ours(base, runs), names[0]: bare_loop(base, runs[0]), names[1]: ours(base, runs[:1])}
+    times = interleave({name: side.training.steps(options.steps) for name, side in sides.items()}, options.repeats, WARMUP, clock_of(base.device))
+    for side in sides.values():
+        side.training.close()
+    curve = sides[together].curve()
+    apart = max(_apart(curve[k :: len(runs)], _alone(base, run)) for k, run in enumerate(runs))
+    own = Gate("largest difference of a run's losses to the run alone, relative", apart, LIMIT[options.dtype])
+    peft = Gate("largest difference of the first run's losses to PEFT, relative", _apart(curve[:: len(runs)], sides[names[0]].curve()), 1e-3)
+    facts = {"runs": len(runs), "rows_per_run": options.batch, "milliseconds": milliseconds(times)}
+    rows = []
+    for name, goal, gates in zip(names, GOALS.get(options.model, (None, None)), ([own, peft], [own]), strict=True):
+        per_turn = {key: round(value * len(runs), 3) for key, value in spread(times, name, together).items()}
+        ratio = len(runs) * speedup(times, name, together)
+        rows.append(Figure(f"{len(runs)} adapters at once", name, ratio, goal, gates=gates, facts={**facts, "turn_by_turn": per_turn}))
+    return rows
+
+
+def _alone(base: Base, run: TrainRun) -> list[float]:
+    side = ours(base, [run])
+    for _ in range(GATED_STEPS):
+        side.training.step()
+    side.training.close()
+    return side.curve()
+
+
+def _apart(left: Sequence[float], right: Sequence[float]) -> float:
+    return largest_difference(left, right) / max(right)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""All benchmarks of the training engine on one GPU, one after the other in one process; started by `bench/gpu.sh`.
+
+Models have random weights of the shapes of Qwen3, so nothing is downloaded. What the time does not suffice for is left out and
+named. `--dry-run` goes through the same list at sizes that say nothing, on any machine.
+"""
+
+import argparse
+import gc
+import importlib
+import json
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+
+from bench import common
+
+RATES = ["--dtype", "bfloat16", "--steps", "10", "--repeats", "5"]
+STEP = ["--batch", "32", *RATES]
+
+
+def plan() -> list[tuple[str, list[str]]]:
+    """Benchmark and options, the ones that say most first."""
+    made = [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("0.6b", "8b")]
+    made += [("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, *STEP]) for size, runs in (("0.6b", "16"), ("8b", "4"))]
+    made += [("engine_tax", ["--model", "dispatch", *RATES]), ("engine_tax", ["--model", "random:qwen3-0.6b", *RATES])]
+    made += [("checkpoint", ["--model", "random:qwen3-0.6b"])]
+    made += [("roofline", ["--model", f"random:qwen3-{size}", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"]) for size in ("0.6b", "8b")]
+    made += [("cohort_memory", ["--model", "random:qwen3-8b", "--dtype", "bfloat16", "--batch", "32"])]
+    made += [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("1.7b", "4b", "14b")]
+    made += [("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, *STEP]) for size, runs in (("1.7b", "8"), ("4b", "4"), ("14b", "2"))]
+    made += [("roofline", ["--model", "random:qwen3-14b", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"])]
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--dry-run", action="store_true", help="tiny sizes, on the CPU if there is no GPU: does everything run?")
+    made.add_argument("--json", action="store_true", help="one line of JSON per figure")
+    made.add_argument("--minutes", type=float, default=10, help="start nothing after so many minutes, less two for what is under way (default 10)")
+    made.add_argument("--only", nargs="*", help="benchmarks to run, by name")
+    options = made.parse_args(argv)
+    import torch
+
+    if not torch.cuda.is_available() and not options.dry_run:
+        print("error: no GPU here. Try: bench/gpu.sh --dry-run", file=sys.stderr)
+        return 2
+    started, failed = time.monotonic(), []
+    for name, arguments in _chosen(options):
+        title = " ".join([name, *arguments])
+        if time.monotonic() - started > 60 * (options.minutes - 2):
+            _say(options, common.LeftOut(title, f"{options.minutes:g} minutes do not suffice"))
+        elif not _run(name, [*arguments, *(["--json"] if options.json else [])], title if not options.json else None):
+            failed.append(title)
+    if failed:
+        print("\n".join(f"error: failed or a gate does not hold: {title}" for title in failed), file=sys.stderr)
+    return int(bool(failed))
+
+
+def _chosen(options: argparse.Namespace) -> list[tuple[str, list[str]]]:
+    chosen = [(name, arguments) for name, arguments in plan() if options.only is None or name in options.only]
+    if not options.dry_run:
+        return chosen
+    return [(name, ["--smoke"]) for name in dict.fromkeys(name for name, _ in chosen)]
+
+
+def _run(name: str, arguments: list[str], title: str | None) -> bool:
+    """One benchmark; what it leaves on the device is freed. False when it failed, out of memory say: the others still run."""
+    import torch
+
+    if title:
+        print(f"\n== {title}", flush=True)
+    try:
+        return importlib.import_module(f"bench.{name}").main(arguments) == 0
+    except (RuntimeError, ValueError, TypeError, ImportError):
+        traceback.print_exc()
+        return False
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+
+
+def _say(options: argparse.Namespace, row: common.LeftOut) -> None:
+    print(json.dumps({"name": row.name, "why": row.why}) if options.json else f"{row.name}: left out, {row.why}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
