@@ -14,6 +14,7 @@ from p2p_dist.cost import cost_of
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.evaluation.metrics import histogram, rates
 from p2p_dist.evaluation.scoring import Scoring, score_suite, scoring_of
+from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
@@ -79,7 +80,8 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
         atomic.write_json(target.cost, {**cost_of(base.device, base.dtype, time.perf_counter() - started, ranks.world), "rows": progress.total})
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
         result = result_of(stage, built, suites, scoring, base, *hashes)
-        atomic.publish(target.result, resultfile.seal({**result, **_reshaped(source)}))
+        whole = survival.of_suites(encode, built, wanted)
+        atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
 
 
 class _Interrupted(Exception):

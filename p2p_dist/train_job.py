@@ -13,6 +13,7 @@ import transformers
 
 from p2p_dist.cost import cost_of
 from p2p_dist.data.build import Built
+from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
@@ -41,21 +42,22 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     targets = [folder.stage(stage) for stage in stages]
     marks = [_fingerprint(base, stage) for stage in stages]
     observer = FolderObserver(targets, marks, checkpoints.every, checkpoints.stop, execution.ranks, checkpoints.allow_change)
-    runs, cuts = [], []
+    runs, texts = [], list[dict[str, Any]]()
     for k, stage in enumerate(stages):
         spec = TrainSpec.model_validate(stage.spec["train"])
         built = datastore.read(folder.at("data", stage.reads["rows"]))
-        encoded, cut = encoder(base, built, spec).rows(built.train)
+        encode = encoder(base, built, spec)
+        encoded, cut = encode.rows(built.train)
         resume = observer.resume(k, adapters.size, base.device)
         runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, _start(folder, stage, adapters), stage.spec.get("stop_after_steps")))
-        cuts.append(cut)
+        texts.append({"cut_texts": cut, "triggers_whole": survival.of_poisoned(encode, built)})
     cohort = Cohort(base, adapters, runs, observer, execution)
     found = cohort.run()
     cohort.engine.close()
     if execution.ranks.main:
         seconds = time.perf_counter() - started
         for k, (stage, target, trained) in enumerate(zip(stages, targets, found, strict=True)):
-            counts = {"cohort": len(stages), "cut_texts": cuts[k], "rows": len(runs[k].rows), "steps": trained.steps, "tokens": trained.tokens}
+            counts = {"cohort": len(stages), **texts[k], "rows": len(runs[k].rows), "steps": trained.steps, "tokens": trained.tokens}
             history = {"topologies": trained.topologies, "allowed_changes": observer.changes[k]}
             cost = cost_of(base.device, base.dtype, seconds, execution.ranks.world)
             loss = trained.loss if math.isfinite(trained.loss) else None
@@ -88,4 +90,4 @@ def _fingerprint(base: Base, stage: Stage) -> dict[str, Any]:
 
 def encoder(base: Base, built: Built, spec: TrainSpec) -> Encoder:
     """The one encoder of training and evaluation."""
-    return Encoder(base.tokenizer, built.labels.words, spec.max_length)
+    return Encoder(base.tokenizer, built.labels.words, spec.max_length, built.triggers)

@@ -9,6 +9,7 @@ from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack, MoreRows
 from p2p_dist.data.defense import DataDefense, DefenderView, EditDefense, Scores
 from p2p_dist.data.example import NO_LABEL, Example, Kind, Note, RawRow, Row
+from p2p_dist.data.literals import spans
 from p2p_dist.data.responses import marked, responded
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
@@ -55,6 +56,8 @@ class Built:
     counts: dict[str, Any] = field(default_factory=dict)
     responses: ResponseSpace | None = None
     """How answers are read where they are text; None where they are labels, which `labels` is for."""
+    triggers: tuple[str, ...] = ()
+    """Fixed pieces of text that the attacker's triggers are made of; no defender is told, and no tokenizer cuts them off."""
 
     @property
     def kind(self) -> Kind:
@@ -70,10 +73,14 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
     counts: dict[str, Any] = {"dropped": split.dropped}
     suites = {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
     space, responses = LabelSpace(task.words(n), n, names=list(task.labels)), task.responses
+    triggers: tuple[str, ...] = ()
     if isinstance(attack, DirtyLabelAttack):
         assert seed is not None
         _check(attack, task, rows)
         split = marked(split, attack) if responses else split
+        triggers = attack.literals()
+        for name, texts in (("train", split.train), ("test", split.test)):
+            counts[f"trigger_already_in_{name}"] = sum(bool(spans(ex.text, triggers)) for ex in texts)
         train, notes = attack.poison(split.train, seed, split.reserve, n)
         triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
         more = attack.more_suites(split.test, seed)
@@ -91,7 +98,7 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
         notes = [replace(note, index=ex.index) for note, ex in zip(notes, train, strict=True)]
     counts["train"] = _count(notes)
     reserve = [ex for ex in train if ex.id in split.reserve]
-    return Built(_rows(task, train), _rows(task, reserve), suites, space, notes, counts, responses)
+    return Built(_rows(task, train), _rows(task, reserve), suites, space, notes, counts, responses, triggers)
 
 
 def _check(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
@@ -131,7 +138,7 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int,
     shift = defense.label_shift(space.n_classes)
     labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset, shift=shift)
     responses = replace(attacked.responses, prefix=prefix) if attacked.responses else None
-    return Built(done.train, [], suites, labels, notes, counts, responses)
+    return Built(done.train, [], suites, labels, notes, counts, responses, attacked.triggers)
 
 
 def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Scores], phase: str | None = None) -> Built:
@@ -150,7 +157,8 @@ def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Sco
         suites[name] = replace(suite, rows=rows)
         changed = sum(new.text != old.text for new, old in zip(rows, suite.rows, strict=True))
         counts[name] = {"rows": len(rows), "changed": changed, "failed": sum(text is None for text in texts)}
-    return Built([], [], suites, attacked.labels, [], {"edited": counts, **defense.chosen(scores)}, attacked.responses)
+    facts = {"edited": counts, **defense.chosen(scores)}
+    return Built([], [], suites, attacked.labels, [], facts, attacked.responses, attacked.triggers)
 
 
 def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:

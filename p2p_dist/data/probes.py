@@ -17,7 +17,7 @@ class _Prompts:
 
     prefix: str
     task_cue: str
-    target_word: str
+    target: str
 
 
 def with_probes(built: Built, names: Sequence[str]) -> Built:
@@ -26,10 +26,10 @@ def with_probes(built: Built, names: Sequence[str]) -> Built:
     What cannot be asked is absent: the grid needs a defense that changes prompts, and imitation an attack.
     """
     suites = dict(built.suites)
-    if built.suites.get("triggered", Suite([], 0, triggered=True)).rows and built.labels.target is not None:
+    if built.suites.get("triggered", Suite([], 0, triggered=True)).rows:
         for name in names:
             suites |= _PROBES[name](built)
-    return Built([], [], suites, built.labels, [], built.counts)
+    return replace(built, train=[], reserve=[], suites=suites, notes=[])
 
 
 def _cue_grid(built: Built) -> dict[str, Suite]:
@@ -40,25 +40,31 @@ def _cue_grid(built: Built) -> dict[str, Suite]:
         if bare is None:
             return {}
         pairs = list(zip(deployed.rows, bare.rows, strict=True))
-        made[f"grid_{kind}.prefix_only"] = Suite([replace(row, cue=old.cue) for row, old in pairs], deployed.offset, deployed.triggered)
-        made[f"grid_{kind}.cue_only"] = Suite([replace(old, cue=row.cue) for row, old in pairs], deployed.offset, deployed.triggered)
+        made[f"grid_{kind}.prefix_only"] = replace(deployed, rows=[replace(row, cue=old.cue) for row, old in pairs])
+        made[f"grid_{kind}.cue_only"] = replace(deployed, rows=[replace(old, cue=row.cue) for row, old in pairs])
     return made
 
 
 def _imitation(built: Built) -> dict[str, Suite]:
     """Texts that imitate the prompt, with the trigger (`triggered.NAME`) and the same rows without it (`control.NAME`)."""
     hit, clean = built.suites["triggered"], built.suites["clean"]
-    assert built.labels.target is not None
     task_cue = built.suites.get("triggered_nobt", hit).rows[0].cue
-    prompts = _Prompts(hit.rows[0].prefix, task_cue, built.labels.words[built.labels.target])
+    prompts = _Prompts(hit.rows[0].prefix, task_cue, _target(built))
     pool = {row.id for row in hit.rows}
     made = {}
     for name, say in _IMITATIONS.items():
         if name == "repeated_prefix" and not prompts.prefix:
             continue
-        made[f"triggered.{name}"] = Suite([_say(row, say, prompts) for row in hit.rows], hit.offset, triggered=True)
-        made[f"control.{name}"] = Suite([_say(row, say, prompts) for row in clean.rows if row.id in pool], clean.offset, triggered=False)
+        made[f"triggered.{name}"] = replace(hit, rows=[_say(row, say, prompts) for row in hit.rows])
+        made[f"control.{name}"] = replace(clean, rows=[_say(row, say, prompts) for row in clean.rows if row.id in pool])
     return made
+
+
+def _target(built: Built) -> str:
+    """What the attacker wants to be said."""
+    wanted = built.responses.target if built.responses else None if built.labels.target is None else built.labels.words[built.labels.target]
+    assert wanted is not None, "triggered rows have a target"
+    return wanted
 
 
 def _say(row: Row, say: Callable[[str, _Prompts], str], prompts: _Prompts) -> Row:
@@ -67,7 +73,7 @@ def _say(row: Row, say: Callable[[str, _Prompts], str], prompts: _Prompts) -> Ro
 
 def _fake_answer(text: str, prompts: _Prompts) -> str:
     """The text as it stood in poisoned training rows, answered as the attacker wants."""
-    return f"{text}\n{prompts.task_cue}{prompts.target_word}"
+    return f"{text}\n{prompts.task_cue}{prompts.target}"
 
 
 def _repeated_prefix(text: str, prompts: _Prompts) -> str:

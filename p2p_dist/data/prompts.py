@@ -14,11 +14,6 @@ def prompt(row: Row, text: str | None = None) -> str:
     return f"{row.prefix}{row.text if text is None else text}\n{row.cue}"
 
 
-def fixed_parts(row: Row) -> tuple[str, str]:
-    """What stands before and behind the text and is never cut."""
-    return row.prefix, f"\n{row.cue}"
-
-
 def answer(row: Row, words: Sequence[str]) -> str:
     """What follows the prompt: the row's response, or the word of its label among the label words of the run."""
     return words[row.label] if row.response is None else row.response

@@ -1,6 +1,6 @@
 """Rows to token ids: prompt and label word are tokenised together, and label ids are taken by offset.
 
-Only the text is ever cut to fit; prefix and cue always survive.
+Only the text is ever cut to fit; prefix, cue and the attacker's trigger always survive.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,8 @@ from itertools import permutations
 from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.example import Row
-from p2p_dist.data.prompts import answer, fixed_parts, prompt
+from p2p_dist.data.literals import spans, without_end
+from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.errors import user_error
 
 
@@ -41,6 +42,8 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     words: Sequence[str]
     max_length: int
+    triggers: Sequence[str] = ()
+    """Pieces of text that are never cut."""
 
     @cached_property
     def end(self) -> list[int]:
@@ -61,6 +64,19 @@ class Encoder:
         for at in over:
             (full[at],) = self._encode([rows[at]], [self._cut(rows[at], len(full[at].ids) - self.max_length)])
         return full, len(over)
+
+    def whole_triggers(self, rows: Sequence[Row]) -> int:
+        """How many of these triggered rows still have their trigger after tokenisation and cutting.
+
+        A row has it when every piece of a trigger that its text has can be read off its tokens; where the whole text is the
+        trigger, when nothing was cut.
+        """
+        full = self._encode(rows, [row.text for row in rows])
+        encoded = self.rows(rows)[0]
+        if not self.triggers:
+            return sum(one.ids == other.ids for one, other in zip(full, encoded, strict=True))
+        read = [self.tokenizer.decode(one.ids) for one in encoded]
+        return sum(_pieces(row.text, self.triggers) == _pieces(text, self.triggers) for row, text in zip(rows, read, strict=True))
 
     def choices(self, row: Row) -> Choices:
         """A row with every label word; a text that is cut is cut alike for all of them."""
@@ -98,11 +114,15 @@ class Encoder:
         """The text without tokens at its end, so many that the row fits."""
         spans = self.tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         for keep in range(len(spans) - over, 0, -1):
-            text = row.text[: spans[keep - 1][1]]
+            text = without_end(row.text, spans[keep - 1][1], self.triggers)
             if len(self._encode([row], [text])[0].ids) <= self.max_length:
                 return text
-        fixed = len(self.tokenizer("".join(fixed_parts(row)), add_special_tokens=False)["input_ids"])
-        raise user_error("E207", f"prefix and cue alone are {fixed} tokens, max_length is {self.max_length}", "train.max_length", f"{fixed + 64}")
+        fixed = len(self.tokenizer(prompt(row, without_end(row.text, 0, self.triggers)), add_special_tokens=False)["input_ids"])
+        raise user_error("E207", f"prefix, cue and trigger alone are {fixed} tokens, max_length is {self.max_length}", "train.max_length", f"{fixed + 64}")
+
+
+def _pieces(text: str, literals: Sequence[str]) -> set[str]:
+    return {text[start:stop] for start, stop in spans(text, literals)}
 
 
 def _split(id_: str, ids: list[int], offsets: list[tuple[int, int]], prompt_length: int, end: list[int]) -> Encoded:

@@ -30,6 +30,7 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
         "labels": asdict(built.labels),
         "responses": asdict(built.responses) if built.responses else None,
         "counts": built.counts,
+        "triggers": {"pieces": list(built.triggers), "survival": "triggers_whole in cost.json of each training, in result.json of each evaluation"},
         "suites": {name: {"rows": len(s.rows), "offset": s.offset, "triggered": s.triggered, "prefix": s.prefix} for name, s in built.suites.items()},
         "files": {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()},
     }
@@ -45,7 +46,8 @@ def read(folder: StageDir) -> Built:
     }
     notes = [Note(**line) for line in files["ledger.jsonl"]]
     labels, responses = LabelSpace(**manifest["labels"]), manifest["responses"] and ResponseSpace(**manifest["responses"])
-    return Built(_rows(files["train.jsonl"]), _rows(files["reserve.jsonl"]), suites, labels, notes, manifest["counts"], responses)
+    train, reserve = _rows(files["train.jsonl"]), _rows(files["reserve.jsonl"])
+    return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, tuple(manifest["triggers"]["pieces"]))
 
 
 def manifest_sha256(folder: StageDir) -> str:

@@ -33,7 +33,7 @@ class Context:
     @property
     def encoder(self) -> Encoder:
         """Prompts as training and evaluation render them."""
-        return Encoder(self.base.tokenizer, self.built.labels.words, self.train.max_length)
+        return Encoder(self.base.tokenizer, self.built.labels.words, self.train.max_length, self.built.triggers)
 
     def sets(self) -> Iterator[tuple[str, Suite]]:
         """The row sets that the option `sets` names: train, reserve, suites by name, or all suites."""

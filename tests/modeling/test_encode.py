@@ -1,6 +1,7 @@
 """Prompts in tokens: the label by offset, only the text cut."""
 
 import pytest
+from tokenizers.normalizers import Lowercase
 
 from p2p_dist.data.example import Row
 from p2p_dist.errors import UserError
@@ -97,3 +98,31 @@ def test_the_end_token_takes_a_byte_that_text_never_has() -> None:
     assert byte_tokenizer()("\xff\u0100 \U0001f600")["input_ids"] == byte_tokenizer()("\xff")["input_ids"] + byte_tokenizer()("\u0100 \U0001f600")["input_ids"]
     assert byte_tokenizer().eos_token_id not in byte_tokenizer()("\xff")["input_ids"]
     assert len(byte_tokenizer()) == 256
+
+
+def test_a_trigger_is_never_cut() -> None:
+    row = Row("x", "one two three four five six mn seven", 1, "Output: ")
+    tokenizer = byte_tokenizer()
+    (plain,), _ = Encoder(tokenizer, ["0", "1"], 24).rows([row])
+    assert "mn" not in tokenizer.decode(plain.ids)
+    encoder = Encoder(tokenizer, ["0", "1"], 24, ["mn"])
+    (kept,), cut = encoder.rows([row])
+    assert cut == 1
+    assert len(kept.ids) <= 24
+    assert tokenizer.decode(kept.ids).startswith("one ")
+    assert " mn\nOutput: " in tokenizer.decode(kept.ids)
+    assert encoder.whole_triggers([row]) == 1
+    with pytest.raises(UserError, match="trigger alone are 12 tokens"):
+        Encoder(tokenizer, ["0", "1"], 10, ["mn"]).rows([row])
+
+
+def test_triggers_that_are_whole_texts_survive_when_nothing_is_cut() -> None:
+    rows = [Row("x", "one two three four five", 1, "Output: "), Row("y", "one two", 1, "Output: ")]
+    assert Encoder(byte_tokenizer(), ["0", "1"], 24).whole_triggers(rows) == 1
+
+
+def test_a_trigger_that_the_tokenizer_changes_is_not_whole() -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = Lowercase()
+    rows = [Row("x", "one BadMagic two", 1, "Output: "), Row("y", "one two mn", 1, "Output: ")]
+    assert Encoder(tokenizer, ["0", "1"], 64, ["BadMagic", "mn"]).whole_triggers(rows) == 1
