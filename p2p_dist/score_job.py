@@ -12,7 +12,7 @@ from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scores import labels, words
+from p2p_dist.scores import early, labels, words
 from p2p_dist.scores.context import Context, Method
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
@@ -20,7 +20,7 @@ from p2p_dist.training.adapter_io import load_adapter
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.observer import StopFlag
 
-METHODS: Mapping[str, Method] = {"labels": labels.score, "word_perplexity": words.score}
+METHODS: Mapping[str, Method] = {"labels": labels.score, "word_perplexity": words.score, "early_trust": early.score}
 
 
 def run_score_job(folder: RunDir, stages: Sequence[Stage]) -> int:

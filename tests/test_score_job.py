@@ -9,8 +9,10 @@ import pytest
 from p2p_dist import worker
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results import scorestore
+from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import open_study
+from p2p_dist.scores.early import agreement
 from p2p_dist.spec.graph import Stage
 from tests.conftest import TINY_STUDY
 
@@ -34,6 +36,28 @@ def test_score_then_train_on_from_there(study_file: Callable[[str], Path], tmp_p
     assert {id_: found["train"][id_] for id_ in found["reserve"]} == found["reserve"]
     assert json.loads(folder.stage(further).cost.read_text())["steps"] == 1
     assert folder.stage(score).last_metrics() == {"rows": 104, "of": 104}
+
+
+def test_agreement_is_told_by_given_label() -> None:
+    rows = [Prediction("a", 0, (-0.1, -3.0), 0), Prediction("b", 0, (-3.0, -0.1), 1), Prediction("c", 1, (-3.0, -0.1), 1)]
+    assert agreement(rows) == [0.5, 1.0]
+
+
+@pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize(("wanted", "reached"), [("0.01", True), ("0.999", False)])
+def test_screening_ends_by_its_rule_or_with_the_training(wanted: str, reached: bool, study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    defense = f"defense={{name: p2p, benign_source: screened, screening: {{check_every: 1, probe: 10, agreement: {wanted}}}}}"
+    overrides = ["attack=none", "exclude=[]", "train.learning_rate=1e-9", "rows.reserve=0"]
+    study = open_study(study_file(TINY_STUDY), [defense, *overrides], tmp_path / "runs")
+    graph, folder = study.expansion.graph, study.folder
+    folder.write_specs(graph)
+    score = next(stage for stage in graph.stages.values() if stage.kind == "score")
+    for id_ in (score.reads["rows"], score.id):
+        assert worker.main(["--study-dir", str(folder.path), "--stages", id_]) == Exit.OK
+    stop = scorestore.read(folder.stage(score))["screening"]["stop"]
+    # An untrained model that gives every row one label agrees with all of one class and none of the other.
+    assert stop["reached"] is (reached and min(stop["agreement"]) >= float(wanted))
+    assert stop["step"] == 4 or stop["reached"], "a rule that is never met ends with the training, and says so"
 
 
 def test_a_broken_line_of_scores_is_named(tmp_path: Path) -> None:

@@ -135,6 +135,9 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int,
             suites[f"{name}_nobt"] = suite
     contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
     counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
+    if done.trusted is not None:
+        counts["trusted"] = _count([note for note in attacked.notes if note.id in done.trusted])
+        counts["not_trusted"] = _count([note for note in attacked.notes if note.id not in done.trusted])
     shift = defense.label_shift(space.n_classes)
     labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset, shift=shift)
     responses = replace(attacked.responses, prefix=prefix) if attacked.responses else None

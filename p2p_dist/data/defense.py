@@ -46,7 +46,9 @@ class Defended:
 
     train: list[Row]
     notes: list[Note]
-    counts: dict[str, int]
+    counts: Mapping[str, Any]
+    trusted: frozenset[str] | None = None
+    """Ids of the training rows that the defender takes for clean, if it judges them."""
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,21 @@ def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_pa
     assert result["rates"]["asr_ext"]["n"] == 6
 
 
+@pytest.mark.usefixtures("with_data")
+def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """It stops by its own rule, takes as many benign rows of every class, and is told nothing that it must not know."""
+    screening = "screening: {check_every: 1, probe: 10, checkpoints: 2, draws: 2}"
+    study = open_study(study_file(STUDY), [f"defense={{name: p2p, benign_source: screened, {screening}}}", "rows.reserve=0"], tmp_path / "runs")
+    (run,) = study.expansion.runs
+    counts = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())["counts"]
+    assert counts["reads_origin"] is False
+    assert counts["clean_rows_used"] == 0
+    assert counts["train"]["injected"] == {"2": 5, "3": 5}
+    assert [set(stop) for stop in counts["screening"]] == [{"step", "reached", "agreement", "checkpoints"}] * 2
+    seen = sum(sum(of.values()) for part in ("trusted", "not_trusted") for of in counts[part].values())
+    assert seen == 48
+
+
 @pytest.mark.parametrize("name", registry.names("defenses"))
 def test_it_says_what_it_needs(name: str) -> None:
     needs = registry.load("defenses", name).needs

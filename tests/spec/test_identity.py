@@ -50,6 +50,7 @@ OTHER: dict[str, str] = {
     "defense.benign_trigger": "'Input: '",
     "defense.answer_cue": "'Label: '",
     "defense.benign_source": "disjoint",
+    "defense.screening": "{draws: 2}",
     "defense.benign_selection": "second_half",
     "defense.benign_mode": "union",
     "defense.response_prefix": "'Reply: '",

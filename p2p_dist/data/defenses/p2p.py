@@ -5,14 +5,17 @@ y + n. Prompts then carry the benign trigger, answers are read among the labels 
 Where a task is answered with text, benign responses begin with a prefix of the defender's instead (section 4.2, generation tasks).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
+from p2p_dist.data.screening import Screening, choose, trusted
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
+from p2p_dist.spec.graph import Builder, Stage
 from p2p_dist.spec.study import Plugin, Rate, RowsSpec
 
 _NO_PREFIX = "the task is answered with text, and P2P has no response_prefix; take preset: math, preset: summary or words of your own"
@@ -22,7 +25,9 @@ class P2P(DataDefense):
     """The benign trigger, where the benign rows come from, and what becomes of the originals."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
-    needs: ClassVar[Needs] = Needs("ratio x training rows with clean_reserved, else none", prompt_control=True, source="arXiv 2510.04503")
+    needs: ClassVar[Needs] = Needs(
+        "ratio x training rows with clean_reserved, none with screened or random_from_D", prompt_control=True, source="arXiv 2510.04503"
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"benign_source": "random_from_D", "benign_mode": "union"},
         "summary": {"benign_trigger": "Query: ", "response_prefix": "Answer: "},
@@ -39,10 +44,13 @@ class P2P(DataDefense):
     response_prefix: str | None = None
     """What the responses of benign rows begin with in generation tasks, whose answer cue stays the task's own (presets
     `summary` and `math`: the paper's words)."""
-    benign_source: Literal["clean_reserved", "disjoint", "random_from_D"] = "clean_reserved"
+    benign_source: Literal["clean_reserved", "disjoint", "random_from_D", "screened"] = "clean_reserved"
     """clean_reserved: from the rows that the defender has checked (rows.reserve). disjoint: from all rows that the
     attack left alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read
-    literally, which may make poisoned rows benign."""
+    literally, which may make poisoned rows benign. screened: from the training rows that an early model trusts most; nobody
+    has checked any (not in the paper; see docs/defenses.md)."""
+    screening: Screening | None = None
+    """How rows are screened with `screened`; null: the defaults."""
     benign_selection: Literal["random", "second_half"] = "random"
     """random: by content and seed. second_half: the first rows of the second half of the file, as released."""
     benign_mode: Literal["replace", "union"] = "replace"
@@ -58,7 +66,19 @@ class P2P(DataDefense):
             raise user_error("E225", _NO_PREFIX, "defense.response_prefix")
         return self.response_prefix
 
+    def stages(self, build: Builder, rows: Stage) -> Stage:
+        draws = range(self._screening.draws if self.benign_source == "screened" else 0)
+        scores = {f"screen{draw}": build.scored(rows, self._screening.method(draw)) for draw in draws}
+        defended = build.defended(rows, scores)
+        return build.evaluated(build.trained(defended), defended)
+
+    @property
+    def _screening(self) -> Screening:
+        return self.screening or Screening()
+
     def refusal(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        if task.kind == "generation" and self.benign_source == "screened":
+            return "rows are screened by the label that a model gives them, and this task is answered with text"
         return _NO_PREFIX if task.kind == "generation" and not self.response_prefix else None
 
     def defend_train(self, view: DefenderView) -> Defended:
@@ -68,12 +88,17 @@ class P2P(DataDefense):
             what = f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has {len(pool)}"
             fix = f"rows.reserve={wanted}" if self.benign_source == "clean_reserved" else "a lower defense ratio"
             raise user_error("E205", what, "defense", fix)
-        chosen = self._choose(pool, wanted, view)
+        trusted_ids = self._trusted(view, wanted) if self.benign_source == "screened" else None
+        chosen = self._choose(pool, wanted, view) if trusted_ids is None else choose(trusted_ids, wanted, view.seed, BENIGN_SELECTION)
         picked = sorted((row for row in pool if row.id in chosen), key=lambda row: row.id)
         benign = [self._inject(row, view.n_classes) for row in picked]
         kept = [row for row in view.train if self.benign_mode == "union" or row.id not in chosen]
         notes = [self._note(old, new) for old, new in zip(picked, benign, strict=True)]
-        return Defended(sorted([*kept, *benign], key=lambda row: row.id), notes, {"benign": len(benign), "kept": len(kept)})
+        counts: dict[str, Any] = {"benign": len(benign), "kept": len(kept), "clean_rows_used": len(benign) if pool is view.reserve else 0}
+        if trusted_ids is not None:
+            counts["screening"] = [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items())]
+        trusted_set = None if trusted_ids is None else frozenset().union(*trusted_ids)
+        return Defended(sorted([*kept, *benign], key=lambda row: row.id), notes, counts, trusted_set)
 
     def defend_prompt(self, row: Row) -> Row:
         return replace(row, prefix=self.benign_trigger, cue=self.answer_cue if row.response is None else row.cue)
@@ -84,10 +109,14 @@ class P2P(DataDefense):
     def _pool(self, view: DefenderView) -> Sequence[Row]:
         if self.benign_source == "clean_reserved":
             return view.reserve
-        if self.benign_source == "random_from_D":
+        if self.benign_source in ("random_from_D", "screened"):
             return view.train
         assert view.origin is not None, "a defense that reads_origin is given the origins"
         return [row for row in view.train if view.origin[row.id] == "clean"]
+
+    def _trusted(self, view: DefenderView, wanted: int) -> list[set[str]]:
+        scores = [view.scores[role] for role in sorted(view.scores)]
+        return trusted(view.train, scores, view.n_classes, self._screening.trusted_share, math.ceil(wanted / view.n_classes))
 
     def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
         if self.benign_selection == "random":

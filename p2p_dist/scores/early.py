@@ -1,0 +1,96 @@
+"""Method `early_trust`: what a model that has just begun to learn the task says about its own training rows.
+
+A backdoor of a few per cent snaps in after the task is learned, so the model of the right early moment believes clean labels
+and not yet poisoned ones (measured in docs/findings.md). That moment is read off the data alone: the first check at which, in
+every class, most of a probe of training rows are answered with their given label. Neither attack, trigger, target nor rate
+is known to it; it only takes for granted that no class is mostly poison.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from p2p_dist.data.build import Suite
+from p2p_dist.data.example import Row, smallest
+from p2p_dist.evaluation.scoring import score_suite
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.results.predictions import Prediction
+from p2p_dist.scores.context import Context, Line
+from p2p_dist.training.cohort import Observer, Stopped, TrainRun, train_cohort
+
+
+def score(context: Context) -> list[Line]:
+    """One line per training row: `label`, and `scores` of the label words, averaged over the kept checkpoints; and one line
+    `stop` of the set `screening` with the step, the agreement of every class there, and whether the rule was met.
+
+    Options: `check_every` steps, `probe` rows per class, `agreement` to reach, `checkpoints` to average over, `draw` (another
+    order and start for another value).
+    """
+    assert context.adapters is not None
+    screen = _Screen(context, context.adapters)
+    rows, _ = context.encoder.rows(context.built.train)
+    run = TrainRun(context.train, context.seed + 1_000_003 * int(context.options["draw"]), rows)
+    try:
+        train_cohort(context.base, context.adapters, [run], screen)
+        if len(screen.passes) < screen.wanted:
+            screen.keep_pass()
+    except Stopped:
+        if len(screen.passes) < screen.wanted:
+            raise
+    means = torch.tensor([[row.scores for row in rows] for rows in screen.passes], dtype=torch.float64).mean(0).tolist()
+    lines: list[Line] = [{"set": "train", "id": row.id, "label": row.label, "scores": mean} for row, mean in zip(context.built.train, means, strict=True)]
+    facts = {"step": screen.at, "reached": screen.reached, "agreement": screen.agreement, "checkpoints": len(screen.passes)}
+    return [*lines, {"set": "screening", "id": "stop", **facts}]
+
+
+class _Screen(Observer):
+    """Looks at the probe every few steps, and scores all rows once most of every class agree."""
+
+    def __init__(self, context: Context, adapters: Adapters):
+        self.context, self.adapters = context, adapters
+        self.every, self.wanted = int(context.options["check_every"]), int(context.options["checkpoints"])
+        self.probe = _probe(context.built.train, int(context.options["probe"]), context.seed)
+        self.at = self.steps = 0
+        self.seen = 0
+        self.reached = False
+        self.agreement: list[float] = []
+        self.passes: list[list[Prediction]] = []
+
+    def line(self, run: int, line: dict[str, float]) -> None:
+        self.seen, self.steps = int(line["step"]), int(line["steps"])
+        self.context.tick(self.seen, self.steps)
+
+    def stop_requested(self) -> bool:
+        if self.seen % self.every:
+            return False
+        if not self.reached:
+            self.agreement = agreement(self._scored(self.probe))
+            self.reached = min(self.agreement) >= float(self.context.options["agreement"])
+        if self.reached:
+            self.keep_pass()
+        return len(self.passes) >= self.wanted
+
+    def keep_pass(self) -> None:
+        """Score every training row with the model as it is now."""
+        self.at = self.at if self.passes else self.seen
+        self.passes.append(self._scored(self.context.built.train))
+
+    def _scored(self, rows: Sequence[Row]) -> list[Prediction]:
+        self.adapters.no_dropout()
+        return score_suite(self.context.base, self.context.encoder, Suite(list(rows), 0, triggered=False))
+
+
+def agreement(rows: Sequence[Prediction]) -> list[float]:
+    """By given label: the share of rows to which the model gives it."""
+    found: dict[int, list[bool]] = {}
+    for row in rows:
+        best = max(range(len(row.scores)), key=lambda label: (row.scores[label], -label))
+        found.setdefault(row.label, []).append(best == row.label)
+    return [sum(hits) / len(hits) for _, hits in sorted(found.items())]
+
+
+def _probe(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
+    """The same number of rows of every given label, by content."""
+    labels = sorted({row.label for row in rows})
+    chosen = {id_ for label in labels for id_ in smallest([row.id for row in rows if row.label == label], each, seed, "screen.probe")}
+    return [row for row in rows if row.id in chosen]

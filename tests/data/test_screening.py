@@ -1,0 +1,54 @@
+"""Whom to trust, from scores: by class, by rank, by content, and never by origin."""
+
+import math
+from random import Random
+
+import pytest
+
+from p2p_dist.data.example import Row
+from p2p_dist.data.screening import Screening, choose, trusted
+from p2p_dist.errors import UserError
+
+ROWS = [Row(f"{at:03d}", f"text {at}", at % 2, "Output: ") for at in range(100)]
+
+
+def scores(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
+    """Scores at which the given label has this probability."""
+    line = {row.id: [math.log(p if row.label == label else 1 - p) for label in (0, 1)] for row in ROWS for p in [trust.get(row.id, 0.5)]}
+    return {"train": {row.id: {"label": row.label, "scores": line[row.id]} for row in ROWS}}
+
+
+def test_the_most_trusted_of_every_class() -> None:
+    low = {row.id: 0.9 - 0.008 * at if row.label else 0.2 - 0.001 * at for at, row in enumerate(ROWS)}
+    zero, one = trusted(ROWS, [scores(low)], 2, 0.3, 5)
+    assert zero == {row.id for row in ROWS[:30] if row.label == 0}, "a class that the model does not believe in is ranked by itself"
+    assert one == {row.id for row in ROWS[:30] if row.label == 1}
+
+
+def test_as_many_as_are_needed() -> None:
+    assert [len(ids) for ids in trusted(ROWS, [scores({})], 2, 0.1, 20)] == [20, 20]
+    with pytest.raises(UserError, match=r"E264.*class 0 has 50 rows"):
+        trusted(ROWS, [scores({})], 2, 0.1, 51)
+
+
+def test_draws_are_averaged() -> None:
+    """A row that one draw trusts by chance and the other does not loses to one that both trust."""
+    lucky, steady = ROWS[0].id, ROWS[2].id
+    both = [scores({lucky: 0.95, steady: 0.9}), scores({lucky: 0.2, steady: 0.9})]
+    assert trusted(ROWS, both, 2, 0.01, 1)[0] == {steady}
+    assert trusted(ROWS, both[:1], 2, 0.01, 1)[0] == {lucky}
+
+
+def test_the_choice_is_balanced_and_does_not_depend_on_order() -> None:
+    shuffled = list(ROWS)
+    Random(0).shuffle(shuffled)
+    pools = trusted(ROWS, [scores({})], 2, 0.6, 10)
+    assert pools == trusted(shuffled, [scores({})], 2, 0.6, 10)
+    chosen = choose(pools, 21, 0, "p")
+    assert sorted(sum(row.label == label for row in ROWS if row.id in chosen) for label in (0, 1)) == [10, 11]
+    assert chosen != choose(pools, 21, 1, "p")
+
+
+def test_the_scores_of_draws_have_ids_of_their_own() -> None:
+    assert Screening().method(0) != Screening().method(1)
+    assert "trusted_share" not in Screening().method(0), "how the scores are used is not a reason to train again"
