@@ -38,3 +38,55 @@ def query(
     else:
         print(plain_table(head, rows))
     return Exit.INTEGRITY if problems else Exit.OK
+
+
+def merge(
+    first: Annotated[Path, typer.Argument(help="Run folder of the study, such as runs/quickstart.")],
+    second: Annotated[Path, typer.Argument(help="Run folder of the same study from elsewhere.")],
+    into: Annotated[Path | None, typer.Option(help="A run folder to make. Default: FIRST is completed from SECOND.")] = None,
+    as_json: AS_JSON = False,
+) -> int:
+    """Join the same study run on two clusters. Where they disagree both results are kept and neither is counted (exit code 3)."""
+    from p2p_dist.results import merge as joining
+    from p2p_dist.results.rundir import RunDir
+    from p2p_dist.scheduling import lease
+
+    target = RunDir(into or first)
+    done = []
+    with lease.hold(target.lease):
+        for source in (first, second) if into else (second,):
+            done.append(joining.add(RunDir(source), target))
+    troubles = [problem for part in done for problem in (*part.conflicts, *part.left_out)]
+    for problem in troubles:
+        print(problem, file=sys.stderr)
+    if as_json:
+        print(json.dumps([part.to_json() for part in done], indent=1))
+    else:
+        added, equal, conflicts = (sum(len(part) for part in parts) for parts in zip(*((p.added, p.equal, p.conflicts) for p in done), strict=True))
+        print(f"{target.path}: {added} stages added, {equal} in both and equal, {conflicts} in conflict")
+    return Exit.INTEGRITY if troubles else Exit.OK
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="A study in the runs folder, or a run folder.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    runs_dir: RUNS_DIR = Path("runs"),
+    as_json: AS_JSON = False,
+) -> int:
+    """Set two studies side by side, cell by cell, with paired tests where both answered the same rows."""
+    from p2p_dist.report import compare_view
+    from p2p_dist.report.evidence import Evidence
+    from p2p_dist.report.terminal import plain_table
+    from p2p_dist.results.collect import read_study
+    from p2p_dist.results.rundir import RunDir
+
+    folders = [RunDir(Path(name)) if Path(name).is_dir() else RunDir(runs_dir / name) for name in (first, second)]
+    left, right = (Evidence(folder, read_study(folder, alive=False), {}) for folder in folders)
+    found = compare_view.facts(left, right)
+    if as_json:
+        print(json.dumps(found, indent=1))
+    else:
+        print(plain_table(*compare_view.table(found)))
+        for side, name in (("only_first", first), ("only_second", second)):
+            print(f"{len(found[side])} evaluated runs are in {name} alone")
+    return Exit.OK

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from p2p_dist.cli import app
 from p2p_dist.errors import Exit
+from p2p_dist.results import resultfile
 from p2p_dist.results.rundir import RunDir
 from tests.results.test_index import SMALL
 from tests.synthetic import make_study
@@ -55,3 +56,87 @@ def test_query_names_what_is_wrong(runs: Path) -> None:
     assert code == Exit.INTEGRITY
     assert "E502" in error
     assert said
+
+
+def lose(runs: Path, count: int, first: int = 0) -> list[Path]:
+    """Take the results of some evaluations away."""
+    gone = sorted(runs.rglob("result.json"))[first : first + count]
+    for path in gone:
+        path.unlink()
+    return gone
+
+
+def contents(runs: Path) -> dict[str, bytes]:
+    derived = ("index.parquet", "resolved.json", "provenance.json")
+    return {str(path.relative_to(runs)): path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name not in derived}
+
+
+@pytest.mark.parametrize("into", [True, False])
+def test_two_halves_make_the_whole(made: Path, tmp_path: Path, into: bool) -> None:
+    whole = contents(made / "synthetic")
+    first, second = (Path(shutil.copytree(made / "synthetic", tmp_path / side / "synthetic")) for side in ("a", "b"))
+    lose(first, 5)
+    lose(second, 5, first=9)
+    target = tmp_path / "c" / "synthetic" if into else first
+    code, said, error = invoke("merge", first, second, *(["--into", target] if into else []))
+    assert (code, error) == (Exit.OK, "")
+    assert "0 in conflict" in said
+    assert contents(target) == whole
+    assert json.loads(invoke("status", target, "--json")[1])["done"] == 12
+    before = contents(target)
+    assert invoke("merge", target, second)[0] == Exit.OK, "again changes nothing"
+    assert contents(target) == before
+
+
+def test_a_conflict_is_shown_and_not_chosen(made: Path, tmp_path: Path, data_root: Path) -> None:
+    """The same evaluation with another answer: here, the other cluster's model said something else about one row."""
+    first, second = (Path(shutil.copytree(made / "synthetic", tmp_path / side / "synthetic")) for side in ("a", "b"))
+    path = next(path for path in sorted(second.rglob("result.json")) if "asr_ext" in path.read_text())
+    body = json.loads(path.read_bytes())
+    rate = body["rates"]["asr_ext"]
+    other = rate["k"] - 1 if rate["k"] else 1
+    body["rates"]["asr_ext"] = {"k": other, "n": rate["n"], "rate": other / rate["n"]}
+    del body["sha256"]
+    path.write_bytes(resultfile.seal(body))
+    adapter = next(iter(sorted(second.rglob("adapter_config.json"))))
+    adapter.write_text('{"another": 1}')
+    code, said, error = invoke("merge", first, second, "--into", tmp_path / "c")
+    assert code == Exit.INTEGRITY
+    assert "2 in conflict" in said
+    assert error.count("E507") == 2
+    merged = tmp_path / "c"
+    assert len(list(merged.rglob("result.json.conflict-*"))) == len(list(merged.rglob("adapter.conflict-*"))) == 1
+    code, _, _ = invoke("status", merged)
+    assert code == Exit.INTEGRITY
+    rows = json.loads(
+        invoke("query", f"SELECT count(*) AS n FROM rates WHERE eval = '{path.parent.name}'", "--runs-dir", tmp_path, "--study", "c", "--json")[1]
+    )
+    assert rows == [{"n": 0}], "neither counts"
+
+
+def test_different_studies_and_damaged_results_are_not_merged(made: Path, tmp_path: Path, data_root: Path) -> None:
+    other = make_study(tmp_path / "o", data_root, SMALL.replace("name: synthetic", "name: other"))
+    assert "E511" in invoke("merge", made / "synthetic", other.path)[2]
+    assert "E402" in invoke("merge", made / "synthetic", tmp_path / "nothing", "--into", tmp_path / "c")[2]
+    second = Path(shutil.copytree(made / "synthetic", tmp_path / "b"))
+    sorted(second.rglob("result.json"))[0].write_text("{")
+    code, _, error = invoke("merge", second, made / "synthetic", "--into", tmp_path / "d")
+    assert code == Exit.INTEGRITY
+    assert "E502" in error
+    assert contents(tmp_path / "d") == contents(made / "synthetic"), "the good one took its place"
+
+
+def test_compare(made: Path, tmp_path: Path, data_root: Path) -> None:
+    runs = Path(shutil.copytree(made, tmp_path / "runs"))
+    make_study(tmp_path, data_root, SMALL.replace("name: synthetic", "name: other"), overrides=["train.learning_rate=1e-5", "seed=[1, 2]"])
+    found = json.loads(invoke("compare", "synthetic", "other", "--runs-dir", runs, "--json")[1])
+    assert {row["cell"]["seed"] for row in found["rates"]} == {"1"}
+    assert len(found["only_first"]) == len(found["only_second"]) == 6
+    tested = [row for row in found["rates"] if row["rate"] == "ca_ext"]
+    assert len(tested) == 6
+    assert all(0 <= row["p"] <= row["p_holm"] <= 1 for row in tested)
+    same = json.loads(invoke("compare", "synthetic", runs / "synthetic", "--runs-dir", runs, "--json")[1])
+    assert {row["p"] for row in same["rates"] if row["p"] is not None} == {1.0}
+    code, said, _ = invoke("compare", "synthetic", "other", "--runs-dir", runs)
+    assert code == Exit.OK
+    assert "6 evaluated runs are in synthetic alone" in said

@@ -62,8 +62,8 @@ class Evidence:
         result = self.result(run)
         if result is None or "rows" not in result.stage.reads:
             return {}
-        built = datastore.read(self.folder.at("data", result.stage.reads["rows"]))
-        return {row.id: row.text for row in built.suites[suite].rows} if suite in built.suites else {}
+        rows = self.folder.at("data", result.stage.reads["rows"])
+        return datastore.texts(rows, suite) if rows.is_done() else {}
 
     def parameters(self, model: str) -> int | None:
         """Weights of a model of the study, where its shape is known."""

@@ -88,6 +88,7 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     results = {id_: result for id_, result in found.items() if isinstance(result, Result)}
     problems = [problem for problem in found.values() if isinstance(problem, Problem)]
     problems += [problem for id_ in found for problem in _kept(folder.at("eval", id_))]
+    problems += [problem for id_, kind in kinds.items() if kind != "eval" for problem in _twofold(folder.at(kind, id_))]
     stages = {id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem)) for id_, kind in kinds.items()}
     runs = [_run(run, stages, results) for run in resolved["runs"]]
     return Collected(resolved["name"], resolved["description"], runs, results, problems)
@@ -125,6 +126,12 @@ def _run(run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapp
 def _kept(stage: StageDir) -> Iterator[Problem]:
     for path in resultfile.kept_aside(stage):
         yield Problem("E502", "a damaged result was set aside here earlier", path, "delete it when you have looked at it")
+
+
+def _twofold(stage: StageDir) -> Iterator[Problem]:
+    """What a merge put beside a stage because the two differed."""
+    for path in sorted(stage.path.glob(f"{stage.marker.name}.conflict-*")):
+        yield Problem("E507", f"two different contents for one id: {stage.marker.name} and {path.name}", str(stage.path), "keep one of them")
 
 
 def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool) -> StageState:

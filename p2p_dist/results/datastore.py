@@ -50,6 +50,16 @@ def read(folder: StageDir) -> Built:
     return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, tuple(manifest["triggers"]["pieces"]))
 
 
+def texts(folder: StageDir, suite: str) -> dict[str, str]:
+    """The texts of a test suite by row id, without the prompt around them; empty when the stage has no such suite.
+
+    Raises UserError E209 when the file is not the one in the manifest.
+    """
+    name = f"test_{suite}.jsonl"
+    files = json.loads(folder.manifest.read_text())["files"]
+    return {row["id"]: row["text"] for row in _verified(folder.path / name, files[name]["sha256"])} if name in files else {}
+
+
 def manifest_sha256(folder: StageDir) -> str:
     """The hash that stands for all rows of a data stage."""
     return hashlib.sha256(folder.manifest.read_bytes()).hexdigest()

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.groups import Group
+from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.looks import Plot
 from p2p_dist.results.statistics import over_seeds
 
@@ -21,16 +21,17 @@ def draw(evidence: Evidence) -> list[Plot]:
     for place in places:
         height -= 0.6
         for (title, colour), groups in settings.items():
-            rates = [rate.rate for group in groups if (group.cell["task"], group.cell["model"]) == place for rate in group.rates("ca_ext")]
+            rates = [rate for group in groups if (group.cell["task"], group.cell["model"]) == place for rate in group.rates("ca_ext")]
             if not rates:
                 continue
             height -= 1
-            spread = over_seeds(rates)
-            error = 100 * spread.sd if spread.sd is not None else None
-            axis.errorbar([100 * spread.mean], [height], xerr=error, fmt="o", color=colour, markersize=5, elinewidth=1.4)
+            found = Estimate(rates, over_seeds([rate.rate for rate in rates]))
+            spread = found.spread
+            error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
+            axis.errorbar([100 * found.value], [height], xerr=error, fmt="o", color=colour, markersize=5, elinewidth=1.4)
             axis.annotate(
                 f"{100 * spread.mean:.1f}",
-                (100 * (spread.mean + (spread.sd or 0)), height),
+                (100 * found.high, height),
                 xytext=(7, 0),
                 textcoords="offset points",
                 va="center",
@@ -45,7 +46,8 @@ def draw(evidence: Evidence) -> list[Plot]:
     for tick, colour in zip(axis.get_yticklabels(), colours, strict=True):
         tick.set_color(colour)
     axis.margins(x=0.12)
-    axis.set_xlabel("clean accuracy, %; bars: deviation over attacks and seeds")
+    axis.set_ylim(height - 0.9, -0.7)
+    axis.set_xlabel("clean accuracy, %; bars: deviation over attacks and seeds, or 95 % interval of one run")
     return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure)]
 
 
