@@ -181,6 +181,7 @@ def report(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = F
 app.command()(_guarded(cli_results.query))
 app.command()(_guarded(cli_results.merge))
 app.command()(_guarded(cli_results.compare))
+app.command()(_guarded(cli_results.mirror))
 
 
 @app.command("list")

@@ -90,3 +90,22 @@ def compare(
         for side, name in (("only_first", first), ("only_second", second)):
             print(f"{len(found[side])} evaluated runs are in {name} alone")
     return Exit.OK
+
+
+def mirror(
+    study: Annotated[str, typer.Argument(help="A study in the runs folder, or a run folder.")],
+    to: Annotated[str, typer.Option(help="tensorboard, wandb (offline), mlflow or trackio; its package has to be installed.")],
+    out: Annotated[Path | None, typer.Option(help="An empty folder to write. Default: mirrors/NAME in the run folder.")] = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+) -> int:
+    """Copy curves and rates for another dashboard, from the study's files and onto this machine only."""
+    from p2p_dist import registry
+    from p2p_dist.results import mirror as mirrors
+    from p2p_dist.results.collect import read_study
+    from p2p_dist.results.rundir import RunDir
+
+    folder = RunDir(Path(study)) if Path(study).is_dir() else RunDir(runs_dir / study)
+    place = out or folder.path / "mirrors" / to
+    count = mirrors.copy(folder, read_study(folder, alive=False), registry.load("mirrors", to), place)
+    print(f"{place}: {count} runs")
+    return Exit.OK

@@ -18,6 +18,7 @@ PACKAGES = {
     "attacks": "p2p_dist.data.attacks",
     "defenses": "p2p_dist.data.defenses",
     "backends": "p2p_dist.scheduling.backends",
+    "mirrors": "p2p_dist.results.mirrors",
 }
 
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from p2p_dist.cli import app
 from p2p_dist.errors import Exit
 
-VERBS = ["plan", "data", "paraphrases", "run", "status", "report", "query", "merge", "compare", "list", "doctor"]
+VERBS = ["plan", "data", "paraphrases", "run", "status", "report", "query", "merge", "compare", "mirror", "list", "doctor"]
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:

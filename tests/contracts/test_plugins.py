@@ -19,12 +19,13 @@ from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError
+from p2p_dist.results.mirror import Mirror
 from p2p_dist.scheduling.backend import Backend
 from p2p_dist.spec.graph import Builder, Graph, Settings
 from p2p_dist.spec.study import RowsSpec, TrainSpec
 from tests.conftest import sentences
 
-BASES = {"tasks": Task, "attacks": Attack, "defenses": Defense, "backends": Backend}
+BASES = {"tasks": Task, "attacks": Attack, "defenses": Defense, "backends": Backend, "mirrors": Mirror}
 RAW: Mapping[str, Sequence[tuple[str, int]]] = {
     "train": [(str(row["text"]), int(row["label"])) for row in sentences(300)],
     "test": [(str(row["text"]), int(row["label"])) for row in sentences(40, 5)],

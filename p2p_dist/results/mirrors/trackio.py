@@ -1,0 +1,23 @@
+"""A local Trackio project: `TRACKIO_DIR=FOLDER trackio show`."""
+
+import os
+
+from p2p_dist.results.mirror import Curve, Mirror
+
+
+class Trackio(Mirror):
+    """A run per run in a project named after the study."""
+
+    package = "trackio"
+    module = "trackio"
+
+    def write(self, curve: Curve) -> None:
+        os.environ["TRACKIO_DIR"] = str(self.place.resolve())  # read when the package is imported
+        import trackio
+
+        run = trackio.init(project=self.study, name=curve.name, config=dict(curve.config), embed=False)
+        for step, values in curve.steps:
+            run.log(values, step=step)
+        if curve.rates:
+            run.log({f"rates/{key}": value for key, value in curve.rates.items()}, step=curve.steps[-1][0] + 1 if curve.steps else 0)
+        trackio.finish()
