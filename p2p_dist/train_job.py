@@ -21,6 +21,7 @@ from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
+from p2p_dist.training import checkpoint
 from p2p_dist.training.adapter_io import read_adapter, save_adapter
 from p2p_dist.training.cohort import Cohort, Trained, TrainRun
 from p2p_dist.training.engine import Engine, Execution
@@ -51,6 +52,8 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
         resume = observer.resume(k, adapters.size, base.device)
         runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, _start(folder, stage, adapters), stage.spec.get("stop_after_steps")))
         texts.append({"cut_texts": cut, "triggers_whole": survival.of_poisoned(encode, built)})
+        if execution.ranks.main:
+            checkpoint.require_space(targets[k].checkpoints, adapters.size)
     cohort = Cohort(base, adapters, runs, observer, execution)
     found = cohort.run()
     cohort.engine.close()

@@ -5,6 +5,7 @@ there is no generator state to keep. A checkpoint is a folder `step_000200` with
 last, `MANIFEST.json` with the size and SHA-256 of both (reference: single bit flips pass every common format unseen).
 """
 
+import errno
 import json
 import re
 import shutil
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from p2p_dist.assets import file_sha256
+from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic
 
 KEEP = 2
@@ -57,19 +60,55 @@ class Found:
     """What differs from the checkpoint's fingerprint although it was taken: key -> [then, now]."""
 
 
+def require_space(folder: Path, size: int) -> None:
+    """Refuse to start a training of [size] numbers whose checkpoints would not fit. Raises UserError E313."""
+    folder.mkdir(parents=True, exist_ok=True)
+    needed, free = (KEEP + 1) * _bytes(size), shutil.disk_usage(folder).free
+    if free < needed:
+        what = f"checkpoints need {_mib(needed)} ({KEEP} are kept while the next is written), {_mib(free)} are free"
+        raise user_error("E313", what, str(folder), "free some space, or another --runs-dir", Exit.INTEGRITY)
+
+
 def save(folder: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
-    """Write the state of a step; one that is there already is left alone. Keeps the newest two."""
+    """Write the state of a step; one that is there already is left alone. Keeps the newest two.
+
+    Raises UserError E314 when the disk is full; the checkpoints before it stay whole.
+    """
     target = folder / f"step_{state.counters.step:06d}"
     if target.exists():
         return
+    try:
+        _write(target, state, fingerprint)
+    except (OSError, SafetensorError) as error:
+        if not _is_full(error):
+            raise
+        what = f"no space to save step {state.counters.step}: {_mib(_bytes(state.values.numel()))} needed, {_mib(shutil.disk_usage(folder).free)} free"
+        raise user_error("E314", what, str(folder), "free some space and run the same command again", Exit.INTEGRITY) from error
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old)
+
+
+def _bytes(size: int) -> int:
+    """Of a checkpoint with [size] numbers: three fp32 vectors and some text."""
+    return 3 * 4 * size + 4096
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB"
+
+
+def _is_full(error: Exception) -> bool:
+    # safetensors reports the system's error as text.
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"(os error {errno.ENOSPC})" in str(error)
+
+
+def _write(target: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
     with atomic.new_folder(target) as half:
         tensors = {"values": state.values, "first_moment": state.first_moment, "second_moment": state.second_moment}
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, half / _TENSORS)
         (half / _COUNTERS).write_bytes(atomic.to_json(asdict(state.counters)))
         files = {name: {"bytes": (half / name).stat().st_size, "sha256": file_sha256(half / name)} for name in (_TENSORS, _COUNTERS)}
         (half / _MANIFEST).write_bytes(atomic.to_json({"fingerprint": fingerprint, "files": files}))
-    for old in _newest_first(folder)[KEEP:]:
-        shutil.rmtree(old)
 
 
 def newest(folder: Path, fingerprint: dict[str, Any], allow_change: Collection[str] = ()) -> Found:
