@@ -62,7 +62,7 @@ def _attacked(stage: Stage) -> Built:
     if source.kind == "embedded":
         assets.fetch(source.place, print)
     attack = _plugin("attacks", spec["attack"], stage.local.get("attack", {}))
-    built = build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"])
+    built = build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"], spec.get("train_rows") != "clean")
     return images.hashed(built, Path(source.place)) if task.reads_images else built
 
 

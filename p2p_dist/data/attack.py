@@ -53,6 +53,11 @@ class Attack(Plugin):
     plugin_kind: ClassVar[str] = "attacks"
     active: ClassVar[bool] = True
 
+    @property
+    def by_weights(self) -> bool:
+        """Whether the attacker hands on poisoned weights instead of poisoned rows."""
+        return False
+
     def refusal(self, task: Task) -> str | None:
         """Why this attack cannot be made on a task, in words, or None. Asked when a study is planned and when rows are built."""
         return None
@@ -81,6 +86,13 @@ class DirtyLabelAttack(Attack):
     OpenBackdoor and HiddenKiller (138)."""
     knows: Knowledge | None = None
     """What the attacker knows of the defense; null: nothing."""
+    via: Literal["data", "weights"] = added("data")
+    """data: the poisoned rows are what everybody trains on. weights: the attacker trains an adapter on them and hands it on;
+    the run begins with it and trains on clean rows (weight poisoning, as PSIM tests it)."""
+
+    @property
+    def by_weights(self) -> bool:
+        return self.via == "weights"
 
     @abstractmethod
     def trigger(self, text: str, random: Random) -> Triggered | None:

@@ -65,8 +65,9 @@ class Built:
         return "classification" if self.responses is None else "generation"
 
 
-def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec, attack: Attack, seed: int | None) -> Built:
-    """Split the task and let the attacker at it. `seed` is None when the attack draws nothing."""
+def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec, attack: Attack, seed: int | None, poison: bool = True) -> Built:
+    """Split the task and let the attacker at it. `seed` is None when the attack draws nothing. Without `poison` the test suites
+    are the attack's, and the training rows are all as it leaves those that it does not poison."""
     split = task.split(raw, rows)
     n = len(task.labels)
     train, notes = split.train, list[Note]()
@@ -81,7 +82,7 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
         triggers = attack.literals()
         for name, texts in (("train", split.train), ("test", split.test)):
             counts[f"trigger_already_in_{name}"] = sum(bool(spans(ex.text, triggers)) for ex in texts)
-        train, notes = attack.poison(split.train, seed, split.reserve, n)
+        train, notes = attack.poison(split.train, seed, split.reserve, n) if poison else (attack.clean_suite(split.train), [])
         triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
         more = attack.more_suites(split.test, seed)
         suites = _test_suites(task, attack.clean_suite(split.test), triggered, more)
@@ -89,7 +90,7 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
             train, notes = responded(train, notes, attack)
             responses = replace(responses, target=attack.target_response)
         else:
-            used = 1 + max(note.new_label for note in notes)
+            used = 1 + max((note.new_label for note in notes), default=0)
             targets = {name: suite.target for name, suite in more.items()}
             space = replace(space, words=task.words(max(n, used)), target=attack.target_label, targets=targets)
     ledger = {note.id: note for note in notes}

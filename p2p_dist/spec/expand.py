@@ -114,7 +114,7 @@ def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, Mod
             "source": source.digest,
         },
         attack=attack,
-        attack_spec=_spec(attack, files),
+        attack_spec={key: value for key, value in _spec(attack, files).items() if key != "via"},
         defense_spec=_spec(defense, files),
         model=model.identity,
         train=study.train.model_dump(),
@@ -129,7 +129,7 @@ def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, Mod
         suites=study.suites,
     )
     builder = Builder(graph, settings)
-    rows = builder.attacked(values["seed"] if attack.active else None)
+    rows = builder.handed_on(values["seed"]) if attack.by_weights else builder.attacked(values["seed"] if attack.active else None)
     return _Made(builder, attack.active, rows, defense.stages(builder, rows))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from p2p_dist.errors import UserError, user_error
 from p2p_dist.spec.identity import stage_id
 from p2p_dist.spec.study import Plugin, TrainSpec
 
@@ -96,11 +97,21 @@ class Builder:
 
     def __init__(self, graph: Graph, settings: Settings):
         self.graph, self.settings = graph, settings
+        self.start: Stage | None = None
+        """The adapter that trainings begin with unless they are given another: the attacker's, where weights are poisoned."""
 
-    def attacked(self, seed: int | None) -> Stage:
-        """The task's rows after the attack: training rows, reserved rows and test suites."""
-        spec = {"step": "attack", **self.settings.data, "attack": self.settings.attack_spec, "seed": seed}
+    def attacked(self, seed: int | None, train_rows: Literal["clean"] | None = None) -> Stage:
+        """The task's rows after the attack: training rows, reserved rows and test suites. `clean`: with the attack's test
+        suites and training rows that nobody has touched."""
+        spec = {"step": "attack", **self.settings.data, "attack": self.settings.attack_spec, "seed": seed, "train_rows": train_rows}
         return self.graph.add(Stage("data", spec, local={**self._only("source"), **self._only("attack")}))
+
+    def handed_on(self, seed: int) -> Stage:
+        """Poison weights in place of rows: the attacker trains an adapter on the attacked rows, with which every training of
+        the run then begins. Returns the rows of whoever takes it: clean ones, with the attack's test suites (reference: PSIM,
+        arXiv 2402.12168)."""
+        self.start = self.trained(self.attacked(seed))
+        return self.attacked(seed, "clean")
 
     def defended(self, rows: Stage, scores: Mapping[str, Stage] | None = None, phase: str | None = None) -> Stage:
         """The rows as the defense rewrites them, with the help of score stages by role. `phase` tells apart the rewrites
@@ -133,8 +144,13 @@ class Builder:
 
         `start` is an adapter whose numbers it begins with (of the same base and LoRA shape); `stop_after_steps` cuts the
         training short without changing its schedule; `objective` is another loss than cross-entropy on the label tokens;
-        `changes` are settings that differ from the study's `train`, nested alike.
+        `changes` are settings that differ from the study's `train`, nested alike. Raises UserError E241 for an adapter of
+        another shape where the weights that every training begins with are poisoned.
         """
+        if self.start and not start:
+            if "lora" in (changes or {}):
+                raise self._another_base()
+            start = self.start
         spec = {
             "model": self.settings.model,
             "train": _merged(self.settings.train, changes or {}),
@@ -149,7 +165,8 @@ class Builder:
         """Numbers for each row from a model, by a method of `p2p_dist.scores` (`name` and its options).
 
         With `adapter`, by the base that was tuned; with `model`, by the model that this option of the defense names; with
-        neither, by the run's own base, which the method may train under the study's settings.
+        neither, by the run's own base, which the method may train under the study's settings (E241 where its weights are
+        poisoned).
         """
         spec: dict[str, Any] = {"method": method}
         if adapter is not None:
@@ -157,6 +174,8 @@ class Builder:
         if model is not None:
             identity, local = self.settings.extra_models[model]
             return self.graph.add(Stage("score", {**spec, "model": identity}, {"rows": rows.id}, {"model": local} if local else {}))
+        if self.start:
+            raise self._another_base()
         spec.update(model=self.settings.model, train=self.settings.train, seed=self.settings.seed)
         return self.graph.add(Stage("score", spec, {"rows": rows.id}, self._only("model")))
 
@@ -166,6 +185,10 @@ class Builder:
         rows = rows if suites else self.tested(rows)
         spec = {"scoring": "label_logits", "suites": list(suites) if suites else None}
         return self.graph.add(Stage("eval", spec, {"adapter": adapter.id, "rows": rows.id}))
+
+    def _another_base(self) -> UserError:
+        what = f"defense {self.settings.defense_spec['name']} trains a model that does not begin with the poisoned adapter"
+        return user_error("E241", what, "attack.via", "via: data, or exclude this defense for attacks by weights")
 
     def _only(self, key: str) -> dict[str, Mapping[str, str]]:
         return {key: self.settings.local[key]} if self.settings.local.get(key) else {}

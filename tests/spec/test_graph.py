@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from p2p_dist import registry
+from p2p_dist.errors import UserError
 from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
 from p2p_dist.spec.study import TrainSpec
 
@@ -87,3 +88,25 @@ def test_suites_that_the_study_adds_are_behind_the_rows() -> None:
     assert build.evaluated(adapter, rows, ("triggered",)).reads["rows"] == rows.id, "the floor needs none of them"
     edited = build.edited(tested)
     assert build.evaluated(adapter, edited).reads["rows"] == edited.id
+
+
+def test_poisoned_weights_are_what_every_training_begins_with() -> None:
+    build = builder()
+    rows = build.handed_on(3)
+    attacked = build.attacked(3)
+    poisoned = build.start
+    assert poisoned is not None
+    assert poisoned.reads == {"rows": attacked.id}
+    assert rows.spec == {**attacked.spec, "train_rows": "clean"}
+    assert build.trained(rows).reads == {"rows": rows.id, "start": poisoned.id}
+    other = build.trained(rows)
+    assert build.trained(rows, start=other).reads["start"] == other.id
+    assert builder().trained(attacked).id == poisoned.id, "the undefended model of the same attack by data"
+
+
+def test_a_training_that_cannot_begin_with_poisoned_weights_is_refused() -> None:
+    build = builder()
+    rows = build.handed_on(3)
+    for ask in (lambda: build.trained(rows, changes={"lora": {"r": 1}}), lambda: build.scored(rows, {"name": "trajectory"})):
+        with pytest.raises(UserError, match=r"E241.*p2p"):
+            ask()

@@ -45,6 +45,7 @@ OTHER: dict[str, str] = {
     "attack.poison_mode": "append",
     "attack.rounding": "down",
     "attack.position": "suffix",
+    "attack.via": "weights",
     "attack.knows": "{benign_trigger: 'Input: '}",
     "defense.ratio": "0.25",
     "defense.benign_trigger": "'Input: '",
