@@ -11,7 +11,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from p2p_dist import cli_results
+from p2p_dist import cli_data, cli_results
 from p2p_dist.errors import Exit, UserError, user_error
 
 Parameters = ParamSpec("Parameters")
@@ -138,21 +138,7 @@ def data(study: STUDY, overrides: OVERRIDES = None, runs_dir: RUNS_DIR = Path("r
     return Exit.OK
 
 
-@app.command()
-@_guarded
-def paraphrases(
-    files: Annotated[list[Path], typer.Argument(help="Files that hold originals beside their rewrites (JSON lines, CSV, Parquet).")],
-    out: Annotated[Path, typer.Option(help="The table to write (JSON lines).")],
-    original: Annotated[str, typer.Option(help="Column of the original text.")] = "clean_text",
-    rewritten: Annotated[str, typer.Option(help="Column of its rewrite.")] = "text",
-    generator: Annotated[str, typer.Option(help="What made the rewrites; noted in every row.")] = "unknown",
-) -> int:
-    """Make a paraphrase table, which attacks and defenses that rewrite texts read."""
-    from p2p_dist.data.paraphrases import table_rows, write_table
-
-    good, failed = write_table(out, table_rows(files, original, rewritten, generator))
-    print(f"{out}: {good} rewrites, {failed} failed (empty, or the same as the original)")
-    return Exit.OK
+app.command()(_guarded(cli_data.paraphrases))
 
 
 @app.command()

@@ -44,6 +44,11 @@ def table_rows(files: Iterable[Path], original: str, rewritten: str, generator: 
                 yield {"key": key, "output": texts[1], "generator": generator, "ok": bool(texts[1]) and texts[1] != texts[0]}
 
 
+def column(files: Iterable[Path], name: str) -> list[str]:
+    """A column of texts. Raises UserError E203 for a row without it."""
+    return [_texts(row, name, name, f"{file}:{line}")[0] for file in files for line, row in read_mappings(file)]
+
+
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
     """Write a table ordered by key. Returns how many rewrites are good and how many failed."""
     ordered = sorted(rows, key=lambda row: str(row["key"]))
