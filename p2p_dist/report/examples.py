@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
-from p2p_dist.report.groups import same_but
+from p2p_dist.report.groups import defended_by, undefended
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.predictions import Prediction
 
@@ -35,13 +35,13 @@ class _Reader:
 def build(evidence: Evidence) -> list[Table]:
     """One table per attack and defense, of the first model and seed that have both, at most ATTACKS of them."""
     found: dict[tuple[str, str, str], Table] = {}
+    others = defended_by(evidence.found.runs)
     for attacked in evidence.found.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or not attacked.rates:
             continue
-        for defended in evidence.found.runs:
+        for defended in others.get(undefended(attacked.cell), []):
             key = (defended.cell["task"], defended.cell["attack"], defended.cell["defense"])
-            same = same_but(defended.cell, attacked.cell, "defense") and defended.cell["defense"] != "none"
-            if same and defended.rates and len(found) < ATTACKS and key not in found and (made := _table(evidence, attacked, defended, len(found))):
+            if len(found) < ATTACKS and key not in found and (made := _table(evidence, attacked, defended, len(found))):
                 found[key] = made
     return list(found.values())
 

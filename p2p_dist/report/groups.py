@@ -88,3 +88,17 @@ def group(runs: Iterable[RunState]) -> list[Group]:
 def same_but(left: Mapping[str, str], right: Mapping[str, str], *axes: str) -> bool:
     """Whether two cells agree on every axis but these."""
     return all(left[axis] == right[axis] for axis in left if axis not in axes)
+
+
+def defended_by(runs: Iterable[RunState]) -> dict[tuple[str, ...], list[RunState]]:
+    """Evaluated runs that have a defense, by everything else of their cell (see `undefended`)."""
+    found: dict[tuple[str, ...], list[RunState]] = {}
+    for run in runs:
+        if run.cell["defense"] != "none" and run.rates:
+            found.setdefault(undefended(run.cell), []).append(run)
+    return found
+
+
+def undefended(cell: Mapping[str, str]) -> tuple[str, ...]:
+    """A cell without its defense."""
+    return tuple(label for axis, label in cell.items() if axis != "defense")

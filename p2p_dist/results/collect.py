@@ -1,6 +1,7 @@
 """Read what a study has so far, off its run folder and nothing else. Works while others write, and after all are dead."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,8 +131,9 @@ def _kept(stage: StageDir) -> Iterator[Problem]:
 
 def _twofold(stage: StageDir) -> Iterator[Problem]:
     """What a merge put beside a stage because the two differed."""
-    for path in sorted(stage.path.glob(f"{stage.marker.name}.conflict-*")):
-        yield Problem("E507", f"two different contents for one id: {stage.marker.name} and {path.name}", str(stage.path), "keep one of them")
+    names = os.listdir(stage.path) if stage.path.is_dir() else []
+    for name in sorted(name for name in names if name.startswith(f"{stage.marker.name}.conflict-")):
+        yield Problem("E507", f"two different contents for one id: {stage.marker.name} and {name}", str(stage.path), "keep one of them")
 
 
 def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool) -> StageState:

@@ -1,11 +1,12 @@
 """`result.json`, the truth about one evaluation: sealed when it is written, checked whenever it is read.
 
-The seal is the SHA-256 of the rest of the file, and a file is only taken when its bytes are the ones this program would
-write, so that one flipped bit or one number edited by hand is noticed. Every index, table and picture derives from these.
+The seal is the SHA-256 of the bytes of the file without the line that holds it, so that one flipped bit or one number edited
+by hand is noticed. Every index, table and picture derives from these.
 """
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -20,6 +21,8 @@ from p2p_dist.spec.identity import stage_id
 SCHEMA = 2
 LARGEST = 16 << 20
 AGAIN = "`p2p-dist run` sets it aside and evaluates again; nothing is trained again"
+
+_SEAL = re.compile(rb'^ "sha256": "([0-9a-f]{64})",\n', re.MULTILINE)
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -113,7 +116,7 @@ class Result(BaseModel):
 def seal(body: Mapping[str, Any]) -> bytes:
     """The bytes of a result file: the body, its schema version and its seal. Raises ValueError for a body that is no result."""
     versioned = {**body, "schema": SCHEMA}
-    content = atomic.to_json({**versioned, "sha256": _sha256(versioned)})
+    content = atomic.to_json({**versioned, "sha256": hashlib.sha256(atomic.to_json(versioned)).hexdigest()})
     Result.model_validate_json(content)
     return content
 
@@ -127,7 +130,7 @@ def read(stage: StageDir) -> Result | Problem | None:
     if not stage.result.is_file():
         return None
     where = str(stage.result)
-    if others := sorted(path.name for path in stage.path.glob(f"{stage.result.name}.conflict-*")):
+    if others := sorted(name for name in os.listdir(stage.path) if name.startswith(f"{stage.result.name}.conflict-")):
         return Problem("E507", f"two different results for one id, none is counted: {stage.result.name}, {', '.join(others)}", where, "keep one of them")
     if stage.result.stat().st_size > LARGEST:
         return Problem("E502", f"larger than {LARGEST >> 20} MiB", where, AGAIN)
@@ -145,8 +148,8 @@ def parse(content: bytes, id_: str, where: str) -> Result | Problem:
     if body["schema"] != SCHEMA:
         fix = "report with the version that wrote it, or delete this file and run again: nothing is trained again"
         return Problem("E503", f"written in format {body['schema']}, this version reads {SCHEMA}", where, fix)
-    seal_ = body.pop("sha256", None)
-    if seal_ != _sha256(body) or content != atomic.to_json({**body, "sha256": seal_}):
+    lines = _SEAL.findall(content)
+    if len(lines) != 1 or hashlib.sha256(_SEAL.sub(b"", content)).hexdigest().encode() != lines[0]:
         return Problem("E502", "damaged or edited: its content does not match its own seal", where, AGAIN)
     try:
         result = Result.model_validate(body)
@@ -177,11 +180,7 @@ def set_aside(stage: StageDir) -> Problem | None:
 def kept_aside(stage: StageDir) -> list[str]:
     """Files that were set aside in an evaluation's folder earlier."""
     pattern = re.compile(re.escape(stage.result.name) + r"\.damaged-[0-9a-f]{8}")
-    return sorted(str(path) for path in stage.path.iterdir() if pattern.fullmatch(path.name)) if stage.path.is_dir() else []
-
-
-def _sha256(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(atomic.to_json(body)).hexdigest()
+    return sorted(str(stage.path / name) for name in os.listdir(stage.path) if pattern.fullmatch(name)) if stage.path.is_dir() else []
 
 
 def _no_number(text: str) -> float:

@@ -6,6 +6,7 @@ bootstrap, which neither has. All intervals are at 95 %.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -68,6 +69,7 @@ class Difference:
     high: float
 
 
+@lru_cache(maxsize=1 << 16)
 def wilson(k: int, n: int) -> Interval:
     """Wilson score interval at 95 % (Wilson 1927). Raises ValueError for n = 0."""
     if n == 0:

@@ -6,7 +6,7 @@ from typing import Any
 
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.groups import same_but
+from p2p_dist.report.groups import defended_by, undefended
 from p2p_dist.report.looks import Plot
 from p2p_dist.results.collect import RunState
 
@@ -17,14 +17,14 @@ MOST = 4
 def draw(evidence: Evidence) -> list[Plot]:
     """For the first attacks that have an undefended and a defended model: one panel per attack."""
     rows: list[tuple[RunState, Sequence[RunState]]] = []
+    others = defended_by(evidence.found.runs)
     for attacked in evidence.found.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or len(rows) == MOST:
             continue
         if any(attacked.cell["attack"] == before.cell["attack"] for before, _ in rows):
             continue
-        others = [run for run in evidence.found.runs if run.cell["defense"] != "none" and same_but(run.cell, attacked.cell, "defense") and run.rates]
-        if attacked.rates and others:
-            rows.append((attacked, others))
+        if attacked.rates and (found := others.get(undefended(attacked.cell))):
+            rows.append((attacked, found))
     return [_picture(evidence, rows)] if rows else []
 
 

@@ -37,11 +37,14 @@ def _picture(evidence: Evidence, attempts: Sequence[Attempt]) -> Plot:
     kinds: Mapping[str, str] = {id_: stage["kind"] for id_, stage in evidence.specs.items()}
     figure, axis = looks.figure(0.9 + 0.24 * (max(rows) + 1))
     used: dict[str, str] = {}
+    bars: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for attempt, (start, end), row in zip(attempts, spans, rows, strict=True):
         kind = kinds.get(attempt.stages[0], "train") if attempt.stages else "train"
         label, colour = (kind, COLOURS[kind]) if attempt.code == 0 else ("ended early", FAILED)
         used[label] = colour
-        axis.barh(-row, (end - start) / scale, left=start / scale, color=colour, height=0.7, edgecolor="white", linewidth=0.5)
+        bars.setdefault((row, colour), []).append((start / scale, (end - start) / scale))
+    for (row, colour), lengths in bars.items():
+        axis.broken_barh(lengths, (-row - 0.35, 0.7), facecolors=colour, edgecolor="white", linewidth=0.5)
     looks.tidy(axis, grid="x")
     axis.set_yticks([])
     axis.set_xlabel(f"{unit} since the first job began; a line for each job that ran side by side")
