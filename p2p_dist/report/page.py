@@ -22,7 +22,7 @@ from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Head, Table
 from p2p_dist.report.looks import Plot
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
-from p2p_dist.report.tables import against_paper, costs, layout, runs, trouble, worst
+from p2p_dist.report.tables import against_paper, costs, layout, means, runs, trouble, worst
 from p2p_dist.report.tables import comparisons as tests
 from p2p_dist.results import atomic
 from p2p_dist.results.collect import Collected
@@ -68,7 +68,7 @@ def sections(evidence: Evidence) -> list[Section]:
     """All sections that have something to show, in the order of the page."""
     tested = comparisons.compare(evidence)
     found = [
-        Section("rates", "Rates", rates.draw(evidence), layout.build(evidence)),
+        Section("rates", "Rates", rates.draw(evidence), [*layout.build(evidence), *means.build(evidence)]),
         Section("differences", "Differences", (), [*tests.build(evidence, tested), *worst.build(evidence)]),
         Section("paper", "Beside the paper", (), against_paper.build(evidence)),
         Section("shapes", "How rates change", [*scaling.draw(evidence), *sweep.draw(evidence), *accuracy.draw(evidence)]),

@@ -7,13 +7,15 @@ from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.paper import PaperRow
 from p2p_dist.report.tables.layout import estimate_cell
 
+_METRICS = {"ca": ("ca_strict", "ca_ext"), "asr": ("asr_strict", "asr_ext")}
+
 
 def build(evidence: Evidence) -> list[Table]:
     """One table, or none when the study has no cell of the paper."""
     rows = []
     for group in evidence.groups:
         theirs = paper.find(group.cell["task"], group.cell["model"], group.attack, group.defense)
-        if theirs and group.rate("ca_strict"):
+        if theirs and any(_ours(group, metric) for metric in _METRICS):
             rows.append(_row(group, theirs))
     if not rows:
         return []
@@ -28,9 +30,14 @@ def build(evidence: Evidence) -> list[Table]:
 def _row(group: Group, theirs: PaperRow) -> list[Cell]:
     labels = [Cell(group.cell[axis]) for axis in ("task", "model", "attack")]
     cells = [*labels, Cell(looks.title_of(group.defense)), Cell(str(theirs.table), sort=theirs.table)]
-    for metric, name in (("ca", "ca_strict"), ("asr", "asr_strict")):
-        cells += _pair(theirs.values.get(metric), group.rate(name))
+    for metric in _METRICS:
+        cells += _pair(theirs.values.get(metric), _ours(group, metric))
     return cells
+
+
+def _ours(group: Group, metric: str) -> Estimate | None:
+    """The strict rate, or that of the deployed system where answers are generated and there is no strict one."""
+    return next((found for name in _METRICS[metric] if (found := group.rate(name))), None)
 
 
 def _pair(theirs: float | None, ours: Estimate | None) -> list[Cell]:

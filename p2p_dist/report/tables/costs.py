@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from p2p_dist import registry
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
@@ -21,24 +22,25 @@ def _by_defense(evidence: Evidence) -> Table:
         defenses.setdefault(group.defense, []).append(group)
     head = [
         Head("defense"),
-        Head("clean rows", "training rows that the defense knows to be clean (rows.reserve), when it reads them"),
-        Head("benign rows", "rows that the defense adds or rewrites"),
+        Head("clean rows", "clean labelled rows that the defense takes for granted"),
+        Head("extra models", "models beside the one that is defended"),
+        Head("keeps the prompt", "whether whoever serves the model must put something into every prompt"),
+        Head("benign rows", "rows that the defense adds or rewrites, mean over runs"),
         Head("models", "trainings per run"),
         Head("seconds", "of all stages of one run, shared ones included, mean over runs"),
         Head("GPU-seconds", "the same on GPUs"),
         Head("tokens", "trained on, mean over runs"),
     ]
-    return Table("cost", "What each defense costs", head, [_defense_row(evidence, name, groups) for name, groups in defenses.items()])
+    return Table("cost", "What each defense takes", head, [_defense_row(evidence, name, groups) for name, groups in defenses.items()], lead=4)
 
 
 def _defense_row(evidence: Evidence, name: str, groups: list[Group]) -> list[Cell]:
     runs = [run for group in groups for run in group.runs if run.rates]
     counts = [run.counts for run in runs if run.counts]
     own = [[stage for stage in run.stages if stage.id != run.ids.get("floor") and stage.id in _of_run(evidence, run.ids.get("eval"))] for run in runs]
-    reserved = [found for run in runs if (found := _reserved(evidence, run.ids.get("eval"))) is not None]
     return [
         Cell(looks.title_of(name)),
-        _number(reserved),
+        *_needs(name),
         _number([sum(facts.get("train", {}).get("injected", {}).values()) for facts in counts] if name != "none" else []),
         _number([sum(stage.kind == "train" for stage in stages) for stages in own]),
         *(_number([_total(stages, key) for stages in own if any(key in stage.cost for stage in stages)]) for key in ("seconds", "gpu_seconds", "tokens")),
@@ -57,12 +59,13 @@ def _of_run(evidence: Evidence, end: str | None) -> set[str]:
     return found
 
 
-def _reserved(evidence: Evidence, end: str | None) -> int | None:
-    """Rows that a defense takes as clean, if it says that it reads the reserved ones."""
-    specs = [evidence.specs[id_]["spec"] for id_ in _of_run(evidence, end)]
-    reads = any(spec.get("step") == "defend" and spec["defense"].get("benign_source") == "clean_reserved" for spec in specs)
-    rows = [spec["rows"]["reserve"] for spec in specs if "rows" in spec]
-    return rows[0] if reads and rows else None
+def _needs(label: str) -> list[Cell]:
+    """What the defense's own file says that it takes for granted; nothing for one that is not installed here."""
+    name = label.partition("(")[0]
+    if name not in registry.names("defenses"):
+        return [Cell(""), Cell(""), Cell("")]
+    needs = registry.load("defenses", name).needs
+    return [Cell(needs.clean_rows), Cell(needs.extra_models), Cell("yes" if needs.prompt_control else "no")]
 
 
 def _total(stages: Iterable[StageState], key: str) -> float:

@@ -1,0 +1,97 @@
+"""Tables on cases small enough to read off by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.grid import Table
+from p2p_dist.report.tables import against_paper, costs, layout, means, worst
+from p2p_dist.results.collect import Collected, RunState, StageState
+from p2p_dist.results.resultfile import Result
+from p2p_dist.results.rundir import RunDir
+from tests.results.test_resultfile import body
+
+
+def rate(k: int, n: int) -> dict[str, Any]:
+    return {"k": k, "n": n, "rate": k / n}
+
+
+def run(defense: str, seed: int = 0, attack: str = "badnets", floor: int | None = None, **rates: Any) -> RunState:
+    cell = {"task": "sst2", "model": "Qwen/Qwen3-8B", "attack": attack, "defense": defense, "seed": str(seed)}
+    stages = [StageState(f"{defense}{seed}", "train", "done", {}, {"seconds": 30.0, "cohort": 3, "tokens": 1000})]
+    ids = {"train": f"{defense}{seed}", "eval": f"e{defense}{seed}", "floor": None}
+    return RunState(cell, stages, rates, rate(floor, 912) if floor is not None else None, {"train": {"injected": {"2": 40}}}, ids)
+
+
+def evidence(tmp_path: Path, *runs: RunState, results: dict[str, Result] | None = None) -> Evidence:
+    folder = RunDir(tmp_path)
+    stages = [{"id": stage.id, "kind": "train", "spec": {}, "reads": {}} for one in runs for stage in one.stages]
+    stages += [{"id": one.ids["eval"], "kind": "eval", "spec": {}, "reads": {"adapter": one.ids["train"]}} for one in runs]
+    folder.resolved.write_text(json.dumps({"name": "x", "description": "", "runs": [], "stages": stages}))
+    return Evidence(folder, Collected("x", "", list(runs), results or {}, []), {})
+
+
+def shown(table: Table) -> list[list[str]]:
+    return [[f"{cell.shown} {cell.detail}".strip() for cell in row] for row in table.rows]
+
+
+def test_layout_marks_the_best_and_shows_seeds(tmp_path: Path) -> None:
+    runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50))]
+    runs += [run("p2p", seed, ca_ext=rate(91 + seed, 100), asr_ext=rate(2 + seed, 50)) for seed in (0, 1)]
+    (table,) = layout.build(evidence(tmp_path, *runs))
+    assert shown(table)[0][2:] == ["90.0 [82.6, 94.5] n=100", "100.0 [92.9, 100.0] n=50", "91.5 ± 0.7 n=2×100", "5.0 ± 1.4 n=2×50"]
+    assert [cell.best for cell in table.rows[0]] == [False, False, False, False, True, True]
+
+
+def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> None:
+    runs = [run("none", ca_strict=rate(1722, 1821), asr_strict=rate(910, 912)), run("p2p", ca_strict=rate(1743, 1821), asr_strict=rate(91, 912))]
+    (table,) = against_paper.build(evidence(tmp_path, *runs))
+    undefended, defended = shown(table)
+    assert undefended[4:] == [
+        "1",
+        "94.56",
+        "94.6 [93.4, 95.5] n=1821",
+        "+0.0 inside our interval",
+        "99.78",
+        "99.8 [99.2, 99.9] n=912",
+        "+0.0 inside our interval",
+    ]
+    assert defended[8:] == ["6.03", "10.0 [8.2, 12.1] n=912", "+3.9"]
+    assert against_paper.build(evidence(tmp_path, run("none", attack="of_tomorrow", ca_strict=rate(1, 2)))) == []
+
+
+def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) -> None:
+    one = run("p2p", floor=40, asr_ext=rate(55, 912), **{"asr_ext.repeated": rate(120, 912)})
+    two = run("p2p", attack="addsent", floor=40, asr_ext=rate(30, 912))
+    (table,) = worst.build(evidence(tmp_path, one, two))
+    assert shown(table)[0][2:] == ["P2P", "13.2 [11.1, 15.5] n=912", "badnets/repeated", "3", "–"]
+    (table,) = worst.build(evidence(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
+    assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
+
+
+def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:
+    table = costs.build(evidence(tmp_path, run("none", ca_ext=rate(1, 2)), run("p2p", ca_ext=rate(1, 2)), run("gone", ca_ext=rate(1, 2))))[0]
+    none, p2p, gone = shown(table)
+    assert none[1:4] == ["none", "none", "no"]
+    assert p2p[3:7] == ["yes", "40", "1", "10"], "a third of a cohort's 30 seconds"
+    assert gone[1:4] == ["–", "–", "–"]
+
+
+def test_means_of_generated_text(tmp_path: Path) -> None:
+    runs = [run("p2p", seed, asr_ext=rate(1, 50)) for seed in (0, 1)]
+    results = {
+        f"ep2p{seed}": Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "means": {"rougeL": {"mean": 0.5 + seed / 10, "n": 50}}})
+        for seed in (0, 1)
+    }
+    (table,) = means.build(evidence(tmp_path, *runs, results=results))
+    assert shown(table) == [["sst2", "Qwen/Qwen3-8B", "badnets", "P2P", "0.550 ± 0.071 n=2×50"]]
+    assert means.build(evidence(tmp_path, *runs)) == []
+
+
+@pytest.mark.parametrize("build", [layout.build, against_paper.build, worst.build, means.build])
+def test_nothing_evaluated_is_no_table(tmp_path: Path, build: Any) -> None:
+    found = build(evidence(tmp_path, run("none", attack="none")))
+    assert found == []
