@@ -73,7 +73,7 @@ def test_tensorboard(folder: RunDir, tmp_path: Path) -> None:
     assert copied(folder, "tensorboard", tmp_path / "m") == 4
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(tmp_path / "m" / "rotten_tomatoes-tiny-badnets-p2p-0"))
+    events = EventAccumulator(str(tmp_path / "m" / "rotten_tomatoes-tiny-badnets-p2p-0"), size_guidance={"tensors": 0})
     events.Reload()
     run = next(run for run in read_study(folder, alive=False).runs if run.cell["attack"] == "badnets" and run.cell["defense"] == "p2p")
     assert len(events.Tensors("train/loss")) == 20
