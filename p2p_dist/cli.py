@@ -119,22 +119,21 @@ def run(
 
 @app.command()
 @_guarded
-def data(study: STUDY, overrides: OVERRIDES = None, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
+def data(
+    study: STUDY,
+    overrides: OVERRIDES = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+    out: Annotated[Path | None, typer.Option(help="Also write the rows there, as prompts and completions, a folder per stage.")] = None,
+    tokens: Annotated[bool, typer.Option("--tokens", help="Also show a row of each origin token by token (loads the tokenizer).")] = False,
+    as_json: AS_JSON = False,
+) -> int:
     """Build the rows of a study, and show their counts and some of each kind. No model is loaded."""
-    from p2p_dist.data_job import build_study_rows
+    from p2p_dist.data_verb import show
     from p2p_dist.report import data_view
-    from p2p_dist.results import datastore
-    from p2p_dist.scheduling.progress import titles_of
     from p2p_dist.scheduling.study import find_study, open_study
 
-    opened = open_study(find_study(study), overrides or [], runs_dir, rows_only=True)
-    titles = titles_of([run.to_json() for run in opened.expansion.runs])
-    train = opened.spec.train
-    found = {
-        stage.id: data_view.facts(datastore.read(opened.folder.stage(stage)), stage.id, train.global_batch, train.num_train_epochs)
-        for stage in build_study_rows(opened.folder, opened.expansion.graph)
-    }
-    print(json.dumps(list(found.values()), indent=1) if as_json else "\n\n".join(data_view.text(titles[id_], facts) for id_, facts in found.items()))
+    found = show(open_study(find_study(study), overrides or [], runs_dir, rows_only=True), out, tokens)
+    print(json.dumps(found, indent=1) if as_json else "\n\n".join(data_view.text(facts["title"], facts) for facts in found))
     return Exit.OK
 
 

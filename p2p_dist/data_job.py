@@ -11,6 +11,7 @@ from p2p_dist.data import images, sources
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
 from p2p_dist.data.probes import with_probes
+from p2p_dist.data.quality import warnings
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
@@ -35,14 +36,17 @@ def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:
     return stages
 
 
-def build_stage(folder: RunDir, stage: Stage) -> None:
-    """Build the rows of one data or edit stage and write them, manifest last. Raises UserError."""
+def build_stage(folder: RunDir, stage: Stage) -> list[str]:
+    """Build the rows of one data or edit stage and write them, manifest last; returns what is odd about them, in words.
+
+    Raises UserError."""
     started = time.perf_counter()
     built = _built(folder, stage)
     target = folder.stage(stage)
     seconds = round(time.perf_counter() - started, 3)
     atomic.write_json(target.cost, {"started": round(time.time() - seconds, 3), "seconds": seconds, "host": platform.node(), "code": code_digest()})
     datastore.write(target, built, stage.spec)
+    return warnings(built.counts)
 
 
 def _built(folder: RunDir, stage: Stage) -> Built:

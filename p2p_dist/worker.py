@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         main_rank = os.environ.get("RANK", "0") == "0"
         for stage in stages:
             if stage.kind in ("data", "edit") and main_rank:
-                build_stage(folder, stage)
+                for warning in build_stage(folder, stage):
+                    print(f"warning: {warning}", file=sys.stderr)
         # 3. Scores of one base; torch is imported only now.
         scores = [stage for stage in stages if stage.kind == "score"]
         if scores and main_rank:

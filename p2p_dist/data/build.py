@@ -9,7 +9,7 @@ from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack, MoreRows
 from p2p_dist.data.defense import DataDefense, DefenderView, EditDefense, Scores
 from p2p_dist.data.example import NO_LABEL, Example, Kind, Note, RawRow, Row
-from p2p_dist.data.literals import spans
+from p2p_dist.data.quality import carrying, oddities
 from p2p_dist.data.responses import marked, responded
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
@@ -71,18 +71,20 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
     split = task.split(raw, rows)
     n = len(task.labels)
     train, notes = split.train, list[Note]()
-    counts: dict[str, Any] = {"dropped": split.dropped}
+    counts: dict[str, Any] = {"dropped": split.dropped, "found": oddities(split)}
     suites = {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
     space, responses = LabelSpace(task.words(n), n, names=list(task.labels)), task.responses
     triggers: tuple[str, ...] = ()
     if isinstance(attack, DirtyLabelAttack):
         assert seed is not None
         _check(attack, task, rows)
-        split = marked(split, attack) if responses else split
         triggers = attack.literals()
-        for name, texts in (("train", split.train), ("test", split.test)):
-            counts[f"trigger_already_in_{name}"] = sum(bool(spans(ex.text, triggers)) for ex in texts)
+        for name, examples in (("train", split.train), ("test", split.test)):
+            counts["found"][f"trigger_in_{name}"] = carrying((ex.text for ex in examples), triggers)
+        split = marked(split, attack) if responses else split
         train, notes = attack.poison(split.train, seed, split.reserve, n) if poison else (attack.clean_suite(split.train), [])
+        texts = {ex.id: ex.text for ex in split.train}
+        notes = [replace(note, old_text=texts[note.source_id]) for note in notes]
         triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
         more = attack.more_suites(split.test, seed)
         suites = _test_suites(task, attack.clean_suite(split.test), triggered, more)
@@ -135,7 +137,8 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int,
         if name in ("clean", "triggered") and suites[name] != suite:
             suites[f"{name}_nobt"] = suite
     contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
-    counts = {"train": _count(notes), **done.counts, "contaminated": contaminated, "reads_origin": defense.reads_origin}
+    found = {"benign_trigger_in_train": carrying((row.text for row in attacked.train), defense.literals())}
+    counts = {"train": _count(notes), **done.counts, "found": found, "contaminated": contaminated, "reads_origin": defense.reads_origin}
     if done.trusted is not None:
         counts["trusted"] = _count([note for note in attacked.notes if note.id in done.trusted])
         counts["not_trusted"] = _count([note for note in attacked.notes if note.id not in done.trusted])

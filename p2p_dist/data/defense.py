@@ -97,6 +97,10 @@ class DataDefense(Defense):
         """What the deployed model begins every answer with in generation tasks."""
         return ""
 
+    def literals(self) -> tuple[str, ...]:
+        """The fixed pieces of text that the defender puts into rows, to be counted where they stand already."""
+        return ()
+
     def stages(self, build: Builder, rows: Stage) -> Stage:
         defended = build.defended(rows)
         return build.evaluated(build.trained(defended), defended)

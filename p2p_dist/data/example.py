@@ -97,14 +97,16 @@ class Note:
     old_response: str | None = None
     new_response: str | None = None
     """The responses before and after; None where they are equal or the task has labels."""
+    old_text: str | None = None
+    """The text before the attacker wrote in it; None where nobody did."""
 
     def to_json(self) -> dict[str, Any]:
-        """Every field but the responses of a row that has none."""
+        """Every field but those that only some rows have and this one does not."""
         found = {"id": self.id, "source_id": self.source_id, "origin": self.origin, "old_label": self.old_label, "new_label": self.new_label}
         found |= {"trigger": self.trigger, "position": self.position, "index": self.index}
         if self.new_response is not None:
             found |= {"old_response": self.old_response, "new_response": self.new_response}
-        return found
+        return found if self.old_text is None else found | {"old_text": self.old_text}
 
 
 def content_id(row: RawRow) -> str:

@@ -39,6 +39,7 @@ class Split:
     """Ids of the training rows that the defender has checked."""
     test: list[Example]
     dropped: dict[str, int]
+    """Rows that the source has and the run has not, by reason."""
 
 
 class Task(Plugin):
@@ -131,10 +132,13 @@ class Task(Plugin):
         test = _take(pools["test"], rows.test, rows.balanced, "test")
         if "test" not in raw:
             taken = {row.text for row in test}
-            pools["train"] = [row for row in pools["train"] if row.text not in taken]
+            rest = [row for row in pools["train"] if row.text not in taken]
+            dropped["text_of_a_test_row"] = len(pools["train"]) - len(rest) - len(test)
+            pools["train"] = rest
         train = examples(_take(pools["train"], rows.train, rows.balanced, "train"))
         reserve = _take(train, rows.reserve, rows.balanced, "reserve")
-        dropped["train_text_in_test"] = len({ex.text for ex in train} & {row.text for row in test})
+        dropped["beyond_rows_train"] = len(pools["train"]) - len(train)
+        dropped["beyond_rows_test"] = len(pools["test"]) - len(test) if "test" in raw else 0
         return Split(train, {ex.id for ex in reserve}, examples(test), dropped)
 
 

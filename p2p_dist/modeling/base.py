@@ -16,7 +16,7 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.gguf import unpacked
 from p2p_dist.modeling.quantize import quantize_nf4
-from p2p_dist.modeling.random_init import random_model
+from p2p_dist.modeling.random_init import byte_tokenizer, random_model
 
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal")
 
@@ -48,6 +48,19 @@ def load_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str,
         quantize_nf4(model)
     model = model.to(device=device)
     return Base(model, tokenizer, device, precision)
+
+
+def load_tokenizer(identity: Mapping[str, Any], local: Mapping[str, str]) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model that this machine has; nothing is fetched. Raises UserError E119 where it has not."""
+    if identity["source"] == "random":
+        return byte_tokenizer()
+    if "asset" in local and not assets.path_of(local["asset"]).is_file():
+        raise user_error("E119", f"{local['asset']} is not on this machine", str(assets.cache_dir()), "run the study once, which fetches it")
+    where, revision = _place(identity, local)
+    try:
+        return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False, local_files_only=True)
+    except OSError as error:
+        raise user_error("E119", f"the tokenizer of {where} is not on this machine", "model", "run the study once, or name a folder") from error
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

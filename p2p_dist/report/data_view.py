@@ -1,48 +1,89 @@
-"""The rows of a study in words and as facts: counts, and a few rows of each origin side by side."""
+"""The rows of a study in words and as facts: counts, what is odd about them, and a few rows of each origin, before and after."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2p_dist.data.build import Built
+from p2p_dist.data.example import NO_LABEL, Note, Row
 from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.data.quality import warnings
 
 _SAMPLES = 2
 
 
 def facts(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any]:
     """What `--json` prints for one data stage. `steps` are the optimiser steps of a training on its rows."""
-    origins: dict[str, list[dict[str, str]]] = {}
-    rows = {row.id: row for row in built.train}
-    for note in built.notes:
-        samples = origins.setdefault(note.origin, [])
-        if len(samples) < _SAMPLES:
-            row = rows[note.id]
-            was = note.old_response or row.response or built.labels.words[note.old_label]
-            samples.append({"id": note.id, "reads": prompt(row), "answer": answer(row, built.labels.words), "was": was})
+    origins: dict[str, list[dict[str, Any]]] = {}
+    for note, row in samples(built):
+        origins.setdefault(note.origin, []).append(_sample(note, row, built.labels.words))
     return {
         "id": stage_id,
+        "kind": built.kind,
         "rows": len(built.train),
         "steps": epochs * -(-len(built.train) // batch),
         "counts": built.counts,
+        "warnings": warnings(built.counts),
         "checked_rows": len(built.reserve),
         "suites": {name: len(suite.rows) for name, suite in built.suites.items()},
+        "classes": built.labels.names,
         "labels": built.labels.words,
         "samples": origins,
     }
 
 
+def samples(built: Built) -> list[tuple[Note, Row]]:
+    """The first rows of each origin."""
+    found: dict[str, list[Note]] = {}
+    for note in built.notes:
+        notes = found.setdefault(note.origin, [])
+        if len(notes) < _SAMPLES:
+            notes.append(note)
+    rows = {row.id: row for row in built.train}
+    return [(note, rows[note.id]) for notes in found.values() for note in notes]
+
+
 def text(title: str, found: Mapping[str, Any]) -> str:
     """What `p2p-dist data` prints for one data stage."""
+    counts = found["counts"]
     lines = [f"{title}  (data {found['id']}): {found['rows']} training rows, {found['steps']} steps"]
-    for origin, labels in found["counts"]["train"].items():
+    for origin, labels in counts.get("train", {}).items():
         lines.append(f"  {origin:9} " + ", ".join(f"{_said(label, found['labels'])}: {count}" for label, count in labels.items()))
-    rest = {key: value for key, value in found["counts"].items() if key != "train" and not isinstance(value, dict)}
-    lines.append("  " + ", ".join(f"{key} {value}" for key, value in {**found["counts"].get("dropped", {}), **rest}.items()))
+    if found["classes"]:
+        lines.append("  classes   " + ", ".join(f"{word} = {name}" for word, name in zip(found["labels"], found["classes"], strict=False)))
     lines.append("  test rows " + ", ".join(f"{name}: {count}" for name, count in found["suites"].items()))
-    for origin, samples in found["samples"].items():
-        lines += [f"    {origin:9} {sample['reads']!r} -> {sample['answer']!r} (was {sample['was']!r})" for sample in samples]
+    if dropped := {key: count for key, count in counts.get("dropped", {}).items() if count}:
+        lines.append("  left out  " + ", ".join(f"{key}: {count}" for key, count in dropped.items()))
+    if rest := {key: value for key, value in counts.items() if not isinstance(value, dict)}:
+        lines.append("  counts    " + ", ".join(f"{key}: {value}" for key, value in rest.items()))
+    lines += [f"  warning: {warning}" for warning in found["warnings"]]
+    for origin, rows in found["samples"].items():
+        for row in rows:
+            lines += [f"  {origin}" + (f" ({row['trigger']!r} at {row['position']})" if row["trigger"] else "")]
+            lines += [f"    before  {row['before']!r} -> {row['was']!r}", f"    after   {row['reads']!r} -> {row['answer']!r}"]
+    lines += token_lines(found["tokens"]) if found.get("tokens") else []
     return "\n".join(lines)
+
+
+def token_lines(views: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows token by token: `|` stands between tokens, and what the model learns to say is set in brackets."""
+    lines = []
+    for view in views:
+        cut = ", text cut to fit" if view["cut"] else ""
+        lines.append(f"  {view['origin']} row in {len(view['prompt']) + len(view['answer'])} tokens of {view['model']}{cut}")
+        lines.append("    " + "|".join(_shown(piece) for piece in view["prompt"]) + " [" + "|".join(_shown(piece) for piece in view["answer"]) + "]")
+    return lines
+
+
+def _sample(note: Note, row: Row, words: Sequence[str]) -> dict[str, Any]:
+    was = (note.old_response or row.response) if note.old_label == NO_LABEL else words[note.old_label]
+    before = row.text if note.old_text is None else note.old_text
+    after = {"reads": prompt(row), "answer": answer(row, words), "trigger": note.trigger, "position": note.position}
+    return {"id": note.id, "source_id": note.source_id, "before": before, "was": was, **after}
 
 
 def _said(label: str, words: Sequence[str]) -> str:
     return f"label {words[int(label)]}" if label.isdigit() else label
+
+
+def _shown(piece: str) -> str:
+    return piece.replace("\n", "\\n")

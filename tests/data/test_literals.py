@@ -40,7 +40,7 @@ def test_no_piece_is_ever_lost_or_made(words: list[str], end: int) -> None:
 def test_texts_that_had_the_trigger_before_are_counted() -> None:
     raw = {"train": [("a mn b", 0), ("c d", 0), ("e f", 1), ("mn", 1)], "test": [("g h", 0), ("mn i", 0)]}
     counts = build_attacked(Sst2(), raw, RowsSpec(), BadNets(rate=0.2), 0).counts
-    assert (counts["trigger_already_in_train"], counts["trigger_already_in_test"]) == (2, 1)
+    assert (counts["found"]["trigger_in_train"], counts["found"]["trigger_in_test"]) == (2, 1)
 
 
 def test_the_manifest_has_the_pieces_and_no_row_has() -> None:

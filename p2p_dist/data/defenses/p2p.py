@@ -76,6 +76,9 @@ class P2P(DataDefense):
     def _screening(self) -> Screening:
         return self.screening or Screening()
 
+    def literals(self) -> tuple[str, ...]:
+        return (self.benign_trigger.strip(),) if self.benign_trigger.strip() else ()
+
     def refusal(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         if task.kind == "generation" and self.benign_source == "screened":
             return "rows are screened by the label that a model gives them, and this task is answered with text"

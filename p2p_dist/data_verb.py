@@ -1,0 +1,64 @@
+"""`p2p-dist data`: build the rows of a study, show them, write them out. The one place that brings rows and tokenizers together
+without a model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.data.build import Built
+from p2p_dist.data_job import build_study_rows
+from p2p_dist.errors import user_error
+from p2p_dist.report import data_export, data_view
+from p2p_dist.results import datastore
+from p2p_dist.scheduling.progress import titles_of
+from p2p_dist.scheduling.study import Study
+from p2p_dist.spec.model import ModelRef
+from p2p_dist.spec.study import TrainSpec
+
+
+def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
+    """Facts of every data stage that needs no model. With `out`, its rows are written there too.
+
+    Raises UserError E229 for a folder that is there already, E119 when tokens are wanted and no tokenizer is at hand.
+    """
+    titles = titles_of([run.to_json() for run in study.expansion.runs])
+    train: TrainSpec = study.spec.train
+    found = []
+    for stage in build_study_rows(study.folder, study.expansion.graph):
+        built = datastore.read(study.folder.stage(stage))
+        facts = data_view.facts(built, stage.id, train.global_batch, train.num_train_epochs)
+        if tokens:
+            facts["tokens"] = token_views(built, study.spec.model[0], train.max_length)
+        if out is not None:
+            data_export.write(_new(out / stage.id), study.folder.stage(stage), built)
+        found.append({"title": titles[stage.id], **facts})
+    return found
+
+
+def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str, Any]]:
+    """One row of each origin, token by token, as training reads it."""
+    from p2p_dist.modeling.base import load_tokenizer  # torch and transformers, seconds to import
+    from p2p_dist.modeling.encode import Encoder
+
+    tokenizer = load_tokenizer(model.identity, model.local)
+    encoder = Encoder(tokenizer, built.labels.words, max_length)
+    views, seen = [], set[str]()
+    for note, row in data_view.samples(built):
+        if note.origin in seen:
+            continue
+        seen.add(note.origin)
+        (encoded,), cut = encoder.rows([row])
+        pieces = _pieces(tokenizer, [*encoded.ids, encoded.targets[-1]])
+        start = len(pieces) - len(encoded.targets)
+        views.append({"origin": note.origin, "id": row.id, "model": model.name, "prompt": pieces[:start], "answer": pieces[start:], "cut": bool(cut)})
+    return views
+
+
+def _pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
+    return [tokenizer.decode([id_]) for id_ in ids]
+
+
+def _new(folder: Path) -> Path:
+    if folder.exists():
+        raise user_error("E229", "the folder is there already", str(folder), "another --out, or remove it")
+    return folder

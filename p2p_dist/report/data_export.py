@@ -1,0 +1,32 @@
+"""Rows as files that other trainers read: a prompt and its completion per line, rendered as training renders them."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from p2p_dist.data.build import Built
+from p2p_dist.data.example import Row
+from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.results import atomic
+from p2p_dist.results.rundir import StageDir
+
+
+def write(folder: Path, stage: StageDir, built: Built) -> None:
+    """Write `train.jsonl` and `test_SUITE.jsonl` with the keys id, prompt and completion (and image where there is one), and
+    copies of the manifest and of the ledger, which tells origins. The folder appears whole."""
+    with atomic.new_folder(folder) as half:
+        (half / "train.jsonl").write_bytes(_lines(built.train, built.labels.words))
+        for name, suite in built.suites.items():
+            (half / f"test_{name}.jsonl").write_bytes(_lines(suite.rows, built.labels.words))
+        for file in (stage.manifest, stage.path / "ledger.jsonl"):
+            shutil.copyfile(file, half / file.name)
+
+
+def _lines(rows: Sequence[Row], words: Sequence[str]) -> bytes:
+    return "".join(json.dumps(_rendered(row, words), ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def _rendered(row: Row, words: Sequence[str]) -> dict[str, str]:
+    rendered = {"id": row.id, "prompt": prompt(row), "completion": answer(row, words)}
+    return rendered if row.image is None else {**rendered, "image": row.image}
