@@ -118,3 +118,11 @@ def test_on_a_machine_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str
         pytest.skip("there is one")
     assert gpu.main([]) == 2
     assert "--dry-run" in capsys.readouterr().err
+
+
+def test_the_benchmark_of_the_rows_runs_and_its_gates_hold() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.data_build", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert len(rows) == 2
+    assert all(row["gates"] and row["holds"] and row["machine"]["smoke"] for row in rows)
