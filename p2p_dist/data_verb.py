@@ -12,6 +12,7 @@ from p2p_dist.report import data_export, data_view
 from p2p_dist.results import datastore
 from p2p_dist.scheduling.progress import titles_of
 from p2p_dist.scheduling.study import Study
+from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.model import ModelRef
 from p2p_dist.spec.study import TrainSpec
 
@@ -22,17 +23,19 @@ def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
     Raises UserError E229 for a folder that is there already, E119 when tokens are wanted and no tokenizer is at hand.
     """
     titles = titles_of([run.to_json() for run in study.expansion.runs])
+    stages = build_study_rows(study.folder, study.expansion.graph)
+    return [{"title": titles[stage.id], **_facts(study, stage, out, tokens)} for stage in stages]
+
+
+def _facts(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:
+    built = datastore.read(study.folder.stage(stage))
     train: TrainSpec = study.spec.train
-    found = []
-    for stage in build_study_rows(study.folder, study.expansion.graph):
-        built = datastore.read(study.folder.stage(stage))
-        facts = data_view.facts(built, stage.id, train.global_batch, train.num_train_epochs)
-        if tokens:
-            facts["tokens"] = token_views(built, study.spec.model[0], train.max_length)
-        if out is not None:
-            data_export.write(_new(out / stage.id), study.folder.stage(stage), built)
-        found.append({"title": titles[stage.id], **facts})
-    return found
+    facts = data_view.facts(built, stage.id, train.global_batch, train.num_train_epochs)
+    if tokens:
+        facts["tokens"] = token_views(built, study.spec.model[0], train.max_length)
+    if out is not None:
+        data_export.write(_new(out / stage.id), study.folder.stage(stage), built)
+    return facts
 
 
 def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str, Any]]:

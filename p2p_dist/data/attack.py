@@ -183,7 +183,8 @@ class DirtyLabelAttack(Attack):
         return replace(example, id=id_, text=text, label=label, cue=cue), note
 
     def _plain(self, example: Example) -> Example:
-        return replace(example, text=self.plain(example.text))
+        text = self.plain(example.text)
+        return example if text is example.text else replace(example, text=text)
 
     def _ordered(self, pool: Sequence[Example], seed: int) -> list[Example]:
         """The rows in the order in which they are taken."""

@@ -129,7 +129,7 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int,
     before = {note.id: note for note in attacked.notes}
     after = {note.id: note for note in done.notes}
     notes = [after.get(row.id) or before[row.id] for row in done.train]
-    notes = [replace(note, index=before[note.source_id].index) for note in notes]
+    notes = [note if note.index == (place := before[note.source_id].index) else replace(note, index=place) for note in notes]
     offset, prefix = defense.label_offset(space.n_classes), defense.answer_prefix if attacked.responses else ""
     suites = {}
     for name, suite in attacked.suites.items():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
+from sys import intern
 from typing import Any, Literal, NamedTuple
 
 Origin = Literal["clean", "poisoned", "negative", "injected"]
@@ -77,7 +78,9 @@ class Row:
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Row":
         """The inverse of `to_json`."""
-        return Row(**{**data, "references": tuple(data.get("references", ()))})
+        response, references = data.get("response"), tuple(data.get("references", ()))
+        cue, prefix = intern(data["cue"]), intern(data["prefix"])
+        return Row(data["id"], data["text"], data["label"], cue, prefix, response, references, data.get("image"), data.get("image_sha256"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,12 @@ class Note:
         if self.new_response is not None:
             found |= {"old_response": self.old_response, "new_response": self.new_response}
         return found if self.old_text is None else found | {"old_text": self.old_text}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> "Note":
+        """The inverse of `to_json`."""
+        source_id = data["id"] if data["id"] == data["source_id"] else data["source_id"]
+        return Note(**{**data, "source_id": source_id, "trigger": intern(data["trigger"]), "origin": intern(data["origin"])})
 
 
 def content_id(row: RawRow) -> str:

@@ -75,7 +75,9 @@ def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
 def _local(task: Task, place: Path, named_by: str) -> Source:
     hashed = hashlib.sha256()
     for file in _files(task, place, named_by).values():
-        hashed.update(file.read_bytes())
+        with file.open("rb") as content:
+            while block := content.read(1 << 20):
+                hashed.update(block)
     if task.reads_images:
         hashed.update(images.listing(place))
     return Source("files", str(place.resolve()), hashed.hexdigest()[:12])

@@ -64,15 +64,17 @@ def _read(path: Path, problems: list[Problem]) -> Iterator[Raw]:
 
 
 def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Raw]:
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            problems.append(Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}", "is the file cut off?"))
-            continue
-        yield number, row if isinstance(row, Mapping) else {}
+    decode = json.JSONDecoder().decode
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = decode(line.decode("utf-8"))
+            except (UnicodeDecodeError, json.JSONDecodeError) as error:
+                problems.append(Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}", "is the file cut off?"))
+                continue
+            yield number, row if isinstance(row, dict) else {}
 
 
 def _csv(path: Path, problems: list[Problem]) -> Iterator[Raw]:

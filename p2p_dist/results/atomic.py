@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,21 @@ def write_bytes(path: Path, content: bytes) -> None:
     _write_synced(half, content)
     half.replace(path)
     _sync_folder(path.parent)
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> tuple[str, int]:
+    """Write or replace a file line by line. Returns its SHA-256 and its size in bytes."""
+    half, hashed, size = _half(path), hashlib.sha256(), 0
+    with half.open("wb") as file:
+        for line in lines:
+            file.write(line)
+            hashed.update(line)
+            size += len(line)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+    _sync_folder(path.parent)
+    return hashed.hexdigest(), size
 
 
 def write_json(path: Path, value: Any) -> None:

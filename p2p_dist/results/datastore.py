@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.assets import file_sha256
 from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.build import Built, LabelSpace, Suite
 from p2p_dist.data.example import Note, Row
@@ -17,14 +18,12 @@ from p2p_dist.results.rundir import StageDir
 
 def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
     """Write a finished data stage. The same Built gives the same bytes."""
-    files = {
-        "train.jsonl": _lines([row.to_json() for row in built.train]),
-        "reserve.jsonl": _lines([row.to_json() for row in built.reserve]),
-        "ledger.jsonl": _lines([note.to_json() for note in built.notes]),
-        **{f"test_{name}.jsonl": _lines([row.to_json() for row in suite.rows]) for name, suite in built.suites.items()},
-    }
-    for name, content in files.items():
-        atomic.write_bytes(folder.path / name, content)
+    parts: dict[str, Sequence[Row] | Sequence[Note]] = {"train.jsonl": built.train, "reserve.jsonl": built.reserve, "ledger.jsonl": built.notes}
+    parts |= {f"test_{name}.jsonl": suite.rows for name, suite in built.suites.items()}
+    files = {}
+    for name, rows in parts.items():
+        sha256, size = atomic.write_lines(folder.path / name, _lines(rows))
+        files[name] = {"sha256": sha256, "bytes": size}
     manifest = {
         "spec": dict(spec),
         "labels": asdict(built.labels),
@@ -32,7 +31,7 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
         "counts": built.counts,
         "triggers": {"pieces": list(built.triggers), "survival": "triggers_whole in cost.json of each training, in result.json of each evaluation"},
         "suites": {name: {"rows": len(s.rows), "offset": s.offset, "triggered": s.triggered, "prefix": s.prefix} for name, s in built.suites.items()},
-        "files": {name: {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)} for name, content in files.items()},
+        "files": files,
     }
     atomic.write_json(folder.manifest, manifest)
 
@@ -41,13 +40,15 @@ def read(folder: StageDir) -> Built:
     """Read a data stage back. Raises UserError E209 when a file is not the one in the manifest."""
     manifest = json.loads(folder.manifest.read_text())
     files = {name: _verified(folder.path / name, facts["sha256"]) for name, facts in manifest["files"].items()}
-    suites = {
-        name: Suite(_rows(files[f"test_{name}.jsonl"]), facts["offset"], facts["triggered"], facts["prefix"]) for name, facts in manifest["suites"].items()
-    }
-    notes = [Note(**line) for line in files["ledger.jsonl"]]
+
+    def rows(name: str) -> list[Row]:
+        return [Row.from_json(line) for line in _parsed(files[name])]
+
+    suites = {name: Suite(rows(f"test_{name}.jsonl"), facts["offset"], facts["triggered"], facts["prefix"]) for name, facts in manifest["suites"].items()}
+    notes = [Note.from_json(line) for line in _parsed(files["ledger.jsonl"])]
     labels, responses = LabelSpace(**manifest["labels"]), manifest["responses"] and ResponseSpace(**manifest["responses"])
-    train, reserve = _rows(files["train.jsonl"]), _rows(files["reserve.jsonl"])
-    return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, tuple(manifest["triggers"]["pieces"]))
+    train, reserve, triggers = rows("train.jsonl"), rows("reserve.jsonl"), tuple(manifest["triggers"]["pieces"])
+    return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers)
 
 
 def texts(folder: StageDir, suite: str) -> dict[str, str]:
@@ -65,18 +66,21 @@ def manifest_sha256(folder: StageDir) -> str:
     return hashlib.sha256(folder.manifest.read_bytes()).hexdigest()
 
 
-def _lines(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    return "".join(json.dumps(row, sort_keys=True, ensure_ascii=False) + "\n" for row in rows).encode()
+def _lines(rows: Sequence[Row] | Sequence[Note]) -> Iterator[bytes]:
+    encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+    return ((encode(row.to_json()) + "\n").encode() for row in rows)
 
 
-def _rows(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
-    return [Row.from_json(line) for line in lines]
+def _parsed(path: Path) -> Iterator[dict[str, Any]]:
+    # Lines of bytes, not of text: a sentence may hold U+0085 or U+2028, which end a line of text but not of JSON lines.
+    decode = json.JSONDecoder().decode
+    with path.open("rb") as file:
+        for line in file:
+            yield decode(line.decode())
 
 
-def _verified(path: Path, sha256: str) -> list[dict[str, Any]]:
-    content = path.read_bytes()
-    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+def _verified(path: Path, sha256: str) -> Path:
+    if (found := file_sha256(path)) != sha256:
         what = f"expected sha256 {sha256[:12]}, found {found[:12]}"
         raise user_error("E209", what, str(path), "delete the stage's folder and run the study again", Exit.INTEGRITY)
-    # Split bytes, not text: a sentence may hold U+0085 or U+2028, which end a line of text but not of JSON lines.
-    return [json.loads(line) for line in content.splitlines()]
+    return path
