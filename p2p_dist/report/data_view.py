@@ -9,6 +9,7 @@ from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.quality import warnings
 
 _SAMPLES = 2
+_SHOWN = 300
 
 
 def facts(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def text(title: str, found: Mapping[str, Any]) -> str:
     for origin, rows in found["samples"].items():
         for row in rows:
             lines += [f"  {origin}" + (f" ({row['trigger']!r} at {row['position']})" if row["trigger"] else "")]
-            lines += [f"    before  {row['before']!r} -> {row['was']!r}", f"    after   {row['reads']!r} -> {row['answer']!r}"]
+            lines += [f"    before  {_short(row['before'])} -> {_short(row['was'])}", f"    after   {_short(row['reads'])} -> {_short(row['answer'])}"]
     lines += token_lines(found["tokens"]) if found.get("tokens") else []
     return "\n".join(lines)
 
@@ -87,3 +88,8 @@ def _said(label: str, words: Sequence[str]) -> str:
 
 def _shown(piece: str) -> str:
     return piece.replace("\n", "\\n")
+
+
+def _short(text: str) -> str:
+    """A text in quotes; of a long one its beginning and its end, where prompts and cues are."""
+    return repr(text if len(text) <= _SHOWN else f"{text[: _SHOWN * 2 // 3]} ... {text[-_SHOWN // 3 :]}")
