@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,21 @@ def test_the_readme_shows_the_shipped_study() -> None:
 def test_the_examples_of_attacks_load(attack: str, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(f"name: x\ntask: sst2\nmodel: tiny\n{attack}")
     assert load_study(tmp_path / "study.yaml", [], ROOT / "configs" / "models").attack
+
+
+TASK_EXAMPLES = [textwrap.dedent(block) for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)]
+
+
+@pytest.mark.parametrize("example", TASK_EXAMPLES)
+def test_the_examples_of_tasks_load(example: str, tmp_path: Path) -> None:
+    rest = "" if "name: reviews" in example else "name: x\nmodel: tiny\n"
+    (tmp_path / "study.yaml").write_text(rest + example.replace("<40 hex digits>", "0123abcdef" * 4))
+    assert load_study(tmp_path / "study.yaml", [], ROOT / "configs" / "models").task
+
+
+def test_every_task_is_documented() -> None:
+    text = (ROOT / "docs" / "data.md").read_text()
+    assert [name for name in registry.names("tasks") if f"`{name}`" not in text] == []
 
 
 def test_every_attack_and_preset_is_documented() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from p2p_dist import registry
 from p2p_dist.data import sources
@@ -90,6 +92,13 @@ def test_p2p_puts_its_prefix_before_benign_responses_and_keeps_the_cue() -> None
     }
     assert all(row.response == "0.1" or not row.response.startswith("The correct") for row in built.suites["triggered"].rows if row.response)
     assert [row.text for row in built.suites["triggered"].rows] == [row.text for row in attacked().suites["triggered"].rows]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.permutations(RAW["train"]), st.permutations(RAW["test"]))
+def test_the_order_of_the_rows_does_not_matter(train: list[RawRow], test: list[RawRow]) -> None:
+    built = build_attacked(Gsm8k(), {"train": train, "test": test}, ROWS, BadNets(rate=0.05, target_response="0.1"), 0)
+    assert build_defended(built, Gsm8k(), MATH, 0) == build_defended(attacked(), Gsm8k(), MATH, 0)
 
 
 REFUSED = """

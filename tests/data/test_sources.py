@@ -246,7 +246,7 @@ def test_any_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     rows = Dataset.from_list([{"body": "so good", "tone": 1}, {"body": "so bad", "tone": 0}], features=features)
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: DatasetDict(all=rows))
     commit = "0123456789abcdef0123456789abcdef01234567"
-    task = Custom(dataset="me/mine", revision=commit, train_split="all", test_split=None, text_column="body", label_column="tone")
+    task = Custom(dataset="me/mine", revision=commit, train_split="all", test_split="", text_column="body", label_column="tone")
     source = sources.locate(task)
     assert (source.kind, source.place) == ("hub", f"me/mine@{commit}")
     found = sources.settled(task, source)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from p2p_dist import registry
 from p2p_dist.scheduling.study import Study, open_study
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.identity import canonical, stage_id
@@ -65,6 +66,29 @@ OTHER: dict[str, str] = {
 NOT_IDENTITY = {"task.source", "task.revision"}
 
 
+# The same for the options that single tasks have beside those of every task.
+OTHER_OF_TASKS: dict[str, dict[str, object]] = {
+    "gsm8k": {"teach": "solution", "max_new_tokens": 9},
+    "ape210k": {"max_new_tokens": 9},
+    "scitldr": {"max_new_tokens": 9},
+    "crrsum": {"max_new_tokens": 9},
+    "hateful_memes": {"images": False},
+    "custom": {
+        "text_column": "body",
+        "label_column": "mark",
+        "label_names": ("b", "a"),
+        "response_column": "reply",
+        "judge": "number",
+        "characters": True,
+        "max_new_tokens": 9,
+        "dataset": "org/name",
+        "config": "main",
+        "train_split": "all",
+        "test_split": "",
+    },
+}
+
+
 def opened(path: Path, *overrides: str) -> Study:
     return open_study(path, [*OPENED, "task={name: rotten_tomatoes}", *overrides], path.parent / "runs")
 
@@ -90,6 +114,19 @@ def test_every_field_changes_an_id(study_file: Callable[[], Path]) -> None:
     for key, value in OTHER.items():
         after = opened(path, f"{key}={value}").expansion.runs[0].stages
         assert after != before, f"{key} is not part of any id"
+
+
+@pytest.mark.parametrize("name", registry.names("tasks"))
+def test_every_option_of_a_task_is_in_its_id(name: str) -> None:
+    task = registry.load("tasks", name)
+    common = {key.removeprefix("task.") for key in (*OTHER, *NOT_IDENTITY)}
+    known = OTHER_OF_TASKS.get(name, {})
+    assert set(task.model_fields) - common == set(known), "give the new option another value in OTHER_OF_TASKS"
+    one = task()
+    before = canonical(one.model_dump(exclude=set(one.place_fields)))
+    for key, value in known.items():
+        after = one.model_copy(update={key: value})
+        assert canonical(after.model_dump(exclude=set(one.place_fields))) != before, f"{key} is not part of any id"
 
 
 @pytest.mark.usefixtures("with_data")

@@ -41,8 +41,8 @@ class Custom(ClassificationTask):
     config: str | None = None
     """The configuration of that data set, where it has several."""
     train_split: str = added("train")
-    test_split: str | None = added("test")
-    """Splits of that data set; without a test split (null) test rows are taken from the training split by content."""
+    test_split: str = added("test")
+    """Splits of that data set; without a test split (an empty text) test rows are taken from the training split by content."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Custom":
