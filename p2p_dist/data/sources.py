@@ -39,7 +39,7 @@ def locate(task: Task) -> Source:
     if task.source is not None:
         return _local(task, Path(task.source).expanduser(), "task.source")
     root = os.environ.get("P2P_DIST_DATA")
-    if root and task.revision is None and (Path(root) / name_of(task)).is_dir():
+    if root and not task.on_hub and (Path(root) / name_of(task)).is_dir():
         return _local(task, Path(root) / name_of(task), "$P2P_DIST_DATA")
     hub = task.hub_source
     if hub is None:

@@ -7,9 +7,9 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
@@ -90,6 +90,17 @@ class Task(Plugin):
 
     def with_labels(self, rows: Iterable[Mapping[str, Any]]) -> "Task":
         """The task with the labels of its rows, where they were unknown. Raises UserError."""
+        return self
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the study asks for the hub's rows, whatever is on this machine."""
+        return self.revision is not None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.source is not None and self.on_hub:
+            raise ValueError("rows come from source or from the hub (revision, dataset), not from both")
         return self
 
     @property

@@ -61,6 +61,13 @@ def test_a_hub_task_without_a_pin_wants_a_commit(monkeypatch: pytest.MonkeyPatch
     assert (found.place, found.digest) == (f"community-datasets/yahoo_answers_topics@{COMMIT}", COMMIT[:12])
 
 
+def test_a_study_that_names_a_commit_wants_the_hubs_rows(with_data: Path) -> None:
+    assert sources.locate(Sst2()).kind == "files"
+    assert sources.locate(Sst2(revision=COMMIT)).kind == "hub"
+    with pytest.raises(ValueError, match="not from both"):
+        Sst2(revision=COMMIT, source=str(with_data / "sst2"))
+
+
 def test_hub_rows_are_read_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"question_title": "why?", "question_content": "", "best_answer": " because ", "topic": 3}
     asked: list[object] = []

@@ -46,8 +46,6 @@ class Custom(ClassificationTask):
 
     @model_validator(mode="after")
     def _fits(self) -> "Custom":
-        if self.source is not None and self.dataset is not None:
-            raise ValueError("rows come from source or from dataset, not from both")
         if self.response_column is None and (self.judge or self.characters):
             raise ValueError("judge and characters are for rows with a response_column")
         if self.source == "embedded":
@@ -68,6 +66,10 @@ class Custom(ClassificationTask):
             return None
         splits = {"train": self.train_split, **({"test": self.test_split} if self.test_split else {})}
         return HubSource(self.dataset, self.revision, {}, splits, self.config)
+
+    @property
+    def on_hub(self) -> bool:
+        return self.dataset is not None
 
     @property
     def unknown_labels(self) -> bool:
