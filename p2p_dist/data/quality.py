@@ -51,4 +51,3 @@ def _repeated(rows: Sequence[Example]) -> int:
 
 def _answer(example: Example) -> str | int:
     return example.label if example.response is None else example.response
-
