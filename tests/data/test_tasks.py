@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
-from p2p_dist import registry
+from p2p_dist import assets, registry
 from p2p_dist.assets import file_sha256
 from p2p_dist.data import sources
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
+from p2p_dist.data.example import Row
 from p2p_dist.data.images import hashed
 from p2p_dist.data.tasks.agnews import AgNews
 from p2p_dist.data.tasks.custom import Custom
@@ -20,8 +21,11 @@ from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.data.tasks.yahoo_answers import YahooAnswers
 from p2p_dist.data_job import build_study_rows
 from p2p_dist.errors import UserError
+from p2p_dist.modeling.base import load_tokenizer
+from p2p_dist.modeling.encode import Encoder
 from p2p_dist.results import datastore
-from p2p_dist.scheduling.study import open_study
+from p2p_dist.scheduling.study import configs_dir, open_study
+from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import RowsSpec
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -142,3 +146,15 @@ def test_images_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
     assert "no such image" in str(caught.value)
     assert "leads out of the folder" in str(caught.value)
     assert build_defended(built, task, P2P(benign_source="random_from_D"), 0).train[0].image
+
+
+@pytest.mark.skipif(not assets.path_of("smollm2-135m-instruct").is_file(), reason="SmolLM2 is not cached here")
+def test_the_words_of_every_task_are_told_apart_by_one_token() -> None:
+    model = resolve_model("smollm2-135m-instruct", configs_dir() / "models")
+    tokenizer = load_tokenizer(model.identity, model.local)
+    row = Row("a", "some text .", 0, "Answer: ")
+    for name in registry.names("tasks"):
+        task = registry.load("tasks", name)
+        if task().labels:
+            one = task(verbalizer="words")
+            assert Encoder(tokenizer, one.words(2 * len(one.labels)), 128).label_tokens(row) is not None
