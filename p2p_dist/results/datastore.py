@@ -58,7 +58,7 @@ def texts(folder: StageDir, suite: str) -> dict[str, str]:
     """
     name = f"test_{suite}.jsonl"
     files = json.loads(folder.manifest.read_text())["files"]
-    return {row["id"]: row["text"] for row in _verified(folder.path / name, files[name]["sha256"])} if name in files else {}
+    return {row["id"]: row["text"] for row in _parsed(_verified(folder.path / name, files[name]["sha256"]))} if name in files else {}
 
 
 def manifest_sha256(folder: StageDir) -> str:
