@@ -36,10 +36,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--model", default="dispatch", help="as in a study, or `dispatch`: 28 narrow layers")
     made.add_argument("--dtype", default="float32", choices=sorted(LIMIT))
     made.add_argument("--runs", type=int, default=8, help="K")
-    made.add_argument("--batch", type=int, default=4, help="rows per step and run")
+    made.add_argument("--batch", type=int, default=1, help="rows per step and run")
+    made.add_argument("--length", type=int, default=4, help="tokens of every row (default 4: nothing but dispatch); 0: lengths like those of SST-2")
     options = made.parse_args(argv)
     if options.smoke:
-        options.model, options.batch, options.repeats, options.runs = "smoke", 4, 2, 2
+        options.model, options.batch, options.length, options.repeats, options.runs = "smoke", 4, 0, 2, 2
     return options
 
 
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> list[Figure]:
     """Seconds per step and adapter."""
     base = load(options.model, options.dtype)
-    runs = different_runs(base, range(options.runs), (WARMUP + options.repeats) * options.steps + GATED_STEPS, options.batch)
+    runs = different_runs(base, range(options.runs), (WARMUP + options.repeats) * options.steps + GATED_STEPS, options.batch, options.length)
     names = ("a loop over PEFT, one run at a time", "p2p-dist, one run at a time")
     together = f"{len(runs)} runs in one process"
     sides = {together: ours(base, runs), names[0]: bare_loop(base, runs[0]), names[1]: ours(base, runs[:1])}
@@ -63,11 +64,14 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     apart = max(_apart(curve[k :: len(runs)], _alone(base, run)) for k, run in enumerate(runs))
     own = Gate("largest difference of a run's losses to the run alone, relative", apart, LIMIT[options.dtype])
     peft = Gate("largest difference of the first run's losses to PEFT, relative", _apart(curve[:: len(runs)], sides[names[0]].curve()), 1e-3)
-    facts = {"runs": len(runs), "rows_per_run": options.batch, "milliseconds": milliseconds(times)}
+    tokens = [sum(len(row.ids) for row in run.rows) for run in runs]
+    # What the K runs take one by one, in units of the first.
+    work = sum(tokens) / tokens[0]
+    facts = {"runs": len(runs), "rows": options.batch, "real_tokens": tokens, "milliseconds": milliseconds(times)}
     rows = []
     for name, goal, gates in zip(names, GOALS.get(options.model, (None, None)), ([own, peft], [own]), strict=True):
-        per_turn = {key: round(value * len(runs), 3) for key, value in spread(times, name, together).items()}
-        ratio = len(runs) * speedup(times, name, together)
+        per_turn = {key: round(value * work, 3) for key, value in spread(times, name, together).items()}
+        ratio = work * speedup(times, name, together)
         rows.append(Figure(f"{len(runs)} adapters at once", name, ratio, goal, gates=gates, facts={**facts, "turn_by_turn": per_turn}))
     return rows
 

@@ -22,13 +22,15 @@ STEP = ["--batch", "32", *RATES]
 def plan() -> list[tuple[str, list[str]]]:
     """Benchmark and options, the ones that say most first."""
     made = [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("0.6b", "8b")]
-    made += [("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, *STEP]) for size, runs in (("0.6b", "16"), ("8b", "4"))]
+    made += [("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP]) for size, runs in (("0.6b", "16"), ("8b", "4"))]
     made += [("engine_tax", ["--model", "dispatch", *RATES]), ("engine_tax", ["--model", "random:qwen3-0.6b", *RATES])]
     made += [("checkpoint", ["--model", "random:qwen3-0.6b"])]
     made += [("roofline", ["--model", f"random:qwen3-{size}", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"]) for size in ("0.6b", "8b")]
     made += [("cohort_memory", ["--model", "random:qwen3-8b", "--dtype", "bfloat16", "--batch", "32"])]
     made += [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("1.7b", "4b", "14b")]
-    made += [("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, *STEP]) for size, runs in (("1.7b", "8"), ("4b", "4"), ("14b", "2"))]
+    made += [
+        ("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP]) for size, runs in (("1.7b", "8"), ("4b", "4"), ("14b", "2"))
+    ]
     made += [("roofline", ["--model", "random:qwen3-14b", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"])]
     return made
 

@@ -19,7 +19,8 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec, TrainSpec
-from p2p_dist.training.cohort import Observer, TrainRun, train_cohort
+from p2p_dist.training.cohort import ALONE, Observer, TrainRun, train_cohort
+from p2p_dist.training.engine import Execution
 
 MODELS = Path(__file__).parents[1] / "configs" / "models"
 DISPATCH = {"architecture": "qwen3", "layers": 28, "hidden": 64, "intermediate": 192, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 512}
@@ -58,7 +59,7 @@ def another(base: Base) -> Base:
     return Base(copy.deepcopy(base.model, shared), base.tokenizer, base.device, base.dtype)
 
 
-def rows(count: int, vocab: int, seed: int, exactly: int | None = None) -> list[Encoded]:
+def rows(count: int, vocab: int, seed: int, exactly: int = 0) -> list[Encoded]:
     """Random rows with one label token each. Lengths are like those of SST-2 in a template of 12 tokens (mean 26, at most 72):
     12 + a log-normal number between 2 and 60 (median 12, sigma 0.6); or all `exactly` so long."""
     random = Random(f"{seed}:rows")
@@ -71,9 +72,9 @@ def padding(batch: Sequence[Encoded]) -> float:
     return len(batch) * max(len(row.ids) for row in batch) / sum(len(row.ids) for row in batch)
 
 
-def typical_batch(size: int, vocab: int, seed: int = 0) -> list[Encoded]:
+def typical_batch(size: int, vocab: int, seed: int = 0, length: int = 0) -> list[Encoded]:
     """Of 101 batches the one with the median share of padding."""
-    batches = [rows(size, vocab, 1000 * seed + at) for at in range(101)]
+    batches = [rows(size, vocab, 1000 * seed + at, length) for at in range(101)]
     middle = median(padding(batch) for batch in batches)
     return next(batch for batch in batches if padding(batch) == middle)
 
@@ -87,12 +88,14 @@ def settings(steps: int, batch: int, dropout: float = 0.0) -> TrainSpec:
     return TrainSpec(learning_rate=1e-3, num_train_epochs=steps, global_batch=batch, lora=LoraSpec(r=16, alpha=32.0, dropout=dropout))
 
 
-def different_runs(base: Base, numbers: Sequence[int], steps: int, batch: int) -> list[TrainRun]:
+def different_runs(base: Base, numbers: Sequence[int], steps: int, batch: int, length: int = 0) -> list[TrainRun]:
     """Runs that share nothing but the base: run k has its own rows, seed and learning rate, whichever others there are."""
     spec = settings(steps, batch)
     rates = [spec.learning_rate / (k + 1) for k in numbers]
     vocab = vocabulary(base)
-    return [TrainRun(spec.model_copy(update={"learning_rate": rate}), k, typical_batch(batch, vocab, seed=k)) for k, rate in zip(numbers, rates, strict=True)]
+    return [
+        TrainRun(spec.model_copy(update={"learning_rate": rate}), k, typical_batch(batch, vocab, k, length)) for k, rate in zip(numbers, rates, strict=True)
+    ]
 
 
 @dataclass
@@ -118,13 +121,13 @@ class Ticker(Observer):
             self.tick()
 
 
-def ours(base: Base, runs: Sequence[TrainRun]) -> Side:
+def ours(base: Base, runs: Sequence[TrainRun], execution: Execution = ALONE) -> Side:
     """Our training of a cohort: everything a study's worker does between loading and saving, without files."""
     losses: list[Any] = []
 
     def work(tick: Callable[[], None]) -> None:
         mine = another(base)
-        train_cohort(mine, Adapters(mine.model, runs[0].spec.lora, len(runs)), runs, Ticker(len(runs), tick, losses))
+        train_cohort(mine, Adapters(mine.model, runs[0].spec.lora, len(runs)), runs, Ticker(len(runs), tick, losses), execution)
 
     return Side(Stepwise(work), losses)
 

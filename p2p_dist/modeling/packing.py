@@ -8,8 +8,8 @@ import torch
 from p2p_dist.modeling.attention import Group, PackedRows
 from p2p_dist.modeling.encode import Encoded
 
-BUCKET = 64
-"""Packed widths are multiples of this: kernels that are compiled per shape (oneDNN, CUDA graphs) meet few shapes."""
+FINEST, COARSEST = 8, 64
+"""Packed widths are multiples of a power of two between these: kernels that are compiled per shape meet few shapes."""
 GROUP_BY = 16
 """Attention pads rows to the longest of their group: lengths 1-16, 17-32, ... are the groups."""
 
@@ -42,30 +42,36 @@ def pack(runs: Sequence[Sequence[Encoded]], group_by: int | None = GROUP_BY) -> 
 
     Attention sees rows in groups whose lengths fall into the same multiple of `group_by`, or all together (None).
     """
-    width = -(-max(sum(len(row.ids) for row in rows) for rows in runs) // BUCKET) * BUCKET
-    ids = torch.zeros(len(runs), width, dtype=torch.long)
-    positions = torch.zeros(len(runs), width, dtype=torch.long)
+    tokens = [sum(len(row.ids) for row in rows) for rows in runs]
+    width = packed_width(max(tokens))
+    # Lists until the end: a tensor operation per row would take longer than all of this.
+    ids, positions = [0] * (len(runs) * width), [0] * (len(runs) * width)
     places: list[tuple[int, int]] = []
     answers: list[int] = []
     for run, rows in enumerate(runs):
-        at = 0
+        start = run * width
         for row in rows:
             n = len(row.ids)
-            ids[run, at : at + n] = torch.tensor(row.ids)
-            positions[run, at : at + n] = torch.arange(n)
-            start = run * width + at
+            ids[start : start + n] = row.ids
+            positions[start : start + n] = range(n)
             answers += range(start + n - len(row.targets), start + n)
             places.append((start, n))
-            at += n
+            start += n
     return Batch(
-        ids=ids,
-        positions=positions,
-        packed=_groups(places, ids.numel(), group_by),
+        ids=torch.tensor(ids).view(-1, width),
+        positions=torch.tensor(positions).view(-1, width),
+        packed=_groups(places, len(ids), group_by),
         answers=torch.tensor(answers),
         targets=torch.tensor([token for rows in runs for row in rows for token in row.targets]),
         owner=torch.tensor([run for run, rows in enumerate(runs) for row in rows for _ in row.targets]),
-        tokens=[sum(len(row.ids) for row in rows) for rows in runs],
+        tokens=tokens,
     )
+
+
+def packed_width(tokens: int) -> int:
+    """The width of a batch whose longest run has so many tokens: about a sixteenth more at most, where there are 128 or more."""
+    step = min(COARSEST, max(FINEST, 1 << (tokens // 16).bit_length() >> 1))
+    return -(-tokens // step) * step
 
 
 def _groups(places: Sequence[tuple[int, int]], tokens: int, group_by: int | None) -> PackedRows:
@@ -74,13 +80,13 @@ def _groups(places: Sequence[tuple[int, int]], tokens: int, group_by: int | None
     for start, n in places:
         sorted_.setdefault(0 if group_by is None else -(-n // group_by), []).append((start, n))
     groups = []
-    pack_to = torch.zeros(tokens, dtype=torch.long)
+    pack_to = [0] * tokens
     slot = 0
     for _, rows in sorted(sorted_.items()):
         longest = max(n for _, n in rows)
         starts, lengths = (torch.tensor(column)[:, None] for column in zip(*rows, strict=True))
         groups.append(Group(len(rows), longest, (starts + torch.minimum(torch.arange(longest)[None], lengths - 1)).reshape(-1)))
         for start, n in rows:
-            pack_to[start : start + n] = torch.arange(slot, slot + n)
+            pack_to[start : start + n] = range(slot, slot + n)
             slot += longest
-    return PackedRows(tuple(groups), pack_to)
+    return PackedRows(tuple(groups), torch.tensor(pack_to))

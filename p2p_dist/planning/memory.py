@@ -59,7 +59,7 @@ class Work:
 
     @property
     def packed_tokens(self) -> int:
-        """Tokens of one step over all runs; packed widths are multiples of 64."""
+        """Tokens of one step over all runs; packed widths are at most the next multiple of 64."""
         return self.cohort * -(-self.rows * self.tokens // 64) * 64
 
 
