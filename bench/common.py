@@ -14,6 +14,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -106,8 +107,11 @@ class Stepwise:
     """A training that is held after every step, so that trainings whose loops are not ours can take turns with others.
 
     `work(tick)` trains in a thread of its own and calls `tick` after every step; `step()` lets it go to its next tick and waits.
-    Only one side runs at any time, so the CPU time of a turn is that of the step.
+    Only one side runs at any time, so the CPU time of a turn is that of the step. Every step runs inside a context of its own,
+    `within`, if there is one: what counts or profiles works in the thread that it is entered in.
     """
+
+    within: Callable[[], AbstractContextManager[object]] = nullcontext
 
     def __init__(self, work: Callable[[Callable[[], None]], object]):
         self._go, self._stopped = Semaphore(0), Semaphore(0)
@@ -144,21 +148,27 @@ class Stepwise:
 
     def _run(self, work: Callable[[Callable[[], None]], object]) -> None:
         self._go.acquire()
+        self._step = ExitStack()
         try:
             if not self._closing:
+                self._step.enter_context(self.within())
                 work(self._tick)
         except _Enough:
             pass
         except BaseException as error:  # noqa: BLE001  # not handled: raised again in the thread that asked for the step
             self._error = error
+        finally:
+            self._step.close()
         self._over = True
         self._stopped.release()
 
     def _tick(self) -> None:
+        self._step.close()
         self._stopped.release()
         self._go.acquire()
         if self._closing:
             raise _Enough
+        self._step.enter_context(self.within())
 
 
 class _Enough(BaseException):

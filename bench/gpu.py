@@ -24,7 +24,7 @@ def plan() -> list[tuple[str, list[str]]]:
     made = [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("0.6b", "8b")]
     made += [("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP]) for size, runs in (("0.6b", "16"), ("8b", "4"))]
     made += [("engine_tax", ["--model", "dispatch", *RATES]), ("engine_tax", ["--model", "random:qwen3-0.6b", *RATES])]
-    made += [("checkpoint", ["--model", "random:qwen3-0.6b"])]
+    made += [("operations", []), ("checkpoint", ["--model", "random:qwen3-0.6b"])]
     made += [("roofline", ["--model", f"random:qwen3-{size}", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"]) for size in ("0.6b", "8b")]
     made += [("cohort_memory", ["--model", "random:qwen3-8b", "--dtype", "bfloat16", "--batch", "32"])]
     made += [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("1.7b", "4b", "14b")]

@@ -97,6 +97,16 @@ def test_every_benchmark_of_the_engine_runs_and_its_gates_hold() -> None:
     assert len({row["name"] for row in rows}) >= 6
 
 
+def test_a_step_hands_the_device_less_than_peft_does_and_a_cohort_hardly_more() -> None:
+    """The one figure that is the same on every machine."""
+    command = [sys.executable, "-m", "bench.operations", "--json", "--runs", "4", "--batch", "8"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    one, four = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("{"))
+    assert one["ratio"] > 1
+    assert four["facts"]["ours"] < 1.05 * one["facts"]["ours"]
+
+
 def test_the_gpu_benchmarks_need_no_pydantic(tmp_path: Path) -> None:
     (tmp_path / "pydantic.py").write_text("raise ImportError('not installed')\n")
     rows = dry_run("--only", "cohort", PYTHONPATH=str(tmp_path))
