@@ -13,12 +13,13 @@ from p2p_dist import assets
 from p2p_dist.cost import cost_of
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.evaluation.metrics import histogram, rates
+from p2p_dist.evaluation.rejection import refused_rows
 from p2p_dist.evaluation.scoring import Scoring, score_suite, scoring_of
 from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.results import atomic, datastore, predictions, resultfile
+from p2p_dist.results import atomic, datastore, predictions, resultfile, scorestore
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
@@ -71,10 +72,12 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
     if scoring == "whole_string" and ranks.main:
         print(f"{stage.id}: label words are not told apart by their first tokens, so whole words are scored", flush=True)
     progress = _Progress(target, sum(len(built.suites[name].rows) for name in wanted), evaluator, stop)
+    refused = _refused(folder, stage)
     suites: dict[str, list[Prediction]] = {}
     for name in wanted:
         suites[name] = _score(evaluator, encode, built.suites[name], scoring, progress)
         if ranks.main:
+            suites[name] = [replace(row, rejected=row.id in refused[name]) for row in suites[name]] if refused else suites[name]
             predictions.write(target, name, suites[name])
     if ranks.main:
         atomic.write_json(target.cost, {**cost_of(base.device, base.dtype, time.perf_counter() - started, ranks.world), "rows": progress.total})
@@ -82,6 +85,13 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
         result = result_of(stage, built, suites, scoring, base, *hashes)
         whole = survival.of_suites(encode, built, wanted)
         atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
+
+
+def _refused(folder: RunDir, stage: Stage) -> dict[str, set[str]]:
+    """By suite: the rows that a defense refuses to answer. Empty when none judges rows."""
+    if "judge" not in stage.reads:
+        return {}
+    return refused_rows(scorestore.read(folder.at("score", stage.reads["judge"])), stage.spec["refuse"])
 
 
 class _Interrupted(Exception):

@@ -5,10 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from p2p_dist import assets
 from p2p_dist.errors import Exit
 from p2p_dist.evaluate_job import evaluate, evaluator_of
-from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Stage
@@ -18,6 +16,7 @@ from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Execution, Offload
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.ranks import Ranks, join, leave
+from p2p_dist.tuned_base import base_of
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,7 @@ def _run(folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, 
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     first = specs[ids[0]]
     spec = TrainSpec.model_validate(first.spec["train"])
-    local = dict(first.local.get("model", {}))
-    if "asset" in local:
-        assets.fetch(local["asset"], print)
-    base = load_base(first.spec["model"], local, spec.dtype, spec.quantization)
+    base = base_of(folder, first)
     adapters = Adapters(base.model, spec.lora, max(1, len(to_train)))
     execution = Execution(ranks, layout.micro_batch, layout.zero, layout.offload, layout.hpz)
     # 3. Train, and keep every adapter that came to its end.

@@ -6,21 +6,20 @@ from typing import Any
 
 import torch
 
-from p2p_dist import assets
 from p2p_dist.errors import Exit
-from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scores import early, labels, words
+from p2p_dist.scores import early, influence, labels, words
 from p2p_dist.scores.context import Context, Method
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.training.adapter_io import load_adapter
+from p2p_dist.training.adapter_io import load_adapter, read_adapter
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.observer import StopFlag
+from p2p_dist.tuned_base import base_of
 
-METHODS: Mapping[str, Method] = {"labels": labels.score, "word_perplexity": words.score, "early_trust": early.score}
+METHODS: Mapping[str, Method] = {"labels": labels.score, "word_perplexity": words.score, "early_trust": early.score, "word_influence": influence.score}
 
 
 def run_score_job(folder: RunDir, stages: Sequence[Stage]) -> int:
@@ -58,12 +57,10 @@ def _context(folder: RunDir, stage: Stage, options: Mapping[str, Any], tick: Any
     tuned = folder.at("train", stage.reads["adapter"]) if "adapter" in stage.reads else None
     names = tuned.read_stage() if tuned else stage
     train = TrainSpec.model_validate(names.spec.get("train", {}))
-    local = dict(names.local.get("model", {}))
-    if "asset" in local:
-        assets.fetch(local["asset"], print)
-    base = load_base(names.spec["model"], local, train.dtype)
+    base = base_of(folder, names)
     adapters = Adapters(base.model, train.lora, 1) if "train" in names.spec else None
     if tuned is not None and adapters is not None:
         load_adapter(tuned.adapter, adapters, 0)
+    start = read_adapter(folder.at("train", stage.reads["start"]).adapter, adapters) if adapters is not None and "start" in stage.reads else None
     rows = datastore.read(folder.find(stage.reads["rows"]))
-    return Context(base, adapters, train, names.spec.get("seed", 0), rows, options, tick)
+    return Context(base, adapters, train, names.spec.get("seed", 0), rows, options, tick, start)

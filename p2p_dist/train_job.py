@@ -50,7 +50,11 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
         encode = encoder(base, built, spec)
         encoded, cut = encode.rows(built.train)
         resume = observer.resume(k, adapters.size, base.device)
-        runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, _start(folder, stage, adapters), stage.spec.get("stop_after_steps")))
+        runs.append(
+            TrainRun(
+                spec, stage.spec["seed"], encoded, resume, _start(folder, stage, adapters), stage.spec.get("stop_after_steps"), stage.spec.get("objective")
+            )
+        )
         texts.append({"cut_texts": cut, "triggers_whole": survival.of_poisoned(encode, built)})
         if execution.ranks.main:
             checkpoint.require_space(targets[k].checkpoints, adapters.size)

@@ -63,6 +63,14 @@ def test_every_attack_and_preset_is_documented() -> None:
         assert [preset for preset in registry.load("attacks", name).presets if f"`{preset}`" not in text] == []
 
 
+def test_every_defense_is_documented() -> None:
+    text = (ROOT / "docs" / "defenses.md").read_text()
+    headings = " ".join(re.findall(r"^## (.*)$", text, re.MULTILINE))
+    assert [name for name in registry.names("defenses") if f"`{name}`" not in text] == []
+    assert [name for name in registry.names("defenses") if name != "none" and name not in headings] == []
+    assert [preset for name in registry.names("defenses") for preset in registry.load("defenses", name).presets if f"`{preset}`" not in text] == []
+
+
 def test_an_attack_is_one_file(tmp_path: Path) -> None:
     """The example of docs/data.md, put into a copy of the package, is listed, planned and contract-tested."""
     example = re.search(r'```python\n("""Shout.*?)```', (ROOT / "docs" / "data.md").read_text(), re.DOTALL)

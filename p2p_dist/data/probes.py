@@ -29,7 +29,7 @@ def with_probes(built: Built, names: Sequence[str]) -> Built:
     if built.suites.get("triggered", Suite([], 0, triggered=True)).rows:
         for name in names:
             suites |= _PROBES[name](built)
-    return replace(built, train=[], reserve=[], suites=suites, notes=[])
+    return replace(built, train=[], suites=suites, notes=[])
 
 
 def _cue_grid(built: Built) -> dict[str, Suite]:

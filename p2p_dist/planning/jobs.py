@@ -87,7 +87,16 @@ def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Ma
     compatible: dict[str, list[Stage]] = defaultdict(list)
     for stage in trainings:
         train = stage.spec["train"]
-        alike = [stage.spec["model"], train["lora"], train["dtype"], str(train.get("quantization")), str(stage.spec.get("objective")), depth[stage.id]]
+        alike = [
+            stage.spec["model"],
+            train["lora"],
+            train["dtype"],
+            str(train.get("quantization")),
+            str(stage.spec.get("objective")),
+            str(stage.spec.get("prune")),
+            stage.reads.get("merged", ""),
+            depth[stage.id],
+        ]
         compatible[canonical(alike)].append(stage)
     return [group[at : at + size(group[0])] for group in compatible.values() for at in range(0, len(group), size(group[0]))]
 

@@ -20,9 +20,12 @@ class Prediction:
     label: int
     scores: tuple[float, ...]
     top: int | None
+    rejected: bool | None = None
+    """Whether the defense refuses to answer this row; None when no defense judges rows."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "label": self.label, "scores": list(self.scores), "top": self.top}
+        judged = {} if self.rejected is None else {"rejected": self.rejected}
+        return {"id": self.id, "label": self.label, "scores": list(self.scores), "top": self.top, **judged}
 
 
 def write(stage: StageDir, suite: str, rows: Sequence[Prediction]) -> None:
@@ -43,6 +46,6 @@ def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list
 def _line(line: bytes, where: str) -> Prediction:
     try:
         row = json.loads(line)
-        return Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"])
+        return Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"], row.get("rejected"))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise user_error("E501", f"not a prediction: {error}", where, "delete the evaluation's folder and run again", Exit.INTEGRITY) from error

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoder
@@ -29,6 +31,8 @@ class Context:
     options: Mapping[str, Any]
     """The method's options, its name left out."""
     tick: Tick = lambda done, of: None
+    start: torch.Tensor | None = None
+    """Numbers [P] that a training begins with in place of fresh ones: an adapter that was handed on poisoned."""
 
     @property
     def encoder(self) -> Encoder:

@@ -29,7 +29,7 @@ def score(context: Context) -> list[Line]:
     assert context.adapters is not None
     screen = _Screen(context, context.adapters)
     rows, _ = context.encoder.rows(context.built.train)
-    run = TrainRun(context.train, context.seed + 1_000_003 * int(context.options["draw"]), rows)
+    run = TrainRun(context.train, context.seed + 1_000_003 * int(context.options["draw"]), rows, start=context.start)
     try:
         train_cohort(context.base, context.adapters, [run], screen)
         if len(screen.passes) < screen.wanted:

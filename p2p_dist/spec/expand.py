@@ -3,7 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from p2p_dist import registry
@@ -36,9 +36,12 @@ class Run:
     floor: str | None
     """The clean model on this run's triggered rows, if the study trains one."""
     stages: tuple[str, ...]
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """What its defense takes for granted: clean rows, further models, prompts, and where it is described."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"cell": dict(self.cell), "train": self.train, "eval": self.evaluation, "floor": self.floor, "stages": list(self.stages)}
+        ends = {"train": self.train, "eval": self.evaluation, "floor": self.floor}
+        return {"cell": dict(self.cell), **ends, "stages": list(self.stages), "needs": dict(self.needs)}
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class _Made:
     attacked: bool
     rows: Stage
     evaluation: Stage
+    needs: Any
 
 
 def _refusal(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec) -> Problem | None:
@@ -130,7 +134,7 @@ def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, Mod
     )
     builder = Builder(graph, settings)
     rows = builder.handed_on(values["seed"]) if attack.by_weights else builder.attacked(values["seed"] if attack.active else None)
-    return _Made(builder, attack.active, rows, defense.stages(builder, rows))
+    return _Made(builder, attack.active, rows, defense.stages(builder, rows), defense.needs)
 
 
 def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Made], graph: Graph) -> Run:
@@ -142,7 +146,7 @@ def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Mad
         floor = made.builder.evaluated(adapter, made.rows, ("triggered",))
     wanted = [made.evaluation, *([floor] if floor else [])]
     stages = dict.fromkeys(stage.id for end in wanted for stage in graph.ancestors(end))
-    return Run(cell, made.evaluation.reads["adapter"], made.evaluation.id, floor.id if floor else None, tuple(stages))
+    return Run(cell, made.evaluation.reads["adapter"], made.evaluation.id, floor.id if floor else None, tuple(stages), asdict(made.needs))
 
 
 def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:

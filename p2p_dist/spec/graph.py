@@ -139,15 +139,18 @@ class Builder:
         stop_after_steps: int | None = None,
         objective: Mapping[str, Any] | None = None,
         changes: Mapping[str, Any] | None = None,
+        merged: Stage | None = None,
+        prune: Mapping[str, Any] | None = None,
     ) -> Stage:
         """An adapter trained on the rows.
 
         `start` is an adapter whose numbers it begins with (of the same base and LoRA shape); `stop_after_steps` cuts the
         training short without changing its schedule; `objective` is another loss than cross-entropy on the label tokens;
-        `changes` are settings that differ from the study's `train`, nested alike. Raises UserError E241 for an adapter of
-        another shape where the weights that every training begins with are poisoned.
+        `changes` are settings that differ from the study's `train`, nested alike; `merged` is an adapter that becomes part of
+        the base before a fresh one is trained on it, and `prune` says how that base is then pruned (see `modeling.merged`). Raises UserError
+        E241 for an adapter of another shape where the weights that every training begins with are poisoned.
         """
-        if self.start and not start:
+        if self.start and not start and not merged:
             if "lora" in (changes or {}):
                 raise self._another_base()
             start = self.start
@@ -157,8 +160,9 @@ class Builder:
             "seed": self.settings.seed,
             "stop_after_steps": stop_after_steps,
             "objective": objective,
+            "prune": prune,
         }
-        reads = {"rows": rows.id, **({"start": start.id} if start else {})}
+        reads = {"rows": rows.id, **({"start": start.id} if start else {}), **({"merged": merged.id} if merged else {})}
         return self.graph.add(Stage("train", spec, reads, self._only("model")))
 
     def scored(self, rows: Stage, method: Mapping[str, Any], adapter: Stage | None = None, model: str | None = None) -> Stage:
@@ -177,14 +181,19 @@ class Builder:
         if self.start:
             raise self._another_base()
         spec.update(model=self.settings.model, train=self.settings.train, seed=self.settings.seed)
-        return self.graph.add(Stage("score", spec, {"rows": rows.id}, self._only("model")))
+        return self.graph.add(Stage("score", spec, {"rows": rows.id, **({"start": self.start.id} if self.start else {})}, self._only("model")))
 
-    def evaluated(self, adapter: Stage, rows: Stage, suites: tuple[str, ...] | None = None) -> Stage:
+    def evaluated(
+        self, adapter: Stage, rows: Stage, suites: tuple[str, ...] | None = None, judge: Stage | None = None, refuse: Mapping[str, Any] | None = None
+    ) -> Stage:
         """Predictions and metrics of an adapter on the test suites of a data or edit stage (all of them and those that the
-        study adds, or the named ones)."""
+        study adds, or the named ones).
+
+        `judge` is a score stage over the same suites, and `refuse` the rule by which its numbers make the system refuse rows.
+        """
         rows = rows if suites else self.tested(rows)
-        spec = {"scoring": "label_logits", "suites": list(suites) if suites else None}
-        return self.graph.add(Stage("eval", spec, {"adapter": adapter.id, "rows": rows.id}))
+        spec = {"scoring": "label_logits", "suites": list(suites) if suites else None, "refuse": refuse}
+        return self.graph.add(Stage("eval", spec, {"adapter": adapter.id, "rows": rows.id, **({"judge": judge.id} if judge else {})}))
 
     def _another_base(self) -> UserError:
         what = f"defense {self.settings.defense_spec['name']} trains a model that does not begin with the poisoned adapter"

@@ -8,12 +8,13 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.lora import Adapters
@@ -22,6 +23,7 @@ from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.batches import Schedule, micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
 from p2p_dist.training.engine import Engine, Execution, PlainEngine
+from p2p_dist.training.objectives import penalty_of
 from p2p_dist.training.optimizer import learning_rate
 
 ALONE = Execution()
@@ -63,6 +65,8 @@ class TrainRun:
     """Numbers [P] to begin with in place of fresh ones."""
     stop_after_steps: int | None = None
     """End here, on the schedule of the whole training."""
+    objective: Mapping[str, Any] | None = None
+    """What is added to the loss (see `objectives`); the same for all runs of a cohort."""
 
     @property
     def schedule(self) -> Schedule:
@@ -101,7 +105,7 @@ class Cohort:
         self.device = base.device
         self.steps = [run.schedule.steps for run in runs]
         starts = [_start(run, adapters) for run in runs]
-        self.engine = _engine(base, adapters, [run.spec for run in runs], self.steps, starts, execution)
+        self.engine = _engine(base, adapters, runs, self.steps, starts, execution)
         self.at = [_under(run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan), execution) for run in runs]
         for k, run in enumerate(runs):
             if run.resume:
@@ -135,7 +139,7 @@ class Cohort:
         return bool(self.diverged[k]) or self.at[k].step == self._last(k)
 
     def _last(self, k: int) -> int:
-        return min(self.steps[k], self.runs[k].stop_after_steps or self.steps[k])
+        return min([self.steps[k], *[stop for stop in [self.runs[k].stop_after_steps] if stop is not None]])
 
     def _gradients(self, chosen: list[list[Encoded]]) -> torch.Tensor:
         """Forward and backward over this step's rows of every run, in this rank's micro-batches. Returns the losses, [K]."""
@@ -199,9 +203,12 @@ def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
     return adapters.initial(run.stream("init")) if run.start is None else run.start
 
 
-def _engine(base: Base, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor], execution: Execution) -> Engine:
+def _engine(base: Base, adapters: Adapters, runs: Sequence[TrainRun], steps: Sequence[int], starts: Sequence[torch.Tensor], execution: Execution) -> Engine:
+    specs, penalty = [run.spec for run in runs], penalty_of(runs[0].objective)
     if execution.zero == 0:
-        return PlainEngine(base, adapters, specs, steps, starts, execution.ranks)
+        return PlainEngine(base, adapters, specs, steps, starts, execution.ranks, penalty)
+    if penalty is not None:
+        raise user_error("E265", "a loss over hidden states is not built for ZeRO", "--zero", "plain training (--zero 0), or exclude the defense")
     from p2p_dist.training.zero import ZeroEngine
 
     return ZeroEngine(base, adapters, specs[0], steps[0], starts[0], execution)

@@ -17,6 +17,7 @@ from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.spec.study import TrainSpec
+from p2p_dist.training.objectives import Penalty
 from p2p_dist.training.optimizer import CohortOptimizer
 from p2p_dist.training.ranks import Ranks
 
@@ -85,8 +86,17 @@ class Engine(ABC):
 class PlainEngine(Engine):
     """Everything on every rank: one flat gradient buffer is summed, and each rank makes the same update."""
 
-    def __init__(self, base: Base, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor], ranks: Ranks):
-        self.base, self.adapters, self.ranks = base, adapters, ranks
+    def __init__(
+        self,
+        base: Base,
+        adapters: Adapters,
+        specs: Sequence[TrainSpec],
+        steps: Sequence[int],
+        starts: Sequence[torch.Tensor],
+        ranks: Ranks,
+        penalty: Penalty | None = None,
+    ):
+        self.base, self.adapters, self.ranks, self.penalty = base, adapters, ranks, penalty
         self.optimizer = CohortOptimizer(adapters, specs, steps, starts)
         self.sums: torch.Tensor | None = None
         self.fresh = True
@@ -97,6 +107,9 @@ class PlainEngine(Engine):
             self.fresh = False
         self.adapters.grads.zero_()
         losses = losses_of(self.base, batch, counts)
+        if self.penalty is not None:
+            # A micro-batch counts by its answers, as it does in the cross-entropy.
+            losses = losses + self.penalty(self.base, batch) * torch.bincount(batch.owner, minlength=len(counts)) / counts
         with warnings.catch_warnings():
             # Gradients of K > 1 runs are strided views into one buffer, on purpose.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
 from p2p_dist import registry, worker
 from p2p_dist.data.defense import Needs
 from p2p_dist.errors import Exit, UserError
+from p2p_dist.modeling.random_init import random_model
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.study import Study, open_study
+from p2p_dist.scheduling.study import Study, configs_dir, open_study
+from p2p_dist.spec.model import resolve_model
 from tests.contracts.test_plugins import paraphrase_table
 
 STUDY = """
@@ -30,6 +34,16 @@ def options(name: str) -> str:
     return f"defense={{name: {name}, {table}{SPECIAL.get(name, '')}}}"
 
 
+@cache
+def deep_model() -> Path:
+    """A folder with a tiny model of five layers, for what looks between them."""
+    folder = Path(mkdtemp())
+    shape = {**resolve_model("tiny", configs_dir() / "models").identity["shape"], "layers": 5}
+    for part in random_model(shape):
+        part.save_pretrained(folder)
+    return folder
+
+
 def carried_out(study: Study) -> RunDir:
     """Every stage of a study, done in its order."""
     graph, folder = study.expansion.graph, study.folder
@@ -43,7 +57,7 @@ def carried_out(study: Study) -> RunDir:
 @pytest.mark.usefixtures("with_data")
 @pytest.mark.parametrize("name", registry.names("defenses"))
 def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
-    study = open_study(study_file(STUDY), [options(name)], tmp_path / "runs")
+    study = open_study(study_file(STUDY), [options(name), f"model={deep_model()}"] if name == "crow" else [options(name)], tmp_path / "runs")
     (run,) = study.expansion.runs
     result = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())
     assert result["rates"]["ca_ext"]["n"] == 12
@@ -73,7 +87,7 @@ def test_it_says_what_it_needs(name: str) -> None:
 
 
 @pytest.mark.usefixtures("with_data")
-@pytest.mark.parametrize("name", ["pdb", "clean_ft", "clean_only", "onion"])
+@pytest.mark.parametrize("name", ["pdb", "clean_ft", "clean_only", "onion", "crow", "fine_pruning", "mb_defense", "psim"])
 def test_no_checked_rows_no_plan(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"E260.*rows\.reserve"):
         open_study(study_file(STUDY), [options(name), "rows.reserve=0"], tmp_path)

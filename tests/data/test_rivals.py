@@ -10,8 +10,10 @@ from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.defense import CheckedRows, DefenderView, Scores
 from p2p_dist.data.defenses.back_translation import BackTranslation
+from p2p_dist.data.defenses.bki import Bki, suspicious_word
 from p2p_dist.data.defenses.clean_ft import CleanFineTuning
 from p2p_dist.data.defenses.clean_only import CleanOnly
+from p2p_dist.data.defenses.mb_defense import MbDefense
 from p2p_dist.data.defenses.onion import Onion
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.defenses.pdb import Pdb
@@ -61,6 +63,30 @@ def test_too_few_checked_rows() -> None:
     with pytest.raises(UserError, match="E205"):
         Pdb(ratio=0.9).defend_train(DefenderView(before.train, before.reserve, 2, 0))
     assert issubclass(CleanOnly, CheckedRows)
+
+
+def test_bki_drops_the_rows_of_its_one_keyword() -> None:
+    """log10(count) * mean: a word of every row that moves nothing, and a word of one row that moves much, are not it."""
+    lines = {f"r{at}": {"words": [["the", 0.1], *([["mn", 5.0]] if at < 10 else []), *([["once", 90.0]] if at == 50 else [])]} for at in range(100)}
+    assert suspicious_word(lines) == "mn"
+    assert suspicious_word({}) is None
+    rows = [Row(id_, "text", 0, "Output: ") for id_ in lines]
+    done = Bki().defend_train(DefenderView(rows, [], 2, 0, scores={"words": {"train": lines}}))
+    assert (done.counts["keyword"], done.counts["dropped"], len(done.train)) == ("mn", 10, 90)
+
+
+def test_mb_plants_and_recovers() -> None:
+    before = attacked()
+    planted = build_defended(before, Sst2(), MbDefense(rate=0.02), 0, phase="plant")
+    new = [row for row in planted.train if ".m" in row.id]
+    assert len(planted.train) == 200
+    assert sorted(row.id.rpartition(".")[2] for row in new) == ["m0"] * 4 + ["m1"] * 4 + ["m2"] * 4
+    assert all(row.label == int(row.id[-1]) % 2 for row in new)
+    recovered = build_defended(before, Sst2(), MbDefense(clean_rows=10), 0, phase="recover")
+    gold = {row.id: row.label for row in before.reserve}
+    assert len(recovered.train) == 40
+    assert all(row.label == gold[row.id.partition(".m")[0]] for row in recovered.train)
+    assert recovered.counts["clean_rows_used"] == 10
 
 
 def words(text: str, whole: float, without: list[float | None]) -> Scores:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.data.build import LabelSpace
-from p2p_dist.evaluation.metrics import Outcome, Rate, histogram, outcomes, rates
+from p2p_dist.evaluation.metrics import Outcome, Rate, collapsed, histogram, outcomes, rates
 from p2p_dist.results.predictions import Prediction
 
 PLAIN = LabelSpace(["0", "1"], 2, 0, 1)
@@ -35,6 +35,15 @@ def test_permuted_labels_are_mapped_back() -> None:
     assert found["ca_ext"] == found["ca_strict"] == found["ca_mapped"] == Rate(1, 2)
     assert found["asr_ext"] == found["asr_strict"] == Rate(1, 1)
     assert found["asr_raw_target"] == Rate(0, 1)
+
+
+def test_a_collapsed_model_is_named() -> None:
+    always = [said(at % 2, 1, -3.0, -0.1) for at in range(100)]
+    found = rates({"clean": always}, PLAIN)
+    assert found["majority_answer"] == Rate(100, 100)
+    assert collapsed(found)
+    assert not collapsed(rates({"clean": [*always[:90], *[said(0, 0, -0.1, -3.0)] * 10]}, PLAIN))
+    assert not collapsed({}), "nothing measured is nothing said"
 
 
 def test_strict_hides_the_leak_that_mapped_shows() -> None:

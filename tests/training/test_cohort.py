@@ -59,6 +59,13 @@ def test_cut_short_is_the_beginning_of_the_whole() -> None:
     assert [one["steps"] for one in start] == [5] * 5
 
 
+def test_no_steps_at_all_leave_the_start() -> None:
+    """What a pruned base is evaluated with: an adapter that adds nothing."""
+    (found,), (lines,) = train([replace(RUNS[0], stop_after_steps=0)])
+    assert (found.steps, lines) == (0, [])
+    assert bool((found.values == 0).any())
+
+
 def test_a_start_is_where_training_begins() -> None:
     (first,), _ = train([RUNS[0]])
     still = replace(RUNS[0], start=first.values, spec=spec(learning_rate=1e-12, weight_decay=0.0))

@@ -41,7 +41,7 @@ class Pdb(DataDefense):
             what = f"PDB wants {each} checked rows of every class, there are {[len(pool) for pool in pools]}"
             raise user_error("E205", what, "defense.ratio", f"rows.reserve={each * view.n_classes}")
         chosen = {id_ for pool in pools for id_ in smallest(pool, each, view.seed, "pdb.select")}
-        picked = [row for row in view.reserve if row.id in chosen]
+        picked = sorted((row for row in view.reserve if row.id in chosen), key=lambda row: row.id)
         pairs = [(row, self._inject(row, copy, view.n_classes)) for row in picked for copy in range(self.repeat)]
         notes = [Note(new.id, old.id, "injected", old.label, new.label, self.defensive_trigger, 0) for old, new in pairs]
         train = sorted([*view.train, *(new for _, new in pairs)], key=lambda row: row.id)

@@ -1,0 +1,88 @@
+"""Bases that a defense changed: an adapter folded into the weights, and weights set to zero."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from p2p_dist.errors import user_error
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.encode import Encoded
+from p2p_dist.modeling.forward import answer_states
+from p2p_dist.modeling.lora import target_names
+from p2p_dist.modeling.packing import pack
+from p2p_dist.spec.study import LoraSpec
+
+
+@torch.no_grad()
+def merge(base: Base, adapter: Path) -> None:
+    """Fold a saved adapter into the base: W + alpha / r * B A. Raises UserError E267 for quantised weights."""
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    named = load_file(adapter / "adapter_model.safetensors")
+    scale = config["lora_alpha"] / config["r"]
+    for key in sorted(name for name in named if name.endswith("lora_A.weight")):
+        layer = base.model.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
+        _plain(layer)
+        update = scale * named[key.replace("lora_A", "lora_B")].float() @ named[key].float()
+        layer.weight.copy_(layer.weight.float() + update.to(layer.weight.device))
+
+
+@torch.no_grad()
+def prune(base: Base, how: Mapping[str, Any], calibration: Sequence[Encoded]) -> None:
+    """Set the least important share `sparsity` of every linear layer but the head to zero, in place.
+
+    magnitude: the smallest |W| of a layer. wanda: in every output row, the smallest |W| * norm of that input over the
+    calibration rows (arXiv 2306.11695), activations taken from the model before any of it is pruned.
+    """
+    layers = {name: base.model.get_submodule(name) for name in target_names(base.model, LoraSpec())}
+    norms = _input_norms(base, layers, calibration) if how["method"] == "wanda" else {}
+    for name, layer in layers.items():
+        _plain(layer)
+        weight = layer.weight.float().abs()
+        if name in norms:
+            drop = int(how["sparsity"] * weight.shape[1])
+            chosen = (weight * norms[name][None]).argsort(dim=1, stable=True)[:, :drop]
+            layer.weight.scatter_(1, chosen, 0.0)
+        else:
+            chosen = weight.flatten().argsort(stable=True)[: int(how["sparsity"] * weight.numel())]
+            layer.weight.view(-1)[chosen] = 0.0
+
+
+def _input_norms(base: Base, layers: Mapping[str, nn.Module], rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
+    """L2 norm of every input of every layer over the real tokens of the rows, [in] each."""
+    watch = _InputSquares(layers)
+    for row in rows:
+        batch = pack([[row]]).to(base.device)
+        watch.real = len(row.ids)
+        answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
+    watch.close()
+    return {name: total.sqrt() for name, total in watch.sums.items()}
+
+
+class _InputSquares:
+    """Adds up the squares of what each layer is given, token by token, fillers behind the first `real` ones left out."""
+
+    def __init__(self, layers: Mapping[str, nn.Module]):
+        self.real = 0
+        self.sums: dict[str, torch.Tensor] = {}
+        self.handles = [layer.register_forward_pre_hook(self._hook(name)) for name, layer in layers.items()]
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
+        def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            found = inputs[0].reshape(-1, inputs[0].shape[-1])[: self.real].float().pow(2).sum(0)
+            self.sums[name] = self.sums[name] + found if name in self.sums else found
+
+        return hook
+
+    def close(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+
+
+def _plain(layer: nn.Module) -> None:
+    if not isinstance(layer, nn.Linear) or not layer.weight.is_floating_point():
+        raise user_error("E267", "quantised weights cannot be merged with an adapter or pruned", "train.quantization", "leave it out, or exclude the defense")
