@@ -19,7 +19,7 @@ Parameters = ParamSpec("Parameters")
 app = typer.Typer(
     name="p2p-dist",
     help="Fine-tune language models on data you cannot trust: plan and run studies of the P2P defense, its rivals and the attacks.",
-    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 somebody else works on the study.",
+    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 somebody else works on the study, 75 stopped on request.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -91,12 +91,15 @@ def run(
     slots: Annotated[int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")] = None,
     cohort: COHORT = 1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Training steps between two checkpoints of a run.")] = 50,
+    stall_after: Annotated[float, typer.Option(min=1, help="Seconds after which a job whose files do not move is stopped and tried again.")] = 1800,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")] = None,
     as_json: AS_JSON = False,
 ) -> int:
     """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
     from rich.console import Console
 
-    from p2p_dist.scheduling.study import Launch, execute, find_cluster, find_study, open_study, set_damaged_aside
+    from p2p_dist.scheduling.execute import Launch, execute
+    from p2p_dist.scheduling.study import find_cluster, find_study, open_study, set_damaged_aside
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
@@ -108,7 +111,7 @@ def run(
     hardware = find_cluster(cluster)
     if jobs := opened.plan(hardware, cohort).jobs:
         console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
-        failed = execute(opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every), console).failed
+        failed = execute(opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address), console).failed
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     _report(opened.folder, as_json)
@@ -146,7 +149,7 @@ def status(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = F
     """Show how far a study is, from its files alone; works while it runs and after everything has died."""
     from p2p_dist.report import status_view
     from p2p_dist.results.collect import read_study
-    from p2p_dist.scheduling.lease import owner
+    from p2p_dist.results.lease import owner
 
     folder = _folder_of(study, runs_dir)
     who = owner(folder.lease)

@@ -14,7 +14,8 @@ from p2p_dist.evaluation.metrics import histogram, rates
 from p2p_dist.results import atomic, datastore, predictions, resultfile
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.study import Study, open_study, write_down
+from p2p_dist.scheduling.prepare import write_down
+from p2p_dist.scheduling.study import Study, open_study
 from p2p_dist.spec.graph import Stage
 
 STUDY = """

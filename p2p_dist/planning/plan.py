@@ -26,6 +26,8 @@ class Plan:
     settings: Mapping[str, str]
     """Lead stage of a job -> its training setting; jobs that only build rows have none."""
     rates: Rates
+    models: Collection[str] = ()
+    """Canonical identities of the models that the jobs need."""
 
     def placement(self, job: Job) -> Fit:
         """Where a job goes."""
@@ -65,7 +67,9 @@ def make_plan(graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpe
 
     jobs = missing_jobs(graph, done, size, rates.seconds)
     leads = {job.lead for job in jobs}
-    return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, rates)
+    stages = [graph.stages[id_] for job in jobs for id_ in job.stages]
+    models = {canonical(found.spec["model"]) for stage in stages if "model" in (found := trained.get(stage.id, stage)).spec}
+    return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, rates, models)
 
 
 def training_of(graph: Graph, stage: Stage) -> Stage | None:

@@ -6,27 +6,56 @@ from typing import Literal
 from p2p_dist.errors import Exit
 
 MAX_ATTEMPTS = 3
+"""Attempts in a row that may end without any progress."""
+_MEMORY_MARKERS = ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "DefaultCPUAllocator: can't allocate memory", "not enough memory")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an attempt ended. `code` is the exit code, negative for a signal; `fruitless` counts the attempts in a row that
+    brought nothing further, this one included; `stalled` says that it was stopped because it did not move."""
+
+    code: int
+    fruitless: int
+    outputs_there: bool
+    micro_batch: int = 1
+    stalled: bool = False
+    out_of_memory: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Retry, or give up on the job and all that waits for it."""
+    """Retry, with this micro-batch if one is given, or give up on the job and all that waits for it."""
 
     action: Literal["done", "retry", "fail"]
     reason: str
+    micro_batch: int | None = None
 
 
-def after_exit(code: int, attempts: int, outputs_there: bool) -> Decision:
-    """`code` is the worker's exit code, negative for a signal; `attempts` counts this one.
-
-    A killed worker is tried again, a worker that was asked to stop is requeued without using up an attempt, and a bug or
-    a bad input is not repeated: it would end the same way.
-    """
-    if code == Exit.OK:
-        return Decision("done", "") if outputs_there else Decision("fail", "exited with 0 but left no result")
-    if code == Exit.REQUEUE:
+def after_exit(end: Ending) -> Decision:
+    """Kills and stalls are tried again as long as they get further; a worker that was asked to stop is requeued without
+    counting; out of memory halves the micro-batch and keeps the global batch; a bug or a bad input would end the same way."""
+    if end.code == Exit.OK:
+        return Decision("done", "") if end.outputs_there else Decision("fail", "exited with 0 but left no result")
+    if end.stalled:
+        return _again("stood still", end)
+    if end.code == Exit.REQUEUE:
         return Decision("retry", "stopped on request")
-    if code < 0 or code > 128:
-        name = f"killed by signal {-code if code < 0 else code - 128}"
-        return Decision("retry", name) if attempts < MAX_ATTEMPTS else Decision("fail", f"{name}, {attempts} times")
-    return Decision("fail", f"exit code {code}")
+    if end.out_of_memory:
+        if end.micro_batch > 1:
+            return Decision("retry", f"out of memory with a micro-batch of {end.micro_batch}", end.micro_batch // 2)
+        return Decision("fail", "out of memory with a micro-batch of 1")
+    if end.code < 0 or end.code > 128:
+        return _again(f"killed by signal {-end.code if end.code < 0 else end.code - 128}", end)
+    return Decision("fail", f"exit code {end.code}")
+
+
+def _again(reason: str, end: Ending) -> Decision:
+    if end.fruitless < MAX_ATTEMPTS:
+        return Decision("retry", reason)
+    return Decision("fail", f"{reason}, {end.fruitless} times without getting further")
+
+
+def names_memory(lines: list[str]) -> bool:
+    """Whether the last lines of a log say that memory ran out."""
+    return any(marker in line for line in lines for marker in _MEMORY_MARKERS)

@@ -1,7 +1,7 @@
 """Files that are either whole or absent.
 
 Written under a temporary name in the same folder, synced, and then renamed or linked; a reader never meets half a file,
-whatever is killed when.
+whatever is killed when. What never changes is committed only while the lease that the worker was started under is held.
 """
 
 import errno
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Exit, user_error
+from p2p_dist.results.lease import check_fence
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
@@ -62,6 +63,7 @@ def publish(path: Path, content: bytes) -> None:
     half = _half(path)
     _write_synced(half, content)
     try:
+        check_fence()
         os.link(half, path)
     except OSError as error:
         # A network file system may make the link and lose the answer, so what counts is what is there now.
@@ -89,6 +91,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         for file in sorted(half.rglob("*")):
             if file.is_file():
                 _sync(file)
+        check_fence()
         half.rename(path)
         _sync_folder(path.parent)
     finally:

@@ -13,6 +13,7 @@ from p2p_dist.data.build import Built, LabelSpace, Suite
 from p2p_dist.data.example import Note, Row
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic
+from p2p_dist.results.lease import check_fence
 from p2p_dist.results.rundir import StageDir
 
 
@@ -33,6 +34,7 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
         "suites": {name: {"rows": len(s.rows), "offset": s.offset, "triggered": s.triggered, "prefix": s.prefix} for name, s in built.suites.items()},
         "files": files,
     }
+    check_fence()
     atomic.write_json(folder.manifest, manifest)
 
 

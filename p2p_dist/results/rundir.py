@@ -75,6 +75,13 @@ class StageDir:
     def is_done(self) -> bool:
         return self.marker.exists()
 
+    def reached(self) -> str:
+        """How far a next attempt can go on from: `done`, the newest checkpoint, or nothing."""
+        if self.is_done():
+            return "done"
+        names = [path.name for path in self.checkpoints.glob("step_*")] if self.checkpoints.is_dir() else []
+        return max(names, default="")
+
     def write_spec(self, stage: Stage) -> None:
         if not self.spec.exists():
             atomic.write_json(self.spec, stage.to_json())
@@ -138,7 +145,8 @@ class RunDir:
 
     @property
     def lease(self) -> Path:
-        return self.path / "lease.json"
+        """The folder of the owner files (see `p2p_dist.results.lease`)."""
+        return self.path / "lease"
 
     @property
     def report(self) -> Path:

@@ -1,7 +1,8 @@
-"""The contract of a backend: start a gang's worker as a real process, ask how it is, stop it.
+"""The contract of a backend: start a gang's ranks as real processes, ask how they are, stop them.
 
 A backend knows nothing of stages. It is given a command, an environment and a log file, so that the same worker runs
-under Ray, in a plain subprocess, or by hand.
+under Ray, in a plain subprocess, or by hand. Ranks of a gang of more than one find each other as under torchrun: RANK,
+LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 from abc import ABC, abstractmethod
@@ -13,13 +14,20 @@ from typing import ClassVar
 
 @dataclass(frozen=True)
 class Gang:
-    """One worker to start. `environment` is added to the parent's; secrets are inherited and never in here."""
+    """One job's ranks. `cpus` and `gpus` are per rank, `ranks` are spread evenly over `nodes`. `environment` is added to the
+    parent's; secrets are inherited and never in here."""
 
     command: tuple[str, ...]
     log: Path
     cpus: int
     gpus: int = 0
     environment: Mapping[str, str] = field(default_factory=dict)
+    ranks: int = 1
+    nodes: int = 1
+
+    @property
+    def ranks_per_node(self) -> int:
+        return self.ranks // self.nodes
 
 
 class Backend(ABC):
@@ -27,20 +35,27 @@ class Backend(ABC):
 
     plugin_kind: ClassVar[str] = "backends"
 
-    def __init__(self, cpus: int, gpus: int):
-        self.cpus, self.gpus = cpus, gpus
+    def __init__(self, cpus: int, gpus: int, address: str | None = None):
+        """`cpus` and `gpus` are those of this machine; `address` is a cluster that runs already, if the backend knows such."""
+        self.cpus, self.gpus, self.address = cpus, gpus, address
 
     @abstractmethod
     def start(self, gang: Gang) -> str:
-        """Start a worker in its own process group and return a name for it."""
+        """Start a gang, every rank in its own process group, and return a name for it. Raises UserError E413 for a gang
+        that can never be placed."""
 
     @abstractmethod
     def poll(self, name: str) -> int | None:
-        """Exit code (negative for a signal), or None while it runs."""
+        """Exit code (negative for a signal), or None while it runs or waits for its place. When a rank fails, the others
+        are stopped and its code is the gang's."""
+
+    @abstractmethod
+    def ask(self, name: str, number: int) -> None:
+        """Send a signal to every rank and come back at once."""
 
     @abstractmethod
     def stop(self, name: str) -> None:
-        """Ask the worker's group to end, and end it if it does not within ten seconds."""
+        """Ask the ranks to end, and end them if they do not within ten seconds."""
 
     @abstractmethod
     def close(self) -> None:

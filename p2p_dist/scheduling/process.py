@@ -1,8 +1,9 @@
-"""One worker process: start it with its own process group and log, poll it, stop it. Used by every backend."""
+"""The processes of one gang on one node: start them in groups of their own, poll them, stop them. Used by every backend."""
 
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,76 @@ PARENT = "P2P_DIST_PARENT"
 STOP_SECONDS = 10.0
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+class Ranks:
+    """`count` ranks of a gang of `world`, the first of which has number `first`. One rank of one is an ordinary process.
+
+    When one rank ends with an error the others are asked to stop, so that nobody waits for a dead peer for ever.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, count: int = 1, first: int = 0, world: int = 1):
+        """`environment` has MASTER_ADDR and MASTER_PORT when `world` is more than one (torchrun's names)."""
+        self.failure: int | None = None
+        self.deadline: float | None = None
+        self.processes = []
+        for at in range(count):
+            numbers = rank_environment(first + at, at, count, world) if world > 1 else {}
+            self.processes.append(_start(command, {**environment, **numbers}, log_of(log, first + at)))
+
+    @property
+    def pid(self) -> int:
+        return self.processes[0].pid
+
+    def poll(self) -> int | None:
+        """None while any rank runs; then 0, or the code of the rank that failed first (75 only if no rank failed otherwise)."""
+        codes = [process.poll() for process in self.processes]
+        ended = [code for code in codes if code is not None]
+        if self.failure is None or self.failure == 0:
+            self.failure = next((code for code in ended if code != 0), None)
+            if self.failure is not None and len(ended) < len(codes):
+                self.deadline = time.monotonic() + STOP_SECONDS
+                self.ask(signal.SIGTERM)
+        if len(ended) < len(codes):
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.ask(signal.SIGKILL)
+            return None
+        return self.failure or 0
+
+    def ask(self, number: int) -> None:
+        """Send a signal to the group of every rank that runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+
+    def stop(self) -> None:
+        """SIGTERM to every group, then SIGKILL to what is left."""
+        deadline = time.monotonic() + STOP_SECONDS
+        for number, until in ((signal.SIGTERM, deadline), (signal.SIGKILL, deadline + STOP_SECONDS)):
+            self.ask(number)
+            while any(process.poll() is None for process in self.processes):
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.05)
+
+
+def rank_environment(rank: int, local: int, count: int, world: int) -> dict[str, str]:
+    """What torchrun tells a rank about itself."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(local), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(count)}
+
+
+def log_of(log: Path, rank: int) -> Path:
+    """The log of a rank; that of rank 0 is the gang's."""
+    return log if rank == 0 else log.with_name(f"{log.name}.rank{rank}")
+
+
+def meeting_point(host: str) -> dict[str, str]:
+    """Where the ranks of a gang meet: this host and a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return {"MASTER_ADDR": host, "MASTER_PORT": str(probe.getsockname()[1])}
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
     """Start a worker that dies with this process. Ray's own variables are kept from it."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with log.open("ab") as output:
@@ -24,15 +94,3 @@ def start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> 
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the worker's group, then SIGKILL."""
-    deadline = time.monotonic() + STOP_SECONDS
-    for signal_, until in ((signal.SIGTERM, deadline), (signal.SIGKILL, deadline + STOP_SECONDS)):
-        if process.poll() is not None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal_)
-        while process.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)

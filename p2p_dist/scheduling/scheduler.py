@@ -1,25 +1,32 @@
-"""The scheduler loop: start what is ready, look what ended, carry out what the policy decides.
+"""The scheduler loop: start what is ready, look what ended or stands still, carry out what the policy decides.
 
 Every decision is made in `planning`; this file only acts. What is done is read off the run folder, so a scheduler that
 is killed and started again goes on where it was.
 """
 
-import os
-import sys
+import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from p2p_dist.errors import Exit, user_error
 from p2p_dist.planning.jobs import Job
-from p2p_dist.planning.policy import after_exit
+from p2p_dist.planning.placement import Placement
+from p2p_dist.planning.plan import Plan
+from p2p_dist.planning.policy import Ending, after_exit, names_memory
 from p2p_dist.results import atomic
+from p2p_dist.results.lease import Lease
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling import lease
-from p2p_dist.scheduling.backend import Backend, Gang
+from p2p_dist.scheduling.backend import Backend
+from p2p_dist.scheduling.gangs import GangSettings, gang_of
+from p2p_dist.scheduling.watch import Watch, tail
 
 POLL_SECONDS = 0.2
-REFRESH_SECONDS = 5.0
+DUMP_SECONDS = 3.0
+"""How long a worker that stands still may take to write where it stands."""
+GRACE_SECONDS = 240.0
+"""How long workers may take to leave their state when the study is asked to stop; Slurm gives 300 (slurm/study.sbatch)."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,19 @@ class Failure:
 
 
 @dataclass
+class Tries:
+    """What the attempts at one job have come to."""
+
+    number: int = 0
+    fruitless: int = 0
+    reached: tuple[str, ...] = ()
+    micro_batch: int | None = None
+    log: Path = Path()
+    stalled: float | None = None
+    """When it was found not to move, on our own clock."""
+
+
+@dataclass
 class State:
     """Where the jobs of a study are. The progress view reads it."""
 
@@ -41,32 +61,37 @@ class State:
     done: list[Job] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     blocked: list[Job] = field(default_factory=list)
-    attempts: dict[str, int] = field(default_factory=dict)
-    logs: dict[str, Path] = field(default_factory=dict)
+    tries: dict[str, Tries] = field(default_factory=dict)
 
 
 class Scheduler:
-    """Runs jobs on a backend, at most `slots` at a time with `threads` cores each."""
+    """Runs the jobs of a plan on a backend, on at most `slots` devices at a time."""
 
-    def __init__(self, folder: RunDir, backend: Backend, slots: int, threads: int, gpus: int, checkpoint_every: int):
-        self.folder, self.backend = folder, backend
-        self.slots, self.threads, self.gpus, self.checkpoint_every = slots, threads, gpus, checkpoint_every
+    def __init__(self, folder: RunDir, backend: Backend, plan: Plan, slots: int, settings: GangSettings, lease: Lease, stall_seconds: float):
+        self.folder, self.backend, self.plan, self.lease = folder, backend, plan, lease
+        self.slots, self.settings = slots, settings
+        self.watch = Watch(folder, stall_seconds)
 
-    def run(self, jobs: Sequence[Job], look: Callable[[State], None] = lambda state: None) -> State:
-        """Carry out all jobs that can be. Stops every worker before an interrupt goes on."""
-        state = State(list(jobs))
+    def run(self, look: Callable[[State], None], stop_requested: Callable[[], bool]) -> State:
+        """Carry out all jobs that can be. Stops every worker before an error or an interrupt goes on.
+
+        Raises UserError E411 when the lease is lost, E412 (exit code 75) when it was asked to stop.
+        """
+        state = State(list(self.plan.jobs))
         finished: set[str] = set()
-        refreshed = 0.0
         try:
             while state.waiting or state.running:
+                self.lease.check()
+                if stop_requested():
+                    self._leave(state, finished)
                 self._start_ready(state, finished)
+                self._stop_stalled(state)
                 self._reap(state, finished)
-                if time.monotonic() - refreshed > REFRESH_SECONDS:
-                    lease.refresh(self.folder.lease)
-                    refreshed = time.monotonic()
                 look(state)
                 time.sleep(POLL_SECONDS)
         finally:
+            for name in state.running:
+                self.backend.ask(name, signal.SIGTERM)
             for name in state.running:
                 self.backend.stop(name)
         look(state)
@@ -74,70 +99,85 @@ class Scheduler:
 
     def _start_ready(self, state: State, finished: set[str]) -> None:
         lost = {id_ for failure in state.failed for id_ in failure.job.stages} | {id_ for job in state.blocked for id_ in job.stages}
+        free = self.slots - sum(self._width(job) for job in state.running.values())
         for job in list(state.waiting):
             if job.needs & lost:
                 state.waiting.remove(job)
                 state.blocked.append(job)
-            elif job.needs <= finished and len(state.running) < self.slots:
+            elif job.needs <= finished:
+                if self._width(job) > free:
+                    return  # a wide job is not overtaken for ever by narrow ones
+                free -= self._width(job)
                 state.waiting.remove(job)
                 state.running[self._start(job, state)] = job
 
+    def _width(self, job: Job) -> int:
+        return min(self._placement(job).ranks, self.slots)
+
+    def _placement(self, job: Job) -> Placement:
+        placement = self.plan.placement(job)
+        assert isinstance(placement, Placement), "what can never run was refused before"
+        return placement
+
     def _start(self, job: Job, state: State) -> str:
         attempt = self.folder.find(job.lead).new_attempt()
-        state.attempts[job.lead] = state.attempts.get(job.lead, 0) + 1
-        gang = self._gang(job, attempt / "log")
-        placement = {
-            "started": round(time.time(), 3),
-            "backend": type(self.backend).__name__,
-            "cpus": gang.cpus,
-            "gpus": gang.gpus,
-            "command": list(gang.command),
-            "stages": list(job.stages),
-        }
-        atomic.write_json(attempt / "placement.json", placement)
-        state.logs[job.lead] = gang.log
-        return self.backend.start(gang)
+        tries = state.tries.setdefault(job.lead, Tries())
+        placement = self._placement(job)
+        if tries.micro_batch is not None:
+            placement = replace(placement, micro_batch=tries.micro_batch, accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch)
+        gang = gang_of(self.folder, job, placement, self.settings, (attempt / "log").resolve(), self.lease.environment)
+        facts = {"backend": type(self.backend).__name__, "cpus": gang.cpus, "gpus": gang.gpus, "command": list(gang.command), "stages": list(job.stages)}
+        atomic.write_json(attempt / "placement.json", {**facts, **placement.to_json()})
+        tries.number += 1
+        tries.log, tries.stalled = gang.log, None
+        tries.reached = self.watch.reached(job)
+        name = self.backend.start(gang)
+        self.watch.begin(name)
+        return name
 
-    def _gang(self, job: Job, log: Path) -> Gang:
-        command: tuple[str, ...] = (sys.executable, "-m", "p2p_dist.worker", "--study-dir", str(self.folder.path.resolve()))
-        command += ("--stages", ",".join(job.stages), "--checkpoint-every", str(self.checkpoint_every))
-        threads = str(self.threads)
-        environment = {
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
-            "TOKENIZERS_PARALLELISM": "false",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "PYTHONUNBUFFERED": "1",
-            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        }
-        return Gang(command, log.resolve(), self.threads, self.gpus, environment)
+    def _stop_stalled(self, state: State) -> None:
+        """A worker whose files do not move is ended: SIGABRT writes where every thread stands into its log, if it can still
+        answer a signal; if not, it is killed."""
+        for name, job in state.running.items():
+            tries = state.tries[job.lead]
+            if tries.stalled is None and self.watch.stands_still(name, job, tries.log):
+                tries.stalled = time.monotonic()
+                self.backend.ask(name, signal.SIGABRT)
+            elif tries.stalled is not None and time.monotonic() - tries.stalled > DUMP_SECONDS:
+                self.backend.ask(name, signal.SIGKILL)
 
     def _reap(self, state: State, finished: set[str]) -> None:
         for name, job in list(state.running.items()):
             code = self.backend.poll(name)
-            if code is None:
-                continue
-            del state.running[name]
-            log = state.logs[job.lead]
-            atomic.write_json(log.parent / "exit.json", {"code": code, "ended": round(time.time(), 3)})
-            there = all(self.folder.find(id_).is_done() for id_ in job.stages)
-            decision = after_exit(code, state.attempts[job.lead], there)
-            if decision.action == "done":
-                finished.update(job.stages)
-                state.done.append(job)
-            elif decision.action == "retry":
-                state.waiting.insert(0, job)
-            else:
-                finished.update(id_ for id_ in job.stages if self.folder.find(id_).is_done())
-                state.failed.append(Failure(job, decision.reason, log, tail(log)))
+            if code is not None:
+                del state.running[name]
+                self._settle(job, code, state, finished)
 
+    def _settle(self, job: Job, code: int, state: State, finished: set[str]) -> None:
+        """Write down how an attempt ended and do what the policy says."""
+        tries = state.tries[job.lead]
+        last = tail(tries.log)
+        there = all(self.folder.find(id_).is_done() for id_ in job.stages)
+        tries.fruitless = 0 if self.watch.reached(job) != tries.reached else tries.fruitless + 1
+        micro_batch = tries.micro_batch or self._placement(job).micro_batch
+        decision = after_exit(Ending(code, tries.fruitless, there, micro_batch, tries.stalled is not None, names_memory(last)))
+        atomic.write_json(tries.log.parent / "exit.json", {"code": code, "action": decision.action, "reason": decision.reason})
+        if decision.action == "done":
+            finished.update(job.stages)
+            state.done.append(job)
+        elif decision.action == "retry":
+            tries.micro_batch = decision.micro_batch or tries.micro_batch
+            state.waiting.insert(0, job)
+        else:
+            finished.update(id_ for id_ in job.stages if self.folder.find(id_).is_done())
+            state.failed.append(Failure(job, decision.reason, tries.log, last))
 
-def tail(log: Path, lines: int = 15) -> list[str]:
-    """The last lines of a log, control characters removed."""
-    if not log.is_file():
-        return []
-    with log.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 8192))
-        text = file.read().decode("utf-8", "replace")
-    return ["".join(char for char in line if char.isprintable() or char == "\t") for line in text.splitlines()[-lines:]]
+    def _leave(self, state: State, finished: set[str]) -> None:
+        """Ask every worker to leave its state behind and wait for that. Raises UserError E412."""
+        for name in state.running:
+            self.backend.ask(name, signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while state.running and time.monotonic() < deadline:
+            self._reap(state, finished)
+            time.sleep(POLL_SECONDS)
+        raise user_error("E412", "asked to stop; every running job has left its state", str(self.folder.path), "the same command goes on", Exit.REQUEUE)

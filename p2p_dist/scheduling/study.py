@@ -1,29 +1,18 @@
 """A study between its file and its folder: open it, write it down, carry it out."""
 
-import json
-import os
-import platform
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from p2p_dist import assets, registry
 from p2p_dist.data import sources
 from p2p_dist.data.sources import Source
-from p2p_dist.errors import Problem, UserError, user_error
+from p2p_dist.errors import Problem, user_error
 from p2p_dist.planning.cluster import ClusterSpec, read_cluster, this_machine
 from p2p_dist.planning.plan import Plan, make_plan
-from p2p_dist.results import atomic, resultfile
+from p2p_dist.results import lease, resultfile
 from p2p_dist.results.collect import doubtful
-from p2p_dist.results.provenance import code_digest, versions
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling import lease
-from p2p_dist.scheduling.progress import ProgressView, titles_of
-from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.spec.expand import Expansion, expand
 from p2p_dist.spec.identity import canonical
 from p2p_dist.spec.load import load_study
@@ -124,80 +113,3 @@ def set_damaged_aside(study: Study) -> list[Problem]:
         return []
     with lease.hold(study.folder.lease):
         return [problem for stage in stages if (problem := resultfile.set_aside(stage))]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How a study is carried out here; none of it is identity."""
-
-    backend: str
-    cluster: ClusterSpec
-    slots: int | None = None
-    cohort: int = 1
-    checkpoint_every: int = 50
-
-
-def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
-    """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it."""
-    with lease.hold(study.folder.lease):
-        _prepare(study, console)
-        write_down(study, path)
-        cluster = launch.cluster
-        plan = study.plan(cluster, launch.cohort)
-        refuse_impossible(plan)
-        width = launch.slots or cluster.slots_per_node
-        threads = max(1, cluster.cpus_per_node // width)
-        engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node)
-        titles = titles_of([run.to_json() for run in study.expansion.runs])
-        try:
-            scheduler = Scheduler(study.folder, engine, width, threads, 1 if cluster.gpus_per_node else 0, launch.checkpoint_every)
-            with ProgressView(study.folder, titles, console) as view:
-                return scheduler.run(plan.jobs, view.look)
-        finally:
-            engine.close()
-
-
-def refuse_impossible(plan: Plan) -> None:
-    """Raises UserError E410 when a job can never run on the cluster: waiting would not end."""
-    misfits = dict.fromkeys(misfit for _, misfit in plan.impossible())
-    if misfits:
-        raise UserError(*(Problem("E410", misfit.reason, plan.rates.cluster.name, misfit.nearest) for misfit in misfits))
-
-
-def _prepare(study: Study, console: Console) -> None:
-    """Fetch what this machine lacks before anything is started, so that errors come early."""
-    wanted = [source.place for source in study.sources if source.kind == "embedded"]
-    wanted += [model.local["asset"] for model in (*study.spec.model, *study.extra_models) if "asset" in model.local]
-    for name in dict.fromkeys(wanted):
-        assets.fetch(name, console.print)
-    for task, source in zip(study.spec.task, study.sources, strict=True):
-        if source.kind == "hub":
-            sources.read(task, source)
-    for leftover in study.folder.leftovers():
-        if leftover.is_file() and "lease" not in leftover.name:
-            leftover.unlink(missing_ok=True)
-
-
-def write_down(study: Study, path: Path) -> None:
-    """Write what the study is: its file, its resolved runs and stages, every stage's spec, and this launch."""
-    folder, expansion = study.folder, study.expansion
-    atomic.write_bytes(folder.study, path.read_bytes())
-    atomic.write_json(
-        folder.resolved,
-        {
-            "name": study.spec.name,
-            "description": study.spec.description,
-            "runs": [run.to_json() for run in expansion.runs],
-            "models": {model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model},
-            "stages": [stage.to_json() for stage in expansion.graph.stages.values()],
-        },
-    )
-    folder.write_specs(expansion.graph)
-    launches = json.loads(folder.provenance.read_text())["launches"] if folder.provenance.is_file() else []
-    atomic.write_json(folder.provenance, {"launches": [*launches, provenance()]})
-
-
-def provenance() -> dict[str, object]:
-    """Where and with what this process runs. Captured once per launch."""
-    command = ["p2p-dist", *sys.argv[1:]]
-    return {"command": command, "host": platform.node(), "pid": os.getpid(), "at": round(time.time(), 3), "versions": versions(), "code": code_digest()}

@@ -42,6 +42,9 @@ def hub(model_folder: Path) -> Iterator[str]:
             self.answer(body=True)
 
         def answer(self, body: bool) -> None:
+            if self.path.startswith(f"/api/models/test/tiny/tree/{COMMIT}"):
+                self.listing()
+                return
             _, _, name = self.path.partition(f"/test/tiny/resolve/{COMMIT}/")
             file = model_folder / name
             if not name or not file.is_file():
@@ -58,6 +61,15 @@ def hub(model_folder: Path) -> Iterator[str]:
             self.end_headers()
             if body:
                 self.wfile.write(file.read_bytes())
+
+        def listing(self) -> None:
+            names = ("evil.py", "weights.bin", *(path.name for path in model_folder.iterdir()))
+            content = json.dumps([{"type": "file", "path": name, "size": 1, "oid": "0"} for name in names]).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
 
         def log_message(self, *_: object) -> None:
             return
@@ -86,6 +98,9 @@ def test_hub_and_folder_give_the_same_predictions(hub: str, model_folder: Path, 
     assert from_hub.returncode == from_folder.returncode == Exit.OK, from_hub.stderr + from_folder.stderr
     predictions = [next((tmp_path / side).rglob("predictions/clean.jsonl")).read_bytes() for side in "ab"]
     assert predictions[0] == predictions[1]
+    fetched = {path.name for path in (tmp_path / "hf").rglob("snapshots/*/*")}
+    assert "model.safetensors" in fetched
+    assert not fetched & {"evil.py", "weights.bin"}
 
 
 @pytest.mark.usefixtures("with_data")
@@ -93,8 +108,9 @@ def test_no_hub_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     done = run(tmp_path, f"test/tiny@{COMMIT}")
-    assert done.returncode == Exit.SOME_FAILED
-    assert "error[E119]: cannot load model test/tiny" in done.stderr
+    assert done.returncode == Exit.USAGE
+    assert "error[E119]: cannot fetch model test/tiny" in done.stderr
+    assert not list(tmp_path.rglob("attempts")), "nothing is started without the weights"
     assert "download the model and name its folder" in done.stderr
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from p2p_dist.errors import Exit
+from p2p_dist.results.lease import owner
 from tests.conftest import TINY_STUDY
 
 pytestmark = pytest.mark.usefixtures("with_data")
@@ -64,7 +65,7 @@ def test_three_runs_end_with_a_table_and_a_report(finished: Any) -> None:
     assert {"asr_nobt", "asr_raw_target", "ca_mapped"} <= set(defended["rates"])
     assert (runs / "tiny" / "report" / "index.html").stat().st_size > 5000
     assert not list(runs.rglob(".tmp-*"))
-    assert not (runs / "tiny" / "lease.json").exists()
+    assert owner(runs / "tiny" / "lease") is None
 
 
 def test_local_gives_the_same_bytes_as_ray(finished: Any, tmp_path: Path) -> None:
@@ -191,7 +192,7 @@ def test_interrupt_stops_the_workers(finished: Any, tmp_path: Path) -> None:
 def test_two_controllers_on_one_study(finished: Any, tmp_path: Path) -> None:
     study, _, _ = finished
     first = subprocess.Popen(command(study, tmp_path, "--backend", "local"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _wait_for(lambda: (tmp_path / "tiny" / "lease.json").exists(), 60)
+    _wait_for(lambda: owner(tmp_path / "tiny" / "lease"), 60)
     second = cli(study, tmp_path, "--backend", "local")
     assert second.returncode == Exit.OWNED
     assert f"process {first.pid} on" in second.stderr

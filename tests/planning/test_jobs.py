@@ -1,4 +1,4 @@
-"""What is left to do, and what happens when a job ends."""
+"""What is left to do."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,6 @@ from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.jobs import missing_jobs as plan_jobs
-from p2p_dist.planning.policy import MAX_ATTEMPTS, after_exit
 from p2p_dist.spec.graph import Graph, Stage
 
 TRAIN = {"model": {"source": "random"}, "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10}}
@@ -78,22 +77,3 @@ def test_longest_way_first() -> None:
     jobs = missing_jobs(made, set())
     assert [job.lead for job in jobs] == [data[1].id, long.id, data[0].id, train[0].id, train[1].id]
     assert jobs[1].cost == pytest.approx(9 * RATES.seconds(made, train[0]))
-
-
-@pytest.mark.parametrize(
-    ("code", "attempts", "there", "action"),
-    [
-        (0, 1, True, "done"),
-        (0, 1, False, "fail"),
-        (75, 9, False, "retry"),
-        (-9, 1, False, "retry"),
-        (137, 2, False, "retry"),
-        (-9, MAX_ATTEMPTS, False, "fail"),
-        (1, 1, False, "fail"),
-        (2, 1, False, "fail"),
-    ],
-)
-def test_policy(code: int, attempts: int, there: bool, action: str) -> None:
-    decision = after_exit(code, attempts, there)
-    assert decision.action == action
-    assert decision.reason or action == "done"

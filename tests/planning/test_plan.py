@@ -13,7 +13,8 @@ from p2p_dist.errors import UserError
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.placement import Misfit, Placement
 from p2p_dist.report import plan_view
-from p2p_dist.scheduling.study import find_cluster, open_study, refuse_impossible
+from p2p_dist.scheduling.execute import refuse_impossible
+from p2p_dist.scheduling.study import find_cluster, open_study
 
 pytestmark = pytest.mark.usefixtures("with_data")
 LARGE = f"""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist import registry
+from p2p_dist.errors import UserError
 from p2p_dist.scheduling.backend import Backend, Gang
 
 
@@ -96,3 +97,33 @@ def _listening_beyond_loopback(folder: Path) -> list[str]:
             ):
                 found.append(fields[1])
     return found
+
+
+def test_a_gang_of_two_ranks(backend: Backend, tmp_path: Path) -> None:
+    code = (
+        "import os, socket, sys; rank = int(os.environ['RANK']); host = (os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']))\n"
+        "import time\n"
+        "if rank == 0:\n    with socket.create_server(('', host[1])) as server: peer, _ = server.accept(); print('met', peer.recv(9).decode())\n"
+        "else:\n"
+        "    for _ in range(100):\n"
+        "        try: peer = socket.create_connection(host); break\n"
+        "        except OSError: time.sleep(0.1)\n"
+        "    peer.sendall(f\"{os.environ['LOCAL_RANK']}/{os.environ['WORLD_SIZE']}\".encode())\n"
+    )
+    pair = Gang((sys.executable, "-c", code), tmp_path / "log", 1, ranks=2)
+    assert wait(backend, backend.start(pair)) == 0
+    assert (tmp_path / "log").read_text() == "met 1/2\n"
+    assert (tmp_path / "log.rank1").read_text() == ""
+
+
+def test_when_a_rank_fails_the_others_are_stopped(backend: Backend, tmp_path: Path) -> None:
+    code = "import os, sys, time; time.sleep(0.5) if os.environ['RANK'] == '0' else time.sleep(60); sys.exit(7)"
+    pair = Gang((sys.executable, "-c", code), tmp_path / "log", 1, ranks=2)
+    started = time.monotonic()
+    assert wait(backend, backend.start(pair)) == 7
+    assert time.monotonic() - started < 20
+
+
+def test_what_can_never_be_placed_is_refused_at_once(backend: Backend, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="E413"):
+        backend.start(Gang((sys.executable, "-c", ""), tmp_path / "log", 1, gpus=1, ranks=64))

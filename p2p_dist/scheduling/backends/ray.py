@@ -1,95 +1,195 @@
-"""Workers under Ray: this study's own instance on this machine, never somebody else's.
+"""Workers under Ray: this study's own instance on this machine, or a cluster that runs already.
 
-Ray places an actor per gang; the actor starts the worker as a real process, so that signals, exit codes and devices stay
-ordinary. The instance has a token, listens on loopback, keeps its files in a short private folder, and ends with this
-process (reference: Ray attaches `ray.init()` to any instance it finds on the host unless told not to).
+Ray places a gang and watches its nodes: a small actor per node starts the ranks as real processes, so that signals, exit
+codes and devices stay ordinary. One actor is on one node by itself; a gang of several nodes has a placement group. The own
+instance has a token, listens on loopback, keeps its files in a short private folder, and ends with this process (reference:
+Ray attaches `ray.init()` to any instance it finds on the host unless told not to).
 """
 
 import contextlib
 import os
 import secrets
 import shutil
-import subprocess
 import tempfile
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.errors import user_error
 from p2p_dist.scheduling import process
 from p2p_dist.scheduling.backend import Backend, Gang
 
 _PREFIX = "p2p-ray-"
+_LOST = -9
+"""A node or actor that is gone counts as killed."""
+
+
+@dataclass
+class _Placed:
+    """A gang and what Ray has given it so far."""
+
+    gang: Gang
+    bundle: dict[str, int]
+    group: Any = None
+    actors: list[Any] = field(default_factory=list)
+    meetings: list[Any] = field(default_factory=list)
+    started: bool = False
+    code: int | None = None
 
 
 class RayBackend(Backend):
-    """A local Ray with `cpus` and `gpus` as its resources."""
+    """Gangs in placement groups of an own local Ray with `cpus` and `gpus`, or of the cluster at `address`."""
 
-    def __init__(self, cpus: int, gpus: int):
-        super().__init__(cpus, gpus)
-        _clear_leftovers()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
-        _set_environment(self._folder / "token")
+    def __init__(self, cpus: int, gpus: int, address: str | None = None):
+        super().__init__(cpus, gpus, address)
+        self._folder: Path | None = None
+        if address is None:
+            _clear_leftovers()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
+            _set_environment(self._folder / "token")
         import ray  # seconds to import, and only needed here
+        import ray.util
 
         self._ray: Any = ray
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+        if self._folder is None:
+            options |= {"address": address}
+        else:
+            options |= {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
+            options |= {"_temp_dir": str(self._folder / "r")}  # Ray opens its own folder to everybody; ours around it stays shut
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level="error",
-                object_store_memory=128 << 20,
-                _temp_dir=str(self._folder / "r"),  # Ray opens its own folder to everybody; ours around it stays shut
-            )
-        self._remote = ray.remote(_Gang)
-        self._gangs: dict[str, Any] = {}
+            try:
+                ray.init(**options)
+            except (ConnectionError, RuntimeError) as error:
+                raise user_error("E415", f"no Ray cluster answers: {str(error).splitlines()[0]}", f"--address {address}", "`ray status` there") from error
+        self._remote = ray.remote(_Node)
+        self._gangs: dict[str, _Placed] = {}
 
     def start(self, gang: Gang) -> str:
-        actor = self._remote.options(num_cpus=gang.cpus, num_gpus=gang.gpus).remote()
-        pid = self._ray.get(actor.start.remote(gang.command, dict(gang.environment), str(gang.log)))
-        self._gangs[str(pid)] = actor
-        return str(pid)
+        bundle = {"CPU": gang.cpus * gang.ranks_per_node, **({"GPU": gang.gpus * gang.ranks_per_node} if gang.gpus else {})}
+        self._refuse_infeasible(gang, bundle)
+        placed = _Placed(gang, bundle)
+        if gang.nodes > 1:
+            placed.group = self._ray.util.placement_group([bundle] * gang.nodes, strategy="STRICT_SPREAD")
+        name = str(len(self._gangs))
+        self._gangs[name] = placed
+        self._place(placed, seconds=5.0)
+        return name
 
     def poll(self, name: str) -> int | None:
-        try:
-            code: int | None = self._ray.get(self._gangs[name].poll.remote())
-        except self._ray.exceptions.RayActorError:
-            code = -9
-        if code is not None and name in self._gangs:
-            self._ray.kill(self._gangs[name])
-        return code
+        placed = self._gangs[name]
+        if placed.code is not None or not (placed.started or self._place(placed, seconds=0.0)):
+            return placed.code
+        codes = [self._code(actor) for actor in placed.actors]
+        failed = next((code for code in codes if code), None)
+        if failed is not None and None in codes:
+            self.stop(name)
+            codes = [code if code is not None else failed for code in codes]
+        if None not in codes:
+            placed.code = failed or 0
+            self._free(placed)
+        return placed.code
+
+    def ask(self, name: str, number: int) -> None:
+        for actor in self._gangs[name].actors:
+            self._try(actor.ask.remote(number))
 
     def stop(self, name: str) -> None:
-        with contextlib.suppress(self._ray.exceptions.RayActorError):
-            self._ray.get(self._gangs[name].stop.remote())
+        for stopping in [actor.stop.remote() for actor in self._gangs[name].actors]:
+            self._try(stopping)
 
     def close(self) -> None:
-        for name in self._gangs:
-            self.stop(name)
+        for name, placed in self._gangs.items():
+            if placed.code is None:
+                self.stop(name)
+                self._free(placed)
         self._ray.shutdown()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _refuse_infeasible(self, gang: Gang, bundle: dict[str, int]) -> None:
+        """Raises UserError E413 for a gang that no set of living nodes could ever hold."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        fitting = [node for node in nodes if all(node.get(name, 0) >= wanted for name, wanted in bundle.items())]
+        if len(fitting) < gang.nodes:
+            have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+            what = f"a gang wants {gang.nodes} node(s) with {bundle}, and the cluster has {len(fitting)} such of {len(nodes)} ({have})"
+            raise user_error("E413", what, "Ray", "plan for the cluster at hand: --cluster")
+
+    def _place(self, placed: _Placed, seconds: float) -> bool:
+        """Start the ranks once Ray has the gang's place. False while it has not."""
+        if placed.group is not None and not placed.group.wait(seconds):
+            return False
+        if not placed.actors:
+            placed.actors = [self._remote.options(**self._options(placed, at)).remote() for at in range(placed.gang.nodes)]
+            placed.meetings = [actor.meeting_point.remote() for actor in placed.actors]
+        ready, _ = self._ray.wait(placed.meetings, num_returns=len(placed.meetings), timeout=seconds)
+        if len(ready) < len(placed.meetings):
+            return False
+        gang, each = placed.gang, placed.gang.ranks_per_node
+        try:
+            environment = {**gang.environment, **(self._ray.get(placed.meetings[0]) if gang.ranks > 1 else {})}
+            starts = [(actor, at * each) for at, actor in enumerate(placed.actors)]
+            self._ray.get([actor.start.remote(gang.command, environment, str(gang.log), each, first, gang.ranks) for actor, first in starts])
+            placed.started = True
+        except self._ray.exceptions.RayActorError:
+            placed.code = _LOST
+            self._free(placed)
+        return placed.started
+
+    def _options(self, placed: _Placed, at: int) -> dict[str, Any]:
+        options = {"num_cpus": placed.bundle["CPU"], "num_gpus": placed.bundle.get("GPU", 0)}
+        if placed.group is not None:
+            from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placed.group, at)
+        return options
+
+    def _code(self, actor: Any) -> int | None:
+        try:
+            code: int | None = self._ray.get(actor.poll.remote())
+        except self._ray.exceptions.RayActorError:
+            code = _LOST
+        return code
+
+    def _try(self, call: Any) -> None:
+        with contextlib.suppress(self._ray.exceptions.RayActorError):
+            self._ray.get(call)
+
+    def _free(self, placed: _Placed) -> None:
+        for actor in placed.actors:
+            self._ray.kill(actor)
+        if placed.group is not None:
+            self._ray.util.remove_placement_group(placed.group)
 
 
-class _Gang:
-    """The actor: holds one worker process on its node."""
+class _Node:
+    """The actor: holds a gang's ranks on one node."""
 
     def __init__(self) -> None:
-        self._worker: subprocess.Popen[bytes] | None = None
+        self._ranks: process.Ranks | None = None
 
-    def start(self, command: tuple[str, ...], environment: dict[str, str], log: str) -> int:
-        self._worker = process.start(command, environment, Path(log))
-        return self._worker.pid
+    def meeting_point(self) -> dict[str, str]:
+        import ray.util
+
+        return process.meeting_point(ray.util.get_node_ip_address())
+
+    def start(self, command: tuple[str, ...], environment: dict[str, str], log: str, count: int, first: int, world: int) -> None:
+        self._ranks = process.Ranks(command, environment, Path(log), count, first, world)
 
     def poll(self) -> int | None:
-        assert self._worker is not None
-        return self._worker.poll()
+        assert self._ranks is not None
+        return self._ranks.poll()
+
+    def ask(self, number: int) -> None:
+        if self._ranks is not None:
+            self._ranks.ask(number)
 
     def stop(self) -> None:
-        assert self._worker is not None
-        process.stop(self._worker)
+        if self._ranks is not None:
+            self._ranks.stop()
 
 
 def _set_environment(token: Path) -> None:

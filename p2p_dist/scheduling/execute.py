@@ -1,0 +1,75 @@
+"""Carry a study out: hold its lease, prepare, start a backend, let the scheduler work."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from p2p_dist import registry
+from p2p_dist.errors import Problem, UserError, user_error
+from p2p_dist.planning.cluster import ClusterSpec, this_machine
+from p2p_dist.planning.plan import Plan
+from p2p_dist.results import lease
+from p2p_dist.scheduling import prepare, stop
+from p2p_dist.scheduling.gangs import GangSettings
+from p2p_dist.scheduling.progress import ProgressView, titles_of
+from p2p_dist.scheduling.scheduler import Scheduler, State
+from p2p_dist.scheduling.study import Study
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a study is carried out here; none of it is identity."""
+
+    backend: str
+    cluster: ClusterSpec
+    slots: int | None = None
+    cohort: int = 1
+    checkpoint_every: int = 50
+    stall_seconds: float = 1800.0
+    address: str | None = None
+    """Of a Ray cluster that runs already; None for this machine alone."""
+
+
+def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
+    """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it, E410 and E416
+    for what the hardware cannot do, E411 when the lease is lost on the way, E412 when it was asked to stop."""
+    cluster = launch.cluster
+    plan = study.plan(cluster, launch.cohort)
+    refuse_impossible(plan)
+    slots = _slots(launch)
+    with lease.hold(study.folder.lease) as mine:
+        prepare.fetch(study, plan, console)
+        mine.check()
+        prepare.write_down(study, path)
+        engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node, launch.address)
+        threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
+        settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.gpus_per_node, launch.checkpoint_every)
+        titles = titles_of([run.to_json() for run in study.expansion.runs])
+        try:
+            scheduler = Scheduler(study.folder, engine, plan, slots, settings, mine, launch.stall_seconds)
+            with ProgressView(study.folder, titles, console) as view, stop.requests() as stop_requested:
+                return scheduler.run(view.look, stop_requested)
+        finally:
+            engine.close()
+
+
+def refuse_impossible(plan: Plan) -> None:
+    """Raises UserError E410 when a job can never run on the cluster: waiting would not end."""
+    misfits = dict.fromkeys(misfit for _, misfit in plan.impossible())
+    if misfits:
+        raise UserError(*(Problem("E410", misfit.reason, plan.rates.cluster.name, misfit.nearest) for misfit in misfits))
+
+
+def _slots(launch: Launch) -> int:
+    """Workers side by side. Raises UserError E416 for a cluster that is not here, or more workers than GPUs."""
+    cluster = launch.cluster
+    if launch.address is None:
+        here = this_machine()
+        if cluster.nodes > 1 or cluster.gpus_per_node > here.gpus_per_node:
+            what = f"{cluster.name} has {cluster.nodes} node(s) with {cluster.gpus_per_node} GPUs, and this machine has {here.gpus_per_node}"
+            raise user_error("E416", what, "--cluster", "leave --cluster out, or join a Ray cluster: --backend ray --address HOST:PORT")
+    most = cluster.nodes * cluster.slots_per_node
+    if cluster.gpus_per_node and launch.slots is not None and launch.slots > most:
+        raise user_error("E416", f"{launch.slots} slots on {most} GPUs", "--slots", f"at most {most}; --cohort joins trainings on one GPU")
+    return launch.slots or most

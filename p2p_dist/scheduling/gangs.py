@@ -1,0 +1,49 @@
+"""From a job and its placement to the gang that a backend starts: command, environment, ranks. Pure."""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.placement import Placement
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.backend import Gang
+
+WORKER = ("-m", "p2p_dist.worker")
+PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
+"""Variables that ranks on other nodes need too. Tokens are not among them: they are inherited where a node has them."""
+
+
+@dataclass(frozen=True)
+class GangSettings:
+    """What is the same for all gangs of a study: cores per rank, GPUs per rank (0 or 1), GPUs of a node, checkpoints."""
+
+    threads: int
+    gpus: int
+    gpus_per_node: int
+    checkpoint_every: int
+
+
+def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettings, log: Path, fence: Mapping[str, str]) -> Gang:
+    """The gang of one attempt. Options that are as the worker has them by itself are left out of the command."""
+    command: tuple[str, ...] = (sys.executable, *WORKER, "--study-dir", str(folder.path.resolve()))
+    command += ("--stages", ",".join(job.stages), "--checkpoint-every", str(settings.checkpoint_every))
+    if placement.zero:
+        command += ("--zero", str(placement.zero), "--offload", placement.offload)
+    if placement.accumulation > 1:
+        command += ("--micro-batch", str(placement.micro_batch))
+    environment = {
+        "OMP_NUM_THREADS": str(settings.threads),
+        "MKL_NUM_THREADS": str(settings.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        **fence,
+    }
+    nodes = -(-placement.ranks // settings.gpus_per_node) if settings.gpus_per_node else 1
+    return Gang(command, log, settings.threads, settings.gpus, environment, placement.ranks, nodes)

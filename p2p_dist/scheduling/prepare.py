@@ -1,0 +1,76 @@
+"""What has to be here before anything is started: assets, rows and weights from the hub, and the study's own files."""
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from p2p_dist import assets
+from p2p_dist.data import sources
+from p2p_dist.errors import user_error
+from p2p_dist.planning.plan import Plan
+from p2p_dist.results import atomic
+from p2p_dist.results.provenance import code_digest, versions
+from p2p_dist.scheduling.study import Study
+from p2p_dist.spec.identity import canonical
+
+_WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def fetch(study: Study, plan: Plan, console: Console) -> None:
+    """Fetch what this machine lacks for the jobs that are left, so that errors come early and ranks do not all fetch at
+    once. Raises UserError E119."""
+    wanted = [source.place for source in study.sources if source.kind == "embedded"]
+    wanted += [model.local["asset"] for model in (*study.spec.model, *study.extra_models) if "asset" in model.local]
+    for name in dict.fromkeys(wanted):
+        assets.fetch(name, console.print)
+    for task, source in zip(study.spec.task, study.sources, strict=True):
+        if source.kind == "hub":
+            sources.read(task, source)
+    for model in (*study.spec.model, *study.extra_models):
+        if model.identity["source"] == "hub" and canonical(model.identity) in plan.models:
+            _fetch_model(model.identity["ref"], model.identity["revision"])
+
+
+def _fetch_model(ref: str, revision: str) -> None:
+    """Weights and tokenizer of one commit into the hub's cache; formats that run code are left where they are."""
+    from huggingface_hub import snapshot_download
+
+    try:
+        snapshot_download(ref, revision=revision, allow_patterns=_WEIGHTS)
+    except (OSError, ValueError) as error:
+        fix = "check the name, the licence and the network, or download the model and name its folder"
+        raise user_error("E119", f"cannot fetch model {ref}: {str(error).splitlines()[0]}", "model", fix) from error
+
+
+def write_down(study: Study, path: Path) -> None:
+    """Write what the study is: its file, its resolved runs and stages, every stage's spec, and this launch. What killed writers left
+    half done is cleared."""
+    for leftover in study.folder.leftovers():
+        if leftover.is_file() and "lease" not in leftover.name:
+            leftover.unlink(missing_ok=True)
+    folder, expansion = study.folder, study.expansion
+    atomic.write_bytes(folder.study, path.read_bytes())
+    atomic.write_json(
+        folder.resolved,
+        {
+            "name": study.spec.name,
+            "description": study.spec.description,
+            "runs": [run.to_json() for run in expansion.runs],
+            "models": {model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model},
+            "stages": [stage.to_json() for stage in expansion.graph.stages.values()],
+        },
+    )
+    folder.write_specs(expansion.graph)
+    launches = json.loads(folder.provenance.read_text())["launches"] if folder.provenance.is_file() else []
+    atomic.write_json(folder.provenance, {"launches": [*launches, provenance()]})
+
+
+def provenance() -> dict[str, object]:
+    """Where and with what this process runs. Captured once per launch."""
+    command = ["p2p-dist", *sys.argv[1:]]
+    return {"command": command, "host": platform.node(), "pid": os.getpid(), "at": round(time.time(), 3), "versions": versions(), "code": code_digest()}

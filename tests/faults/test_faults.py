@@ -1,0 +1,103 @@
+"""Real studies, real processes, real kills: each ends with the bytes of an undisturbed run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_dist.errors import Exit
+from p2p_dist.results.lease import owner
+from tests.e2e.test_resume import OPTIONS, steps, whole  # noqa: F401  # a fixture
+from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, results
+
+pytestmark = pytest.mark.usefixtures("with_data")
+RAY = tuple("ray" if option == "local" else option for option in OPTIONS)
+IMPATIENT = "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli import app; app()"
+
+
+def start(study: Path, runs: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(command(study, runs, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def impatient(study: Path, runs: Path) -> subprocess.Popen[str]:
+    """A controller whose heart beats three times a second, and who waits for others' as long."""
+    line = [sys.executable, "-c", IMPATIENT, *command(study, runs, *OPTIONS)[3:]]
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def workers(runs: Path) -> list[int]:
+    return [pid for pid, line in _processes_naming(str(runs)).items() if "p2p_dist.worker" in line]
+
+
+def reasons(runs: Path) -> set[str]:
+    return {json.loads(path.read_text())["reason"] for path in runs.rglob("exit.json")}
+
+
+def ray_process(controller: int, name: str) -> int:
+    """The process of a controller's own Ray instance with this name."""
+    folder = f"/tmp/p2p-ray-{controller}-"
+    return next(pid for pid, line in _processes_naming(folder).items() if line.split()[0].endswith(name))
+
+
+def test_a_frozen_worker_is_found_and_the_run_goes_on(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+    study, expected = whole
+    controller = start(study, tmp_path, *OPTIONS, "--stall-after", "20")
+    _wait_for(lambda: steps(tmp_path) > 45, 120)
+    for pid in workers(tmp_path):
+        os.kill(pid, signal.SIGSTOP)
+    _, said = controller.communicate(timeout=240)
+    assert controller.returncode == Exit.OK, said
+    assert "stood still" in reasons(tmp_path)
+    assert results(tmp_path) == expected
+
+
+def test_a_frozen_controller_is_taken_over_and_gives_up_when_it_wakes(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+    study, expected = whole
+    first = impatient(study, tmp_path)
+    _wait_for(lambda: steps(tmp_path) > 25, 120)
+    os.kill(first.pid, signal.SIGSTOP)
+    time.sleep(3)
+    second = impatient(study, tmp_path)
+    _wait_for(lambda: f"process {second.pid} " in str(owner(tmp_path / "long" / "lease")), 60)
+    os.kill(first.pid, signal.SIGCONT)
+    _, said = first.communicate(timeout=120)
+    assert first.returncode == Exit.OWNED
+    assert "E411" in said
+    _, said = second.communicate(timeout=240)
+    assert second.returncode == Exit.OK, said
+    assert results(tmp_path) == expected
+
+
+def test_asked_to_stop_a_study_leaves_checkpoints_and_goes_on_later(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+    study, expected = whole
+    controller = start(study, tmp_path, *RAY)
+    _wait_for(lambda: steps(tmp_path) > 25, 120)
+    controller.send_signal(signal.SIGUSR1)
+    _, said = controller.communicate(timeout=120)
+    assert controller.returncode == Exit.REQUEUE, said
+    assert "E412" in said
+    assert list(tmp_path.rglob("checkpoints/step_*"))
+    assert not _processes_naming(str(tmp_path))
+    done = cli(study, tmp_path, *RAY)
+    assert done.returncode == Exit.OK, done.stderr
+    assert results(tmp_path) == expected
+
+
+def test_a_dead_node_ends_the_study_and_the_next_start_goes_on(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+    """With its only node gone, an own Ray instance cannot go on; nothing is lost, nothing is left."""
+    study, expected = whole
+    controller = start(study, tmp_path, *RAY)
+    _wait_for(lambda: steps(tmp_path) > 45, 120)
+    os.kill(ray_process(controller.pid, "raylet"), signal.SIGKILL)
+    _, said = controller.communicate(timeout=180)
+    if controller.returncode != Exit.OK:
+        _wait_for(lambda: not _processes_naming(str(tmp_path)), 60)
+        done = cli(study, tmp_path, *RAY)
+        assert done.returncode == Exit.OK, said + done.stderr
+    assert results(tmp_path) == expected

@@ -1,0 +1,152 @@
+"""The loop with real processes: a small program stands in for the worker and misbehaves as it is told."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_dist.errors import Exit, UserError
+from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.durations import Rates
+from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.placement import Placement
+from p2p_dist.planning.plan import Plan
+from p2p_dist.results import lease
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling import gangs
+from p2p_dist.scheduling.backends.local import LocalBackend
+from p2p_dist.scheduling.gangs import GangSettings
+from p2p_dist.scheduling.scheduler import Scheduler, State
+from p2p_dist.spec.graph import Stage
+
+WORKER = """
+import argparse, os, sys, time
+from pathlib import Path
+parser = argparse.ArgumentParser()
+for name in ("study-dir", "stages", "checkpoint-every", "zero", "offload"):
+    parser.add_argument("--" + name)
+parser.add_argument("--micro-batch", type=int, default=32)
+options = parser.parse_args()
+folder = Path(options.study_dir) / "train" / options.stages
+attempt = len(list((folder / "attempts").iterdir()))
+print("attempt", attempt, "micro-batch", options.micro_batch, flush=True)
+{behaviour}
+(folder / "adapter").mkdir()
+"""
+PLACE = Placement(1, 0, "none", 32, 1, 1, None)
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Run jobs of one train stage each, every one with this behaviour; returns (state, run folder)."""
+    backend = LocalBackend(2, 0)
+
+    def run(behaviour: str, jobs: int = 1, stall: float = 60, place: Placement = PLACE, slots: int = 2, stop: Any = lambda: False) -> tuple[State, RunDir]:
+        (tmp_path / "worker.py").write_text(WORKER.format(behaviour=behaviour))
+        monkeypatch.setattr(gangs, "WORKER", (str(tmp_path / "worker.py"),))
+        folder = RunDir(tmp_path / "study")
+        stages = [Stage("train", {"train": {}, "seed": seed}) for seed in range(jobs)]
+        for stage in stages:
+            folder.stage(stage).write_spec(stage)
+        made = [Job((stage.id,), frozenset(), (1.0,)) for stage in stages]
+        plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Rates({}, ClusterSpec(name="here", cpus_per_node=2)))
+        with lease.hold(folder.lease) as mine:
+            scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 0, 50), mine, stall)
+            return scheduler.run(lambda state: None, stop), folder
+
+    yield run
+    backend.close()
+
+
+def endings(folder: RunDir) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.path.rglob("exit.json"))]
+
+
+def test_out_of_memory_is_tried_with_half_the_micro_batch(study: Any) -> None:
+    state, folder = study("if options.micro_batch > 8: raise MemoryError")
+    assert [end["action"] for end in endings(folder)] == ["retry", "retry", "done"]
+    assert state.tries[state.done[0].lead].micro_batch == 8
+    logs = "".join(path.read_text() for path in sorted(folder.path.rglob("log")))
+    assert [line.split()[-1] for line in logs.splitlines() if line.startswith("attempt")] == ["32", "16", "8"]
+    placements = [json.loads(path.read_text()) for path in sorted(folder.path.rglob("placement.json"))]
+    assert [place["micro_batch"] * place["accumulation"] for place in placements] == [32, 32, 32], "the global batch stays"
+
+
+def test_out_of_memory_for_ever_fails(study: Any) -> None:
+    state, folder = study("raise MemoryError")
+    assert state.failed[0].reason == "out of memory with a micro-batch of 1"
+    assert "MemoryError" in state.failed[0].tail[-1]
+    assert len(endings(folder)) == 6
+
+
+def test_a_crash_loop_ends_after_three_attempts(study: Any) -> None:
+    state, folder = study("os.kill(os.getpid(), 9)")
+    assert "killed by signal 9, 3 times without getting further" in state.failed[0].reason
+    assert len(endings(folder)) == 3
+
+
+def test_progress_does_not_use_up_the_budget(study: Any) -> None:
+    state, folder = study("if attempt < 6: (folder / 'checkpoints' / f'step_{attempt:06d}').mkdir(parents=True); os.kill(os.getpid(), 9)")
+    assert state.failed == []
+    assert len(endings(folder)) == 6
+
+
+def test_a_bug_is_not_repeated_and_the_study_goes_on(study: Any) -> None:
+    state, _ = study("if options.stages == sorted(os.listdir(folder.parent))[0]: raise KeyError('bug')", jobs=3)
+    assert len(state.failed) == 1
+    assert len(state.done) == 2
+    assert state.failed[0].reason == "exit code 1"
+    assert "KeyError: 'bug'" in state.failed[0].tail[-1]
+
+
+def test_a_hung_worker_is_stopped_with_its_stacks_and_tried_again(study: Any) -> None:
+    state, folder = study("if attempt == 1: time.sleep(600)", stall=1.0)
+    assert len(state.done) == 1
+    assert [end["reason"] for end in endings(folder)] == ["stood still", ""]
+    first = next(iter(sorted(folder.path.rglob("log")))).read_text()
+    assert "Fatal Python error: Aborted" in first
+    assert "worker.py" in first
+
+
+def test_a_frozen_worker_is_killed(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("p2p_dist.scheduling.scheduler.DUMP_SECONDS", 0.3)
+    state, folder = study("if attempt == 1: os.kill(os.getpid(), 19)", stall=1.0)
+    assert len(state.done) == 1
+    assert [(end["code"], end["reason"]) for end in endings(folder)] == [(-9, "stood still"), (0, "")]
+
+
+def test_a_slow_worker_that_moves_is_left_alone(study: Any) -> None:
+    state, folder = study("for _ in range(8): time.sleep(0.4); print('.', flush=True)", stall=1.5)
+    assert len(state.done) == 1
+    assert len(endings(folder)) == 1
+
+
+def test_asked_to_stop_every_job_may_leave_its_state(study: Any) -> None:
+    polite = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: (print('left', flush=True), os._exit(75)))\ntime.sleep(60)"
+    calls: list[int] = []
+
+    def stop() -> bool:
+        calls.append(1)
+        return len(calls) > 8
+
+    with pytest.raises(UserError, match="E412") as caught:
+        study(polite, jobs=3, stop=stop)
+    assert caught.value.exit_code == Exit.REQUEUE
+
+
+def test_ranks_of_a_gang_know_each_other_and_wide_jobs_get_their_turn(study: Any) -> None:
+    show = "if os.environ['RANK'] != '0': sys.exit()\nprint('world', os.environ['WORLD_SIZE'], os.environ['MASTER_ADDR'])"
+    state, folder = study(show, jobs=3, place=Placement(2, 1, "none", 16, 1, 1, None))
+    assert len(state.done) == 3
+    assert [path.read_text().split("world ")[1] for path in sorted(folder.path.rglob("log"))] == ["2 127.0.0.1\n"] * 3
+    assert len(list(folder.path.rglob("log.rank1"))) == 3
+
+
+def test_a_lost_lease_stops_the_workers(study: Any, tmp_path: Path) -> None:
+    takeover = f"Path({str(tmp_path)!r}, 'study', 'lease', '000009.json').write_text('{{}}'); time.sleep(60)"
+    with pytest.raises(UserError, match="E411"):
+        study(takeover)
+    assert sys.executable
