@@ -47,9 +47,9 @@ def merge(
     as_json: AS_JSON = False,
 ) -> int:
     """Join the same study run on two clusters. Where they disagree both results are kept and neither is counted (exit code 3)."""
+    from p2p_dist.results import lease
     from p2p_dist.results import merge as joining
     from p2p_dist.results.rundir import RunDir
-    from p2p_dist.scheduling import lease
 
     target = RunDir(into or first)
     done = []
