@@ -5,16 +5,21 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 STUDY ?= configs/studies/quickstart.yaml
 
-.PHONY: quickstart test test-all check install clean
+.PHONY: quickstart test test-all test-slurm check install clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" --ignore=tests/slurm $(ARGS)
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+
+# A real Slurm of two nodes on this machine; says why where that cannot be.
+test-slurm: $(VENV)/.dev
+	tests/slurm/install.sh
+	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

@@ -11,7 +11,9 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from p2p_dist import cli_data, cli_results
+from p2p_dist import cli_data, cli_results, cli_submit
+from p2p_dist.cli_results import AS_JSON, RUNS_DIR
+from p2p_dist.cli_submit import OVERRIDES, STUDY
 from p2p_dist.errors import Exit, UserError, user_error
 
 Parameters = ParamSpec("Parameters")
@@ -26,12 +28,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-STUDY = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study (see `p2p-dist list studies`).")]
-OVERRIDES = Annotated[
-    list[str] | None, typer.Argument(help="Changes to the study, such as train.learning_rate=1e-4 or 'seed=[0, 1]'.", metavar="[KEY=VALUE]...")
-]
-RUNS_DIR = Annotated[Path, typer.Option(help="Where run folders are kept.", envvar="P2P_DIST_RUNS")]
-AS_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
 CLUSTER = Annotated[str | None, typer.Option(help="Hardware to plan for: a file, or one of `p2p-dist list clusters`. Default: this machine.")]
 
 COHORT = Annotated[int, typer.Option(min=1, help="Trainings on the same base to join in one worker, as far as they fit.")]
@@ -93,6 +89,8 @@ def run(
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Training steps between two checkpoints of a run.")] = 50,
     stall_after: Annotated[float, typer.Option(min=1, help="Seconds after which a job whose files do not move is stopped and tried again.")] = 1800,
     address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes like this one in that cluster; waited for.")] = 1,
+    share: Annotated[bool, typer.Option("--share", help="Take jobs one by one beside others that do the same, until all are done.")] = False,
     as_json: AS_JSON = False,
 ) -> int:
     """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
@@ -108,10 +106,10 @@ def run(
     console = Console(stderr=True)
     total = len(opened.expansion.runs)
     failed = []
-    hardware = find_cluster(cluster)
+    hardware = find_cluster(cluster, nodes)
     if jobs := opened.plan(hardware, cohort).jobs:
         console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
-        failed = execute(opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address), console).failed
+        failed = execute(opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, share), console).failed
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     _report(opened.folder, as_json)
@@ -170,6 +168,10 @@ app.command()(_guarded(cli_results.query))
 app.command()(_guarded(cli_results.merge))
 app.command()(_guarded(cli_results.compare))
 app.command()(_guarded(cli_results.mirror))
+submit = typer.Typer(help="Hand a study to Slurm or to a Ray cluster; the same command again is refused or attaches.", no_args_is_help=True)
+submit.command()(_guarded(cli_submit.slurm))
+submit.command()(_guarded(cli_submit.ray))
+app.add_typer(submit, name="submit")
 
 
 @app.command("list")

@@ -50,10 +50,10 @@ class Lease:
         if not self.is_held():
             raise _lost(self.file)
 
-    def refresh(self) -> None:
-        """Show that the owner lives. Raises as `check`."""
-        self.check()
-        os.utime(self.file)
+    def touch(self) -> None:
+        """Show that the owner lives, if it still owns."""
+        if self.is_held():
+            os.utime(self.file)
 
     def release(self) -> None:
         """Leave it free for the next one; the number stays, so that numbers never repeat."""
@@ -109,6 +109,12 @@ def owner(folder: Path) -> str | None:
     return f"process {held['pid']} on {held['host']}" if held and not _is_over(held) else None
 
 
+def job_owners(folder: Path) -> list[str]:
+    """Who works on single jobs of the study in `folder`, in words."""
+    found = (owner(path) for path in folder.glob("*/*/lease"))
+    return sorted({words for words in found if words})
+
+
 def check_fence() -> None:
     """For a worker, right before it commits: raises UserError E411 when the lease it was started under was taken over."""
     nonce, _, path = os.environ.get(FENCE, "").partition(":")
@@ -117,8 +123,8 @@ def check_fence() -> None:
 
 
 def _beat(lease: Lease, ended: threading.Event) -> None:
-    while not ended.wait(HEARTBEAT_SECONDS) and lease.is_held():
-        os.utime(lease.file)
+    while not ended.wait(HEARTBEAT_SECONDS):
+        lease.touch()
 
 
 def _refuse_living(newest: Path, mine: Path) -> None:

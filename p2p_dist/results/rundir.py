@@ -72,6 +72,11 @@ class StageDir:
         """What is written last, so that its being there means that the stage is done."""
         return {"data": self.manifest, "edit": self.manifest, "train": self.adapter, "score": self.scores, "eval": self.result}[self.kind]
 
+    @property
+    def lease(self) -> Path:
+        """Of a job that many controllers may take; the folder of its owner files."""
+        return self.path / "lease"
+
     def is_done(self) -> bool:
         return self.marker.exists()
 

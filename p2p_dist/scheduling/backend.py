@@ -35,9 +35,9 @@ class Backend(ABC):
 
     plugin_kind: ClassVar[str] = "backends"
 
-    def __init__(self, cpus: int, gpus: int, address: str | None = None):
-        """`cpus` and `gpus` are those of this machine; `address` is a cluster that runs already, if the backend knows such."""
-        self.cpus, self.gpus, self.address = cpus, gpus, address
+    def __init__(self, cpus: int, gpus: int, address: str | None = None, nodes: int = 1):
+        """`cpus` and `gpus` are those of a node; `address` is a cluster of `nodes` that runs already, if the backend knows such."""
+        self.cpus, self.gpus, self.address, self.nodes = cpus, gpus, address, nodes
 
     @abstractmethod
     def start(self, gang: Gang) -> str:

@@ -1,5 +1,7 @@
 """Carry a study out: hold its lease, prepare, start a backend, let the scheduler work."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from p2p_dist.planning.cluster import ClusterSpec, this_machine
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import lease
 from p2p_dist.scheduling import prepare, stop
+from p2p_dist.scheduling.claims import Claims, Shared, Sole, meet, refuse_sharers
 from p2p_dist.scheduling.gangs import GangSettings
 from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
@@ -29,6 +32,8 @@ class Launch:
     stall_seconds: float = 1800.0
     address: str | None = None
     """Of a Ray cluster that runs already; None for this machine alone."""
+    share: bool = False
+    """Take jobs one by one, beside other controllers that do the same."""
 
 
 def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
@@ -38,20 +43,34 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
     plan = study.plan(cluster, launch.cohort)
     refuse_impossible(plan)
     slots = _slots(launch)
-    with lease.hold(study.folder.lease) as mine:
-        prepare.fetch(study, plan, console)
-        mine.check()
-        prepare.write_down(study, path)
-        engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node, launch.address)
+    with _claims(study, path, plan, launch, console) as claims:
+        engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes)
         threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
         settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.gpus_per_node, launch.checkpoint_every)
         titles = titles_of([run.to_json() for run in study.expansion.runs])
         try:
-            scheduler = Scheduler(study.folder, engine, plan, slots, settings, mine, launch.stall_seconds)
+            scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)
             with ProgressView(study.folder, titles, console) as view, stop.requests() as stop_requested:
                 return scheduler.run(view.look, stop_requested)
         finally:
             engine.close()
+
+
+@contextmanager
+def _claims(study: Study, path: Path, plan: Plan, launch: Launch, console: Console) -> Iterator[Claims]:
+    """Prepare the study and hold it: whole, or job by job."""
+    with meet(study.folder) if launch.share else lease.hold(study.folder.lease) as mine:
+        if not launch.share:
+            refuse_sharers(study.folder)
+        prepare.fetch(study, plan, console)
+        prepare.write_down(study, path)
+        if mine is not None:
+            mine.check()
+            yield Sole(mine)
+            return
+    shared = Shared(study.folder)
+    with shared.beating():
+        yield shared
 
 
 def refuse_impossible(plan: Plan) -> None:

@@ -27,6 +27,8 @@ class Ranks:
         for at in range(count):
             numbers = rank_environment(first + at, at, count, world) if world > 1 else {}
             self.processes.append(_start(command, {**environment, **numbers}, log_of(log, first + at)))
+        with log.with_name("hosts").open("a") as hosts:
+            hosts.write(f"{socket.gethostname()} {first}-{first + count - 1}\n")
 
     @property
     def pid(self) -> int:

@@ -6,7 +6,7 @@ is killed and started again goes on where it was.
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,15 +16,17 @@ from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.policy import Ending, after_exit, names_memory
 from p2p_dist.results import atomic
-from p2p_dist.results.lease import Lease
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Backend
+from p2p_dist.scheduling.claims import Claims
 from p2p_dist.scheduling.gangs import GangSettings, gang_of
 from p2p_dist.scheduling.watch import Watch, tail
 
 POLL_SECONDS = 0.2
 DUMP_SECONDS = 3.0
 """How long a worker that stands still may take to write where it stands."""
+SHARED_SECONDS = 1.0
+"""How often to look what others have done, where many share the work."""
 GRACE_SECONDS = 240.0
 """How long workers may take to leave their state when the study is asked to stop; Slurm gives 300 (slurm/study.sbatch)."""
 
@@ -67,10 +69,11 @@ class State:
 class Scheduler:
     """Runs the jobs of a plan on a backend, on at most `slots` devices at a time."""
 
-    def __init__(self, folder: RunDir, backend: Backend, plan: Plan, slots: int, settings: GangSettings, lease: Lease, stall_seconds: float):
-        self.folder, self.backend, self.plan, self.lease = folder, backend, plan, lease
+    def __init__(self, folder: RunDir, backend: Backend, plan: Plan, slots: int, settings: GangSettings, claims: Claims, stall_seconds: float):
+        self.folder, self.backend, self.plan, self.claims = folder, backend, plan, claims
         self.slots, self.settings = slots, settings
         self.watch = Watch(folder, stall_seconds)
+        self.look_again = 0.0
 
     def run(self, look: Callable[[State], None], stop_requested: Callable[[], bool]) -> State:
         """Carry out all jobs that can be. Stops every worker before an error or an interrupt goes on.
@@ -81,7 +84,8 @@ class Scheduler:
         finished: set[str] = set()
         try:
             while state.waiting or state.running:
-                self.lease.check()
+                self.claims.check()
+                self._note_others(state, finished)
                 if stop_requested():
                     self._leave(state, finished)
                 self._start_ready(state, finished)
@@ -107,9 +111,22 @@ class Scheduler:
             elif job.needs <= finished:
                 if self._width(job) > free:
                     return  # a wide job is not overtaken for ever by narrow ones
-                free -= self._width(job)
+                fence = self.claims.take(job)
+                if fence is not None:
+                    free -= self._width(job)
+                    state.waiting.remove(job)
+                    state.running[self._start(job, state, fence)] = job
+
+    def _note_others(self, state: State, finished: set[str]) -> None:
+        """Where many share the work, a waiting job may be done by now, or what it needs."""
+        if not self.claims.shared or time.monotonic() < self.look_again:
+            return
+        self.look_again = time.monotonic() + SHARED_SECONDS
+        for job in list(state.waiting):
+            finished.update(id_ for id_ in (*job.stages, *job.needs) if id_ not in finished and self.folder.find(id_).is_done())
+            if finished.issuperset(job.stages):
                 state.waiting.remove(job)
-                state.running[self._start(job, state)] = job
+                state.done.append(job)
 
     def _width(self, job: Job) -> int:
         return min(self._placement(job).ranks, self.slots)
@@ -119,13 +136,13 @@ class Scheduler:
         assert isinstance(placement, Placement), "what can never run was refused before"
         return placement
 
-    def _start(self, job: Job, state: State) -> str:
+    def _start(self, job: Job, state: State, fence: Mapping[str, str]) -> str:
         attempt = self.folder.find(job.lead).new_attempt()
         tries = state.tries.setdefault(job.lead, Tries())
         placement = self._placement(job)
         if tries.micro_batch is not None:
             placement = replace(placement, micro_batch=tries.micro_batch, accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch)
-        gang = gang_of(self.folder, job, placement, self.settings, (attempt / "log").resolve(), self.lease.environment)
+        gang = gang_of(self.folder, job, placement, self.settings, (attempt / "log").resolve(), fence)
         facts = {"backend": type(self.backend).__name__, "cpus": gang.cpus, "gpus": gang.gpus, "command": list(gang.command), "stages": list(job.stages)}
         atomic.write_json(attempt / "placement.json", {**facts, **placement.to_json()})
         tries.number += 1
@@ -155,6 +172,7 @@ class Scheduler:
 
     def _settle(self, job: Job, code: int, state: State, finished: set[str]) -> None:
         """Write down how an attempt ended and do what the policy says."""
+        self.claims.give(job)
         tries = state.tries[job.lead]
         last = tail(tries.log)
         there = all(self.folder.find(id_).is_done() for id_ in job.stages)

@@ -48,9 +48,14 @@ class Study:
 
 
 def configs_dir() -> Path:
-    """The shipped `configs/`: in the package when installed, beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "configs"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+    """The shipped `configs/`."""
+    return shipped("configs")
+
+
+def shipped(folder: str) -> Path:
+    """A folder that comes with the package: in it when installed, beside it in a checkout."""
+    inside = Path(__file__).parents[1] / folder
+    return inside if inside.is_dir() else Path(__file__).parents[2] / folder
 
 
 def find_study(name: str) -> Path:
@@ -59,10 +64,10 @@ def find_study(name: str) -> Path:
     return shipped if not Path(name).exists() and shipped.is_file() else Path(name)
 
 
-def find_cluster(name: str | None) -> ClusterSpec:
-    """A cluster file by path, a shipped cluster by name, or this machine. Raises UserError E117 for neither."""
+def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
+    """A cluster file by path, a shipped cluster by name, or `nodes` like this machine. Raises UserError E117 for none of them."""
     if name is None:
-        return this_machine()
+        return this_machine().model_copy(update={"nodes": nodes})
     if Path(name).is_file():
         return read_cluster(Path(name))
     known = {path.stem: path for path in sorted((configs_dir() / "clusters").glob("*.yaml"))}

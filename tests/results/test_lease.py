@@ -147,4 +147,4 @@ def test_a_vanished_lease_is_a_lost_one(tmp_path: Path) -> None:
     mine = lease.take(tmp_path)
     mine.file.unlink()
     with pytest.raises(UserError, match="E411"):
-        mine.refresh()
+        mine.check()

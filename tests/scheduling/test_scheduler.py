@@ -18,6 +18,7 @@ from p2p_dist.results import lease
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import gangs
 from p2p_dist.scheduling.backends.local import LocalBackend
+from p2p_dist.scheduling.claims import Sole
 from p2p_dist.scheduling.gangs import GangSettings
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.spec.graph import Stage
@@ -54,7 +55,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         made = [Job((stage.id,), frozenset(), (1.0,)) for stage in stages]
         plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Rates({}, ClusterSpec(name="here", cpus_per_node=2)))
         with lease.hold(folder.lease) as mine:
-            scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 0, 50), mine, stall)
+            scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 0, 50), Sole(mine), stall)
             return scheduler.run(lambda state: None, stop), folder
 
     yield run

@@ -10,8 +10,8 @@ from p2p_dist.scheduling.process import Ranks, meeting_point
 class LocalBackend(Backend):
     """One machine, nothing to start and nothing to leave behind. Every gang has its own GPUs."""
 
-    def __init__(self, cpus: int, gpus: int, address: str | None = None):
-        super().__init__(cpus, gpus, address)
+    def __init__(self, cpus: int, gpus: int, address: str | None = None, nodes: int = 1):
+        super().__init__(cpus, gpus, address, nodes)
         if address is not None:
             raise user_error("E414", "the local backend joins no cluster", "--address", "--backend ray")
         self._gangs: dict[str, Ranks] = {}

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from p2p_dist.scheduling import process
 from p2p_dist.scheduling.backend import Backend, Gang
 
 _PREFIX = "p2p-ray-"
+JOIN_SECONDS = 120.0
+"""How long to wait for a cluster that is named and for its nodes."""
 _LOST = -9
 """A node or actor that is gone counts as killed."""
 
@@ -41,8 +44,8 @@ class _Placed:
 class RayBackend(Backend):
     """Gangs in placement groups of an own local Ray with `cpus` and `gpus`, or of the cluster at `address`."""
 
-    def __init__(self, cpus: int, gpus: int, address: str | None = None):
-        super().__init__(cpus, gpus, address)
+    def __init__(self, cpus: int, gpus: int, address: str | None = None, nodes: int = 1):
+        super().__init__(cpus, gpus, address, nodes)
         self._folder: Path | None = None
         if address is None:
             _clear_leftovers()
@@ -58,14 +61,27 @@ class RayBackend(Backend):
         else:
             options |= {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
             options |= {"_temp_dir": str(self._folder / "r")}  # Ray opens its own folder to everybody; ours around it stays shut
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                ray.init(**options)
-            except (ConnectionError, RuntimeError) as error:
-                raise user_error("E415", f"no Ray cluster answers: {str(error).splitlines()[0]}", f"--address {address}", "`ray status` there") from error
+        self._connect(options)
         self._remote = ray.remote(_Node)
         self._gangs: dict[str, _Placed] = {}
+
+    def _connect(self, options: dict[str, Any]) -> None:
+        """Start the own instance, or join the cluster as soon as it is there with all its nodes. Raises UserError E415."""
+        deadline = time.monotonic() + (JOIN_SECONDS if self.address else 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            while not self._ray.is_initialized():
+                try:
+                    self._ray.init(**options)
+                except (ConnectionError, RuntimeError) as error:
+                    if time.monotonic() > deadline:
+                        what = f"no Ray cluster answers: {str(error).splitlines()[0]}"
+                        raise user_error("E415", what, f"--address {self.address}", "`ray status` there") from error
+                    time.sleep(1)
+        while self.address and (alive := sum(node["Alive"] for node in self._ray.nodes())) < self.nodes:
+            if time.monotonic() > deadline:
+                raise user_error("E415", f"{alive} of {self.nodes} nodes have come", f"--address {self.address}", "`ray status` there, or a lower --nodes")
+            time.sleep(0.5)
 
     def start(self, gang: Gang) -> str:
         bundle = {"CPU": gang.cpus * gang.ranks_per_node, **({"GPU": gang.gpus * gang.ranks_per_node} if gang.gpus else {})}
@@ -93,8 +109,13 @@ class RayBackend(Backend):
         return placed.code
 
     def ask(self, name: str, number: int) -> None:
-        for actor in self._gangs[name].actors:
-            self._try(actor.ask.remote(number))
+        placed = self._gangs[name]
+        if placed.started:
+            for actor in placed.actors:
+                self._try(actor.ask.remote(number))
+        elif placed.code is None:  # it waits for its place, and need not
+            placed.code = -number
+            self._free(placed)
 
     def stop(self, name: str) -> None:
         for stopping in [actor.stop.remote() for actor in self._gangs[name].actors]:

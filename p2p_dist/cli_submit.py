@@ -1,0 +1,65 @@
+"""Verbs that hand a study to Slurm or to a Ray cluster. `p2p_dist.cli` puts them on the command line."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from p2p_dist.cli_results import RUNS_DIR
+from p2p_dist.errors import Exit
+
+STUDY = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study (see `p2p-dist list studies`).")]
+OVERRIDES = Annotated[
+    list[str] | None, typer.Argument(help="Changes to the study, such as train.learning_rate=1e-4 or 'seed=[0, 1]'.", metavar="[KEY=VALUE]...")
+]
+OPTION = Annotated[list[str] | None, typer.Option("--run-option", help="An option for `p2p-dist run` there, such as --run-option=--cohort=4. Repeatable.")]
+
+
+def slurm(
+    study: STUDY,
+    overrides: OVERRIDES = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of one job, with a Ray of its own over them.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=0)] = 0,
+    cpus_per_node: Annotated[int | None, typer.Option(min=1, help="Cores per node (or per task of an array).")] = None,
+    tasks: Annotated[int | None, typer.Option(min=1, help="An array of so many tasks without Ray instead, each taking what is not done.")] = None,
+    partition: Annotated[str | None, typer.Option()] = None,
+    time: Annotated[str | None, typer.Option(help="Limit, such as 4:00:00; the study checkpoints and is requeued 300 s before.")] = None,
+    account: Annotated[str | None, typer.Option()] = None,
+    qos: Annotated[str | None, typer.Option()] = None,
+    constraint: Annotated[str | None, typer.Option()] = None,
+    run_option: OPTION = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the call of sbatch and the script, and submit nothing.")] = False,
+) -> int:
+    """Submit a study to Slurm: one job over nodes (slurm/study.sbatch), or an array of tasks (slurm/array.sbatch)."""
+    from p2p_dist.scheduling import submit_slurm
+    from p2p_dist.scheduling.study import find_study, open_study
+
+    path = find_study(study)
+    opened = open_study(path, overrides or [], runs_dir)
+    request = submit_slurm.Request(nodes, gpus_per_node, cpus_per_node, partition, time, account, qos, constraint, tasks)
+    call = submit_slurm.command(opened, path, [*(overrides or []), *(run_option or [])], runs_dir, request)
+    if dry_run:
+        print(submit_slurm.shown(call))
+    else:
+        print(f"{opened.spec.name} submitted as job", submit_slurm.submit(opened, call))
+    return Exit.OK
+
+
+def ray(
+    study: STUDY,
+    overrides: OVERRIDES = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+    address: Annotated[str, typer.Option(help="The cluster's dashboard.")] = "http://127.0.0.1:8265",
+    run_option: OPTION = None,
+) -> int:
+    """Submit a study to a Ray cluster as a job, follow it, and end with its exit code. The runs folder must be one that the
+    whole cluster sees."""
+    from p2p_dist.scheduling import submit_ray
+    from p2p_dist.scheduling.study import find_study, open_study
+
+    path = find_study(study)
+    opened = open_study(path, overrides or [], runs_dir)
+    options = [*(overrides or []), *(run_option or [])]
+    return submit_ray.submit(opened, path, address, options, runs_dir, lambda line: print(line, file=sys.stderr, flush=True))

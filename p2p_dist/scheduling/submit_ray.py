@@ -1,0 +1,86 @@
+"""Hand a study to a Ray cluster as a job: pack code and configs, submit once, follow it, end with its own exit code.
+
+Ray's own command line turns every failure into 1 and starts a second copy when asked twice. Here the submission id is the
+study's, so that asking again while it runs attaches to it, and the exit code is what the study's process ended with.
+"""
+
+import asyncio
+import os
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from p2p_dist.errors import user_error
+from p2p_dist.scheduling.gangs import PASSED_ON
+from p2p_dist.scheduling.study import Study, shipped
+from p2p_dist.spec.identity import digest
+
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".git", "runs", ".venv")
+_RUNNING = ("PENDING", "RUNNING")
+
+
+def submission_id(study: Study) -> str:
+    """The same for the same runs in the same folder, whoever submits them."""
+    runs = sorted(id_ for run in study.expansion.runs for id_ in run.stages)
+    return f"p2p-{study.spec.name}-{digest([str(study.folder.path.resolve()), runs])}"
+
+
+def entrypoint(options: list[str], runs_dir: Path) -> list[str]:
+    """What the cluster runs, as a list; the driver joins the cluster that it is on."""
+    return ["python", "-m", "p2p_dist", "run", "study.yaml", *options, "--runs-dir", str(runs_dir.resolve()), "--backend", "ray", "--address", "auto"]
+
+
+def submit(study: Study, path: Path, address: str, options: list[str], runs_dir: Path, say: Callable[[str], None]) -> int:
+    """Submit the study or attach to it where it runs, pass on what it says, and return its exit code.
+
+    Raises UserError E140 when no cluster answers at `address`, E141 when the job ended without an exit code of its own.
+    """
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        client: Any = JobSubmissionClient(address)
+    except (ConnectionError, RuntimeError) as error:
+        fix = "the dashboard's address, such as http://127.0.0.1:8265; a cluster with a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        raise user_error("E140", f"no Ray cluster answers: {str(error).splitlines()[0]}", f"--address {address}", fix) from error
+    name = submission_id(study)
+    known = {job.submission_id: job.status.value for job in client.list_jobs() if job.submission_id}
+    if known.get(name) in _RUNNING:
+        say(f"{name} runs already; attached to it")
+    else:
+        if name in known:
+            client.delete_job(name)
+        _start(client, name, path, entrypoint(options, runs_dir))
+        say(f"{name} submitted; it goes on when this command is stopped, and the same command attaches to it again")
+    asyncio.run(_follow(client, name, say))
+    return _exit_code(client, name)
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Code, configs and the study file into a folder; nothing else goes to the cluster."""
+    shutil.copytree(Path(__file__).parents[1], folder / "p2p_dist", ignore=_LEFT_OUT)
+    shutil.copytree(shipped("configs"), folder / "configs", ignore=_LEFT_OUT, dirs_exist_ok=True)
+    shutil.copyfile(path, folder / "study.yaml")
+
+
+def _start(client: Any, name: str, path: Path, command: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="p2p-pack-") as folder:
+        pack(Path(folder), path)
+        variables = {key: os.environ[key] for key in PASSED_ON if key in os.environ and key != "PYTHONPATH"}
+        # Ray hands the entry point to a shell; every part is quoted.
+        client.submit_job(entrypoint=shlex.join(command), submission_id=name, runtime_env={"working_dir": folder, "env_vars": variables})
+
+
+async def _follow(client: Any, name: str, say: Callable[[str], None]) -> None:
+    async for text in client.tail_job_logs(name):
+        for line in text.splitlines():
+            say("".join(char for char in line if char.isprintable() or char == "\t"))
+
+
+def _exit_code(client: Any, name: str) -> int:
+    info = client.get_job_info(name)
+    if info.driver_exit_code is None:
+        raise user_error("E141", f"{name} is {info.status.value}: {info.message}", "submit ray", "`p2p-dist status`; the same command goes on")
+    return int(info.driver_exit_code)
