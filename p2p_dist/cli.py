@@ -143,15 +143,20 @@ app.command()(_guarded(cli_data.paraphrases))
 
 @app.command()
 @_guarded
-def status(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
+def status(
+    study: STUDY,
+    runs_dir: RUNS_DIR = Path("runs"),
+    live: Annotated[bool, typer.Option("--live", help="Keep showing it until all runs are done or failed, or Ctrl-C.")] = False,
+    as_json: AS_JSON = False,
+) -> int:
     """Show how far a study is, from its files alone; works while it runs and after everything has died."""
     from p2p_dist.report import status_view
-    from p2p_dist.results.collect import read_study
-    from p2p_dist.results.lease import owner
 
     folder = _folder_of(study, runs_dir)
-    who = owner(folder.lease)
-    found = read_study(folder, alive=who is not None)
+    if live:
+        status_view.follow(folder)
+        return Exit.OK
+    found, who = status_view.look(folder)
     print(json.dumps(status_view.facts(found, who), indent=1) if as_json else status_view.text(found, who))
     return Exit.INTEGRITY if found.problems else Exit.OK
 

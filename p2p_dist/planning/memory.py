@@ -21,6 +21,8 @@ PREFETCHED_ELEMENTS = 50_000_000
 """Weights that ZeRO-3 gathers ahead (`stage3_prefetch_bucket_size`)."""
 RUNTIME = {"cuda": 1_200_000_000, "cpu": 700_000_000}
 """Assumed, not measured: CUDA context, kernels and libraries on a GPU; the imported libraries on a CPU."""
+NF4_BYTES = 0.5 + 1 / 64
+"""Per weight: 4 bits and the scales of blocks of 64, themselves quantised to 8 bits (arXiv 2305.14314)."""
 _FLOAT = 4
 
 
@@ -56,6 +58,16 @@ class Work:
     rows: int
     tokens: int
     answers: int = 2
+    quantized: bool = False
+    """Whether the linear layers of the base are in 4 bits (QLoRA)."""
+
+    @property
+    def base_bytes(self) -> int:
+        """The frozen weights."""
+        if not self.quantized:
+            return self.shape.parameters * self.bytes_per_weight
+        rest = self.shape.parameters - self.shape.linear_parameters
+        return round(self.shape.linear_parameters * NF4_BYTES) + rest * self.bytes_per_weight
 
     @property
     def packed_tokens(self) -> int:
@@ -78,7 +90,7 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
     adapter = work.cohort * adapter_parameters(shape, work.lora)
     sharded = split.ranks if split.zero >= 1 else 1
     states = 0 if split.offload != "none" else adapter * 4 * _FLOAT // sharded
-    base = shape.parameters * width
+    base = work.base_bytes
     gather = 0
     if split.zero >= 3:
         gather = min(base, (GATHERED_ELEMENTS + PREFETCHED_ELEMENTS) * width)

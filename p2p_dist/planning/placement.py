@@ -68,12 +68,15 @@ def device_memory(cluster: ClusterSpec) -> float | None:
 
 def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Iterator[tuple[Work, Split]]:
     """From the whole cohort with the whole batch on one device to one row with everything sharded and offloaded."""
-    work = Work(shape, train.lora, weight_bytes(train, cluster), cohort, train.global_batch, train.max_length)
+    quantized = train.quantization is not None
+    work = Work(shape, train.lora, weight_bytes(train, cluster), cohort, train.global_batch, train.max_length, quantized=quantized)
     for size in _halves(cohort):
         yield replace(work, cohort=size), Split()
     work = replace(work, cohort=1)
     for rows in _halves(train.global_batch):
         yield replace(work, rows=rows), Split()
+    if quantized:
+        return  # a base in 4 bits is not sharded
     for offload in ("none", "all"):
         for ranks in _rank_counts(cluster):
             for rows in _halves(max(1, train.global_batch // ranks)):

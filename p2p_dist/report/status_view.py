@@ -1,10 +1,39 @@
 """How far a study is, in words and as facts."""
 
+import time
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from p2p_dist.results.collect import Collected, StageState
+from rich.live import Live
+from rich.text import Text
+
+from p2p_dist.report.terminal import clock
+from p2p_dist.results.collect import Collected, StageState, read_study
+from p2p_dist.results.lease import job_owners, owner
+from p2p_dist.results.logs import tail
+from p2p_dist.results.rundir import RunDir
+
+_ORDER = ("running", "failed", "pending", "done")
+
+
+def look(folder: RunDir) -> tuple[Collected, str | None]:
+    """A study as its files show it now, and who works on it: one controller, or several that share its jobs."""
+    alone = owner(folder.lease)
+    who = alone or ", ".join(job_owners(folder.path)) or None
+    return read_study(folder, alive=who is not None), who
+
+
+def follow(folder: RunDir, seconds: float = 2.0) -> None:
+    """Show a study until nothing of it is left to do, reading its files again and again."""
+    with Live(Text(), refresh_per_second=4) as view:
+        while True:
+            found, who = look(folder)
+            view.update(Text(text(found, who, view.console.height - 3)), refresh=True)
+            if not any(run.status in ("running", "pending") for run in found.runs):
+                return
+            time.sleep(seconds)
 
 
 def facts(found: Collected, owner: str | None) -> dict[str, Any]:
@@ -29,17 +58,21 @@ def facts(found: Collected, owner: str | None) -> dict[str, Any]:
     }
 
 
-def text(found: Collected, owner: str | None) -> str:
-    """What `p2p-dist status` prints: a line per run, the log of every failed stage, and every file that is doubtful."""
+def text(found: Collected, owner: str | None, shown: int | None = None) -> str:
+    """What `p2p-dist status` prints: runs by state, a line per run (at most `shown`, what is under way first), the log of every
+    failed stage with its last lines, and every file that is doubtful."""
     runs = found.runs
-    done = sum(run.status == "done" for run in runs)
-    lines = [f"{found.name}: {done} of {len(runs)} done; " + (f"{owner} works on it" if owner else "nobody works on it")]
-    for run in runs:
+    states = Counter(run.status for run in runs)
+    by_state = ", ".join(f"{states[state]} {state}" for state in ("running", "failed", "pending") if states[state])
+    lines = [f"{found.name}: {states['done']} of {len(runs)} done; {owner or 'nobody'} works on it" + (f"; {by_state}" if by_state else "")]
+    listed = runs if shown is None else sorted(runs, key=lambda run: _ORDER.index(run.status))[:shown]
+    for run in listed:
         cell = ", ".join(f"{axis} {label}" for axis, label in run.cell.items())
         now = next((_progress(stage) for stage in run.stages if stage.status == "running"), "")
         lines.append(f"  {run.status:8} {cell}{now}")
     failed = {stage.id: stage for run in runs for stage in run.stages if stage.status == "failed"}
-    lines += [f"  failed: {stage.kind} {id_}, see {stage.log}" for id_, stage in failed.items()]
+    for id_, stage in failed.items():
+        lines += [f"  failed: {stage.kind} {id_}, see {stage.log}", *(f"    | {line}" for line in tail(Path(stage.log), lines=5))]
     lines += [str(problem) for problem in found.problems]
     return "\n".join(lines)
 
@@ -47,7 +80,8 @@ def text(found: Collected, owner: str | None) -> str:
 def _progress(stage: StageState) -> str:
     line = stage.progress
     if "step" in line:
-        return f"  [train step {line['step']}/{line['steps']}, loss {line['loss']:.3f}]"
+        left = line.get("seconds", 0.0) / max(1, line["step"]) * (line["steps"] - line["step"])
+        return f"  [train step {line['step']}/{line['steps']}, loss {line['loss']:.3f}, about {clock(left)} left]"
     if "rows" in line:
         return f"  [{stage.kind} row {line['rows']}/{line['of']}]"
     return f"  [{stage.kind}]"

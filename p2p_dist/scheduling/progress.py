@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from p2p_dist.planning.jobs import Job
+from p2p_dist.report.terminal import clock
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.scheduler import State
 
@@ -62,12 +63,12 @@ class ProgressView:
         open_ = sum(job.cost for job in state.waiting) + sum(job.cost * (1 - share.get(job.lead, 0)) for job in state.running.values())
         done = 1 - open_ / total
         elapsed = time.monotonic() - self.started
-        facts = f"about {_clock(elapsed * (1 - done) / done)} left" if done > 0.02 else ""
+        facts = f"about {clock(elapsed * (1 - done) / done)} left" if done > 0.02 else ""
         ended = len(jobs) - len(state.waiting) - len(state.running)
         if self.study is None:
             self.study = self.progress.add_task("[bold]study (jobs)", total=len(jobs), facts="")
         self.progress.update(self.study, completed=ended, facts=facts)
-        if state.running and self._line(f"study: {ended}/{len(jobs)} jobs, {_clock(elapsed)} gone, {facts or 'time left unknown'}"):
+        if state.running and self._line(f"study: {ended}/{len(jobs)} jobs, {clock(elapsed)} gone, {facts or 'time left unknown'}"):
             self.printed = time.monotonic()
 
     def _line(self, text: str) -> bool:
@@ -96,13 +97,7 @@ def _facts(line: dict[str, Any], seconds: float) -> str:
     if "loss" in line:
         parts += [f"loss {line['loss']:.3f}", f"{line['tokens'] / max(line['seconds'], 1e-9):,.0f} tokens/s"]
         left = line["seconds"] / line["step"] * (line["steps"] - line["step"])
-        parts.append(f"{_clock(left)} left")
+        parts.append(f"{clock(left)} left")
     elif line.get("rows"):
-        parts.append(f"{_clock(seconds / line['rows'] * (line['of'] - line['rows']))} left")
+        parts.append(f"{clock(seconds / line['rows'] * (line['of'] - line['rows']))} left")
     return ", ".join(parts)
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -16,11 +16,12 @@ from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.policy import Ending, after_exit, names_memory
 from p2p_dist.results import atomic
+from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Backend
 from p2p_dist.scheduling.claims import Claims
 from p2p_dist.scheduling.gangs import GangSettings, gang_of
-from p2p_dist.scheduling.watch import Watch, tail
+from p2p_dist.scheduling.watch import Watch
 
 POLL_SECONDS = 0.2
 DUMP_SECONDS = 3.0

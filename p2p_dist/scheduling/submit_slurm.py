@@ -11,6 +11,7 @@ from pathlib import Path
 
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.scheduling.study import Study, shipped
+from p2p_dist.spec.identity import digest
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.,:-]{0,127}$")
 _TIME = re.compile(r"^\d{1,6}(-\d{1,2}(:\d{1,2}){0,2}|(:\d{1,2}){0,2})$")
@@ -34,8 +35,8 @@ class Request:
 
 
 def job_name(study: Study) -> str:
-    """The name by which the study's job is found again in the queue."""
-    return f"p2p-{study.spec.name}"
+    """The name by which the job of this study in this folder is found again in the queue."""
+    return f"p2p-{study.spec.name}-{digest(str(study.folder.path.resolve()))[:6]}"
 
 
 def command(study: Study, path: Path, options: list[str], runs_dir: Path, request: Request) -> list[str]:

@@ -1,6 +1,5 @@
-"""What the files of running jobs say: how far they are, whether they move, what they said last."""
+"""What the files of running jobs say: how far they are and whether they move."""
 
-import os
 import time
 from pathlib import Path
 
@@ -35,17 +34,6 @@ class Watch:
     def _signs(self, job: Job) -> list[Path]:
         stages = [self.folder.find(id_) for id_ in job.stages]
         return [path for stage in stages for path in (stage.metrics, stage.checkpoints, stage.path)]
-
-
-def tail(log: Path, lines: int = 15) -> list[str]:
-    """The last lines of a log, control characters removed."""
-    if not log.is_file():
-        return []
-    with log.open("rb") as file:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - 8192))
-        text = file.read().decode("utf-8", "replace")
-    return ["".join(char for char in line if char.isprintable() or char == "\t") for line in text.splitlines()[-lines:]]
 
 
 def _stamp(path: Path) -> int:

@@ -37,6 +37,14 @@ def test_zero_divides_what_it_shards() -> None:
     assert off.total < three.total < whole.total
 
 
+def test_four_bits_take_a_quarter() -> None:
+    shape = read_model("qwen3-8b", configs_dir() / "models").shape
+    plain, four = (estimate(Work(shape, LoraSpec(), 2, 1, 8, 128, quantized=quantized), Split(), "cuda") for quantized in (False, True))
+    rest = (shape.parameters - shape.linear_parameters) * 2
+    assert (four.base - rest) / (plain.base - rest) == pytest.approx(0.2578, abs=1e-3)
+    assert four.activations == plain.activations
+
+
 def test_terms_add_up() -> None:
     found = estimate(Work(SHAPES["llama"], LoraSpec(target_modules=("q_proj",), dropout=0.0), 4, 2, 4, 16), Split(), "cpu")
     parts = found.in_gib()

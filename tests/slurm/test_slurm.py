@@ -15,7 +15,7 @@ from tests.e2e.test_study import cli, results
 from tests.slurm.machines import Machines, missing, wait_for
 
 pytestmark = [pytest.mark.usefixtures("with_data"), pytest.mark.skipif(bool(why := missing()), reason=f"no Slurm cluster here: {why}")]
-LONG = TINY_STUDY.replace("name: tiny", "name: tiny\nseed: [0, 1]").replace("num_train_epochs: 1", "num_train_epochs: 10")
+LONG = TINY_STUDY.replace("[none, p2p]", "none").replace("exclude: [{attack: none, defense: p2p}]\n", "").replace("epochs: 1", "epochs: 10")
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,14 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Iterat
             yield machines
 
 
+@pytest.fixture(autouse=True)
+def empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test meets the jobs of one that failed."""
+    yield
+    request.getfixturevalue("cluster").ctl("scancel", "--user=root", "--signal=KILL", "--full")
+    request.getfixturevalue("cluster").ctl("scancel", "--user=root")
+
+
 def rates(runs: Path) -> dict[str, Any]:
     """The rates of every result; cohorts and threads differ from the local run, so bytes may."""
     return {name: json.loads(content)["rates"] for name, content in results(runs).items() if name.endswith("result.json")}
@@ -57,7 +65,7 @@ def log(runs: Path) -> str:
     return "".join(path.read_text() for path in sorted(runs.rglob("slurm/*.out")))
 
 
-def ended(cluster: Machines, job: str, runs: Path, seconds: float = 240) -> None:
+def ended(cluster: Machines, job: str, runs: Path, seconds: float = 400) -> None:
     """Wait for the end, and show the job's own words when it is another."""
     with contextlib.suppress(TimeoutError):
         wait_for(lambda: set(cluster.states(job)) <= {"COMPLETED", "FAILED"}, seconds)
@@ -74,6 +82,7 @@ def test_a_study_on_two_nodes(cluster: Machines, expected: Any, tmp_path: Path) 
     again = submit(cluster, study, tmp_path, "--nodes", "2", "--cpus-per-node", "2")
     assert again.returncode == 4
     assert f"E132]: tiny is in the queue as job {job}" in again.stderr
+    assert submit(cluster, study, tmp_path / "elsewhere", "--dry-run").returncode == 0
     ended(cluster, job, tmp_path)
     assert rates(tmp_path) == wanted
     assert len(hosts(tmp_path)) == 2, "both nodes worked"

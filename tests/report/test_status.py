@@ -1,0 +1,61 @@
+"""Status over files alone: who works, how far, and what a failed job said last."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.errors import Exit
+from p2p_dist.report import status_view
+from p2p_dist.results import lease
+from p2p_dist.scheduling.prepare import write_down
+from p2p_dist.scheduling.study import Study, open_study
+
+pytestmark = pytest.mark.usefixtures("with_data")
+
+
+@pytest.fixture
+def study(study_file: Callable[[], Path], tmp_path: Path) -> Study:
+    path = study_file()
+    opened = open_study(path, [], tmp_path / "runs")
+    write_down(opened, path)
+    return opened
+
+
+def test_a_running_job_a_failed_one_and_who_works(study: Study) -> None:
+    first, second, _ = (study.folder.at("train", run.train) for run in study.expansion.runs)
+    first.new_attempt()
+    first.append_metrics({"step": 10, "steps": 40, "loss": 0.5, "seconds": 20.0})
+    failed = second.new_attempt()
+    (failed / "log").write_text("one\ntwo\nKeyError: 'bug'\n")
+    (failed / "exit.json").write_text(json.dumps({"code": 1}))
+    with lease.hold(study.folder.lease):
+        said = status_view.text(*status_view.look(study.folder))
+    assert said.startswith("tiny: 0 of 3 done; process ")
+    assert "[train step 10/40, loss 0.500, about 1:00 left]" in said
+    assert "    | KeyError: 'bug'" in said
+    said = status_view.text(*status_view.look(study.folder))
+    assert "nobody works on it" in said
+    assert "  running" not in said, "nobody is alive to run it"
+
+
+def test_sharers_are_named_and_long_lists_are_cut(study: Study) -> None:
+    stage = study.folder.at("train", study.expansion.runs[0].train)
+    stage.new_attempt()
+    with lease.hold(stage.lease):
+        found, who = status_view.look(study.folder)
+        assert who is not None
+        assert who.startswith("process ")
+        said = status_view.text(found, who, 1)
+    assert said.count("task rotten_tomatoes") == 1
+    assert "  running  task" in said, "what is under way comes first"
+
+
+def test_live_ends_when_nothing_is_left(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
+    for run in study.expansion.runs:
+        for id_ in run.stages:
+            attempt = study.folder.find(id_).new_attempt()
+            (attempt / "exit.json").write_text(json.dumps({"code": int(Exit.SOME_FAILED)}))
+    status_view.follow(study.folder, seconds=0.1)
+    assert "0 of 3 done" in capsys.readouterr().out
