@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
@@ -96,6 +97,7 @@ def run(
     """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
     from rich.console import Console
 
+    from p2p_dist.scheduling.claims import meet
     from p2p_dist.scheduling.execute import Launch, execute
     from p2p_dist.scheduling.study import find_cluster, find_study, open_study, set_damaged_aside
 
@@ -112,7 +114,8 @@ def run(
         failed = execute(opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, share), console).failed
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
-    _report(opened.folder, as_json)
+    with meet(opened.folder) if share else nullcontext():  # several controllers end at the same moment
+        _report(opened.folder, as_json)
     done = opened.runs_done()
     print(f"{done} of {total} done", file=sys.stderr)
     return Exit.OK if done == total else Exit.SOME_FAILED

@@ -113,9 +113,15 @@ class Scheduler:
                 if self._width(job) > free:
                     return  # a wide job is not overtaken for ever by narrow ones
                 fence = self.claims.take(job)
-                if fence is not None:
+                if fence is None:
+                    continue
+                state.waiting.remove(job)
+                if self.claims.shared and all(self.folder.find(id_).is_done() for id_ in job.stages):  # somebody was quicker
+                    self.claims.give(job)
+                    finished.update(job.stages)
+                    state.done.append(job)
+                else:
                     free -= self._width(job)
-                    state.waiting.remove(job)
                     state.running[self._start(job, state, fence)] = job
 
     def _note_others(self, state: State, finished: set[str]) -> None:
