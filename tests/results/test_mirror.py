@@ -80,6 +80,8 @@ def test_tensorboard(folder: RunDir, tmp_path: Path) -> None:
     assert float(events.Tensors("rates/asr_ext")[0].tensor_proto.float_val[0]) == pytest.approx(run.rates["asr_ext"]["rate"])
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that MLflow uses
+@pytest.mark.filterwarnings("ignore:.*noload")
 def test_mlflow(folder: RunDir, tmp_path: Path) -> None:
     assert copied(folder, "mlflow", tmp_path / "m") == 4
     from mlflow.tracking import MlflowClient

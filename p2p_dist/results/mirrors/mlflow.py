@@ -6,7 +6,7 @@ from p2p_dist.results.mirror import Curve, Mirror
 class MlFlow(Mirror):
     """A run per run in an experiment named after the study."""
 
-    package = "mlflow"
+    package = "mlflow-skinny sqlalchemy alembic"  # mlflow itself wants older libraries than this project
     module = "mlflow"
 
     def write(self, curve: Curve) -> None:
