@@ -8,7 +8,7 @@ import pytest
 
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Table
-from p2p_dist.report.tables import against_paper, costs, layout, means, worst
+from p2p_dist.report.tables import against_paper, costs, layout, means, trouble, worst
 from p2p_dist.results.collect import Collected, RunState, StageState
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir
@@ -44,6 +44,15 @@ def test_layout_marks_the_best_and_shows_seeds(tmp_path: Path) -> None:
     (table,) = layout.build(evidence(tmp_path, *runs))
     assert shown(table)[0][2:] == ["90.0 [82.6, 94.5] n=100", "100.0 [92.9, 100.0] n=50", "91.5 ± 0.7 n=2×100", "5.0 ± 1.4 n=2×50"]
     assert [cell.best for cell in table.rows[0]] == [False, False, False, False, True, True]
+
+
+def test_a_collapsed_run_is_named(tmp_path: Path) -> None:
+    runs = [
+        run("bki", ca_ext=rate(50, 100), majority_answer=rate(100, 100), floor=1),
+        run("none", ca_ext=rate(90, 100), majority_answer=rate(52, 100), floor=1),
+    ]
+    (table,) = trouble.build(evidence(tmp_path, *runs))
+    assert [(line[3], line[-1][:24]) for line in shown(table)] == [("bki", "collapsed: 100 of 100 cl")]
 
 
 def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> None:
