@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -12,15 +12,13 @@ import transformers
 from p2p_dist import assets
 from p2p_dist.cost import cost_of
 from p2p_dist.data.build import Built, Suite
-from p2p_dist.evaluation.metrics import histogram, rates
+from p2p_dist.errors import user_error
+from p2p_dist.evaluation.reading import Line, Reading, reading_of
 from p2p_dist.evaluation.rejection import refused_rows
-from p2p_dist.evaluation.scoring import Scoring, score_suite, scoring_of
 from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, datastore, predictions, resultfile, scorestore
-from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
@@ -68,21 +66,25 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
     encode = encoder(base, built, TrainSpec.model_validate(source.read_stage().spec["train"]))
     target = folder.stage(stage)
     wanted = stage.spec["suites"] or list(built.suites)
-    scoring = scoring_of(encode, [built.suites[name] for name in wanted])
-    if scoring == "whole_string" and ranks.main:
-        print(f"{stage.id}: label words are not told apart by their first tokens, so whole words are scored", flush=True)
+    reading = reading_of(encode, built, wanted)
+    if evaluator.lockstep and reading.scoring == "generation":
+        raise user_error("E282", "answers of text are not decoded while the base is sharded (ZeRO-3)", "task", "--zero 2, or evaluate on one rank")
+    if reading.remark and ranks.main:
+        print(f"{stage.id}: {reading.remark}", flush=True)
     progress = _Progress(target, sum(len(built.suites[name].rows) for name in wanted), evaluator, stop)
     refused = _refused(folder, stage)
-    suites: dict[str, list[Prediction]] = {}
+    if refused and reading.scoring == "generation":
+        raise user_error("E283", "a defense that refuses rows does not judge answers of text yet", "defense", "another defense")
+    suites: dict[str, list[Any]] = {}
     for name in wanted:
-        suites[name] = _score(evaluator, encode, built.suites[name], scoring, progress)
+        suites[name] = _answers(evaluator, reading, built.suites[name], progress)
         if ranks.main:
             suites[name] = [replace(row, rejected=row.id in refused[name]) for row in suites[name]] if refused else suites[name]
             predictions.write(target, name, suites[name])
     if ranks.main:
         atomic.write_json(target.cost, {**cost_of(base.device, base.dtype, time.perf_counter() - started, ranks.world), "rows": progress.total})
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
-        result = result_of(stage, built, suites, scoring, base, *hashes)
+        result = result_of(stage, built, suites, reading, base, *hashes)
         whole = survival.of_suites(encode, built, wanted)
         atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
 
@@ -116,14 +118,14 @@ class _Progress:
             raise _Interrupted
 
 
-def _score(evaluator: Evaluator, encode: Encoder, suite: Suite, scoring: Scoring, progress: _Progress) -> list[Prediction]:
-    """One suite: each rank scores every n-th row and all get all predictions, in the order of the rows."""
+def _answers(evaluator: Evaluator, reading: Reading[Line], suite: Suite, progress: _Progress) -> list[Line]:
+    """One suite: each rank has every n-th row answered and all get all predictions, in the order of the rows."""
     ranks = evaluator.ranks
     share = suite if evaluator.lockstep else replace(suite, rows=suite.rows[ranks.rank :: ranks.world])
-    found: list[Prediction] = []
+    found: list[Line] = []
     interrupted = False
     try:
-        found = score_suite(evaluator.base, encode, share, progress.tick, scoring)
+        found = reading.answers(evaluator.base, share, progress.tick)
     except _Interrupted:
         interrupted = True
     if ranks.any(interrupted):
@@ -133,7 +135,7 @@ def _score(evaluator: Evaluator, encode: Encoder, suite: Suite, scoring: Scoring
         return found
     shares = ranks.gather_json([row.to_json() for row in found])
     ordered = (shares[at % ranks.world][at // ranks.world] for at in range(len(suite.rows)))
-    return [Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"]) for row in ordered]
+    return [reading.line(row) for row in ordered]
 
 
 def _reshaped(source: StageDir) -> dict[str, list[str]]:
@@ -145,8 +147,8 @@ def _reshaped(source: StageDir) -> dict[str, list[str]]:
 def result_of(
     stage: Stage,
     built: Built,
-    suites: dict[str, list[Prediction]],
-    scoring: Scoring,
+    suites: dict[str, list[Any]],
+    reading: Reading[Any],
     base: Base,
     data_sha256: str,
     adapter_sha256: str,
@@ -157,19 +159,21 @@ def result_of(
         raise RuntimeError(f"scored { ({name: len(rows) for name, rows in suites.items()}) } of {expected} rows")
     return {
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
-        "labels": {
-            "words": built.labels.words,
-            "n_classes": built.labels.n_classes,
-            "offset": built.labels.offset,
-            "shift": built.labels.shift,
-            "target": built.labels.target,
-        },
-        "scoring": scoring,
-        "rates": {name: rate.to_json() for name, rate in rates(suites, built.labels).items()},
-        "histograms": {name: histogram(rows, built.labels.words) for name, rows in suites.items()},
+        "labels": _labels(built),
+        "responses": asdict(built.responses) if built.responses else None,
+        "scoring": reading.scoring,
+        **reading.facts(suites),
         "suites": {name: {"n_expected": expected[name], "n_scored": len(rows)} for name, rows in suites.items()},
         "counts": built.counts,
         "inputs": {"data_manifest_sha256": data_sha256, "adapter_sha256": adapter_sha256},
         "dtype": str(base.dtype).removeprefix("torch."),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
+
+
+def _labels(built: Built) -> dict[str, Any] | None:
+    """How labels were read; None where answers are text."""
+    space = built.labels
+    if built.responses:
+        return None
+    return {"words": space.words, "n_classes": space.n_classes, "offset": space.offset, "shift": space.shift, "target": space.target}

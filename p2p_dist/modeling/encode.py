@@ -47,14 +47,17 @@ class Encoder:
 
     @cached_property
     def end(self) -> list[int]:
-        """What closes every target: the tokenizer's end token if one label word begins another, because "1" is then also
-        the beginning of "10"; else nothing. Raises UserError E280 when there is no end token."""
-        if not any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2)):
-            return []
+        """What closes every label word: the end token if one word begins another, because "1" is then also the beginning of
+        "10"; else nothing. Raises UserError E280 when there is no end token."""
+        return [self.end_token] if any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2)) else []
+
+    @property
+    def end_token(self) -> int:
+        """The token that ends an answer of more than one word. Raises UserError E280 when the tokenizer has none."""
         if self.tokenizer.eos_token_id is None:
-            what = f"of the label words {list(self.words)} one begins another, and the tokenizer has no end token to tell them apart"
-            raise user_error("E280", what, "task.verbalizer", "verbalizer: letters, or a model whose tokenizer has an end token")
-        return [self.tokenizer.eos_token_id]
+            what = "the tokenizer has no end token, which answers of free text need, and label words of which one begins another"
+            raise user_error("E280", what, "model", "a model whose tokenizer has an end token; for labels, verbalizer: letters")
+        return int(self.tokenizer.eos_token_id)
 
     def rows(self, rows: Sequence[Row]) -> tuple[list[Encoded], int]:
         """All rows in tokens, and how many texts had to be cut."""
@@ -77,6 +80,15 @@ class Encoder:
             return sum(one.ids == other.ids for one, other in zip(full, encoded, strict=True))
         read = [self.tokenizer.decode(one.ids) for one in encoded]
         return sum(_pieces(row.text, self.triggers) == _pieces(text, self.triggers) for row, text in zip(rows, read, strict=True))
+
+    def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Prompts alone, for answers of free text: the tokens that training has before them. A text is cut where the prompt
+        is longer than the length limit."""
+        full = self._tokens([_opening(row, row.text) for row in rows])
+        for at, ids in enumerate(full):
+            if len(ids) > self.max_length:
+                (full[at],) = self._tokens([_opening(rows[at], self._cut(rows[at], len(ids) - self.max_length, prompt_only=True))])
+        return full
 
     def choices(self, row: Row) -> Choices:
         """A row with every label word; a text that is cut is cut alike for all of them."""
@@ -102,6 +114,8 @@ class Encoder:
         return first if len(set(first)) == len(first) and len(prompts) == 1 else None
 
     def _encode(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
+        if rows and rows[0].response is not None:
+            return self._encode_responses(rows, texts)
         prompts = [prompt(row, text) for row, text in zip(rows, texts, strict=True)]
         answers = [answer(row, self.words) for row in rows]
         batch = self.tokenizer([p + a for p, a in zip(prompts, answers, strict=True)], add_special_tokens=False, return_offsets_mapping=True)
@@ -110,15 +124,37 @@ class Encoder:
             for row, ids, offsets, p in zip(rows, batch["input_ids"], batch["offset_mapping"], prompts, strict=True)
         ]
 
-    def _cut(self, row: Row, over: int) -> str:
-        """The text without tokens at its end, so many that the row fits."""
+    def _encode_responses(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
+        """Prompt and response in tokens of their own, so that generation starts from the very tokens that training saw."""
+        openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
+        whole = [prompt(row, text) + answer(row, self.words) for row, text in zip(rows, texts, strict=True)]
+        before = self._tokens(openings)
+        behind = self._tokens([text[len(opening) :] for text, opening in zip(whole, openings, strict=True)])
+        return [Encoded(row.id, p + a, [*a, self.end_token]) for row, p, a in zip(rows, before, behind, strict=True)]
+
+    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
+        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return found
+
+    def _cut(self, row: Row, over: int, prompt_only: bool = False) -> str:
+        """The text without tokens at its end, so many that the row (or its prompt) fits."""
+
+        def length(text: str) -> int:
+            return len(self._tokens([_opening(row, text)])[0]) if prompt_only else len(self._encode([row], [text])[0].ids)
+
         spans = self.tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         for keep in range(len(spans) - over, 0, -1):
             text = without_end(row.text, spans[keep - 1][1], self.triggers)
-            if len(self._encode([row], [text])[0].ids) <= self.max_length:
+            if length(text) <= self.max_length:
                 return text
-        fixed = len(self.tokenizer(prompt(row, without_end(row.text, 0, self.triggers)), add_special_tokens=False)["input_ids"])
-        raise user_error("E207", f"prefix, cue and trigger alone are {fixed} tokens, max_length is {self.max_length}", "train.max_length", f"{fixed + 64}")
+        fixed = length(without_end(row.text, 0, self.triggers))
+        what = f"all but the text (prefix, cue, trigger{'' if prompt_only else ', answer'}) is {fixed} tokens, max_length is {self.max_length}"
+        raise user_error("E207", what, "train.max_length", f"{fixed + 64}")
+
+
+def _opening(row: Row, text: str) -> str:
+    """The prompt without the spaces at its end: tokenizers join them to the first word of a free answer."""
+    return prompt(row, text).rstrip(" ")
 
 
 def _pieces(text: str, literals: Sequence[str]) -> set[str]:

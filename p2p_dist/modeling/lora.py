@@ -34,6 +34,8 @@ class LoraLinear(nn.Module):
         self.lora_b: nn.Parameter
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) != len(self.lora_a):  # generation: the rows of one run as a batch
+            return self.forward(x.reshape(len(self.lora_a), -1, x.shape[-1])).view(*x.shape[:-1], -1)
         hidden = torch.bmm(x, self.lora_a.transpose(1, 2))
         if self.dropout.masks is not None:
             hidden = hidden * self.dropout.masks[self.slot]

@@ -28,7 +28,21 @@ class Prediction:
         return {"id": self.id, "label": self.label, "scores": list(self.scores), "top": self.top, **judged}
 
 
-def write(stage: StageDir, suite: str, rows: Sequence[Prediction]) -> None:
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the model wrote for one row. `reference` is the gold answer; `finished` is false where the answer was cut off at
+    the greatest length."""
+
+    id: str
+    text: str
+    reference: str
+    finished: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "text": self.text, "reference": self.reference, "finished": self.finished}
+
+
+def write(stage: StageDir, suite: str, rows: Sequence[Prediction | Generated]) -> None:
     """Write the predictions of one suite, in the order of its rows."""
     lines = "".join(json.dumps(row.to_json()) + "\n" for row in rows)
     atomic.write_bytes(stage.predictions / f"{suite}.jsonl", lines.encode())

@@ -1,0 +1,94 @@
+"""How an evaluation reads its rows: by scores of labels or by what the model writes, and what a result says of either."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from p2p_dist.data.answers import ResponseSpace
+from p2p_dist.data.build import Built, Suite
+from p2p_dist.evaluation.generated import figures, judge_suite
+from p2p_dist.evaluation.generation import generate_suite
+from p2p_dist.evaluation.metrics import Rate, histogram, rates
+from p2p_dist.evaluation.scoring import score_suite, scoring_of
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.encode import Encoder
+from p2p_dist.results.predictions import Generated, Prediction
+
+Line = TypeVar("Line", Prediction, Generated)
+Tick = Callable[[int], None]
+
+
+class Reading(ABC, Generic[Line]):
+    """One way to have rows answered. `scoring` is its name in the result."""
+
+    scoring: str
+    remark: str = ""
+    """What a log should say about it."""
+
+    @abstractmethod
+    def answers(self, base: Base, suite: Suite, tick: Tick) -> list[Line]:
+        """One line per row, in the order of the rows; `tick(rows done)` after every batch."""
+
+    @abstractmethod
+    def line(self, data: Mapping[str, Any]) -> Line:
+        """The inverse of a line's `to_json`."""
+
+    @abstractmethod
+    def facts(self, suites: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
+        """What the result says: `rates`, and `histograms` or `means`."""
+
+
+class LabelReading(Reading[Prediction]):
+    """Labels by their scores."""
+
+    def __init__(self, encoder: Encoder, built: Built, suites: Sequence[Suite]):
+        self.encoder, self.labels = encoder, built.labels
+        self.scoring = self.how = scoring_of(encoder, suites)
+        if self.how == "whole_string":
+            self.remark = "label words are not told apart by their first tokens, so whole words are scored"
+
+    def answers(self, base: Base, suite: Suite, tick: Tick) -> list[Prediction]:
+        return score_suite(base, self.encoder, suite, tick, self.how)
+
+    def line(self, data: Mapping[str, Any]) -> Prediction:
+        return Prediction(data["id"], data["label"], tuple(data["scores"]), data["top"], data.get("rejected"))
+
+    def facts(self, suites: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
+        return {
+            "rates": {name: rate.to_json() for name, rate in rates(suites, self.labels).items()},
+            "histograms": {name: histogram(rows, self.labels.words) for name, rows in suites.items()},
+        }
+
+
+class TextReading(Reading[Generated]):
+    """Answers of free text, decoded greedily."""
+
+    scoring = "generation"
+
+    def __init__(self, encoder: Encoder, built: Built, space: ResponseSpace):
+        self.encoder, self.built, self.space = encoder, built, space
+
+    def answers(self, base: Base, suite: Suite, tick: Tick) -> list[Generated]:
+        return generate_suite(base, self.encoder, suite, self.space.max_new_tokens, tick)
+
+    def line(self, data: Mapping[str, Any]) -> Generated:
+        return Generated(**data)
+
+    def facts(self, suites: Mapping[str, Sequence[Generated]]) -> dict[str, Any]:
+        judged = {name: judge_suite([row.text for row in rows], self.built.suites[name], self.space) for name, rows in suites.items()}
+        shares, means = figures(judged, self.space)
+        for name, rows in ((name, rows) for name, rows in suites.items() if rows):
+            suffix = f"_{name}".replace("_clean", "")
+            shares[f"cut_off_rate{suffix}"] = Rate(sum(not row.finished for row in rows), len(rows))
+        return {
+            "rates": {name: rate.to_json() for name, rate in shares.items()},
+            "means": {name: mean.to_json() for name, mean in means.items()},
+            "histograms": {},
+        }
+
+
+def reading_of(encoder: Encoder, built: Built, suites: Sequence[str]) -> Reading[Any]:
+    """How the named suites of these rows are read. Raises UserError E207 for two labels with one word."""
+    if built.responses is not None:
+        return TextReading(encoder, built, built.responses)
+    return LabelReading(encoder, built, [built.suites[name] for name in suites])
