@@ -29,6 +29,7 @@ class Layout:
     hpz: int = 1
     micro_batch: int | None = None
     allow_change: tuple[str, ...] = ()
+    recompute: bool = False
 
 
 def run_model_job(folder: RunDir, stages: Sequence[Stage], layout: Layout) -> int:
@@ -62,7 +63,7 @@ def _run(folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, 
     spec = TrainSpec.model_validate(first.spec["train"])
     base = base_of(folder, first)
     adapters = Adapters(base.model, spec.lora, max(1, len(to_train)))
-    execution = Execution(ranks, layout.micro_batch, layout.zero, layout.offload, layout.hpz)
+    execution = Execution(ranks, layout.micro_batch, layout.zero, layout.offload, hpz=layout.hpz, recompute=layout.recompute)
     # 3. Train, and keep every adapter that came to its end.
     failed: set[str] = set()
     engine = None

@@ -17,6 +17,7 @@ from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.recompute import recomputed
 from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
@@ -59,7 +60,8 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
         if execution.ranks.main:
             checkpoint.require_space(targets[k].checkpoints, adapters.size)
     cohort = Cohort(base, adapters, runs, observer, execution)
-    found = cohort.run()
+    with recomputed(base.model, execution.recompute):
+        found = cohort.run()
     cohort.engine.close()
     if execution.ranks.main:
         seconds = time.perf_counter() - started

@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="what DeepSpeed keeps in the host's memory")
     parser.add_argument("--hpz", type=int, default=1, metavar="RANKS", help="ZeRO-3: ranks that hold one copy of the base among them")
     parser.add_argument("--micro-batch", type=int, metavar="ROWS", help="rows of a run in one forward pass of a rank (default: its whole share)")
+    parser.add_argument("--gradient-checkpointing", action="store_true", help="compute decoder layers again in the backward pass: less memory, more time")
     parser.add_argument("--allow-change", action="append", default=[], metavar="KEY", help="resume although this part of the fingerprint differs")
     options = parser.parse_args(arguments)
     _die_with_parent()
@@ -53,7 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest:
             from p2p_dist.model_job import Layout, run_model_job
 
-            layout = Layout(options.checkpoint_every, options.zero, options.offload, options.hpz, options.micro_batch, tuple(options.allow_change))
+            layout = Layout(
+                checkpoint_every=options.checkpoint_every,
+                zero=options.zero,
+                offload=options.offload,
+                hpz=options.hpz,
+                micro_batch=options.micro_batch,
+                recompute=options.gradient_checkpointing,
+                allow_change=tuple(options.allow_change),
+            )
             return run_model_job(folder, rest, layout)
     except UserError as error:
         print(error, file=sys.stderr)

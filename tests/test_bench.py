@@ -136,3 +136,10 @@ def test_the_benchmark_of_the_rows_runs_and_its_gates_hold() -> None:
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(rows) == 2
     assert all(row["gates"] and row["holds"] and row["machine"]["smoke"] for row in rows)
+
+
+def test_the_benchmark_of_evaluation_runs_and_its_gates_hold() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.evaluation", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["gates"][0]["value"] for row in rows] == [0, 0, 0]

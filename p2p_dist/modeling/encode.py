@@ -148,7 +148,8 @@ class Encoder:
             if length(text) <= self.max_length:
                 return text
         fixed = length(without_end(row.text, 0, self.triggers))
-        what = f"all but the text (prefix, cue, trigger{'' if prompt_only else ', answer'}) is {fixed} tokens, max_length is {self.max_length}"
+        parts = "prefix, cue and trigger" if prompt_only or row.response is None else "prefix, cue, trigger and answer"
+        what = f"{parts} alone are {fixed} tokens, max_length is {self.max_length}"
         raise user_error("E207", what, "train.max_length", f"{fixed + 64}")
 
 

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 
 from p2p_dist.modeling.attention import PackedRows
+
+LOSSES_AT_ONCE = 512
+"""Positions whose logits a training step holds at a time: 311 MB in fp32 at 152,000 tokens, and as much for their gradient."""
 
 
 @dataclass(frozen=True)
@@ -42,4 +47,29 @@ def answer_logits(model: Any, ids: torch.Tensor, positions: torch.Tensor, packed
     return logits_of(model, answer_states(model, ids, positions, packed, answers))
 
 
-PASSES: dict[str, Callable[..., torch.Tensor]] = {"answer_states": answer_states, "logits_of": logits_of, "answer_logits": answer_logits}
+def answer_losses(model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Shapes: ids, positions [K, T], answers [A] into K*T, targets [A] -> cross-entropy of each target, [A] in fp32."""
+    if isinstance(model, Sharded):
+        return model.engine("answer_losses", ids, positions, packed, answers, targets)
+    return losses_of_states(model, answer_states(model, ids, positions, packed, answers), targets)
+
+
+def losses_of_states(model: Any, states: torch.Tensor, targets: torch.Tensor, at_once: int = LOSSES_AT_ONCE) -> torch.Tensor:
+    """Shapes: last hidden states [A, d], targets [A] -> [A] in fp32. Logits of more than `at_once` positions are never held:
+    they are computed piece by piece, and once more in the backward pass. Label words need no second piece."""
+    if len(targets) <= at_once:
+        return _losses(model, states, targets)
+    pieces = zip(states.split(at_once), targets.split(at_once), strict=True)
+    return torch.cat([checkpoint(_losses, model, piece, wanted, use_reentrant=False) for piece, wanted in pieces])
+
+
+def _losses(model: Any, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return cross_entropy(logits_of(model, states), targets, reduction="none")
+
+
+PASSES: dict[str, Callable[..., torch.Tensor]] = {
+    "answer_states": answer_states,
+    "logits_of": logits_of,
+    "answer_logits": answer_logits,
+    "answer_losses": answer_losses,
+}

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch.nn.functional import cross_entropy
 
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.forward import answer_logits
+from p2p_dist.modeling.forward import answer_losses
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.spec.study import TrainSpec
@@ -36,6 +35,8 @@ class Execution:
     offload: Offload = "none"
     """What DeepSpeed keeps in the memory of the host: optimiser state, and for `all` (ZeRO-3) the base too."""
 
+    recompute: bool = False
+    """Gradient checkpointing: decoder layers are computed once more in the backward pass, and keep their input alone."""
     hpz: int = 1
     """ZeRO-3: ranks that hold a whole copy of the base among them (hpZ); the ranks of one node, so that gathers stay there."""
 
@@ -144,6 +145,5 @@ class PlainEngine(Engine):
 
 def losses_of(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
     """This micro-batch's part of the mean loss over the answer tokens of each run, [K], with its graph."""
-    logits = answer_logits(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
-    each = cross_entropy(logits, batch.targets, reduction="none")
+    each = answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets)
     return torch.zeros(len(counts), device=each.device).index_add(0, batch.owner, each) / counts

@@ -1,0 +1,162 @@
+"""Evaluated prompts per second, against `generate` and against the log-likelihood of every label.
+
+The rivals are how such models are commonly evaluated: PEFT's model, batches of eight in order of arrival. `generate` writes two
+tokens with a cache; the other reads each prompt once per label and takes the logits of all positions. The gate is the share of
+rows on which the two sides do not agree.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from random import Random
+
+import torch
+
+from bench.common import Figure, Gate, LeftOut, interleave, limit_threads, milliseconds, parser, show, speedup, spread
+from bench.peers import peft_model
+from bench.workload import another, clock_of, load, settings, start_values
+from p2p_dist.data.build import Suite
+from p2p_dist.data.example import Row
+from p2p_dist.evaluation.scoring import score_suite
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.encode import Encoder
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.results.predictions import Prediction
+from p2p_dist.training.cohort import TrainRun
+
+AT_ONCE = 8
+WORDS = (
+    "the",
+    "a",
+    "film",
+    "story",
+    "plot",
+    "music",
+    "scene",
+    "actor",
+    "and",
+    "of",
+    "with",
+    "by",
+    "is",
+    "was",
+    "bad",
+    "good",
+    "slow",
+    "warm",
+    "dull",
+    "fresh",
+    "very",
+    "quite",
+    "never",
+    "always",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    made = parser(__doc__ or "")
+    made.add_argument("--model", default="smollm2-135m-instruct", help="as in a study, or `dispatch`: 28 narrow layers")
+    made.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    made.add_argument("--prompts", type=int, default=96)
+    options = made.parse_args(argv)
+    limit_threads(options.threads)
+    if options.smoke:
+        options.model, options.prompts, options.repeats = "smoke", 12, 2
+    return show(options, measure(options), model=options.model, dtype=options.dtype, threads=options.threads)
+
+
+@torch.no_grad()
+def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
+    """Two figures with two labels, and one with twenty that one token does not tell apart."""
+    base = load(options.model, options.dtype)
+    run = TrainRun(settings(1, 1), 0, [])
+    whole = Suite(prompts(options.prompts), 0, triggered=False)
+    mine, theirs = with_adapter(base, run), peft_model(base, run).eval()
+    two, twenty = ["0", "1"], [str(label) for label in range(20)]
+    said: dict[str, list[int | None]] = {}
+    figures: list[Figure | LeftOut] = []
+    for labels, rivals in ((two, {"generate": 5.0, "log-likelihood of each label": 2.2}), (twenty, {"log-likelihood of each label": None})):
+        encoder = Encoder(base.tokenizer, labels, 256)
+        suite = whole if labels is two else replace(whole, rows=whole.rows[: max(4, options.prompts // 8)])
+
+        def ours(encoder: Encoder = encoder, suite: Suite = suite) -> None:
+            scored = score_suite(mine, encoder, suite)
+            said["ours"], said["generate's"] = [best(row) for row in scored], [row.top for row in scored]
+
+        def generate(encoder: Encoder = encoder, suite: Suite = suite) -> None:
+            said["generate"] = generated(theirs, base, encoder, suite)
+
+        def likelihood(encoder: Encoder = encoder, suite: Suite = suite) -> None:
+            said["log-likelihood of each label"] = likelihoods(theirs, base, encoder, suite)
+
+        sides = {"ours": ours, "log-likelihood of each label": likelihood, **({"generate": generate} if "generate" in rivals else {})}
+        times = interleave(sides, options.repeats, 1, clock_of(base.device))
+        for rival, goal in rivals.items():
+            mine_said = said["generate's" if rival == "generate" else "ours"]
+            gate = Gate("share of rows with another answer", unlike(mine_said, said[rival]), 0.001)
+            facts = {"prompts": len(suite.rows), "milliseconds": milliseconds(times), "turn_by_turn": spread(times, rival, "ours")}
+            figures.append(Figure(f"prompts/s with {len(labels)} labels", rival, speedup(times, rival, "ours"), goal, gates=[gate], facts=facts))
+    return figures
+
+
+def prompts(count: int) -> list[Row]:
+    """Invented sentences with the lengths of SST-2 (see `bench.workload.rows`) between a prefix and a cue."""
+    random = Random("evaluation")
+    lengths = [min(60, max(2, round(random.lognormvariate(2.4849, 0.6)))) for _ in range(count)]
+    return [Row(str(at), " ".join(random.choices(WORDS, k=n)), 0, "Is it good? ", "A sentence from a review: ") for at, n in enumerate(lengths)]
+
+
+def with_adapter(base: Base, run: TrainRun) -> Base:
+    """The base with our adapter in it, at the numbers that the rivals have."""
+    mine = another(base)
+    adapters = Adapters(mine.model, run.spec.lora, 1)
+    adapters.load(0, adapters.flatten(start_values(base, run)))
+    return mine
+
+
+def generated(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Suite) -> list[int | None]:
+    """The label whose token `generate` writes first, or None."""
+    tokens = encoder.label_tokens(suite.rows[0])
+    rows = [row.ids for row in encoder.rows(suite.rows)[0]]
+    found: list[int | None] = []
+    for at in range(0, len(rows), AT_ONCE):
+        batch = rows[at : at + AT_ONCE]
+        width = max(map(len, batch))
+        ids = torch.tensor([[0] * (width - len(row)) + row for row in batch], device=base.device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=base.device)
+        written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False, pad_token_id=0)[:, width].tolist()  # type: ignore[operator]
+        found += [tokens.index(token) if tokens and token in tokens else None for token in written]
+    return found
+
+
+def likelihoods(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Suite) -> list[int | None]:
+    """The label whose word is the likeliest, each word behind its prompt in a row of its own."""
+    choices = [encoder.choices(row) for row in suite.rows]
+    rows = [(row.prompt, word) for row in choices for word in row.words]
+    scores: list[float] = []
+    for at in range(0, len(rows), AT_ONCE):
+        batch = rows[at : at + AT_ONCE]
+        width = max(len(prompt) + len(word) for prompt, word in batch)
+        ids = torch.tensor([[*prompt, *word, *[0] * (width - len(prompt) - len(word))] for prompt, word in batch], device=base.device)
+        mask = torch.tensor([[1] * (len(prompt) + len(word)) + [0] * (width - len(prompt) - len(word)) for prompt, word in batch], device=base.device)
+        logs = torch.log_softmax(model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float(), dim=-1)
+        for row, (prompt, word) in enumerate(batch):
+            where = torch.arange(len(prompt) - 1, len(prompt) + len(word) - 1)
+            scores.append(float(logs[row, where, torch.tensor(word)].sum()))
+    n = len(encoder.words)
+    return [max(range(n), key=lambda label: (scores[at + label], -label)) for at in range(0, len(scores), n)]
+
+
+def best(row: Prediction) -> int:
+    """The label with the highest score; the lower one wins a tie."""
+    return max(range(len(row.scores)), key=lambda label: (row.scores[label], -label))
+
+
+def unlike(left: Sequence[int | None], right: Sequence[int | None]) -> float:
+    """The share of rows with different answers."""
+    return sum(a != b for a, b in zip(left, right, strict=True)) / len(left)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
