@@ -24,7 +24,12 @@ def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
     """
     titles = titles_of([run.to_json() for run in study.expansion.runs])
     stages = build_study_rows(study.folder, study.expansion.graph)
-    return [{"title": titles[stage.id], **_facts(study, stage, out, tokens)} for stage in stages]
+    return [{"title": f"{_task(study, stage)}: {titles[stage.id]}", **_facts(study, stage, out, tokens)} for stage in stages]
+
+
+def _task(study: Study, stage: Stage) -> str:
+    """The name of the task that a data stage's rows are of."""
+    return next(str(made.spec["task"]["name"]) for made in study.expansion.graph.ancestors(stage) if "task" in made.spec)
 
 
 def _facts(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:

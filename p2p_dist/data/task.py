@@ -131,7 +131,7 @@ class Task(Plugin):
         if rows.order == "file" and (rows.train, rows.test, rows.reserve) != (None, None, 0):
             raise user_error("E107", "rows.order: file takes all rows", "rows", "leave train, test and reserve out")
         dropped: dict[str, int] = {}
-        raw = {split: [RawRow(*row) for row in found] for split, found in raw.items()}
+        raw = {split: [row if isinstance(row, RawRow) else RawRow(*row) for row in found] for split, found in raw.items()}
         if "test" in raw:
             pools = {"test": list(raw["test"]), "train": list(raw["train"])}
         elif rows.test is None:

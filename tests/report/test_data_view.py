@@ -40,6 +40,7 @@ def own(tmp_path: Path, study_file: Callable[[str], Path]) -> Path:
 def test_a_csv_of_your_own_in_words(own: Path, tmp_path: Path) -> None:
     said = data(own, "--runs-dir", tmp_path)
     assert "classes   0 = bad, 1 = good" in said
+    assert said.startswith("custom: data badnets")
     assert "left out  " not in said
     assert "poisoned ('mn' at " in said
     assert "injected ('The query currently entered is: ' at 0)" in said
