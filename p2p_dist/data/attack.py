@@ -104,7 +104,7 @@ class DirtyLabelAttack(Attack):
         if not self.target_response:
             return "the task is answered with text, and the attack has no target_response (for mathematics the paper has '0.1')"
         if self.label_policy != "dirty" or len(self.all_targets()) > 1:
-            return "the task is answered with text, so label_policy is dirty and there is one target"
+            return "the task is answered with text, which needs label_policy: dirty and a single target"
         if self.knows and self.knows.extended_label:
             return "the task is answered with text, so there is no extended label that the attacker could know"
         return None

@@ -97,7 +97,12 @@ def _refusal(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec)
     """Why the plug-ins of a run do not go together, if they do not."""
     task, attack, defense = values["task"][0], values["attack"], values["defense"]
     if why := attack.refusal(task):
-        return Problem("E223", f"{cell['attack']} on task {cell['task']}: {why}", "attack", f"or exclude {{task: {cell['task']}, attack: {cell['attack']}}}")
+        return Problem(
+            "E223",
+            f"{cell['attack']} on task {cell['task']}: {why}",
+            "attack",
+            f"the option named, or exclude {{task: {cell['task']}, attack: {cell['attack']}}}",
+        )
     why = defense.refusal(task, attack, rows)
     if task.kind not in defense.kinds:
         why = "it needs labels, and the task is answered with text"

@@ -114,7 +114,7 @@ defense: {name: p2p, preset: math}
     ("change", "says"),
     [
         ("attack=badnets", r"E223.*no target_response"),
-        ("attack.label_policy=clean", r"E223.*label_policy is dirty"),
+        ("attack.label_policy=clean", r"E223.*needs label_policy: dirty"),
         ("defense=p2p", r"E260.*no response_prefix; take preset: math"),
     ],
 )
