@@ -4,15 +4,43 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from p2p_dist.errors import user_error
 from p2p_dist.spec import yaml_strict
 from p2p_dist.spec.study import Positive, Strict
 
 Count = Annotated[int, Field(ge=1)]
+
+
+class LayoutSpec(Strict):
+    """How every training is spread over ranks on this cluster, in place of the planner's choice."""
+
+    engine: Literal["plain", "deepspeed"]
+    """plain: the whole base on every rank. deepspeed: sharded by ZeRO, one run at a time."""
+    ranks: Count = 1
+    zero: Literal[1, 2, 3] | None = None
+    """ZeRO stage of DeepSpeed."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What DeepSpeed keeps in the memory of the host; `all` moves the base too and needs ZeRO-3."""
+    hpz: Count = 1
+    """ZeRO-3: ranks that hold one copy of the base among them, usually those of a node."""
+    micro_batch: Count | None = None
+    """Rows in one forward pass of a rank; null: a rank's whole share of the global batch."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "LayoutSpec":
+        if self.engine == "plain" and (self.zero or self.offload != "none" or self.hpz > 1):
+            raise ValueError("engine plain has no zero, offload or hpz; take engine: deepspeed")
+        if self.engine == "deepspeed" and self.zero is None:
+            raise ValueError("engine deepspeed needs zero: 1, 2 or 3")
+        if self.zero != 3 and (self.offload == "all" or self.hpz > 1):
+            raise ValueError("offload: all and hpz need zero: 3")
+        if self.ranks % self.hpz:
+            raise ValueError(f"hpz {self.hpz} does not divide ranks {self.ranks}")
+        return self
 
 
 class ClusterSpec(Strict):
@@ -28,6 +56,14 @@ class ClusterSpec(Strict):
     """Host memory of a node."""
     tflops: Positive | None = None
     """What a GPU, or a node without GPUs, reaches in training: an assumption for the plan's times."""
+    layout: LayoutSpec | None = None
+    """Force a layout on every training; null lets the planner choose for each model."""
+
+    @model_validator(mode="after")
+    def _wide_enough(self) -> "ClusterSpec":
+        if self.layout and self.gpus_per_node and self.layout.ranks > self.nodes * self.gpus_per_node:
+            raise ValueError(f"layout.ranks {self.layout.ranks} on {self.nodes * self.gpus_per_node} GPUs")
+        return self
 
     @property
     def slots_per_node(self) -> int:

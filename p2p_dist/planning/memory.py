@@ -82,6 +82,7 @@ class Split:
     ranks: int = 1
     zero: int = 0
     offload: Offload = "none"
+    hpz: int = 1
 
 
 def estimate(work: Work, split: Split, device: Device) -> Memory:
@@ -94,7 +95,9 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
     gather = 0
     if split.zero >= 3:
         gather = min(base, (GATHERED_ELEMENTS + PREFETCHED_ELEMENTS) * width)
-        base = 0 if split.offload == "all" else base // split.ranks
+        # hpZ keeps a second copy, cut over fewer ranks.
+        copies = base // split.ranks + (base // split.hpz if split.hpz > 1 else 0)
+        base = 0 if split.offload == "all" else copies
     gradients = adapter * width // (split.ranks if split.zero >= 2 else 1)
     return Memory(
         base=base,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec
 from p2p_dist.planning.memory import GIB, Device, Memory, Offload, Split, Work, estimate
 from p2p_dist.spec.model import ShapeSpec
 from p2p_dist.spec.study import TrainSpec
@@ -29,6 +29,7 @@ class Placement:
     accumulation: int
     cohort: int
     memory: Memory | None
+    hpz: int = 1
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "memory": self.memory.in_gib() if self.memory else None}
@@ -45,7 +46,8 @@ class Misfit:
 def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Placement | Misfit:
     """The first candidate that fits, simplest first; `cohort` is the largest cohort that is wanted."""
     if shape is None:
-        return Placement(1, 0, "none", train.global_batch, 1, cohort, None)
+        split, rows, most = _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
+        return Placement(split.ranks, split.zero, split.offload, rows, -(-train.global_batch // (rows * split.ranks)), most, None, split.hpz)
     budget = device_memory(cluster)
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
     found = ((work, split, estimate(work, split, device)) for work, split in _candidates(shape, train, cohort, cluster))
@@ -53,7 +55,7 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
     for work, split, memory in found:
         if budget is None or memory.total <= USABLE * budget:
             accumulation = -(-train.global_batch // (work.rows * split.ranks))
-            return Placement(split.ranks, split.zero, split.offload, work.rows, accumulation, work.cohort, memory)
+            return Placement(split.ranks, split.zero, split.offload, work.rows, accumulation, work.cohort, memory, split.hpz)
         tried.append((work, split, memory))
     assert budget is not None
     return _misfit(*min(tried, key=lambda one: one[2].total), budget, cluster, device)
@@ -63,13 +65,18 @@ def device_memory(cluster: ClusterSpec) -> float | None:
     """Bytes that one worker may use: a GPU's, or its share of the node's. None when the cluster does not say."""
     if cluster.gpus_per_node:
         return cluster.gpu_memory_gb * 1e9 if cluster.gpu_memory_gb else None
-    return cluster.memory_gb * 1e9 / cluster.slots_per_node if cluster.memory_gb else None
+    ranks = cluster.layout.ranks if cluster.layout else cluster.slots_per_node
+    return cluster.memory_gb * 1e9 / ranks if cluster.memory_gb else None
 
 
 def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Iterator[tuple[Work, Split]]:
     """From the whole cohort with the whole batch on one device to one row with everything sharded and offloaded."""
     quantized = train.quantization is not None
     work = Work(shape, train.lora, weight_bytes(train, cluster), cohort, train.global_batch, train.max_length, quantized=quantized)
+    if cluster.layout:
+        split, rows, most = _forced(train, cohort, cluster.layout)
+        yield from ((replace(work, cohort=size, rows=rows), split) for size in _halves(most))
+        return
     for size in _halves(cohort):
         yield replace(work, cohort=size), Split()
     work = replace(work, cohort=1)
@@ -81,6 +88,12 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
         for ranks in _rank_counts(cluster):
             for rows in _halves(max(1, train.global_batch // ranks)):
                 yield replace(work, rows=rows), Split(ranks, 3, offload)
+
+
+def _forced(train: TrainSpec, cohort: int, layout: LayoutSpec) -> tuple[Split, int, int]:
+    """The layout that a cluster file asks for, its micro-batch, and the largest cohort it takes."""
+    rows = min(layout.micro_batch or train.global_batch, -(-train.global_batch // layout.ranks))
+    return Split(layout.ranks, layout.zero or 0, layout.offload, layout.hpz), rows, 1 if layout.zero else cohort
 
 
 def _rank_counts(cluster: ClusterSpec) -> list[int]:

@@ -31,12 +31,14 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
     command: tuple[str, ...] = (sys.executable, *WORKER, "--study-dir", str(folder.path.resolve()))
     command += ("--stages", ",".join(job.stages), "--checkpoint-every", str(settings.checkpoint_every))
     if placement.zero:
-        command += ("--zero", str(placement.zero), "--offload", placement.offload)
+        command += ("--zero", str(placement.zero), "--offload", placement.offload, *(("--hpz", str(placement.hpz)) if placement.hpz > 1 else ()))
     if placement.accumulation > 1:
         command += ("--micro-batch", str(placement.micro_batch))
+    # Without GPUs a worker has all cores of its slot, and its ranks share them.
+    threads = settings.threads if settings.gpus else max(1, settings.threads // placement.ranks)
     environment = {
-        "OMP_NUM_THREADS": str(settings.threads),
-        "MKL_NUM_THREADS": str(settings.threads),
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
@@ -46,4 +48,4 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
         **fence,
     }
     nodes = -(-placement.ranks // settings.gpus_per_node) if settings.gpus_per_node else 1
-    return Gang(command, log, settings.threads, settings.gpus, environment, placement.ranks, nodes)
+    return Gang(command, log, threads, settings.gpus, environment, placement.ranks, nodes)

@@ -1,8 +1,12 @@
 """Where trainings go: simplest first, and a reason with a way out when nothing fits."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from p2p_dist.planning.cluster import ClusterSpec, this_machine
+from p2p_dist.errors import UserError
+from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec, read_cluster, this_machine
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.planning.placement import USABLE, Misfit, Placement, place
 from p2p_dist.scheduling.study import configs_dir
@@ -88,3 +92,34 @@ def test_unknown_shapes_and_unknown_memory_are_not_guessed() -> None:
 
 def test_this_machine_has_memory() -> None:
     assert (this_machine().memory_gb or 0) > 0.1
+
+
+def test_a_cluster_file_forces_a_layout() -> None:
+    """Also where the planner would choose otherwise, and still within memory."""
+    cluster = gpus(80, nodes=2).model_copy(update={"layout": LayoutSpec(engine="deepspeed", ranks=16, zero=3, hpz=8)})
+    found = put("qwen3-8b", cluster, 4)
+    assert isinstance(found, Placement)
+    assert (found.ranks, found.zero, found.hpz, found.cohort, found.micro_batch, found.accumulation) == (16, 3, 8, 1, 2, 1)
+    small = cluster.model_copy(update={"gpu_memory_gb": 0.5})
+    assert isinstance(put("qwen3-8b", small, 4), Misfit)
+    plain = cluster.model_copy(update={"layout": LayoutSpec(engine="plain", micro_batch=8)})
+    found = put("qwen3-0.6b", plain, 4)
+    assert isinstance(found, Placement)
+    assert (found.ranks, found.zero, found.cohort, found.micro_batch, found.accumulation) == (1, 0, 4, 8, 4)
+
+
+@pytest.mark.parametrize(
+    ("layout", "why"),
+    [
+        ({"engine": "plain", "zero": 2}, "engine plain has no zero"),
+        ({"engine": "deepspeed"}, "needs zero"),
+        ({"engine": "deepspeed", "zero": 2, "offload": "all"}, "need zero: 3"),
+        ({"engine": "deepspeed", "zero": 3, "ranks": 6, "hpz": 4}, "hpz 4 does not divide ranks 6"),
+        ({"engine": "plain", "ranks": 64}, "layout.ranks 64 on 16 GPUs"),
+    ],
+)
+def test_a_layout_that_cannot_be_is_refused(layout: dict[str, object], why: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"name: c\ncpus_per_node: 8\nnodes: 2\ngpus_per_node: 8\nlayout: {json.dumps(layout)}\n")
+    with pytest.raises(UserError, match=why):
+        read_cluster(path)
