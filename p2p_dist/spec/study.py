@@ -87,6 +87,8 @@ class TrainSpec(Strict):
     """Precision of base and adapter; masters stay fp32. auto: bfloat16 where the device computes in it, else float32."""
     quantization: Literal["nf4"] | None = None
     """nf4: the frozen base in 4 bits (QLoRA, bitsandbytes), adapters in `dtype` on top. null: the base in `dtype`."""
+    optimizer: Literal["adamw_8bit"] | None = None
+    """adamw_8bit: moments in 8 bits (bitsandbytes). null: AdamW with fp32 moments. Masters are fp32 in both."""
     lora: LoraSpec = LoraSpec()
 
 

@@ -7,6 +7,7 @@ import torch
 
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.spec.study import TrainSpec
+from p2p_dist.training.adamw_8bit import adamw_8bit, moments_of, restore
 
 
 class CohortOptimizer:
@@ -38,17 +39,22 @@ class CohortOptimizer:
     def moments(self, run: int) -> tuple[torch.Tensor, torch.Tensor]:
         """First and second moment of one run, [P] each."""
         state = self.adamw[run].state[self.masters[run]]
-        return state["exp_avg"], state["exp_avg_sq"]
+        return moments_of(state) if self.specs[run].optimizer else (state["exp_avg"], state["exp_avg_sq"])
 
     def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
         """Go on after `done` steps with these moments."""
         master = self.masters[run]
+        if self.specs[run].optimizer:
+            restore(self.adamw[run], master, done, first, second)
+            return
         count = torch.tensor(float(done), device=master.device)
         self.adamw[run].state[master] = {"step": count, "exp_avg": first.to(master.device), "exp_avg_sq": second.to(master.device)}
 
 
-def adamw(numbers: torch.Tensor, spec: TrainSpec, fused: bool = False) -> torch.optim.AdamW:
+def adamw(numbers: torch.Tensor, spec: TrainSpec, fused: bool = False) -> torch.optim.Optimizer:
     """The optimiser of one run over its flat numbers [P]."""
+    if spec.optimizer == "adamw_8bit":
+        return adamw_8bit(numbers, spec.learning_rate, spec.weight_decay)
     return torch.optim.AdamW([numbers], lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=fused)
 
 

@@ -46,6 +46,8 @@ class ZeroEngine(Engine):
     def __init__(self, base: Base, adapters: Adapters, spec: TrainSpec, steps: int, start: torch.Tensor, execution: Execution):
         if adapters.runs != 1:
             raise user_error("E311", f"DeepSpeed trains one run at a time, not a cohort of {adapters.runs}", "--cohort", "--cohort 1, or --zero 0")
+        if spec.optimizer is not None:
+            raise user_error("E284", f"{spec.optimizer} is not sharded by DeepSpeed", "train.optimizer", "leave it out, or --zero 0")
         if execution.zero == 3 and spec.quantization is not None:
             raise user_error("E315", f"ZeRO-3 cannot cut a base in {spec.quantization} into pieces", "--zero 3", "--zero 2, or train.quantization=null")
         deepspeed = _import()

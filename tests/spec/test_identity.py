@@ -27,6 +27,7 @@ OTHER: dict[str, str] = {
     "train.weight_decay": "0.5",
     "train.dtype": "bfloat16",
     "train.quantization": "nf4",
+    "train.optimizer": "adamw_8bit",
     "train.lora.r": "2",
     "train.lora.alpha": "3.0",
     "train.lora.dropout": "0.3",
