@@ -31,7 +31,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--dtype", default="float32", choices=sorted(LIMIT))
     made.add_argument("--runs", type=int, default=4, help="K")
     made.add_argument("--batch", type=int, default=16, help="rows per step and run")
-    made.add_argument("--micro-batch", type=int, help="rows of each run in a forward pass of the cohort (default: all); the K processes take all")
+    made.add_argument("--micro-batch", type=int, help="rows of each run in a pass of the cohort (default: a K-th of them; 0: all)")
     made.add_argument("--member", type=int, metavar="FIRST", help=argparse.SUPPRESS)
     options = made.parse_args(argv)
     if options.smoke:
@@ -50,12 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> Figure:
     """Peak of K processes divided by the peak of one process with K runs."""
     apart, alone = _peak([_start(options, 1, first) for first in range(options.runs)])
-    joined, together = _peak([_start(options, options.runs, 0, options.micro_batch)])
+    # As many rows in a pass as each of the K processes has.
+    micro_batch = max(1, options.batch // options.runs) if options.micro_batch is None else options.micro_batch
+    joined, together = _peak([_start(options, options.runs, 0, micro_batch)])
     gate = Gate("largest difference of a run's losses, relative", largest_difference(alone, together) / max(alone), LIMIT[options.dtype])
     facts = {
         "runs": options.runs,
         "rows_per_run": options.batch,
-        "micro_batch": options.micro_batch,
+        "micro_batch": micro_batch,
         "separate_mib": round(apart),
         "together_mib": round(joined),
     }
@@ -67,7 +69,9 @@ def member(options: argparse.Namespace) -> int:
     """One process: train a step, wait for a line, train on, report, and stay until there is another line."""
     base = load(options.model, options.dtype)
     side = ours(
-        base, different_runs(base, range(options.member, options.member + options.runs), STEPS + 2, options.batch), Execution(micro_batch=options.micro_batch)
+        base,
+        different_runs(base, range(options.member, options.member + options.runs), STEPS + 2, options.batch),
+        Execution(micro_batch=options.micro_batch or None),
     )
     side.training.step()
     print("ready", flush=True)
@@ -82,10 +86,10 @@ def member(options: argparse.Namespace) -> int:
     return 0
 
 
-def _start(options: argparse.Namespace, runs: int, first: int, micro_batch: int | None = None) -> subprocess.Popen[str]:
+def _start(options: argparse.Namespace, runs: int, first: int, micro_batch: int = 0) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "bench.cohort_memory", "--member", str(first), "--runs", str(runs), "--model", options.model]
     command += ["--dtype", options.dtype, "--batch", str(options.batch), "--threads", str(options.threads)]
-    command += ["--micro-batch", str(micro_batch)] if micro_batch else []
+    command += ["--micro-batch", str(micro_batch)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
