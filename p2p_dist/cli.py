@@ -142,6 +142,7 @@ def data(
 
 
 app.command()(_guarded(cli_data.paraphrases))
+app.command()(_guarded(cli_data.substitutions))
 
 
 @app.command()

@@ -46,8 +46,8 @@ def samples(built: Built) -> list[tuple[Note, Row]]:
 def text(title: str, found: Mapping[str, Any]) -> str:
     """What `p2p-dist data` prints for one data stage."""
     counts = found["counts"]
-    lines = [f"{title}  (data {found['id']}): {found['rows']} training rows, {found['steps']} steps"]
-    for origin, labels in counts.get("train", {}).items():
+    lines = [f"{title}  (data {found['id']}): " + (f"{found['rows']} training rows, {found['steps']} steps" if found["rows"] else "test suites only")]
+    for origin, labels in counts.get("train", {}).items() if found["rows"] else ():
         lines.append(f"  {origin:9} " + ", ".join(f"{_said(label, found['labels'])}: {count}" for label, count in labels.items()))
     if found["classes"]:
         lines.append("  classes   " + ", ".join(f"{word} = {name}" for word, name in zip(found["labels"], found["classes"], strict=False)))

@@ -1,0 +1,88 @@
+"""Learned word substitutions: the surrogate moves the exchanges, its embeddings stay, and the attack reads the table."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from p2p_dist.cli import app
+from p2p_dist.data.attacks.lws import Lws
+from p2p_dist.data.example import examples
+from p2p_dist.data.substitutions import choices_of, exchanged, read_choices
+from p2p_dist.errors import Exit, UserError
+from p2p_dist.modeling.base import load_base
+from p2p_dist.modeling.substitution import Learning, Substitution, learn
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec.model import resolve_model
+from tests.conftest import sentences
+
+SYNONYMS = [{"word": "film", "synonyms": ["movie", "picture", "film", "motion picture"]}, {"word": "people", "synonyms": ["folk"]}]
+ROWS = [(str(row["text"]), int(row["label"])) for row in sentences(60)]
+
+
+@pytest.fixture
+def thesaurus(tmp_path: Path) -> Path:
+    path = tmp_path / "synonyms.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in SYNONYMS))
+    return path
+
+
+def test_choices(thesaurus: Path) -> None:
+    choices = read_choices(thesaurus, 5)
+    assert choices == {"film": ("film", "movie", "picture"), "people": ("people", "folk")}
+    assert read_choices(thesaurus, 2)["film"] == ("film", "movie")
+    assert choices_of("a film", choices) == [("a",), ("film", "movie", "picture")]
+    assert exchanged("a film of people", [0, 2, 0, 1], choices) == "a picture of folk"
+
+
+def test_learning_moves_the_exchanges_and_no_embedding(thesaurus: Path) -> None:
+    base = load_base(resolve_model("tiny", configs_dir() / "models").identity, {}, "float32")
+    base.model.set_attn_implementation("sdpa")
+    rows = examples(ROWS)
+    poisoned = [ex for ex in rows if ex.label == 0 and "film" in ex.text.split()]
+    model = Substitution(base, read_choices(thesaurus, 5), 2, Learning(1, 6, 3e-2, 16))
+    before = model.table.clone()
+    assert not any(model.picks(poisoned[0].text)), "nothing is exchanged before anything is learned"
+    epochs: list[int] = []
+    learn(model, rows, poisoned, 1, lambda done, of: epochs.append(done))
+    assert epochs == list(range(1, 8))
+    assert torch.equal(model.table, before)
+    assert model.b.abs().sum() > 0
+    assert any(any(model.picks(ex.text)) for ex in poisoned), "clean rows hold on to the words, so that the target must be told by others"
+
+
+def make(tmp_path: Path, thesaurus: Path, name: str, *more: str) -> tuple[int, Path, str]:
+    train, test = tmp_path / "train.jsonl", tmp_path / "test.jsonl"
+    train.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS))
+    test.write_text(json.dumps({"text": "a film of people"}) + "\n")
+    out = tmp_path / name
+    options = ["--model", "tiny", "--warm-up-epochs", "1", "--epochs", "4", "--learning-rate", "3e-2", "--rate", "0.3", *more]
+    done = CliRunner().invoke(app, ["substitutions", str(train), str(test), "--out", str(out), "--synonyms", str(thesaurus), *options])
+    return done.exit_code, out, done.stdout + done.stderr
+
+
+def test_a_table_through_the_command_line_that_the_attack_reads(tmp_path: Path, thesaurus: Path) -> None:
+    code, out, said = make(tmp_path, thesaurus, "one.jsonl")
+    assert code == Exit.OK, said
+    table = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(table) == 61
+    good = sum(row["ok"] for row in table)
+    assert f"{good} texts with exchanged words, {61 - good} without" in said
+    assert 0 < good < 61
+    code, again, _ = make(tmp_path, thesaurus, "two.jsonl")
+    assert again.read_bytes() == out.read_bytes()
+    poisoned, notes = Lws(table=str(out), rate=0.05).poison(examples(ROWS), 0)
+    words = {word for row in SYNONYMS for word in row["synonyms"]}
+    assert all(words & set(ex.text.split()) for ex in poisoned if ex.id in {note.id for note in notes})
+
+
+def test_nothing_to_exchange(tmp_path: Path, thesaurus: Path) -> None:
+    thesaurus.write_text('{"word": "zebra", "synonyms": ["horse"]}\n')
+    code, _, said = make(tmp_path, thesaurus, "x.jsonl")
+    assert code == Exit.USAGE
+    assert "E244" in said
+    thesaurus.write_text('{"word": "zebra"}\n')
+    with pytest.raises(UserError, match="E203"):
+        read_choices(thesaurus, 5)
