@@ -89,12 +89,15 @@ def test_asked_to_stop_a_study_leaves_checkpoints_and_goes_on_later(whole: Any, 
     assert results(tmp_path) == expected
 
 
-def test_a_dead_node_ends_the_study_and_the_next_start_goes_on(whole: Any, tmp_path: Path) -> None:  # noqa: F811
-    """With its only node gone, an own Ray instance cannot go on; nothing is lost, nothing is left."""
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raylet", "gcs_server"])
+def test_a_dead_ray_daemon_ends_the_study_and_the_next_start_goes_on(whole: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+    """With its only node or its control store gone, an own Ray instance cannot go on (Ray itself ends the controller a minute
+    after the store is gone); nothing is lost, nothing is left."""
     study, expected = whole
     controller = start(study, tmp_path, *RAY)
     _wait_for(lambda: steps(tmp_path) > 45, 120)
-    os.kill(ray_process(controller.pid, "raylet"), signal.SIGKILL)
+    os.kill(ray_process(controller.pid, name), signal.SIGKILL)
     _, said = controller.communicate(timeout=180)
     if controller.returncode != Exit.OK:
         _wait_for(lambda: not _processes_naming(str(tmp_path)), 60)
