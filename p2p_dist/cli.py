@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from enum import StrEnum
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec
@@ -55,6 +56,15 @@ def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
     return run
 
 
+class Change(StrEnum):
+    """What may differ from the circumstances a checkpoint was made under, when the user says so."""
+
+    TORCH = "torch"
+    TRANSFORMERS = "transformers"
+    DTYPE = "dtype"
+    DEVICE = "device"
+
+
 @app.command()
 @_guarded
 def plan(
@@ -88,6 +98,10 @@ def run(
     slots: Annotated[int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")] = None,
     cohort: COHORT = 1,
     checkpoint_every: Annotated[int, typer.Option(min=1, help="Training steps between two checkpoints of a run.")] = 50,
+    allow_change: Annotated[
+        list[Change] | None,
+        typer.Option(help="Go on from checkpoints made with another; it is recorded. Repeat for several."),
+    ] = None,
     stall_after: Annotated[float, typer.Option(min=1, help="Seconds after which a job whose files do not move is stopped and tried again.")] = 1800,
     address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes like this one in that cluster; waited for.")] = 1,
@@ -111,7 +125,9 @@ def run(
     hardware = find_cluster(cluster, nodes)
     if jobs := opened.plan(hardware, cohort).jobs:
         console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
-        failed = execute(opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, share), console).failed
+        failed = execute(
+            opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, tuple(allow_change or ()), share), console
+        ).failed
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     with meet(opened.folder) if share else nullcontext():  # several controllers end at the same moment

@@ -29,7 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hpz", type=int, default=1, metavar="RANKS", help="ZeRO-3: ranks that hold one copy of the base among them")
     parser.add_argument("--micro-batch", type=int, metavar="ROWS", help="rows of a run in one forward pass of a rank (default: its whole share)")
     parser.add_argument("--gradient-checkpointing", action="store_true", help="compute decoder layers again in the backward pass: less memory, more time")
-    parser.add_argument("--allow-change", action="append", default=[], metavar="KEY", help="resume although this part of the fingerprint differs")
+    parser.add_argument(
+        "--allow-change",
+        action="append",
+        default=[],
+        choices=("torch", "transformers", "dtype", "device"),
+        help="resume although this part of the fingerprint differs",
+    )
     options = parser.parse_args(arguments)
     _die_with_parent()
     folder = RunDir(options.study_dir)

@@ -2,9 +2,9 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,14 +42,15 @@ def test_no_torch_where_nothing_is_computed(arguments: list[str], study_file: Ca
 
 
 def test_help_takes_less_than_half_a_second() -> None:
-    best = min(_seconds([sys.executable, "-m", "p2p_dist", "--help"]) for _ in range(5))
-    assert best < 0.5
+    assert min(_seconds([sys.executable, "-m", "p2p_dist", "--help"]) for _ in range(5)) < 0.5
 
 
 def _seconds(command: list[str]) -> float:
-    started = time.perf_counter()
+    """Of the processor, which a busy machine does not stretch."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, capture_output=True, check=True)
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.usefixtures("with_data")
@@ -102,3 +103,9 @@ def test_a_closed_pipe_is_quiet() -> None:
     done = subprocess.run([sys.executable, "-m", "p2p_dist", "list"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert "Traceback" not in done.stderr
+
+
+def test_another_run_is_never_allowed_as_a_change() -> None:
+    code, _, said = invoke("run", "quickstart", "--allow-change", "stage")
+    assert code == Exit.USAGE
+    assert "'stage' is not one of" in said

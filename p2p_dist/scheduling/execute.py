@@ -1,6 +1,6 @@
 """Carry a study out: hold its lease, prepare, start a backend, let the scheduler work."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ class Launch:
     stall_seconds: float = 1800.0
     address: str | None = None
     """Of a Ray cluster that runs already; None for this machine alone."""
+    allow_change: Sequence[str] = ()
     share: bool = False
     """Take jobs one by one, beside other controllers that do the same."""
 
@@ -46,7 +47,7 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
     with _claims(study, path, plan, launch, console) as claims:
         engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes)
         threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
-        settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.gpus_per_node, launch.checkpoint_every)
+        settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.gpus_per_node, launch.checkpoint_every, launch.allow_change)
         titles = titles_of([run.to_json() for run in study.expansion.runs])
         try:
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)

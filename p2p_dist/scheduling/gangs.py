@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,15 @@ class GangSettings:
     gpus: int
     gpus_per_node: int
     checkpoint_every: int
+    allow_change: Sequence[str] = ()
+    """Parts of a checkpoint's fingerprint that may differ when a training goes on from it."""
 
 
 def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettings, log: Path, fence: Mapping[str, str]) -> Gang:
     """The gang of one attempt. Options that are as the worker has them by itself are left out of the command."""
     command: tuple[str, ...] = (sys.executable, *WORKER, "--study-dir", str(folder.path.resolve()))
     command += ("--stages", ",".join(job.stages), "--checkpoint-every", str(settings.checkpoint_every))
+    command += tuple(word for key in settings.allow_change for word in ("--allow-change", key))
     if placement.zero:
         command += ("--zero", str(placement.zero), "--offload", placement.offload, *(("--hpz", str(placement.hpz)) if placement.hpz > 1 else ()))
     if placement.accumulation > 1:
