@@ -55,8 +55,9 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
         PEFT: lambda: bare_loop(base, run),
         OWN: lambda: own_loop(base, run),
         "p2p-dist": lambda: ours(base, [run]),
-        "p2p-dist, ZeRO-1": lambda: ours(base, [run], Execution(zero=1)),
+        # Before there is a process group, which it would take for a reason to wrap the model.
         "HF Trainer": lambda: hf_trainer(base, run, None),
+        "p2p-dist, ZeRO-1": lambda: ours(base, [run], Execution(zero=1)),
         "DeepSpeed ZeRO-1": lambda: deepspeed_loop(base, run, 1),
         "DeepSpeed ZeRO-3": lambda: deepspeed_loop(base, run, 3),
     }
