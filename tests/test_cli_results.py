@@ -67,8 +67,10 @@ def lose(runs: Path, count: int, first: int = 0) -> list[Path]:
 
 
 def contents(runs: Path) -> dict[str, bytes]:
+    """What a study consists of: not what is derived from it, nor who held its folder."""
     derived = ("index.parquet", "resolved.json", "provenance.json")
-    return {str(path.relative_to(runs)): path.read_bytes() for path in runs.rglob("*") if path.is_file() and path.name not in derived}
+    files = (path for path in runs.rglob("*") if path.is_file() and path.name not in derived and path.parent.name != "lease")
+    return {str(path.relative_to(runs)): path.read_bytes() for path in files}
 
 
 @pytest.mark.parametrize("into", [True, False])

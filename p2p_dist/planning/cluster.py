@@ -29,6 +29,8 @@ class LayoutSpec(Strict):
     """ZeRO-3: ranks that hold one copy of the base among them, usually those of a node."""
     micro_batch: Count | None = None
     """Rows in one forward pass of a rank; null: a rank's whole share of the global batch."""
+    gradient_checkpointing: bool = False
+    """Compute decoder layers again in the backward pass: less memory, more time, the same adapter."""
 
     @model_validator(mode="after")
     def _possible(self) -> "LayoutSpec":

@@ -60,6 +60,8 @@ class Work:
     answers: int = 2
     quantized: bool = False
     """Whether the linear layers of the base are in 4 bits (QLoRA)."""
+    recompute: bool = False
+    """Gradient checkpointing: blocks keep their input alone, and one at a time is computed again."""
 
     @property
     def base_bytes(self) -> int:
@@ -131,7 +133,9 @@ def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
 
 def activations(work: Work, device: Device) -> int:
     """What autograd keeps of all blocks, and the gradients that flow while it is all still there."""
-    per_token = work.shape.layers * _kept_per_token(work, device) + _FLOAT * work.shape.hidden
+    block, inputs = _kept_per_token(work, device), work.shape.layers * work.shape.hidden * work.bytes_per_weight
+    blocks = inputs + block if work.recompute else work.shape.layers * block
+    per_token = blocks + _FLOAT * work.shape.hidden
     flowing = work.bytes_per_weight * 3 * work.shape.intermediate
     return work.packed_tokens * (per_token + flowing)
 

@@ -30,6 +30,7 @@ class Placement:
     cohort: int
     memory: Memory | None
     hpz: int = 1
+    gradient_checkpointing: bool = False
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "memory": self.memory.in_gib() if self.memory else None}
@@ -47,7 +48,8 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
     """The first candidate that fits, simplest first; `cohort` is the largest cohort that is wanted."""
     if shape is None:
         split, rows, most = _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
-        return Placement(split.ranks, split.zero, split.offload, rows, -(-train.global_batch // (rows * split.ranks)), most, None, split.hpz)
+        accumulation, again = -(-train.global_batch // (rows * split.ranks)), bool(cluster.layout and cluster.layout.gradient_checkpointing)
+        return Placement(split.ranks, split.zero, split.offload, rows, accumulation, most, None, split.hpz, again)
     budget = device_memory(cluster)
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
     found = ((work, split, estimate(work, split, device)) for work, split in _candidates(shape, train, cohort, cluster))
@@ -55,7 +57,7 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
     for work, split, memory in found:
         if budget is None or memory.total <= USABLE * budget:
             accumulation = -(-train.global_batch // (work.rows * split.ranks))
-            return Placement(split.ranks, split.zero, split.offload, work.rows, accumulation, work.cohort, memory, split.hpz)
+            return Placement(split.ranks, split.zero, split.offload, work.rows, accumulation, work.cohort, memory, split.hpz, work.recompute)
         tried.append((work, split, memory))
     assert budget is not None
     return _misfit(*min(tried, key=lambda one: one[2].total), budget, cluster, device)
@@ -75,7 +77,8 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
     work = Work(shape, train.lora, weight_bytes(train, cluster), cohort, train.global_batch, train.max_length, quantized=quantized)
     if cluster.layout:
         split, rows, most = _forced(train, cohort, cluster.layout)
-        yield from ((replace(work, cohort=size, rows=rows), split) for size in _halves(most))
+        work = replace(work, rows=rows, recompute=cluster.layout.gradient_checkpointing)
+        yield from ((replace(work, cohort=size), split) for size in _halves(most))
         return
     for size in _halves(cohort):
         yield replace(work, cohort=size), Split()

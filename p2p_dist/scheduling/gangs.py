@@ -35,6 +35,8 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
     command += tuple(word for key in settings.allow_change for word in ("--allow-change", key))
     if placement.zero:
         command += ("--zero", str(placement.zero), "--offload", placement.offload, *(("--hpz", str(placement.hpz)) if placement.hpz > 1 else ()))
+    if placement.gradient_checkpointing:
+        command += ("--gradient-checkpointing",)
     if placement.accumulation > 1:
         command += ("--micro-batch", str(placement.micro_batch))
     # Without GPUs a worker has all cores of its slot, and its ranks share them.
@@ -42,6 +44,7 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
+        "MKL_DYNAMIC": "FALSE",  # the same number of threads, and so the same order of sums, however busy the machine is
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",

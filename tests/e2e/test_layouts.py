@@ -12,7 +12,7 @@ from p2p_dist.errors import Exit
 from tests.e2e.test_study import cli
 
 pytestmark = pytest.mark.usefixtures("with_data")
-CLUSTER = "name: two\ncpus_per_node: 2\nmemory_gb: 8\nlayout: {engine: deepspeed, ranks: 2, zero: 3, micro_batch: 5}\n"
+CLUSTER = "name: two\ncpus_per_node: 2\nmemory_gb: 8\nlayout: {engine: deepspeed, ranks: 2, zero: 3, micro_batch: 5, gradient_checkpointing: true}\n"
 
 
 def adapters(runs: Path) -> dict[str, torch.Tensor]:

@@ -100,6 +100,14 @@ def test_a_cluster_file_forces_a_layout() -> None:
     found = put("qwen3-8b", cluster, 4)
     assert isinstance(found, Placement)
     assert (found.ranks, found.zero, found.hpz, found.cohort, found.micro_batch, found.accumulation) == (16, 3, 8, 1, 2, 1)
+    again = cluster.model_copy(update={"layout": LayoutSpec(engine="plain", gradient_checkpointing=True)})
+    kept, recomputed = put("qwen3-8b", gpus(80, nodes=2)), put("qwen3-8b", again)
+    assert isinstance(kept, Placement)
+    assert isinstance(recomputed, Placement)
+    assert recomputed.gradient_checkpointing
+    assert kept.memory is not None
+    assert recomputed.memory is not None
+    assert recomputed.memory.activations < kept.memory.activations / 10
     small = cluster.model_copy(update={"gpu_memory_gb": 0.5})
     assert isinstance(put("qwen3-8b", small, 4), Misfit)
     plain = cluster.model_copy(update={"layout": LayoutSpec(engine="plain", micro_batch=8)})
