@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,38 @@ from p2p_dist.results.lease import owner
 from tests.e2e.test_resume import OPTIONS, steps, whole  # noqa: F401  # a fixture
 from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, results
 
-pytestmark = pytest.mark.usefixtures("with_data")
+pytestmark = pytest.mark.usefixtures("with_data", "none_left")
 RAY = tuple("ray" if option == "local" else option for option in OPTIONS)
 IMPATIENT = "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli import app; app()"
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture
+def none_left() -> Iterator[None]:
+    """Whatever a failed test leaves running or frozen is ended, so that it fails alone."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
 def start(study: Path, runs: Path, *options: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(command(study, runs, *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return _launch(command(study, runs, *options))
 
 
 def impatient(study: Path, runs: Path) -> subprocess.Popen[str]:
     """A controller whose heart beats three times a second, and who waits for others' as long."""
     line = [sys.executable, "-c", IMPATIENT, *command(study, runs, *OPTIONS)[3:]]
-    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return _launch(line)
+
+
+def _launch(line: list[str]) -> subprocess.Popen[str]:
+    STARTED.append(subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
+    return STARTED[-1]
 
 
 def workers(runs: Path) -> list[int]:
@@ -58,14 +78,18 @@ def test_a_frozen_worker_is_found_and_the_run_goes_on(whole: Any, tmp_path: Path
 
 
 def test_a_frozen_controller_is_taken_over_and_gives_up_when_it_wakes(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+    """Controller and worker frozen together, as when a machine is suspended: alone, the worker would end the work meanwhile."""
     study, expected = whole
     first = impatient(study, tmp_path)
     _wait_for(lambda: steps(tmp_path) > 25, 120)
-    os.kill(first.pid, signal.SIGSTOP)
+    frozen = [first.pid, *workers(tmp_path)]
+    for pid in frozen:
+        os.kill(pid, signal.SIGSTOP)
     time.sleep(3)
     second = impatient(study, tmp_path)
     _wait_for(lambda: f"process {second.pid} " in str(owner(tmp_path / "long" / "lease")), 60)
-    os.kill(first.pid, signal.SIGCONT)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
     _, said = first.communicate(timeout=120)
     assert first.returncode == Exit.OWNED
     assert "E411" in said
