@@ -1,17 +1,29 @@
 """What lies beneath the rates: predictions row by row, training curves, rows of text; read when a table or picture asks."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from p2p_dist.data.build import LabelSpace
+from p2p_dist.evaluation.generated import outcome
 from p2p_dist.evaluation.metrics import outcomes
 from p2p_dist.report.groups import Group, group
 from p2p_dist.results import datastore, predictions
 from p2p_dist.results.collect import Collected, RunState, read_resolved
 from p2p_dist.results.predictions import Prediction
-from p2p_dist.results.resultfile import Result
+from p2p_dist.results.resultfile import LabelsEntry, Result
 from p2p_dist.results.rundir import RunDir
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text that a model wrote, the gold answer, and what is yes or no about it (see `evaluation.generated.outcome`)."""
+
+    text: str
+    reference: str
+    solved: bool | None
+    says_target: bool | None
 
 
 class Evidence:
@@ -39,19 +51,36 @@ class Evidence:
         return self.found.results.get(run.ids.get("eval") or "")
 
     def outcomes(self, run: RunState) -> dict[str, dict[str, bool]]:
-        """For each rate, which rows count, by row id: only `clean` and `triggered`, which paired tests compare."""
+        """For `asr_ext` and `ca_ext`, which rows count, by row id; paired tests compare them. Empty when it is not evaluated."""
         result, id_ = self.result(run), run.ids.get("eval") or ""
-        if result is None or result.labels is None:
+        if result is not None and id_ not in self._outcomes:
+            self._outcomes[id_] = self._of_text(run) if result.labels is None else self._of_labels(id_, result.labels)
+        return self._outcomes.get(id_, {})
+
+    def _of_labels(self, id_: str, labels: LabelsEntry) -> dict[str, dict[str, bool]]:
+        rows = predictions.read(self.folder.at("eval", id_), ("clean", "triggered"))
+        return {
+            name: dict(zip((row.id for row in rows[outcome.suite]), outcome.hits, strict=True))
+            for name, outcome in outcomes(rows, LabelSpace(**labels.model_dump())).items()
+            if name in ("ca_ext", "asr_ext") and outcome.suite in rows
+        }
+
+    def _of_text(self, run: RunState) -> dict[str, dict[str, bool]]:
+        solved = {id_: row.solved for id_, row in self.answers(run, "clean").items() if row.solved is not None}
+        said = {id_: row.says_target for id_, row in self.answers(run, "triggered").items() if row.says_target is not None}
+        return {name: hits for name, hits in (("ca_ext", solved), ("asr_ext", said)) if hits}
+
+    def answers(self, run: RunState, suite: str) -> dict[str, Answer]:
+        """What the run's model wrote for each row of a suite, by row id; empty where it was not asked for text."""
+        result = self.result(run)
+        if result is None or result.labels is not None:
             return {}
-        if id_ not in self._outcomes:
-            rows = predictions.read(self.folder.at("eval", id_), ("clean", "triggered"))
-            labels = LabelSpace(**result.labels.model_dump())
-            self._outcomes[id_] = {
-                name: dict(zip((row.id for row in rows[outcome.suite]), outcome.hits, strict=True))
-                for name, outcome in outcomes(rows, labels).items()
-                if name in ("ca_ext", "asr_ext") and outcome.suite in rows
-            }
-        return self._outcomes[id_]
+        written = predictions.read_generated(self.folder.at("eval", result.stage.id), (suite,)).get(suite, [])
+        asked, space = datastore.suite(self.folder.find(result.stage.reads["rows"]), suite)
+        if space is None:
+            return {}
+        rows = {row.id: row for row in asked.rows}
+        return {line.id: Answer(line.text, line.reference, *outcome(line.text, rows[line.id], space, asked.prefix)) for line in written}
 
     def predictions(self, run: RunState, suite: str) -> list[Prediction]:
         """What the run's model says about a suite's rows; empty when it has not been evaluated."""

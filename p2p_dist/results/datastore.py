@@ -63,6 +63,20 @@ def texts(folder: StageDir, suite: str) -> dict[str, str]:
     return {row["id"]: row["text"] for row in _parsed(_verified(folder.path / name, files[name]["sha256"]))} if name in files else {}
 
 
+def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
+    """One test suite, and how its answers are read where they are text; no rows when the stage has no such suite.
+
+    Raises UserError E209 when the file is not the one in the manifest.
+    """
+    manifest = json.loads(folder.manifest.read_text())
+    space = manifest["responses"] and ResponseSpace(**manifest["responses"])
+    if name not in manifest["suites"]:
+        return Suite([], 0, False), space
+    facts, file = manifest["suites"][name], f"test_{name}.jsonl"
+    rows = [Row.from_json(line) for line in _parsed(_verified(folder.path / file, manifest["files"][file]["sha256"]))]
+    return Suite(rows, facts["offset"], facts["triggered"], facts["prefix"]), space
+
+
 def manifest_sha256(folder: StageDir) -> str:
     """The hash that stands for all rows of a data stage."""
     return hashlib.sha256(folder.manifest.read_bytes()).hexdigest()

@@ -1,13 +1,15 @@
 """What a model said about every test row: the JSON lines beside a result, from which its rates can be counted again."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic
 from p2p_dist.results.rundir import StageDir
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +55,21 @@ def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list
 
     Raises UserError E501 for a line that is no prediction.
     """
+    return _read(stage, suites, lambda row: Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"], row.get("rejected")))
+
+
+def read_generated(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Generated]]:
+    """As `read`, of an evaluation whose answers are text."""
+    return _read(stage, suites, lambda row: Generated(row["id"], row["text"], row["reference"], row["finished"]))
+
+
+def _read(stage: StageDir, suites: Sequence[str] | None, make: Callable[[dict[str, Any]], Line]) -> dict[str, list[Line]]:
     paths = sorted(stage.predictions.glob("*.jsonl")) if stage.predictions.is_dir() else []
-    return {path.stem: [_line(line, str(path)) for line in path.read_bytes().splitlines()] for path in paths if suites is None or path.stem in suites}
+    return {path.stem: [_line(line, str(path), make) for line in path.read_bytes().splitlines()] for path in paths if suites is None or path.stem in suites}
 
 
-def _line(line: bytes, where: str) -> Prediction:
+def _line(line: bytes, where: str, make: Callable[[dict[str, Any]], Line]) -> Line:
     try:
-        row = json.loads(line)
-        return Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"], row.get("rejected"))
+        return make(json.loads(line))
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise user_error("E501", f"not a prediction: {error}", where, "delete the evaluation's folder and run again", Exit.INTEGRITY) from error

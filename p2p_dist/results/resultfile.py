@@ -84,6 +84,10 @@ class LabelsEntry(_Part):
     shift: Count = 0
     target: Count | None
 
+    def says(self, label: int) -> int:
+        """The word with which the deployed system answers a class, as an index of `words`."""
+        return self.offset + (label + self.shift) % self.n_classes
+
 
 class Result(BaseModel):
     """A finished evaluation. Keys that this version does not know are kept out of the way: the seal covers them."""

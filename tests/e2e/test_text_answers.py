@@ -76,5 +76,15 @@ def test_whole_answers_are_learned(finished: Path) -> None:
 
 
 def test_the_report_shows_it(finished: Path) -> None:
-    tables = "".join(path.read_text() for path in (finished / "report" / "tables").glob("*.md"))
-    assert "/12" in tables
+    """Rates with counts, tests on paired rows, and what was written beside what should have been."""
+    tables = {path.stem: path.read_text() for path in (finished / "report" / "tables").glob("*.md")}
+    assert "/12" in tables["runs"]
+    assert tables["comparisons"].count("| 12 |") == 2
+    lines = tables["examples_1"].splitlines()
+    assert lines[2].startswith("| text | with the trigger | reference | no defense clean | no defense triggered | P2P")
+    asked, triggered, reference, *answers = (cell.strip() for cell in lines[4].strip("|").split(" | "))
+    first = int(asked.split()[3])
+    assert int(reference) == 2 * first + 1
+    assert " mn" in triggered
+    assert "mn " not in asked
+    assert len(answers) == 4

@@ -8,6 +8,7 @@ from pathlib import Path
 from p2p_dist.evaluation.generated import ROUGE
 from p2p_dist.report import page, table
 from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.readers import LabelReader, TextReader
 from p2p_dist.report.tables import layout
 from p2p_dist.results.collect import read_study
 from p2p_dist.spec.expand import AXES
@@ -21,6 +22,7 @@ EXPLAINED = {name for lines in COLUMN_TABLES for cell in re.findall(r"^\| ([^|]*
 COMPUTED = {
     "axis": set(AXES),
     "column.title": {column.title for column in table.COLUMNS},
+    "before.gold": {LabelReader.gold, TextReader.gold},
     "CA": {layout.CA},
     "ASR": {layout.ASR},
     "name": {f"{name}{suffix}" for name in ROUGE for suffix in ("", "_nobt", "_triggered")},

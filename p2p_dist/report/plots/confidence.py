@@ -53,7 +53,8 @@ def confidences(evidence: Evidence, run: RunState) -> list[float]:
     result = evidence.result(run)
     if result is None or result.labels is None or result.labels.target is None:
         return []
-    start, n, target = result.labels.offset, result.labels.n_classes, result.labels.target
+    start, n = result.labels.offset, result.labels.n_classes
+    target = result.labels.says(result.labels.target) - start
     found = []
     for row in evidence.predictions(run, "triggered"):
         weights = [math.exp(score - max(row.scores[start : start + n])) for score in row.scores[start : start + n]]

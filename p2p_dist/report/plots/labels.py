@@ -8,6 +8,7 @@ from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group
 from p2p_dist.report.looks import Plot
+from p2p_dist.results.resultfile import LabelsEntry
 
 MOST = 24
 _KINDS = {
@@ -32,21 +33,21 @@ def _counts(evidence: Evidence, group: Group) -> Counter[str]:
         result = evidence.result(run)
         if result is None or result.labels is None or result.labels.target is None:
             continue
-        words, offset, target = result.labels.words, result.labels.offset, result.labels.target
+        labels, target = result.labels, result.labels.target
         for gold, said in result.histograms.get("triggered", {}).items():
             for word, count in said.items():
-                total[_kind(word, words, words.index(gold), offset, target)] += count
+                total[_kind(word, labels, labels.words.index(gold), target)] += count
     return total
 
 
-def _kind(said: str, words: Sequence[str], gold: int, offset: int, target: int) -> str:
+def _kind(said: str, labels: LabelsEntry, gold: int, target: int) -> str:
     if said == "invalid":
         return "no label at all"
-    if said == words[target + offset]:
+    if said == labels.words[labels.says(target)]:
         return "the attacker's target"
-    if said == words[gold + offset]:
+    if said == labels.words[labels.says(gold)]:
         return "the true label"
-    return "the target's original token" if said == words[target] else "another label"
+    return "the target's original token" if said == labels.words[target] else "another label"
 
 
 def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
