@@ -1,11 +1,10 @@
-"""How long stages take, assumed from the model's shape and the hardware's rate, and how long a set of jobs then takes.
+"""How long stages take, assumed from the model's shape and the hardware's rate.
 
 A training step costs the larger of what the host needs to issue it and what the device needs to compute it; a LoRA step is
 4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
 """
 
-import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from p2p_dist.planning.cluster import ClusterSpec
@@ -63,10 +62,16 @@ class Rates:
         if stage.kind != "train":
             count = _rows(graph, rows, "train", TRAIN_ROWS) if stage.kind == "score" else _rows(graph, rows, "test", TEST_ROWS)
             return 2 * weights * TOKENS_PER_ROW * count / self.operations
-        train = stage.spec["train"]
-        steps = -(-_rows(graph, rows, "train", TRAIN_ROWS) * train["num_train_epochs"] // train["global_batch"])
+        train, steps = stage.spec["train"], self.steps(graph, stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
         return float(steps * max(issue, 4 * weights * TOKENS_PER_ROW * train["global_batch"] / self.operations))
+
+    def steps(self, graph: Graph, stage: Stage) -> int:
+        """Optimiser steps of a train stage."""
+        train = stage.spec["train"]
+        rows = _rows(graph, graph.stages[stage.reads["rows"]], "train", TRAIN_ROWS)
+        steps = int(-(-rows * train["num_train_epochs"] // train["global_batch"]))
+        return min(steps, stage.spec.get("stop_after_steps") or steps)
 
 
 def _rows(graph: Graph, stage: Stage | None, split: str, default: int) -> int:
@@ -75,41 +80,3 @@ def _rows(graph: Graph, stage: Stage | None, split: str, default: int) -> int:
         stage = graph.stages[stage.reads["rows"]]
     rows = stage.spec.get("rows", {}).get(split) if stage is not None else None
     return int(rows) if rows is not None else default
-
-
-@dataclass(frozen=True)
-class Makespan:
-    """Hours from the first start to the last end, and the least that any order could reach."""
-
-    seconds: float
-    bound: float
-    device_seconds: float
-
-
-def makespan(jobs: Iterable[tuple[float, int]], nodes: int, slots_per_node: int) -> Makespan:
-    """Longest first on the slots that are free soonest. `jobs` are (seconds, slots); a job of more slots than a node has
-    takes whole nodes. Greedy: within 4/3 of the best for jobs of one slot (Graham 1969)."""
-    ordered = sorted(jobs, reverse=True)
-    free = [[0.0] * slots_per_node for _ in range(nodes)]
-    for seconds, slots in ordered:
-        if slots == 1:
-            node = min(free, key=lambda times: times[0])
-            heapq.heapreplace(node, node[0] + seconds)
-        else:
-            _take_gang(free, seconds, slots, slots_per_node)
-    work = sum(seconds * slots for seconds, slots in ordered)
-    longest = max((seconds for seconds, _ in ordered), default=0.0)
-    bound = max(work / (nodes * slots_per_node), longest)
-    return Makespan(max(max(times) for times in free), bound, work)
-
-
-def _take_gang(free: Sequence[list[float]], seconds: float, slots: int, slots_per_node: int) -> None:
-    """Put a gang on one node, or on whole nodes, where it can start soonest."""
-    count = -(-slots // slots_per_node)
-    width = min(slots, slots_per_node)
-    chosen = sorted(free, key=lambda times: sorted(times)[width - 1])[:count]
-    end = max(sorted(times)[width - 1] for times in chosen) + seconds
-    for times in chosen:
-        kept = sorted(times)[width:]
-        times[:] = [*kept, *[end] * width]
-        heapq.heapify(times)

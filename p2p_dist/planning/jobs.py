@@ -50,22 +50,23 @@ def missing_jobs(graph: Graph, done: Collection[str], cohort: Callable[[Stage], 
             rest[stage.reads["adapter"], depth[stage.id]].append(stage.id)
     groups += [tuple(group) for group in rest.values()]
     jobs = [_job(group, graph, done, seconds) for group in groups]
-    ways = _longest_ways(jobs)
+    ways = longest_ways(jobs, {job.lead: job.cost for job in jobs})
     return sorted(jobs, key=lambda job: -ways[job.lead])
 
 
-def _longest_ways(jobs: Sequence[Job]) -> dict[str, float]:
-    """Lead -> the longest time from a job's start to the end of the last job that waits for it: what decides the makespan."""
+def longest_ways(jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str, float]:
+    """Lead -> the longest time from a job's start to the end of the last job that waits for it: what decides the makespan.
+    `seconds` are by lead; what is waited for and not among the jobs is there already."""
     by_stage = {id_: job for job in jobs for id_ in job.stages}
     waiting: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        for lead in {by_stage[id_].lead for id_ in job.needs}:
+        for lead in {by_stage[id_].lead for id_ in job.needs if id_ in by_stage}:
             waiting[lead].append(job)
     ways: dict[str, float] = {}
 
     def way(job: Job) -> float:
         if job.lead not in ways:
-            ways[job.lead] = job.cost + max((way(later) for later in waiting[job.lead]), default=0.0)
+            ways[job.lead] = seconds[job.lead] + max((way(later) for later in waiting[job.lead]), default=0.0)
         return ways[job.lead]
 
     for job in jobs:

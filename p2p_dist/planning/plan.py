@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.durations import Makespan, Rates, makespan
+from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.placement import Misfit, Placement, place
 from p2p_dist.spec.graph import Graph, Stage
@@ -33,19 +33,18 @@ class Plan:
         """Where a job goes."""
         return self.fits[self.settings[job.lead]] if job.lead in self.settings else WITHOUT_MODEL
 
+    def width(self, job: Job) -> int:
+        """Slots that a job takes: one per rank, and one for all ranks where they share the cores of a node. 1 for a misfit."""
+        fit = self.placement(job)
+        return fit.ranks if isinstance(fit, Placement) and self.rates.cluster.gpus_per_node else 1
+
     def impossible(self) -> list[tuple[Job, Misfit]]:
         """Jobs that can never run on this cluster."""
         return [(job, fit) for job in self.jobs if isinstance(fit := self.placement(job), Misfit)]
 
-    def makespan(self) -> Makespan:
-        """Over the jobs that fit, in seconds of this cluster's assumed rates; building rows is not counted."""
-        cluster = self.rates.cluster
-        costs = []
-        for job in self.jobs:
-            fit = self.placement(job)
-            if job.lead in self.settings and isinstance(fit, Placement):
-                costs.append((self.rates.start_seconds + job.cost / fit.ranks, fit.ranks))
-        return makespan(costs, cluster.nodes, cluster.slots_per_node)
+    def start_seconds(self, job: Job) -> float:
+        """Assumed time that a worker takes before it works; none for rows, whose building is not counted."""
+        return self.rates.start_seconds if job.cost else 0.0
 
 
 def make_plan(graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpec | None], cohort: int, cluster: ClusterSpec) -> Plan:

@@ -1,13 +1,33 @@
-"""What to do when a job ends: a pure decision, carried out by the scheduler."""
+"""What to start next and what to do when a job ends: pure decisions, carried out by the scheduler and by the simulator."""
 
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
 from p2p_dist.errors import Exit
+from p2p_dist.planning.jobs import Job
 
 MAX_ATTEMPTS = 3
 """Attempts in a row that may end without any progress."""
 _MEMORY_MARKERS = ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "DefaultCPUAllocator: can't allocate memory", "not enough memory")
+
+
+def startable(waiting: Iterable[Job], finished: Set[str], fits: Callable[[Job], bool]) -> Iterator[Job]:
+    """The jobs to start now, in their order: those whose inputs are there, as long as they fit.
+
+    A job that does not fit holds back all behind it, so that narrow ones do not overtake a wide one for ever. `fits` is asked
+    after the job before was started.
+    """
+    for job in waiting:
+        if job.needs <= finished:
+            if not fits(job):
+                return
+            yield job
+
+
+def hopeless(waiting: Iterable[Job], lost: Collection[str]) -> list[Job]:
+    """The jobs that wait for a stage which will never be there."""
+    return [job for job in waiting if not job.needs.isdisjoint(lost)]
 
 
 @dataclass(frozen=True)

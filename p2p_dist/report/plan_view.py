@@ -6,9 +6,12 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from p2p_dist.planning.durations import TOKENS_PER_ROW
+from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit
 from p2p_dist.planning.plan import Plan
+from p2p_dist.planning.replay import replay
 from p2p_dist.spec.expand import Expansion
+from p2p_dist.spec.graph import Graph
 from p2p_dist.spec.identity import canonical
 
 _SHOWN = 40
@@ -29,7 +32,7 @@ def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mappin
         "counts": {kind: {"stages": kinds[kind], "saved_by_sharing": wanted[kind] - kinds[kind], "done": finished[kind]} for kind in kinds},
         "jobs": [{"stages": list(job.stages), "needs": sorted(job.needs), "seconds": round(job.cost, 1)} for job in plan.jobs],
         "models": _models(plan, names),
-        "time": _time(plan),
+        "time": _time(plan, expansion.graph),
         "cluster": {**cluster.model_dump(), "slots": cluster.nodes * cluster.slots_per_node},
     }
 
@@ -45,12 +48,14 @@ def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
     return found
 
 
-def _time(plan: Plan) -> dict[str, Any]:
-    span, cluster = plan.makespan(), plan.rates.cluster
+def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
+    """Of the jobs that fit, in the scheduler's order, when nothing fails."""
+    cluster = plan.rates.cluster
+    _, time = replay(plan, graph, Nodes(cluster.nodes, cluster.slots_per_node))
     return {
-        "device_hours": round(span.device_seconds / 3600, 2),
-        "makespan_hours": round(span.seconds / 3600, 2),
-        "bound_hours": round(span.bound / 3600, 2),
+        "device_hours": round(time.used / 3600, 2),
+        "makespan_hours": round(time.makespan / 3600, 2),
+        "bound_hours": round(time.bound / 3600, 2),
         "assumed": {
             "tflops_per_device": round(plan.rates.operations / 1e12, 2),
             "tokens_per_row": TOKENS_PER_ROW,

@@ -14,7 +14,7 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
-from p2p_dist.planning.policy import Ending, after_exit, names_memory
+from p2p_dist.planning.policy import Ending, after_exit, hopeless, names_memory, startable
 from p2p_dist.results import atomic
 from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
@@ -104,25 +104,20 @@ class Scheduler:
 
     def _start_ready(self, state: State, finished: set[str]) -> None:
         lost = {id_ for failure in state.failed for id_ in failure.job.stages} | {id_ for job in state.blocked for id_ in job.stages}
-        free = self.slots - sum(self._width(job) for job in state.running.values())
-        for job in list(state.waiting):
-            if job.needs & lost:
-                state.waiting.remove(job)
-                state.blocked.append(job)
-            elif job.needs <= finished:
-                if self._width(job) > free:
-                    return  # a wide job is not overtaken for ever by narrow ones
-                fence = self.claims.take(job)
-                if fence is None:
-                    continue
-                state.waiting.remove(job)
-                if self.claims.shared and all(self.folder.find(id_).is_done() for id_ in job.stages):  # somebody was quicker
-                    self.claims.give(job)
-                    finished.update(job.stages)
-                    state.done.append(job)
-                else:
-                    free -= self._width(job)
-                    state.running[self._start(job, state, fence)] = job
+        for job in hopeless(state.waiting, lost):
+            state.waiting.remove(job)
+            state.blocked.append(job)
+        for job in startable(list(state.waiting), finished, lambda job: self._width(job) <= self._free(state)):
+            fence = self.claims.take(job)
+            if fence is None:
+                continue
+            state.waiting.remove(job)
+            if self.claims.shared and all(self.folder.find(id_).is_done() for id_ in job.stages):  # somebody was quicker
+                self.claims.give(job)
+                finished.update(job.stages)
+                state.done.append(job)
+            else:
+                state.running[self._start(job, state, fence)] = job
 
     def _note_others(self, state: State, finished: set[str]) -> None:
         """Where many share the work, a waiting job may be done by now, or what it needs."""
@@ -135,8 +130,11 @@ class Scheduler:
                 state.waiting.remove(job)
                 state.done.append(job)
 
+    def _free(self, state: State) -> int:
+        return self.slots - sum(self._width(job) for job in state.running.values())
+
     def _width(self, job: Job) -> int:
-        return min(self._placement(job).ranks, self.slots)
+        return min(self.plan.width(job), self.slots)
 
     def _placement(self, job: Job) -> Placement:
         placement = self.plan.placement(job)

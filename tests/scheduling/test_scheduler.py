@@ -53,7 +53,8 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         for stage in stages:
             folder.stage(stage).write_spec(stage)
         made = [Job((stage.id,), frozenset(), (1.0,)) for stage in stages]
-        plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Rates({}, ClusterSpec(name="here", cpus_per_node=2)))
+        cluster = ClusterSpec(name="here", cpus_per_node=2, gpus_per_node=2)  # on paper, so that every rank takes a slot
+        plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Rates({}, cluster))
         with lease.hold(folder.lease) as mine:
             scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 0, 50), Sole(mine), stall)
             return scheduler.run(lambda state: None, stop), folder

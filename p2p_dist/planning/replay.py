@@ -1,0 +1,102 @@
+"""A plan as loads of the simulator, and what the simulated nodes did with their time."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from p2p_dist.planning.jobs import Job, longest_ways
+from p2p_dist.planning.nodes import Nodes
+from p2p_dist.planning.placement import Misfit
+from p2p_dist.planning.plan import Plan
+from p2p_dist.planning.simulation import Load, Outcome, Piece, simulate
+from p2p_dist.spec.graph import Graph
+
+
+@dataclass(frozen=True)
+class Account:
+    """Where the time went, in seconds; all but `makespan`, `bound` and `down` are device seconds."""
+
+    makespan: float
+    bound: float
+    """The least any order could take for the jobs that ended, without failures: all work over all slots, or the longest way."""
+    capacity: float
+    """All devices from the first start to the last end."""
+    used: float
+    useful: float
+    """One start and the work of every job that ended."""
+    starts: float
+    """What of `useful` is starting."""
+    repeated: float
+    """Work that was done again, because it was not kept."""
+    restarts: float
+    """Starting again."""
+    given_up: float
+    """All time of jobs that failed in the end."""
+
+    @property
+    def lost(self) -> float:
+        return self.repeated + self.restarts + self.given_up
+
+    @property
+    def goodput(self) -> float | None:
+        """Useful device seconds over used ones: 1 while nothing fails. None when nothing was used."""
+        return self.useful / self.used if self.used else None
+
+    @property
+    def utilisation(self) -> float | None:
+        """Used device seconds over those there were."""
+        return self.used / self.capacity if self.capacity else None
+
+    @property
+    def efficiency(self) -> float | None:
+        """Training and evaluating alone, over all device seconds there were."""
+        return (self.useful - self.starts) / self.capacity if self.capacity else None
+
+
+CHECKPOINT_EVERY = 50
+"""Steps between two checkpoints, as `p2p-dist run` has them by itself."""
+
+
+def replay(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int = CHECKPOINT_EVERY) -> tuple[Outcome, Account]:
+    """Carry out the jobs of a plan that fit. A training keeps its state every `checkpoint_every` steps."""
+    loads = loads_of(plan, graph, checkpoint_every)
+    outcome = simulate(loads, nodes)
+    return outcome, account(loads, outcome, nodes)
+
+
+def loads_of(plan: Plan, graph: Graph, checkpoint_every: int) -> list[Load]:
+    """The jobs that fit, in their order. Those that only build rows take no time."""
+    jobs = [job for job in plan.jobs if not isinstance(plan.placement(job), Misfit)]
+    return [Load(job, plan.width(job), plan.start_seconds(job), _pieces(job, plan, graph, checkpoint_every)) for job in jobs]
+
+
+def _pieces(job: Job, plan: Plan, graph: Graph, checkpoint_every: int) -> tuple[Piece, ...]:
+    """The trainings of a cohort advance together and are kept together; everything else is done whole or not at all."""
+    width = plan.width(job)
+    stages = [(graph.stages[id_], seconds / width) for id_, seconds in zip(job.stages, job.costs, strict=True)]
+    trained = sum(seconds for stage, seconds in stages if stage.kind == "train")
+    steps = max((plan.rates.steps(graph, stage) for stage, _ in stages if stage.kind == "train"), default=0)
+    cohort = [Piece(trained, trained * checkpoint_every / steps)] if trained else []
+    return (*cohort, *(Piece(seconds) for stage, seconds in stages if stage.kind != "train"))
+
+
+def account(loads: Sequence[Load], outcome: Outcome, nodes: Nodes) -> Account:
+    """Add up the attempts."""
+    of = {load.job.lead: load for load in loads}
+    used = useful = starts = repeated = restarts = given_up = 0.0
+    for span in outcome.spans:
+        load, seconds = of[span.lead], span.end - span.begin
+        starting = min(load.start, seconds)
+        used += load.width * seconds
+        if span.lead not in outcome.done:
+            given_up += load.width * seconds
+        elif span.action == "done":
+            useful += load.width * load.seconds
+            starts += load.width * load.start
+        if span.lead in outcome.done:
+            repeated += load.width * (seconds - starting - (span.after - span.before))
+            restarts += load.width * (starting - (load.start if span.action == "done" else 0.0))
+    ended = [load for load in loads if load.job.lead in outcome.done]
+    slots = nodes.count * nodes.slots
+    longest = max(longest_ways([load.job for load in ended], {load.job.lead: load.seconds for load in ended}).values(), default=0.0)
+    bound = max(longest, sum(load.width * load.seconds for load in ended) / slots)
+    return Account(outcome.makespan, bound, slots * outcome.makespan, used, useful, starts, repeated, restarts, given_up)
