@@ -44,7 +44,8 @@ class ProgressView:
 
     def _show(self, job: Job) -> float:
         """Show one running job; returns how much of it is done, 0 to 1."""
-        doing = next((id_ for id_ in job.stages if not self.folder.find(id_).is_done()), job.stages[-1])
+        done = [self.folder.find(id_).is_done() for id_ in job.stages]
+        doing = job.stages[-1 if all(done) else done.index(False)]  # a worker whose last result is there takes a moment to leave
         line = self.folder.find(doing).last_metrics() or {}
         at, of = line.get("step", line.get("rows", 0)), line.get("steps", line.get("of"))
         begun = self.begun.setdefault(doing, time.monotonic())
@@ -54,8 +55,8 @@ class ProgressView:
             self.tasks[job.lead] = self.progress.add_task(title, total=of, facts="")
         self.progress.update(self.tasks[job.lead], description=title, completed=at, total=of, facts=facts)
         self._line(f"{title}: {at}/{of or '?'} {facts}")
-        done = sum(cost for id_, cost in zip(job.stages, job.costs, strict=True) if self.folder.find(id_).is_done())
-        return (done + (at / of if of else 0) * job.costs[job.stages.index(doing)]) / (job.cost or 1)
+        shares = [1.0 if is_done else at / of if id_ == doing and of else 0.0 for id_, is_done in zip(job.stages, done, strict=True)]
+        return sum(share * cost for share, cost in zip(shares, job.costs, strict=True)) / (job.cost or 1)
 
     def _show_study(self, state: State, share: dict[str, float]) -> None:
         jobs = [*state.waiting, *state.running.values(), *state.done, *(f.job for f in state.failed), *state.blocked]
