@@ -13,7 +13,8 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from p2p_dist import cli_data, cli_results, cli_submit
+from p2p_dist import cli_data, cli_plan, cli_results, cli_submit
+from p2p_dist.cli_plan import CHECKPOINT_EVERY, CLUSTER, COHORT
 from p2p_dist.cli_results import AS_JSON, RUNS_DIR
 from p2p_dist.cli_submit import OVERRIDES, STUDY
 from p2p_dist.errors import Exit, UserError, user_error
@@ -29,10 +30,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-CLUSTER = Annotated[str | None, typer.Option(help="Hardware to plan for: a file, or one of `p2p-dist list clusters`. Default: this machine.")]
-
-COHORT = Annotated[int, typer.Option(min=1, help="Trainings on the same base to join in one worker, as far as they fit.")]
 
 
 def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
@@ -65,26 +62,7 @@ class Change(StrEnum):
     DEVICE = "device"
 
 
-@app.command()
-@_guarded
-def plan(
-    study: STUDY,
-    overrides: OVERRIDES = None,
-    runs_dir: RUNS_DIR = Path("runs"),
-    cluster: CLUSTER = None,
-    cohort: COHORT = 1,
-    as_json: AS_JSON = False,
-) -> int:
-    """Show what a study would do: its runs, the stages they share, what is done, where each model goes on the cluster with
-    what memory, how long the rest would take, and what can never run there."""
-    from p2p_dist.report import plan_view
-    from p2p_dist.scheduling.study import find_cluster, find_study, open_study
-
-    opened = open_study(find_study(study), overrides or [], runs_dir)
-    hardware = find_cluster(cluster)
-    facts = plan_view.facts(opened.expansion, opened.folder.done(opened.expansion.graph), opened.plan(hardware, cohort), opened.model_names())
-    print(json.dumps(facts, indent=1) if as_json else plan_view.text(opened.spec.name, facts))
-    return Exit.OK
+app.command()(_guarded(cli_plan.plan))
 
 
 @app.command()
@@ -97,7 +75,7 @@ def run(
     cluster: CLUSTER = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")] = None,
     cohort: COHORT = 1,
-    checkpoint_every: Annotated[int, typer.Option(min=1, help="Training steps between two checkpoints of a run.")] = 50,
+    checkpoint_every: CHECKPOINT_EVERY = 50,
     allow_change: Annotated[
         list[Change] | None,
         typer.Option(help="Go on from checkpoints made with another; it is recorded. Repeat for several."),

@@ -83,6 +83,22 @@ def read_cluster(path: Path) -> ClusterSpec:
         raise user_error("E107", first["msg"], document.where(first["loc"])) from error
 
 
+def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) -> ClusterSpec:
+    """`like` with other numbers of nodes and GPUs, or itself. GPUs that it has none of come without memory and rate. Raises
+    UserError E107 where a layout that it forces does not fit any more."""
+    if nodes is None and gpus_per_node is None:
+        return like
+    facts = {**like.model_dump(), "name": f"an invented cluster like {like.name}", "nodes": nodes or like.nodes}
+    if gpus_per_node is not None:
+        facts["gpus_per_node"] = gpus_per_node
+    if bool(facts["gpus_per_node"]) != bool(like.gpus_per_node):
+        facts |= {"gpu_memory_gb": None, "tflops": None}
+    try:
+        return ClusterSpec.model_validate(facts)
+    except ValidationError as error:
+        raise user_error("E107", error.errors()[0]["msg"], "--nodes and --gpus-per-node") from error
+
+
 def this_machine() -> ClusterSpec:
     """The cores and memory this process may use and the GPUs that nvidia-smi lists (so that planning needs no torch)."""
     memories = _gpu_memories()

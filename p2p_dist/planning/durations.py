@@ -46,11 +46,7 @@ class Rates:
 
     def shape_of(self, graph: Graph, stage: Stage) -> ShapeSpec | None:
         """The shape of the model that a stage works on."""
-        while "model" not in stage.spec:
-            if "adapter" not in stage.reads:
-                return None
-            stage = graph.stages[stage.reads["adapter"]]
-        return self.shapes.get(canonical(stage.spec["model"]))
+        return self.shapes.get(model_of(graph, stage))
 
     def seconds(self, graph: Graph, stage: Stage) -> float:
         """Assumed time of one stage on one device. Rows cost nothing; a model of unknown shape counts as 1 billion."""
@@ -72,6 +68,15 @@ class Rates:
         rows = _rows(graph, graph.stages[stage.reads["rows"]], "train", TRAIN_ROWS)
         steps = int(-(-rows * train["num_train_epochs"] // train["global_batch"]))
         return min(steps, stage.spec.get("stop_after_steps") or steps)
+
+
+def model_of(graph: Graph, stage: Stage) -> str:
+    """The canonical identity of the model that a stage works on; empty for a stage that only handles rows."""
+    while "model" not in stage.spec:
+        if "adapter" not in stage.reads:
+            return ""
+        stage = graph.stages[stage.reads["adapter"]]
+    return canonical(stage.spec["model"])
 
 
 def _rows(graph: Graph, stage: Stage | None, split: str, default: int) -> int:

@@ -40,9 +40,13 @@ def missing_jobs(graph: Graph, done: Collection[str], cohort: Callable[[Stage], 
     missing = {id_: stage for id_, stage in graph.stages.items() if id_ not in done}
     depth = _depths(graph)
     groups: list[tuple[str, ...]] = [(stage.id,) for stage in missing.values() if stage.kind in ("data", "edit", "score")]
+    by_adapter: dict[str, list[Stage]] = defaultdict(list)
+    for stage in missing.values():
+        if stage.kind == "eval":
+            by_adapter[stage.reads["adapter"]].append(stage)
     for joined in _cohorts([stage for stage in missing.values() if stage.kind == "train"], cohort, depth):
         members = [stage.id for stage in joined]
-        groups.append((*members, *_evaluations(missing.values(), members, depth)))
+        groups.append((*members, *(id_ for member in members for id_ in _evaluations(by_adapter[member], depth))))
     taken = {id_ for group in groups for id_ in group}
     rest: dict[tuple[str, int], list[str]] = defaultdict(list)
     for stage in missing.values():
@@ -102,9 +106,8 @@ def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Ma
     return [group[at : at + size(group[0])] for group in compatible.values() for at in range(0, len(group), size(group[0]))]
 
 
-def _evaluations(stages: Iterable[Stage], adapters: Collection[str], depth: Mapping[str, int]) -> list[str]:
-    """Evaluations of these adapters whose rows do not wait for any training of the same depth."""
-    own = [stage for stage in stages if stage.kind == "eval" and stage.reads["adapter"] in adapters]
+def _evaluations(own: Iterable[Stage], depth: Mapping[str, int]) -> list[str]:
+    """Evaluations of one adapter whose rows do not wait for any training of the same depth."""
     return [stage.id for stage in own if all(depth[id_] < depth[stage.reads["adapter"]] for role, id_ in stage.reads.items() if role != "adapter")]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
+from p2p_dist.planning.measured import Durations, Timings, measure
 from p2p_dist.planning.placement import Misfit, Placement, place
 from p2p_dist.spec.graph import Graph, Stage
 from p2p_dist.spec.identity import canonical
@@ -15,6 +16,7 @@ from p2p_dist.spec.study import TrainSpec
 Fit = Placement | Misfit
 WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)
 """Where jobs go that only build rows."""
+NOTHING_FINISHED = Timings()
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,14 @@ class Plan:
     fits: Mapping[str, Fit]
     settings: Mapping[str, str]
     """Lead stage of a job -> its training setting; jobs that only build rows have none."""
-    rates: Rates
+    durations: Durations
     models: Collection[str] = ()
     """Canonical identities of the models that the jobs need."""
+
+    @property
+    def rates(self) -> Rates:
+        """What is assumed of the hardware."""
+        return self.durations.assumed
 
     def placement(self, job: Job) -> Fit:
         """Where a job goes."""
@@ -47,12 +54,15 @@ class Plan:
         return self.rates.start_seconds if job.cost else 0.0
 
 
-def make_plan(graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpec | None], cohort: int, cluster: ClusterSpec) -> Plan:
+def make_plan(
+    graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpec | None], cohort: int, cluster: ClusterSpec, timings: Timings = NOTHING_FINISHED
+) -> Plan:
     """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
 
-    `shapes` are by the canonical identity of their model.
+    `shapes` are by the canonical identity of their model; `timings` are of any studies whose times count for this one.
     """
     rates = Rates(shapes, cluster)
+    durations = measure(timings, rates)
     trained = {id_: stage for id_, found in graph.stages.items() if (stage := training_of(graph, found)) is not None}
     settings = {id_: setting(stage) for id_, stage in trained.items()}
     fits: dict[str, Fit] = {}
@@ -64,11 +74,11 @@ def make_plan(graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpe
         fit = fits[settings[stage.id]]
         return fit.cohort if isinstance(fit, Placement) else 1
 
-    jobs = missing_jobs(graph, done, size, rates.seconds)
+    jobs = missing_jobs(graph, done, size, durations.seconds)
     leads = {job.lead for job in jobs}
     stages = [graph.stages[id_] for job in jobs for id_ in job.stages]
     models = {canonical(found.spec["model"]) for stage in stages if "model" in (found := trained.get(stage.id, stage)).spec}
-    return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, rates, models)
+    return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, durations, models)
 
 
 def training_of(graph: Graph, stage: Stage) -> Stage | None:

@@ -42,10 +42,16 @@ def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
     jobs = Counter(plan.settings.values())
     found = []
     for key, fit in plan.fits.items():
-        name = names[canonical(json.loads(key)[0])]
+        model = canonical(json.loads(key)[0])
         where = {"misfit": fit.reason, "nearest": fit.nearest} if isinstance(fit, Misfit) else {"placement": fit.to_json()}
-        found.append({"model": name, "jobs": jobs[key], **where})
+        found.append({"model": names[model], "jobs": jobs[key], **where, "measured": _measured(plan, model)})
     return found
+
+
+def _measured(plan: Plan, model: str) -> dict[str, Any]:
+    """What the times of a model rest on: finished stages by kind, measured over assumed time, and the devices they ran on."""
+    rates = {kind: rate for (kind, of), rate in plan.durations.rates.items() if of == model}
+    return {kind: {"stages": rate.stages, "over_assumed": round(rate.factor, 3), "devices": list(rate.devices)} for kind, rate in sorted(rates.items())}
 
 
 def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
@@ -53,9 +59,12 @@ def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
     cluster = plan.rates.cluster
     _, time = replay(plan, graph, Nodes(cluster.nodes, cluster.slots_per_node))
     return {
-        "device_hours": round(time.used / 3600, 2),
-        "makespan_hours": round(time.makespan / 3600, 2),
-        "bound_hours": round(time.bound / 3600, 2),
+        "device_hours": round(time.used / 3600, 4),
+        "makespan_hours": round(time.makespan / 3600, 4),
+        "bound_hours": round(time.bound / 3600, 4),
+        "stages": plan.durations.origins(graph, (id_ for job in plan.jobs for id_ in job.stages)),
+        "elsewhere": plan.durations.elsewhere,
+        "unread": list(plan.durations.unread),
         "assumed": {
             "tflops_per_device": round(plan.rates.operations / 1e12, 2),
             "tokens_per_row": TOKENS_PER_ROW,
@@ -95,31 +104,49 @@ def text(name: str, plan: dict[str, Any]) -> str:
 
 
 def _time_lines(time: dict[str, Any]) -> list[str]:
-    assumed = time["assumed"]
+    assumed, stages = time["assumed"], time["stages"]
     device = assumed["device"]
-    return [
-        f"  about {_hours(time['device_hours'])} of {device} time, {_hours(time['makespan_hours'])} longest first (no order takes less than "
-        f"{_hours(time['bound_hours'])}); assumed: {assumed['tflops_per_device']} TFLOP/s per {device}, {assumed['tokens_per_row']} tokens per row, "
-        f"{assumed['start_seconds_per_job']:.0f} s to start a job"
+    lines = [
+        f"  about {hours_of(time['device_hours'])} of {device} time, {hours_of(time['makespan_hours'])} longest first (no order takes less than "
+        f"{hours_of(time['bound_hours'])})",
+        f"  times: {stages_of(stages)}; assumed means {assumed['tflops_per_device']} TFLOP/s per {device}, {assumed['tokens_per_row']} tokens per row, "
+        f"{assumed['start_seconds_per_job']:.0f} s to start a job",
     ]
+    if time["elsewhere"]:
+        lines.append(f"  {time['elsewhere']} finished stages say nothing here: they did not run on a {device}")
+    return [*lines, *(f"  not read: {path}" for path in time["unread"])]
 
 
-def _hours(hours: float) -> str:
+def stages_of(origins: dict[str, int]) -> str:
+    """On what the times of trainings, evaluations and scorings rest."""
+    words = {"recorded": "recorded", "rate": "from finished runs of the same model", "assumed": "assumed"}
+    return ", ".join(f"{count} {words[origin]}" for origin, count in origins.items() if count) or "nothing to do"
+
+
+def hours_of(hours: float) -> str:
+    """A time in hours, or in minutes below one."""
     return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
 
 
 def _model_lines(models: list[dict[str, Any]]) -> list[str]:
-    """A line per model with its placement and memory in GiB, then what can never run."""
-    lines = [f"  {'model':26}{'GPUs':>5}{'ZeRO':>5}  {'offload':9}{'batch':>9}{'cohort':>7}   GiB per device: {'total':>6} = " + " + ".join(_TERMS)]
+    """A line per model with its placement, how many finished runs its times rest on and memory in GiB, or why it can never run."""
+    head = f"  {'model':26}{'GPUs':>5}{'ZeRO':>5}  {'offload':9}{'batch':>9}{'cohort':>7}  {'times from':12}"
+    lines = [f"{head} GiB per device: {'total':>6} = " + " + ".join(_TERMS)]
     for model in models:
         if "misfit" in model:
             lines.append(f"  {model['model']:26}never: {model['misfit']}. Would fit: {model['nearest']}")
             continue
         place = model["placement"]
         batch = f"{place['micro_batch']} x {place['accumulation']}"
-        row = f"  {model['model']:26}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>9}{place['cohort']:>7}"
+        row = f"  {model['model']:26}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>9}{place['cohort']:>7}  {_basis(model['measured']):12}"
         memory = place["memory"]
         if memory:
-            row += f"{'':19}{memory['total']:>6.1f} = " + " + ".join(f"{memory[term]:.2f}" for term in _TERMS)
+            row += f"{'':17}{memory['total']:>6.1f} = " + " + ".join(f"{memory[term]:.2f}" for term in _TERMS)
         lines.append(row if memory else f"{row}   shape unknown: no estimate")
     return lines
+
+
+def _basis(measured: dict[str, Any]) -> str:
+    """How many finished runs the times of a model rest on."""
+    trained = measured.get("train", {"stages": 0})["stages"]
+    return f"{trained} runs" if trained > 1 else "1 run" if trained else "assumed"

@@ -10,7 +10,7 @@ from p2p_dist.data.sources import Source
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.planning.cluster import ClusterSpec, read_cluster, this_machine
 from p2p_dist.planning.plan import Plan, make_plan
-from p2p_dist.results import lease, resultfile
+from p2p_dist.results import lease, resultfile, timings
 from p2p_dist.results.collect import doubtful
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.expand import Expansion, expand
@@ -31,11 +31,12 @@ class Study:
     extra_models: Sequence[ModelRef] = ()
     """Models that defenses name beside the study's own."""
 
-    def plan(self, cluster: ClusterSpec, cohort: int = 1) -> Plan:
-        """What is left to do, and where it goes on a cluster."""
+    def plan(self, cluster: ClusterSpec, cohort: int = 1, anew: bool = False) -> Plan:
+        """What is left to do (`anew`: everything, as if nothing was done), and where it goes on a cluster. Times are those of what
+        is finished in the runs folder, as far as there is such."""
         graph = self.expansion.graph
         shapes = {canonical(model.identity): model.shape for model in (*self.spec.model, *self.extra_models)}
-        return make_plan(graph, self.folder.done(graph), shapes, cohort, cluster)
+        return make_plan(graph, set() if anew else self.folder.done(graph), shapes, cohort, cluster, timings.read(self.folder.path.parent, shapes))
 
     def model_names(self) -> dict[str, str]:
         """Canonical identity -> the name the study uses."""

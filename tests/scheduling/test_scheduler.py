@@ -12,6 +12,7 @@ from p2p_dist.errors import Exit, UserError
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.measured import Durations
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import lease
@@ -54,7 +55,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             folder.stage(stage).write_spec(stage)
         made = [Job((stage.id,), frozenset(), (1.0,)) for stage in stages]
         cluster = ClusterSpec(name="here", cpus_per_node=2, gpus_per_node=2)  # on paper, so that every rank takes a slot
-        plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Rates({}, cluster))
+        plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Durations(Rates({}, cluster)))
         with lease.hold(folder.lease) as mine:
             scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 0, 50), Sole(mine), stall)
             return scheduler.run(lambda state: None, stop), folder

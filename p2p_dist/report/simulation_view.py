@@ -1,0 +1,73 @@
+"""A simulated study in words and as facts."""
+
+import math
+from typing import Any
+
+from p2p_dist.planning.nodes import Nodes
+from p2p_dist.planning.plan import Plan
+from p2p_dist.planning.replay import replay
+from p2p_dist.report.plan_view import hours_of, stages_of
+from p2p_dist.spec.graph import Graph
+
+
+def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int) -> dict[str, Any]:
+    """What `--json` prints under `simulation`. `plan` is one of the whole study, as if nothing of it was done."""
+    outcome, time = replay(plan, graph, nodes, checkpoint_every)
+    left_out = len(plan.impossible())
+    ended = len(outcome.done) + len(outcome.failed)
+    hours = {name: round(getattr(time, name) / 3600, 6) + 0.0 for name in ("capacity", "used", "useful", "starts", "repeated", "restarts", "given_up", "lost")}
+    return {
+        "seed": nodes.seed,
+        "nodes": nodes.count,
+        "slots_per_node": nodes.slots,
+        "mtbf_hours": nodes.mtbf / 3600 if nodes.mtbf < math.inf else None,
+        "repair_minutes": nodes.repair / 60,
+        "checkpoint_every": checkpoint_every,
+        "start_seconds": plan.rates.start_seconds,
+        "stages": plan.durations.origins(graph, (id_ for job in plan.jobs for id_ in job.stages)),
+        "jobs": {
+            "all": len(plan.jobs),
+            "done": len(outcome.done),
+            "failed": len(outcome.failed),
+            "never_fit": left_out,
+            "wait_for_ever": len(plan.jobs) - ended - left_out,
+        },
+        "node_failures": outcome.failures,
+        "killed_attempts": sum(span.action != "done" for span in outcome.spans),
+        "makespan_hours": round(time.makespan / 3600, 6),
+        "bound_hours": round(time.bound / 3600, 6),
+        "device_hours": hours,
+        "utilisation": time.utilisation,
+        "efficiency": time.efficiency,
+        "goodput": time.goodput,
+    }
+
+
+def text(found: dict[str, Any], device: str) -> str:
+    """What `p2p-dist plan --simulate` prints below the plan."""
+    hours, jobs = found["device_hours"], found["jobs"]
+    fails = "nodes never fail"
+    if found["mtbf_hours"] is not None:
+        fails = f"a node fails every {found['mtbf_hours']:g} h on average and is back after {found['repair_minutes']:g} min"
+    lines = [
+        f"simulated from its first job, on {found['nodes']} x {found['slots_per_node']} {device}s, seed {found['seed']}: {fails}; a training is kept every "
+        f"{found['checkpoint_every']} steps, a job takes {found['start_seconds']:.0f} s to start",
+        f"  times of stages: {stages_of(found['stages'])}",
+        f"  {jobs['done']} of {jobs['all']} jobs done in {hours_of(found['makespan_hours'])} (no order takes less than {hours_of(found['bound_hours'])})",
+        f"  {device} time: {hours_of(hours['used'])} used of {hours_of(hours['capacity'])} there was (utilisation {_percent(found['utilisation'])}); "
+        f"training and evaluating alone are {_percent(found['efficiency'])} of it",
+        f"  goodput {_percent(found['goodput'])}: {_lost(hours)}; {found['node_failures']} node failures killed {found['killed_attempts']} attempts",
+    ]
+    troubles = {"failed": "given up: three attempts in a row got no further", "never_fit": "fit nowhere", "wait_for_ever": "wait for such a job"}
+    lines += [f"  {jobs[key]} jobs {words}" for key, words in troubles.items() if jobs[key]]
+    return "\n".join(lines)
+
+
+def _lost(hours: dict[str, float]) -> str:
+    words = {"repeated": "of work done again", "restarts": "of starting again", "given_up": "of jobs given up"}
+    parts = ", ".join(f"{hours_of(hours[key])} {what}" for key, what in words.items() if hours[key])
+    return f"{hours_of(hours['lost'])} lost ({parts})" if parts else "nothing lost"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,101 @@
+"""Times of finished runs in place of assumed ones."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.durations import Rates, model_of
+from p2p_dist.planning.measured import Durations, Finished, Timings, measure
+from p2p_dist.report import plan_view
+from p2p_dist.results import timings
+from p2p_dist.scheduling.study import open_study
+from p2p_dist.spec.graph import Graph, Stage
+from p2p_dist.spec.identity import canonical
+from tests.synthetic import make_study
+
+TRAIN = {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10}
+CPU = ClusterSpec(name="here", cpus_per_node=2)
+GPU = ClusterSpec(name="there", cpus_per_node=2, gpus_per_node=1)
+
+
+def training(graph: Graph, rows: int, model: str = "a", seed: int = 0) -> Stage:
+    data = graph.add(Stage("data", {"rows": {"train": rows, "test": 10}}))
+    return graph.add(Stage("train", {"model": {"source": model}, "train": TRAIN, "seed": seed}, {"rows": data.id}))
+
+
+def test_a_rate_is_measured_over_assumed_and_long_runs_count_for_more() -> None:
+    """100 and 300 rows took 4 and 8 times what was assumed: 28 / 4 = 7 times."""
+    graph, assumed = Graph(), Rates({}, CPU)
+    short, long, new, other = training(graph, 100), training(graph, 300), training(graph, 200), training(graph, 200, "b")
+    unit = assumed.seconds(graph, short)
+    said = measure(Timings([Finished(short.id, graph, 4 * unit, False, "cpu"), Finished(long.id, graph, 24 * unit, False, "cpu")]), assumed)
+    assert said.seconds(graph, new) == pytest.approx(7 * 2 * unit)
+    assert said.seconds(graph, long) == 24 * unit, "the very stage: as it was"
+    assert said.seconds(graph, other) == assumed.seconds(graph, other)
+    assert said.origins(graph, graph.stages) == {"recorded": 2, "rate": 1, "assumed": 1}
+    rate = said.rates["train", model_of(graph, new)]
+    assert (rate.stages, rate.devices) == (2, ["cpu"])
+
+
+def test_cpus_say_nothing_of_gpus_and_a_stage_counts_once() -> None:
+    graph = Graph()
+    stage = training(graph, 100)
+    both = [Finished(stage.id, graph, 5.0, False, "cpu"), Finished(stage.id, graph, 5.0, False, "cpu")]
+    said = measure(Timings(both), Rates({}, GPU))
+    assert (said.elsewhere, dict(said.recorded)) == (1, {})
+    assert measure(Timings(both), Rates({}, CPU)).rates["train", model_of(graph, stage)].stages == 1
+
+
+def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
+    """A cohort's time is shared, ranks on GPUs count, a training that was gone on with counts from its first step, and what cannot be
+    read is named."""
+    folder = make_study(tmp_path, data_root)
+    models = {canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")}
+    found = timings.read(tmp_path / "runs", models)
+    kinds = [one.graph.stages[one.id].kind for one in found.finished]
+    assert {kind: kinds.count(kind) for kind in kinds} == {kind: len(list(folder.path.glob(f"{kind}/*/cost.json"))) for kind in ("train", "eval")}
+    assert timings.read(tmp_path / "runs", {"another model"}).finished == []
+
+    one = next(one for one in found.finished if one.graph.stages[one.id].kind == "train")
+    place = folder.at("train", one.id)
+    cost = json.loads(place.cost.read_text())
+    place.cost.write_text(json.dumps({**cost, "seconds": 1000.0, "gpu_seconds": 2000.0, "ranks": 2, "cohort": 4}))
+    changed = {two.id: two for two in timings.read(tmp_path / "runs", models).finished}[one.id]
+    assert (changed.seconds, changed.on_gpu) == (500.0, True)
+    place.cost.write_text(json.dumps({**cost, "seconds": 1.0}))
+    assert {two.id: two for two in timings.read(tmp_path / "runs", models).finished}[one.id].seconds == cost["seconds"]
+
+    (tmp_path / "runs" / "broken").mkdir()
+    (tmp_path / "runs" / "broken" / "resolved.json").write_text("{")
+    assert "broken: JSONDecodeError" in timings.read(tmp_path / "runs", models).unread[0]
+
+
+@pytest.mark.usefixtures("with_data")
+def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: Path) -> None:
+    """Three seeds are done and two more are asked for: their times are those of the others."""
+    make_study(tmp_path, data_root)
+    opened = open_study(tmp_path / "study.yaml", ["seed=[0, 1, 2, 3, 4, 5, 6, 7]"], tmp_path / "runs")
+    done = opened.folder.done(opened.expansion.graph)
+    plan = opened.plan(CPU)
+    facts = plan_view.facts(opened.expansion, done, plan, opened.model_names())
+    assert facts["time"]["stages"]["rate"] > 0
+    assert (facts["time"]["stages"]["recorded"], facts["time"]["stages"]["assumed"]) == (0, 0), "what is recorded is done"
+    assert all(model["measured"]["train"]["stages"] > 0 for model in facts["models"])
+    trained = [cost for job in plan.jobs for id_, cost in zip(job.stages, job.costs, strict=True) if opened.expansion.graph.stages[id_].kind == "train"]
+    assert 20 < min(trained) < max(trained) < 40, "invented trainings take 20 to 40 s"
+    said = plan_view.text("synthetic", facts)
+    assert f"{facts['models'][0]['measured']['train']['stages']} runs" in said
+    on_gpus = opened.plan(GPU)
+    facts = plan_view.facts(opened.expansion, done, on_gpus, opened.model_names())
+    assert facts["time"]["stages"]["rate"] == 0
+    assert "finished stages say nothing here: they did not run on a GPU" in plan_view.text("synthetic", facts)
+    whole = opened.plan(CPU, anew=True)
+    assert whole.durations.origins(opened.expansion.graph, (id_ for job in whole.jobs for id_ in job.stages))["recorded"] > 0
+
+
+def test_nothing_measured_is_what_is_assumed() -> None:
+    graph = Graph()
+    stage, assumed = training(graph, 100), Rates({}, CPU)
+    assert Durations(assumed).seconds(graph, stage) == assumed.seconds(graph, stage)

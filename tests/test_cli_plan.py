@@ -1,0 +1,75 @@
+"""`p2p-dist plan` on invented clusters, and its simulation."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from p2p_dist.errors import Exit
+from p2p_dist.planning.cluster import invented
+from p2p_dist.scheduling.study import find_cluster
+from tests.planning.test_plan import LARGE
+from tests.test_cli import invoke
+
+pytestmark = pytest.mark.usefixtures("with_data")
+
+
+def simulated(*arguments: str) -> dict[str, Any]:
+    code, said, error = invoke("plan", *arguments, "--simulate", "--json")
+    assert code == 0, error
+    return dict(json.loads(said))
+
+
+def test_two_thousand_runs_on_1024_gpus_in_two_seconds(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """A few minutes of these GPUs, and nodes that fail every hour: some work is done twice and all of it ends."""
+    wide = ["rows={train: 20000, test: 2000, reserve: 400, balanced: false}", "--cluster", "8xh100", "--nodes", "128", "--mtbf", "1"]
+    arguments = [str(study_file(LARGE)), *wide, "--runs-dir", str(tmp_path)]
+    started = time.process_time()
+    found = simulated(*arguments)
+    assert time.process_time() - started < 2
+    simulation = found["simulation"]
+    assert len(found["runs"]) == 2000
+    assert simulation["nodes"] * simulation["slots_per_node"] == 1024
+    assert simulation["jobs"]["done"] == simulation["jobs"]["all"] == len(found["jobs"])
+    assert simulation["node_failures"] > 0 < simulation["killed_attempts"]
+    assert 0.9 < simulation["goodput"] < 1
+    assert simulation["makespan_hours"] >= simulation["bound_hours"]
+    assert simulated(*arguments)["simulation"] == simulation
+    assert simulated(*arguments, "--seed", "1")["simulation"]["node_failures"] != simulation["node_failures"]
+
+
+def test_in_words(study_file: Callable[[], Path], tmp_path: Path) -> None:
+    code, said, _ = invoke("plan", str(study_file()), "--nodes", "4", "--simulate", "--runs-dir", str(tmp_path))
+    assert code == 0
+    assert "nodes never fail" in said
+    assert "goodput 100.0 %: nothing lost; 0 node failures killed 0 attempts" in said
+    assert "6 of 6 jobs done" in said
+    assert "simulated" not in invoke("plan", str(study_file()), "--runs-dir", str(tmp_path))[1]
+
+
+def test_what_fits_nowhere_is_left_out_and_said(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "small.yaml"
+    path.write_text("name: small\ncpus_per_node: 8\ngpus_per_node: 1\ngpu_memory_gb: 12\n")
+    code, said, _ = invoke("plan", str(study_file(LARGE)), "seed=0", "--cluster", str(path), "--simulate", "--runs-dir", str(tmp_path))
+    assert code == 0
+    assert "jobs fit nowhere" in said
+
+
+def test_failures_need_a_simulation(study_file: Callable[[], Path]) -> None:
+    code, _, error = invoke("plan", str(study_file()), "--mtbf", "5")
+    assert code == Exit.USAGE
+    assert "E143" in error
+
+
+def test_an_invented_cluster() -> None:
+    like = find_cluster("8xh100")
+    assert invented(like, None, None) is like
+    many = invented(like, 128, None)
+    assert (many.nodes, many.gpus_per_node, many.gpu_memory_gb, many.tflops) == (128, 8, like.gpu_memory_gb, like.tflops)
+    other = invented(find_cluster("laptop"), 2, 4)
+    assert (other.nodes, other.gpus_per_node, other.gpu_memory_gb, other.tflops) == (2, 4, None, None)
+    with pytest.raises(Exception, match=r"E107.*16"):
+        invented(find_cluster("4x8xh100-zero3"), 1, None)
