@@ -74,10 +74,14 @@ class Adapters:
         weight = model.get_input_embeddings().weight  # type: ignore[operator]  # the base's own may be in 4 bits
         self.values = torch.zeros(runs, self.size, dtype=weight.dtype, device=weight.device)
         self.grads = torch.zeros_like(self.values)
+        self.bound: slice | None = None
         self.bind(slice(None))
 
     def bind(self, runs: slice) -> None:
-        """Let the layers compute with these runs: all to train, `slice(k, k + 1)` to evaluate run k alone."""
+        """Let the layers compute with these runs: `slice(None)` for all, `slice(k, k + 1)` for run k alone."""
+        if runs == self.bound:
+            return
+        self.bound = runs
         for part in self.layout:
             matrix = nn.Parameter(self._view(self.values[runs], part))
             matrix.grad = self._view(self.grads[runs], part)
@@ -122,10 +126,11 @@ class Adapters:
         return [torch.rand(len(self.layers), count, self.spec.r, generator=stream).ge_(rate).div_(1 - rate) for count, stream in counts]
 
     def use_dropout(self, drawn: Sequence[torch.Tensor], columns: Sequence[torch.Tensor], width: int) -> None:
-        """Bring the drawn masks of one packed batch into place: `columns[k]` are the tokens of run k's global batch in it."""
+        """Bring the drawn masks of one packed batch of the bound runs into place: `columns[k]` are the tokens of the k-th one's
+        global batch in it."""
         if not drawn:
             return
-        masks = torch.zeros(len(self.layers), self.runs, width, self.spec.r)
+        masks = torch.zeros(len(self.layers), len(drawn), width, self.spec.r)
         for run, (mask, chosen) in enumerate(zip(drawn, columns, strict=True)):
             masks[:, run, : len(chosen)] = mask if len(chosen) == mask.shape[1] else mask.index_select(1, chosen)
         self.dropout.masks = masks.to(self.values)

@@ -8,11 +8,12 @@ peaks. DeepSpeed's own estimators count every weight as trainable and no activat
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from p2p_dist.planning.durations import TOKENS_PER_ROW
+from p2p_dist.planning.passes import Device, apart
 from p2p_dist.spec.model import ShapeSpec
 from p2p_dist.spec.study import LoraSpec
 
 Offload = Literal["none", "optimizer", "all"]
-Device = Literal["cuda", "cpu"]
 
 GIB = 2**30
 GATHERED_ELEMENTS = 1_000_000_000
@@ -71,10 +72,14 @@ class Work:
         rest = self.shape.parameters - self.shape.linear_parameters
         return round(self.shape.linear_parameters * NF4_BYTES) + rest * self.bytes_per_weight
 
-    @property
-    def packed_tokens(self) -> int:
-        """Tokens of one step over all runs; packed widths are at most the next multiple of 64."""
-        return self.cohort * -(-self.rows * self.tokens // 64) * 64
+    def at_once(self, device: Device) -> int:
+        """Runs that go through the base in one pass."""
+        typical = self.rows * min(self.tokens, TOKENS_PER_ROW)
+        return 1 if apart(self.shape.linear_parameters, self.shape.layers, typical, device) else self.cohort
+
+    def packed_tokens(self, device: Device) -> int:
+        """Tokens of one pass over its runs; packed widths are at most the next multiple of 64."""
+        return self.at_once(device) * -(-self.rows * self.tokens // 64) * 64
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,7 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
         adapter=adapter * width + gradients,
         optimizer=states,
         activations=activations(work, device),
-        logits=logits(work),
+        logits=logits(work, device),
         gather=gather,
         runtime=RUNTIME[device],
     )
@@ -137,7 +142,7 @@ def activations(work: Work, device: Device) -> int:
     blocks = inputs + block if work.recompute else work.shape.layers * block
     per_token = blocks + _FLOAT * work.shape.hidden
     flowing = work.bytes_per_weight * 3 * work.shape.intermediate
-    return work.packed_tokens * (per_token + flowing)
+    return work.packed_tokens(device) * (per_token + flowing)
 
 
 def _kept_per_token(work: Work, device: Device) -> int:
@@ -163,9 +168,9 @@ def _kept_per_token(work: Work, device: Device) -> int:
     return norms + attention + inputs + gated + narrow
 
 
-def logits(work: Work) -> int:
+def logits(work: Work, device: Device) -> int:
     """Scores over the vocabulary at the answer positions: fp32, their log-softmax, and the gradients of both."""
-    return work.cohort * work.rows * work.answers * work.shape.vocab * (3 * _FLOAT + work.bytes_per_weight)
+    return work.at_once(device) * work.rows * work.answers * work.shape.vocab * (3 * _FLOAT + work.bytes_per_weight)
 
 
 def _is_target(name: str, lora: LoraSpec) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec
-from p2p_dist.planning.memory import GIB, Device, Memory, Offload, Split, Work, estimate
+from p2p_dist.planning.memory import GIB, Memory, Offload, Split, Work, estimate
+from p2p_dist.planning.passes import Device
 from p2p_dist.spec.model import ShapeSpec
 from p2p_dist.spec.study import TrainSpec
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
+from p2p_dist.planning.passes import Device, apart
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.batches import Schedule, micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
@@ -105,6 +107,7 @@ class Cohort:
         self.device = base.device
         self.steps = [run.schedule.steps for run in runs]
         starts = [_start(run, adapters) for run in runs]
+        self.passes = _passes(base, runs, execution)
         self.engine = _engine(base, adapters, runs, self.steps, starts, execution)
         self.at = [_under(run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan), execution) for run in runs]
         for k, run in enumerate(runs):
@@ -143,13 +146,21 @@ class Cohort:
 
     def _gradients(self, chosen: list[list[Encoded]]) -> torch.Tensor:
         """Forward and backward over this step's rows of every run, in this rank's micro-batches. Returns the losses, [K]."""
-        streams = [run.stream(f"dropout:{at.step}") for run, at in zip(self.runs, self.at, strict=True)]
-        spans = [_spans(rows) for rows in chosen]
-        drawn = self.adapters.draw_dropout([rows[-1].stop if rows else 0 for rows in spans], streams)
         counts = torch.tensor([max(1, sum(len(row.targets) for row in rows)) for rows in chosen], device=self.device)
         losses = torch.zeros(len(chosen), device=self.device)
         ranks = self.execution.ranks
         shares = micro_batches([len(rows) for rows in chosen], ranks.rank, ranks.world, self.execution.micro_batch)
+        self.engine.begin(len(shares))
+        for runs in self.passes:
+            losses[runs] = self._pass(runs, chosen[runs], counts[runs], [share[runs] for share in shares])
+        return self.engine.finish(losses)
+
+    def _pass(self, runs: slice, chosen: list[list[Encoded]], counts: torch.Tensor, shares: list[list[list[int]]]) -> torch.Tensor:
+        """The micro-batches of the runs that share their passes. Returns their losses, [k]."""
+        streams = [run.stream(f"dropout:{at.step}") for run, at in zip(self.runs[runs], self.at[runs], strict=True)]
+        spans = [_spans(rows) for rows in chosen]
+        drawn = self.adapters.draw_dropout([rows[-1].stop if rows else 0 for rows in spans], streams)
+        losses = torch.zeros_like(counts, dtype=torch.float32)
         for at, share in enumerate(shares):
             mine = [[rows[place] for place in places] for rows, places in zip(chosen, share, strict=True)]
             if any(mine) or self.engine.lockstep:
@@ -158,9 +169,9 @@ class Cohort:
                 ]
                 batch = pack(mine if any(mine) else [[_FILLER]])
                 self.adapters.use_dropout(drawn, columns, batch.ids.shape[1])
-                part = self.engine.accumulate(batch.to(self.device), counts if any(mine) else counts * math.inf, at == len(shares) - 1)
+                part = self.engine.accumulate(runs, batch.to(self.device), counts if any(mine) else counts * math.inf, at == len(shares) - 1)
                 losses += part
-        return self.engine.finish(losses)
+        return losses
 
     def _finish_step(self, k: int, loss: float, rows: int, tokens: int) -> None:
         before = self.at[k]
@@ -201,6 +212,21 @@ def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
     if run.resume is not None:
         return run.resume.values
     return adapters.initial(run.stream("init")) if run.start is None else run.start
+
+
+def _passes(base: Base, runs: Sequence[TrainRun], execution: Execution) -> list[slice]:
+    """Which runs go through the base together: all, or each alone where computing takes longer than issuing."""
+    weights = sum(module.in_features * module.out_features for name, module in base.model.model.named_modules() if isinstance(module, nn.Linear))
+    tokens = max(_tokens_at_once(run, execution) for run in runs)
+    device: Device = "cuda" if base.device.type == "cuda" else "cpu"
+    alone = apart(weights, base.model.config.num_hidden_layers, tokens, device)
+    return [slice(k, k + 1) for k in range(len(runs))] if alone else [slice(None)]
+
+
+def _tokens_at_once(run: TrainRun, execution: Execution) -> float:
+    """Tokens that a run has in one pass of one rank, on average."""
+    rows = -(-min(run.spec.global_batch, len(run.rows)) // execution.ranks.world)
+    return min(rows, execution.micro_batch or rows) * sum(len(row.ids) for row in run.rows) / len(run.rows)
 
 
 def _engine(base: Base, adapters: Adapters, runs: Sequence[TrainRun], steps: Sequence[int], starts: Sequence[torch.Tensor], execution: Execution) -> Engine:

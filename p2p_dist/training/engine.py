@@ -54,9 +54,14 @@ class Engine(ABC):
     """Whether every rank has to make every forward pass, rows or not."""
 
     @abstractmethod
-    def accumulate(self, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
-        """Add the gradient of one micro-batch. `counts` [K] are the answer tokens of each run's whole global batch, by which
-        its sum is divided; `last` is true for the last micro-batch of a step. Returns this rank's part of the losses, [K]."""
+    def begin(self, micro_batches: int) -> None:
+        """A new step, of so many micro-batches of every run."""
+
+    @abstractmethod
+    def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
+        """Add the gradient of one micro-batch of these runs (k of them). `counts` [k] are the answer tokens of each run's whole
+        global batch, by which its sum is divided; `last` is true for the last micro-batch of a step. Returns this rank's part of
+        the losses, [k]."""
 
     @abstractmethod
     def finish(self, losses: torch.Tensor) -> torch.Tensor:
@@ -100,31 +105,30 @@ class PlainEngine(Engine):
         self.base, self.adapters, self.ranks, self.penalty = base, adapters, ranks, penalty
         self.optimizer = CohortOptimizer(adapters, specs, steps, starts)
         self.sums: torch.Tensor | None = None
-        self.fresh = True
 
-    def accumulate(self, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
-        if self.fresh:
-            self.sums = None if last else torch.zeros_like(self.adapters.grads, dtype=torch.float32)
-            self.fresh = False
+    def begin(self, micro_batches: int) -> None:
         self.adapters.grads.zero_()
+        # One micro-batch needs no sum, and several one that does not round to the compute copy's precision.
+        self.sums = torch.zeros_like(self.adapters.grads, dtype=torch.float32) if micro_batches > 1 else None
+
+    def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
+        self.adapters.bind(runs)
         losses = losses_of(self.base, batch, counts)
         if self.penalty is not None:
             # A micro-batch counts by its answers, as it does in the cross-entropy.
             losses = losses + self.penalty(self.base, batch) * torch.bincount(batch.owner, minlength=len(counts)) / counts
         with warnings.catch_warnings():
-            # Gradients of K > 1 runs are strided views into one buffer, on purpose.
+            # Gradients of several runs are strided views into one buffer, on purpose.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
             losses.sum().backward()
         if self.sums is not None:
-            self.sums += self.adapters.grads.float()
+            self.sums[runs] += self.adapters.grads[runs].float()
+            self.adapters.grads[runs].zero_()
         return losses.detach()
 
     def finish(self, losses: torch.Tensor) -> torch.Tensor:
-        if self.fresh:
-            self.adapters.grads.zero_()
         if self.ranks.world > 1:
-            self.sums = self.ranks.sum(self.adapters.grads.float() if self.sums is None or self.fresh else self.sums)
-        self.fresh = True
+            self.sums = self.ranks.sum(self.adapters.grads.float() if self.sums is None else self.sums)
         return self.ranks.sum(losses)
 
     def step(self, run: int, done: int) -> float:

@@ -60,7 +60,10 @@ class ZeroEngine(Engine):
         # The compute copy is rounded; the masters start from the exact numbers.
         self._write(self._masters(), start)
 
-    def accumulate(self, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
+    def begin(self, micro_batches: int) -> None:
+        """Nothing: DeepSpeed empties its own buffers."""
+
+    def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
         self.engine.set_gradient_accumulation_boundary(last)
         losses = losses_of(self.base, batch, counts)
         # DeepSpeed averages over ranks; the parts of a mean are to be summed.

@@ -15,8 +15,10 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec, TrainSpec
+from p2p_dist.training import cohort
 from p2p_dist.training.batches import Schedule
 from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort
+from p2p_dist.training.engine import Execution
 from p2p_dist.training.optimizer import learning_rate
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
@@ -32,7 +34,7 @@ def spec(**changes: Any) -> TrainSpec:
     return TrainSpec(**{"learning_rate": 1e-2, "num_train_epochs": 2, "global_batch": 8, "lora": LoraSpec(r=4), **changes})
 
 
-def train(runs: list[TrainRun]) -> tuple[list[Trained], list[list[dict[str, Any]]]]:
+def train(runs: list[TrainRun], execution: Execution = cohort.ALONE) -> tuple[list[Trained], list[list[dict[str, Any]]]]:
     base = load_base(IDENTITY, {}, "float32")
     lines: list[list[dict[str, Any]]] = [[] for _ in runs]
 
@@ -40,7 +42,7 @@ def train(runs: list[TrainRun]) -> tuple[list[Trained], list[list[dict[str, Any]
         def line(self, run: int, line: dict[str, Any]) -> None:
             lines[run].append(line)
 
-    return train_cohort(base, Adapters(base.model, runs[0].spec.lora, len(runs)), runs, Lines()), lines
+    return train_cohort(base, Adapters(base.model, runs[0].spec.lora, len(runs)), runs, Lines(), execution), lines
 
 
 RUNS = [
@@ -82,6 +84,17 @@ def test_a_cohort_is_its_runs_alone() -> None:
         losses = [abs(a["loss"] - b["loss"]) for a, b in zip(lines[k], line, strict=True)]
         assert max(losses) < 1e-5
         torch.testing.assert_close(together[k].values, alone.values, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_in_passes_of_their_own_the_runs_of_a_cohort_have_the_bits_they_have_alone(monkeypatch: pytest.MonkeyPatch, micro_batch: int | None) -> None:
+    execution = Execution(micro_batch=micro_batch)
+    monkeypatch.setattr(cohort, "apart", lambda *_: True)
+    together, lines = train(RUNS, execution)
+    for k, run in enumerate(RUNS):
+        (alone,), (line,) = train([run], execution)
+        assert [one["loss"] for one in lines[k]] == [one["loss"] for one in line]
+        assert torch.equal(together[k].values, alone.values)
 
 
 def test_twice_the_same_bits() -> None:
