@@ -5,19 +5,18 @@ the same run alone. Where a step is dispatch (narrow layers, or a GPU) the gain 
 """
 
 import argparse
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from bench.common import Figure, Gate, interleave, limit_threads, milliseconds, parser, show, speedup, spread
 from bench.peers import bare_loop
-from bench.workload import clock_of, different_runs, largest_difference, load, ours
-from p2p_dist.modeling.base import Base
-from p2p_dist.training.cohort import TrainRun
+from bench.workload import Side, clock_of, different_runs, largest_difference, load, ours
 
 WARMUP = 2
-GATED_STEPS = 5
 LIMIT = {"float32": 1e-5, "bfloat16": 2e-2}
 """How far a run's losses in the cohort and alone may lie apart, in parts of the loss."""
+PEFT_LIMIT = 1e-3
 GOALS: dict[str, tuple[float | None, float | None]] = {
     "dispatch": (5.0, 3.5),
     "smollm2-135m-instruct": (0.98, 0.98),
@@ -53,39 +52,46 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> list[Figure]:
     """Seconds per step and adapter."""
     base = load(options.model, options.dtype)
-    runs = different_runs(base, range(options.runs), (WARMUP + options.repeats) * options.steps + GATED_STEPS, options.batch, options.length)
+    runs = different_runs(base, range(options.runs), (WARMUP + options.repeats) * options.steps, options.batch, options.length)
     names = ("a loop over PEFT, one run at a time", "p2p-dist, one run at a time")
     together = f"{len(runs)} runs in one process"
-    sides = {together: ours(base, runs), names[0]: bare_loop(base, runs[0]), names[1]: ours(base, runs[:1])}
-    times = interleave({name: side.training.steps(options.steps) for name, side in sides.items()}, options.repeats, WARMUP, clock_of(base.device))
-    for side in sides.values():
+    sides = {together: [ours(base, runs)], names[0]: [bare_loop(base, run) for run in runs], names[1]: [ours(base, [run]) for run in runs]}
+    times = interleave({name: _turn(members, options.steps) for name, members in sides.items()}, options.repeats, WARMUP, clock_of(base.device))
+    for side in itertools.chain.from_iterable(sides.values()):
         side.training.close()
-    curve = sides[together].curve()
-    apart = max(_apart(curve[k :: len(runs)], _alone(base, run)) for k, run in enumerate(runs))
-    own = Gate("largest difference of a run's losses to the run alone, relative", apart, LIMIT[options.dtype])
-    peft = Gate("largest difference of the first run's losses to PEFT, relative", _apart(curve[:: len(runs)], sides[names[0]].curve()), 1e-3)
+    curve = sides[together][0].curve()
+    curves = [curve[k :: len(runs)] for k in range(len(runs))]
+    gates = [_gate(curves, sides[names[1]], "to the run alone", LIMIT[options.dtype]), _gate(curves, sides[names[0]], "to PEFT", PEFT_LIMIT)]
     tokens = [sum(len(row.ids) for row in run.rows) for run in runs]
-    # What the K runs take one by one, in units of the first.
-    work = sum(tokens) / tokens[0]
     facts = {"runs": len(runs), "rows": options.batch, "real_tokens": tokens, "milliseconds": milliseconds(times)}
-    rows = []
-    for name, goal, gates in zip(names, GOALS.get(options.model, (None, None)), ([own, peft], [own]), strict=True):
-        per_turn = {key: round(value * work, 3) for key, value in spread(times, name, together).items()}
-        ratio = work * speedup(times, name, together)
-        rows.append(Figure(f"{len(runs)} adapters at once", name, ratio, goal, gates=gates, facts={**facts, "turn_by_turn": per_turn}))
-    return rows
+    return [
+        Figure(
+            f"{len(runs)} adapters at once",
+            name,
+            speedup(times, name, together),
+            goal,
+            gates=gates,
+            facts={**facts, "turn_by_turn": spread(times, name, together)},
+        )
+        for name, goal in zip(names, GOALS.get(options.model, (None, None)), strict=True)
+    ]
 
 
-def _alone(base: Base, run: TrainRun) -> list[float]:
-    side = ours(base, [run])
-    for _ in range(GATED_STEPS):
-        side.training.step()
-    side.training.close()
-    return side.curve()
+def _turn(sides: Sequence[Side], steps: int) -> Callable[[], None]:
+    """So many steps of every run."""
+
+    def turn() -> None:
+        for side in sides:
+            for _ in range(steps):
+                side.training.step()
+
+    return turn
 
 
-def _apart(left: Sequence[float], right: Sequence[float]) -> float:
-    return largest_difference(left, right) / max(right)
+def _gate(curves: Sequence[Sequence[float]], sides: Sequence[Side], what: str, limit: float) -> Gate:
+    """The loss curves of all runs against those of others, in parts of the loss."""
+    apart = max(largest_difference(curve, side.curve()) / max(curve) for curve, side in zip(curves, sides, strict=True))
+    return Gate(f"largest difference of a run's losses {what}, relative", apart, limit)
 
 
 if __name__ == "__main__":

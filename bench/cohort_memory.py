@@ -31,7 +31,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--dtype", default="float32", choices=sorted(LIMIT))
     made.add_argument("--runs", type=int, default=4, help="K")
     made.add_argument("--batch", type=int, default=16, help="rows per step and run")
-    made.add_argument("--micro-batch", type=int, help="rows of each run in a pass of the cohort (default: a K-th of them; 0: all)")
+    made.add_argument("--micro-batch", type=int, help="rows of each run in a pass of the cohort (default: all)")
     made.add_argument("--member", type=int, metavar="FIRST", help=argparse.SUPPRESS)
     options = made.parse_args(argv)
     if options.smoke:
@@ -50,14 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> Figure:
     """Peak of K processes divided by the peak of one process with K runs."""
     apart, alone = _peak([_start(options, 1, first) for first in range(options.runs)])
-    # As many rows in a pass as each of the K processes has.
-    micro_batch = max(1, options.batch // options.runs) if options.micro_batch is None else options.micro_batch
-    joined, together = _peak([_start(options, options.runs, 0, micro_batch)])
+    joined, together = _peak([_start(options, options.runs, 0, options.micro_batch or 0)])
     gate = Gate("largest difference of a run's losses, relative", largest_difference(alone, together) / max(alone), LIMIT[options.dtype])
     facts = {
         "runs": options.runs,
         "rows_per_run": options.batch,
-        "micro_batch": micro_batch,
+        "micro_batch": options.micro_batch,
         "separate_mib": round(apart),
         "together_mib": round(joined),
     }
