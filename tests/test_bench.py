@@ -143,3 +143,13 @@ def test_the_benchmark_of_evaluation_runs_and_its_gates_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["gates"][0]["value"] for row in rows] == [0, 0, 0]
+
+
+def test_the_benchmark_of_the_schedule_runs_and_its_goals_are_met() -> None:
+    """Simulated, so its ratios are the same on every machine."""
+    done = subprocess.run([sys.executable, "-m", "bench.schedule", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    small, large, look = (json.loads(line) for line in done.stdout.splitlines())
+    assert (small["met"], large["met"]) == (True, True)
+    assert small["ratio"] < small["facts"]["random order"]
+    assert look["holds"]
