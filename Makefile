@@ -42,7 +42,7 @@ $(VENV)/.installed: $(VENV)/.venv pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[zero,quant,bench,dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[zero,quant,bench,energy,dev]"
 	touch $@
 
 clean:

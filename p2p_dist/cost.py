@@ -7,22 +7,42 @@ from typing import Any
 
 import torch
 
+from p2p_dist import energy
 from p2p_dist.results.provenance import code_digest
+from p2p_dist.training.ranks import Ranks
 
 
-def cost_of(device: torch.device, dtype: torch.dtype, seconds: float, ranks: int = 1) -> dict[str, Any]:
-    """Seconds, GPU-seconds over all ranks, and the peak memory (MiB) of the rank that asks."""
-    cuda = device.type == "cuda"
-    peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {
-        "started": round(time.time() - seconds, 3),
-        "seconds": round(seconds, 3),
-        "gpu_seconds": round(seconds * ranks, 3) if cuda else 0.0,
-        "host": platform.node(),
-        "code": code_digest(),
-        "peak_memory_mib": round(peak, 1),
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
-        "ranks": ranks,
-        "threads": torch.get_num_threads(),
-        "dtype": str(dtype).removeprefix("torch."),
-    }
+class Meter:
+    """Begins with a stage's work and is read at its end. All ranks of a gang hold one and read it."""
+
+    def __init__(self, device: torch.device, ranks: Ranks | None = None):
+        self.device, self.ranks = device, ranks or Ranks()
+        self.begun, self.before = time.perf_counter(), _counters(device)
+
+    def read(self, dtype: torch.dtype) -> dict[str, Any]:
+        """Seconds, GPU-seconds over all ranks, joules of all their devices where every rank has a counter, and the peak memory (MiB)
+        of the rank that asks."""
+        seconds, cuda = time.perf_counter() - self.begun, self.device.type == "cuda"
+        joules = energy.total(self.ranks.gather_json(self._joules(seconds)))
+        peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return {
+            "started": round(time.time() - seconds, 3),
+            "seconds": round(seconds, 3),
+            "gpu_seconds": round(seconds * self.ranks.world, 3) if cuda else 0.0,
+            **({} if joules is None else {"energy_joules": round(joules, 1)}),
+            "host": platform.node(),
+            "code": code_digest(),
+            "peak_memory_mib": round(peak, 1),
+            "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+            "ranks": self.ranks.world,
+            "threads": torch.get_num_threads(),
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+
+    def _joules(self, seconds: float) -> dict[str, float] | None:
+        found = energy.used(self.before, _counters(self.device), seconds)
+        return None if found is None else {f"{platform.node()}/{name}": joules for name, joules in found.items()}
+
+
+def _counters(device: torch.device) -> dict[str, energy.Reading]:
+    return energy.gpu(str(torch.cuda.get_device_properties(device).uuid)) if device.type == "cuda" else energy.packages()

@@ -1,7 +1,6 @@
 """Carry out an evaluation: every suite scored by one adapter, predictions kept per row, and the result published last."""
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -10,7 +9,7 @@ import torch
 import transformers
 
 from p2p_dist import assets
-from p2p_dist.cost import cost_of
+from p2p_dist.cost import Meter
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.reading import Line, Reading, reading_of
@@ -56,8 +55,8 @@ def evaluator_of(base: Base, adapters: Adapters, engine: Engine | None, spec: Tr
 
 def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag) -> None:
     """Score all suites of a stage and publish its result. Raises Stopped on request, leaving no result."""
-    started = time.perf_counter()
     base, ranks = evaluator.base, evaluator.ranks
+    meter = Meter(base.device, ranks)
     source = folder.at("train", stage.reads["adapter"])
     values = read_adapter(source.adapter, evaluator.adapters) if ranks.main else torch.empty(evaluator.adapters.size)
     evaluator.use(ranks.from_main(values.to(base.device)))
@@ -81,8 +80,9 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
         if ranks.main:
             suites[name] = [replace(row, rejected=row.id in refused[name]) for row in suites[name]] if refused else suites[name]
             predictions.write(target, name, suites[name])
+    cost = meter.read(base.dtype)
     if ranks.main:
-        atomic.write_json(target.cost, {**cost_of(base.device, base.dtype, time.perf_counter() - started, ranks.world), "rows": progress.total})
+        atomic.write_json(target.cost, {**cost, "rows": progress.total})
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
         result = result_of(stage, built, suites, reading, base, *hashes)
         whole = survival.of_suites(encode, built, wanted)

@@ -1,12 +1,13 @@
 """The part of a worker that scores rows: load the model that a score stage names, run its method, write the table."""
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
+from p2p_dist.cost import Meter
 from p2p_dist.errors import Exit
+from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.rundir import RunDir
@@ -36,7 +37,6 @@ def run_score_job(folder: RunDir, stages: Sequence[Stage]) -> int:
 
 
 def _score(folder: RunDir, stage: Stage, stop: StopFlag) -> None:
-    started = time.perf_counter()
     target = folder.stage(stage)
     target.metrics.unlink(missing_ok=True)
 
@@ -47,8 +47,10 @@ def _score(folder: RunDir, stage: Stage, stop: StopFlag) -> None:
 
     method = dict(stage.spec["method"])
     score = METHODS[method.pop("name")]
-    lines = score(_context(folder, stage, method, tick))
-    atomic.write_json(target.cost, {"seconds": round(time.perf_counter() - started, 3), "rows": len(lines), "threads": torch.get_num_threads()})
+    meter = Meter(usual_device())
+    context = _context(folder, stage, method, tick)
+    lines = score(context)
+    atomic.write_json(target.cost, {**meter.read(context.base.dtype), "rows": len(lines)})
     scorestore.write(target, lines)
 
 

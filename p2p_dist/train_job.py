@@ -3,7 +3,6 @@
 import math
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 import transformers
 
-from p2p_dist.cost import cost_of
+from p2p_dist.cost import Meter
 from p2p_dist.data.build import Built
 from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
@@ -40,7 +39,7 @@ class Checkpoints:
 
 def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage], execution: Execution, checkpoints: Checkpoints) -> tuple[set[str], Engine]:
     """Train a cohort and save its adapters. Returns the ids of runs that diverged, and the engine as it was left."""
-    started = time.perf_counter()
+    meter = Meter(base.device, execution.ranks)
     targets = [folder.stage(stage) for stage in stages]
     marks = [_fingerprint(base, stage) for stage in stages]
     observer = FolderObserver(targets, marks, checkpoints.every, checkpoints.stop, execution.ranks, checkpoints.allow_change)
@@ -63,12 +62,11 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     with recomputed(base.model, execution.recompute):
         found = cohort.run()
     cohort.engine.close()
+    cost = meter.read(base.dtype)
     if execution.ranks.main:
-        seconds = time.perf_counter() - started
         for k, (stage, target, trained) in enumerate(zip(stages, targets, found, strict=True)):
             counts = {"cohort": len(stages), **texts[k], "rows": len(runs[k].rows), "steps": trained.steps, "tokens": trained.tokens}
             history = {"topologies": trained.topologies, "allowed_changes": observer.changes[k]}
-            cost = cost_of(base.device, base.dtype, seconds, execution.ranks.world)
             loss = trained.loss if math.isfinite(trained.loss) else None
             atomic.write_json(target.cost, {**cost, **counts, **history, "final_loss": loss})
             _keep(stage, target, adapters, trained)

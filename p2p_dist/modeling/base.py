@@ -31,12 +31,17 @@ class Base:
     dtype: torch.dtype
 
 
+def usual_device() -> torch.device:
+    """Where models are put: this process's GPU, or the CPU where there is none."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
 def load_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str, quantization: str | None = None) -> Base:
     """Load what a train stage names. Raises UserError E114 (code in the config), E119, E281, E301 or E208."""
     attention.register()
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = usual_device()
     precision = resolve_dtype(dtype, device)
     if identity["source"] == "random":
         model, tokenizer = random_model(identity["shape"])

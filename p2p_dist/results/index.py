@@ -31,6 +31,7 @@ _COST = {
     "started": pa.float64(),
     "seconds": pa.float64(),
     "gpu_seconds": pa.float64(),
+    "energy_joules": pa.float64(),
     "cohort": pa.int64(),
     "steps": pa.int64(),
     "rows": pa.int64(),

@@ -89,6 +89,20 @@ def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:
     assert gone[1:4] == ["–", "–", "–"]
 
 
+def test_energy_is_shown_where_every_stage_that_held_a_model_has_it(tmp_path: Path) -> None:
+    def metered(defense: str, seed: int, joules: float | None) -> RunState:
+        found = run(defense, seed, ca_ext=rate(1, 2))
+        found.stages[0] = StageState(found.stages[0].id, "train", "done", {}, {"cohort": 3, **({} if joules is None else {"energy_joules": joules})})
+        return found
+
+    by_defense, by_stage = costs.build(evidence(tmp_path, metered("none", 0, 300.0), metered("none", 1, 900.0), metered("p2p", 0, None)))
+    assert by_defense.head[-1].text == "joules"
+    assert [line[-1] for line in shown(by_defense)] == ["200", "–"], "a third of a cohort's, mean over runs; and none is not 0"
+    assert [cell for line in shown(by_stage) for cell, head in zip(line, by_stage.head, strict=True) if head.text == "joules"] == ["300.0", "900.0", "–"]
+    without = costs.build(evidence(tmp_path, metered("none", 0, None)))
+    assert all(head.text != "joules" for made in without for head in made.head)
+
+
 def test_means_of_generated_text(tmp_path: Path) -> None:
     runs = [run("p2p", seed, asr_ext=rate(1, 50)) for seed in (0, 1)]
     results = {

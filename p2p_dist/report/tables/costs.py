@@ -1,6 +1,7 @@
 """What it took: clean rows, models and time per defense, and every stage with what it used."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from p2p_dist import registry
@@ -30,8 +31,10 @@ def _by_defense(evidence: Evidence) -> Table:
         Head("seconds", "of all stages of one run, shared ones included, mean over runs"),
         Head("GPU-seconds", "the same on GPUs"),
         Head("tokens", "trained on, mean over runs"),
+        Head("joules", "energy of the devices as they count it, mean over runs; what else ran on them is in it"),
     ]
-    return Table("cost", "What each defense takes", head, [_defense_row(evidence, name, groups) for name, groups in defenses.items()], lead=4)
+    rows = [_defense_row(evidence, name, groups) for name, groups in defenses.items()]
+    return _without_empty(Table("cost", "What each defense takes", head, rows, lead=4), "joules")
 
 
 def _defense_row(evidence: Evidence, name: str, groups: list[Group]) -> list[Cell]:
@@ -44,7 +47,22 @@ def _defense_row(evidence: Evidence, name: str, groups: list[Group]) -> list[Cel
         _number([sum(facts.get("train", {}).get("injected", {}).values()) for facts in counts] if name != "none" else []),
         _number([sum(stage.kind == "train" for stage in stages) for stages in own]),
         *(_number([_total(stages, key) for stages in own if any(key in stage.cost for stage in stages)]) for key in ("seconds", "gpu_seconds", "tokens")),
+        _number([joules for stages in own if (joules := _joules(stages)) is not None]),
     ]
+
+
+def _joules(stages: Iterable[StageState]) -> float | None:
+    """Of one run; None when a stage that held a model does not say."""
+    known = [share(stage.cost, "energy_joules") for stage in stages if stage.kind in ("train", "score", "eval")]
+    return sum(joules for joules in known if joules is not None) if known and None not in known else None
+
+
+def _without_empty(table: Table, title: str) -> Table:
+    """The table without this column, if nothing is in it."""
+    at = next(at for at, head in enumerate(table.head) if head.text == title)
+    if any(row[at].text for row in table.rows):
+        return table
+    return replace(table, head=[*table.head[:at], *table.head[at + 1 :]], rows=[[*row[:at], *row[at + 1 :]] for row in table.rows])
 
 
 def _of_run(evidence: Evidence, end: str | None) -> set[str]:
@@ -78,7 +96,7 @@ def share(cost: Mapping[str, Any], key: str) -> float | None:
     value = cost.get(key)
     if value is None:
         return None
-    return float(value) / int(cost.get("cohort", 1)) if key in ("seconds", "gpu_seconds") else float(value)
+    return float(value) / int(cost.get("cohort", 1)) if key in ("seconds", "gpu_seconds", "energy_joules") else float(value)
 
 
 def _number(values: list[Any]) -> Cell:
@@ -99,17 +117,18 @@ def _by_stage(evidence: Evidence) -> Table:
         Head("rows"),
         Head("tokens"),
         Head("peak MiB"),
+        Head("joules"),
         Head("precision"),
         Head("host"),
     ]
     rows = []
     for stage in stages.values():
         cost = stage.cost
-        numbers = [_plain(len(stage.attempts) or None), *(_plain(cost.get(key)) for key in ("seconds", "rows", "tokens", "peak_memory_mib"))]
+        numbers = [_plain(len(stage.attempts) or None), *(_plain(cost.get(key)) for key in ("seconds", "rows", "tokens", "peak_memory_mib", "energy_joules"))]
         words = [Cell(str(cost.get(key, ""))) for key in ("dtype", "host")]
         rows.append([Cell(evidence.titles.get(stage.id, stage.id)), Cell(stage.id), Cell(stage.status), *numbers, *words])
     note = "Trainings of one cohort show the time of the whole cohort."
-    return Table("stages", "Every stage", head, rows, lead=3, note=note)
+    return _without_empty(Table("stages", "Every stage", head, rows, lead=3, note=note), "joules")
 
 
 def _plain(value: Any) -> Cell:

@@ -1,0 +1,103 @@
+"""Energy from the kernel's own files: a counter that rises, comes round, cannot be read, or is shared; and none is not 0."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from p2p_dist import cost, energy
+from p2p_dist.energy import Reading
+
+
+def zone(root: Path, name: str, kind: str, joules: float, most: float = 262_143.0) -> Path:
+    """A zone as the kernel shows it: files of text in a folder whose name may hold a colon."""
+    folder = root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in (("name", kind), ("energy_uj", str(int(joules * 1e6))), ("max_energy_range_uj", str(int(most * 1e6)))):
+        (folder / file).write_text(f"{text}\n")
+    return folder
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two packages, with parts and a sum of their own that would count twice."""
+    for at in (0, 1):
+        zone(tmp_path, f"intel-rapl:{at}", f"package-{at}", 1000.0 + at)
+        zone(tmp_path, f"intel-rapl:{at}:0", "core", 600.0)
+    zone(tmp_path, "intel-rapl:2", "psys", 9000.0)
+    (tmp_path / "intel-rapl").mkdir()
+    return tmp_path
+
+
+def test_packages_are_read_and_their_parts_are_not(root: Path) -> None:
+    assert energy.packages(root) == {"package-0": Reading(1000.0, 262_143.0), "package-1": Reading(1001.0, 262_143.0)}
+    assert energy.packages(root / "nothing") == {}
+
+
+def test_what_rises_between_two_readings_counts(root: Path) -> None:
+    before = energy.packages(root)
+    zone(root, "intel-rapl:0", "package-0", 1240.5)
+    found = energy.used(before, energy.packages(root), 10.0)
+    assert found == {"package-0": pytest.approx(240.5), "package-1": 0.0}
+    assert energy.total([found]) == pytest.approx(240.5)
+
+
+def test_a_counter_that_came_round(root: Path) -> None:
+    zone(root, "intel-rapl:0", "package-0", 262_100.0)
+    before = energy.packages(root)
+    zone(root, "intel-rapl:0", "package-0", 57.0)
+    after = energy.packages(root)
+    found = energy.used(before, after, 10.0)
+    assert found is not None
+    assert found["package-0"] == pytest.approx(100.0)
+    assert energy.used(before, after, 600.0) is None, "it could have come round more than once"
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "unreadable"])
+def test_what_cannot_be_read_is_missing(root: Path, damage: str) -> None:
+    file = root / "intel-rapl:1" / "energy_uj"
+    file.unlink()
+    if damage == "empty":
+        file.touch()
+    elif damage == "unreadable":
+        file.mkdir()  # root, too, gets an error from this
+    assert energy.packages(root) == {}, "one package of two would be half the truth"
+
+
+def test_no_counter_and_another_one_is_missing() -> None:
+    assert energy.used({}, {}, 1.0) is None
+    assert energy.used({"GPU-a": Reading(1.0)}, {"GPU-b": Reading(2.0)}, 1.0) is None
+    assert energy.used({"GPU-a": Reading(1.0)}, {"GPU-a": Reading(3.5)}, 1e6) == {"GPU-a": 2.5}, "a GPU's counter does not come round"
+
+
+def test_a_gang_counts_every_counter_once() -> None:
+    assert energy.total([{"a/GPU-1": 10.0}, {"a/GPU-2": 20.0}]) == 30.0
+    assert energy.total([{"a/package-0": 10.0}, {"a/package-0": 10.5}, {"b/package-0": 1.0}]) == 11.5
+    assert energy.total([{"a/GPU-1": 10.0}, None]) is None
+
+
+def test_a_stage_has_energy_where_there_are_counters_and_none_where_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(energy, "POWERCAP", root)
+    meter = cost.Meter(torch.device("cpu"))
+    zone(root, "intel-rapl:1", "package-1", 1003.0)
+    found = meter.read(torch.float32)
+    assert (found["energy_joules"], found["gpu_seconds"], found["ranks"]) == (2.0, 0.0, 1)
+    monkeypatch.setattr(energy, "POWERCAP", root / "nothing")
+    assert "energy_joules" not in cost.Meter(torch.device("cpu")).read(torch.float32)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pynvml") is None or torch.cuda.is_available(), reason="for machines with nvidia-ml-py and without a GPU")
+def test_no_driver_is_no_number() -> None:
+    assert energy.gpu("00000000-0000-0000-0000-000000000000") == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(importlib.util.find_spec("pynvml") is None or not torch.cuda.is_available(), reason="needs nvidia-ml-py and a GPU")
+def test_a_real_gpu_counts() -> None:
+    meter = cost.Meter(torch.device("cuda"))
+    big = torch.ones(4096, 4096, device="cuda")
+    for _ in range(2000):
+        big = (big @ big).clamp(0, 1)
+    torch.cuda.synchronize()
+    assert meter.read(torch.float32)["energy_joules"] > 0
