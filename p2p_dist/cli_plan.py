@@ -28,6 +28,7 @@ def plan(
     mtbf: Annotated[float | None, typer.Option(min=0.001, help="--simulate: hours between two failures of a node, on average. Default: never.")] = None,
     repair: Annotated[float, typer.Option(min=0, help="--simulate: minutes until a node that failed is back.")] = 10.0,
     checkpoint_every: CHECKPOINT_EVERY = 50,
+    start_seconds: Annotated[float | None, typer.Option(min=0, help="--simulate: what each attempt at a job takes to start. Default: as assumed.")] = None,
     seed: Annotated[int, typer.Option(help="--simulate: of the failures.")] = 0,
     as_json: AS_JSON = False,
 ) -> int:
@@ -49,7 +50,7 @@ def plan(
     if simulate:
         whole = opened.plan(hardware, cohort, anew=True) if done else found
         there = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
-        facts["simulation"] = simulation_view.facts(whole, graph, there, checkpoint_every)
+        facts["simulation"] = simulation_view.facts(whole, graph, there, checkpoint_every, start_seconds)
     print(json.dumps(facts, indent=1) if as_json else plan_view.text(opened.spec.name, facts))
     if simulate and not as_json:
         print("", simulation_view.text(facts["simulation"], facts["time"]["assumed"]["device"]), sep="\n")

@@ -47,6 +47,7 @@ def test_in_words(study_file: Callable[[], Path], tmp_path: Path) -> None:
     assert "nodes never fail" in said
     assert "goodput 100.0 %: nothing lost; 0 node failures killed 0 attempts" in said
     assert "6 of 6 jobs done" in said
+    assert "a job takes 0.5 s to start" in invoke("plan", str(study_file()), "--simulate", "--start-seconds", "0.5", "--runs-dir", str(tmp_path))[1]
     assert "simulated" not in invoke("plan", str(study_file()), "--runs-dir", str(tmp_path))[1]
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.spec.graph import Graph, Stage
-from p2p_dist.spec.identity import canonical
 from p2p_dist.spec.model import ShapeSpec
 
 TOKENS_PER_ROW = 30
@@ -72,11 +71,9 @@ class Rates:
 
 def model_of(graph: Graph, stage: Stage) -> str:
     """The canonical identity of the model that a stage works on; empty for a stage that only handles rows."""
-    while "model" not in stage.spec:
-        if "adapter" not in stage.reads:
-            return ""
+    while not stage.model and "adapter" in stage.reads:
         stage = graph.stages[stage.reads["adapter"]]
-    return canonical(stage.spec["model"])
+    return stage.model
 
 
 def _rows(graph: Graph, stage: Stage | None, split: str, default: int) -> int:

@@ -49,10 +49,6 @@ class Plan:
         """Jobs that can never run on this cluster."""
         return [(job, fit) for job in self.jobs if isinstance(fit := self.placement(job), Misfit)]
 
-    def start_seconds(self, job: Job) -> float:
-        """Assumed time that a worker takes before it works; none for rows, whose building is not counted."""
-        return self.rates.start_seconds if job.cost else 0.0
-
 
 def make_plan(
     graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpec | None], cohort: int, cluster: ClusterSpec, timings: Timings = NOTHING_FINISHED
@@ -64,7 +60,8 @@ def make_plan(
     rates = Rates(shapes, cluster)
     durations = measure(timings, rates)
     trained = {id_: stage for id_, found in graph.stages.items() if (stage := training_of(graph, found)) is not None}
-    settings = {id_: setting(stage) for id_, stage in trained.items()}
+    keys = {stage.id: setting(stage) for stage in {stage.id: stage for stage in trained.values()}.values()}
+    settings = {id_: keys[stage.id] for id_, stage in trained.items()}
     fits: dict[str, Fit] = {}
     for id_, stage in trained.items():
         if settings[id_] not in fits:
@@ -77,7 +74,7 @@ def make_plan(
     jobs = missing_jobs(graph, done, size, durations.seconds)
     leads = {job.lead for job in jobs}
     stages = [graph.stages[id_] for job in jobs for id_ in job.stages]
-    models = {canonical(found.spec["model"]) for stage in stages if "model" in (found := trained.get(stage.id, stage)).spec}
+    models = {model for stage in stages if (model := trained.get(stage.id, stage).model)}
     return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, durations, models)
 
 

@@ -56,17 +56,19 @@ CHECKPOINT_EVERY = 50
 """Steps between two checkpoints, as `p2p-dist run` has them by itself."""
 
 
-def replay(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int = CHECKPOINT_EVERY) -> tuple[Outcome, Account]:
-    """Carry out the jobs of a plan that fit. A training keeps its state every `checkpoint_every` steps."""
-    loads = loads_of(plan, graph, checkpoint_every)
+def replay(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int = CHECKPOINT_EVERY, start: float | None = None) -> tuple[Outcome, Account]:
+    """Carry out the jobs of a plan that fit. A training keeps its state every `checkpoint_every` steps; every attempt takes `start`
+    seconds before it works (None: as assumed)."""
+    loads = loads_of(plan, graph, checkpoint_every, start)
     outcome = simulate(loads, nodes)
     return outcome, account(loads, outcome, nodes)
 
 
-def loads_of(plan: Plan, graph: Graph, checkpoint_every: int) -> list[Load]:
+def loads_of(plan: Plan, graph: Graph, checkpoint_every: int, start: float | None = None) -> list[Load]:
     """The jobs that fit, in their order. Those that only build rows take no time."""
     jobs = [job for job in plan.jobs if not isinstance(plan.placement(job), Misfit)]
-    return [Load(job, plan.width(job), plan.start_seconds(job), _pieces(job, plan, graph, checkpoint_every)) for job in jobs]
+    seconds = plan.rates.start_seconds if start is None else start
+    return [Load(job, plan.width(job), seconds if job.cost else 0.0, _pieces(job, plan, graph, checkpoint_every)) for job in jobs]
 
 
 def _pieces(job: Job, plan: Plan, graph: Graph, checkpoint_every: int) -> tuple[Piece, ...]:

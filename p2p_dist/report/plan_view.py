@@ -89,7 +89,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
         f"{name}: {len(runs)} runs, {done} of {len(runs)} done",
         f"  {', '.join(parts)}",
         f"  {len(plan['jobs'])} jobs on {cluster['name']} ({hardware}): {cluster['slots']} at a time",
-        *_time_lines(plan["time"]),
+        *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
         "",
         *_model_lines(plan["models"]),
         "",
@@ -120,7 +120,7 @@ def _time_lines(time: dict[str, Any]) -> list[str]:
 def stages_of(origins: dict[str, int]) -> str:
     """On what the times of trainings, evaluations and scorings rest."""
     words = {"recorded": "recorded", "rate": "from finished runs of the same model", "assumed": "assumed"}
-    return ", ".join(f"{count} {words[origin]}" for origin, count in origins.items() if count) or "nothing to do"
+    return ", ".join(f"{count} {words[origin]}" for origin, count in origins.items() if count)
 
 
 def hours_of(hours: float) -> str:

@@ -10,9 +10,9 @@ from p2p_dist.report.plan_view import hours_of, stages_of
 from p2p_dist.spec.graph import Graph
 
 
-def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int) -> dict[str, Any]:
+def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: float | None = None) -> dict[str, Any]:
     """What `--json` prints under `simulation`. `plan` is one of the whole study, as if nothing of it was done."""
-    outcome, time = replay(plan, graph, nodes, checkpoint_every)
+    outcome, time = replay(plan, graph, nodes, checkpoint_every, start)
     left_out = len(plan.impossible())
     ended = len(outcome.done) + len(outcome.failed)
     hours = {name: round(getattr(time, name) / 3600, 6) + 0.0 for name in ("capacity", "used", "useful", "starts", "repeated", "restarts", "given_up", "lost")}
@@ -23,7 +23,7 @@ def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int) -> dict
         "mtbf_hours": nodes.mtbf / 3600 if nodes.mtbf < math.inf else None,
         "repair_minutes": nodes.repair / 60,
         "checkpoint_every": checkpoint_every,
-        "start_seconds": plan.rates.start_seconds,
+        "start_seconds": plan.rates.start_seconds if start is None else start,
         "stages": plan.durations.origins(graph, (id_ for job in plan.jobs for id_ in job.stages)),
         "jobs": {
             "all": len(plan.jobs),
@@ -51,7 +51,7 @@ def text(found: dict[str, Any], device: str) -> str:
         fails = f"a node fails every {found['mtbf_hours']:g} h on average and is back after {found['repair_minutes']:g} min"
     lines = [
         f"simulated from its first job, on {found['nodes']} x {found['slots_per_node']} {device}s, seed {found['seed']}: {fails}; a training is kept every "
-        f"{found['checkpoint_every']} steps, a job takes {found['start_seconds']:.0f} s to start",
+        f"{found['checkpoint_every']} steps, a job takes {found['start_seconds']:g} s to start",
         f"  times of stages: {stages_of(found['stages'])}",
         f"  {jobs['done']} of {jobs['all']} jobs done in {hours_of(found['makespan_hours'])} (no order takes less than {hours_of(found['bound_hours'])})",
         f"  {device} time: {hours_of(hours['used'])} used of {hours_of(hours['capacity'])} there was (utilisation {_percent(found['utilisation'])}); "

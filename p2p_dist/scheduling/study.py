@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from p2p_dist import assets, registry
@@ -9,6 +10,7 @@ from p2p_dist.data import sources
 from p2p_dist.data.sources import Source
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.planning.cluster import ClusterSpec, read_cluster, this_machine
+from p2p_dist.planning.measured import Timings
 from p2p_dist.planning.plan import Plan, make_plan
 from p2p_dist.results import lease, resultfile, timings
 from p2p_dist.results.collect import doubtful
@@ -16,7 +18,7 @@ from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.expand import Expansion, expand
 from p2p_dist.spec.identity import canonical
 from p2p_dist.spec.load import load_study
-from p2p_dist.spec.model import ModelRef, resolve_model
+from p2p_dist.spec.model import ModelRef, ShapeSpec, resolve_model
 from p2p_dist.spec.study import StudySpec
 
 
@@ -35,8 +37,16 @@ class Study:
         """What is left to do (`anew`: everything, as if nothing was done), and where it goes on a cluster. Times are those of what
         is finished in the runs folder, as far as there is such."""
         graph = self.expansion.graph
-        shapes = {canonical(model.identity): model.shape for model in (*self.spec.model, *self.extra_models)}
-        return make_plan(graph, set() if anew else self.folder.done(graph), shapes, cohort, cluster, timings.read(self.folder.path.parent, shapes))
+        return make_plan(graph, set() if anew else self.folder.done(graph), self._shapes, cohort, cluster, self._timings)
+
+    @cached_property
+    def _shapes(self) -> dict[str, ShapeSpec | None]:
+        return {canonical(model.identity): model.shape for model in (*self.spec.model, *self.extra_models)}
+
+    @cached_property
+    def _timings(self) -> Timings:
+        """Read once: a plan made later knows no more."""
+        return timings.read(self.folder.path.parent, self._shapes)
 
     def model_names(self) -> dict[str, str]:
         """Canonical identity -> the name the study uses."""

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from p2p_dist.errors import UserError, user_error
-from p2p_dist.spec.identity import stage_id
+from p2p_dist.spec.identity import canonical, stage_id
 from p2p_dist.spec.study import Plugin, TrainSpec
 
 Kind = Literal["data", "train", "score", "edit", "eval"]
@@ -29,6 +29,11 @@ class Stage:
     @cached_property
     def id(self) -> str:
         return stage_id(self.kind, self.spec, self.reads)
+
+    @cached_property
+    def model(self) -> str:
+        """The canonical identity of the model that the stage names; empty when it names none."""
+        return canonical(self.spec["model"]) if "model" in self.spec else ""
 
     def to_json(self) -> dict[str, Any]:
         """What `spec.json` and `resolved.json` hold."""
