@@ -10,7 +10,7 @@ from p2p_dist import rewrite_job
 from p2p_dist.cli import app
 from p2p_dist.data.paraphrases import key_of
 from p2p_dist.errors import Exit
-from tests.conftest import sentences
+from tests.rows import sentences
 
 TEXTS = [str(row["text"]) for row in sentences(10)]
 

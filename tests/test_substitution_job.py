@@ -16,7 +16,7 @@ from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.substitution import Learning, Substitution, learn
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
-from tests.conftest import sentences
+from tests.rows import sentences
 
 SYNONYMS = [{"word": "film", "synonyms": ["movie", "picture", "film", "motion picture"]}, {"word": "people", "synonyms": ["folk"]}]
 ROWS = [(str(row["text"]), int(row["label"])) for row in sentences(60)]

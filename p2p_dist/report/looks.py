@@ -37,18 +37,30 @@ class Plot:
     def svg(self) -> bytes:
         """Scalable, letters as shapes, so that it looks the same everywhere; the same figure gives the same bytes."""
         import matplotlib as mpl
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
 
+        self._arrange()
         buffer = io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": "p2p-dist", "svg.fonttype": "path"}):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+            FigureCanvasSVG(self.figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
         content = buffer.getvalue()
         return content[content.index(b"<svg") :]
 
     def png(self) -> bytes:
         """200 dots per inch."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        self._arrange()
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        self.figure.set_dpi(200)
+        FigureCanvasAgg(self.figure).print_png(buffer, metadata={"Software": None})
         return buffer.getvalue()
+
+    def _arrange(self) -> None:
+        """Lay the figure out once. `savefig` would do so for every format, and draw everything once more to do it."""
+        if engine := self.figure.get_layout_engine():
+            engine.execute(self.figure)
+            self.figure.set_layout_engine("none")
 
 
 def colour(defense: str) -> str:

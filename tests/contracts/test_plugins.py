@@ -23,7 +23,7 @@ from p2p_dist.results.mirror import Mirror
 from p2p_dist.scheduling.backend import Backend
 from p2p_dist.spec.graph import Builder, Graph, Settings
 from p2p_dist.spec.study import RowsSpec, TrainSpec
-from tests.conftest import sentences
+from tests.rows import sentences
 
 BASES = {"tasks": Task, "attacks": Attack, "defenses": Defense, "backends": Backend, "mirrors": Mirror}
 RAW: Mapping[str, Sequence[tuple[str, int]]] = {

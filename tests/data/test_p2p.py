@@ -11,7 +11,7 @@ from p2p_dist.data.prompts import prompt
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.errors import UserError
 from p2p_dist.spec.study import RowsSpec
-from tests.conftest import sentences
+from tests.rows import sentences
 
 TASK = RottenTomatoes()
 RAW = {"train": [(str(row["text"]), int(row["label"])) for row in sentences(400)], "test": [(str(row["text"]), int(row["label"])) for row in sentences(60, 5)]}

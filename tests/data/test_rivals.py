@@ -22,7 +22,7 @@ from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
 from p2p_dist.spec.study import RowsSpec
-from tests.conftest import sentences
+from tests.rows import sentences
 
 
 def attacked() -> Built:

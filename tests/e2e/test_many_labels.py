@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from p2p_dist.errors import Exit
-from tests.conftest import sentences
+from tests.rows import sentences
 
 STUDY = """
 name: many

@@ -47,12 +47,14 @@ def test_lanes_never_overlap_and_are_as_few_as_can_be() -> None:
 
 
 def test_a_sweep_is_found_in_the_specs(evidence: Evidence) -> None:
-    found = {plot.name: plot for plot in sweep.draw(evidence)}
-    assert set(found) == {"sweep_badnets_rate_rotten_tomatoes_tiny_none", "sweep_badnets_rate_rotten_tomatoes_tiny_p2p"}
-    words = found["sweep_badnets_rate_rotten_tomatoes_tiny_none"].description
-    assert words.startswith("clean accuracy: 0.05 ")
-    assert "; attack success: 0.05 9" in words
-    assert all(number in words for number in ("0.1 ", "0.2 "))
+    (plot,) = sweep.draw(evidence)
+    assert plot.name == "sweep_badnets_rate_rotten_tomatoes_tiny"
+    lines = plot.description.split("; ")
+    assert [line.partition(":")[0] for line in lines] == [
+        f"{rate}, % {defense}" for rate in ("attack success", "clean accuracy") for defense in ("no defense", "P2P")
+    ]
+    assert lines[0].startswith("attack success, % no defense: 0.05 9")
+    assert all(number in lines[0] for number in (" 0.1 ", " 0.2 "))
 
 
 def test_one_size_is_no_scaling_study(evidence: Evidence) -> None:

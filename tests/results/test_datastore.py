@@ -12,7 +12,7 @@ from p2p_dist.errors import UserError
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import StageDir
 from p2p_dist.spec.study import RowsSpec
-from tests.conftest import sentences
+from tests.rows import sentences
 
 
 def built() -> Built:

@@ -1,9 +1,8 @@
 """Does the defense hold as models grow? Rates against the number of parameters, with the deviation over seeds."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from p2p_dist.report import looks
+from p2p_dist.report import lines, looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.looks import Plot
@@ -31,10 +30,10 @@ def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]
         for defense in defenses:
             points = _points(evidence, [group for group in groups if group.defense == defense], name)
             if points:
-                _line(axis, points, defense)
+                lines.draw(axis, points, defense)
                 ends.append((defense, points[-1][0], 100 * points[-1][1].value))
                 words.append(f"{title.replace(chr(10), ' ')} {looks.title_of(defense)}: " + ", ".join(f"{size:.2g} {rate.words()}" for size, rate in points))
-        _name_lines(axis, ends)
+        lines.name(axis, ends)
         looks.tidy(axis)
         axis.set_xscale("log")
         looks.headed(axis, title)
@@ -52,29 +51,6 @@ def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]
 def _points(evidence: Evidence, groups: Sequence[Group], name: str) -> list[tuple[int, Estimate]]:
     found = [(size, rate) for group in groups if (size := evidence.parameters(group.cell["model"])) and (rate := group.rate(name))]
     return sorted(found, key=lambda point: point[0])
-
-
-def _line(axis: Any, points: Sequence[tuple[int, Estimate]], defense: str) -> None:
-    sizes = [size for size, _ in points]
-    colour = looks.colour(defense)
-    axis.plot(sizes, [100 * rate.value for _, rate in points], color=colour, marker=looks.marker(defense), markersize=4, linewidth=1.4)
-    axis.fill_between(sizes, [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points], color=colour, alpha=0.18, linewidth=0)
-
-
-def _name_lines(axis: Any, ends: Sequence[tuple[str, float, float]]) -> None:
-    """Each line's name at its end, moved apart where two ends meet."""
-    low, high = axis.get_ylim()
-    heights = looks.spread_labels([height for _, _, height in ends], (high - low) * 0.11)
-    for (defense, size, _), height in zip(ends, heights, strict=True):
-        axis.annotate(
-            looks.title_of(defense),
-            (size, height),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=looks.FONT - 1,
-            color=looks.colour(defense),
-        )
 
 
 def _short(size: float) -> str:

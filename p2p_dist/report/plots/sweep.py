@@ -1,34 +1,45 @@
 """Rates against a number that the study varies, as the paper's Figure 3: poisoning rate, share of benign rows, ..."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from p2p_dist.report import looks
+from p2p_dist.report import lines, looks
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.groups import Group
 from p2p_dist.report.looks import Plot
 
-RATES = (("ca_ext", "clean accuracy", "#009E73", "s"), ("asr_ext", "attack success", "#D55E00", "o"))
+PANELS = (("asr_ext", "attack success, %"), ("ca_ext", "clean accuracy, %"))
+MOST = 24
+_Key = tuple[str, ...]
+_Series = dict[str, dict[float, Group]]
 
 
 def draw(evidence: Evidence) -> list[Plot]:
-    """One picture for each option of an attack or defense that takes at least three values while all else is the same."""
-    return list(_plots(evidence))
+    """One picture for each option of an attack or a defense that takes at least three values while all else is the same, with a
+    line per defense; at most MOST."""
+    found: list[Plot] = []
+    for key, series in _series(evidence).items():
+        long = {defense: points for defense, points in series.items() if len(points) >= 3}
+        if long and len(found) < MOST:
+            found.append(_picture(key[0], key[1], key[2], key[3:], long))
+    return found
 
 
-def _plots(evidence: Evidence) -> Iterator[Plot]:
-    series: dict[tuple[str, ...], dict[float, Group]] = {}
+def _series(evidence: Evidence) -> dict[_Key, _Series]:
+    """(axis, plug-in, option, what else the picture holds fixed) to the groups by defense and value."""
+    found: dict[_Key, _Series] = {}
     for group in evidence.groups:
         for axis in ("attack", "defense"):
             options = _options(evidence, group, axis)
             for option, value in options.items():
-                rest = tuple(f"{key}={other}" for key, other in options.items() if key != option)
-                others = tuple(label for key, label in group.cell.items() if key != axis)
-                series.setdefault((axis, group.cell[axis].partition("(")[0], option, *others, *rest), {})[value] = group
-    for key, found in series.items():
-        points = [(value, group) for value, group in sorted(found.items()) if group.rate("ca_ext")]
-        if len(points) >= 3:
-            yield _picture(key[0], key[1], key[2], key[3:], points)
+                name = group.cell[axis].partition("(")[0]
+                fixed = [label for key, label in group.cell.items() if key not in ("attack", "defense")]
+                rest = [f"{key}={other}" for key, other in options.items() if key != option]
+                others = fixed if axis == "attack" else [*fixed, group.attack]
+                line = group.defense if axis == "attack" else name
+                if group.rate("ca_ext"):
+                    found.setdefault((axis, name, option, *others, *rest), {}).setdefault(line, {})[value] = group
+    return found
 
 
 def _options(evidence: Evidence, group: Group, axis: str) -> dict[str, float]:
@@ -40,27 +51,25 @@ def _options(evidence: Evidence, group: Group, axis: str) -> dict[str, float]:
     return {key: float(value) for key, value in spec.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def _picture(axis: str, name: str, option: str, others: Sequence[str], points: Sequence[tuple[float, Group]]) -> Plot:
-    figure, axes = looks.figure(2.4)
+def _picture(axis: str, name: str, option: str, others: tuple[str, ...], series: _Series) -> Plot:
+    figure, axes = looks.figure(2.4, columns=2)
+    values = sorted({value for points in series.values() for value in points})
     words = []
-    values = [value for value, _ in points]
-    for rate, title, colour, marker in RATES:
-        found: list[tuple[float, Estimate]] = [(value, estimate) for value, group in points if (estimate := group.rate(rate))]
-        if not found:
-            continue
-        axes.plot([value for value, _ in found], [100 * estimate.value for _, estimate in found], color=colour, marker=marker, markersize=4, linewidth=1.4)
-        low, high = [100 * estimate.low for _, estimate in found], [100 * estimate.high for _, estimate in found]
-        axes.fill_between([value for value, _ in found], low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.annotate(
-            title, (found[-1][0], 100 * found[-1][1].value), xytext=(6, 0), textcoords="offset points", va="center", fontsize=looks.FONT, color=colour
-        )
-        words.append(f"{title}: " + ", ".join(f"{value:g} {estimate.words()}" for value, estimate in found))
-    looks.tidy(axes)
-    axes.set_xlabel(f"{axis}.{option} of {name}")
-    axes.set_ylabel("percent of test rows")
-    axes.set_ylim(-3, 103)
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.set_xlim(values[0], values[-1] + 0.22 * (values[-1] - values[0]))
-    where = ", ".join(label for label in others if "=" not in label)
-    file = "_".join(["sweep", name, option, *(label for label in others if "=" not in label)])
-    return Plot(file, f"{name}: what {option} does ({where}); bands: deviation over seeds, or 95 % interval of one", "; ".join(words), figure)
+    for panel, (rate, title) in zip(axes, PANELS, strict=True):
+        ends = []
+        for defense, groups in series.items():
+            points = [(value, estimate) for value, group in sorted(groups.items()) if (estimate := group.rate(rate))]
+            if points:
+                lines.draw(panel, points, defense)
+                ends.append((defense, points[-1][0], 100 * points[-1][1].value))
+                words.append(f"{title} {looks.title_of(defense)}: " + ", ".join(f"{value:g} {estimate.words()}" for value, estimate in points))
+        looks.tidy(panel)
+        looks.headed(panel, title)
+        panel.set_ylim(*((-4, 104) if rate == "asr_ext" else (panel.get_ylim()[0] - 1, min(101.0, panel.get_ylim()[1] + 1))))
+        lines.name(panel, ends)
+        panel.set_xlabel(f"{axis}.{option} of {name}")
+        panel.set_xticks(values, [f"{value:g}" for value in values])
+        panel.set_xlim(values[0], values[-1] + 0.35 * (values[-1] - values[0]))
+    where = [label for label in others if "=" not in label]
+    message = f"{name}: what {option} does ({', '.join(where)}); bands: deviation over seeds, or 95 % interval of one"
+    return Plot("_".join(["sweep", name, option, *where]), message, "; ".join(words), figure)
