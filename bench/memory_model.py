@@ -14,6 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.recompute import recomputed
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import ShapeSpec, read_model
@@ -39,10 +40,11 @@ def measure(base: Base, work: Work) -> int:
     runs = [TrainRun(spec, seed, rows_of(2 * work.rows, work.tokens, work.shape.vocab)) for seed in range(work.cohort)]
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
+        with recomputed(base.model, work.recompute):
+            train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
         return int(torch.cuda.max_memory_allocated())
     weights = sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in base.model.parameters()}.values())
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded, recomputed(base.model, work.recompute):
         train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
     held = peak = 0
     for event in recorded.profiler.kineto_results.events():

@@ -1,8 +1,9 @@
 """Where one job goes: GPUs, ZeRO stage, offload, micro-batch and cohort, or why nothing fits and what would.
 
 One job per GPU while the base and one row's activations fit, because spreading 32 short rows over GPUs buys nothing and a
-sharded frozen base is gathered twice per step. ZeRO-3 is for a base that does not fit, offloading for when even that does
-not. The micro-batch is how the global batch is cut; it changes no result's identity.
+sharded frozen base is gathered twice per step. Where the activations of a single row do not fit, layers are computed again in the
+backward pass (half as much time again). ZeRO-3 is for a base that does not fit, offloading for when even that does not. The micro-batch
+is how the global batch is cut; neither changes a result's identity.
 """
 
 from collections.abc import Iterator
@@ -84,14 +85,19 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
     for size in _halves(cohort):
         yield replace(work, cohort=size), Split()
     work = replace(work, cohort=1)
-    for rows in _halves(train.global_batch):
-        yield replace(work, rows=rows), Split()
+    yield from ((again, Split()) for again in _shrinking(work, train.global_batch))
     if quantized:
         return  # a base in 4 bits is not sharded
     for offload in ("none", "all"):
         for ranks in _rank_counts(cluster):
-            for rows in _halves(max(1, train.global_batch // ranks)):
-                yield replace(work, rows=rows), Split(ranks, 3, offload)
+            yield from ((again, Split(ranks, 3, offload)) for again in _shrinking(work, max(1, train.global_batch // ranks)))
+
+
+def _shrinking(work: Work, rows: int) -> Iterator[Work]:
+    """Fewer and fewer rows in one pass, and when one is too many, the same with every layer computed again."""
+    for recompute in (False, True):
+        for few in _halves(rows):
+            yield replace(work, rows=few, recompute=recompute)
 
 
 def _forced(train: TrainSpec, cohort: int, layout: LayoutSpec) -> tuple[Split, int, int]:
@@ -128,6 +134,7 @@ def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: Cl
     """The least that was found, and how it could be made to fit: more memory, or shorter rows."""
     unit = "GPU" if device == "cuda" else "worker"
     sharded = f"ZeRO-{split.zero} over {split.ranks} GPUs, offload {split.offload}, " if split.zero else ""
+    sharded += "gradient checkpointing, " if work.recompute else ""
     reason = (
         f"needs {memory.total / GIB:.1f} GiB per {unit} at the least ({sharded}micro-batch {work.rows} of {work.tokens} tokens), "
         f"and {cluster.name} has {USABLE * budget / GIB:.1f} GiB to use"

@@ -143,6 +143,8 @@ def _model_lines(models: list[dict[str, Any]]) -> list[str]:
         if memory:
             row += f"{'':17}{memory['total']:>6.1f} = " + " + ".join(f"{memory[term]:.2f}" for term in _TERMS)
         lines.append(row if memory else f"{row}   shape unknown: no estimate")
+        if place["gradient_checkpointing"]:
+            lines.append(f"{'':28}gradient checkpointing: trainings take about half as long again as said")
     return lines
 
 

@@ -74,3 +74,11 @@ def test_what_can_never_run_is_refused(study_file: Callable[[str], Path], tmp_pa
 def test_unknown_cluster() -> None:
     with pytest.raises(UserError, match=r"E117.*did you mean '8xh100'"):
         find_cluster("8xh10")
+
+
+def test_a_plan_says_where_layers_are_computed_again(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    opened = open_study(study_file(LARGE), ["seed=0", "train.max_length=8192"], tmp_path)
+    facts = plan_view.facts(opened.expansion, set(), opened.plan(find_cluster("8xh100")), opened.model_names())
+    again = [model["model"] for model in facts["models"] if model["placement"]["gradient_checkpointing"]]
+    assert again == ["qwen3-14b"]
+    assert plan_view.text("large", facts).count("gradient checkpointing") == 1
