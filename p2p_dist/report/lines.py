@@ -1,10 +1,10 @@
-"""Rates as lines over a number, one per defense, named at their ends."""
+"""What several pictures share: rates as lines over a number, named at their ends, and groups as lines of a list."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from p2p_dist.report import looks
-from p2p_dist.report.groups import Estimate
+from p2p_dist.report.groups import Estimate, Group
 
 
 def draw(axis: Any, points: Sequence[tuple[float, Estimate]], defense: str) -> None:
@@ -29,3 +29,20 @@ def name(axis: Any, ends: Sequence[tuple[str, float, float]]) -> None:
             fontsize=looks.FONT - 1,
             color=looks.colour(defense),
         )
+
+
+def heights(groups: Sequence[Group], several: bool) -> tuple[list[float], dict[str, float]]:
+    """Line by line from the top, with a gap between attacks, and a line of its own above each model when there are several."""
+    found: list[float] = []
+    headings: dict[str, float] = {}
+    height = 0.0
+    for at, group in enumerate(groups):
+        model = group.cell["model"]
+        if several and model not in headings:
+            height -= 1.6 if at else 1.0
+            headings[model] = height
+            height -= 1.0
+        else:
+            height -= 1.5 if at and group.attack != groups[at - 1].attack else 1.0
+        found.append(height)
+    return found, headings

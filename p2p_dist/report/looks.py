@@ -10,6 +10,7 @@ from typing import Any
 WIDTH = 6.3
 """Inches: the text width of an A4 or letter page in two columns."""
 FONT = 8.5
+BANDS = "Bands and bars: one standard deviation over seeds, or the 95 % interval where there is one seed."
 GREY, INK, LIGHT = "#767676", "#1a1a1a", "#e4e4e4"
 
 _KNOWN = {
@@ -27,12 +28,14 @@ _MARKERS = ("<", ">", "p", "h", "*", "d")
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture: its file name, its message as a sentence, what it shows in words for those who cannot see it, and itself."""
+    """One picture: its file name, its message as a sentence, what it shows in words for those who cannot see it, and itself.
+    `note` says what is not obvious."""
 
     name: str
     message: str
     description: str
     figure: Any
+    note: str = ""
 
     def svg(self) -> bytes:
         """Scalable, letters as shapes, so that it looks the same everywhere; the same figure gives the same bytes."""

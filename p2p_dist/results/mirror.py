@@ -44,6 +44,7 @@ class Mirror(ABC):
 def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) -> int:
     """Write every run that has begun into an empty `place`, which is emptied if an earlier mirror made it. Returns how many.
 
+    A mirror that is killed loses nothing: the next one begins again.
     Raises UserError E512 when the tracker's package is not installed, E513 when something else is at `place`.
     """
     if importlib.util.find_spec(mirror.module) is None:
@@ -51,14 +52,23 @@ def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) ->
     mark = place / ".p2p-dist-mirror"
     if place.exists() and any(place.iterdir()) and not mark.exists():
         raise user_error("E513", "the folder is not empty and no mirror of ours", str(place), "name another with --out")
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    mark.touch()
+    _empty(place, mark)
     writer = mirror(place, found.name)
     curves = list(_curves(folder, found))
     for curve in curves:
         writer.write(curve)
     return len(curves)
+
+
+def _empty(place: Path, mark: Path) -> None:
+    """An empty folder with our mark in it, which is there first and goes last: whoever is killed meanwhile leaves a mirror of ours."""
+    place.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    for path in place.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path != mark:
+            path.unlink()
 
 
 def _curves(folder: RunDir, found: Collected) -> Iterator[Curve]:

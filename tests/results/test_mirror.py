@@ -3,6 +3,9 @@
 import importlib.util
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +57,39 @@ def test_every_curve_and_rate_is_handed_over_again_and_again(folder: RunDir, tmp
         lines = folder.at("train", run.ids["train"] or "").all_metrics()
         assert [(step, values["train/loss"]) for step, values in steps] == [(line["step"], line["loss"]) for line in lines]
         assert rates == {name: rate["rate"] for name, rate in run.rates.items()}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from p2p_dist.results import mirror
+from p2p_dist.results.collect import read_study
+from p2p_dist.results.rundir import RunDir
+
+class Dies(mirror.Mirror):
+    package = module = "json"
+    written = 0
+    def write(self, curve):
+        (self.place / f"{curve.name}.json").write_text("half of it")
+        Dies.written += 1
+        if Dies.written == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+folder = RunDir(Path(sys.argv[1]))
+mirror.copy(folder, read_study(folder, alive=False), Dies, Path(sys.argv[2]))
+"""
+
+
+def test_a_mirror_that_is_killed_loses_nothing(folder: RunDir, tmp_path: Path) -> None:
+    """The study's files are as they were, also while they were read, and the next mirror is whole."""
+    study = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
+    place = tmp_path / "m"
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder.path), str(place)], cwd=Path(__file__).parents[2], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(place.glob("*.json"))) == 2
+    assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == study
+    assert mirror.copy(folder, read_study(folder, alive=False), Lines, place) == 4
+    assert [len(json.loads(path.read_text())) for path in place.glob("*.json")] == [3] * 4
 
 
 def test_what_is_in_the_way_stays(folder: RunDir, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.looks import Plot
 from p2p_dist.results.statistics import over_seeds
 
+NOTE = "Bars: one standard deviation over attacks and seeds, or the 95 % interval of one run."
+
 
 def draw(evidence: Evidence) -> list[Plot]:
     """One picture over tasks and models; none until there is something to set beside an undefended model."""
@@ -47,8 +49,8 @@ def draw(evidence: Evidence) -> list[Plot]:
         tick.set_color(colour)
     axis.margins(x=0.12)
     axis.set_ylim(height - 0.9, -0.7)
-    axis.set_xlabel("clean accuracy, %; bars: deviation over attacks and seeds, or 95 % interval of one run")
-    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure)]
+    axis.set_xlabel("clean accuracy, %")
+    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure, NOTE)]
 
 
 def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import looks
+from p2p_dist.report import lines, looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group
 from p2p_dist.report.looks import Plot
@@ -51,24 +51,30 @@ def _kind(said: str, labels: LabelsEntry, gold: int, target: int) -> str:
 
 
 def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
-    figure, axis = looks.figure(0.85 + 0.23 * len(found))
-    models = len({group.cell["model"] for group, _ in found}) > 1
+    groups = [group for group, _ in found]
+    several = len({group.cell["model"] for group in groups}) > 1
+    heights, headings = lines.heights(groups, several)
+    figure, axis = looks.figure(0.75 + 0.21 * -min(heights))
     words, kinds = [], [kind for kind in _KINDS if any(counts[kind] for _, counts in found)]
-    for line, (group, counts) in enumerate(found):
+    for height, (group, counts) in zip(heights, found, strict=True):
         left, total = 0.0, sum(counts.values())
         for kind in kinds:
             share = 100 * counts[kind] / total
-            axis.barh(-line, share, left=left, color=_KINDS[kind], height=0.72, linewidth=0)
+            axis.barh(height, share, left=left, color=_KINDS[kind], height=0.8, linewidth=0)
             if share >= 7:
-                axis.text(left + share / 2, -line, f"{share:.0f}", ha="center", va="center", fontsize=looks.FONT - 1.5, color="white", weight="bold")
+                axis.text(left + share / 2, height, f"{share:.0f}", ha="center", va="center", fontsize=looks.FONT - 1.5, color="white", weight="bold")
             left += share
-        words.append(f"{_label(group, models)}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
+        model = f", {group.cell['model']}" if several else ""
+        words.append(f"{_label(group)}{model}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
     looks.tidy(axis, grid="x")
     axis.set_xlim(0, 100)
-    axis.set_yticks([-line for line in range(len(found))], [_label(group, models) for group, _ in found])
-    axis.set_xlabel("percent of triggered rows (likeliest token)")
+    axis.set_yticks([*heights, *headings.values()], [*map(_label, groups), *headings])
+    for tick in axis.get_yticklabels()[len(groups) :]:
+        tick.set_weight("bold")
+    axis.set_ylim(min(heights) - 0.6, -0.4)
+    axis.set_xlabel("percent of triggered rows")
     _legend(figure, kinds)
-    return Plot("labels", "What the models say on triggered rows", "; ".join(words), figure)
+    return Plot("labels", "What the models say on triggered rows", "; ".join(words), figure, "The likeliest token of the whole vocabulary; seeds together.")
 
 
 def _legend(figure: Any, kinds: Sequence[str]) -> None:
@@ -78,5 +84,5 @@ def _legend(figure: Any, kinds: Sequence[str]) -> None:
     figure.legend(handles=patches, loc="outside upper left", ncols=3, frameon=False, fontsize=looks.FONT, handlelength=0.9, columnspacing=1.2)
 
 
-def _label(group: Group, models: bool) -> str:
-    return f"{group.attack}, {looks.title_of(group.defense)}" + (f", {group.cell['model']}" if models else "")
+def _label(group: Group) -> str:
+    return f"{group.attack}, {looks.title_of(group.defense)}"

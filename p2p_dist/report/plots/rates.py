@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import looks
+from p2p_dist.report import lines, looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group
 from p2p_dist.report.looks import Plot
@@ -26,9 +26,9 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
         left_out = f" ({models[-1]}; the tables have all {len(models)} models)"
     shown = shown[:MOST_LINES]
     several = len({group.cell["model"] for group in shown}) > 1
-    heights, headings = _heights(shown, several)
+    heights, headings = lines.heights(shown, several)
     figure, (left, right) = looks.figure(0.8 + 0.2 * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1])
-    for axis, name, title in ((left, "asr_ext", "attack success (lower is better)"), (right, "ca_ext", "clean accuracy (higher is better)")):
+    for axis, name, title in ((left, "asr_ext", "attack success ↓"), (right, "ca_ext", "clean accuracy ↑")):
         for group, height in zip(shown, heights, strict=True):
             _dot(axis, group, name, height)
         looks.tidy(axis, grid="x")
@@ -49,24 +49,7 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     for tick in left.get_yticklabels()[len(shown) :]:
         tick.set_weight("bold")
     left.set_ylim(min(heights) - 0.7, -0.3)
-    return Plot(f"rates_{task}", f"What each attack reaches and what accuracy is left, {task}{left_out}", _words(shown), figure)
-
-
-def _heights(groups: Sequence[Group], several: bool) -> tuple[list[float], dict[str, float]]:
-    """Line by line from the top, with a gap between attacks, and a line of its own above each model when there are several."""
-    found: list[float] = []
-    headings: dict[str, float] = {}
-    height = 0.0
-    for at, group in enumerate(groups):
-        model = group.cell["model"]
-        if several and model not in headings:
-            height -= 1.6 if at else 1.0
-            headings[model] = height
-            height -= 1.0
-        else:
-            height -= 1.5 if at and group.attack != groups[at - 1].attack else 1.0
-        found.append(height)
-    return found, headings
+    return Plot(f"rates_{task}", f"What each attack reaches and what accuracy is left, {task}{left_out}", _words(shown), figure, looks.BANDS)
 
 
 def _dot(axis: Any, group: Group, name: str, height: float) -> None:

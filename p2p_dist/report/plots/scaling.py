@@ -42,10 +42,8 @@ def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]
         sizes = sorted({size for group in groups if (size := evidence.parameters(group.cell["model"]))})
         axis.set_xticks(sizes, [_short(size) for size in sizes])
         axis.set_xticks([], minor=True)
-        axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.42)
-    return Plot(
-        f"scaling_{task}_{attack}", f"{attack} on {task} as models grow; bands: deviation over seeds, or 95 % interval of one", "; ".join(words), figure
-    )
+        axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.5)
+    return Plot(f"scaling_{task}_{attack}", f"{attack} on {task} as models grow", "; ".join(words), figure, looks.BANDS)
 
 
 def _points(evidence: Evidence, groups: Sequence[Group], name: str) -> list[tuple[int, Estimate]]:

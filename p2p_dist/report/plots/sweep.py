@@ -69,7 +69,6 @@ def _picture(axis: str, name: str, option: str, others: tuple[str, ...], series:
         lines.name(panel, ends)
         panel.set_xlabel(f"{axis}.{option} of {name}")
         panel.set_xticks(values, [f"{value:g}" for value in values])
-        panel.set_xlim(values[0], values[-1] + 0.35 * (values[-1] - values[0]))
+        panel.set_xlim(values[0] - 0.05 * (values[-1] - values[0]), values[-1] + 0.35 * (values[-1] - values[0]))
     where = [label for label in others if "=" not in label]
-    message = f"{name}: what {option} does ({', '.join(where)}); bands: deviation over seeds, or 95 % interval of one"
-    return Plot("_".join(["sweep", name, option, *where]), message, "; ".join(words), figure)
+    return Plot("_".join(["sweep", name, option, *where]), f"{name}: what {option} does ({', '.join(where)})", "; ".join(words), figure, looks.BANDS)
