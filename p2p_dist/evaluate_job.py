@@ -25,6 +25,7 @@ from p2p_dist.train_job import encoder
 from p2p_dist.training.adapter_io import read_adapter
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Engine, Execution
+from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.ranks import Ranks
 
@@ -106,6 +107,7 @@ class _Progress:
     def __init__(self, target: StageDir, total: int, evaluator: Evaluator, stop: StopFlag):
         self.target, self.total, self.evaluator, self.stop = target, total, evaluator, stop
         self.before = 0
+        self.gpu = GpuUse.of(evaluator.base.device)
         if evaluator.ranks.main:
             target.metrics.unlink(missing_ok=True)
 
@@ -113,7 +115,8 @@ class _Progress:
         """After a batch of the suite at hand."""
         ranks, lockstep = self.evaluator.ranks, self.evaluator.lockstep
         if ranks.main:
-            self.target.append_metrics({"rows": self.before + (scored if lockstep else min(scored * ranks.world, self.total)), "of": self.total})
+            rows = self.before + (scored if lockstep else min(scored * ranks.world, self.total))
+            self.target.append_metrics({"rows": rows, "of": self.total, **self.gpu.facts()})
         if ranks.any(self.stop.requested) if lockstep else self.stop.requested:
             raise _Interrupted
 

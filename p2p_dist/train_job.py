@@ -25,6 +25,7 @@ from p2p_dist.training import checkpoint
 from p2p_dist.training.adapter_io import read_adapter, save_adapter
 from p2p_dist.training.cohort import Cohort, Trained, TrainRun
 from p2p_dist.training.engine import Engine, Execution
+from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 
 
@@ -42,7 +43,7 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     meter = Meter(base.device, execution.ranks)
     targets = [folder.stage(stage) for stage in stages]
     marks = [_fingerprint(base, stage) for stage in stages]
-    observer = FolderObserver(targets, marks, checkpoints.every, checkpoints.stop, execution.ranks, checkpoints.allow_change)
+    observer = FolderObserver(targets, marks, checkpoints.every, checkpoints.stop, execution.ranks, checkpoints.allow_change, GpuUse.of(base.device))
     runs, texts = [], list[dict[str, Any]]()
     for k, stage in enumerate(stages):
         spec = TrainSpec.model_validate(stage.spec["train"])

@@ -124,8 +124,10 @@ def stages_of(origins: dict[str, int]) -> str:
 
 
 def hours_of(hours: float) -> str:
-    """A time in hours, or in minutes below one."""
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+    """A time in hours, in minutes below one, in seconds below two of these."""
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 2 else f"{hours * 3600:.0f} s"
 
 
 def _model_lines(models: list[dict[str, Any]]) -> list[str]:

@@ -81,7 +81,13 @@ def _progress(stage: StageState) -> str:
     line = stage.progress
     if "step" in line:
         left = line.get("seconds", 0.0) / max(1, line["step"]) * (line["steps"] - line["step"])
-        return f"  [train step {line['step']}/{line['steps']}, loss {line['loss']:.3f}, about {clock(left)} left]"
+        return f"  [train step {line['step']}/{line['steps']}, loss {line['loss']:.3f}, about {clock(left)} left{_gpu(stage)}]"
     if "rows" in line:
-        return f"  [{stage.kind} row {line['rows']}/{line['of']}]"
+        return f"  [{stage.kind} row {line['rows']}/{line['of']}{_gpu(stage)}]"
     return f"  [{stage.kind}]"
+
+
+def _gpu(stage: StageState) -> str:
+    """What the driver said of the main rank's GPU when the line was written, where there is one."""
+    percent, memory = stage.progress.get("gpu_percent"), stage.progress.get("gpu_mib")
+    return (f", GPU {percent} % busy" if percent is not None else "") + (f", {memory / 1024:.1f} GiB of it in use" if memory is not None else "")

@@ -15,9 +15,11 @@ from p2p_dist.results.rundir import StageDir
 from p2p_dist.training import checkpoint
 from p2p_dist.training.checkpoint import RunState, counters_of
 from p2p_dist.training.cohort import Observer
+from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.ranks import Ranks
 
 ALONE = Ranks()
+NO_GPU = GpuUse(None)
 
 
 class StopFlag:
@@ -43,9 +45,10 @@ class FolderObserver(Observer):
         stop: StopFlag,
         ranks: Ranks = ALONE,
         allow_change: Sequence[str] = (),
+        gpu: GpuUse = NO_GPU,
     ):
         self.targets, self.fingerprints, self.every, self.stop = targets, fingerprints, every, stop
-        self.ranks, self.allow_change = ranks, allow_change
+        self.ranks, self.allow_change, self.gpu = ranks, allow_change, gpu
         self.changes: list[dict[str, Any]] = [{} for _ in targets]
         """What differed from the fingerprint of the checkpoint that each run went on from, by allowance."""
 
@@ -77,7 +80,7 @@ class FolderObserver(Observer):
 
     def line(self, run: int, line: dict[str, Any]) -> None:
         if self.ranks.main:
-            self.targets[run].append_metrics(line)
+            self.targets[run].append_metrics({**line, **self.gpu.facts()})
 
     def wants_state(self, run: int, step: int) -> bool:
         return step % self.every == 0

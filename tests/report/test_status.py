@@ -40,6 +40,17 @@ def test_a_running_job_a_failed_one_and_who_works(study: Study) -> None:
     assert "  running" not in said, "nobody is alive to run it"
 
 
+def test_gpu_use_is_shown_where_a_worker_wrote_it(study: Study) -> None:
+    first, second, _ = (study.folder.at("train", run.train) for run in study.expansion.runs)
+    for stage, more in ((first, {"gpu_percent": 87, "gpu_mib": 12288}), (second, {})):
+        stage.new_attempt()
+        stage.append_metrics({"step": 10, "steps": 40, "loss": 0.5, "seconds": 20.0, **more})
+    with lease.hold(study.folder.lease):
+        said = status_view.text(*status_view.look(study.folder))
+    assert "about 1:00 left, GPU 87 % busy, 12.0 GiB of it in use]" in said
+    assert "about 1:00 left]" in said, "nothing is said where nothing is known"
+
+
 def test_sharers_are_named_and_long_lists_are_cut(study: Study) -> None:
     stage = study.folder.at("train", study.expansion.runs[0].train)
     stage.new_attempt()
