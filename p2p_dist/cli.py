@@ -84,6 +84,9 @@ def run(
     address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes like this one in that cluster; waited for.")] = 1,
     share: Annotated[bool, typer.Option("--share", help="Take jobs one by one beside others that do the same, until all are done.")] = False,
+    warm_workers: Annotated[
+        bool, typer.Option("--warm-workers", help="Let workers stay for further jobs, imports done and base loaded. Same results.")
+    ] = False,
     as_json: AS_JSON = False,
 ) -> int:
     """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
@@ -103,9 +106,9 @@ def run(
     hardware = find_cluster(cluster, nodes)
     if jobs := opened.plan(hardware, cohort).jobs:
         console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
-        failed = execute(
-            opened, path, Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, tuple(allow_change or ()), share), console
-        ).failed
+        changes = tuple(allow_change or ())
+        launch = Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, changes, share, warm_workers)
+        failed = execute(opened, path, launch, console).failed
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     with meet(opened.folder) if share else nullcontext():  # several controllers end at the same moment

@@ -83,6 +83,7 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
             predictions.write(target, name, suites[name])
     cost = meter.read(base.dtype)
     if ranks.main:
+        base.check()
         atomic.write_json(target.cost, {**cost, "rows": progress.total})
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
         result = result_of(stage, built, suites, reading, base, *hashes)

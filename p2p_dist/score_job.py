@@ -9,6 +9,7 @@ from p2p_dist.cost import Meter
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.shelf import Shelf
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scores import early, influence, labels, words
@@ -23,20 +24,20 @@ from p2p_dist.tuned_base import base_of
 METHODS: Mapping[str, Method] = {"labels": labels.score, "word_perplexity": words.score, "early_trust": early.score, "word_influence": influence.score}
 
 
-def run_score_job(folder: RunDir, stages: Sequence[Stage]) -> int:
+def run_score_job(folder: RunDir, stages: Sequence[Stage], shelf: Shelf) -> int:
     """Score the rows of each stage. SIGTERM and SIGUSR1 end it at the next batch with exit code 75; nothing is kept."""
     stop = StopFlag()
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     try:
         for stage in stages:
-            _score(folder, stage, stop)
+            _score(folder, stage, stop, shelf)
     except Stopped:
         return Exit.REQUEUE
     return Exit.OK
 
 
-def _score(folder: RunDir, stage: Stage, stop: StopFlag) -> None:
+def _score(folder: RunDir, stage: Stage, stop: StopFlag, shelf: Shelf) -> None:
     target = folder.stage(stage)
     target.metrics.unlink(missing_ok=True)
 
@@ -48,18 +49,19 @@ def _score(folder: RunDir, stage: Stage, stop: StopFlag) -> None:
     method = dict(stage.spec["method"])
     score = METHODS[method.pop("name")]
     meter = Meter(usual_device())
-    context = _context(folder, stage, method, tick)
+    context = _context(folder, stage, method, tick, shelf)
     lines = score(context)
+    context.base.check()
     atomic.write_json(target.cost, {**meter.read(context.base.dtype), "rows": len(lines)})
     scorestore.write(target, lines)
 
 
-def _context(folder: RunDir, stage: Stage, options: Mapping[str, Any], tick: Any) -> Context:
+def _context(folder: RunDir, stage: Stage, options: Mapping[str, Any], tick: Any, shelf: Shelf) -> Context:
     """The tuned model, the model of its own, or the run's base with a fresh adapter to train, over the stage's rows."""
     tuned = folder.at("train", stage.reads["adapter"]) if "adapter" in stage.reads else None
     names = tuned.read_stage() if tuned else stage
     train = TrainSpec.model_validate(names.spec.get("train", {}))
-    base = base_of(folder, names)
+    base = base_of(folder, names, shelf)
     adapters = Adapters(base.model, train.lora, 1) if "train" in names.spec else None
     if tuned is not None and adapters is not None:
         load_adapter(tuned.adapter, adapters, 0)

@@ -65,6 +65,7 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     cohort.engine.close()
     cost = meter.read(base.dtype)
     if execution.ranks.main:
+        base.check()
         for k, (stage, target, trained) in enumerate(zip(stages, targets, found, strict=True)):
             counts = {"cohort": len(stages), **texts[k], "rows": len(runs[k].rows), "steps": trained.steps, "tokens": trained.tokens}
             history = {"topologies": trained.topologies, "allowed_changes": observer.changes[k]}

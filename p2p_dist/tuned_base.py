@@ -1,9 +1,13 @@
 """The base that a train stage names: loaded, and changed where a defense merged an adapter into it or pruned it."""
 
+from dataclasses import replace
+
 from p2p_dist import assets
 from p2p_dist.data.example import rank
-from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.merged import merge, prune
+from p2p_dist.modeling.seal import Seal
+from p2p_dist.modeling.shelf import Shelf
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Stage
@@ -13,17 +17,19 @@ from p2p_dist.train_job import encoder
 CALIBRATION_ROWS = 128
 
 
-def base_of(folder: RunDir, stage: Stage) -> Base:
-    """The frozen base of a train stage, or of a score stage that names a model. Raises UserError."""
+def base_of(folder: RunDir, stage: Stage, shelf: Shelf, keep: bool = True) -> Base:
+    """The frozen base of a train stage, or of a score stage that names a model; not one to `keep` where something else will move
+    its weights. Raises UserError."""
     spec = TrainSpec.model_validate(stage.spec.get("train", {}))
     local = dict(stage.local.get("model", {}))
     if "asset" in local:
         assets.fetch(local["asset"], print)
-    base = load_base(stage.spec["model"], local, spec.dtype, spec.quantization)
+    changed = "merged" in stage.reads or bool(stage.spec.get("prune"))
+    base = shelf.load(stage.spec["model"], local, spec.dtype, spec.quantization, keep=keep and not changed)
     if "merged" in stage.reads:
         merge(base, folder.at("train", stage.reads["merged"]).adapter)
     if stage.spec.get("prune"):
         built = datastore.read(folder.at("data", stage.reads["rows"]))
         chosen = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
         prune(base, stage.spec["prune"], encoder(base, built, spec).rows(chosen)[0])
-    return base
+    return replace(base, seal=Seal(base.model)) if changed and keep else base

@@ -2,7 +2,8 @@
 
 `python -m p2p_dist.worker --study-dir runs/quickstart --stages ID[,ID...]` reads each stage's `spec.json`, does what is
 not done, in numbered steps, and leaves the results in the stages' folders. Its unit is a cohort: all train stages it is
-given share one base. Exit codes are those of `p2p_dist.errors.Exit`.
+given share one base. With `--serve` in place of `--stages` it stays and takes such jobs one after the other (`p2p_dist.serve`).
+Exit codes are those of `p2p_dist.errors.Exit`.
 """
 
 import argparse
@@ -12,17 +13,81 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from p2p_dist.data_job import build_stage
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.serve import serve
+
+if TYPE_CHECKING:
+    from p2p_dist.model_job import Layout
+
+
+class Worker:
+    """Carries out jobs, one or many, and keeps what they share."""
+
+    def __init__(self) -> None:
+        self._shelf: Any = None
+
+    def run(self, arguments: Sequence[str]) -> int:
+        """One job. Returns an exit code."""
+        options = _options(arguments)
+        folder = RunDir(options.study_dir)
+        try:
+            # 1. Read what to do, and leave out what is done.
+            found = [folder.find(id_) for id_ in options.stages.split(",")]
+            stages = [stage_dir.read_stage() for stage_dir in found if not stage_dir.is_done()]
+            # 2. Data stages and edits need no model, and one rank.
+            main_rank = os.environ.get("RANK", "0") == "0"
+            for stage in stages:
+                if stage.kind in ("data", "edit") and main_rank:
+                    for warning in build_stage(folder, stage):
+                        print(f"warning: {warning}", file=sys.stderr)
+            # 3. Scores of one base; torch is imported only now.
+            scores = [stage for stage in stages if stage.kind == "score"]
+            if scores and main_rank:
+                from p2p_dist.score_job import run_score_job
+
+                return run_score_job(folder, scores, self.shelf())
+            # 4. Train stages and evaluations share one base.
+            rest = [stage for stage in stages if stage.kind in ("train", "eval")]
+            if rest:
+                from p2p_dist.model_job import run_model_job
+
+                return run_model_job(folder, rest, _layout(options), self.shelf())
+        except UserError as error:
+            print(error, file=sys.stderr)
+            return error.exit_code
+        return Exit.OK
+
+    def shelf(self) -> Any:
+        """Where the base is kept; made, with torch, when it is first needed."""
+        if self._shelf is None:
+            from p2p_dist.modeling.shelf import Shelf
+
+            self._shelf = Shelf()
+        return self._shelf
+
+    def is_sound(self) -> bool:
+        """Whether another job may follow in this process."""
+        return self._shelf is None or bool(self._shelf.look_over())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stages of one job. Returns an exit code."""
+    """Run the stages of one job, or with `--serve` of many. Returns an exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    serving = _options(given).serve
+    _die_with_parent()
+    worker = Worker()
+    return serve(worker.run, worker.is_sound) if serving else worker.run(given)
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="p2p_dist.worker", description=__doc__)
     parser.add_argument("--study-dir", type=Path, required=True)
-    parser.add_argument("--stages", required=True, help="ids, comma-separated, in order of execution")
+    parser.add_argument("--serve", action="store_true", help="take jobs from standard input, one after the other (see p2p_dist.serve)")
+    parser.add_argument("--stages", default="", help="ids, comma-separated, in order of execution")
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS", help="training steps between two checkpoints")
     parser.add_argument("--zero", type=int, choices=range(4), default=0, help="ZeRO stage of DeepSpeed; 0: the whole base on every rank, no DeepSpeed")
     parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="what DeepSpeed keeps in the host's memory")
@@ -37,43 +102,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="resume although this part of the fingerprint differs",
     )
     options = parser.parse_args(arguments)
-    _die_with_parent()
-    folder = RunDir(options.study_dir)
-    try:
-        # 1. Read what to do, and leave out what is done.
-        found = [folder.find(id_) for id_ in options.stages.split(",")]
-        stages = [stage_dir.read_stage() for stage_dir in found if not stage_dir.is_done()]
-        # 2. Data stages and edits need no model, and one rank.
-        main_rank = os.environ.get("RANK", "0") == "0"
-        for stage in stages:
-            if stage.kind in ("data", "edit") and main_rank:
-                for warning in build_stage(folder, stage):
-                    print(f"warning: {warning}", file=sys.stderr)
-        # 3. Scores of one base; torch is imported only now.
-        scores = [stage for stage in stages if stage.kind == "score"]
-        if scores and main_rank:
-            from p2p_dist.score_job import run_score_job
+    if not (options.stages or options.serve):
+        parser.error("--stages or --serve is wanted")
+    return options
 
-            return run_score_job(folder, scores)
-        # 4. Train stages and evaluations share one base.
-        rest = [stage for stage in stages if stage.kind in ("train", "eval")]
-        if rest:
-            from p2p_dist.model_job import Layout, run_model_job
 
-            layout = Layout(
-                checkpoint_every=options.checkpoint_every,
-                zero=options.zero,
-                offload=options.offload,
-                hpz=options.hpz,
-                micro_batch=options.micro_batch,
-                recompute=options.gradient_checkpointing,
-                allow_change=tuple(options.allow_change),
-            )
-            return run_model_job(folder, rest, layout)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return Exit.OK
+def _layout(options: argparse.Namespace) -> "Layout":
+    from p2p_dist.model_job import Layout
+
+    return Layout(
+        checkpoint_every=options.checkpoint_every,
+        zero=options.zero,
+        offload=options.offload,
+        hpz=options.hpz,
+        micro_batch=options.micro_batch,
+        recompute=options.gradient_checkpointing,
+        allow_change=tuple(options.allow_change),
+    )
 
 
 def _die_with_parent() -> None:

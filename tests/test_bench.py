@@ -153,3 +153,22 @@ def test_the_benchmark_of_the_schedule_runs_and_its_goals_are_met() -> None:
     assert (small["met"], large["met"]) == (True, True)
     assert small["ratio"] < small["facts"]["random order"]
     assert look["holds"]
+
+
+def test_a_job_of_a_warm_worker_leaves_the_files_of_a_fresh_one() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.warm_worker", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    ratio, seconds = (json.loads(line) for line in done.stdout.splitlines())
+    assert ratio["facts"]["files"] == 6, "adapters and results of two jobs, and manifests"
+    assert [gate["value"] for row in (ratio, seconds) for gate in row["gates"]] == [0, 0]
+    assert ratio["ratio"] > 1, "imports alone take seconds"
+
+
+def test_the_benchmark_of_a_sweep_does_all_its_runs() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.sweep", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    efficiency, gap = (json.loads(line) for line in done.stdout.splitlines())
+    assert 0 < efficiency["ratio"] < efficiency["facts"]["efficiency over the jobs"] < 1
+    assert efficiency["gates"][0]["value"] == 0
+    assert efficiency["facts"]["gaps"] > 0
+    assert gap["ratio"] > 0

@@ -160,6 +160,14 @@ def _inject(model: nn.Module, spec: LoraSpec, dropout: Dropout) -> dict[str, Lor
     return layers
 
 
+def eject(model: nn.Module) -> None:
+    """Put the model's own layers back in the place of every LoraLinear."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LoraLinear):
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.base)
+
+
 def _layout(layers: Mapping[str, LoraLinear], r: int) -> list[Slice]:
     """The matrices of one run, end to end."""
     parts: list[Slice] = []

@@ -9,13 +9,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class Service:
+    """How a job of one rank is done by a worker that stays for other jobs (`p2p_dist.serve`)."""
+
+    command: tuple[str, ...]
+    """Starts the worker."""
+    arguments: tuple[str, ...]
+    """What the worker is asked for, as on the command line of a process of its own."""
+    told: Mapping[str, str]
+    """The part of the environment that is this job's alone."""
+    base: str = ""
+    """What the worker had better have loaded: jobs of one base follow each other where that costs no waiting."""
 
 
 @dataclass(frozen=True)
 class Gang:
     """One job's ranks. `cpus` and `gpus` are per rank, `ranks` are spread evenly over `nodes`. `environment` is added to the
-    parent's; secrets are inherited and never in here."""
+    parent's; secrets are inherited and never in here. With a `service`, a worker that stays may do it."""
 
     command: tuple[str, ...]
     log: Path
@@ -24,10 +38,18 @@ class Gang:
     environment: Mapping[str, str] = field(default_factory=dict)
     ranks: int = 1
     nodes: int = 1
+    service: Service | None = None
 
     @property
     def ranks_per_node(self) -> int:
         return self.ranks // self.nodes
+
+    @property
+    def seat(self) -> tuple[Any, ...]:
+        """What a worker must have been started as to do this gang too. Asked of gangs with a service alone."""
+        assert self.service is not None
+        shared = {name: value for name, value in self.environment.items() if name not in self.service.told}
+        return self.service.command, self.cpus, self.gpus, tuple(sorted(shared.items()))
 
 
 class Backend(ABC):

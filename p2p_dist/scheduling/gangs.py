@@ -1,5 +1,6 @@
 """From a job and its placement to the gang that a backend starts: command, environment, ranks. Pure."""
 
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,8 @@ from pathlib import Path
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.placement import Placement
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.backend import Gang
+from p2p_dist.scheduling.backend import Gang, Service
+from p2p_dist.spec.identity import canonical
 
 WORKER = ("-m", "p2p_dist.worker")
 PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
@@ -26,12 +28,16 @@ class GangSettings:
     checkpoint_every: int
     allow_change: Sequence[str] = ()
     """Parts of a checkpoint's fingerprint that may differ when a training goes on from it."""
+    warm: bool = False
+    """Let workers stay for further jobs of one rank; gangs and ZeRO always have processes of their own."""
 
 
-def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettings, log: Path, fence: Mapping[str, str]) -> Gang:
-    """The gang of one attempt. Options that are as the worker has them by itself are left out of the command."""
-    command: tuple[str, ...] = (sys.executable, *WORKER, "--study-dir", str(folder.path.resolve()))
-    command += ("--stages", ",".join(job.stages), "--checkpoint-every", str(settings.checkpoint_every))
+def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettings, log: Path, fence: Mapping[str, str], setting: str = "") -> Gang:
+    """The gang of one attempt; `setting` is the training setting of the plan, if the job has one. Options that are as the worker
+    has them by itself are left out of the command."""
+    opening = (sys.executable, *WORKER)
+    study = ("--study-dir", str(folder.path.resolve()))
+    command: tuple[str, ...] = (*study, "--stages", ",".join(job.stages), "--checkpoint-every", str(settings.checkpoint_every))
     command += tuple(word for key in settings.allow_change for word in ("--allow-change", key))
     if placement.zero:
         command += ("--zero", str(placement.zero), "--offload", placement.offload, *(("--hpz", str(placement.hpz)) if placement.hpz > 1 else ()))
@@ -54,4 +60,14 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
         **fence,
     }
     nodes = -(-placement.ranks // settings.gpus_per_node) if settings.gpus_per_node else 1
-    return Gang(command, log, threads, settings.gpus, environment, placement.ranks, nodes)
+    stays = settings.warm and placement.ranks == 1 and not placement.zero
+    service = Service((*opening, *study, "--serve"), command, fence, base_of(setting)) if stays else None
+    return Gang((*opening, *command), log, threads, settings.gpus, environment, placement.ranks, nodes, service)
+
+
+def base_of(setting: str) -> str:
+    """The part of a training setting (`planning.plan.setting`) that decides which base is loaded; nothing for jobs without one."""
+    if not setting:
+        return ""
+    model, train = json.loads(setting)
+    return canonical([model, train["dtype"], str(train.get("quantization"))])

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +14,35 @@ PARENT = "P2P_DIST_PARENT"
 STOP_SECONDS = 10.0
 
 
-class Ranks:
+class Processes(ABC):
+    """What carries a gang out on one node, every process in a group of its own."""
+
+    def __init__(self, processes: Sequence[subprocess.Popen[bytes]]):
+        self.processes = processes
+
+    @abstractmethod
+    def poll(self) -> int | None:
+        """None while the gang runs; then its exit code, negative for a signal."""
+
+    def ask(self, number: int) -> None:
+        """Send a signal to the group of every process that runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, number)
+
+    def stop(self) -> None:
+        """SIGTERM to every group, then SIGKILL to what is left."""
+        deadline = time.monotonic() + STOP_SECONDS
+        for number, until in ((signal.SIGTERM, deadline), (signal.SIGKILL, deadline + STOP_SECONDS)):
+            self.ask(number)
+            while any(process.poll() is None for process in self.processes):
+                if time.monotonic() > until:
+                    break
+                time.sleep(0.05)
+
+
+class Ranks(Processes):
     """`count` ranks of a gang of `world`, the first of which has number `first`. One rank of one is an ordinary process.
 
     When one rank ends with an error the others are asked to stop, so that nobody waits for a dead peer for ever.
@@ -23,16 +52,12 @@ class Ranks:
         """`environment` has MASTER_ADDR and MASTER_PORT when `world` is more than one (torchrun's names)."""
         self.failure: int | None = None
         self.deadline: float | None = None
-        self.processes = []
+        started = []
         for at in range(count):
             numbers = rank_environment(first + at, at, count, world) if world > 1 else {}
-            self.processes.append(_start(command, {**environment, **numbers}, log_of(log, first + at)))
-        with log.with_name("hosts").open("a") as hosts:
-            hosts.write(f"{socket.gethostname()} {first}-{first + count - 1}\n")
-
-    @property
-    def pid(self) -> int:
-        return self.processes[0].pid
+            started.append(start(command, {**environment, **numbers}, log_of(log, first + at)))
+        super().__init__(started)
+        note_host(log, first, count)
 
     def poll(self) -> int | None:
         """None while any rank runs; then 0, or the code of the rank that failed first (75 only if no rank failed otherwise)."""
@@ -48,23 +73,6 @@ class Ranks:
                 self.ask(signal.SIGKILL)
             return None
         return self.failure or 0
-
-    def ask(self, number: int) -> None:
-        """Send a signal to the group of every rank that runs."""
-        for process in self.processes:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, number)
-
-    def stop(self) -> None:
-        """SIGTERM to every group, then SIGKILL to what is left."""
-        deadline = time.monotonic() + STOP_SECONDS
-        for number, until in ((signal.SIGTERM, deadline), (signal.SIGKILL, deadline + STOP_SECONDS)):
-            self.ask(number)
-            while any(process.poll() is None for process in self.processes):
-                if time.monotonic() > until:
-                    break
-                time.sleep(0.05)
 
 
 def rank_environment(rank: int, local: int, count: int, world: int) -> dict[str, str]:
@@ -84,15 +92,23 @@ def meeting_point(host: str) -> dict[str, str]:
         return {"MASTER_ADDR": host, "MASTER_PORT": str(probe.getsockname()[1])}
 
 
-def _start(command: Sequence[str], environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a worker that dies with this process. Ray's own variables are kept from it."""
+def note_host(log: Path, first: int, count: int) -> None:
+    """Write down beside the log which ranks this host had."""
+    with log.with_name("hosts").open("a") as hosts:
+        hosts.write(f"{socket.gethostname()} {first}-{first + count - 1}\n")
+
+
+def start(command: Sequence[str], environment: Mapping[str, str], log: Path, talks: bool = False) -> subprocess.Popen[bytes]:
+    """Start a worker that dies with this process. Ray's own variables are kept from it. One that `talks` has pipes for its
+    standard input and output, and everything else it says goes into the log."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with log.open("ab") as output:
         return subprocess.Popen(
             list(command),
             env={**inherited, **environment, PARENT: str(os.getpid())},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE if talks else output,
+            stderr=output if talks else subprocess.STDOUT,
             start_new_session=True,
+            bufsize=0,
         )

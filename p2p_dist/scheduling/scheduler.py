@@ -24,6 +24,11 @@ from p2p_dist.scheduling.gangs import GangSettings, gang_of
 from p2p_dist.scheduling.watch import Watch
 
 POLL_SECONDS = 0.2
+"""How often to look at files, at signals and at the lease."""
+ASK_SECONDS = 0.01
+"""How often, at the most, to ask whether a job has ended: its slot is idle until we know."""
+ASK_SHARE = 0.1
+"""Share of our own time that asking may take; under Ray every question is a message."""
 DUMP_SECONDS = 3.0
 """How long a worker that stands still may take to write where it stands."""
 SHARED_SECONDS = 1.0
@@ -91,9 +96,8 @@ class Scheduler:
                     self._leave(state, finished)
                 self._start_ready(state, finished)
                 self._stop_stalled(state)
-                self._reap(state, finished)
                 look(state)
-                time.sleep(POLL_SECONDS)
+                self._await_end(state, finished)
         finally:
             for name in state.running:
                 self.backend.ask(name, signal.SIGTERM)
@@ -147,7 +151,7 @@ class Scheduler:
         placement = self._placement(job)
         if tries.micro_batch is not None:
             placement = replace(placement, micro_batch=tries.micro_batch, accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch)
-        gang = gang_of(self.folder, job, placement, self.settings, (attempt / "log").resolve(), fence)
+        gang = gang_of(self.folder, job, placement, self.settings, (attempt / "log").resolve(), fence, self.plan.settings.get(job.lead, ""))
         facts = {"backend": type(self.backend).__name__, "cpus": gang.cpus, "gpus": gang.gpus, "command": list(gang.command), "stages": list(job.stages)}
         atomic.write_json(attempt / "placement.json", {**facts, **placement.to_json()})
         tries.number += 1
@@ -168,12 +172,23 @@ class Scheduler:
             elif tries.stalled is not None and time.monotonic() - tries.stalled > DUMP_SECONDS:
                 self.backend.ask(name, signal.SIGKILL)
 
-    def _reap(self, state: State, finished: set[str]) -> None:
+    def _await_end(self, state: State, finished: set[str]) -> None:
+        """Until a job has ended, or for POLL_SECONDS."""
+        deadline = time.monotonic() + POLL_SECONDS
+        while (asked := time.monotonic()) < deadline and not self._reap(state, finished):
+            took = time.monotonic() - asked
+            time.sleep(min(POLL_SECONDS, max(ASK_SECONDS, took * (1 / ASK_SHARE - 1))))
+
+    def _reap(self, state: State, finished: set[str]) -> bool:
+        """Settle what has ended. Returns whether anything had."""
+        ended = False
         for name, job in list(state.running.items()):
             code = self.backend.poll(name)
             if code is not None:
                 del state.running[name]
                 self._settle(job, code, state, finished)
+                ended = True
+        return ended
 
     def _settle(self, job: Job, code: int, state: State, finished: set[str]) -> None:
         """Write down how an attempt ended and do what the policy says."""

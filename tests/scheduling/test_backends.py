@@ -4,21 +4,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from p2p_dist import registry
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.backend import Backend, Gang
-
-
-@pytest.fixture(scope="module", params=registry.names("backends"))
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    made: Backend = registry.load("backends", request.param)(cpus=2, gpus=0)
-    yield made
-    made.close()
 
 
 def gang(tmp_path: Path, code: str, name: str = "log") -> Gang:

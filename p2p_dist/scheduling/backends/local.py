@@ -4,7 +4,8 @@ import os
 
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling.backend import Backend, Gang
-from p2p_dist.scheduling.process import Ranks, meeting_point
+from p2p_dist.scheduling.process import meeting_point
+from p2p_dist.scheduling.seat import Seat, Waiting
 
 
 class LocalBackend(Backend):
@@ -14,38 +15,59 @@ class LocalBackend(Backend):
         super().__init__(cpus, gpus, address, nodes)
         if address is not None:
             raise user_error("E414", "the local backend joins no cluster", "--address", "--backend ray")
-        self._gangs: dict[str, Ranks] = {}
+        self._gangs: dict[str, tuple[Gang, Seat]] = {}
+        self._codes: dict[str, int] = {}
+        self._waiting: Waiting[Seat] = Waiting()
         self._free = visible_devices(gpus)
-        self._taken: dict[str, list[str]] = {}
 
     def start(self, gang: Gang) -> str:
         wanted = gang.gpus * gang.ranks
         if wanted > self.gpus or gang.nodes > 1:
             raise user_error("E413", f"a gang of {gang.ranks} ranks on {gang.nodes} node(s) with {wanted} GPUs, and this machine has {self.gpus}")
-        devices, self._free = self._free[:wanted], self._free[wanted:]
-        environment = {**gang.environment, **({"CUDA_VISIBLE_DEVICES": ",".join(devices)} if wanted else {})}
-        if gang.ranks > 1:
-            environment |= meeting_point("127.0.0.1")
-        ranks = Ranks(gang.command, environment, gang.log, gang.ranks, 0, gang.ranks)
-        name = str(ranks.pid)
-        self._gangs[name], self._taken[name] = ranks, devices
+        seat = self._waiting.take(gang) or self._new_seat(wanted)
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(seat.devices)} if wanted else {}
+        seat.start(gang, {**environment, **(meeting_point("127.0.0.1") if gang.ranks > 1 else {})})
+        name = str(len(self._gangs) + len(self._codes))
+        self._gangs[name] = gang, seat
         return name
 
     def poll(self, name: str) -> int | None:
-        code = self._gangs[name].poll()
+        if name in self._codes:
+            return self._codes[name]
+        gang, seat = self._gangs[name]
+        code = seat.poll()
         if code is not None:
-            self._free += self._taken.pop(name, [])
+            self._codes[name] = code
+            del self._gangs[name]
+            if seat.is_kept():
+                self._waiting.put(gang, seat)
+            else:
+                self._free += seat.devices
         return code
 
     def ask(self, name: str, number: int) -> None:
-        self._gangs[name].ask(number)
+        if name in self._gangs:
+            self._gangs[name][1].ask(number)
 
     def stop(self, name: str) -> None:
-        self._gangs[name].stop()
+        if name in self._gangs:
+            self._gangs[name][1].stop()
 
     def close(self) -> None:
         for name in self._gangs:
             self.stop(name)
+        self._give_up_waiting()
+
+    def _new_seat(self, devices: int) -> Seat:
+        """A seat of its own, for which workers that wait give up theirs."""
+        self._give_up_waiting()
+        taken, self._free = self._free[:devices], self._free[devices:]
+        return Seat(taken)
+
+    def _give_up_waiting(self) -> None:
+        for seat in self._waiting.clear():
+            seat.stop()
+            self._free += seat.devices
 
 
 def visible_devices(gpus: int) -> list[str]:

@@ -20,6 +20,7 @@ from typing import Any
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling import process
 from p2p_dist.scheduling.backend import Backend, Gang
+from p2p_dist.scheduling.seat import Seat, Waiting
 
 _PREFIX = "p2p-ray-"
 JOIN_SECONDS = 120.0
@@ -37,6 +38,8 @@ class _Placed:
     group: Any = None
     actors: list[Any] = field(default_factory=list)
     meetings: list[Any] = field(default_factory=list)
+    reused: bool = False
+    """Whether the actor did another gang before, and its worker stayed."""
     started: bool = False
     code: int | None = None
 
@@ -64,6 +67,7 @@ class RayBackend(Backend):
         self._connect(options)
         self._remote = ray.remote(_Node)
         self._gangs: dict[str, _Placed] = {}
+        self._waiting: Waiting[Any] = Waiting()
 
     def _connect(self, options: dict[str, Any]) -> None:
         """Start the own instance, or join the cluster as soon as it is there with all its nodes. Raises UserError E415."""
@@ -87,6 +91,10 @@ class RayBackend(Backend):
         bundle = {"CPU": gang.cpus * gang.ranks_per_node, **({"GPU": gang.gpus * gang.ranks_per_node} if gang.gpus else {})}
         self._refuse_infeasible(gang, bundle)
         placed = _Placed(gang, bundle)
+        if (actor := self._waiting.take(gang)) is not None:
+            placed.actors, placed.reused = [actor], True
+        else:
+            self._give_up_waiting()
         if gang.nodes > 1:
             placed.group = self._ray.util.placement_group([bundle] * gang.nodes, strategy="STRICT_SPREAD")
         name = str(len(self._gangs))
@@ -96,6 +104,7 @@ class RayBackend(Backend):
 
     def poll(self, name: str) -> int | None:
         placed = self._gangs[name]
+        gang = placed.gang
         if placed.code is not None or not (placed.started or self._place(placed, seconds=0.0)):
             return placed.code
         codes = [self._code(actor) for actor in placed.actors]
@@ -105,7 +114,10 @@ class RayBackend(Backend):
             codes = [code if code is not None else failed for code in codes]
         if None not in codes:
             placed.code = failed or 0
-            self._free(placed)
+            if placed.code == 0 and gang.service is not None and self._stays(placed.actors[0]):
+                self._waiting.put(gang, placed.actors[0])
+            else:
+                self._free(placed)
         return placed.code
 
     def ask(self, name: str, number: int) -> None:
@@ -118,14 +130,16 @@ class RayBackend(Backend):
             self._free(placed)
 
     def stop(self, name: str) -> None:
-        for stopping in [actor.stop.remote() for actor in self._gangs[name].actors]:
-            self._try(stopping)
+        if self._gangs[name].code is None:  # else its actor may have another gang by now
+            for stopping in [actor.stop.remote() for actor in self._gangs[name].actors]:
+                self._try(stopping)
 
     def close(self) -> None:
         for name, placed in self._gangs.items():
             if placed.code is None:
                 self.stop(name)
                 self._free(placed)
+        self._give_up_waiting()
         self._ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -146,18 +160,22 @@ class RayBackend(Backend):
         if not placed.actors:
             placed.actors = [self._remote.options(**self._options(placed, at)).remote() for at in range(placed.gang.nodes)]
             placed.meetings = [actor.meeting_point.remote() for actor in placed.actors]
-        ready, _ = self._ray.wait(placed.meetings, num_returns=len(placed.meetings), timeout=seconds)
-        if len(ready) < len(placed.meetings):
-            return False
+        if not placed.reused:
+            ready, _ = self._ray.wait(placed.meetings, num_returns=len(placed.meetings), timeout=seconds)
+            if len(ready) < len(placed.meetings):
+                return False
         gang, each = placed.gang, placed.gang.ranks_per_node
         try:
-            environment = {**gang.environment, **(self._ray.get(placed.meetings[0]) if gang.ranks > 1 else {})}
+            environment = self._ray.get(placed.meetings[0]) if gang.ranks > 1 else {}
             starts = [(actor, at * each) for at, actor in enumerate(placed.actors)]
-            self._ray.get([actor.start.remote(gang.command, environment, str(gang.log), each, first, gang.ranks) for actor, first in starts])
+            self._ray.get([actor.start.remote(gang, environment, first) for actor, first in starts])
             placed.started = True
         except self._ray.exceptions.RayActorError:
-            placed.code = _LOST
             self._free(placed)
+            if placed.reused:  # its node went while it waited: nothing of this gang was lost
+                placed.actors, placed.reused = [], False
+            else:
+                placed.code = _LOST
         return placed.started
 
     def _options(self, placed: _Placed, at: int) -> dict[str, Any]:
@@ -179,6 +197,17 @@ class RayBackend(Backend):
         with contextlib.suppress(self._ray.exceptions.RayActorError):
             self._ray.get(call)
 
+    def _stays(self, actor: Any) -> bool:
+        with contextlib.suppress(self._ray.exceptions.RayActorError):
+            return bool(self._ray.get(actor.is_kept.remote()))
+        return False
+
+    def _give_up_waiting(self) -> None:
+        """Workers that wait leave their places to whoever comes."""
+        for actor in self._waiting.clear():
+            self._try(actor.stop.remote())
+            self._ray.kill(actor)
+
     def _free(self, placed: _Placed) -> None:
         for actor in placed.actors:
             self._ray.kill(actor)
@@ -187,30 +216,30 @@ class RayBackend(Backend):
 
 
 class _Node:
-    """The actor: holds a gang's ranks on one node."""
+    """The actor: a seat on one node."""
 
     def __init__(self) -> None:
-        self._ranks: process.Ranks | None = None
+        self._seat = Seat()
 
     def meeting_point(self) -> dict[str, str]:
         import ray.util
 
         return process.meeting_point(ray.util.get_node_ip_address())
 
-    def start(self, command: tuple[str, ...], environment: dict[str, str], log: str, count: int, first: int, world: int) -> None:
-        self._ranks = process.Ranks(command, environment, Path(log), count, first, world)
+    def start(self, gang: Gang, environment: dict[str, str], first: int) -> None:
+        self._seat.start(gang, environment, first)
 
     def poll(self) -> int | None:
-        assert self._ranks is not None
-        return self._ranks.poll()
+        return self._seat.poll()
+
+    def is_kept(self) -> bool:
+        return self._seat.is_kept()
 
     def ask(self, number: int) -> None:
-        if self._ranks is not None:
-            self._ranks.ask(number)
+        self._seat.ask(number)
 
     def stop(self) -> None:
-        if self._ranks is not None:
-            self._ranks.stop()
+        self._seat.stop()
 
 
 def _set_environment(token: Path) -> None:

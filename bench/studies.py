@@ -1,0 +1,87 @@
+"""Small studies for benchmarks of scheduling: invented rows, models of random weights, and the processes that carry jobs out."""
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.placement import Placement
+from p2p_dist.planning.plan import Plan
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.gangs import GangSettings, gang_of
+from p2p_dist.scheduling.seat import Seat
+from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.spec.model import resolve_model
+
+OUTCOMES = ("result.json", "adapter_model.safetensors", "manifest.json")
+"""Files whose bytes must not depend on how a study was carried out."""
+
+
+def write_rows(folder: Path, train: int = 600, test: int = 200) -> None:
+    """Labelled sentences of invented text as `train.jsonl` and `test.jsonl`."""
+    random = Random(0)
+    words = {0: ("bad", "dull", "poor", "awful"), 1: ("good", "fine", "lovely", "superb")}
+    filler = ("the", "film", "is", "a", "story", "of", "people", "and", "places", "with", "music", "by", "night")
+    for split, count in (("train", train), ("test", test)):
+        lines = []
+        for at in range(count):
+            text = [*random.choices(filler, k=7), *random.choices(words[at % 2], k=2)]
+            random.shuffle(text)
+            lines.append(json.dumps({"text": " ".join([*text, str(at)]), "label": at % 2}))
+        (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+def write_model(folder: Path, **shape: int) -> Path:
+    """Random weights of the tiny model's shape with these changes, as a folder of safetensors."""
+    from p2p_dist.modeling.random_init import random_model  # torch is imported where a model is made
+
+    tiny = resolve_model("tiny", configs_dir() / "models").identity["shape"]
+    for part in random_model({**tiny, **shape}):
+        part.save_pretrained(folder)
+    return folder
+
+
+def outcomes(runs: Path) -> dict[str, bytes]:
+    """By path: the bytes of everything that two ways of carrying a study out must agree on."""
+    return {str(path.relative_to(runs)): path.read_bytes() for path in runs.rglob("*") if path.name in OUTCOMES}
+
+
+def pure_seconds(folder: RunDir) -> dict[str, float]:
+    """By stage: seconds of the training steps, or of the evaluation with its encoding."""
+    found = {path.parent.name: json.loads(path.read_text().splitlines()[-1])["seconds"] for path in folder.path.glob("train/*/metrics.jsonl")}
+    return found | {path.parent.name: json.loads(path.read_text())["seconds"] for path in folder.path.glob("eval/*/cost.json")}
+
+
+class Slot:
+    """Carries jobs of a plan out, one after the other, in processes of their own or in a worker that stays."""
+
+    def __init__(self, folder: RunDir, plan: Plan, threads: int, warm: bool):
+        self.folder, self.plan, self.seat = folder, plan, Seat()
+        self.settings = GangSettings(threads, 0, 0, 1_000_000, warm=warm)
+
+    def run(self, job: Job) -> float:
+        """Wall seconds from the request to the answer. Raises RuntimeError with the log of a job that failed."""
+        placement = self.plan.placement(job)
+        assert isinstance(placement, Placement)
+        log = self.folder.find(job.lead).new_attempt() / "log"
+        gang = gang_of(self.folder, job, placement, self.settings, log, {}, self.plan.settings.get(job.lead, ""))
+        started = time.perf_counter()
+        self.seat.start(gang, {})
+        while (code := self.seat.poll()) is None:
+            time.sleep(0.001)
+        seconds = time.perf_counter() - started
+        if code != 0:
+            raise RuntimeError(log.read_text())
+        return seconds
+
+    def close(self) -> None:
+        """End what stayed."""
+        self.seat.stop()
+
+
+def seconds_of(pure: Mapping[str, Any], job: Job) -> float:
+    """Pure seconds of all stages of a job."""
+    return float(sum(pure.get(id_, 0.0) for id_ in job.stages))
