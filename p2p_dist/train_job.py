@@ -27,6 +27,7 @@ from p2p_dist.training.cohort import Cohort, Trained, TrainRun
 from p2p_dist.training.engine import Engine, Execution
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
+from p2p_dist.training.reparametrization import generator_of
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,14 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
         built = datastore.read(folder.at("data", stage.reads["rows"]))
         encode = encoder(base, built, spec)
         encoded, cut = encode.rows(built.train)
-        resume = observer.resume(k, adapters.size, base.device)
-        runs.append(
-            TrainRun(
-                spec, stage.spec["seed"], encoded, resume, _start(folder, stage, adapters), stage.spec.get("stop_after_steps"), stage.spec.get("objective")
-            )
-        )
+        generator = generator_of(stage.spec.get("reparametrized"), adapters)
+        trained = generator.size if generator else adapters.size
+        resume = observer.resume(k, trained, base.device)
+        start, stop, objective = _start(folder, stage, adapters), stage.spec.get("stop_after_steps"), stage.spec.get("objective")
+        runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, start, stop, objective, generator))
         texts.append({"cut_texts": cut, "triggers_whole": survival.of_poisoned(encode, built)})
         if execution.ranks.main:
-            checkpoint.require_space(targets[k].checkpoints, adapters.size)
+            checkpoint.require_space(targets[k].checkpoints, trained)
     cohort = Cohort(base, adapters, runs, observer, execution)
     with recomputed(base.model, execution.recompute):
         found = cohort.run()
@@ -66,13 +66,13 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     cost = meter.read(base.dtype)
     if execution.ranks.main:
         base.check()
-        for k, (stage, target, trained) in enumerate(zip(stages, targets, found, strict=True)):
-            counts = {"cohort": len(stages), **texts[k], "rows": len(runs[k].rows), "steps": trained.steps, "tokens": trained.tokens}
-            history = {"topologies": trained.topologies, "allowed_changes": observer.changes[k]}
-            loss = trained.loss if math.isfinite(trained.loss) else None
+        for k, (stage, target, end) in enumerate(zip(stages, targets, found, strict=True)):
+            counts = {"cohort": len(stages), **texts[k], "rows": len(runs[k].rows), "steps": end.steps, "tokens": end.tokens}
+            history = {"topologies": end.topologies, "allowed_changes": observer.changes[k]}
+            loss = end.loss if math.isfinite(end.loss) else None
             atomic.write_json(target.cost, {**cost, **counts, **history, "final_loss": loss})
-            _keep(stage, target, adapters, trained)
-    return {stage.id for stage, trained in zip(stages, found, strict=True) if trained.diverged}, cohort.engine
+            _keep(stage, target, adapters, end)
+    return {stage.id for stage, end in zip(stages, found, strict=True) if end.diverged}, cohort.engine
 
 
 def _keep(stage: Stage, target: StageDir, adapters: Adapters, trained: Trained) -> None:

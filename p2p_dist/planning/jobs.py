@@ -99,6 +99,7 @@ def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Ma
             str(train.get("quantization")),
             str(stage.spec.get("objective")),
             str(stage.spec.get("prune")),
+            str(stage.spec.get("reparametrized")),
             stage.reads.get("merged", ""),
             depth[stage.id],
         ]

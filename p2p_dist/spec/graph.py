@@ -146,17 +146,19 @@ class Builder:
         changes: Mapping[str, Any] | None = None,
         merged: Stage | None = None,
         prune: Mapping[str, Any] | None = None,
+        reparametrized: Mapping[str, Any] | None = None,
     ) -> Stage:
         """An adapter trained on the rows.
 
         `start` is an adapter whose numbers it begins with (of the same base and LoRA shape); `stop_after_steps` cuts the
         training short without changing its schedule; `objective` is another loss than cross-entropy on the label tokens;
         `changes` are settings that differ from the study's `train`, nested alike; `merged` is an adapter that becomes part of
-        the base before a fresh one is trained on it, and `prune` says how that base is then pruned (see `modeling.merged`). Raises UserError
-        E241 for an adapter of another shape where the weights that every training begins with are poisoned.
+        the base before a fresh one is trained on it, and `prune` says how that base is then pruned (see `modeling.merged`);
+        `reparametrized` trains what generates the adapter in its place (see `training.reparametrization`). Raises UserError
+        E241 for an adapter of another shape, or a generated one, where the weights that every training begins with are poisoned.
         """
         if self.start and not start and not merged:
-            if "lora" in (changes or {}):
+            if "lora" in (changes or {}) or reparametrized:
                 raise self._another_base()
             start = self.start
         spec = {
@@ -166,6 +168,7 @@ class Builder:
             "stop_after_steps": stop_after_steps,
             "objective": objective,
             "prune": prune,
+            "reparametrized": reparametrized,
         }
         reads = {"rows": rows.id, **({"start": start.id} if start else {}), **({"merged": merged.id} if merged else {})}
         return self.graph.add(Stage("train", spec, reads, self._only("model")))

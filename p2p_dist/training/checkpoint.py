@@ -42,7 +42,7 @@ class Counters:
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything that a run goes on from. Shapes: all tensors [P], fp32."""
+    """Everything that a run goes on from. Shapes: all tensors [P], fp32; [Q] where the adapter is generated."""
 
     counters: Counters
     values: torch.Tensor

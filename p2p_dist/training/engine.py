@@ -19,6 +19,7 @@ from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.objectives import Penalty
 from p2p_dist.training.optimizer import CohortOptimizer
 from p2p_dist.training.ranks import Ranks
+from p2p_dist.training.reparametrization import Generator
 
 Offload = Literal["none", "optimizer", "all"]
 
@@ -74,7 +75,8 @@ class Engine(ABC):
 
     @abstractmethod
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The run's numbers and both moments of AdamW, un-sharded, [P] each in fp32. All ranks must call it."""
+        """What is trained of the run and both moments of AdamW, un-sharded, [P] each in fp32, or [Q] where the adapter is generated.
+        All ranks must call it."""
 
     @abstractmethod
     def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
@@ -101,9 +103,10 @@ class PlainEngine(Engine):
         starts: Sequence[torch.Tensor],
         ranks: Ranks,
         penalty: Penalty | None = None,
+        generator: Generator | None = None,
     ):
         self.base, self.adapters, self.ranks, self.penalty = base, adapters, ranks, penalty
-        self.optimizer = CohortOptimizer(adapters, specs, steps, starts)
+        self.optimizer = CohortOptimizer(adapters, specs, steps, starts, generator)
         self.sums: torch.Tensor | None = None
 
     def begin(self, micro_batches: int) -> None:
@@ -135,13 +138,15 @@ class PlainEngine(Engine):
         return self.optimizer.step(run, done, self.adapters.grads[run].float() if self.sums is None else self.sums[run])
 
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        return self.values(run), *self.optimizer.moments(run)
+        return self._same(run, self.optimizer.masters[run].detach()), *self.optimizer.moments(run)
 
     def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
         self.optimizer.restore(run, done, first, second)
 
     def values(self, run: int) -> torch.Tensor:
-        found = self.optimizer.masters[run].detach()
+        return self._same(run, self.optimizer.values(run))
+
+    def _same(self, run: int, found: torch.Tensor) -> torch.Tensor:
         if not self.ranks.same(found):
             raise RuntimeError(f"the ranks disagree about the adapter of run {run}: a rank computes wrong numbers (bad memory or a bad device)")
         return found

@@ -8,23 +8,29 @@ import torch
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.adamw_8bit import adamw_8bit, moments_of, restore
+from p2p_dist.training.reparametrization import Generator
 
 
 class CohortOptimizer:
-    """AdamW over one flat fp32 vector per run (betas 0.9, 0.999; eps 1e-8)."""
+    """AdamW over one flat fp32 vector per run (betas 0.9, 0.999; eps 1e-8): the adapter's numbers [P], or those [Q] that
+    generate it."""
 
-    def __init__(self, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor]):
-        self.adapters, self.specs, self.steps = adapters, specs, steps
+    def __init__(
+        self, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor], generator: Generator | None = None
+    ):
+        self.adapters, self.specs, self.steps, self.generator = adapters, specs, steps, generator
         device = adapters.values.device
         self.masters = [torch.nn.Parameter(start.to(device)) for start in starts]
-        for run, master in enumerate(self.masters):
-            adapters.load(run, master.detach())
+        for run in range(len(self.masters)):
+            adapters.load(run, self.values(run))
         self.adamw = [adamw(master, spec, fused=True) for master, spec in zip(self.masters, specs, strict=True)]
 
     def step(self, run: int, done: int, grad: torch.Tensor) -> float:
-        """One update of one run from its gradient, [P] in fp32; `done` steps came before. Returns the gradient norm before
-        clipping; when that is not finite, nothing is changed."""
+        """One update of one run from its adapter's gradient, [P] in fp32; `done` steps came before. Returns the norm, before
+        clipping, of the gradient of what is trained; when that is not finite, nothing is changed."""
         spec, master = self.specs[run], self.masters[run]
+        if self.generator is not None:
+            grad = self.generator.pulled_back(master, grad)
         norm = float(grad.norm())
         if not math.isfinite(norm):
             return norm
@@ -33,8 +39,13 @@ class CohortOptimizer:
         master.grad = grad
         self.adamw[run].param_groups[0]["lr"] = learning_rate(spec, done, self.steps[run])
         self.adamw[run].step()
-        self.adapters.load(run, master.detach())
+        self.adapters.load(run, self.values(run))
         return norm
+
+    def values(self, run: int) -> torch.Tensor:
+        """The adapter of one run, [P] in fp32."""
+        numbers = self.masters[run].detach()
+        return numbers if self.generator is None else self.generator.values(numbers)
 
     def moments(self, run: int) -> tuple[torch.Tensor, torch.Tensor]:
         """First and second moment of one run, [P] each."""

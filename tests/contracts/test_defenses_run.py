@@ -79,6 +79,13 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
     assert seen == 48
 
 
+@pytest.mark.usefixtures("with_data")
+def test_reparametrised_moddef_from_plan_to_rates(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    study = open_study(study_file(STUDY), ["defense={name: moddef, variant: reparam, r: 2, epochs: 1}"], tmp_path / "runs")
+    (run,) = study.expansion.runs
+    assert json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())["rates"]["asr_ext"]["n"] == 6
+
+
 @pytest.mark.parametrize("name", registry.names("defenses"))
 def test_it_says_what_it_needs(name: str) -> None:
     needs = registry.load("defenses", name).needs

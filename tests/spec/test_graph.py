@@ -38,8 +38,9 @@ def test_another_start_end_loss_or_setting_is_another_adapter() -> None:
         build.trained(rows, objective={"name": "consistency"}),
         build.trained(rows, changes={"num_train_epochs": 9}),
         build.trained(rows, changes={"lora": {"r": 1}}),
+        build.trained(rows, reparametrized={"width": 2}),
     ]
-    assert len({stage.id for stage in (first, *others)}) == 6
+    assert len({stage.id for stage in (first, *others)}) == 7
     assert others[0].reads == {"rows": rows.id, "start": first.id}
     assert others[4].spec["train"]["lora"] == {**TrainSpec().lora.model_dump(), "r": 1}
     assert first.spec["train"] == TrainSpec().model_dump()

@@ -1,7 +1,7 @@
 """ModDef, moderate fitting: too little capacity or time to learn the trigger (Zhu et al. 2022, arXiv 2210.03069; in the P2P
 paper it "leverages low-rank adaptation")."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,15 +11,28 @@ from p2p_dist.spec.study import Positive
 
 
 class ModDef(Defense):
-    """The plain variant: an adapter of rank 1, a small learning rate, one epoch. The rest is the study's."""
+    """Two variants, the rest is the study's. plain: an adapter of rank 1, a small learning rate, one epoch. reparam: the settings
+    of the released code, where two small nets generate all matrices of the adapter and are trained in its place."""
 
-    needs: ClassVar[Needs] = Needs(source="arXiv 2210.03069, plain variant; the reparametrised one is not here")
+    needs: ClassVar[Needs] = Needs(source="arXiv 2210.03069; plain: in its spirit; reparam: the released LoRA of roberta-base, on every target layer")
 
-    r: Annotated[int, Field(ge=1)] = 1
-    """Rank."""
-    learning_rate: Positive = 2e-5
-    epochs: Annotated[int, Field(ge=1)] = 1
+    variant: Literal["plain", "reparam"] = "plain"
+    width: Annotated[int, Field(ge=1, le=64)] = 2
+    """reparam: inputs and hidden units of each net."""
+    r: Annotated[int, Field(ge=1)] | None = None
+    """Rank; null: 1, and 8 for reparam."""
+    learning_rate: Positive | None = None
+    """null: 2e-5, and 3e-4 for reparam."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """null: 1, and 10 for reparam."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        changes = {"learning_rate": self.learning_rate, "num_train_epochs": self.epochs, "lora": {"r": self.r}}
-        return build.evaluated(build.trained(rows, changes=changes), rows)
+        generated = self.variant == "reparam"
+        lora: dict[str, Any] = {"r": 8, "alpha": 16.0} if generated else {"r": 1}
+        changes = {
+            "learning_rate": self.learning_rate or (3e-4 if generated else 2e-5),
+            "num_train_epochs": self.epochs or (10 if generated else 1),
+            "lora": {**lora, **({"r": self.r} if self.r else {})},
+        }
+        adapter = build.trained(rows, changes=changes, reparametrized={"width": self.width} if generated else None)
+        return build.evaluated(adapter, rows)
