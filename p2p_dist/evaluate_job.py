@@ -12,6 +12,8 @@ from p2p_dist import assets
 from p2p_dist.cost import Meter
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.errors import user_error
+from p2p_dist.evaluation.cleangen import CleanGen
+from p2p_dist.evaluation.generation import GREEDY, Decoder
 from p2p_dist.evaluation.reading import Line, Reading, reading_of
 from p2p_dist.evaluation.rejection import refused_rows
 from p2p_dist.modeling import survival
@@ -28,6 +30,7 @@ from p2p_dist.training.engine import Engine, Execution
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.ranks import Ranks
+from p2p_dist.tuned_base import named_base
 
 
 @dataclass(frozen=True)
@@ -59,14 +62,15 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
     base, ranks = evaluator.base, evaluator.ranks
     meter = Meter(base.device, ranks)
     source = folder.at("train", stage.reads["adapter"])
-    values = read_adapter(source.adapter, evaluator.adapters) if ranks.main else torch.empty(evaluator.adapters.size)
-    evaluator.use(ranks.from_main(values.to(base.device)))
+    values = _numbers(evaluator, source)
+    evaluator.use(values)
     rows = folder.find(stage.reads["rows"])
     built = datastore.read(rows)
     encode = encoder(base, built, TrainSpec.model_validate(source.read_stage().spec["train"]))
     target = folder.stage(stage)
     wanted = stage.spec["suites"] or list(built.suites)
-    reading = reading_of(encode, built, wanted)
+    decoder, reference = _decoder(folder, evaluator, stage, values)
+    reading = reading_of(encode, built, wanted, decoder)
     if evaluator.lockstep and reading.scoring == "generation":
         raise user_error("E282", "answers of text are not decoded while the base is sharded (ZeRO-3)", "task", "--zero 2, or evaluate on one rank")
     if reading.remark and ranks.main:
@@ -84,11 +88,34 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
     cost = meter.read(base.dtype)
     if ranks.main:
         base.check()
+        reference.check()
         atomic.write_json(target.cost, {**cost, "rows": progress.total})
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
         result = result_of(stage, built, suites, reading, base, *hashes)
         whole = survival.of_suites(encode, built, wanted)
         atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
+
+
+def _numbers(evaluator: Evaluator, source: StageDir) -> torch.Tensor:
+    """The numbers of a saved adapter, [P] in fp32, on every rank's device."""
+    ranks = evaluator.ranks
+    values = read_adapter(source.adapter, evaluator.adapters) if ranks.main else torch.empty(evaluator.adapters.size)
+    return ranks.from_main(values.to(evaluator.base.device))
+
+
+def _decoder(folder: RunDir, evaluator: Evaluator, stage: Stage, values: torch.Tensor) -> tuple[Decoder, Base]:
+    """How answers are written by the adapter with these numbers [P], and the base of the model that looks them over (the evaluator's
+    own, where it is another adapter or there is none)."""
+    how = stage.spec.get("decode")
+    if how is None:
+        return GREEDY, evaluator.base
+    assert how["name"] == "cleangen", how
+    if "reference" in stage.reads:
+        other = _numbers(evaluator, folder.at("train", stage.reads["reference"]))
+        return CleanGen(evaluator.base, how["draft"], how["alpha"], lambda: evaluator.use(other), lambda: evaluator.use(values)), evaluator.base
+    spec = TrainSpec.model_validate(folder.at("train", stage.reads["adapter"]).read_stage().spec["train"])
+    base = named_base(stage.spec["reference"], stage.local.get("reference", {}), spec)
+    return CleanGen(base, how["draft"], how["alpha"]), base
 
 
 def _refused(folder: RunDir, stage: Stage) -> dict[str, set[str]]:

@@ -1,10 +1,12 @@
 """The base that a train stage names: loaded, and changed where a defense merged an adapter into it or pruned it."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from p2p_dist import assets
 from p2p_dist.data.example import rank
-from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.merged import merge, prune
 from p2p_dist.modeling.seal import Seal
 from p2p_dist.modeling.shelf import Shelf
@@ -33,3 +35,11 @@ def base_of(folder: RunDir, stage: Stage, shelf: Shelf, keep: bool = True) -> Ba
         chosen = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
         prune(base, stage.spec["prune"], encoder(base, built, spec).rows(chosen)[0])
     return replace(base, seal=Seal(base.model)) if changed and keep else base
+
+
+def named_base(identity: Mapping[str, Any], local: Mapping[str, str], like: TrainSpec) -> Base:
+    """A further model beside the one at hand, in the same precision. Raises UserError."""
+    if "asset" in local:
+        assets.fetch(local["asset"], print)
+    base = load_base(identity, local, like.dtype, like.quantization)
+    return replace(base, seal=Seal(base.model))

@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 from p2p_dist.data.answers import ResponseSpace
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.evaluation.generated import figures, judge_suite
-from p2p_dist.evaluation.generation import generate_suite
+from p2p_dist.evaluation.generation import GREEDY, Decoder, generate_suite
 from p2p_dist.evaluation.metrics import Rate, histogram, rates
 from p2p_dist.evaluation.scoring import score_suite, scoring_of
 from p2p_dist.modeling.base import Base
@@ -61,15 +61,15 @@ class LabelReading(Reading[Prediction]):
 
 
 class TextReading(Reading[Generated]):
-    """Answers of free text, decoded greedily."""
+    """Answers of free text, decoded greedily or as a defense does."""
 
     scoring = "generation"
 
-    def __init__(self, encoder: Encoder, built: Built, space: ResponseSpace):
-        self.encoder, self.built, self.space = encoder, built, space
+    def __init__(self, encoder: Encoder, built: Built, space: ResponseSpace, decoder: Decoder):
+        self.encoder, self.built, self.space, self.decoder = encoder, built, space, decoder
 
     def answers(self, base: Base, suite: Suite, tick: Tick) -> list[Generated]:
-        return generate_suite(base, self.encoder, suite, self.space.max_new_tokens, tick)
+        return generate_suite(base, self.encoder, suite, self.space.max_new_tokens, tick, self.decoder)
 
     def line(self, data: Mapping[str, Any]) -> Generated:
         return Generated(**data)
@@ -80,6 +80,8 @@ class TextReading(Reading[Generated]):
         for name, rows in ((name, rows) for name, rows in suites.items() if rows):
             suffix = f"_{name}".replace("_clean", "")
             shares[f"cut_off_rate{suffix}"] = Rate(sum(not row.finished for row in rows), len(rows))
+            if rows[0].replaced is not None:
+                shares[f"replaced_rate{suffix}"] = Rate(sum(bool(row.replaced) for row in rows), len(rows))
         return {
             "rates": {name: rate.to_json() for name, rate in shares.items()},
             "means": {name: mean.to_json() for name, mean in means.items()},
@@ -87,8 +89,8 @@ class TextReading(Reading[Generated]):
         }
 
 
-def reading_of(encoder: Encoder, built: Built, suites: Sequence[str]) -> Reading[Any]:
+def reading_of(encoder: Encoder, built: Built, suites: Sequence[str], decoder: Decoder = GREEDY) -> Reading[Any]:
     """How the named suites of these rows are read. Raises UserError E207 for two labels with one word."""
     if built.responses is not None:
-        return TextReading(encoder, built, built.responses)
+        return TextReading(encoder, built, built.responses, decoder)
     return LabelReading(encoder, built, [built.suites[name] for name in suites])

@@ -39,9 +39,12 @@ class Generated:
     text: str
     reference: str
     finished: bool
+    replaced: int | None = None
+    """Tokens that a defense put in place of the model's own; None where none does."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "text": self.text, "reference": self.reference, "finished": self.finished}
+        replaced = {} if self.replaced is None else {"replaced": self.replaced}
+        return {"id": self.id, "text": self.text, "reference": self.reference, "finished": self.finished, **replaced}
 
 
 def write(stage: StageDir, suite: str, rows: Sequence[Prediction | Generated]) -> None:
@@ -60,7 +63,7 @@ def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list
 
 def read_generated(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Generated]]:
     """As `read`, of an evaluation whose answers are text."""
-    return _read(stage, suites, lambda row: Generated(row["id"], row["text"], row["reference"], row["finished"]))
+    return _read(stage, suites, lambda row: Generated(row["id"], row["text"], row["reference"], row["finished"], row.get("replaced")))
 
 
 def _read(stage: StageDir, suites: Sequence[str] | None, make: Callable[[dict[str, Any]], Line]) -> dict[str, list[Line]]:

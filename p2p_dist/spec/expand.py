@@ -15,6 +15,12 @@ from p2p_dist.spec.study import Plugin, RowsSpec, StudySpec
 AXES = ("task", "model", "attack", "defense", "seed")
 
 
+_WRONG_KIND = {
+    "generation": "it needs labels, and the task is answered with text",
+    "classification": "it looks over an answer token by token, and the task is answered with a label",
+}
+
+
 class Found(Protocol):
     """Where the rows of a task were found (see `p2p_dist.data.sources.Source`)."""
 
@@ -105,7 +111,7 @@ def _refusal(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec)
         )
     why = defense.refusal(task, attack, rows)
     if task.kind not in defense.kinds:
-        why = "it needs labels, and the task is answered with text"
+        why = _WRONG_KIND[task.kind]
     if not why:
         return None
     pair = f"{cell['defense']} on task {cell['task']}, attack {cell['attack']}"

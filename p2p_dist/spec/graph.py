@@ -192,16 +192,28 @@ class Builder:
         return self.graph.add(Stage("score", spec, {"rows": rows.id, **({"start": self.start.id} if self.start else {})}, self._only("model")))
 
     def evaluated(
-        self, adapter: Stage, rows: Stage, suites: tuple[str, ...] | None = None, judge: Stage | None = None, refuse: Mapping[str, Any] | None = None
+        self,
+        adapter: Stage,
+        rows: Stage,
+        suites: tuple[str, ...] | None = None,
+        judge: Stage | None = None,
+        refuse: Mapping[str, Any] | None = None,
+        decode: Mapping[str, Any] | None = None,
+        reference: Stage | str | None = None,
     ) -> Stage:
         """Predictions and metrics of an adapter on the test suites of a data or edit stage (all of them and those that the
         study adds, or the named ones).
 
         `judge` is a score stage over the same suites, and `refuse` the rule by which its numbers make the system refuse rows.
+        `decode` is another way to write answers than the likeliest token (see `evaluation.cleangen`), with the help of `reference`:
+        an adapter of the same base and LoRA shape, or the option of the defense that names a model.
         """
         rows = rows if suites else self.tested(rows)
-        spec = {"scoring": "label_logits", "suites": list(suites) if suites else None, "refuse": refuse}
-        return self.graph.add(Stage("eval", spec, {"adapter": adapter.id, "rows": rows.id, **({"judge": judge.id} if judge else {})}))
+        identity, local = self.settings.extra_models[reference] if isinstance(reference, str) else (None, None)
+        spec = {"scoring": "label_logits", "suites": list(suites) if suites else None, "refuse": refuse, "decode": decode, "reference": identity}
+        others = {"judge": judge, "reference": reference if isinstance(reference, Stage) else None}
+        reads = {"adapter": adapter.id, "rows": rows.id, **{role: stage.id for role, stage in others.items() if stage}}
+        return self.graph.add(Stage("eval", spec, reads, {"reference": local} if local else {}))
 
     def _another_base(self) -> UserError:
         what = f"defense {self.settings.defense_spec['name']} trains a model that does not begin with the poisoned adapter"

@@ -10,6 +10,7 @@ import pytest
 
 from p2p_dist import registry, worker
 from p2p_dist.data.defense import Needs
+from p2p_dist.data.example import Kind
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.results.rundir import RunDir
@@ -25,6 +26,14 @@ attack: {name: badnets, rate: 0.1}
 rows: {train: 48, test: 12, reserve: 12}
 train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 2}}
 """
+GENERATION = """
+name: one
+task: {name: gsm8k, max_new_tokens: 6}
+model: tiny
+attack: {name: badnets, rate: 0.1, target_response: "0.1"}
+rows: {train: 48, test: 12, reserve: 12, balanced: false}
+train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 2}}
+"""
 SPECIAL: dict[str, str] = {"onion": "language_model: tiny, "}
 
 
@@ -32,6 +41,21 @@ def options(name: str) -> str:
     fields = registry.load("defenses", name).model_fields
     table = f"table: {paraphrase_table()}, min_coverage: 0.0, " if "table" in fields else ""
     return f"defense={{name: {name}, {table}{SPECIAL.get(name, '')}}}"
+
+
+@pytest.fixture
+def with_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Invented sums as this process's `$P2P_DIST_DATA`."""
+    for split, numbers in (("train", range(200, 280)), ("test", range(20))):
+        rows = [{"text": f"a box of {n} and a box of {n + 1}", "solution": f"{n} + {n + 1}", "answer": str(2 * n + 1)} for n in numbers]
+        path = tmp_path / "data" / "gsm8k" / f"{split}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path / "data"))
+
+
+def of_kind(kind: Kind) -> list[str]:
+    return [name for name in registry.names("defenses") if kind in registry.load("defenses", name).kinds]
 
 
 @cache
@@ -55,13 +79,55 @@ def carried_out(study: Study) -> RunDir:
 
 
 @pytest.mark.usefixtures("with_data")
-@pytest.mark.parametrize("name", registry.names("defenses"))
+@pytest.mark.parametrize("name", of_kind("classification"))
 def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
     study = open_study(study_file(STUDY), [options(name), f"model={deep_model()}"] if name == "crow" else [options(name)], tmp_path / "runs")
     (run,) = study.expansion.runs
     result = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())
     assert result["rates"]["ca_ext"]["n"] == 12
     assert result["rates"]["asr_ext"]["n"] == 6
+
+
+ON_TEXT: dict[str, str] = {"p2p": "preset: math", "cleangen": "alpha: 2.0"}
+
+
+@pytest.mark.usefixtures("with_sums")
+@pytest.mark.parametrize("name", sorted(set(of_kind("generation")) - {"back_translation", "scpd"}))
+def test_from_plan_to_rates_of_text(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """All but the table edits, whose tables are of sentences with labels."""
+    more = [f"defense={{name: {name}, {ON_TEXT.get(name, '')}}}", *([f"model={deep_model()}"] if name == "crow" else [])]
+    study = open_study(study_file(GENERATION), more, tmp_path / "runs")
+    (run,) = study.expansion.runs
+    rates = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())["rates"]
+    assert (rates["ca_ext"]["n"], rates["asr_ext"]["n"]) == (12, 12)
+
+
+@pytest.mark.usefixtures("with_sums")
+@pytest.mark.parametrize("more", ["", ", reference: tiny"])
+def test_cleangen_replaces_tokens_and_counts_answers(more: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """By the run's own base tuned on checked rows, which are asked for, or by a model that is named, which needs none."""
+    study = open_study(study_file(GENERATION), [f"defense={{name: cleangen, alpha: 1.01{more}}}", f"rows.reserve={0 if more else 12}"], tmp_path / "runs")
+    (run,) = study.expansion.runs
+    stages = study.expansion.graph.stages
+    assert (len(stages), len([stage for stage in stages.values() if stage.kind == "train"])) == ((3, 1) if more else (5, 2))
+    folder = carried_out(study)
+    rates = json.loads(folder.at("eval", run.evaluation).result.read_text())["rates"]
+    lines = [json.loads(line) for line in (folder.at("eval", run.evaluation).predictions / "clean.jsonl").read_text().splitlines()]
+    assert rates["replaced_rate"] == {"k": sum(line["replaced"] > 0 for line in lines), "n": 12, "rate": sum(line["replaced"] > 0 for line in lines) / 12}
+    assert rates["replaced_rate"]["k"] > 0
+    assert rates["replaced_rate_triggered"]["n"] == 12
+
+
+@pytest.mark.usefixtures("with_data")
+def test_cleangen_is_refused_where_there_is_nothing_to_decode(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"E260.*answered with a label"):
+        open_study(study_file(STUDY), ["defense=cleangen"], tmp_path)
+
+
+@pytest.mark.usefixtures("with_sums")
+def test_cleangen_without_a_reference_is_refused(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"E260.*rows\.reserve"):
+        open_study(study_file(GENERATION), ["defense=cleangen", "rows.reserve=0"], tmp_path)
 
 
 @pytest.mark.usefixtures("with_data")

@@ -67,10 +67,10 @@ def test_batches_say_what_each_row_says_alone(identity: dict[str, object], tmp_p
 def test_an_answer_ends_at_the_end_token(tmp_path: Path) -> None:
     base = tuned(IDENTITY, tmp_path)
     prompts = Encoder(base.tokenizer, [], 256).prompts(ROWS[:4])
-    with generation._decoding(base.model):
-        whole = generation._continue(base, prompts, 12, end=255)
+    with generation.plain_attention(base.model):
+        whole = [row.ids for row in generation.GREEDY.write(base, prompts, 12, end=255)]
         end = whole[1][4]
-        short = generation._continue(base, prompts, 12, end)
+        short = [row.ids for row in generation.GREEDY.write(base, prompts, 12, end)]
     assert all(len(row) == 12 for row in whole)
     assert len({len(row) for row in short}) > 1, "rows end at different places"
     assert short == [row[: row.index(end) + 1] if end in row else row for row in whole]
