@@ -1,6 +1,7 @@
 """Small studies for benchmarks of scheduling: invented rows, models of random weights, and the processes that carry jobs out."""
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +39,8 @@ def write_model(folder: Path, **shape: int) -> Path:
     """Random weights of the tiny model's shape with these changes, as a folder of safetensors."""
     from p2p_dist.modeling.random_init import random_model  # torch is imported where a model is made
 
+    # `save_pretrained` imports DeepSpeed where it is installed, which says on standard output what it looked for unless it is told.
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     tiny = resolve_model("tiny", configs_dir() / "models").identity["shape"]
     for part in random_model({**tiny, **shape}):
         part.save_pretrained(folder)

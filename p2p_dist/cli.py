@@ -94,6 +94,7 @@ def run(
 
     from p2p_dist.scheduling.claims import meet
     from p2p_dist.scheduling.execute import Launch, execute
+    from p2p_dist.scheduling.prepare import settle
     from p2p_dist.scheduling.study import find_cluster, find_study, open_study, set_damaged_aside
 
     path = find_study(study)
@@ -109,6 +110,8 @@ def run(
         changes = tuple(allow_change or ())
         launch = Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, changes, share, warm_workers)
         failed = execute(opened, path, launch, console).failed
+    else:
+        settle(opened, path)
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     with meet(opened.folder) if share else nullcontext():  # several controllers end at the same moment

@@ -12,7 +12,7 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
     """A line for each run."""
     table = Table(title="percent, count below; intervals and what the columns mean are in the report", title_justify="left", padding=(0, 1, 0, 0), box=None)
     for axis in axes:
-        table.add_column(axis)
+        table.add_column(axis, overflow="fold")  # a cut name may be that of another line
     for column in COLUMNS:
         table.add_column(column.short, justify="right")
     for row in rows:

@@ -13,7 +13,7 @@ from p2p_dist import assets
 from p2p_dist.data import sources
 from p2p_dist.errors import user_error
 from p2p_dist.planning.plan import Plan
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, lease
 from p2p_dist.results.provenance import code_digest, versions
 from p2p_dist.scheduling.study import Study
 from p2p_dist.spec.identity import canonical
@@ -53,21 +53,32 @@ def write_down(study: Study, path: Path) -> None:
     for leftover in study.folder.leftovers():
         if leftover.is_file() and "lease" not in leftover.name:
             leftover.unlink(missing_ok=True)
-    folder, expansion = study.folder, study.expansion
+    folder = study.folder
     atomic.write_bytes(folder.study, path.read_bytes())
-    atomic.write_json(
-        folder.resolved,
-        {
-            "name": study.spec.name,
-            "description": study.spec.description,
-            "runs": [run.to_json() for run in expansion.runs],
-            "models": {model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model},
-            "stages": [stage.to_json() for stage in expansion.graph.stages.values()],
-        },
-    )
-    folder.write_specs(expansion.graph)
+    atomic.write_json(folder.resolved, _resolved(study))
+    folder.write_specs(study.expansion.graph)
     launches = json.loads(folder.provenance.read_text())["launches"] if folder.provenance.is_file() else []
     atomic.write_json(folder.provenance, {"launches": [*launches, provenance()]})
+
+
+def settle(study: Study, path: Path) -> None:
+    """Where nothing is left to do: let the folder say what is asked for now, which may be another part of the grid than what was
+    run last, so that the report is of that. Raises UserError E406 when another controller has the study."""
+    if not study.folder.resolved.is_file() or json.loads(study.folder.resolved.read_text()) != json.loads(json.dumps(_resolved(study))):
+        with lease.hold(study.folder.lease):
+            write_down(study, path)
+
+
+def _resolved(study: Study) -> dict[str, object]:
+    """What `resolved.json` holds."""
+    expansion = study.expansion
+    return {
+        "name": study.spec.name,
+        "description": study.spec.description,
+        "runs": [run.to_json() for run in expansion.runs],
+        "models": {model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model},
+        "stages": [stage.to_json() for stage in expansion.graph.stages.values()],
+    }
 
 
 def provenance() -> dict[str, object]:

@@ -178,7 +178,7 @@ def _labels(plugins: Sequence[Plugin]) -> list[str]:
 
 def _long_label(plugin: Plugin) -> str:
     changed = plugin.model_dump(exclude_defaults=True)
-    inside = ", ".join(f"{key}={value}" for key, value in changed.items())
+    inside = ", ".join(f"{key}={value}" for key, value in changed.items() if value != {})
     return f"{registry.name_of(plugin)}({inside})" if inside else registry.name_of(plugin)
 
 

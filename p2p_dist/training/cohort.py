@@ -77,10 +77,10 @@ class TrainRun:
     def schedule(self) -> Schedule:
         return Schedule(self.seed, len(self.rows), self.spec.num_train_epochs, self.spec.global_batch)
 
-    def stream(self, purpose: str) -> torch.Generator:
-        """A named stream of random numbers of this run."""
+    def stream(self, purpose: str, device: torch.device | None = None) -> torch.Generator:
+        """A named stream of random numbers of this run, drawn on the device (default: the host)."""
         number = hashlib.sha256(f"{self.seed}:{purpose}".encode()).digest()[:8]
-        return torch.Generator().manual_seed(int.from_bytes(number, "little", signed=True))
+        return torch.Generator(device or torch.device("cpu")).manual_seed(int.from_bytes(number, "little", signed=True))
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Cohort:
 
     def _pass(self, runs: slice, chosen: list[list[Encoded]], counts: torch.Tensor, shares: list[list[list[int]]]) -> torch.Tensor:
         """The micro-batches of the runs that share their passes. Returns their losses, [k]."""
-        streams = [run.stream(f"dropout:{at.step}") for run, at in zip(self.runs[runs], self.at[runs], strict=True)]
+        streams = [run.stream(f"dropout:{at.step}", self.device) for run, at in zip(self.runs[runs], self.at[runs], strict=True)]
         spans = [_spans(rows) for rows in chosen]
         drawn = self.adapters.draw_dropout([rows[-1].stop if rows else 0 for rows in spans], streams)
         losses = torch.zeros_like(counts, dtype=torch.float32)

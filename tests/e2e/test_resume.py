@@ -16,6 +16,7 @@ from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, res
 pytestmark = pytest.mark.usefixtures("with_data")
 LONG = TINY_STUDY.replace("num_train_epochs: 1", "num_train_epochs: 60").replace("name: tiny", "name: long")
 OPTIONS = ("attack=none", "defense=none", "--backend", "local", "--checkpoint-every", "20")
+BITS = ("train.quantization=nf4", "train.optimizer=adamw_8bit")
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +41,35 @@ def logs(runs: Path) -> str:
     return "".join(path.read_text() for path in sorted(runs.rglob("log")))
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)], ids=["kill", "term", "usr1"])
-def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: signal.Signals, code: int) -> None:
-    study, expected = whole
-    controller = subprocess.Popen(command(study, tmp_path, *OPTIONS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def disturb(study: Path, tmp_path: Path, sent: signal.Signals, *more: str) -> None:
+    """Run the study, and send the signal to its worker in the middle of the training."""
+    controller = subprocess.Popen(command(study, tmp_path, *OPTIONS, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: steps(tmp_path) > 45, 120)
     for pid, line in _processes_naming(str(tmp_path)).items():
         if "p2p_dist.worker" in line:
             os.kill(pid, sent)
     _, said = controller.communicate(timeout=240)
     assert controller.returncode == Exit.OK, said
-    assert code in {json.loads(path.read_text())["code"] for path in tmp_path.rglob("exit.json")}
     assert "resuming" in logs(tmp_path)
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)], ids=["kill", "term", "usr1"])
+def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: signal.Signals, code: int) -> None:
+    study, expected = whole
+    disturb(study, tmp_path, sent)
+    assert code in {json.loads(path.read_text())["code"] for path in tmp_path.rglob("exit.json")}
     assert results(tmp_path) == expected
     numbers = [json.loads(line)["step"] for path in tmp_path.rglob("train/*/metrics.jsonl") for line in path.read_text().splitlines()]
     assert numbers == list(range(1, 241)), "one line for every step, none twice"
+
+
+def test_a_base_in_four_bits_and_moments_in_eight_are_resumed_to_the_bit(whole: Any, tmp_path: Path) -> None:
+    study, full_precision = whole
+    assert cli(study, tmp_path / "alone", *OPTIONS, *BITS).returncode == Exit.OK
+    disturb(study, tmp_path / "killed", signal.SIGKILL, *BITS)
+    expected = results(tmp_path / "alone")
+    assert expected != full_precision
+    assert results(tmp_path / "killed") == expected
 
 
 def test_a_damaged_checkpoint_does_not_spoil_a_run(whole: Any, tmp_path: Path) -> None:

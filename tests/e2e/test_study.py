@@ -87,6 +87,15 @@ def test_again_does_nothing_and_says_so(finished: Any) -> None:
     assert inodes(runs) == before
 
 
+def test_what_is_asked_for_is_reported_also_when_all_of_it_is_there(finished: Any, tmp_path: Path) -> None:
+    study, theirs, _ = finished
+    runs = shutil.copytree(theirs, tmp_path / "runs")
+    for options, count in ((["attack=none", "defense=none"], 1), ([], 3)):
+        done = cli(study, runs, *options, "--json")
+        assert (done.returncode, f"{count} of {count} done" in done.stderr) == (Exit.OK, True)
+        assert len(json.loads(done.stdout)["table"]) == count
+
+
 def test_more_seeds_reuse_what_is_there(finished: Any) -> None:
     study, runs, _ = finished
     plan = json.loads(cli(study, runs, "seed=[0, 1]", "--json", verb="plan").stdout)

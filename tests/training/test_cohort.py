@@ -86,6 +86,17 @@ def test_a_cohort_is_its_runs_alone() -> None:
         torch.testing.assert_close(together[k].values, alone.values, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_masks_are_drawn_where_the_base_is_from_the_stream_of_each_run(device: str) -> None:
+    adapters = Adapters(load_base(IDENTITY, {}, "float32").model.to(device), LoraSpec(r=4, dropout=0.25), 2)
+    place = torch.device(device)
+    first, second = adapters.draw_dropout([5, 7], [run.stream("dropout:0", place) for run in RUNS[:2]])
+    assert first.device.type == second.device.type == device
+    assert second.unique().tolist() == pytest.approx([0.0, 1 / 0.75])
+    (alone,) = adapters.draw_dropout([7], [RUNS[1].stream("dropout:0", place)])
+    assert torch.equal(alone, second)
+
+
 @pytest.mark.parametrize("micro_batch", [None, 3])
 def test_in_passes_of_their_own_the_runs_of_a_cohort_have_the_bits_they_have_alone(monkeypatch: pytest.MonkeyPatch, micro_batch: int | None) -> None:
     execution = Execution(micro_batch=micro_batch)

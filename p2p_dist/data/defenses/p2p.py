@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
+from pydantic import model_validator
+
 from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
 from p2p_dist.data.screening import Screening, choose, trusted
@@ -50,11 +52,17 @@ class P2P(DataDefense):
     literally, which may make poisoned rows benign. screened: from the training rows that an early model trusts most; nobody
     has checked any (not in the paper; see docs/defenses.md)."""
     screening: Screening | None = None
-    """How rows are screened with `screened`; null: the defaults."""
+    """How rows are screened with `screened`, where it is spelled out, defaults and all, so that they are identity."""
     benign_selection: Literal["random", "second_half"] = "random"
     """random: by content and seed. second_half: the first rows of the second half of the file, as released."""
     benign_mode: Literal["replace", "union"] = "replace"
     """Whether a benign row takes the place of its original in the training set (released code) or is added (paper)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spell_out(cls, options: Any) -> Any:
+        screened = isinstance(options, dict) and options.get("benign_source") == "screened"
+        return {**options, "screening": Screening()} if screened and options.get("screening") is None else options
 
     @property
     def reads_origin(self) -> bool:
@@ -67,14 +75,10 @@ class P2P(DataDefense):
         return self.response_prefix
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        draws = range(self._screening.draws if self.benign_source == "screened" else 0)
-        scores = {f"screen{draw}": build.scored(rows, self._screening.method(draw)) for draw in draws}
+        screening = self.screening if self.benign_source == "screened" else None
+        scores = {f"screen{draw}": build.scored(rows, screening.method(draw)) for draw in range(screening.draws)} if screening else {}
         defended = build.defended(rows, scores)
         return build.evaluated(build.trained(defended), defended)
-
-    @property
-    def _screening(self) -> Screening:
-        return self.screening or Screening()
 
     def literals(self) -> tuple[str, ...]:
         return (self.benign_trigger.strip(),) if self.benign_trigger.strip() else ()
@@ -119,7 +123,8 @@ class P2P(DataDefense):
 
     def _trusted(self, view: DefenderView, wanted: int) -> list[set[str]]:
         scores = [view.scores[role] for role in sorted(view.scores)]
-        return trusted(view.train, scores, view.n_classes, self._screening.trusted_share, math.ceil(wanted / view.n_classes))
+        assert self.screening is not None
+        return trusted(view.train, scores, view.n_classes, self.screening.trusted_share, math.ceil(wanted / view.n_classes))
 
     def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
         if self.benign_selection == "random":
