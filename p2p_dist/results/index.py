@@ -18,11 +18,10 @@ import pyarrow.parquet as pq
 from p2p_dist.errors import Problem
 from p2p_dist.results import atomic, resultfile
 from p2p_dist.results.resultfile import Result
-from p2p_dist.results.rundir import RunDir, StageDir
+from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
 
 VERSION = b"1"
-KINDS = ("data", "edit", "train", "score", "eval")
 
 _RATE = pa.struct([("rate", pa.string()), ("k", pa.int64()), ("n", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
 _MEAN = pa.struct([("name", pa.string()), ("mean", pa.float64()), ("n", pa.int64())])

@@ -12,8 +12,7 @@ from typing import Any
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.results import atomic, resultfile
 from p2p_dist.results.collect import read_resolved
-from p2p_dist.results.index import KINDS
-from p2p_dist.results.rundir import RunDir, StageDir
+from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
 
 @dataclass

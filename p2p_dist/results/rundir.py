@@ -10,6 +10,8 @@ from typing import Any
 from p2p_dist.results import atomic
 from p2p_dist.spec.graph import Graph, Stage
 
+KINDS = ("data", "edit", "train", "score", "eval")
+"""Kinds of stages; each has a folder."""
 _ATTEMPT = re.compile(r"^\d\d+$")
 
 
@@ -170,10 +172,15 @@ class RunDir:
 
     def find(self, id_: str) -> StageDir:
         """The folder of a stage by id alone. Raises FileNotFoundError."""
-        for kind in ("data", "train", "score", "edit", "eval"):
+        for kind in KINDS:
             if (self.path / kind / id_ / "spec.json").exists():
                 return self.at(kind, id_)
         raise FileNotFoundError(f"no stage {id_} in {self.path}")
+
+    def stages_besides(self, graph: Graph) -> dict[str, Stage]:
+        """Stages that are here and not in the graph: of parts of the study that were asked for before."""
+        paths = (path for kind in KINDS for path in sorted(self.path.glob(f"{kind}/*/spec.json")) if path.parent.name not in graph.stages)
+        return {path.parent.name: self.at(path.parent.parent.name, path.parent.name).read_stage() for path in paths}
 
     def done(self, graph: Graph) -> set[str]:
         """Ids of the stages whose results are there."""

@@ -57,6 +57,9 @@ def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
     kinds = [one.graph.stages[one.id].kind for one in found.finished]
     assert {kind: kinds.count(kind) for kind in kinds} == {kind: len(list(folder.path.glob(f"{kind}/*/cost.json"))) for kind in ("train", "eval")}
     assert timings.read(tmp_path / "runs", {"another model"}).finished == []
+    resolved = json.loads(folder.resolved.read_text())
+    folder.resolved.write_text(json.dumps({**resolved, "stages": resolved["stages"][:2]}))
+    assert {one.id for one in timings.read(tmp_path / "runs", models).finished} == {one.id for one in found.finished}, "of parts asked for before, too"
 
     one = next(one for one in found.finished if one.graph.stages[one.id].kind == "train")
     place = folder.at("train", one.id)
