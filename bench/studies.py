@@ -63,7 +63,7 @@ class Slot:
 
     def __init__(self, folder: RunDir, plan: Plan, threads: int, warm: bool):
         self.folder, self.plan, self.seat = folder, plan, Seat()
-        self.settings = GangSettings(threads, 0, 0, 1_000_000, warm=warm)
+        self.settings = GangSettings(threads, 0, 1, 1_000_000, warm=warm)
 
     def run(self, job: Job) -> float:
         """Wall seconds from the request to the answer. Raises RuntimeError with the log of a job that failed."""

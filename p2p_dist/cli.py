@@ -131,7 +131,7 @@ def data(
     tokens: Annotated[bool, typer.Option("--tokens", help="Also show a row of each origin token by token (loads the tokenizer).")] = False,
     as_json: AS_JSON = False,
 ) -> int:
-    """Build the rows of a study, and show their counts and some of each kind. No model is loaded."""
+    """Build the rows of a study, and show their counts and some of each kind. No model is loaded. Workers may then be started by hand."""
     from p2p_dist.data_verb import show
     from p2p_dist.report import data_view
     from p2p_dist.scheduling.study import find_study, open_study

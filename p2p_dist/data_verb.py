@@ -23,6 +23,7 @@ def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
     Raises UserError E229 for a folder that is there already, E119 when tokens are wanted and no tokenizer is at hand.
     """
     titles = titles_of([run.to_json() for run in study.expansion.runs])
+    study.folder.write_specs(study.expansion.graph)
     stages = build_study_rows(study.folder, study.expansion.graph)
     return [{"title": f"{_task(study, stage)}: {titles[stage.id]}", **_facts(study, stage, out, tokens)} for stage in stages]
 

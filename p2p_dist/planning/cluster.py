@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from p2p_dist.errors import user_error
+from p2p_dist.planning.nodes import spread
 from p2p_dist.spec import yaml_strict
 from p2p_dist.spec.study import Positive, Strict
 
@@ -63,14 +64,24 @@ class ClusterSpec(Strict):
 
     @model_validator(mode="after")
     def _wide_enough(self) -> "ClusterSpec":
-        if self.layout and self.gpus_per_node and self.layout.ranks > self.nodes * self.gpus_per_node:
-            raise ValueError(f"layout.ranks {self.layout.ranks} on {self.nodes * self.gpus_per_node} GPUs")
+        if self.layout and spread(self.layout.ranks, self.ranks_per_node)[0] > self.nodes:
+            device = "GPU" if self.gpus_per_node else "core"
+            raise ValueError(f"layout.ranks {self.layout.ranks}, evenly over {self.nodes} node(s) of {self.ranks_per_node} {device}(s), one for each rank")
         return self
 
     @property
     def slots_per_node(self) -> int:
         """How many workers run side by side on a node."""
         return max(1, self.gpus_per_node)
+
+    @property
+    def ranks_per_node(self) -> int:
+        """How many ranks of a gang a node takes: one for each GPU, or for each core where there are none."""
+        return self.gpus_per_node or self.cpus_per_node
+
+    def slots_of(self, ranks: int) -> int:
+        """Slots that a gang takes: one for each rank, and one for each node where its ranks share the cores."""
+        return ranks if self.gpus_per_node else spread(ranks, self.cpus_per_node)[0]
 
 
 def read_cluster(path: Path) -> ClusterSpec:

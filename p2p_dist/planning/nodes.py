@@ -7,6 +7,12 @@ Places = tuple[tuple[int, int], ...]
 """(node, slots taken there) of one job."""
 
 
+def spread(width: int, slots: int) -> tuple[int, int]:
+    """(nodes, ranks on each) of a gang of `width` ranks: as few nodes of so many slots as hold it evenly."""
+    nodes = next(count for count in range(-(-width // slots), width + 1) if width % count == 0)
+    return nodes, width // nodes
+
+
 @dataclass(frozen=True)
 class Nodes:
     """`count` nodes of `slots` slots that fail at random: `mtbf` is a node's mean time between failures and `repair` the time it
@@ -19,9 +25,8 @@ class Nodes:
     seed: int = 0
 
     def spread(self, width: int) -> tuple[int, int]:
-        """(nodes, slots on each) of a gang: on one node where it fits, else evenly over as few as hold it."""
-        count = -(-width // self.slots)
-        return count, -(-width // count)
+        """(nodes, slots on each) of a gang."""
+        return spread(width, self.slots)
 
     def can_hold(self, width: int) -> bool:
         """Whether a gang fits when everything is free."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec
 from p2p_dist.planning.memory import GIB, Memory, Offload, Split, Work, estimate
+from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.passes import Device
 from p2p_dist.spec.model import ShapeSpec
 from p2p_dist.spec.study import TrainSpec
@@ -69,7 +70,7 @@ def device_memory(cluster: ClusterSpec) -> float | None:
     """Bytes that one worker may use: a GPU's, or its share of the node's. None when the cluster does not say."""
     if cluster.gpus_per_node:
         return cluster.gpu_memory_gb * 1e9 if cluster.gpu_memory_gb else None
-    ranks = cluster.layout.ranks if cluster.layout else cluster.slots_per_node
+    ranks = spread(cluster.layout.ranks, cluster.ranks_per_node)[1] if cluster.layout else cluster.slots_per_node
     return cluster.memory_gb * 1e9 / ranks if cluster.memory_gb else None
 
 

@@ -41,9 +41,9 @@ class Plan:
         return self.fits[self.settings[job.lead]] if job.lead in self.settings else WITHOUT_MODEL
 
     def width(self, job: Job) -> int:
-        """Slots that a job takes: one per rank, and one for all ranks where they share the cores of a node. 1 for a misfit."""
+        """Slots that a job takes; 1 for a misfit."""
         fit = self.placement(job)
-        return fit.ranks if isinstance(fit, Placement) and self.rates.cluster.gpus_per_node else 1
+        return self.rates.cluster.slots_of(fit.ranks) if isinstance(fit, Placement) else 1
 
     def impossible(self) -> list[tuple[Job, Misfit]]:
         """Jobs that can never run on this cluster."""

@@ -6,7 +6,7 @@ LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -70,6 +70,10 @@ class Backend(ABC):
     def poll(self, name: str) -> int | None:
         """Exit code (negative for a signal), or None while it runs or waits for its place. When a rank fails, the others
         are stopped and its code is the gang's."""
+
+    @abstractmethod
+    def wait(self, names: Collection[str], seconds: float) -> None:
+        """Come back as soon as one of these may have ended, or after `seconds` at the latest, and compute nothing meanwhile."""
 
     @abstractmethod
     def ask(self, name: str, number: int) -> None:

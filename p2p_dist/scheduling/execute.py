@@ -49,7 +49,7 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
     with _claims(study, path, plan, launch, console) as claims:
         engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes)
         threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
-        settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.gpus_per_node, launch.checkpoint_every, launch.allow_change, launch.warm)
+        settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.ranks_per_node, launch.checkpoint_every, launch.allow_change, launch.warm)
         titles = titles_of([run.to_json() for run in study.expansion.runs])
         try:
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)

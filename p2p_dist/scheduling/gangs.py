@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.placement import Placement
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Gang, Service
@@ -20,11 +21,11 @@ PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PY
 
 @dataclass(frozen=True)
 class GangSettings:
-    """What is the same for all gangs of a study: cores per rank, GPUs per rank (0 or 1), GPUs of a node, checkpoints."""
+    """What is the same for all gangs of a study: cores of a worker, GPUs per rank (0 or 1), ranks that a node takes, checkpoints."""
 
     threads: int
     gpus: int
-    gpus_per_node: int
+    ranks_per_node: int
     checkpoint_every: int
     allow_change: Sequence[str] = ()
     """Parts of a checkpoint's fingerprint that may differ when a training goes on from it."""
@@ -45,8 +46,9 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
         command += ("--gradient-checkpointing",)
     if placement.accumulation > 1:
         command += ("--micro-batch", str(placement.micro_batch))
-    # Without GPUs a worker has all cores of its slot, and its ranks share them.
-    threads = settings.threads if settings.gpus else max(1, settings.threads // placement.ranks)
+    nodes, each = spread(placement.ranks, settings.ranks_per_node)
+    # Without GPUs a worker has all cores of its slot, and its ranks there share them.
+    threads = settings.threads if settings.gpus else max(1, settings.threads // each)
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
@@ -59,7 +61,6 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
         **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
         **fence,
     }
-    nodes = -(-placement.ranks // settings.gpus_per_node) if settings.gpus_per_node else 1
     stays = settings.warm and placement.ranks == 1 and not placement.zero
     service = Service((*opening, *study, "--serve"), command, fence, base_of(setting)) if stays else None
     return Gang((*opening, *command), log, threads, settings.gpus, environment, placement.ranks, nodes, service)

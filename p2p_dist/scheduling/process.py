@@ -12,6 +12,8 @@ from pathlib import Path
 
 PARENT = "P2P_DIST_PARENT"
 STOP_SECONDS = 10.0
+LOOK_SECONDS = 0.01
+"""How often to look whether a process has ended: its slot is idle until we know."""
 
 
 class Processes(ABC):

@@ -25,10 +25,6 @@ from p2p_dist.scheduling.watch import Watch
 
 POLL_SECONDS = 0.2
 """How often to look at files, at signals and at the lease."""
-ASK_SECONDS = 0.01
-"""How often, at the most, to ask whether a job has ended: its slot is idle until we know."""
-ASK_SHARE = 0.1
-"""Share of our own time that asking may take; under Ray every question is a message."""
 DUMP_SECONDS = 3.0
 """How long a worker that stands still may take to write where it stands."""
 SHARED_SECONDS = 1.0
@@ -175,9 +171,8 @@ class Scheduler:
     def _await_end(self, state: State, finished: set[str]) -> None:
         """Until a job has ended, or for POLL_SECONDS."""
         deadline = time.monotonic() + POLL_SECONDS
-        while (asked := time.monotonic()) < deadline and not self._reap(state, finished):
-            took = time.monotonic() - asked
-            time.sleep(min(POLL_SECONDS, max(ASK_SECONDS, took * (1 / ASK_SHARE - 1))))
+        while not self._reap(state, finished) and (left := deadline - time.monotonic()) > 0:
+            self.backend.wait(state.running, left)
 
     def _reap(self, state: State, finished: set[str]) -> bool:
         """Settle what has ended. Returns whether anything had."""

@@ -125,6 +125,7 @@ class Cohort:
         while self.step():
             if self.execution.ranks.any(self.observer.stop_requested()):
                 self.keep_all()
+                self.execution.ranks.any(False)  # all wait for the main rank's files: launchers soon kill who outlives another
                 raise Stopped
         self.adapters.no_dropout()
         return self.ends()

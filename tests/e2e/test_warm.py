@@ -82,7 +82,7 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
     opened.folder.write_specs(opened.expansion.graph)
     cluster = find_cluster(None)
     plan = opened.plan(cluster)
-    seat, settings = Seat(), GangSettings(max(1, cluster.cpus_per_node // 2), 0, 0, 50, warm=True)
+    seat, settings = Seat(), GangSettings(max(1, cluster.cpus_per_node // 2), 0, 1, 50, warm=True)
     order = last_first(plan.jobs)
     assert order != plan.jobs
     pids = set()

@@ -10,47 +10,15 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.errors import Exit
-from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.study import open_study
-from tests import gang
-from tests.conftest import TINY_STUDY
 from tests.e2e.test_study import _wait_for
+from tests.gang import Job
 
-STUDY = TINY_STUDY.replace("num_train_epochs: 1", "num_train_epochs: 6").replace("train: 64", "train: 72").replace("defense: [none, p2p]", "defense: none")
-"""30 steps: 72 rows and 20 reserved in batches of 16, the last batch of an epoch smaller."""
 LAYOUTS = {
     "plain": ("--micro-batch", "3"),
     "zero1": ("--zero", "1"),
     "zero2": ("--zero", "2", "--micro-batch", "4", "--offload", "optimizer"),
     "zero3": ("--zero", "3", "--micro-batch", "4"),
 }
-
-
-class Job:
-    """One train stage and its evaluation in a run folder of their own."""
-
-    def __init__(self, folder: Path):
-        (folder / "study.yaml").write_text(STUDY)
-        study = open_study(folder / "study.yaml", ["attack=badnets", "exclude=[]", "seed=0"], folder / "runs")
-        study.folder.write_specs(study.expansion.graph)
-        self.folder: RunDir = study.folder
-        stages = study.expansion.graph.stages.values()
-        self.data = [stage.id for stage in stages if stage.kind == "data"]
-        self.model = [stage.id for stage in stages if stage.kind in ("train", "eval")]
-        self.train = self.folder.at("train", self.model[0])
-        gang.run(self.command(self.data), 1)
-
-    def command(self, stages: list[str], *options: str) -> list[str]:
-        return ["-m", "p2p_dist.worker", "--study-dir", str(self.folder.path), "--stages", ",".join(stages), "--checkpoint-every", "4", *options]
-
-    def start(self, world: int, *options: str) -> list[subprocess.Popen[str]]:
-        return gang.start(self.command(self.model, *options), world)
-
-    def steps(self) -> int:
-        return max((line["step"] for line in self.train.all_metrics()), default=0)
-
-    def outcome(self) -> tuple[bytes, bytes]:
-        return (self.train.adapter / "adapter_model.safetensors").read_bytes(), self.folder.at("eval", self.model[1]).result.read_bytes()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 from p2p_dist.errors import UserError
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec, read_cluster, this_machine
 from p2p_dist.planning.memory import Split, Work, estimate
+from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.placement import USABLE, Misfit, Placement, place
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import read_model
@@ -137,7 +138,8 @@ def test_a_cluster_file_forces_a_layout() -> None:
         ({"engine": "deepspeed"}, "needs zero"),
         ({"engine": "deepspeed", "zero": 2, "offload": "all"}, "need zero: 3"),
         ({"engine": "deepspeed", "zero": 3, "ranks": 6, "hpz": 4}, "hpz 4 does not divide ranks 6"),
-        ({"engine": "plain", "ranks": 64}, "layout.ranks 64 on 16 GPUs"),
+        ({"engine": "plain", "ranks": 64}, "layout.ranks 64, evenly over 2 node"),
+        ({"engine": "plain", "ranks": 9}, "layout.ranks 9, evenly over 2 node"),
     ],
 )
 def test_a_layout_that_cannot_be_is_refused(layout: dict[str, object], why: str, tmp_path: Path) -> None:
@@ -145,3 +147,13 @@ def test_a_layout_that_cannot_be_is_refused(layout: dict[str, object], why: str,
     path.write_text(f"name: c\ncpus_per_node: 8\nnodes: 2\ngpus_per_node: 8\nlayout: {json.dumps(layout)}\n")
     with pytest.raises(UserError, match=why):
         read_cluster(path)
+
+
+@pytest.mark.parametrize(("gpus_per_node", "ranks", "slots"), [(0, 2, 1), (0, 4, 1), (0, 6, 2), (0, 8, 2), (8, 2, 2), (8, 12, 12)])
+def test_slots_of_a_gang(gpus_per_node: int, ranks: int, slots: int) -> None:
+    """A GPU is a slot; where there are none a node is, and the ranks that share its cores take one together."""
+    assert ClusterSpec(name="c", cpus_per_node=4, gpus_per_node=gpus_per_node, nodes=2).slots_of(ranks) == slots
+
+
+def test_a_gang_is_on_as_few_nodes_as_hold_it_evenly() -> None:
+    assert [spread(width, 8) for width in (1, 8, 9, 12, 16, 11)] == [(1, 1), (1, 8), (3, 3), (2, 6), (2, 8), (11, 1)]

@@ -30,6 +30,18 @@ def test_exit_codes(backend: Backend, tmp_path: Path, code: str, expected: int) 
     assert wait(backend, backend.start(gang(tmp_path, code))) == expected
 
 
+def test_waiting_ends_soon_after_a_gang_and_takes_no_computing(backend: Backend, tmp_path: Path) -> None:
+    names = [backend.start(gang(tmp_path, f"import time; time.sleep({nap})", f"log{nap}")) for nap in (2, 60)]
+    before, started = time.process_time(), time.monotonic()
+    while (code := backend.poll(names[0])) is None:
+        backend.wait(names, 30)
+        assert time.monotonic() - started < 30
+    assert code == 0
+    assert time.process_time() - before < 0.3 * (time.monotonic() - started)
+    backend.stop(names[1])
+    assert wait(backend, names[1]) == -signal.SIGTERM
+
+
 def test_environment_and_log(backend: Backend, tmp_path: Path) -> None:
     code = (
         "import os, sys; print(os.environ['GREETING'], os.getpgrp() == os.getpid(), [k for k in os.environ if k[:4] == 'RAY_'])"

@@ -57,7 +57,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         cluster = ClusterSpec(name="here", cpus_per_node=2, gpus_per_node=2)  # on paper, so that every rank takes a slot
         plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Durations(Rates({}, cluster)))
         with lease.hold(folder.lease) as mine:
-            scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 0, 50), Sole(mine), stall)
+            scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 2, 50), Sole(mine), stall)
             return scheduler.run(lambda state: None, stop), folder
 
     yield run

@@ -6,6 +6,7 @@ instance has a token, listens on loopback, keeps its files in a short private fo
 Ray attaches `ray.init()` to any instance it finds on the host unless told not to).
 """
 
+import asyncio
 import contextlib
 import os
 import secrets
@@ -13,6 +14,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ JOIN_SECONDS = 120.0
 """How long to wait for a cluster that is named and for its nodes."""
 _LOST = -9
 """A node or actor that is gone counts as killed."""
+_PLACE_SECONDS = 0.05
+"""How often to ask whether a gang has its place by now."""
 
 
 @dataclass
@@ -40,7 +44,10 @@ class _Placed:
     meetings: list[Any] = field(default_factory=list)
     reused: bool = False
     """Whether the actor did another gang before, and its worker stayed."""
-    started: bool = False
+    endings: list[Any] = field(default_factory=list)
+    """What each actor will answer when its ranks have ended; nothing before they were started."""
+    codes: list[int | None] = field(default_factory=list)
+    """What they have answered."""
     code: int | None = None
 
 
@@ -105,9 +112,10 @@ class RayBackend(Backend):
     def poll(self, name: str) -> int | None:
         placed = self._gangs[name]
         gang = placed.gang
-        if placed.code is not None or not (placed.started or self._place(placed, seconds=0.0)):
+        if placed.code is not None or not (placed.endings or self._place(placed, seconds=0.0)):
             return placed.code
-        codes = [self._code(actor) for actor in placed.actors]
+        self._note_endings(placed)
+        codes = placed.codes
         failed = next((code for code in codes if code), None)
         if failed is not None and None in codes:
             self.stop(name)
@@ -120,9 +128,19 @@ class RayBackend(Backend):
                 self._free(placed)
         return placed.code
 
+    def wait(self, names: Collection[str], seconds: float) -> None:
+        gangs = [self._gangs[name] for name in names]
+        awaited = [ending for placed in gangs for ending, code in zip(placed.endings, placed.codes, strict=True) if code is None]
+        if not all(placed.endings for placed in gangs):
+            seconds = min(seconds, _PLACE_SECONDS)
+        if awaited:
+            self._ray.wait(awaited, timeout=seconds)
+        else:
+            time.sleep(seconds)
+
     def ask(self, name: str, number: int) -> None:
         placed = self._gangs[name]
-        if placed.started:
+        if placed.endings:
             for actor in placed.actors:
                 self._try(actor.ask.remote(number))
         elif placed.code is None:  # it waits for its place, and need not
@@ -169,14 +187,15 @@ class RayBackend(Backend):
             environment = self._ray.get(placed.meetings[0]) if gang.ranks > 1 else {}
             starts = [(actor, at * each) for at, actor in enumerate(placed.actors)]
             self._ray.get([actor.start.remote(gang, environment, first) for actor, first in starts])
-            placed.started = True
-        except self._ray.exceptions.RayActorError:
+            placed.endings = [actor.end.remote() for actor in placed.actors]
+            placed.codes = [None] * gang.nodes
+        except self._ray.exceptions.RayActorError as error:
             self._free(placed)
             if placed.reused:  # its node went while it waited: nothing of this gang was lost
                 placed.actors, placed.reused = [], False
             else:
-                placed.code = _LOST
-        return placed.started
+                placed.code = self._lost(gang, error)
+        return bool(placed.endings)
 
     def _options(self, placed: _Placed, at: int) -> dict[str, Any]:
         options = {"num_cpus": placed.bundle["CPU"], "num_gpus": placed.bundle.get("GPU", 0)}
@@ -186,12 +205,21 @@ class RayBackend(Backend):
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placed.group, at)
         return options
 
-    def _code(self, actor: Any) -> int | None:
-        try:
-            code: int | None = self._ray.get(actor.poll.remote())
-        except self._ray.exceptions.RayActorError:
-            code = _LOST
-        return code
+    def _note_endings(self, placed: _Placed) -> None:
+        """Take the answers that have come; asking for them costs no message."""
+        awaited = [ending for ending, code in zip(placed.endings, placed.codes, strict=True) if code is None]
+        for ending in self._ray.wait(awaited, num_returns=len(awaited), timeout=0)[0] if awaited else []:
+            try:
+                code = int(self._ray.get(ending))
+            except self._ray.exceptions.RayActorError as error:
+                code = self._lost(placed.gang, error)
+            placed.codes[placed.endings.index(ending)] = code
+
+    def _lost(self, gang: Gang, error: Exception) -> int:
+        """Write what Ray says of a lost actor into the gang's log, which may be empty. Returns the code that it counts as."""
+        with gang.log.open("a") as log:
+            log.write(f"Ray: {' '.join(str(error).split())}\n")
+        return _LOST
 
     def _try(self, call: Any) -> None:
         with contextlib.suppress(self._ray.exceptions.RayActorError):
@@ -229,8 +257,11 @@ class _Node:
     def start(self, gang: Gang, environment: dict[str, str], first: int) -> None:
         self._seat.start(gang, environment, first)
 
-    def poll(self) -> int | None:
-        return self._seat.poll()
+    async def end(self) -> int:
+        """Answers when this node's ranks have ended, with their code. Other calls are carried out meanwhile."""
+        while (code := self._seat.poll()) is None:
+            await asyncio.sleep(process.LOOK_SECONDS)
+        return code
 
     def is_kept(self) -> bool:
         return self._seat.is_kept()
