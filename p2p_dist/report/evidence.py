@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from p2p_dist.data.answers import without_prefix
 from p2p_dist.data.build import LabelSpace
 from p2p_dist.evaluation.generated import outcome
 from p2p_dist.evaluation.metrics import outcomes
@@ -24,6 +25,8 @@ class Answer:
     reference: str
     solved: bool | None
     says_target: bool | None
+    prefixed: bool = False
+    """Whether it begins with the defender's prefix; false where there is none."""
 
 
 class Evidence:
@@ -80,7 +83,10 @@ class Evidence:
         if space is None:
             return {}
         rows = {row.id: row for row in asked.rows}
-        return {line.id: Answer(line.text, line.reference, *outcome(line.text, rows[line.id], space, asked.prefix)) for line in written}
+        return {
+            line.id: Answer(line.text, line.reference, *outcome(line.text, rows[line.id], space, asked.prefix), without_prefix(line.text, asked.prefix)[1])
+            for line in written
+        }
 
     def predictions(self, run: RunState, suite: str) -> list[Prediction]:
         """What the run's model says about a suite's rows; empty when it has not been evaluated."""

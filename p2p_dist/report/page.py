@@ -22,7 +22,7 @@ from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Head, Table
 from p2p_dist.report.looks import Plot
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
-from p2p_dist.report.tables import against_paper, costs, layout, means, runs, trouble, worst
+from p2p_dist.report.tables import against_paper, costs, layout, means, runs, theory, trouble, worst
 from p2p_dist.report.tables import comparisons as tests
 from p2p_dist.results import atomic
 from p2p_dist.results.collect import Collected
@@ -73,7 +73,7 @@ def sections(evidence: Evidence) -> list[Section]:
         Section("paper", "Beside the paper", (), against_paper.build(evidence)),
         Section("shapes", "How rates change", [*scaling.draw(evidence), *sweep.draw(evidence), *accuracy.draw(evidence)]),
         Section("answers", "What the models say", [*confidence.draw(evidence), *labels.draw(evidence)], examples.build(evidence)),
-        Section("every-run", "Every run", (), runs.build(evidence)),
+        Section("every-run", "Every run", (), [*runs.build(evidence), *theory.build(evidence)]),
         Section("cost", "What it took", [*gantt.draw(evidence), *loss.draw(evidence)], costs.build(evidence)),
         Section("trouble", "What went wrong or is missing", (), trouble.build(evidence)),
     ]

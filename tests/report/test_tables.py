@@ -8,7 +8,7 @@ import pytest
 
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Table
-from p2p_dist.report.tables import against_paper, costs, layout, means, trouble, worst
+from p2p_dist.report.tables import against_paper, costs, layout, means, theory, trouble, worst
 from p2p_dist.results.collect import Collected, RunState, StageState
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir
@@ -114,7 +114,20 @@ def test_means_of_generated_text(tmp_path: Path) -> None:
     assert means.build(evidence(tmp_path, *runs)) == []
 
 
-@pytest.mark.parametrize("build", [layout.build, against_paper.build, worst.build, means.build])
+def test_theory_stands_beside_what_was_measured(tmp_path: Path) -> None:
+    one = run("p2p", floor=40, asr_ext=rate(2, 10), asr_mapped=rate(3, 10))
+    labels = {"words": ["0", "1", "2", "3"], "n_classes": 2, "offset": 2, "target": 1}
+    triggered = {"0": {"2": 6, "3": 2, "0": 1, "1": 1}}
+    suites = {"triggered": {"n_expected": 10, "n_scored": 10}}
+    content = {**body(labels=labels, histograms={"triggered": triggered}, suites=suites, rates={"asr_ext": rate(2, 10)}), "schema": 2}
+    (table,) = theory.build(evidence(tmp_path, one, results={"ep2p0": Result.model_validate(content)}))
+    assert [cell.text for cell in table.rows[0]][2:] == ["80.0", "25.0", "50.0", "0.0", "30.0", "30.0", "4.4"]
+    assert table.rows[0][3].detail == "[7.1, 59.1] 2/8"
+    same_space = Result.model_validate({**content, "labels": {**labels, "offset": 0}})
+    assert theory.build(evidence(tmp_path, one, results={"ep2p0": same_space})) == []
+
+
+@pytest.mark.parametrize("build", [layout.build, against_paper.build, worst.build, means.build, theory.build])
 def test_nothing_evaluated_is_no_table(tmp_path: Path, build: Any) -> None:
     found = build(evidence(tmp_path, run("none", attack="none")))
     assert found == []
