@@ -4,13 +4,15 @@ Within every class rows are ranked by the log-odds of their given label against 
 between classes, so a model that leans to one class does no harm, and the trusted set is as balanced as it is asked to be.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from p2p_dist.data.defense import Scores
-from p2p_dist.data.example import Row, smallest
+from p2p_dist.data.example import Row, drawn, smallest
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import Rate, Strict
 
@@ -28,28 +30,42 @@ class Screening(Strict):
     """Average over this many looks from there on."""
     draws: Annotated[int, Field(ge=1)] = 1
     """Average over this many screening trainings with different starts and orders."""
+    folds: Annotated[int, Field(ge=2, le=10)] | None = None
+    """Cross-fitting: cut the rows into so many parts, and have each looked at and scored by a training on the others. null: a row is
+    scored by a model that may have trained on it."""
     trusted_share: Rate = 0.3
     """Of every class, the benign rows are drawn from this share that is trusted most (or from as many as are needed)."""
 
-    def method(self, draw: int) -> dict[str, Any]:
-        """The score stage of one draw (see `p2p_dist.scores.early`)."""
+    def methods(self) -> dict[str, dict[str, Any]]:
+        """The score stages by role: one for every draw, and with folds one for every draw and part (see `p2p_dist.scores.early`)."""
         options = {"check_every": self.check_every, "probe": self.probe, "agreement": self.agreement, "checkpoints": self.checkpoints}
-        return {"name": "early_trust", **options, "draw": draw}
+        whole = {f"screen{draw}": {"name": "early_trust", **options, "draw": draw} for draw in range(self.draws)}
+        if self.folds is None:
+            return whole
+        return {f"{role}_{fold}": {**method, "folds": self.folds, "fold": fold} for role, method in whole.items() for fold in range(self.folds)}
+
+
+def fold_of(ids: Iterable[str], folds: int, fold: int, seed: int) -> set[str]:
+    """The ids of one of several parts of (nearly) the same size, by content."""
+    return set(drawn(ids, seed, "screen.fold")[fold::folds])
 
 
 def trusted(rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share: float, wanted: int) -> list[set[str]]:
     """By class: ids of the `share` of its rows that is trusted most, or of the `wanted` most trusted ones if these are more.
 
+    Rows that different models have scored are ranked apart and give the same share, since one model may be surer than another.
     Raises UserError E264 when a class has fewer rows than wanted.
     """
-    margin = {row.id: sum(_margin(of["train"][row.id], n_classes) for of in scores) for row in rows}
+    by = {row.id: tuple(at for at, of in enumerate(scores) if row.id in of["train"]) for row in rows}
+    margin = {row.id: sum(_margin(scores[at]["train"][row.id], n_classes) for at in by[row.id]) for row in rows}
     found = []
     for label in range(n_classes):
-        pool = sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margin[id_], id_))
+        pool = sorted((row.id for row in rows if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_))
         if len(pool) < wanted:
             what = f"class {label} has {len(pool)} rows, and {wanted} benign rows of every class are wanted"
             raise user_error("E264", what, "defense.ratio", "a lower ratio, or more rows of the class")
-        found.append(set(pool[: max(wanted, int(share * len(pool)))]))
+        parts = [list(part) for _, part in groupby(pool, key=by.__getitem__)]
+        found.append({id_ for part in parts for id_ in part[: max(math.ceil(wanted * len(part) / len(pool)), int(share * len(part)))]})
     return found
 
 

@@ -12,6 +12,7 @@ import torch
 
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row, smallest
+from p2p_dist.data.screening import fold_of
 from p2p_dist.evaluation.scoring import score_suite
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.predictions import Prediction
@@ -20,15 +21,17 @@ from p2p_dist.training.cohort import Observer, Stopped, TrainRun, train_cohort
 
 
 def score(context: Context) -> list[Line]:
-    """One line per training row: `label`, and `scores` of the label words, averaged over the kept checkpoints; and one line
+    """One line per training row that is judged: `label`, and `scores` of the label words, averaged over the kept checkpoints; and one line
     `stop` of the set `screening` with the step, the agreement of every class there, and whether the rule was met.
 
     Options: `check_every` steps, `probe` rows per class, `agreement` to reach, `checkpoints` to average over, `draw` (another
-    order and start for another value).
+    order and start for another value). With `folds`, the rows of part `fold` are judged by a training on all others; else all rows
+    are trained on and judged.
     """
     assert context.adapters is not None
-    screen = _Screen(context, context.adapters)
-    rows, _ = context.encoder.rows(context.built.train)
+    suspects, judged = _parts(context)
+    screen = _Screen(context, context.adapters, judged)
+    rows, _ = context.encoder.rows(suspects)
     run = TrainRun(context.train, context.seed + 1_000_003 * int(context.options["draw"]), rows, start=context.start)
     try:
         train_cohort(context.base, context.adapters, [run], screen)
@@ -38,18 +41,27 @@ def score(context: Context) -> list[Line]:
         if len(screen.passes) < screen.wanted:
             raise
     means = torch.tensor([[row.scores for row in rows] for rows in screen.passes], dtype=torch.float64).mean(0).tolist()
-    lines: list[Line] = [{"set": "train", "id": row.id, "label": row.label, "scores": mean} for row, mean in zip(context.built.train, means, strict=True)]
+    lines: list[Line] = [{"set": "train", "id": row.id, "label": row.label, "scores": mean} for row, mean in zip(judged, means, strict=True)]
     facts = {"step": screen.at, "reached": screen.reached, "agreement": screen.agreement, "checkpoints": len(screen.passes)}
     return [*lines, {"set": "screening", "id": "stop", **facts}]
 
 
-class _Screen(Observer):
-    """Looks at the probe every few steps, and scores all rows once most of every class agree."""
+def _parts(context: Context) -> tuple[list[Row], list[Row]]:
+    """The rows to train on and the rows to judge."""
+    rows = context.built.train
+    if "folds" not in context.options:
+        return rows, rows
+    held = fold_of((row.id for row in rows), int(context.options["folds"]), int(context.options["fold"]), context.seed)
+    return [row for row in rows if row.id not in held], [row for row in rows if row.id in held]
 
-    def __init__(self, context: Context, adapters: Adapters):
-        self.context, self.adapters = context, adapters
+
+class _Screen(Observer):
+    """Looks at a probe of the judged rows every few steps, and scores them all once most of every class agree."""
+
+    def __init__(self, context: Context, adapters: Adapters, judged: Sequence[Row]):
+        self.context, self.adapters, self.judged = context, adapters, judged
         self.every, self.wanted = int(context.options["check_every"]), int(context.options["checkpoints"])
-        self.probe = _probe(context.built.train, int(context.options["probe"]), context.seed)
+        self.probe = _probe(judged, int(context.options["probe"]), context.seed)
         self.at = self.steps = 0
         self.seen = 0
         self.reached = False
@@ -71,9 +83,9 @@ class _Screen(Observer):
         return len(self.passes) >= self.wanted
 
     def keep_pass(self) -> None:
-        """Score every training row with the model as it is now."""
+        """Score every judged row with the model as it is now."""
         self.at = self.at if self.passes else self.seen
-        self.passes.append(self._scored(self.context.built.train))
+        self.passes.append(self._scored(self.judged))
 
     def _scored(self, rows: Sequence[Row]) -> list[Prediction]:
         self.adapters.no_dropout()

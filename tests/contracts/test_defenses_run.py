@@ -13,6 +13,7 @@ from p2p_dist.data.defense import Needs
 from p2p_dist.data.example import Kind
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.random_init import random_model
+from p2p_dist.results import scorestore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study, configs_dir, open_study
 from p2p_dist.spec.model import resolve_model
@@ -143,6 +144,21 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
     assert [set(stop) for stop in counts["screening"]] == [{"step", "reached", "agreement", "checkpoints"}] * 2
     seen = sum(sum(of.values()) for part in ("trusted", "not_trusted") for of in counts[part].values())
     assert seen == 48
+
+
+@pytest.mark.usefixtures("with_data")
+def test_cross_fitted_screening_judges_every_row_once_and_by_a_model_that_has_not_seen_it(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    screening = "screening: {check_every: 1, probe: 10, folds: 2}"
+    study = open_study(study_file(STUDY), [f"defense={{name: p2p, benign_source: screened, {screening}}}", "rows.reserve=0"], tmp_path / "runs")
+    folder, graph = carried_out(study), study.expansion.graph
+    judged = [set(scorestore.read(folder.stage(stage))["train"]) for stage in graph.stages.values() if stage.kind == "score"]
+    assert [len(ids) for ids in judged] == [24, 24]
+    assert not judged[0] & judged[1]
+    (run,) = study.expansion.runs
+    counts = json.loads(folder.at("eval", run.evaluation).result.read_text())["counts"]
+    assert len(counts["screening"]) == 2
+    assert counts["train"]["injected"] == {"2": 5, "3": 5}
+    assert all(stop["step"] <= 2 for stop in counts["screening"]), "each trains on 24 rows, in two steps of 16"
 
 
 @pytest.mark.usefixtures("with_data")

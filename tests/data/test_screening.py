@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from p2p_dist.data.example import Row
-from p2p_dist.data.screening import Screening, choose, trusted
+from p2p_dist.data.screening import Screening, choose, fold_of, trusted
 from p2p_dist.errors import UserError
 
 ROWS = [Row(f"{at:03d}", f"text {at}", at % 2, "Output: ") for at in range(100)]
@@ -50,5 +50,36 @@ def test_the_choice_is_balanced_and_does_not_depend_on_order() -> None:
 
 
 def test_the_scores_of_draws_have_ids_of_their_own() -> None:
-    assert Screening().method(0) != Screening().method(1)
-    assert "trusted_share" not in Screening().method(0), "how the scores are used is not a reason to train again"
+    one, two = Screening(draws=2).methods().values()
+    assert one != two
+    assert one == Screening().methods()["screen0"] == {"name": "early_trust", "check_every": 5, "probe": 100, "agreement": 0.5, "checkpoints": 1, "draw": 0}
+    assert "trusted_share" not in one, "how the scores are used is not a reason to train again"
+
+
+def test_folds_are_parts_of_the_rows() -> None:
+    ids = [row.id for row in ROWS]
+    parts = [fold_of(ids, 3, fold, seed=0) for fold in range(3)]
+    assert set().union(*parts) == set(ids)
+    assert [len(part) for part in parts] == [34, 33, 33]
+    assert parts == [fold_of(ids[::-1], 3, fold, seed=0) for fold in range(3)]
+    assert parts != [fold_of(ids, 3, fold, seed=1) for fold in range(3)]
+    methods = Screening(folds=2, draws=2).methods()
+    assert list(methods) == ["screen0_0", "screen0_1", "screen1_0", "screen1_1"]
+    assert len({str(method) for method in methods.values()}) == 4
+
+
+def test_models_of_different_confidence_are_not_compared() -> None:
+    """The second half is scored by a model that is surer of everything; each half gives the same share all the same."""
+    halves = [fold_of([row.id for row in ROWS], 2, fold, seed=0) for fold in range(2)]
+    order = {row.id: at for at, row in enumerate(ROWS)}
+    partial = [
+        {"train": {id_: line for id_, line in scores({id_: base - 0.001 * order[id_] for id_ in half})["train"].items() if id_ in half}}
+        for half, base in zip(halves, (0.7, 0.99), strict=True)
+    ]
+    zero, _ = trusted(ROWS, partial, 2, 0.2, 3)
+    for half in halves:
+        mine = sorted(row.id for row in ROWS if row.label == 0 and row.id in half)
+        assert zero & half == set(mine[: int(0.2 * len(mine))])
+    assert all(len(ids) >= 41 for ids in trusted(ROWS, partial, 2, 0.01, 41))
+    with pytest.raises(UserError, match="E264"):
+        trusted(ROWS, partial, 2, 0.1, 51)

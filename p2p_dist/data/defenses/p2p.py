@@ -76,7 +76,7 @@ class P2P(DataDefense):
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         screening = self.screening if self.benign_source == "screened" else None
-        scores = {f"screen{draw}": build.scored(rows, screening.method(draw)) for draw in range(screening.draws)} if screening else {}
+        scores = {role: build.scored(rows, method) for role, method in screening.methods().items()} if screening else {}
         defended = build.defended(rows, scores)
         return build.evaluated(build.trained(defended), defended)
 
