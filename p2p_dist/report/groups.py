@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from p2p_dist.evaluation.metrics import Rate, collapsed
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import Interval, Spread, over_seeds, wilson
 
@@ -41,6 +42,11 @@ class Group:
         return self.cell["defense"]
 
     @property
+    def collapsed(self) -> int:
+        """Seeds whose model gives (almost) every clean row one answer: their attack rates say nothing about the defense."""
+        return sum(is_collapsed(run) for run in self.runs)
+
+    @property
     def missing(self) -> int:
         """Seeds that are not evaluated yet."""
         return sum(not run.rates for run in self.runs)
@@ -75,6 +81,12 @@ class Estimate:
         if self.spread.sd is None:
             return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
         return f"{100 * self.value:.1f} ± {100 * self.spread.sd:.1f} n={self.spread.seeds}×{self.n}"
+
+
+def is_collapsed(run: RunState) -> bool:
+    """See `evaluation.metrics.collapsed`."""
+    usual = run.rates.get("majority_answer")
+    return usual is not None and collapsed({"majority_answer": Rate(usual["k"], usual["n"])})
 
 
 def group(runs: Iterable[RunState]) -> list[Group]:

@@ -26,6 +26,8 @@ def sentences(groups: Sequence[Group]) -> list[str]:
         )
     if floor := defended.rate("floor"):
         found.append(f"A model trained on clean rows sends {shown(floor)} of these rows to the target anyway.")
+    if fallen := sum(group.collapsed for group in groups):
+        found.append(f"{fallen} of {sum(len(group.runs) - group.missing for group in groups)} models collapsed to one answer: their attack rates say nothing.")
     if note := power_note((defended.rate("asr_ext") or attacked.rate("asr_ext")).spread):  # type: ignore[union-attr]
         found.append(note)
     return found

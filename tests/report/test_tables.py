@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from p2p_dist.report import headline
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Table
+from p2p_dist.report.groups import group
 from p2p_dist.report.tables import against_paper, costs, layout, means, theory, trouble, worst
 from p2p_dist.results.collect import Collected, RunState, StageState
 from p2p_dist.results.resultfile import Result
@@ -53,6 +55,15 @@ def test_a_collapsed_run_is_named(tmp_path: Path) -> None:
     ]
     (table,) = trouble.build(evidence(tmp_path, *runs))
     assert [(line[3], line[-1][:24]) for line in shown(table)] == [("bki", "collapsed: 100 of 100 cl")]
+
+
+def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
+    runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), majority_answer=rate(52, 100))]
+    runs += [run("bki", seed, ca_ext=rate(50 + seed, 100), asr_ext=rate(seed, 50), majority_answer=rate(100 - 40 * seed, 100)) for seed in (0, 1)]
+    (table,) = layout.build(evidence(tmp_path, *runs))
+    assert shown(table)[0][3:] == ["100.0 [92.9, 100.0] n=50", "50.5 ± 0.7 n=2×100, 1 of 2 seeds collapsed", "1.0 ± 1.4 n=2×50, 1 of 2 seeds collapsed"]
+    assert [cell.best for cell in table.rows[0]][2:] == [True, True, False, False]
+    assert "1 of 3 models collapsed" in " ".join(headline.sentences(group(runs)))
 
 
 def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> None:

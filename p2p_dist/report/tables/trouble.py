@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from p2p_dist.errors import Exit
-from p2p_dist.evaluation.metrics import Rate, collapsed
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.report.groups import is_collapsed
 from p2p_dist.results.collect import Attempt, RunState
 
 _WORDS = {int(Exit.REQUEUE): "asked to stop", -9: "killed (SIGKILL)", -15: "killed (SIGTERM)", -11: "crashed (SIGSEGV)", int(Exit.INTEGRITY): "damaged files"}
@@ -54,6 +54,6 @@ def _reasons(run: RunState) -> Iterator[str]:
         yield "no floor: the study has no clean, undefended model for this task, model and seed, or it is not evaluated yet"
     if (failed := run.counts.get("trigger_failed")) and run.rates:
         yield f"{failed} test rows could not carry the trigger and are not counted"
-    usual = run.rates.get("majority_answer")
-    if usual and collapsed({"majority_answer": Rate(usual["k"], usual["n"])}):
+    if is_collapsed(run):
+        usual = run.rates["majority_answer"]
         yield f"collapsed: {usual['k']} of {usual['n']} clean rows get one and the same answer, so no rate of this run says anything about its defense"
