@@ -233,15 +233,14 @@ def _folder_of(study: str, runs_dir: Path) -> Any:
 def _report(folder: Any, as_json: bool) -> None:
     from p2p_dist.report import status_view, table
     from p2p_dist.report.page import write_report
-    from p2p_dist.results.collect import read_study
     from p2p_dist.scheduling.progress import titles_of
 
-    found = read_study(folder, alive=False)
+    found, who = status_view.look(folder)
     page = write_report(folder, found, titles_of(json.loads(folder.resolved.read_text())["runs"]))
     for problem in found.problems:
         print(problem, file=sys.stderr)
     if as_json:
-        print(json.dumps({**status_view.facts(found, None), "report": str(page)}, indent=1))
+        print(json.dumps({**status_view.facts(found, who), "report": str(page)}, indent=1))
         return
     from rich.console import Console
 

@@ -1,20 +1,23 @@
 """What lies beneath the rates: predictions row by row, training curves, rows of text; read when a table or picture asks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from p2p_dist.data.answers import without_prefix
 from p2p_dist.data.build import LabelSpace
+from p2p_dist.errors import Problem, UserError
 from p2p_dist.evaluation.generated import outcome
 from p2p_dist.evaluation.metrics import outcomes
 from p2p_dist.report.groups import Group, group
-from p2p_dist.results import datastore, predictions
+from p2p_dist.results import datastore, predictions, provenance
 from p2p_dist.results.collect import Collected, RunState, read_resolved
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.resultfile import LabelsEntry, Result
-from p2p_dist.results.rundir import RunDir
+from p2p_dist.results.rundir import RunDir, StageDir
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,13 @@ class Answer:
     """Whether it begins with the defender's prefix; false where there is none."""
 
 
+TESTED = ("ca_ext", "asr_ext")
+AGAIN = "delete the evaluation's folder and run again; nothing is trained again"
+
+
 class Evidence:
-    """A collected study with its folder behind it."""
+    """A collected study with its folder behind it. A file that turns out to be damaged when it is read joins the study's problems,
+    and what it would have said is missing."""
 
     def __init__(self, folder: RunDir, found: Collected, titles: Mapping[str, str]):
         self.folder, self.found, self.titles = folder, found, titles
@@ -57,15 +65,46 @@ class Evidence:
         """For `asr_ext` and `ca_ext`, which rows count, by row id; paired tests compare them. Empty when it is not evaluated."""
         result, id_ = self.result(run), run.ids.get("eval") or ""
         if result is not None and id_ not in self._outcomes:
-            self._outcomes[id_] = self._of_text(run) if result.labels is None else self._of_labels(id_, result.labels)
+            found = self._of_text(run) if result.labels is None else self._of_labels(id_, result.labels)
+            self._outcomes[id_] = {name: found.get(name, {}) for name in TESTED if name in result.rates and self._agrees(result, name, found.get(name, {}))}
         return self._outcomes.get(id_, {})
 
+    def _agrees(self, result: Result, name: str, hits: Mapping[str, bool]) -> bool:
+        """Whether the rows give the rate of the result: predictions carry no seal of their own."""
+        rate, said = result.rates[name], (sum(hits.values()), len(hits))
+        if said == (rate.k, rate.n):
+            return True
+        what = f"its rows give {name} as {said[0]} of {said[1]}, the result says {rate.k} of {rate.n}; no test rests on them"
+        self._note(Problem("E515", what, str(self.folder.at("eval", result.stage.id).predictions), AGAIN))
+        return False
+
+    def _note(self, *problems: Problem) -> None:
+        self.found.problems.extend(problem for problem in problems if problem not in self.found.problems)
+
+    def _read(self, read: Callable[[], Found]) -> Found | None:
+        """What `read` finds, or nothing, and the problem noted."""
+        try:
+            return read()
+        except UserError as error:
+            self._note(*error.problems)
+            return None
+
+    def _said(self, id_: str, labels: LabelsEntry, suites: Sequence[str]) -> dict[str, list[Prediction]]:
+        """The predictions of these suites, as far as each of their rows is one over these labels."""
+        stage = self.folder.at("eval", id_)
+        found = self._read(lambda: predictions.read(stage, suites)) or {}
+        words = len(labels.words)
+        foreign = [name for name, rows in found.items() if any(len(row.scores) != words or not (row.label < words > (row.top or 0)) for row in rows)]
+        for name in foreign:
+            self._note(Problem("E515", f"not predictions over {words} labels", str(stage.predictions / f"{name}.jsonl"), AGAIN))
+        return {name: rows for name, rows in found.items() if name not in foreign}
+
     def _of_labels(self, id_: str, labels: LabelsEntry) -> dict[str, dict[str, bool]]:
-        rows = predictions.read(self.folder.at("eval", id_), ("clean", "triggered"))
+        rows = self._said(id_, labels, ("clean", "triggered"))
         return {
             name: dict(zip((row.id for row in rows[outcome.suite]), outcome.hits, strict=True))
             for name, outcome in outcomes(rows, LabelSpace(**labels.model_dump())).items()
-            if name in ("ca_ext", "asr_ext") and outcome.suite in rows
+            if name in TESTED and outcome.suite in rows
         }
 
     def _of_text(self, run: RunState) -> dict[str, dict[str, bool]]:
@@ -78,27 +117,47 @@ class Evidence:
         result = self.result(run)
         if result is None or result.labels is not None:
             return {}
-        written = predictions.read_generated(self.folder.at("eval", result.stage.id), (suite,)).get(suite, [])
-        asked, space = datastore.suite(self.folder.find(result.stage.reads["rows"]), suite)
-        if space is None:
+        stage = self.folder.at("eval", result.stage.id)
+        written = self._read(lambda: predictions.read_generated(stage, (suite,))) or {}
+        asked, space = self._read(lambda: datastore.suite(self._rows(result), suite)) or (None, None)
+        if asked is None or space is None:
             return {}
         rows = {row.id: row for row in asked.rows}
         return {
             line.id: Answer(line.text, line.reference, *outcome(line.text, rows[line.id], space, asked.prefix), without_prefix(line.text, asked.prefix)[1])
-            for line in written
+            for line in written.get(suite, ())
+            if line.id in rows
         }
+
+    def _rows(self, result: Result) -> StageDir:
+        """The stage with the rows that were evaluated: built, or edited by a defense."""
+        id_ = result.stage.reads["rows"]
+        return self.folder.at(self.specs[id_]["kind"] if id_ in self.specs else "data", id_)
 
     def predictions(self, run: RunState, suite: str) -> list[Prediction]:
         """What the run's model says about a suite's rows; empty when it has not been evaluated."""
-        return predictions.read(self.folder.at("eval", run.ids.get("eval") or ""), (suite,)).get(suite, []) if self.result(run) else []
+        result = self.result(run)
+        return self._said(result.stage.id, result.labels, (suite,)).get(suite, []) if result and result.labels else []
 
     def texts(self, run: RunState, suite: str) -> dict[str, str]:
         """The rows of a suite by id, as the model reads them without its prompt."""
         result = self.result(run)
         if result is None or "rows" not in result.stage.reads:
             return {}
-        rows = self.folder.at("data", result.stage.reads["rows"])
-        return datastore.texts(rows, suite) if rows.is_done() else {}
+        rows = self._rows(result)
+        return (self._read(lambda: datastore.texts(rows, suite)) or {}) if rows.is_done() else {}
+
+    def last_launch(self) -> dict[str, Any]:
+        """Command, versions and code of the last launch, as far as they are known."""
+        found = self._read(lambda: provenance.launches(self.folder))
+        return found[-1] if found else {}
+
+    def metrics(self, id_: str) -> list[dict[str, Any]]:
+        """What a training wrote step by step."""
+        stage = self.folder.at("train", id_)
+        if damaged := stage.damaged_metrics():
+            self._note(Problem("E516", f"{damaged} lines are no metrics, and left out", str(stage.metrics), "nothing; no result depends on them"))
+        return stage.all_metrics()
 
     def parameters(self, model: str) -> int | None:
         """Weights of a model of the study, where its shape is known."""

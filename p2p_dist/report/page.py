@@ -7,12 +7,10 @@ allows its one style sheet and its one script by their hashes and nothing else.
 import base64
 import hashlib
 import itertools
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -98,7 +96,7 @@ def _html(evidence: Evidence, parts: Sequence[Section], drawings: Mapping[str, b
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["consecutive"] = _consecutive
-    launch = _last_launch(evidence.folder)
+    launch = {"command": [], "versions": {}, "code": "unknown", **evidence.last_launch()}
     found = evidence.found
     return environment.from_string((here / "template.html").read_text(encoding="utf-8")).render(
         name=evidence.folder.path.name,
@@ -132,8 +130,3 @@ def _policy(text: str) -> str:
 
 def _base64(content: bytes) -> str:
     return base64.b64encode(content).decode()
-
-
-def _last_launch(folder: RunDir) -> dict[str, Any]:
-    launches = json.loads(folder.provenance.read_text())["launches"] if folder.provenance.is_file() else []
-    return {"command": [], "versions": {}, "code": "unknown", **(launches[-1] if launches else {})}

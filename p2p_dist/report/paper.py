@@ -38,14 +38,18 @@ def _row(line: dict[str, str]) -> PaperRow:
     return PaperRow(int(line["table"]), line["task"], line["model"], line["attack"], line["defense"], line["variant"], values)
 
 
-def find(task: str, model: str, attack: str, defense: str) -> PaperRow | None:
+def find(task: str, model: str, attack: str, defense: str, words: bool = False) -> PaperRow | None:
     """The paper's line for a cell of a study, from the first table that has it; plug-in options are not looked at.
 
-    A model counts as the paper's when the last part of its name is the same, as `Qwen/Qwen3-8B` and `qwen3-8b`.
+    A model counts as the paper's when the last part of its name is the same, as `Qwen/Qwen3-8B` and `qwen3-8b`. `words`: labels are
+    words and not numbers, which under P2P only Table 7 has (its `token_2`). The second prompt of Table 6 is found for nothing, since
+    the paper does not give its text.
     """
     name = model.rpartition("/")[2].partition("@")[0].lower()
-    wanted = (task, name, attack.partition("(")[0], defense.partition("(")[0])
-    return next((row for row in rows() if (row.task, row.model, row.attack, row.defense) == wanted), None)
+    task, attack, defense = (label.partition("(")[0] for label in (task, attack, defense))
+    variants = ("token_2",) if words and defense == "p2p" else ("", "prompt_1", "token_1")
+    wanted = (task, name, attack, defense)
+    return next((row for row in rows() if (row.task, row.model, row.attack, row.defense) == wanted and row.variant in variants), None)
 
 
 def tables() -> Sequence[int]:

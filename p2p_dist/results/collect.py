@@ -4,28 +4,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from p2p_dist.errors import Exit, Problem, user_error
-from p2p_dist.results import resultfile
+from p2p_dist.results import attempts, resultfile, sidecar
+from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.expand import AXES
 
 Status = Literal["done", "running", "failed", "damaged", "pending"]
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try at a job: where and when it ran, and how it ended (None while it runs or when nobody saw its end)."""
-
-    number: int
-    stages: tuple[str, ...]
-    started: float | None
-    ended: float | None
-    code: int | None
-    placement: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,8 +68,7 @@ class Collected:
 def read_study(folder: RunDir, alive: bool) -> Collected:
     """Everything that a study has. `alive` says whether somebody holds the study's lease.
 
-    A result that is damaged, foreign or doubtful is in `problems` and counts for nothing. Raises UserError E402 when the
-    folder is not a study's.
+    What is damaged, foreign or doubtful is in `problems` and counts for nothing. Raises UserError as `read_resolved` does.
     """
     resolved = read_resolved(folder)
     kinds = {stage["id"]: stage["kind"] for stage in resolved["stages"]}
@@ -90,7 +77,7 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     problems = [problem for problem in found.values() if isinstance(problem, Problem)]
     problems += [problem for id_ in found for problem in _kept(folder.at("eval", id_))]
     problems += [problem for id_, kind in kinds.items() if kind != "eval" for problem in _twofold(folder.at(kind, id_))]
-    stages = {id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem)) for id_, kind in kinds.items()}
+    stages = {id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem), problems) for id_, kind in kinds.items()}
     runs = [_run(run, stages, results) for run in resolved["runs"]]
     return Collected(resolved["name"], resolved["description"], runs, results, problems)
 
@@ -100,9 +87,12 @@ def read_resolved(folder: RunDir) -> dict[str, Any]:
     if not folder.resolved.is_file():
         raise user_error("E402", "no study here (no resolved.json)", str(folder.path), "`p2p-dist run STUDY` first")
     try:
-        return dict(json.loads(folder.resolved.read_text()))
-    except json.JSONDecodeError as error:
-        raise user_error("E508", f"damaged: {error}", str(folder.resolved), "`p2p-dist run STUDY` writes it again", Exit.INTEGRITY) from error
+        content = json.loads(folder.resolved.read_bytes())
+        sidecar.Resolved.model_validate(content)
+    except ValueError as error:  # of JSON and of pydantic
+        why = str(error).partition("\n")[0]
+        raise user_error("E508", f"damaged: {why}", str(folder.resolved), "`p2p-dist run STUDY` writes it again", Exit.INTEGRITY) from error
+    return dict(content)
 
 
 def doubtful(folder: RunDir) -> list[StageDir]:
@@ -136,28 +126,19 @@ def _twofold(stage: StageDir) -> Iterator[Problem]:
         yield Problem("E507", f"two different contents for one id: {stage.marker.name} and {name}", str(stage.path), "keep one of them")
 
 
-def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool) -> StageState:
+def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list[Problem]) -> StageState:
     folders = stage.attempt_folders()
     log = str(folders[-1] / "log") if folders else ""
-    attempts = tuple(_attempt(path) for path in folders)
-    status: Status = "damaged" if damaged else _status(stage, attempts, alive)
-    return StageState(id_, stage.kind, status, stage.last_metrics() or {}, _json(stage.cost), log, attempts)
+    tries = attempts.read(stage, problems)
+    status: Status = "damaged" if damaged else _status(stage, tries, alive)
+    return StageState(id_, stage.kind, status, stage.last_metrics() or {}, sidecar.read(stage.cost, sidecar.Cost, problems), log, tries)
 
 
-def _attempt(folder: Path) -> Attempt:
-    placement, exit_ = _json(folder / "placement.json"), _json(folder / "exit.json")
-    return Attempt(int(folder.name), tuple(placement.get("stages", ())), placement.get("started"), exit_.get("ended"), exit_.get("code"), placement)
-
-
-def _status(stage: StageDir, attempts: tuple[Attempt, ...], alive: bool) -> Status:
+def _status(stage: StageDir, tries: tuple[Attempt, ...], alive: bool) -> Status:
     if stage.is_done():
         return "done"
-    if not attempts:
+    if not tries:
         return "running" if alive and stage.metrics.is_file() else "pending"
-    if (code := attempts[-1].code) is not None:
+    if (code := tries[-1].code) is not None:
         return "failed" if code not in (0, int(Exit.REQUEUE)) else "pending"
     return "running" if alive else "pending"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text())) if path.is_file() else {}

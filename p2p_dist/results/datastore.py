@@ -16,6 +16,9 @@ from p2p_dist.results import atomic
 from p2p_dist.results.lease import check_fence
 from p2p_dist.results.rundir import StageDir
 
+_KEYS = {"labels", "responses", "counts", "triggers", "suites", "files"}
+_AGAIN = "delete the stage's folder and run the study again"
+
 
 def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
     """Write a finished data stage. The same Built gives the same bytes."""
@@ -39,8 +42,8 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
 
 
 def read(folder: StageDir) -> Built:
-    """Read a data stage back. Raises UserError E209 when a file is not the one in the manifest."""
-    manifest = json.loads(folder.manifest.read_text())
+    """Read a data stage back. Raises UserError E209 when a file is not the one in the manifest, E211 when that is damaged."""
+    manifest = _manifest(folder)
     files = {name: _verified(folder.path / name, facts["sha256"]) for name, facts in manifest["files"].items()}
 
     def rows(name: str) -> list[Row]:
@@ -56,19 +59,19 @@ def read(folder: StageDir) -> Built:
 def texts(folder: StageDir, suite: str) -> dict[str, str]:
     """The texts of a test suite by row id, without the prompt around them; empty when the stage has no such suite.
 
-    Raises UserError E209 when the file is not the one in the manifest.
+    Raises UserError E209 and E211, as `read` does.
     """
     name = f"test_{suite}.jsonl"
-    files = json.loads(folder.manifest.read_text())["files"]
+    files = _manifest(folder)["files"]
     return {row["id"]: row["text"] for row in _parsed(_verified(folder.path / name, files[name]["sha256"]))} if name in files else {}
 
 
 def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
     """One test suite, and how its answers are read where they are text; no rows when the stage has no such suite.
 
-    Raises UserError E209 when the file is not the one in the manifest.
+    Raises UserError E209 and E211, as `read` does.
     """
-    manifest = json.loads(folder.manifest.read_text())
+    manifest = _manifest(folder)
     space = manifest["responses"] and ResponseSpace(**manifest["responses"])
     if name not in manifest["suites"]:
         return Suite([], 0, False), space
@@ -80,6 +83,17 @@ def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
 def manifest_sha256(folder: StageDir) -> str:
     """The hash that stands for all rows of a data stage."""
     return hashlib.sha256(folder.manifest.read_bytes()).hexdigest()
+
+
+def _manifest(folder: StageDir) -> dict[str, Any]:
+    try:
+        content = json.loads(folder.manifest.read_bytes())
+        missing = _KEYS - content.keys()
+    except (ValueError, AttributeError) as error:
+        raise user_error("E211", f"damaged manifest: {error}", str(folder.manifest), _AGAIN, Exit.INTEGRITY) from error
+    if missing:
+        raise user_error("E211", f"not a manifest: no {', '.join(sorted(missing))}", str(folder.manifest), _AGAIN, Exit.INTEGRITY)
+    return dict(content)
 
 
 def _lines(rows: Sequence[Row] | Sequence[Note]) -> Iterator[bytes]:
@@ -96,7 +110,8 @@ def _parsed(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _verified(path: Path, sha256: str) -> Path:
+    if not path.is_file():
+        raise user_error("E209", "a file of the manifest is gone", str(path), _AGAIN, Exit.INTEGRITY)
     if (found := file_sha256(path)) != sha256:
-        what = f"expected sha256 {sha256[:12]}, found {found[:12]}"
-        raise user_error("E209", what, str(path), "delete the stage's folder and run the study again", Exit.INTEGRITY)
+        raise user_error("E209", f"expected sha256 {sha256[:12]}, found {found[:12]}", str(path), _AGAIN, Exit.INTEGRITY)
     return path

@@ -5,7 +5,6 @@ what building it again would give; the file is replaced whole, so a reader never
 """
 
 import io
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from p2p_dist.errors import Problem
-from p2p_dist.results import atomic, resultfile
+from p2p_dist.results import atomic, resultfile, sidecar
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
@@ -80,10 +79,7 @@ def refresh(folder: RunDir) -> Index:
     problems: list[Problem] = []
     for id_ in changed:
         signature, stage = now[id_]
-        row = _row(stage, signature)
-        if isinstance(row, Problem):
-            problems.append(row)
-        else:
+        if row := _row(stage, signature, problems):
             rows.append(row)
     if not rows and not outdated and folder.index.is_file():
         return Index(old, problems, len(changed))
@@ -131,19 +127,24 @@ def _mark(path: Any) -> str:
     return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
 
 
-def _row(stage: StageDir, signature: str) -> dict[str, Any] | Problem:
-    base = {"id": stage.path.name, "kind": stage.kind, "signature": signature, "attempts": len(stage.attempt_folders()), **_cost(stage)}
-    if stage.kind != "eval":
-        return base
-    result = resultfile.read(stage)
-    if result is None:
-        return Problem("E502", "gone while it was read", str(stage.result), "look again")
-    return result if isinstance(result, Problem) else {**base, **_facts(result)}
-
-
-def _cost(stage: StageDir) -> dict[str, Any]:
-    cost = json.loads(stage.cost.read_bytes()) if stage.cost.is_file() else {}
-    return {key: cost.get(key) for key in _COST}
+def _row(stage: StageDir, signature: str, problems: list[Problem]) -> dict[str, Any] | None:
+    """What the index says of a stage; nothing for a result that is doubtful. Doubtful files are looked at again by every refresh,
+    so that they are named until somebody has dealt with them."""
+    known = len(problems)
+    cost = sidecar.read(stage.cost, sidecar.Cost, problems)
+    result = resultfile.read(stage) if stage.kind == "eval" else None
+    if stage.kind == "eval" and not isinstance(result, Result):
+        problems.append(result or Problem("E502", "gone while it was read", str(stage.result), "look again"))
+        return None
+    signature = signature if len(problems) == known else ""
+    base = {
+        "id": stage.path.name,
+        "kind": stage.kind,
+        "signature": signature,
+        "attempts": len(stage.attempt_folders()),
+        **{key: cost.get(key) for key in _COST},
+    }
+    return {**base, **_facts(result)} if isinstance(result, Result) else base
 
 
 def _facts(result: Result) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Problem, user_error
-from p2p_dist.results import atomic, resultfile
+from p2p_dist.results import atomic, provenance, resultfile
 from p2p_dist.results.collect import read_resolved
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
@@ -48,8 +48,8 @@ def add(source: RunDir, target: RunDir) -> Merged:
     for stage in _stages(source):
         _add_stage(stage, target.at(stage.kind, stage.path.name), done)
     atomic.write_json(target.resolved, _union(ours, theirs) if ours else theirs)
-    launches = [launch for folder in (target, source) for launch in _launches(folder)]
-    unique = {json.dumps(launch, sort_keys=True): launch for launch in launches}
+    found = [launch for folder in (target, source) for launch in provenance.launches(folder)]
+    unique = {json.dumps(launch, sort_keys=True): launch for launch in found}
     atomic.write_json(target.provenance, {"launches": sorted(unique.values(), key=lambda launch: launch.get("at", 0.0))})
     if not target.study.exists() and source.study.exists():
         atomic.write_bytes(target.study, source.study.read_bytes())
@@ -117,7 +117,3 @@ def _union(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]
         "runs": [runs[id_] for id_ in dict.fromkeys(order)],
         "stages": list(stages.values()),
     }
-
-
-def _launches(folder: RunDir) -> list[dict[str, Any]]:
-    return list(json.loads(folder.provenance.read_text())["launches"]) if folder.provenance.is_file() else []

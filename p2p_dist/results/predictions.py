@@ -58,12 +58,19 @@ def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list
 
     Raises UserError E501 for a line that is no prediction.
     """
-    return _read(stage, suites, lambda row: Prediction(row["id"], row["label"], tuple(row["scores"]), row["top"], row.get("rejected")))
+    return _read(stage, suites, _prediction)
 
 
 def read_generated(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Generated]]:
     """As `read`, of an evaluation whose answers are text."""
     return _read(stage, suites, lambda row: Generated(row["id"], row["text"], row["reference"], row["finished"], row.get("replaced")))
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    label, top = row["label"], row["top"]
+    if not isinstance(label, int) or not isinstance(top, int | None):
+        raise TypeError(f"label {label!r} and likeliest label {top!r}")
+    return Prediction(row["id"], label, tuple(map(float, row["scores"])), top, row.get("rejected"))
 
 
 def _read(stage: StageDir, suites: Sequence[str] | None, make: Callable[[dict[str, Any]], Line]) -> dict[str, list[Line]]:
@@ -74,5 +81,5 @@ def _read(stage: StageDir, suites: Sequence[str] | None, make: Callable[[dict[st
 def _line(line: bytes, where: str, make: Callable[[dict[str, Any]], Line]) -> Line:
     try:
         return make(json.loads(line))
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise user_error("E501", f"not a prediction: {error}", where, "delete the evaluation's folder and run again", Exit.INTEGRITY) from error

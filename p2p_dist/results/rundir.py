@@ -121,14 +121,28 @@ class StageDir:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - 4096))
             lines = file.read().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n") and line.startswith(b"{")]
-        return json.loads(whole[-1]) if whole else None
+        return next((found for line in reversed(lines) if (found := _metrics(line))), None)
 
     def all_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line."""
+        """Every whole line; half ones, as a full disk or a power cut leaves them, are no metrics."""
         if not self.metrics.is_file():
             return []
-        return [json.loads(line) for line in self.metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [found for line in self.metrics.read_bytes().splitlines(keepends=True) if (found := _metrics(line))]
+
+    def damaged_metrics(self) -> int:
+        """How many lines are no metrics; the last one, which may be under way, not counted."""
+        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
+        return sum(_metrics(line) is None for line in lines if line.endswith(b"\n"))
+
+
+def _metrics(line: bytes) -> dict[str, Any] | None:
+    """A line of metrics: an object whose values are numbers, or nothing."""
+    try:
+        found = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    whole = isinstance(found, dict) and all(value is None or isinstance(value, int | float) for value in found.values())
+    return found if whole else None
 
 
 @dataclass(frozen=True)

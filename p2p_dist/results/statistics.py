@@ -141,9 +141,9 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
     return {key: float(p) for key, p in zip(p_values, adjusted, strict=True)}
 
 
-def worst_case(rates: Mapping[Key, Interval]) -> tuple[Key, Interval]:
-    """The attack variant that a defense holds worst against. Raises ValueError for none."""
-    return max(rates.items(), key=lambda item: item[1].rate)
+def worst_case(rates: Mapping[Key, float]) -> tuple[Key, float]:
+    """The attack variant that a defense holds worst against, and its success. Raises ValueError for none."""
+    return max(rates.items(), key=lambda item: item[1])
 
 
 def detectable(spread: Spread) -> float | None:

@@ -1,6 +1,5 @@
 """What has to be here before anything is started: assets, rows and weights from the hub, and the study's own files."""
 
-import json
 import os
 import platform
 import sys
@@ -14,7 +13,7 @@ from p2p_dist.data import sources
 from p2p_dist.errors import user_error
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import atomic, lease
-from p2p_dist.results.provenance import code_digest, versions
+from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.scheduling.study import Study
 from p2p_dist.spec.identity import canonical
 
@@ -57,14 +56,13 @@ def write_down(study: Study, path: Path) -> None:
     atomic.write_bytes(folder.study, path.read_bytes())
     atomic.write_json(folder.resolved, _resolved(study))
     folder.write_specs(study.expansion.graph)
-    launches = json.loads(folder.provenance.read_text())["launches"] if folder.provenance.is_file() else []
-    atomic.write_json(folder.provenance, {"launches": [*launches, provenance()]})
+    atomic.write_json(folder.provenance, {"launches": [*launches(folder), provenance()]})
 
 
 def settle(study: Study, path: Path) -> None:
     """Where nothing is left to do: let the folder say what is asked for now, which may be another part of the grid than what was
     run last, so that the report is of that. Raises UserError E406 when another controller has the study."""
-    if not study.folder.resolved.is_file() or json.loads(study.folder.resolved.read_text()) != json.loads(json.dumps(_resolved(study))):
+    if not study.folder.resolved.is_file() or study.folder.resolved.read_bytes() != atomic.to_json(_resolved(study)):
         with lease.hold(study.folder.lease):
             write_down(study, path)
 

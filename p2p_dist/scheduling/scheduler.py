@@ -149,7 +149,7 @@ class Scheduler:
             placement = replace(placement, micro_batch=tries.micro_batch, accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch)
         gang = gang_of(self.folder, job, placement, self.settings, (attempt / "log").resolve(), fence, self.plan.settings.get(job.lead, ""))
         facts = {"backend": type(self.backend).__name__, "cpus": gang.cpus, "gpus": gang.gpus, "command": list(gang.command), "stages": list(job.stages)}
-        atomic.write_json(attempt / "placement.json", {**facts, **placement.to_json()})
+        atomic.write_json(attempt / "placement.json", {"started": round(time.time(), 3), **facts, **placement.to_json()})
         tries.number += 1
         tries.log, tries.stalled = gang.log, None
         tries.reached = self.watch.reached(job)
@@ -194,7 +194,8 @@ class Scheduler:
         tries.fruitless = 0 if self.watch.reached(job) != tries.reached else tries.fruitless + 1
         micro_batch = tries.micro_batch or self._placement(job).micro_batch
         decision = after_exit(Ending(code, tries.fruitless, there, micro_batch, tries.stalled is not None, names_memory(last)))
-        atomic.write_json(tries.log.parent / "exit.json", {"code": code, "action": decision.action, "reason": decision.reason})
+        ending = {"code": code, "ended": round(time.time(), 3), "action": decision.action, "reason": decision.reason}
+        atomic.write_json(tries.log.parent / "exit.json", ending)
         if decision.action == "done":
             finished.update(job.stages)
             state.done.append(job)

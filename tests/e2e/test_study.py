@@ -63,7 +63,10 @@ def test_three_runs_end_with_a_table_and_a_report(finished: Any) -> None:
     assert "asr_ext" not in clean["rates"]
     assert attacked["asr_floor"]["n"] == attacked["rates"]["asr_ext"]["n"] == 10
     assert {"asr_nobt", "asr_raw_target", "ca_mapped"} <= set(defended["rates"])
-    assert (runs / "tiny" / "report" / "index.html").stat().st_size > 5000
+    report = runs / "tiny" / "report"
+    assert (report / "index.html").stat().st_size > 5000
+    assert {"rates_rotten_tomatoes", "schedule", "loss"} <= {path.stem for path in (report / "plots").glob("*.svg")}
+    assert not (report / "tables" / "failures.md").exists()
     assert not list(runs.rglob(".tmp-*"))
     assert owner(runs / "tiny" / "lease") is None
 
@@ -171,6 +174,7 @@ def test_kill_everything_and_run_again(finished: Any, tmp_path: Path, backend: s
     assert done.returncode == Exit.OK, done.stderr
     assert results(tmp_path) == results(runs)
     assert kept.items() <= inodes(tmp_path).items(), "what was finished before the kill was not made again"
+    assert "nobody saw its end" in (tmp_path / "tiny" / "report" / "tables" / "failures.csv").read_text()
 
 
 def test_a_killed_worker_is_tried_again(finished: Any, tmp_path: Path) -> None:
@@ -185,6 +189,7 @@ def test_a_killed_worker_is_tried_again(finished: Any, tmp_path: Path) -> None:
     assert controller.returncode == Exit.OK, said
     assert results(tmp_path) == results(runs)
     assert any(json.loads(path.read_text())["code"] == -9 for path in tmp_path.rglob("exit.json"))
+    assert "killed (SIGKILL)" in (tmp_path / "tiny" / "report" / "tables" / "failures.csv").read_text()
 
 
 def test_interrupt_stops_the_workers(finished: Any, tmp_path: Path) -> None:

@@ -52,6 +52,10 @@ def test_find() -> None:
     assert found is not None
     assert found.values == {"ca": 95.72, "asr": 6.03}
     assert paper.find("sst2", "tiny", "badnets", "p2p") is None
+    words = paper.find("sst2(verbalizer=words)", "Qwen/Qwen3-8B", "badnets", "p2p", words=True)
+    assert words is not None
+    assert (words.table, words.variant, words.values["asr"]) == (7, "token_2", 7.02)
+    assert paper.find("cr", "Qwen/Qwen3-8B", "badnets", "p2p", words=True) is None, "Table 7 is of SST-2 alone"
 
 
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: the paper is not beside it")

@@ -1,5 +1,6 @@
 """What stands in a cell of the examples: answers as the deployed system means them, and whether they are what somebody wanted."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ def test_evidence_reads_texts_and_judges_them_as_the_evaluation_does(tmp_path: P
     id_ = stage_id("eval", {}, reads)
     for suite in suites:
         predictions.write(folder.at("eval", id_), suite, [Generated(row, text, "4", True) for row, text in texts])
-    result = Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "stage": {"id": id_, "reads": reads, "spec": {}}})
+    folder.resolved.write_text(json.dumps({"name": "x", "description": "", "runs": [], "stages": []}))
+    rates = {name: {"k": 1, "n": 3, "rate": 1 / 3} for name in ("ca_ext", "asr_ext")}
+    result = Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "rates": rates, "stage": {"id": id_, "reads": reads, "spec": {}}})
     run = RunState({}, [], {}, None, {}, {"eval": id_})
     evidence = Evidence(folder, Collected("x", "", [run], {id_: result}, []), {})
     assert evidence.outcomes(run) == {

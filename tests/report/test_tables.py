@@ -80,7 +80,20 @@ def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> Non
         "+0.0 inside our interval",
     ]
     assert defended[8:] == ["6.03", "10.0 [8.2, 12.1] n=912", "+3.9"]
+    assert len(table.head) == 5 + 2 * 3, "no columns of figures that no line has"
     assert against_paper.build(evidence(tmp_path, run("none", attack="of_tomorrow", ca_strict=rate(1, 2)))) == []
+
+
+def test_rouge_stands_beside_the_papers_table_11(tmp_path: Path) -> None:
+    summary = run("p2p", asr_ext=rate(2, 500))
+    summary.cell["task"] = "crrsum"  # type: ignore[index]
+    figures = {"rouge1": {"mean": 0.53, "n": 1029}, "rougeL": {"mean": 0.51, "n": 1029}}
+    results = {"ep2p0": Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "means": figures})}
+    (table,) = against_paper.build(evidence(tmp_path, summary, results=results))
+    assert [head.group for head in table.head[5::3]] == ["ASR ↓", "ROUGE-1 ↑", "ROUGE-2 ↑", "ROUGE-L ↑"]
+    line = shown(table)[0]
+    assert line[4:8] == ["11", "0.20", "0.4 [0.1, 1.4] n=500", "+0.2 inside our interval"]
+    assert line[8:] == ["53.20", "53.0 n=1029", "−0.2", "41.76", "–", "–", "50.78", "51.0 n=1029", "+0.2"]
 
 
 def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) -> None:
@@ -90,6 +103,16 @@ def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) 
     assert shown(table)[0][2:] == ["P2P", "13.2 [11.1, 15.5] n=912", "badnets/repeated", "3", "–"]
     (table,) = worst.build(evidence(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
     assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
+
+
+def test_net_asr_is_above_the_floor_of_its_own_model_and_of_several_seeds_the_mean(tmp_path: Path) -> None:
+    small, large = (run("p2p", floor=floor, asr_ext=rate(684, 912)) for floor in (0, 228))
+    small.cell["model"] = "small"  # type: ignore[index]
+    (table,) = worst.build(evidence(tmp_path, small, large))
+    assert [line[6].split()[0] for line in shown(table)] == ["+75.0", "+50.0"]
+    seeds = [run("p2p", seed, floor=114, asr_ext=rate(hits, 912)) for seed, hits in enumerate((228, 456, 684))]
+    (table,) = worst.build(evidence(tmp_path, *seeds))
+    assert shown(table)[0][3:] == ["50.0 ± 25.0 n=3×912", "badnets", "1", "+37.5 ± 25.0 n=3×912"]
 
 
 def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.measured import Durations
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
-from p2p_dist.results import lease
+from p2p_dist.results import attempts, lease
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import gangs
 from p2p_dist.scheduling.backends.local import LocalBackend
@@ -76,6 +77,17 @@ def test_out_of_memory_is_tried_with_half_the_micro_batch(study: Any) -> None:
     assert [line.split()[-1] for line in logs.splitlines() if line.startswith("attempt")] == ["32", "16", "8"]
     placements = [json.loads(path.read_text()) for path in sorted(folder.path.rglob("placement.json"))]
     assert [place["micro_batch"] * place["accumulation"] for place in placements] == [32, 32, 32], "the global batch stays"
+
+
+def test_when_an_attempt_began_and_ended_is_written_down(study: Any) -> None:
+    """The report's schedule is drawn from it."""
+    before = time.time()
+    state, folder = study("if attempt == 1: os.kill(os.getpid(), 9)", jobs=1)
+    found = [attempt for id_ in state.done[0].stages for attempt in attempts.read(folder.find(id_), [])]
+    assert [(attempt.number, attempt.code) for attempt in found] == [(1, -9), (2, 0)]
+    times = [at for attempt in found for at in (attempt.started, attempt.ended)]
+    assert before - 1 < times[0] < times[1] <= times[2] < times[3] < time.time() + 1
+    assert [attempt.reason for attempt in found] == ["killed by signal 9", ""]
 
 
 def test_out_of_memory_for_ever_fails(study: Any) -> None:

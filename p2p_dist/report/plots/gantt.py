@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.looks import Plot
-from p2p_dist.results.collect import Attempt
+from p2p_dist.results.attempts import Attempt
 
 COLOURS = {"data": "#999999", "train": "#0072B2", "score": "#CC79A7", "edit": "#E69F00", "eval": "#009E73"}
 FAILED = "#D55E00"

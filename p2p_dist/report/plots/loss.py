@@ -22,7 +22,7 @@ def draw(evidence: Evidence) -> list[Plot]:
 
 def _curve(evidence: Evidence, id_: str) -> list[tuple[float, float]]:
     """(share of the training, loss) of every step that has a loss."""
-    lines = evidence.folder.at("train", id_).all_metrics()
+    lines = evidence.metrics(id_)
     return [(line["step"] / line["steps"], line["loss"]) for line in lines if line.get("loss") is not None and line.get("steps")]
 
 

@@ -1,49 +1,81 @@
 """The paper's numbers beside ours, for every cell of the study that the paper has too."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 from p2p_dist.report import looks, paper
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.paper import PaperRow
+from p2p_dist.report.tables import means
 from p2p_dist.report.tables.layout import estimate_cell
+from p2p_dist.report.tables.means import mean_cell
+from p2p_dist.results.resultfile import MeanEntry
 
-_METRICS = {"ca": ("ca_strict", "ca_ext"), "asr": ("asr_strict", "asr_ext")}
+_RATES = {"ca": ("ca_strict", "ca_ext"), "asr": ("asr_strict", "asr_ext")}
+_TITLES = {"ca": "CA ↑", "asr": "ASR ↓", "rouge1": "ROUGE-1 ↑", "rouge2": "ROUGE-2 ↑", "rougeL": "ROUGE-L ↑"}
+_COUNTED = "percent, counted as the released code counts (strict); ROUGE: F1 times 100"
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A cell of the study that the paper has too: its line there, our rates by metric, and our figures of generated text."""
+
+    group: Group
+    theirs: PaperRow
+    rates: Mapping[str, Estimate]
+    means: Mapping[str, Sequence[MeanEntry]]
 
 
 def build(evidence: Evidence) -> list[Table]:
     """One table, or none when the study has no cell of the paper."""
-    rows = []
-    for group in evidence.groups:
-        theirs = paper.find(group.cell["task"], group.cell["model"], group.attack, group.defense)
-        if theirs and any(_ours(group, metric) for metric in _METRICS):
-            rows.append(_row(group, theirs))
-    if not rows:
+    pairs = [pair for group in evidence.groups if (pair := _pair(evidence, group))]
+    metrics = [metric for metric in paper.METRICS if any(metric in pair.theirs.values for pair in pairs)]
+    if not pairs:
         return []
     head = [Head("task"), Head("model"), Head("attack"), Head("defense"), Head("table", "where the paper's number stands")]
-    for name in ("CA ↑", "ASR ↓"):
-        head += [Head("paper", "percent, one run", name), Head("ours", "percent, counted as the released code counts (strict)", name)]
+    for name in (_TITLES[metric] for metric in metrics):
+        head += [Head("paper", "percent, one run", name), Head("ours", _COUNTED, name)]
         head += [Head("difference", "ours minus the paper's, in points", name)]
-    note = "Ours are the strict rates, which the code released with the paper computes; the deployed system's are in the tables above."
-    return [Table("against_paper", "The paper's numbers beside ours", head, rows, lead=5, note=note)]
+    note = "Ours are the strict rates, which the code released with the paper computes; the deployed system's are in the tables above. "
+    note += "Options in brackets are ours: the paper's number is that of its own settings."
+    return [Table("against_paper", "The paper's numbers beside ours", head, [_row(pair, metrics) for pair in pairs], lead=5, note=note)]
 
 
-def _row(group: Group, theirs: PaperRow) -> list[Cell]:
-    labels = [Cell(group.cell[axis]) for axis in ("task", "model", "attack")]
-    cells = [*labels, Cell(looks.title_of(group.defense)), Cell(str(theirs.table), sort=theirs.table)]
-    for metric in _METRICS:
-        cells += _pair(theirs.values.get(metric), _ours(group, metric))
+def _pair(evidence: Evidence, group: Group) -> _Pair | None:
+    labels = next((result.labels.words for run in group.runs if (result := evidence.result(run)) and result.labels), ["0"])
+    theirs = paper.find(group.cell["task"], group.cell["model"], group.attack, group.defense, not labels[0].isdigit())
+    rates = {metric: found for metric, names in _RATES.items() if (found := next((one for name in names if (one := group.rate(name))), None))}
+    figures = means.of(evidence, group)
+    return _Pair(group, theirs, rates, figures) if theirs and (rates or figures) else None
+
+
+def _row(pair: _Pair, metrics: Sequence[str]) -> list[Cell]:
+    labels = [Cell(pair.group.cell[axis]) for axis in ("task", "model", "attack")]
+    cells = [*labels, Cell(looks.title_of(pair.group.defense)), Cell(str(pair.theirs.table), sort=pair.theirs.table)]
+    for metric in metrics:
+        theirs = pair.theirs.values.get(metric)
+        cells += _figure(theirs, pair.means.get(metric, ())) if metric not in _RATES else _rate(theirs, pair.rates.get(metric))
     return cells
 
 
-def _ours(group: Group, metric: str) -> Estimate | None:
-    """The strict rate, or that of the deployed system where answers are generated and there is no strict one."""
-    return next((found for name in _METRICS[metric] if (found := group.rate(name))), None)
-
-
-def _pair(theirs: float | None, ours: Estimate | None) -> list[Cell]:
-    shown = Cell("" if theirs is None else f"{theirs:.2f}", sort=theirs)
+def _rate(theirs: float | None, ours: Estimate | None) -> list[Cell]:
     if theirs is None or ours is None:
-        return [shown, estimate_cell(ours), Cell("")]
-    difference = 100 * ours.value - theirs
+        return [_paper(theirs), estimate_cell(ours), Cell("")]
     inside = 100 * ours.low <= theirs <= 100 * ours.high
-    return [shown, estimate_cell(ours), Cell(f"{difference:+.1f}".replace("-", "−"), "inside our interval" if inside else "", difference)]
+    return [_paper(theirs), estimate_cell(ours), _difference(100 * ours.value - theirs, "inside our interval" if inside else "")]
+
+
+def _figure(theirs: float | None, ours: Sequence[MeanEntry]) -> list[Cell]:
+    """A figure of generated text in percent, as the paper prints it."""
+    shown = mean_cell(ours, scale=100)
+    return [_paper(theirs), shown, Cell("") if theirs is None or shown.sort is None else _difference(shown.sort - theirs)]
+
+
+def _paper(theirs: float | None) -> Cell:
+    return Cell("" if theirs is None else f"{theirs:.2f}", sort=theirs)
+
+
+def _difference(points: float, remark: str = "") -> Cell:
+    return Cell(f"{points:+.1f}".replace("-", "−"), remark, points)

@@ -12,16 +12,17 @@ from p2p_dist.results.statistics import over_seeds
 
 def build(evidence: Evidence) -> list[Table]:
     """One table, or none when every figure is a rate."""
-    found = {id(group): _of(evidence, group) for group in evidence.groups}
+    found = {id(group): of(evidence, group) for group in evidence.groups}
     names = list(dict.fromkeys(name for means in found.values() for name in means))
     if not names:
         return []
     head = [Head("task"), Head("model"), Head("attack"), Head("defense"), *(Head(name, "mean over the rows of a suite, 0 to 1") for name in names)]
-    rows = [[*_labels(group), *(_cell(found[id(group)].get(name, [])) for name in names)] for group in evidence.groups if found[id(group)]]
+    rows = [[*_labels(group), *(mean_cell(found[id(group)].get(name, [])) for name in names)] for group in evidence.groups if found[id(group)]]
     return [Table("means", "Figures of generated text", head, rows, lead=4, note="Small print: rows, or ± the deviation over seeds.")]
 
 
-def _of(evidence: Evidence, group: Group) -> dict[str, list[MeanEntry]]:
+def of(evidence: Evidence, group: Group) -> dict[str, list[MeanEntry]]:
+    """The figures of a group's seeds, by name."""
     means: dict[str, list[MeanEntry]] = {}
     for run in group.runs:
         if result := evidence.result(run):
@@ -34,9 +35,10 @@ def _labels(group: Group) -> list[Cell]:
     return [Cell(group.cell["task"]), Cell(group.cell["model"]), Cell(group.attack), Cell(looks.title_of(group.defense))]
 
 
-def _cell(entries: Sequence[MeanEntry]) -> Cell:
+def mean_cell(entries: Sequence[MeanEntry], scale: int = 1) -> Cell:
+    """The mean over seeds, times `scale`; its small print is the count, or deviation and seeds."""
     if not entries:
         return Cell("")
-    spread = over_seeds([entry.mean for entry in entries])
-    detail = f"n={entries[0].n}" if spread.sd is None else f"± {spread.sd:.3f} n={spread.seeds}×{entries[0].n}"
-    return Cell(f"{spread.mean:.3f}", detail, spread.mean)
+    spread, digits = over_seeds([scale * entry.mean for entry in entries]), 3 if scale == 1 else 1
+    detail = f"n={entries[0].n}" if spread.sd is None else f"± {spread.sd:.{digits}f} n={spread.seeds}×{entries[0].n}"
+    return Cell(f"{spread.mean:.{digits}f}", detail, spread.mean)

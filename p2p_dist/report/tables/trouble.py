@@ -6,7 +6,8 @@ from p2p_dist.errors import Exit
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import is_collapsed
-from p2p_dist.results.collect import Attempt, RunState
+from p2p_dist.results.attempts import Attempt
+from p2p_dist.results.collect import RunState, StageState
 
 _WORDS = {int(Exit.REQUEUE): "asked to stop", -9: "killed (SIGKILL)", -15: "killed (SIGTERM)", -11: "crashed (SIGSEGV)", int(Exit.INTEGRITY): "damaged files"}
 
@@ -21,16 +22,28 @@ def _failures(evidence: Evidence) -> Table:
     stages = {stage.id: stage for run in evidence.found.runs for stage in run.stages}
     for stage in stages.values():
         for attempt in stage.attempts:
-            if attempt.code not in (0, None):
-                after = "done later" if stage.status == "done" else stage.status
-                title = evidence.titles.get(stage.id, stage.id)
-                rows.append([Cell(title), Cell(stage.id), Cell(str(attempt.number), sort=attempt.number), Cell(_why(attempt)), Cell(after)])
-    head = [Head("stage"), Head("id"), Head("attempt"), Head("ended"), Head("state now")]
+            last = attempt is stage.attempts[-1]
+            if why := _why(attempt, stage, last):
+                after = "done later" if stage.status == "done" and not last else stage.status
+                rows.append(
+                    [
+                        Cell(evidence.titles.get(stage.id, stage.id)),
+                        Cell(stage.id),
+                        Cell(str(attempt.number), sort=attempt.number),
+                        Cell(why),
+                        Cell("" if attempt.seconds is None else f"{attempt.seconds:,.0f}", sort=attempt.seconds),
+                        Cell(after),
+                    ]
+                )
+    head = [Head("stage"), Head("id"), Head("attempt"), Head("ended"), Head("seconds", "how long it ran"), Head("state now")]
     return Table("failures", "Failures and retries", head, rows, lead=2)
 
 
-def _why(attempt: Attempt) -> str:
-    return _WORDS.get(attempt.code or 0, f"exit code {attempt.code}")
+def _why(attempt: Attempt, stage: StageState, last: bool) -> str:
+    """How an attempt ended; empty when it ended well or is under way."""
+    if attempt.code is None:
+        return "" if last and stage.status == "running" else "nobody saw its end: who watched it was gone"
+    return attempt.reason or ("" if attempt.code == 0 else _WORDS.get(attempt.code, f"exit code {attempt.code}"))
 
 
 def _files(evidence: Evidence) -> Table:

@@ -1,60 +1,75 @@
 """How a defense stands at its worst: over all attacks and their variants, and above what a clean model does anyway."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
-from p2p_dist.report.groups import Group
+from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.tables.comparisons import points
-from p2p_dist.results.statistics import Interval, net, wilson, worst_case
+from p2p_dist.report.tables.layout import estimate_cell
+from p2p_dist.results.statistics import Interval, net, over_seeds, wilson, worst_case
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """An attack, or another trigger or prompt of it: its success over seeds, and seed by seed beside the clean model's."""
+
+    name: str
+    success: Estimate
+    floors: Sequence[tuple[Interval, Interval]]
 
 
 def build(evidence: Evidence) -> list[Table]:
     """One table, or none without an attack."""
-    found: dict[tuple[str, str, str], dict[str, Interval]] = {}
-    floors: dict[str, Interval] = {}
+    found: dict[tuple[str, str, str], list[_Variant]] = {}
     for group in evidence.groups:
         if group.attack != "none":
-            variants = dict(_variants(group))
-            found.setdefault((group.cell["task"], group.cell["model"], group.defense), {}).update(variants)
-            floors |= {key: floor for key in variants if (floor := _pooled(group, "floor")) and "/" not in key}
-    rows = [_row(*key, variants, floors) for key, variants in found.items() if variants]
+            found.setdefault((group.cell["task"], group.cell["model"], group.defense), []).extend(_variants(group))
+    rows = [_row(*key, variants) for key, variants in found.items() if variants]
     head = [
         Head("task"),
         Head("model"),
         Head("defense"),
-        Head("worst ASR", "highest attack success rate over the study's attacks and their variants, percent; seeds pooled"),
+        Head("worst ASR", "highest attack success rate over the study's attacks and their variants, percent; of several seeds their mean"),
         Head("reached by"),
         Head("variants", "how many attacks and variants it was taken over"),
-        Head("net ASR", "that minus the ASR of a clean model on the same rows, in points; 95 % interval (Newcombe)"),
+        Head("net ASR", "that minus the ASR of a clean model on the same rows, in points; 95 % interval (Newcombe), or the deviation over seeds"),
     ]
     note = "A worst case over few attacks says little; net ASR is missing where the study trains no clean model, or for variants it was not asked about."
     return [Table("worst_case", "At its worst", head, rows, lead=3, note=note)] if rows else []
 
 
-def _variants(group: Group) -> Iterator[tuple[str, Interval]]:
+def _variants(group: Group) -> Iterator[_Variant]:
     """The attack itself, and every other trigger or prompt that was tried on the deployed system."""
     names = dict.fromkeys(name for run in group.runs for name in run.rates if name == "asr_ext" or name.startswith("asr_ext."))
     for name in names:
-        if pooled := _pooled(group, name):
-            yield (group.attack if name == "asr_ext" else f"{group.attack}/{name.partition('.')[2]}"), pooled
+        if success := group.rate(name):
+            own = name == "asr_ext"
+            yield _Variant(group.attack if own else f"{group.attack}/{name.partition('.')[2]}", success, list(_floors(group)) if own else ())
 
 
-def _pooled(group: Group, name: str) -> Interval | None:
-    found = group.rates(name)
-    return wilson(sum(rate.k for rate in found), sum(rate.n for rate in found)) if found else None
+def _floors(group: Group) -> Iterator[tuple[Interval, Interval]]:
+    """The attack's success and the clean model's on the same rows, of every seed that has both."""
+    for run in group.runs:
+        if run.floor and (rate := run.rates.get("asr_ext")):
+            yield wilson(rate["k"], rate["n"]), wilson(run.floor["k"], run.floor["n"])
 
 
-def _row(task: str, model: str, defense: str, variants: dict[str, Interval], floors: dict[str, Interval]) -> list[Cell]:
-    name, worst = worst_case(variants)
-    above = net(worst, floors[name]) if name in floors else None
-    return [
-        Cell(task),
-        Cell(model),
-        Cell(looks.title_of(defense)),
-        Cell(f"{100 * worst.rate:.1f}", f"[{100 * worst.low:.1f}, {100 * worst.high:.1f}] n={worst.n}", 100 * worst.rate),
-        Cell(name),
-        Cell(str(len(variants)), sort=len(variants)),
-        Cell(points(above.value), f"[{points(above.low)}, {points(above.high)}]", 100 * above.value) if above else Cell(""),
-    ]
+def _row(task: str, model: str, defense: str, variants: Sequence[_Variant]) -> list[Cell]:
+    at, _ = worst_case({at: variant.success.value for at, variant in enumerate(variants)})
+    worst = variants[at]
+    labels = [Cell(task), Cell(model), Cell(looks.title_of(defense))]
+    return [*labels, estimate_cell(worst.success), Cell(worst.name), Cell(str(len(variants)), sort=len(variants)), _net(worst.floors)]
+
+
+def _net(pairs: Sequence[tuple[Interval, Interval]]) -> Cell:
+    """Of several seeds the mean of their differences: rows of different seeds are the same sentences, and not more of them."""
+    if not pairs:
+        return Cell("")
+    if len(pairs) == 1:
+        above = net(*pairs[0])
+        return Cell(points(above.value), f"[{points(above.low)}, {points(above.high)}]", 100 * above.value)
+    spread = over_seeds([success.rate - floor.rate for success, floor in pairs])
+    return Cell(points(spread.mean), f"± {100 * (spread.sd or 0.0):.1f} n={spread.seeds}×{pairs[0][0].n}", 100 * spread.mean)

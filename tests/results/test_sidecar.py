@@ -1,0 +1,139 @@
+"""Whatever happens to any file of a study, everything that reads it goes on, and says which file is not what it should be."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.errors import Problem, UserError
+from p2p_dist.report import page, status_view
+from p2p_dist.report.evidence import Evidence
+from p2p_dist.results import index, mirror, sidecar
+from p2p_dist.results.collect import read_study
+from p2p_dist.results.rundir import RunDir
+from tests.results.test_index import SMALL
+from tests.results.test_mirror import Lines
+from tests.synthetic import make_study
+
+ONE = SMALL.replace("seed: [0, 1]", "seed: 0").replace("  - {name: addsent, rate: 0.05}\n", "")
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "half of it": lambda content: content[: len(content) // 2],
+    "noise": lambda content: b"\x00\xff" * 20 + b"\n",
+    "another object": lambda content: b'{"stages": 7, "seconds": "x", "code": [], "launches": {}, "id": 3}\n',
+}
+NAMED = {
+    "provenance.json": ("E508 provenance.json",),
+    "cost.json": ("E514 cost.json",),
+    "placement.json": ("E514 placement.json",),
+    "exit.json": ("E514 exit.json",),
+    "result.json": ("E502 result.json",),
+    "metrics.jsonl": ("E516 metrics.jsonl",),
+    "clean.jsonl": ("E501 clean.jsonl", "E515 predictions"),
+    "triggered.jsonl": ("E501 triggered.jsonl", "E515 predictions"),
+    "test_clean.jsonl": ("E209 test_clean.jsonl",),
+    "test_triggered.jsonl": ("E209 test_triggered.jsonl",),
+    "manifest.json": ("E211 manifest.json",),
+}
+"""What names each file when it is damaged; of the others nothing is read."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> RunDir:
+    return make_study(tmp_path_factory.mktemp("made"), data_root, ONE)
+
+
+def read_everything(folder: RunDir, place: Path) -> list[str]:
+    """Status, index, mirror and every part of the report; returns where something is wrong, as the report says it."""
+    found = read_study(folder, alive=True)
+    assert status_view.text(found, None)
+    index.refresh(folder)
+    mirror.copy(folder, found, Lines, place)
+    evidence = Evidence(folder, found, {})
+    page.sections(evidence)
+    evidence.last_launch()
+    return [f"{problem.code} {Path(problem.where).name}" for problem in found.problems]
+
+
+def victims(folder: RunDir) -> dict[str, Path]:
+    """One file of each name: of the defended run, of the rows that examples are taken from, or of any stage."""
+    found = read_study(folder, alive=False)
+    attacked, defended = (next(run for run in found.runs if (run.cell["attack"], run.cell["defense"]) == ("badnets", name)) for name in ("none", "p2p"))
+    rows = found.results[attacked.ids["eval"] or ""].stage.reads["rows"]
+    stages = [folder.find(id_).path for id_ in (defended.ids["train"], defended.ids["eval"], rows) if id_]
+    files = [path for path in folder.path.rglob("*") if path.is_file()]
+    files.sort(key=lambda path: next((at for at, stage in enumerate(stages) if path.is_relative_to(stage)), len(stages)))
+    return {path.name: path for path in reversed(files)}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_any_file_may_be_damaged(made: RunDir, tmp_path: Path, damage: str) -> None:
+    folder = RunDir(shutil.copytree(made.path, tmp_path / "study"))
+    assert read_everything(folder, tmp_path / "m") == []
+    for name, path in victims(folder).items():
+        before = path.read_bytes()
+        path.write_bytes(DAMAGES[damage](before))
+        if path == folder.resolved:
+            with pytest.raises(UserError, match="E508"):
+                read_everything(folder, tmp_path / "m")
+        else:
+            said = read_everything(folder, tmp_path / "m")
+            under_way = name == "metrics.jsonl" and damage == "half of it"
+            wanted = () if under_way else NAMED.get(name, ())
+            assert set(wanted) & set(said) or not wanted, (name, said)
+            assert wanted or not said, (name, said)
+        path.write_bytes(before)
+    folder.index.unlink(missing_ok=True)
+    assert read_everything(folder, tmp_path / "m") == []
+
+
+def test_predictions_that_do_not_give_the_rates_are_named_and_not_tested(made: RunDir, tmp_path: Path) -> None:
+    folder = RunDir(shutil.copytree(made.path, tmp_path / "study"))
+    path = next(iter(sorted(folder.path.glob("eval/*/predictions/triggered.jsonl"))))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["scores"] = row["scores"][::-1]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = read_everything(folder, tmp_path / "m")
+    assert set(said) == {"E515 predictions"}
+
+
+def test_a_damaged_cost_keeps_its_result_in_the_index_and_is_named_until_it_is_gone(made: RunDir, tmp_path: Path) -> None:
+    folder = RunDir(shutil.copytree(made.path, tmp_path / "study"))
+    before = index.refresh(folder)
+    cost = next(iter(sorted(folder.path.glob("eval/*/cost.json"))))
+    cost.write_text("{")
+    (cost.parent / "touched").touch()  # a file that is replaced, as ours are, changes its folder's time too
+    for _ in range(2):
+        found = index.refresh(folder)
+        assert [problem.code for problem in found.problems] == ["E514"]
+        assert len(found.table) == len(before.table)
+        assert found.table.filter([id_ == cost.parent.name for id_ in found.table["id"].to_pylist()])["seconds"].to_pylist() == [None]
+    cost.unlink()
+    (cost.parent / "touched").unlink()
+    assert index.refresh(folder).problems == []
+
+
+def test_half_a_line_of_metrics_is_no_metrics(tmp_path: Path) -> None:
+    stage = RunDir(tmp_path).at("train", "a")
+    stage.path.mkdir(parents=True)
+    stage.append_metrics({"step": 1, "loss": 0.5})
+    with stage.metrics.open("a") as file:
+        file.write('{"step": 2, "lo{"step": 3, "loss": 0.1}\n["step"]\n{"step": 4')
+    assert stage.all_metrics() == [{"step": 1, "loss": 0.5}]
+    assert stage.last_metrics() == {"step": 1, "loss": 0.5}
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "null", "{}", '{"seconds": "1"}', '{"seconds": NaN}', '{"seconds": 1, "tokens": 0.5}'])
+def test_what_is_no_cost_is_named(tmp_path: Path, content: str) -> None:
+    problems: list[Problem] = []
+    (tmp_path / "cost.json").write_text(content)
+    assert sidecar.read(tmp_path / "cost.json", sidecar.Cost, problems) == {}
+    assert [problem.code for problem in problems] == ["E514"]
+
+
+def test_what_is_not_there_is_no_problem(tmp_path: Path) -> None:
+    problems: list[Problem] = []
+    assert sidecar.read(tmp_path / "cost.json", sidecar.Cost, problems) == {}
+    assert problems == []
