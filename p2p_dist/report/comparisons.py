@@ -1,6 +1,6 @@
 """Which differences are more than chance: defended against attacked, and every rival against P2P, on the same rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -38,6 +38,15 @@ def compare(evidence: Evidence) -> list[Comparison]:
         Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[at])
         for at, (rate, before, after, (p, seeds), difference) in enumerate(found)
     ]
+
+
+def left_out(evidence: Evidence) -> Iterator[str]:
+    """Says so where `compare` has nothing because of LIMIT."""
+    if len(evidence.found.runs) > LIMIT:
+        yield (
+            f"No paired tests: the study has {len(evidence.found.runs)} runs, and above {LIMIT} they would take longer than all else here. "
+            "Run a part of the grid (such as `model=NAME`): nothing is trained again, and its report has them."
+        )
 
 
 _Made = tuple[str, Group, Group, tuple[float, list[Paired]], Difference]

@@ -38,6 +38,7 @@ class Section:
     title: str
     plots: Sequence[Plot] = field(default_factory=tuple)
     tables: Sequence[Table] = field(default_factory=tuple)
+    remarks: Sequence[str] = field(default_factory=tuple)
 
 
 def write_report(folder: RunDir, found: Collected, titles: Mapping[str, str]) -> Path:
@@ -67,15 +68,15 @@ def sections(evidence: Evidence) -> list[Section]:
     tested = comparisons.compare(evidence)
     found = [
         Section("rates", "Rates", rates.draw(evidence), [*layout.build(evidence), *means.build(evidence)]),
-        Section("differences", "Differences", (), [*tests.build(evidence, tested), *worst.build(evidence)]),
+        Section("differences", "Differences", (), [*tests.build(evidence, tested), *worst.build(evidence)], list(comparisons.left_out(evidence))),
         Section("paper", "Beside the paper", (), against_paper.build(evidence)),
         Section("shapes", "How rates change", [*scaling.draw(evidence), *sweep.draw(evidence), *accuracy.draw(evidence)]),
         Section("answers", "What the models say", [*confidence.draw(evidence), *labels.draw(evidence)], examples.build(evidence)),
         Section("every-run", "Every run", (), [*runs.build(evidence), *theory.build(evidence)]),
         Section("cost", "What it took", [*gantt.draw(evidence), *loss.draw(evidence)], costs.build(evidence)),
-        Section("trouble", "What went wrong or is missing", (), trouble.build(evidence)),
+        Section("trouble", "What went wrong or is missing", (), trouble.build(evidence), list(trouble.strangers(evidence))),
     ]
-    return [section for section in found if section.plots or section.tables]
+    return [section for section in found if section.plots or section.tables or section.remarks]
 
 
 def _named(section: Section) -> Section:

@@ -65,3 +65,4 @@ def test_a_seed_that_only_one_side_has_is_left_out(evidence: Evidence) -> None:
 def test_large_studies_have_none(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparisons, "LIMIT", 17)
     assert compare(evidence) == []
+    assert "the study has 18 runs" in next(comparisons.left_out(evidence))

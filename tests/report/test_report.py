@@ -161,6 +161,13 @@ def test_what_is_missing_or_went_wrong_is_named(study: RunDir, damage: Callable[
     assert "What went wrong or is missing" in page
 
 
+def test_what_is_not_of_this_study_is_named(study: RunDir) -> None:
+    (study.path / "eval" / ("f" * 12)).mkdir()
+    (study.path / "train" / "notes.txt").write_text("from somebody else")
+    page = written(study)
+    assert f"2 folders or files here are of no run of the study as it was asked for last, and are not on this page: train/notes.txt, eval/{'f' * 12}." in page
+
+
 def test_nothing_but_a_plan_makes_a_report(study: RunDir) -> None:
     for part in ("eval", "train"):
         shutil.rmtree(study.path / part)

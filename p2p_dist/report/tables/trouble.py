@@ -8,13 +8,28 @@ from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import is_collapsed
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import RunState, StageState
+from p2p_dist.results.index import KINDS
 
+SHOWN = 12
 _WORDS = {int(Exit.REQUEUE): "asked to stop", -9: "killed (SIGKILL)", -15: "killed (SIGTERM)", -11: "crashed (SIGSEGV)", int(Exit.INTEGRITY): "damaged files"}
 
 
 def build(evidence: Evidence) -> list[Table]:
     """Up to three tables; an empty one is not made."""
     return [table for table in (_failures(evidence), _files(evidence), _missing(evidence)) if table.rows]
+
+
+def strangers(evidence: Evidence) -> Iterator[str]:
+    """What lies among the stages and belongs to no run, in words: an earlier or larger form of the study, or somebody else's."""
+    found = [
+        f"{kind}/{path.name}"
+        for kind in KINDS
+        for path in sorted((evidence.folder.path / kind).glob("*"))
+        if path.name not in evidence.specs and not path.name.startswith(".")
+    ]
+    if found:
+        shown = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+        yield f"{len(found)} folders or files here are of no run of the study as it was asked for last, and are not on this page: {shown}."
 
 
 def _failures(evidence: Evidence) -> Table:
