@@ -8,7 +8,7 @@ from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import is_collapsed
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import RunState, StageState
-from p2p_dist.results.index import KINDS
+from p2p_dist.results.rundir import KINDS
 
 SHOWN = 12
 _WORDS = {int(Exit.REQUEUE): "asked to stop", -9: "killed (SIGKILL)", -15: "killed (SIGTERM)", -11: "crashed (SIGSEGV)", int(Exit.INTEGRITY): "damaged files"}
