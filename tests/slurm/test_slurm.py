@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,11 +11,15 @@ from typing import Any
 
 import pytest
 
+from tests import gang
 from tests.conftest import TINY_STUDY
 from tests.e2e.test_study import cli, results
+from tests.gang import Job
 from tests.slurm.machines import Machines, missing, wait_for
 
 pytestmark = [pytest.mark.usefixtures("with_data"), pytest.mark.skipif(bool(why := missing()), reason=f"no Slurm cluster here: {why}")]
+RUN = Path(__file__).parents[2] / "slurm" / "run.sbatch"
+LAYOUT = ("--zero", "2")
 LONG = TINY_STUDY.replace("[none, p2p]", "none").replace("exclude: [{attack: none, defense: p2p}]\n", "").replace("epochs: 1", "epochs: 10")
 
 
@@ -103,26 +108,62 @@ def test_before_the_time_limit_a_study_checkpoints_and_is_requeued(cluster: Mach
 
 def test_an_array_shares_the_work_and_survives_a_dead_node_and_a_dead_controller(cluster: Machines, expected: Any, tmp_path: Path) -> None:
     study, wanted = expected
-    job = number(submit(cluster, study, tmp_path, "--tasks", "4"))
+    job = number(submit(cluster, study, tmp_path, "--tasks", "6"))
     wait_for(lambda: training(tmp_path), 120)
     cluster.cut_power("p2p2")
     cluster.cut_power(cluster.control)
     cluster.start_control()
-    cluster.ctl("scontrol", "update", "nodename=p2p2", "state=down", "reason=power")
-    cluster.start("p2p2")
-    wait_for(lambda: "resumed" in resume(cluster, "p2p2"), 60)
+    boot_again(cluster, "p2p2")
     ended(cluster, job, tmp_path)
     assert rates(tmp_path) == wanted
 
 
-def test_an_operator_may_requeue_a_study(cluster: Machines, expected: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("why", ["requeued", "node died"])
+def test_an_operator_may_requeue_a_study_and_a_node_may_die(cluster: Machines, expected: Any, tmp_path: Path, why: str) -> None:
     study, wanted = expected
     job = number(submit(cluster, study, tmp_path, "--nodes", "2", "--cpus-per-node", "2"))
     wait_for(lambda: training(tmp_path), 120)
-    cluster.ctl("scontrol", "requeue", job, check=True)
+    if why == "requeued":
+        cluster.ctl("scontrol", "requeue", job, check=True)
+    else:
+        cluster.cut_power("p2p2")
+        boot_again(cluster, "p2p2")
     wait_for(lambda: cluster.job(job)["Restarts"] == "1", 60)
     ended(cluster, job, tmp_path)
     assert rates(tmp_path) == wanted
+
+
+def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(cluster: Machines, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """slurm/run.sbatch: a rank of DeepSpeed on each node, warned in the middle; the bytes are those of two ranks left alone."""
+    expected, job = (Job(tmp_path_factory.mktemp("run"), epochs=12) for _ in range(2))
+    gang.run(expected.command(expected.model, *LAYOUT), 2)
+    runs = job.folder.path
+    (runs / "slurm").mkdir()
+    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
+    line = ["env", path, "sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--output={runs}/slurm/%j.out", str(RUN)]
+    submitted = number(cluster.call(*line, str(runs), ",".join(job.model), *LAYOUT))
+    wait_for(lambda: job.steps() > 5, 120)
+    cluster.ctl("scancel", "--batch", "--signal=USR1", submitted, check=True)
+    wait_for(lambda: cluster.job(submitted)["Restarts"] == "1", 60)
+    kept_at = job.steps()
+    ended(cluster, submitted, runs, 120)
+    assert f"resuming {job.model[0]} after step {kept_at}" in log(runs)
+    assert job.outcome() == expected.outcome()
+
+
+def test_ranks_of_a_gang_are_on_both_nodes_of_a_ray(cluster: Machines, tmp_path: Path) -> None:
+    """ZeRO-2 over two Ray nodes of a core each; the bytes are those of two ranks on one machine."""
+    (tmp_path / "study.yaml").write_text(TINY_STUDY)
+    for name, nodes, cpus in (("one", 1, 2), ("two", 2, 1)):
+        facts = f"name: {name}\nnodes: {nodes}\ncpus_per_node: {cpus}\nmemory_gb: 4\n"
+        (tmp_path / f"{name}.yaml").write_text(facts + "layout: {engine: deepspeed, ranks: 2, zero: 2}\n")
+    only = ("attack=none", "defense=none", "exclude=[]")
+    done = cli(tmp_path / "study.yaml", tmp_path / "here", *only, "--backend", "local", "--cluster", str(tmp_path / "one.yaml"))
+    assert done.returncode == 0, done.stderr
+    runs, options = tmp_path / "runs", ("--nodes", "2", "--cpus-per-node", "1", f"--run-option=--cluster={tmp_path / 'two.yaml'}")
+    ended(cluster, number(submit(cluster, tmp_path / "study.yaml", runs, *only, *options)), runs, 200)
+    assert results(runs) == results(tmp_path / "here")
+    assert hosts(runs / "tiny" / "train") == {"p2p1", "p2p2"}, "a rank on each"
 
 
 def test_a_failing_study_fails_its_job(cluster: Machines, tmp_path: Path) -> None:
@@ -138,6 +179,13 @@ def test_what_sbatch_says_is_passed_on(cluster: Machines, expected: Any, tmp_pat
     assert done.returncode == 2
     assert "E133]: sbatch says:" in done.stderr
     assert "invalid partition" in done.stderr
+
+
+def boot_again(cluster: Machines, node: str) -> None:
+    """Tell Slurm at once that a machine is gone, and start it again."""
+    cluster.ctl("scontrol", "update", f"nodename={node}", "state=down", "reason=power")
+    cluster.start(node)
+    wait_for(lambda: "resumed" in resume(cluster, node), 60)
 
 
 def resume(cluster: Machines, node: str) -> str:
