@@ -1,9 +1,7 @@
 """A study as a job of a Ray cluster: attached to, survived by a killed client, ended with its own exit code."""
 
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,43 +13,16 @@ import pytest
 from p2p_dist.errors import Exit
 from tests.conftest import TINY_STUDY
 from tests.e2e.test_study import _wait_for
+from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.usefixtures("with_data")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A Ray head with a token, on loopback, as somebody else would have started it; yields its dashboard's address."""
-    folder = Path(f"/tmp/p2pjob-{os.getpid()}")
-    folder.mkdir(mode=0o700)
-    (folder / "token").write_text(secrets.token_hex(32))
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(folder)}
-    port, dashboard = free_port(), free_port()
-    line = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
-    line += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}/r", "--object-store-memory=100000000"]
-    with pytest.MonkeyPatch.context() as patch, (folder / "out").open("wb") as out:
-        for name, value in own.items():
-            patch.setenv(name, value)
-        patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-        head = subprocess.Popen(line, stdout=out, stderr=out, start_new_session=True)
-        try:
-            _wait_for(lambda: answers(dashboard), 90)
-            yield f"http://127.0.0.1:{dashboard}"
-        finally:
-            head.terminate()
-            head.wait(timeout=60)
-            subprocess.run(["rm", "-rf", str(folder)], check=False)
+def cluster() -> Iterator[str]:
+    """Its dashboard's address."""
+    with ray_head() as head:
+        yield head.dashboard
 
 
 def submit(address: str, study: Path, runs: Path) -> subprocess.Popen[str]:

@@ -16,6 +16,7 @@ from p2p_dist.errors import Exit
 from p2p_dist.results.lease import owner
 from tests.e2e.test_resume import OPTIONS, steps, whole  # noqa: F401  # a fixture
 from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, results
+from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.usefixtures("with_data", "none_left")
 RAY = tuple("ray" if option == "local" else option for option in OPTIONS)
@@ -127,4 +128,21 @@ def test_a_dead_ray_daemon_ends_the_study_and_the_next_start_goes_on(whole: Any,
         _wait_for(lambda: not _processes_naming(str(tmp_path)), 60)
         done = cli(study, tmp_path, *RAY)
         assert done.returncode == Exit.OK, said + done.stderr
+    assert results(tmp_path) == expected
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_its_control_store_ends_the_study_and_another_goes_on(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+    study, expected = whole
+    with ray_head() as head:
+        controller = start(study, tmp_path, *RAY, "--address", head.address)
+        _wait_for(lambda: steps(tmp_path) > 45, 120)
+        (store,) = [pid for pid, line in _processes_naming(str(head.folder)).items() if line.split()[0].endswith("gcs_server")]
+        os.kill(store, signal.SIGKILL)
+        _, said = controller.communicate(timeout=240)
+    assert (controller.returncode, "E417" in said) == (Exit.REQUEUE, True), said
+    _wait_for(lambda: not workers(tmp_path), 60)
+    with ray_head() as head:
+        done = cli(study, tmp_path, *RAY, "--address", head.address)
+    assert done.returncode == Exit.OK, done.stderr
     assert results(tmp_path) == expected

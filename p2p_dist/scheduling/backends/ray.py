@@ -9,7 +9,6 @@ Ray attaches `ray.init()` to any instance it finds on the host unless told not t
 import asyncio
 import contextlib
 import os
-import secrets
 import shutil
 import tempfile
 import time
@@ -20,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import user_error
-from p2p_dist.scheduling import process
+from p2p_dist.scheduling import own_ray, process
 from p2p_dist.scheduling.backend import Backend, Gang
+from p2p_dist.scheduling.ray_store import Store
 from p2p_dist.scheduling.seat import Seat, Waiting
 
-_PREFIX = "p2p-ray-"
 JOIN_SECONDS = 120.0
 """How long to wait for a cluster that is named and for its nodes."""
 _LOST = -9
@@ -58,9 +57,9 @@ class RayBackend(Backend):
         super().__init__(cpus, gpus, address, nodes)
         self._folder: Path | None = None
         if address is None:
-            _clear_leftovers()
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
-            _set_environment(self._folder / "token")
+            own_ray.clear_leftovers()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{own_ray.PREFIX}{os.getpid()}-", dir="/tmp"))
+            own_ray.set_environment(self._folder / "token")
         import ray  # seconds to import, and only needed here
         import ray.util
 
@@ -72,6 +71,7 @@ class RayBackend(Backend):
             options |= {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
             options |= {"_temp_dir": str(self._folder / "r")}  # Ray opens its own folder to everybody; ours around it stays shut
         self._connect(options)
+        self._store = Store(ray.get_runtime_context().gcs_address)
         self._remote = ray.remote(_Node)
         self._gangs: dict[str, _Placed] = {}
         self._waiting: Waiting[Any] = Waiting()
@@ -96,6 +96,7 @@ class RayBackend(Backend):
 
     def start(self, gang: Gang) -> str:
         bundle = {"CPU": gang.cpus * gang.ranks_per_node, **({"GPU": gang.gpus * gang.ranks_per_node} if gang.gpus else {})}
+        self._store.require()
         self._refuse_infeasible(gang, bundle)
         placed = _Placed(gang, bundle)
         if (actor := self._waiting.take(gang)) is not None:
@@ -129,6 +130,7 @@ class RayBackend(Backend):
         return placed.code
 
     def wait(self, names: Collection[str], seconds: float) -> None:
+        self._store.check()
         gangs = [self._gangs[name] for name in names]
         awaited = [ending for placed in gangs for ending, code in zip(placed.endings, placed.codes, strict=True) if code is None]
         if not all(placed.endings for placed in gangs):
@@ -271,28 +273,3 @@ class _Node:
 
     def stop(self) -> None:
         self._seat.stop()
-
-
-def _set_environment(token: Path) -> None:
-    """Ray reads these when it starts: a token of our own, no attaching, no usage statistics."""
-    with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secrets.token_hex(32))
-    os.environ.pop("RAY_ADDRESS", None)
-    os.environ |= {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_worker_niceness": "0",  # the same priority as a worker without Ray (Ray's default is 15)
-        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        # The only switch that makes every Ray process on Linux listen on loopback alone; it names other systems
-        # because there it is the default.
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    }
-
-
-def _clear_leftovers() -> None:
-    """Remove the folders of our instances whose process was killed."""
-    for folder in Path("/tmp").glob(f"{_PREFIX}*-*"):
-        pid = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        if folder.stat().st_uid == os.getuid() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""What a Ray instance of this process's own needs around it: a token, variables, and no leftovers of killed ones."""
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+PREFIX = "p2p-ray-"
+"""Of the folders of our instances in /tmp; the number of the process follows."""
+
+
+def set_environment(token: Path) -> None:
+    """Ray reads these when it starts: a token of our own, no attaching, no usage statistics."""
+    with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secrets.token_hex(32))
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # the same priority as a worker without Ray (Ray's default is 15)
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # The only switch that makes every Ray process on Linux listen on loopback alone; it names other systems
+        # because there it is the default.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+
+
+def clear_leftovers() -> None:
+    """Remove the folders of our instances whose process was killed."""
+    for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
+        pid = folder.name.removeprefix(PREFIX).partition("-")[0]
+        if folder.stat().st_uid == os.getuid() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
