@@ -33,7 +33,7 @@ class Screening(Strict):
     folds: Annotated[int, Field(ge=2, le=10)] | None = None
     """Cross-fitting: cut the rows into so many parts, and have each looked at and scored by a training on the others. null: a row is
     scored by a model that may have trained on it."""
-    trusted_share: Rate = 0.3
+    trusted_share: Rate = 0.5
     """Of every class, the benign rows are drawn from this share that is trusted most (or from as many as are needed)."""
 
     def methods(self) -> dict[str, dict[str, Any]]:
