@@ -18,10 +18,11 @@ def sentences(groups: Sequence[Group]) -> list[str]:
     found = [(f"{where}: " if where else "") + _compare(attacked, defended)]
     if len(pairs) > 1:
         found.append(_others(pairs))
-    if nobt := defended.rate("asr_nobt"):
+    kept = defended.rate("asr_ext")
+    if kept and (nobt := defended.rate("asr_nobt")):
         found.append(
             f"The same weights served without the benign trigger: {shown(nobt)}. The defense routes round the backdoor and does not remove it."
-            if nobt.value > 0.5
+            if nobt.value > 0.5 > kept.value
             else f"The same weights served without the benign trigger: {shown(nobt)}."
         )
     if floor := defended.rate("floor"):

@@ -93,6 +93,8 @@ def test_headline_in_words() -> None:
     )
     assert "without the benign trigger: 98.0 % (49/50)" in said[1]
     assert "does not remove it" in said[1]
+    useless = run("badnets", "useless", ca_ext=rate(89, 100), asr_ext=rate(48, 50), asr_nobt=rate(49, 50))
+    assert "does not remove it" not in " ".join(sentences(group([RUNS[1], useless]))), "where nothing was kept out, nothing was routed round"
     assert "6.0 % (3/50)" in said[2]
     assert "One seed" in said[3]
     assert "yet" in sentences(group(RUNS[:1]))[0]

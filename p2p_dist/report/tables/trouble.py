@@ -39,7 +39,7 @@ def _failures(evidence: Evidence) -> Table:
         for attempt in stage.attempts:
             last = attempt is stage.attempts[-1]
             if why := _why(attempt, stage, last):
-                after = "done later" if stage.status == "done" and not last else stage.status
+                after = "done later" if stage.status == "done" and not (last and attempt.code is None) else stage.status
                 rows.append(
                     [
                         Cell(evidence.titles.get(stage.id, stage.id)),
