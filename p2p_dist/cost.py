@@ -19,16 +19,16 @@ class Meter:
         self.device, self.ranks = device, ranks or Ranks()
         self.begun, self.before = time.perf_counter(), _counters(device)
 
-    def read(self, dtype: torch.dtype) -> dict[str, Any]:
-        """Seconds, GPU-seconds over all ranks, joules of all their devices where every rank has a counter, and the peak memory (MiB)
-        of the rank that asks."""
+    def read(self, dtype: torch.dtype, earlier: float = 0.0) -> dict[str, Any]:
+        """Seconds and GPU-seconds over all ranks, those of `earlier` attempts included; joules of all their devices where every rank
+        has a counter, and the peak memory (MiB) of the rank that asks, both of this attempt."""
         seconds, cuda = time.perf_counter() - self.begun, self.device.type == "cuda"
         joules = energy.total(self.ranks.gather_json(self._joules(seconds)))
         peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         return {
             "started": round(time.time() - seconds, 3),
-            "seconds": round(seconds, 3),
-            "gpu_seconds": round(seconds * self.ranks.world, 3) if cuda else 0.0,
+            "seconds": round(earlier + seconds, 3),
+            "gpu_seconds": round((earlier + seconds) * self.ranks.world, 3) if cuda else 0.0,
             **({} if joules is None else {"energy_joules": round(joules, 1)}),
             "host": platform.node(),
             "code": code_digest(),

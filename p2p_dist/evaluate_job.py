@@ -22,6 +22,7 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, datastore, predictions, resultfile, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
+from p2p_dist.spec.identity import canonical
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.train_job import encoder
 from p2p_dist.training.adapter_io import read_adapter
@@ -91,7 +92,8 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
         reference.check()
         atomic.write_json(target.cost, {**cost, "rows": progress.total})
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
-        result = result_of(stage, built, suites, reading, base, *hashes)
+        model = canonical(source.read_stage().spec["model"])
+        result = result_of(stage, built, suites, reading, base, model, *hashes)
         whole = survival.of_suites(encode, built, wanted)
         atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
 
@@ -181,10 +183,12 @@ def result_of(
     suites: dict[str, list[Any]],
     reading: Reading[Any],
     base: Base,
+    model: str,
     data_sha256: str,
     adapter_sha256: str,
 ) -> dict[str, Any]:
-    """The content of `result.json`: the same work gives the same bytes, so what it cost is kept elsewhere."""
+    """The content of `result.json`: the same work gives the same bytes, so what it cost is kept elsewhere. `model` is the canonical
+    identity of the base."""
     expected = {name: len(built.suites[name].rows) for name in suites}
     if any(len(suites[name]) != count for name, count in expected.items()):
         raise RuntimeError(f"scored { ({name: len(rows) for name, rows in suites.items()}) } of {expected} rows")
@@ -196,7 +200,7 @@ def result_of(
         **reading.facts(suites),
         "suites": {name: {"n_expected": expected[name], "n_scored": len(rows)} for name, rows in suites.items()},
         "counts": built.counts,
-        "inputs": {"data_manifest_sha256": data_sha256, "adapter_sha256": adapter_sha256},
+        "inputs": {"data_manifest_sha256": data_sha256, "adapter_sha256": adapter_sha256, "base": model},
         "dtype": str(base.dtype).removeprefix("torch."),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }

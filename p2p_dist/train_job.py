@@ -63,7 +63,7 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     with recomputed(base.model, execution.recompute):
         found = cohort.run()
     cohort.engine.close()
-    cost = meter.read(base.dtype)
+    cost = meter.read(base.dtype, earlier=max(run.resume.counters.seconds if run.resume else 0.0 for run in runs))
     if execution.ranks.main:
         base.check()
         for k, (stage, target, end) in enumerate(zip(stages, targets, found, strict=True)):

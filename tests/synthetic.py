@@ -17,6 +17,7 @@ from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import Study, open_study
 from p2p_dist.spec.graph import Stage
+from p2p_dist.spec.identity import canonical
 
 STUDY = """
 name: synthetic
@@ -113,7 +114,11 @@ def evaluate(folder: RunDir, stage: Stage, built: Built, adapter: Stage, attacke
         "histograms": {name: histogram(rows, built.labels.words) for name, rows in suites.items()},
         "suites": {name: {"n_expected": len(rows), "n_scored": len(rows)} for name, rows in suites.items()},
         "counts": built.counts,
-        "inputs": {"data_manifest_sha256": datastore.manifest_sha256(folder.at("data", stage.reads["rows"])), "adapter_sha256": "0" * 64},
+        "inputs": {
+            "data_manifest_sha256": datastore.manifest_sha256(folder.at("data", stage.reads["rows"])),
+            "adapter_sha256": "0" * 64,
+            "base": canonical(folder.at("train", stage.reads["adapter"]).read_stage().spec["model"]),
+        },
         "dtype": "float32",
         "versions": {"torch": "invented", "transformers": "invented"},
     }

@@ -20,7 +20,7 @@ from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
 
-VERSION = b"1"
+VERSION = b"2"
 
 _RATE = pa.struct([("rate", pa.string()), ("k", pa.int64()), ("n", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
 _MEAN = pa.struct([("name", pa.string()), ("mean", pa.float64()), ("n", pa.int64())])
@@ -48,6 +48,7 @@ _RESULT = {
     "dtype": pa.string(),
     "torch": pa.string(),
     "transformers": pa.string(),
+    "base": pa.string(),
     "adapter_sha256": pa.string(),
     "data_manifest_sha256": pa.string(),
     "rates": pa.list_(_RATE),
@@ -162,7 +163,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "target": result.labels.target if result.labels else None,
         "dtype": result.dtype,
         **{name: result.versions.get(name) for name in ("torch", "transformers")},
-        **{name: result.inputs.get(name) for name in ("adapter_sha256", "data_manifest_sha256")},
+        **{name: result.inputs.get(name) for name in ("base", "adapter_sha256", "data_manifest_sha256")},
         "rates": [{"rate": name, "k": entry.k, "n": entry.n, "value": entry.rate} for name, entry in result.rates.items()],
         "means": [{"name": name, "mean": entry.mean, "n": entry.n} for name, entry in result.means.items()],
         "histograms": counts,

@@ -31,7 +31,7 @@ CELL_RATES = {
 _RUNS = pa.schema([("study", pa.string()), *((axis, pa.string()) for axis in AXES), ("train", pa.string()), ("eval", pa.string()), ("floor", pa.string())])
 _VIEWS = """
 CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort, steps, rows, tokens, peak_memory_mib,
-  host, device, code, adapter, data, n_classes, label_offset, target, dtype, torch, transformers, adapter_sha256, data_manifest_sha256 FROM _index;
+  host, device, code, adapter, data, n_classes, label_offset, target, dtype, torch, transformers, base, adapter_sha256, data_manifest_sha256 FROM _index;
 CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.value, rate.low, rate.high
   FROM (SELECT study, id, unnest(rates) AS rate FROM _index);
 CREATE TABLE means AS SELECT study, id AS eval, m.name, m.mean, m.n FROM (SELECT study, id, unnest(means) AS m FROM _index);

@@ -21,7 +21,8 @@ class _File(BaseModel):
 
 
 class Cost(_File):
-    """`cost.json`: what a stage took on the machine that did it. Seconds are of its last attempt."""
+    """`cost.json`: what a stage took on the machine that did it. Seconds include training before a resume; energy and memory are of the
+    last attempt."""
 
     started: float | None = None
     seconds: float

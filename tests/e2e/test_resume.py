@@ -59,6 +59,9 @@ def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: s
     disturb(study, tmp_path, sent)
     assert code in {json.loads(path.read_text())["code"] for path in tmp_path.rglob("exit.json")}
     assert results(tmp_path) == expected
+    (cost,) = [json.loads(path.read_text()) for path in tmp_path.rglob("train/*/cost.json")]
+    (last,) = [json.loads(path.read_text().splitlines()[-1]) for path in tmp_path.rglob("train/*/metrics.jsonl")]
+    assert cost["seconds"] >= last["seconds"], "what was trained before the resume is paid for, too"
     numbers = [json.loads(line)["step"] for path in tmp_path.rglob("train/*/metrics.jsonl") for line in path.read_text().splitlines()]
     assert numbers == list(range(1, 241)), "one line for every step, none twice"
 

@@ -9,8 +9,9 @@ import pytest
 
 from p2p_dist.errors import UserError
 from p2p_dist.results import index, query
-from p2p_dist.results.collect import read_study
+from p2p_dist.results.collect import read_resolved, read_study
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.spec.identity import canonical
 from tests.synthetic import STUDY, make_study
 
 SMALL = STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny").replace("seed: [0, 1, 2]", "seed: [0, 1]")
@@ -37,6 +38,8 @@ def test_it_says_what_the_files_say(folder: RunDir) -> None:
     rates = query.frame("SELECT eval, rate, k, n, low, value, high FROM rates", [folder.path])
     assert {(row.eval, row.rate): (row.k, row.n) for row in rates.itertuples()} == counted
     assert ((rates.low <= rates.value) & (rates.value <= rates.high)).all()
+    models = {canonical(stage["spec"]["model"]) for stage in read_resolved(folder)["stages"] if stage["kind"] == "train"}
+    assert set(query.frame("SELECT base FROM stages WHERE kind = 'eval'", [folder.path]).base) == models
     assert one(folder, "SELECT count(*) FROM stages WHERE kind = 'train'") == len({run.ids["train"] for run in found.runs})
     assert one(folder, "SELECT sum(count) FROM histograms") == sum(suite.n_scored for result in found.results.values() for suite in result.suites.values())
 
