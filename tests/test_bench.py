@@ -155,6 +155,14 @@ def test_the_benchmark_of_the_schedule_runs_and_its_goals_are_met() -> None:
     assert look["holds"]
 
 
+def test_the_benchmark_of_the_plan_runs_and_its_gates_hold() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.plan", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["facts"]["runs"] for row in rows] == [80, 80]
+    assert all(row["holds"] for row in rows)
+
+
 def test_a_job_of_a_warm_worker_leaves_the_files_of_a_fresh_one() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.warm_worker", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,7 +11,8 @@ import pytest
 
 from p2p_dist.errors import Exit
 from tests.conftest import TINY_STUDY
-from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, results
+from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
+from tests.outcomes import assert_same, results
 
 pytestmark = pytest.mark.usefixtures("with_data")
 LONG = TINY_STUDY.replace("num_train_epochs: 1", "num_train_epochs: 60").replace("name: tiny", "name: long")
@@ -58,7 +59,7 @@ def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: s
     study, expected = whole
     disturb(study, tmp_path, sent)
     assert code in {json.loads(path.read_text())["code"] for path in tmp_path.rglob("exit.json")}
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
     (cost,) = [json.loads(path.read_text()) for path in tmp_path.rglob("train/*/cost.json")]
     (last,) = [json.loads(path.read_text().splitlines()[-1]) for path in tmp_path.rglob("train/*/metrics.jsonl")]
     assert cost["seconds"] >= last["seconds"], "what was trained before the resume is paid for, too"
@@ -72,7 +73,7 @@ def test_a_base_in_four_bits_and_moments_in_eight_are_resumed_to_the_bit(whole: 
     disturb(study, tmp_path / "killed", signal.SIGKILL, *BITS)
     expected = results(tmp_path / "alone")
     assert expected != full_precision
-    assert results(tmp_path / "killed") == expected
+    assert_same(tmp_path / "killed", expected)
 
 
 def test_a_damaged_checkpoint_does_not_spoil_a_run(whole: Any, tmp_path: Path) -> None:
@@ -87,4 +88,4 @@ def test_a_damaged_checkpoint_does_not_spoil_a_run(whole: Any, tmp_path: Path) -
     done = cli(study, tmp_path, *OPTIONS)
     assert done.returncode == Exit.OK, done.stderr
     assert f"{newest.name}: state.safetensors has 100 bytes" in logs(tmp_path)
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)

@@ -15,6 +15,7 @@ import pytest
 from p2p_dist.errors import Exit
 from p2p_dist.results.lease import owner
 from tests.conftest import TINY_STUDY
+from tests.outcomes import assert_same, results
 
 pytestmark = pytest.mark.usefixtures("with_data")
 
@@ -25,13 +26,6 @@ def command(study: Path, runs: Path, *more: str, verb: str = "run") -> list[str]
 
 def cli(study: Path, runs: Path, *more: str, verb: str = "run") -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(study, runs, *more, verb=verb), capture_output=True, text=True, check=False, timeout=300)
-
-
-def results(runs: Path) -> dict[str, bytes]:
-    """The bytes of everything that must not depend on how a study was run."""
-    kept = ("result.json", "adapter_model.safetensors", "adapter_config.json", "manifest.json", "spec.json")
-    found = [path for path in runs.rglob("*") if path.is_file() and (path.name in kept or (path.suffix == ".jsonl" and path.name != "metrics.jsonl"))]
-    return {str(path.relative_to(runs)): path.read_bytes() for path in found}
 
 
 def inodes(runs: Path) -> dict[str, tuple[int, int]]:
@@ -75,9 +69,7 @@ def test_local_gives_the_same_bytes_as_ray(finished: Any, tmp_path: Path) -> Non
     study, runs, _ = finished
     done = cli(study, tmp_path, "--backend", "local")
     assert done.returncode == Exit.OK, done.stderr
-    mine, theirs = results(tmp_path), results(runs)
-    assert mine.keys() == theirs.keys()
-    assert [name for name in mine if mine[name] != theirs[name]] == []
+    assert_same(tmp_path, results(runs))
 
 
 def test_again_does_nothing_and_says_so(finished: Any) -> None:
@@ -129,7 +121,7 @@ def test_a_deleted_result_is_made_again_without_training(finished: Any) -> None:
     adapters = {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name}
     next(iter(runs.rglob("result.json"))).unlink()
     assert cli(study, runs, "--backend", "local").returncode == Exit.OK
-    assert results(runs) == before
+    assert_same(runs, before)
     assert {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name} == adapters
 
 
@@ -145,7 +137,7 @@ def test_a_damaged_result_is_named_set_aside_and_made_again(finished: Any) -> No
     done = cli(study, runs, "--backend", "local")
     assert done.returncode == Exit.OK, done.stderr
     assert "set aside as result.json.damaged-" in done.stderr
-    assert results(runs) == before
+    assert_same(runs, before)
     for kept in runs.rglob("result.json.damaged-*"):
         kept.unlink()
     assert cli(study, runs, verb="status").returncode == Exit.OK
@@ -172,7 +164,7 @@ def test_kill_everything_and_run_again(finished: Any, tmp_path: Path, backend: s
     assert "nobody works on it" in said.stdout
     done = cli(study, tmp_path, "--backend", backend)
     assert done.returncode == Exit.OK, done.stderr
-    assert results(tmp_path) == results(runs)
+    assert_same(tmp_path, results(runs))
     assert kept.items() <= inodes(tmp_path).items(), "what was finished before the kill was not made again"
     assert "nobody saw its end" in (tmp_path / "tiny" / "report" / "tables" / "failures.csv").read_text()
 
@@ -187,7 +179,7 @@ def test_a_killed_worker_is_tried_again(finished: Any, tmp_path: Path) -> None:
     _, said = controller.communicate(timeout=240)
     assert workers
     assert controller.returncode == Exit.OK, said
-    assert results(tmp_path) == results(runs)
+    assert_same(tmp_path, results(runs))
     assert any(json.loads(path.read_text())["code"] == -9 for path in tmp_path.rglob("exit.json"))
     assert "killed by signal 9" in (tmp_path / "tiny" / "report" / "tables" / "failures.csv").read_text()
 

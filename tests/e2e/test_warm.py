@@ -18,7 +18,8 @@ from p2p_dist.scheduling.gangs import GangSettings, gang_of
 from p2p_dist.scheduling.seat import Seat
 from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
 from p2p_dist.spec.model import resolve_model
-from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, results
+from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
+from tests.outcomes import assert_same, results
 
 pytestmark = pytest.mark.usefixtures("with_data")
 STUDY = """
@@ -73,7 +74,7 @@ def test_a_study_of_workers_that_stay_has_the_bytes_of_fresh_ones(fresh: Any, tm
     done = cli(study, tmp_path, *options)
     assert done.returncode == Exit.OK, done.stderr
     assert {end["code"] for end in ended(tmp_path)} == {0}
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
 
 
 def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
         assert code == 0, (tmp_path / str(at) / "log").read_text()
     seat.stop()
     assert len(pids) == 1, "one process has done it all"
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
 
 
 def test_a_worker_killed_in_a_later_job_is_replaced_and_the_bytes_are_the_same(fresh: Any, tmp_path: Path) -> None:
@@ -115,5 +116,5 @@ def test_a_worker_killed_in_a_later_job_is_replaced_and_the_bytes_are_the_same(f
     _, said = controller.communicate(timeout=240)
     assert controller.returncode == Exit.OK, said
     assert {end["code"] for end in ended(tmp_path)} == {-signal.SIGKILL, 0}
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
     assert not workers(tmp_path)

@@ -15,7 +15,8 @@ import pytest
 from p2p_dist.errors import Exit
 from p2p_dist.results.lease import owner
 from tests.e2e.test_resume import OPTIONS, steps, whole  # noqa: F401  # a fixture
-from tests.e2e.test_study import _processes_naming, _wait_for, cli, command, results
+from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
+from tests.outcomes import assert_same
 from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.usefixtures("with_data", "none_left")
@@ -75,7 +76,7 @@ def test_a_frozen_worker_is_found_and_the_run_goes_on(whole: Any, tmp_path: Path
     _, said = controller.communicate(timeout=240)
     assert controller.returncode == Exit.OK, said
     assert "stood still" in reasons(tmp_path)
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
 
 
 def test_a_frozen_controller_is_taken_over_and_gives_up_when_it_wakes(whole: Any, tmp_path: Path) -> None:  # noqa: F811
@@ -96,7 +97,7 @@ def test_a_frozen_controller_is_taken_over_and_gives_up_when_it_wakes(whole: Any
     assert "E411" in said
     _, said = second.communicate(timeout=240)
     assert second.returncode == Exit.OK, said
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
 
 
 def test_asked_to_stop_a_study_leaves_checkpoints_and_goes_on_later(whole: Any, tmp_path: Path) -> None:  # noqa: F811
@@ -111,7 +112,7 @@ def test_asked_to_stop_a_study_leaves_checkpoints_and_goes_on_later(whole: Any, 
     assert not _processes_naming(str(tmp_path))
     done = cli(study, tmp_path, *RAY)
     assert done.returncode == Exit.OK, done.stderr
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
 
 
 @pytest.mark.slow
@@ -128,7 +129,7 @@ def test_a_dead_ray_daemon_ends_the_study_and_the_next_start_goes_on(whole: Any,
         _wait_for(lambda: not _processes_naming(str(tmp_path)), 60)
         done = cli(study, tmp_path, *RAY)
         assert done.returncode == Exit.OK, said + done.stderr
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)
 
 
 @pytest.mark.slow
@@ -145,4 +146,4 @@ def test_a_cluster_that_loses_its_control_store_ends_the_study_and_another_goes_
     with ray_head() as head:
         done = cli(study, tmp_path, *RAY, "--address", head.address)
     assert done.returncode == Exit.OK, done.stderr
-    assert results(tmp_path) == expected
+    assert_same(tmp_path, expected)

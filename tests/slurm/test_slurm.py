@@ -13,8 +13,9 @@ import pytest
 
 from tests import gang
 from tests.conftest import TINY_STUDY
-from tests.e2e.test_study import cli, results
+from tests.e2e.test_study import cli
 from tests.gang import Job
+from tests.outcomes import assert_same, results
 from tests.slurm.machines import Machines, missing, wait_for
 
 pytestmark = [pytest.mark.usefixtures("with_data"), pytest.mark.skipif(bool(why := missing()), reason=f"no Slurm cluster here: {why}")]
@@ -162,7 +163,7 @@ def test_ranks_of_a_gang_are_on_both_nodes_of_a_ray(cluster: Machines, tmp_path:
     assert done.returncode == 0, done.stderr
     runs, options = tmp_path / "runs", ("--nodes", "2", "--cpus-per-node", "1", f"--run-option=--cluster={tmp_path / 'two.yaml'}")
     ended(cluster, number(submit(cluster, tmp_path / "study.yaml", runs, *only, *options)), runs, 200)
-    assert results(runs) == results(tmp_path / "here")
+    assert_same(runs, results(tmp_path / "here"))
     assert hosts(runs / "tiny" / "train") == {"p2p1", "p2p2"}, "a rank on each"
 
 
