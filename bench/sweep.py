@@ -33,7 +33,7 @@ model: [MODELS]
 attack: [{name: badnets, rate: 0.1}, {name: addsent, rate: 0.1}]
 defense: [none, p2p]
 seed: [SEEDS]
-rows: {train: TRAIN, test: 100, reserve: 40}
+rows: {train: TRAIN, test: 100, reserve: 100}
 train: {learning_rate: 1e-3, num_train_epochs: EPOCHS, global_batch: 16, max_length: 128, dtype: float32, lora: {r: 4}}
 """
 
@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made = parser(__doc__ or "")
     made.add_argument("--backend", default="local", choices=("local", "ray"))
     made.add_argument("--fresh-workers", action="store_true", help="a process per job")
-    made.add_argument("--epochs", type=int, default=6)
+    made.add_argument("--epochs", type=int, default=12, help="length of the runs (default 12: 4 to 20 s each)")
     return made.parse_args(argv)
 
 
@@ -66,7 +66,7 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
         study = study.replace(name, value)
     (root / "study.yaml").write_text(study)
     command = [sys.executable, "-m", "p2p_dist", "run", str(root / "study.yaml"), "--runs-dir", str(root), "--slots", str(SLOTS), "--backend", options.backend]
-    command += ["--checkpoint-every", "1000000", "--json", *([] if options.fresh_workers else ["--warm-workers"])]
+    command += ["--checkpoint-every", "1000000", "--json", *(["--fresh-workers"] if options.fresh_workers else [])]
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -84,8 +84,8 @@ def run(
     address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes like this one in that cluster; waited for.")] = 1,
     share: Annotated[bool, typer.Option("--share", help="Take jobs one by one beside others that do the same, until all are done.")] = False,
-    warm_workers: Annotated[
-        bool, typer.Option("--warm-workers", help="Let workers stay for further jobs, imports done and base loaded. Same results.")
+    fresh_workers: Annotated[
+        bool, typer.Option("--fresh-workers", help="A process of its own for every job. Default: workers stay, with their base loaded. Same results.")
     ] = False,
     as_json: AS_JSON = False,
 ) -> int:
@@ -108,7 +108,7 @@ def run(
     if jobs := opened.plan(hardware, cohort).jobs:
         console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
         changes = tuple(allow_change or ())
-        launch = Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, changes, share, warm_workers)
+        launch = Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, changes, share, not fresh_workers)
         failed = execute(opened, path, launch, console).failed
     else:
         settle(opened, path)

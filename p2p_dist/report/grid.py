@@ -7,21 +7,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 DASH = "–"
-_LATEX = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_SYMBOLS = {
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "–": "--",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "ε": r"$\varepsilon$",
-    "−": "$-$",
-    "≥": r"$\geq$",
-    "<": "$<$",
-    ">": "$>$",
-}
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "–": "--",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "α": r"$\alpha$",
+        "β": r"$\beta$",
+        "ε": r"$\varepsilon$",
+        "−": "$-$",
+        "≥": r"$\geq$",
+        "<": "$<$",
+        ">": "$>$",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -102,9 +113,7 @@ def comma_separated(table: Table) -> str:
 
 def tex(text: str) -> str:
     """Plain text for LaTeX."""
-    escaped = "".join(_LATEX.get(char, char) for char in text.replace("\\", "\x00"))
-    escaped = escaped.replace("\x00", r"\textbackslash{}")
-    return re.sub("|".join(map(re.escape, _SYMBOLS)), lambda found: _SYMBOLS[found[0]], escaped)
+    return text.translate(_LATEX)
 
 
 def _spans(table: Table) -> list[str]:

@@ -120,9 +120,14 @@ def newest(folder: Path, fingerprint: dict[str, Any], allow_change: Collection[s
         if why is None:
             recorded = json.loads((path / _MANIFEST).read_text())["fingerprint"]
             changes = {key: [recorded.get(key), fingerprint.get(key)] for key in _differing(recorded, fingerprint)}
-            return Found(RunState(counters_of(json.loads((path / _COUNTERS).read_text())), **load_file(path / _TENSORS)), skipped, changes)
+            return Found(RunState(counters_of(json.loads((path / _COUNTERS).read_text())), **_tensors(path)), skipped, changes)
         skipped.append(f"{path.name}: {why}")
     return Found(None, skipped)
+
+
+def _tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The numbers of a checkpoint in memory of their own: the file's is mapped, and is deleted while the training goes on."""
+    return {name: tensor.clone() for name, tensor in load_file(path / _TENSORS).items()}
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -33,7 +33,6 @@ train: {learning_rate: 1e-2, num_train_epochs: 8, global_batch: 16, dtype: float
 """
 SLOTS = ("--slots", "2")
 LOCAL = ("--backend", "local", *SLOTS)
-STAY = "--warm-workers"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Pa
     (folder / "study.yaml").write_text(STUDY.replace("MODEL", str(folder / "model")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("P2P_DIST_DATA", str(data_root))
-        done = cli(folder / "study.yaml", folder / "runs", *LOCAL)
+        done = cli(folder / "study.yaml", folder / "runs", *LOCAL, "--fresh-workers")
     assert done.returncode == Exit.OK, done.stderr
     return folder / "study.yaml", results(folder / "runs")
 
@@ -68,7 +67,7 @@ def last_first(jobs: list[Job]) -> list[Job]:
     return ordered
 
 
-@pytest.mark.parametrize("options", [(*LOCAL, STAY), (*SLOTS, STAY)], ids=["local", "ray"])
+@pytest.mark.parametrize("options", [LOCAL, SLOTS], ids=["local", "ray"])
 def test_a_study_of_workers_that_stay_has_the_bytes_of_fresh_ones(fresh: Any, tmp_path: Path, options: tuple[str, ...]) -> None:
     study, expected = fresh
     done = cli(study, tmp_path, *options)
@@ -104,7 +103,7 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
 
 def test_a_worker_killed_in_a_later_job_is_replaced_and_the_bytes_are_the_same(fresh: Any, tmp_path: Path) -> None:
     study, expected = fresh
-    controller = subprocess.Popen(command(study, tmp_path, *LOCAL, STAY), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    controller = subprocess.Popen(command(study, tmp_path, *LOCAL), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: ended(tmp_path), 60)
     before = workers(tmp_path)
     _wait_for(lambda: list(tmp_path.rglob("train/*/metrics.jsonl")), 60)

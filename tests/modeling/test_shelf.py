@@ -1,5 +1,6 @@
 """A base that is kept from job to job is the base that was loaded, or it is not handed out."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from p2p_dist.errors import Exit, UserError
+from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters, LoraLinear
 from p2p_dist.modeling.seal import Seal, checksum
 from p2p_dist.modeling.shelf import Shelf
@@ -70,6 +72,24 @@ def test_another_base_takes_the_place() -> None:
     first = shelf.load(IDENTITY, {}, "float32")
     assert shelf.load(IDENTITY, {}, "bfloat16").dtype == torch.bfloat16
     assert shelf.load(IDENTITY, {}, "float32") is not first
+
+
+def test_a_base_is_gone_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even one whose parts hold each other; a device may have room for one."""
+    shelf = Shelf()
+    model = shelf.load(IDENTITY, {}, "float32").model
+    model.itself = [model]
+    gone = weakref.ref(model)
+    del model
+    found: list[bool] = []
+
+    def load(*arguments: Any) -> Base:
+        found.append(gone() is None)
+        return load_base(*arguments)
+
+    monkeypatch.setattr("p2p_dist.modeling.shelf.load_base", load)
+    shelf.load(IDENTITY, {}, "bfloat16")
+    assert found == [True]
 
 
 def test_a_base_that_will_be_changed_is_not_kept() -> None:

@@ -91,6 +91,15 @@ def test_round_trip_and_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path / "nothing", MARK) == checkpoint.Found(None, [])
 
 
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    found = checkpoint.newest(saved(tmp_path, 10), MARK).state
+    file = tmp_path / "step_000010" / "state.safetensors"
+    with file.open("r+b") as handle:
+        handle.write(bytes(file.stat().st_size))
+    assert found is not None
+    assert torch.equal(found.values, state(10).values)
+
+
 def test_saving_a_step_again_changes_nothing(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     before = (tmp_path / "step_000010" / "MANIFEST.json").stat().st_mtime_ns
