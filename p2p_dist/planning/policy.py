@@ -8,7 +8,7 @@ from p2p_dist.errors import Exit
 from p2p_dist.planning.jobs import Job
 
 MAX_ATTEMPTS = 3
-"""Attempts in a row that may end without any progress."""
+"""Attempts at a job, or starts of a study, in a row that may end without any progress."""
 _MEMORY_MARKERS = ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "DefaultCPUAllocator: can't allocate memory", "not enough memory")
 
 
@@ -74,6 +74,25 @@ def _again(reason: str, end: Ending) -> Decision:
     if end.fruitless < MAX_ATTEMPTS:
         return Decision("retry", reason)
     return Decision("fail", f"{reason}, {end.fruitless} times without getting further")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A start of a study: how far it was (`reached`, a digest), and its number in the row of starts that found it there."""
+
+    reached: str
+    number: int
+
+
+def next_start(before: Start | None, reached: str) -> Start:
+    """The start that follows: the first of a new row where anything got further since."""
+    return Start(reached, before.number + 1 if before is not None and before.reached == reached else 1)
+
+
+def may_start_again(start: Start, reached: str) -> bool:
+    """Whether a study that ends early, and got as far as `reached`, may ask to be started again. What stopped it does not matter:
+    a cluster that dies every time and a time limit below what loading takes would both go on for ever."""
+    return reached != start.reached or start.number < MAX_ATTEMPTS
 
 
 def names_memory(lines: list[str]) -> bool:

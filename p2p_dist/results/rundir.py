@@ -169,6 +169,10 @@ class RunDir:
         """The folder of the owner files (see `p2p_dist.results.lease`)."""
         return self.path / "lease"
 
+    def start(self, chain: str) -> Path:
+        """How often in a row a chain of starts (a Slurm job and its requeues) got no further; gone when one ended by itself."""
+        return self.path / "starts" / f"{chain}.json"
+
     @property
     def report(self) -> Path:
         return self.path / "report"

@@ -14,6 +14,7 @@ import pytest
 
 from p2p_dist.errors import Exit
 from p2p_dist.results.lease import owner
+from p2p_dist.scheduling.own_ray import PREFIX
 from tests.e2e.test_resume import OPTIONS, steps, whole  # noqa: F401  # a fixture
 from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
 from tests.outcomes import assert_same
@@ -22,7 +23,7 @@ from tests.ray_head import ray_head
 pytestmark = pytest.mark.usefixtures("with_data", "none_left")
 RAY = tuple("ray" if option == "local" else option for option in OPTIONS)
 IMPATIENT = "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli import app; app()"
-
+HASTY = "from p2p_dist.scheduling import ray_store as s; s.LOOK_SECONDS = 0.2; s.SILENT_SECONDS = 0.5; from p2p_dist.cli import app; app()"
 
 STARTED: list[subprocess.Popen[str]] = []
 
@@ -63,7 +64,7 @@ def reasons(runs: Path) -> set[str]:
 
 def ray_process(controller: int, name: str) -> int:
     """The process of a controller's own Ray instance with this name."""
-    folder = f"/tmp/p2p-ray-{controller}-"
+    folder = f"/tmp/{PREFIX}{controller}-"
     return next(pid for pid, line in _processes_naming(folder).items() if line.split()[0].endswith(name))
 
 
@@ -145,5 +146,26 @@ def test_a_cluster_that_loses_its_control_store_ends_the_study_and_another_goes_
     _wait_for(lambda: not workers(tmp_path), 60)
     with ray_head() as head:
         done = cli(study, tmp_path, *RAY, "--address", head.address)
+    assert done.returncode == Exit.OK, done.stderr
+    assert_same(tmp_path, expected)
+
+
+@pytest.mark.slow
+def test_a_control_store_that_dies_at_every_start_is_not_started_for_ever(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+    """The worker is frozen before the store is killed, so that none of these starts gets any further."""
+    study, expected = whole
+    assert cli(study, tmp_path, *RAY[:2], verb="data").returncode == Exit.OK
+    ends = []
+    for _ in range(3):
+        controller = _launch([sys.executable, "-c", HASTY, *command(study, tmp_path, *RAY)[3:]])
+        _wait_for(lambda: workers(tmp_path), 90)
+        for pid in workers(tmp_path):
+            os.kill(pid, signal.SIGSTOP)
+        os.kill(ray_process(controller.pid, "gcs_server"), signal.SIGKILL)
+        _, said = controller.communicate(timeout=180)
+        ends.append((controller.returncode, "E417" in said, "E418" in said))
+        _wait_for(lambda: not _processes_naming(str(tmp_path)), 60)
+    assert ends == [(Exit.REQUEUE, True, False), (Exit.REQUEUE, True, False), (Exit.SOME_FAILED, True, True)]
+    done = cli(study, tmp_path, *RAY)
     assert done.returncode == Exit.OK, done.stderr
     assert_same(tmp_path, expected)

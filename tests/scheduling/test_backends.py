@@ -10,6 +10,7 @@ import pytest
 
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.backend import Backend, Gang
+from p2p_dist.scheduling.own_ray import PREFIX
 
 
 def gang(tmp_path: Path, code: str, name: str = "log") -> Gang:
@@ -73,7 +74,7 @@ def test_a_worker_that_ignores_the_request_is_ended(backend: Backend, tmp_path: 
 
 @pytest.mark.parametrize("backend", ["ray"], indirect=True)
 def test_ray_is_our_own(backend: Backend) -> None:
-    folder = next(path for path in Path("/tmp").glob(f"p2p-ray-{os.getpid()}-*"))
+    folder = next(path for path in Path("/tmp").glob(f"{PREFIX}{os.getpid()}-*"))
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "token").stat().st_mode & 0o777 == 0o600
     assert os.environ["RAY_AUTH_MODE"] == "token"
