@@ -191,9 +191,9 @@ def list_(
 ) -> int:
     """List what can be named in a study."""
     from p2p_dist import registry
-    from p2p_dist.scheduling.study import configs_dir
+    from p2p_dist.scheduling.study import CONFIGS, configs_dir
 
-    known = {folder: sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml")) for folder in ("studies", "models", "clusters")}
+    known = {folder: sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml")) for folder in CONFIGS}
     known |= {plugin: registry.names(plugin) for plugin in registry.PACKAGES}
     if kind is not None and kind not in known:
         raise user_error("E117", f"nothing is called {kind!r}", fix=f"{registry.suggest(kind, known)}one of {', '.join(known)}")

@@ -21,6 +21,9 @@ from p2p_dist.spec.load import load_study
 from p2p_dist.spec.model import ModelRef, ShapeSpec, resolve_model
 from p2p_dist.spec.study import StudySpec
 
+CONFIGS = ("studies", "models", "clusters")
+"""Folders of `configs/`; each file in them is named by its stem."""
+
 
 @dataclass(frozen=True)
 class Study:

@@ -9,16 +9,17 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling.gangs import PASSED_ON
-from p2p_dist.scheduling.study import Study, shipped
+from p2p_dist.scheduling.study import CONFIGS, Study, shipped
 from p2p_dist.spec.identity import digest
 
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc", ".git", "runs", ".venv")
+_CODE = (".py", ".html", ".css", ".js", ".csv")
+"""Kinds of files that the package consists of."""
 _RUNNING = ("PENDING", "RUNNING")
 
 
@@ -58,16 +59,27 @@ def submit(study: Study, path: Path, address: str, options: list[str], runs_dir:
     return _exit_code(client, name)
 
 
-def pack(folder: Path, path: Path) -> None:
-    """Code, configs and the study file into a folder; nothing else goes to the cluster."""
-    shutil.copytree(Path(__file__).parents[1], folder / "p2p_dist", ignore=_LEFT_OUT)
-    shutil.copytree(shipped("configs"), folder / "configs", ignore=_LEFT_OUT, dirs_exist_ok=True)
-    shutil.copyfile(path, folder / "study.yaml")
+def pack(folder: Path, path: Path, package: Path, configs: Path) -> None:
+    """Code, configs and the study file at `path` into a new folder; nothing else goes to the cluster."""
+    wanted = {Path("p2p_dist", file.relative_to(package)): file for file in _code(package)}
+    wanted |= {Path("configs", file.relative_to(configs)): file for kind in CONFIGS for file in configs.glob(f"{kind}/*.yaml")}
+    for name, source in {**wanted, Path("study.yaml"): path}.items():
+        if not name.name.startswith("."):  # an editor's own files
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / name)
+
+
+def _code(package: Path) -> Iterator[Path]:
+    """The files of a package and of the packages in it. What else lies among them (a repository, runs, environments, caches, rows,
+    weights) is either no package or no code. Linked folders are not entered; a linked file counts as what it links to."""
+    for found, inner, names in os.walk(package):
+        inner[:] = [name for name in inner if Path(found, name, "__init__.py").is_file()]
+        yield from (Path(found, name) for name in names if name.endswith(_CODE))
 
 
 def _start(client: Any, name: str, path: Path, command: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="p2p-pack-") as folder:
-        pack(Path(folder), path)
+        pack(Path(folder), path, Path(__file__).parents[1], shipped("configs"))
         variables = {key: os.environ[key] for key in PASSED_ON if key in os.environ and key != "PYTHONPATH"}
         # Ray hands the entry point to a shell; every part is quoted.
         client.submit_job(entrypoint=shlex.join(command), submission_id=name, runtime_env={"working_dir": folder, "env_vars": variables})
