@@ -14,6 +14,7 @@ from p2p_dist.scheduling.study import Study, shipped
 from p2p_dist.spec.identity import digest
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.,:-]{0,127}$")
+_FEATURES = re.compile(r"^[A-Za-z0-9(\[][A-Za-z0-9_.,:&|*()\[\]-]{0,127}$")
 _TIME = re.compile(r"^\d{1,6}(-\d{1,2}(:\d{1,2}){0,2}|(:\d{1,2}){0,2})$")
 EXPORTED = ("PATH", "HOME", "USER", "LANG", "P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH")
 """What the job gets of this environment. Tokens stay behind: sbatch would write them into Slurm's own files."""
@@ -41,14 +42,15 @@ def job_name(study: Study) -> str:
 
 def command(study: Study, path: Path, options: list[str], runs_dir: Path, request: Request) -> list[str]:
     """The whole call of sbatch as a list. Raises UserError E130 for a value that is no Slurm name or time."""
-    named = {"partition": request.partition, "account": request.account, "qos": request.qos, "constraint": request.constraint}
+    named = {"partition": request.partition, "account": request.account, "qos": request.qos}
     for key, value in named.items():
         _check(key, value, _NAME, "letters, digits and _ . , : -")
+    _check("constraint", request.constraint, _FEATURES, "names of features, joined with & | , and brackets")
     _check("time", request.time, _TIME, "minutes, or [days-]hours:minutes[:seconds]")
     logs = runs_dir.resolve() / study.spec.name / "slurm"
     call = ["sbatch", "--parsable", f"--job-name={job_name(study)}", f"--chdir={Path.cwd()}"]
     call += [f"--export={','.join(name for name in EXPORTED if name in os.environ)}"]
-    call += [f"--{key}={value}" for key, value in {**named, "time": request.time}.items() if value is not None]
+    call += [f"--{key}={value}" for key, value in {**named, "constraint": request.constraint, "time": request.time}.items() if value is not None]
     if request.tasks is None:
         call += [f"--nodes={request.nodes}", f"--output={logs}/%j.out"]
     else:

@@ -86,8 +86,10 @@ class RayBackend(Backend):
                     self._ray.init(**options)
                 except (ConnectionError, RuntimeError) as error:
                     if time.monotonic() > deadline:
-                        what = f"no Ray cluster answers: {str(error).splitlines()[0]}"
-                        raise user_error("E415", what, f"--address {self.address}", "`ray status` there") from error
+                        what = f"no Ray cluster answers: {' '.join(str(error).split())[:200]}"
+                        own = ("Ray on this machine", "`p2p-dist doctor`, or --backend local")
+                        where, fix = (f"--address {self.address}", "`ray status` there") if self.address else own
+                        raise user_error("E415", what, where, fix) from error
                     time.sleep(1)
         while self.address and (alive := sum(node["Alive"] for node in self._ray.nodes())) < self.nodes:
             if time.monotonic() > deadline:
