@@ -1,7 +1,6 @@
-"""A Ray head with a token, on loopback, as somebody else would have started it."""
+"""A Ray head with a token, on loopback, as somebody else would have started it: with launch/ray_cluster.sh."""
 
 import os
-import secrets
 import shutil
 import socket
 import subprocess
@@ -14,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_study import _wait_for
+
+SCRIPT = Path(__file__).parents[1] / "launch" / "ray_cluster.sh"
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,9 @@ def ray_head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     folder = Path(f"/tmp/p2phead-{port}")  # short: Ray puts sockets there
     folder.mkdir(mode=0o700)
-    (folder / "token").write_text(secrets.token_hex(32))
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "RAY_USAGE_STATS_ENABLED": "0", "HOME": str(folder)}
-    line = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
-    line += [f"--dashboard-port={dashboard}", "--dashboard-host=127.0.0.1", f"--temp-dir={folder}/r", "--object-store-memory=100000000"]
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "HOME": str(folder), "PORT": str(port)}
+    line = [str(SCRIPT), "head", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
+    line += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}/r", "--object-store-memory=100000000"]
     with pytest.MonkeyPatch.context() as patch, (folder / "out").open("wb") as out:
         for name, value in own.items():
             patch.setenv(name, value)
@@ -42,6 +42,7 @@ def ray_head() -> Iterator[Head]:
         head = subprocess.Popen(line, stdout=out, stderr=out, start_new_session=True)
         try:
             _wait_for(lambda: answers(dashboard), 90)
+            assert (folder / "token").stat().st_mode & 0o777 == 0o600
             yield Head(folder, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
         finally:
             head.terminate()

@@ -1,4 +1,4 @@
-"""A study as a job of a Ray cluster: attached to, survived by a killed client, ended with its own exit code."""
+"""A study as a job of a Ray cluster, by launch/ray_job.sh: attached to, survived by a killed client, ended with its own exit code."""
 
 import os
 import signal
@@ -16,6 +16,7 @@ from tests.e2e.test_study import _wait_for
 from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.usefixtures("with_data")
+SCRIPT = Path(__file__).parents[2] / "launch" / "ray_job.sh"
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +26,14 @@ def cluster() -> Iterator[str]:
         yield head.dashboard
 
 
+def script(*arguments: str, dashboard: str | None = None) -> subprocess.Popen[str]:
+    """Started as a user does: by its path, from another folder, with `p2p-dist` on the PATH."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **({"RAY_DASHBOARD": dashboard} if dashboard else {})}
+    return subprocess.Popen([SCRIPT, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
+
+
 def submit(address: str, study: Path, runs: Path) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "p2p_dist", "submit", "ray", str(study), "--address", address, "--runs-dir", str(runs)]
-    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return script(str(study), "--runs-dir", str(runs), dashboard=address)
 
 
 @pytest.mark.slow
@@ -55,9 +61,23 @@ def test_killed_client_attached_second_and_real_exit_code(cluster: str, tmp_path
     assert fourth.returncode == Exit.OK, "nothing left to do"
 
 
-def test_no_cluster_is_said_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["by RAY_DASHBOARD", "by --address"])
+def test_no_cluster_is_said_in_words(tmp_path: Path, named: str) -> None:
     (tmp_path / "study.yaml").write_text(TINY_STUDY)
-    done = submit("http://127.0.0.1:9", tmp_path / "study.yaml", tmp_path / "runs")
+    asked = (str(tmp_path / "study.yaml"), "--runs-dir", str(tmp_path / "runs"))
+    nobody = "http://127.0.0.1:9"
+    done = script(*asked, dashboard=nobody) if named == "by RAY_DASHBOARD" else script(*asked, "--address", nobody, dashboard="http://127.0.0.1:10")
     _, said = done.communicate(timeout=60)
     assert done.returncode == Exit.USAGE
     assert "error[E140]: no Ray cluster answers" in said
+    assert "--address http://127.0.0.1:9" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [(["--help"], Exit.OK, "Submit a study to a Ray cluster as a job"), ([], Exit.USAGE, "Missing argument"), (["no_such_study"], Exit.USAGE, "no_such_study")],
+)
+def test_asked_wrongly_it_says_how(arguments: list[str], code: Exit, words: str) -> None:
+    done = script(*arguments)
+    said = "".join(done.communicate(timeout=60))
+    assert (done.returncode, words in said, "Traceback" in said) == (code, True, False), said
