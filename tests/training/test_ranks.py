@@ -54,6 +54,12 @@ def test_resumed_under_any_layout_gives_the_same_bits(world: int, layout: str, t
     assert torch.equal(kept["whole"], kept["resumed"])
 
 
+def test_asked_to_stop_no_rank_leaves_before_the_main_rank_has_kept_the_state(tmp_path: Path) -> None:
+    """Launchers end a gang when one of its ranks has ended; a checkpoint that is still being written would be lost."""
+    gang.run(["-W", "ignore", "-m", "tests.training.probe_stop", str(tmp_path)], 2)
+    assert {path.name: path.read_text() for path in tmp_path.glob("left_*")} == dict.fromkeys(("left_0", "left_1"), "after it was kept")
+
+
 def test_every_row_is_in_one_share_and_all_ranks_make_the_same_number_of_passes() -> None:
     for world in (1, 2, 3):
         for size in (None, 1, 2, 3, 100):
