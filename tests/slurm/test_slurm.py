@@ -26,14 +26,16 @@ LONG = TINY_STUDY.replace("[none, p2p]", "none").replace("exclude: [{attack: non
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Path, dict[str, bytes]]:
-    """(study file, results of an undisturbed run)."""
+    """(study file, results of an undisturbed run). Every worker has two cores, here and there, or its sums would round otherwise."""
     folder = tmp_path_factory.mktemp("local")
     (folder / "study.yaml").write_text(LONG)
+    for nodes in (1, 2):
+        (folder / f"{nodes}.yaml").write_text(f"name: pairs of cores\nnodes: {nodes}\ncpus_per_node: 2\nmemory_gb: 4\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("P2P_DIST_DATA", str(data_root))
-        done = cli(folder / "study.yaml", folder / "runs", "--backend", "local", "--cohort", "3")
+        done = cli(folder / "study.yaml", folder / "runs", "--backend", "local", "--cluster", str(folder / "1.yaml"))
     assert done.returncode == 0, done.stderr
-    return folder / "study.yaml", rates(folder / "runs")
+    return folder / "study.yaml", results(folder / "runs")
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +54,9 @@ def empty_queue(request: pytest.FixtureRequest) -> Iterator[None]:
     request.getfixturevalue("cluster").ctl("scancel", "--user=root")
 
 
-def rates(runs: Path) -> dict[str, Any]:
-    """The rates of every result; cohorts and threads differ from the local run, so bytes may."""
-    return {name: json.loads(content)["rates"] for name, content in results(runs).items() if name.endswith("result.json")}
+def over(nodes: int, study: Path) -> tuple[str, ...]:
+    """Options for a job over so many nodes of two cores."""
+    return ("--nodes", str(nodes), "--cpus-per-node", "2", f"--run-option=--cluster={study.with_name(f'{nodes}.yaml')}")
 
 
 def submit(cluster: Machines, study: Path, runs: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -78,51 +80,69 @@ def ended(cluster: Machines, job: str, runs: Path, seconds: float = 400) -> None
     assert set(cluster.states(job)) == {"COMPLETED"}, log(runs)[-4000:]
 
 
+def await_start(runs: Path, job: str, start: int) -> None:
+    """Wait until the controller counts this start of a job; it takes signals from before that."""
+    wait_for(lambda: any(json.loads(path.read_text())["number"] == start for path in runs.glob(f"*/starts/{job}-*.json")), 120)
+
+
 def training(runs: Path) -> bool:
     return any(path.read_text().count("\n") > 3 for path in runs.rglob("train/*/metrics.jsonl"))
 
 
 def test_a_study_on_two_nodes(cluster: Machines, expected: Any, tmp_path: Path) -> None:
     study, wanted = expected
-    job = number(submit(cluster, study, tmp_path, "--nodes", "2", "--cpus-per-node", "2"))
-    again = submit(cluster, study, tmp_path, "--nodes", "2", "--cpus-per-node", "2")
+    job = number(submit(cluster, study, tmp_path, *over(2, study)))
+    again = submit(cluster, study, tmp_path, *over(2, study))
     assert again.returncode == 4
     assert f"E132]: tiny is in the queue as job {job}" in again.stderr
     assert submit(cluster, study, tmp_path / "elsewhere", "--dry-run").returncode == 0
     ended(cluster, job, tmp_path)
-    assert rates(tmp_path) == wanted
+    assert_same(tmp_path, wanted)
     assert len(hosts(tmp_path)) == 2, "both nodes worked"
     assert not list((cluster.home / "user" / ".p2p-dist").iterdir()), "the token is gone"
 
 
 def test_before_the_time_limit_a_study_checkpoints_and_is_requeued(cluster: Machines, expected: Any, tmp_path: Path) -> None:
     study, wanted = expected
-    job = number(submit(cluster, study, tmp_path, "--nodes", "1", "--cpus-per-node", "2"))
+    job = number(submit(cluster, study, tmp_path, *over(1, study)))
     wait_for(lambda: training(tmp_path), 120)
     cluster.ctl("scancel", "--batch", "--signal=USR1", job, check=True)
     wait_for(lambda: cluster.job(job)["Restarts"] == "1", 120)
     ended(cluster, job, tmp_path)
     assert "E412" in log(tmp_path)
     assert 75 in codes(tmp_path)
-    assert rates(tmp_path) == wanted
+    assert_same(tmp_path, wanted)
+
+
+def test_a_study_that_gets_nowhere_is_not_requeued_for_ever(cluster: Machines, expected: Any, tmp_path: Path) -> None:
+    """Warned three times before anything was started, as by a time limit below what loading takes."""
+    study, _ = expected
+    job = number(submit(cluster, study, tmp_path, *over(1, study)))
+    for start in (1, 2, 3):
+        await_start(tmp_path, job, start)
+        cluster.ctl("scancel", "--batch", "--signal=USR1", job, check=True)
+    wait_for(lambda: cluster.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 120)
+    assert [cluster.job(job)[name] for name in ("JobState", "ExitCode", "Restarts")] == ["FAILED", "1:0", "2"], log(tmp_path)[-4000:]
+    assert "E418" in log(tmp_path)
+    assert not list(tmp_path.rglob("attempts"))
 
 
 def test_an_array_shares_the_work_and_survives_a_dead_node_and_a_dead_controller(cluster: Machines, expected: Any, tmp_path: Path) -> None:
     study, wanted = expected
-    job = number(submit(cluster, study, tmp_path, "--tasks", "6"))
+    job = number(submit(cluster, study, tmp_path, "--tasks", "6", f"--run-option=--cluster={study.with_name('1.yaml')}"))
     wait_for(lambda: training(tmp_path), 120)
     cluster.cut_power("p2p2")
     cluster.cut_power(cluster.control)
     cluster.start_control()
     boot_again(cluster, "p2p2")
     ended(cluster, job, tmp_path)
-    assert rates(tmp_path) == wanted
+    assert_same(tmp_path, wanted)
 
 
 @pytest.mark.parametrize("why", ["requeued", "node died"])
 def test_an_operator_may_requeue_a_study_and_a_node_may_die(cluster: Machines, expected: Any, tmp_path: Path, why: str) -> None:
     study, wanted = expected
-    job = number(submit(cluster, study, tmp_path, "--nodes", "2", "--cpus-per-node", "2"))
+    job = number(submit(cluster, study, tmp_path, *over(2, study)))
     wait_for(lambda: training(tmp_path), 120)
     if why == "requeued":
         cluster.ctl("scontrol", "requeue", job, check=True)
@@ -131,7 +151,7 @@ def test_an_operator_may_requeue_a_study_and_a_node_may_die(cluster: Machines, e
         boot_again(cluster, "p2p2")
     wait_for(lambda: cluster.job(job)["Restarts"] == "1", 60)
     ended(cluster, job, tmp_path)
-    assert rates(tmp_path) == wanted
+    assert_same(tmp_path, wanted)
 
 
 def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(cluster: Machines, tmp_path_factory: pytest.TempPathFactory) -> None:
