@@ -11,6 +11,7 @@
 set -euo pipefail
 umask 077
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 RAY_worker_niceness=0
+export RAY_TMPDIR="${RAY_TMPDIR:-/tmp}" # a TMPDIR may be too long for the paths of Ray's sockets (107 characters)
 export RAY_AUTH_TOKEN_PATH="${RAY_AUTH_TOKEN_PATH:-$HOME/.p2p-dist/ray-token}"
 case "${1:-}" in
   head)

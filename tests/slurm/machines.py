@@ -25,6 +25,7 @@ AuthInfo=cred_expire=5
 MpiDefault=none
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
+TaskProlog={home}/task_prolog
 JobAcctGatherType=jobacct_gather/none
 AccountingStorageType=accounting_storage/none
 SelectType=select/cons_tres
@@ -82,6 +83,10 @@ class Machines:
         lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP")
         (self.home / "slurm.conf").write_text(CONF.format(ctl=self.control, net=NET, home=self.home) + "\n".join(lines) + "\n")
         (self.home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+        scratch = self.home / "a_scratch_folder_of_the_job_with_a_long_name" / "as_many_sites_have_them"
+        scratch.mkdir(parents=True)
+        (self.home / "task_prolog").write_text(f"#!/bin/sh\necho export TMPDIR={scratch}\n")
+        (self.home / "task_prolog").chmod(0o755)
         try:
             self._network()
             self.start_control()
