@@ -67,6 +67,7 @@ def _claims(study: Study, path: Path, plan: Plan, launch: Launch, console: Conso
     with meet(study.folder) if launch.share else lease.hold(study.folder.lease) as mine:
         if not launch.share:
             refuse_sharers(study.folder)
+            prepare.clear(study.folder)
         prepare.fetch(study, plan, console)
         prepare.write_down(study, path)
         if mine is not None:

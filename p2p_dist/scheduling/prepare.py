@@ -14,6 +14,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import atomic, lease
 from p2p_dist.results.provenance import code_digest, launches, versions
+from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study
 from p2p_dist.spec.identity import canonical
 
@@ -47,16 +48,19 @@ def _fetch_model(ref: str, revision: str) -> None:
 
 
 def write_down(study: Study, path: Path) -> None:
-    """Write what the study is: its file, its resolved runs and stages, every stage's spec, and this launch. What killed writers left
-    half done is cleared."""
-    for leftover in study.folder.leftovers():
-        if leftover.is_file() and "lease" not in leftover.name:
-            leftover.unlink(missing_ok=True)
+    """Write what the study is: its file, its resolved runs and stages, every stage's spec, and this launch."""
     folder = study.folder
     atomic.write_bytes(folder.study, path.read_bytes())
     atomic.write_json(folder.resolved, _resolved(study))
     folder.write_specs(study.expansion.graph)
     atomic.write_json(folder.provenance, {"launches": [*launches(folder), provenance()]})
+
+
+def clear(folder: RunDir) -> None:
+    """Remove what killed writers left half done. Only for who has the study alone: what another one writes looks the same."""
+    for leftover in folder.leftovers():
+        if leftover.is_file() and "lease" not in leftover.name:
+            leftover.unlink(missing_ok=True)
 
 
 def settle(study: Study, path: Path) -> None:
