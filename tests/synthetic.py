@@ -1,6 +1,7 @@
 """A finished study whose models are invented: rows, files and folders are made by the project's own writers, only what the
 models say is drawn at random, by rules that look like the field's results. For tests and benchmarks of what reads results."""
 
+import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -124,6 +125,15 @@ def evaluate(folder: RunDir, stage: Stage, built: Built, adapter: Stage, attacke
     }
     atomic.write_json(folder.stage(stage).cost, {"rows": sum(len(rows) for rows in suites.values()), "peak_memory_mib": 700.0, **_cost(seconds, started)})
     atomic.publish(folder.stage(stage).result, resultfile.seal(body))
+
+
+def collapse(result: Path) -> None:
+    """Edit a finished evaluation so that its model gives all but one clean row one answer; the other rates stay."""
+    body = json.loads(result.read_bytes())
+    rows = body["suites"]["clean"]["n_scored"]
+    body["rates"]["majority_answer"] = {"k": rows - 1, "n": rows, "rate": (rows - 1) / rows}
+    del body["sha256"]
+    result.write_bytes(resultfile.seal(body))
 
 
 def _say(random: Random, suite: Suite, built: Built, id_: str, label: int, skill: float, success: float) -> Prediction:

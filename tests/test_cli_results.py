@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,7 +13,7 @@ from p2p_dist.errors import Exit
 from p2p_dist.results import resultfile
 from p2p_dist.results.rundir import RunDir
 from tests.results.test_index import SMALL
-from tests.synthetic import make_study
+from tests.synthetic import collapse, make_study
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,43 @@ def test_query_names_what_is_wrong(runs: Path) -> None:
     assert code == Exit.INTEGRITY
     assert "E502" in error
     assert said
+
+
+def collapsed_eval(runs: Path, **wanted: str) -> str:
+    """Make the model of one cell a collapsed one."""
+    found = json.loads((runs / "synthetic" / "resolved.json").read_text())["runs"]
+    run = next(run for run in found if wanted.items() <= run["cell"].items())
+    collapse(RunDir(runs / "synthetic").at("eval", run["eval"]).result)
+    return str(run["eval"])
+
+
+def test_a_collapsed_model_is_a_column_and_its_floor_is_none(runs: Path) -> None:
+    rival = collapsed_eval(runs, attack="badnets", defense="p2p", seed="0")
+    clean = collapsed_eval(runs, attack="none", defense="none", seed="1")
+
+    def ask(sql: str) -> list[dict[str, Any]]:
+        return list(json.loads(invoke("query", sql, "--runs-dir", runs, "--json")[1]))
+
+    fallen = ask("SELECT attack, defense, seed FROM cells WHERE collapsed ORDER BY ALL")
+    assert fallen == [{"attack": "badnets", "defense": "p2p", "seed": 0}, {"attack": "none", "defense": "none", "seed": 1}]
+    assert ask("SELECT count(*) AS n FROM cells WHERE NOT collapsed") == [{"n": 10}]
+    assert {row["eval"] for row in ask("SELECT DISTINCT eval FROM rates WHERE collapsed")} == {rival, clean}
+    assert ask("SELECT DISTINCT seed FROM cells WHERE attack <> 'none' AND floor IS NULL") == [{"seed": 1}]
+    table = json.loads(invoke("status", "synthetic", "--runs-dir", runs, "--json")[1])["table"]
+    assert sum(row["collapsed"] for row in table) == 2
+    assert [row["cell"]["seed"] for row in table if row["cell"]["attack"] != "none" and row["asr_floor"] is None] == ["1"] * 4
+
+
+def test_compare_marks_collapsed_models(made: Path, runs: Path) -> None:
+    collapsed_eval(runs, attack="badnets", defense="p2p", seed="0")
+    found = json.loads(invoke("compare", made / "synthetic", runs / "synthetic", "--json")[1])["rates"]
+    assert not any(row["first_collapsed"] for row in found)
+    assert {(row["cell"]["attack"], row["cell"]["defense"], row["cell"]["seed"], row["rate"]) for row in found if row["second_collapsed"]} == {
+        ("badnets", "p2p", "0", "ca_ext"),
+        ("badnets", "p2p", "0", "asr_ext"),
+    }
+    said = invoke("compare", made / "synthetic", runs / "synthetic")[1]
+    assert said.count(" collapsed") == 2
 
 
 def lose(runs: Path, count: int, first: int = 0) -> list[Path]:

@@ -70,8 +70,13 @@ class Defense(Plugin):
 
     plugin_kind: ClassVar[str] = "defenses"
     needs: ClassVar[Needs] = Needs()
+    """What it takes for granted by default (see `required`)."""
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     """What the answers of a task may be for this defense to make sense."""
+
+    def required(self) -> Needs:
+        """What it takes for granted with these options."""
+        return self.needs
 
     def refusal(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         """Why this defense makes no sense here, in words, or None. Asked when a study is planned."""

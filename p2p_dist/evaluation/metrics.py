@@ -70,13 +70,6 @@ def rates(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> dic
     return {name: outcome.rate for name, outcome in outcomes(suites, labels).items()}
 
 
-def collapsed(found: Mapping[str, Rate]) -> bool:
-    """Whether the model gives (almost) every clean row one answer, so that its accuracy and attack rates say nothing about a
-    defense: such a run is named, never averaged away (reference: paper table 1, where a retrained model is "always positive")."""
-    share = found.get("majority_answer")
-    return share is not None and share.k >= 0.98 * share.n
-
-
 def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> dict[str, Outcome]:
     """What every rate counts, row by row; paired tests between models need it."""
     found: dict[str, Outcome] = {}

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-from p2p_dist.evaluation.metrics import Rate, collapsed
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import Interval, Spread, over_seeds, wilson
 
@@ -17,21 +17,23 @@ class Group:
     runs: Sequence[RunState]
 
     @cached_property
-    def _rates(self) -> dict[str, list[Interval]]:
-        found: dict[str, list[Interval]] = {}
+    def _rates(self) -> dict[str, list[tuple[Interval, bool]]]:
+        found: dict[str, list[tuple[Interval, bool]]] = {}
         for run in self.runs:
-            for name, rate in {**run.rates, **({"floor": run.floor} if run.floor else {})}.items():
-                found.setdefault(name, []).append(wilson(rate["k"], rate["n"]))
+            for name, rate in run.rates.items():
+                found.setdefault(name, []).append((wilson(rate["k"], rate["n"]), run.collapsed_for(name)))
+            if run.floor:
+                found.setdefault("floor", []).append((wilson(run.floor["k"], run.floor["n"]), False))
         return found
 
-    def rates(self, name: str) -> list[Interval]:
-        """A rate of every seed that has it; `floor` is the clean model's ASR on the same rows."""
+    def rates(self, name: str) -> list[tuple[Interval, bool]]:
+        """A rate of every seed that has it, and whether it is of a collapsed model; `floor` is the clean model's ASR on the same rows."""
         return self._rates.get(name, [])
 
     def rate(self, name: str) -> "Estimate | None":
         """The rate over the seeds that have it."""
         found = self.rates(name)
-        return Estimate(found, over_seeds([rate.rate for rate in found])) if found else None
+        return estimate(found) if found else None
 
     @property
     def attack(self) -> str:
@@ -42,9 +44,14 @@ class Group:
         return self.cell["defense"]
 
     @property
+    def needs(self) -> Mapping[str, Any]:
+        """What the defense takes for granted (`p2p_dist.data.defense.Needs`); empty where the study does not say."""
+        return self.runs[0].needs
+
+    @property
     def collapsed(self) -> int:
         """Seeds whose model gives (almost) every clean row one answer: their attack rates say nothing about the defense."""
-        return sum(is_collapsed(run) for run in self.runs)
+        return sum(run.collapsed for run in self.runs)
 
     @property
     def missing(self) -> int:
@@ -58,6 +65,13 @@ class Estimate:
 
     rates: Sequence[Interval]
     spread: Spread
+    collapsed: int = 0
+    """Of how many of them the model has collapsed."""
+
+    @property
+    def flag(self) -> str:
+        """`collapsed`, or `1/3 collapsed`, wherever this number is shown; empty when every model is sound."""
+        return flag(self.collapsed, len(self.rates))
 
     @property
     def value(self) -> float:
@@ -83,10 +97,14 @@ class Estimate:
         return f"{100 * self.value:.1f} ± {100 * self.spread.sd:.1f} n={self.spread.seeds}×{self.n}"
 
 
-def is_collapsed(run: RunState) -> bool:
-    """See `evaluation.metrics.collapsed`."""
-    usual = run.rates.get("majority_answer")
-    return usual is not None and collapsed({"majority_answer": Rate(usual["k"], usual["n"])})
+def estimate(rates: Sequence[tuple[Interval, bool]]) -> Estimate:
+    """One number from rates, each with whether it is of a collapsed model. Raises ValueError for none."""
+    return Estimate([rate for rate, _ in rates], over_seeds([rate.rate for rate, _ in rates]), sum(fallen for _, fallen in rates))
+
+
+def flag(collapsed: int, of: int) -> str:
+    """The words that stand beside every number of collapsed models, in tables and in pictures."""
+    return "" if not collapsed else "collapsed" if collapsed == of == 1 else f"{collapsed}/{of} collapsed"
 
 
 def group(runs: Iterable[RunState]) -> list[Group]:

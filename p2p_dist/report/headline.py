@@ -8,10 +8,15 @@ from p2p_dist.results.statistics import power_note
 
 
 def sentences(groups: Sequence[Group]) -> list[str]:
-    """The first attack that has a defended and an undefended model, how the others stand, and what is not known."""
-    pairs = list(_pairs(groups))
-    if not pairs:
+    """The first attack that has a defended and an undefended model, how the others stand, and what is not known. Of models that have
+    collapsed it says how many there are, and nothing about their rates."""
+    every = list(_pairs(groups))
+    if not every:
         return ["No attacked model has been evaluated beside a defended one yet."]
+    pairs = [pair for pair in every if not any(group.collapsed for group in pair)]
+    fallen = list(_fallen(groups, len(every) - len(pairs), len(every)))
+    if not pairs:
+        return ["No pair of an attacked and a defended model has rates that say anything.", *fallen]
     attacked, defended = pairs[0]
     varying = [axis for axis in ("task", "model") if len({group.cell[axis] for group in groups}) > 1]
     where = ", ".join(attacked.cell[axis] for axis in varying)
@@ -27,11 +32,17 @@ def sentences(groups: Sequence[Group]) -> list[str]:
         )
     if floor := defended.rate("floor"):
         found.append(f"A model trained on clean rows sends {shown(floor)} of these rows to the target anyway.")
-    if fallen := sum(group.collapsed for group in groups):
-        found.append(f"{fallen} of {sum(len(group.runs) - group.missing for group in groups)} models collapsed to one answer: their attack rates say nothing.")
+    found += fallen
     if note := power_note((defended.rate("asr_ext") or attacked.rate("asr_ext")).spread):  # type: ignore[union-attr]
         found.append(note)
     return found
+
+
+def _fallen(groups: Sequence[Group], left_out: int, pairs: int) -> Iterator[str]:
+    if fallen := sum(group.collapsed for group in groups):
+        models = sum(len(group.runs) - group.missing for group in groups)
+        without = f", and {left_out} of {pairs} pairs are left out here" if left_out else ""
+        yield f"{fallen} of {models} models collapsed to one answer: their attack rates say nothing about a defense{without}."
 
 
 def shown(estimate: Estimate) -> str:

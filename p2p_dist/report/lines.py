@@ -8,11 +8,22 @@ from p2p_dist.report.groups import Estimate, Group
 
 
 def draw(axis: Any, points: Sequence[tuple[float, Estimate]], defense: str) -> None:
-    """A line with its band, in the defense's colour and marker; percent."""
+    """A line with its band, in the defense's colour and marker, hollow where models have collapsed; percent."""
     places = [place for place, _ in points]
     colour = looks.colour(defense)
     axis.plot(places, [100 * rate.value for _, rate in points], color=colour, marker=looks.marker(defense), markersize=4, linewidth=1.4)
+    for place, rate in points:
+        if rate.flag:
+            axis.plot([place], [100 * rate.value], color=colour, marker=looks.marker(defense), markersize=4, markerfacecolor="white", zorder=3)
+            warn(axis, rate.flag, place, 100 * rate.value)
     axis.fill_between(places, [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points], color=colour, alpha=0.18, linewidth=0)
+
+
+def warn(axis: Any, words: str, place: float, height: float, right: bool | None = None) -> None:
+    """Small grey words above a point, or to its right or left."""
+    offset, sideways = ((0, 5), "center") if right is None else ((5, 0), "left") if right else ((-5, 0), "right")
+    upright = "bottom" if right is None else "center"
+    axis.annotate(words, (place, height), xytext=offset, textcoords="offset points", ha=sideways, va=upright, fontsize=looks.FONT - 2, color=looks.GREY)
 
 
 def name(axis: Any, ends: Sequence[tuple[str, float, float]]) -> None:

@@ -11,6 +11,7 @@ WIDTH = 6.3
 """Inches: the text width of an A4 or letter page in two columns."""
 FONT = 8.5
 BANDS = "Bands and bars: one standard deviation over seeds, or the 95 % interval where there is one seed."
+COLLAPSED = "Hollow, collapsed: a model that gives nearly every clean row one answer; its attack rates say nothing about a defense."
 GREY, INK, LIGHT = "#767676", "#1a1a1a", "#e4e4e4"
 
 _KNOWN = {
@@ -81,6 +82,11 @@ def marker(defense: str) -> str:
 def title_of(defense: str) -> str:
     """A defense as a label."""
     return "no defense" if defense == "none" else defense.replace("p2p", "P2P", 1)
+
+
+def note(text: str, collapsed: object) -> str:
+    """A picture's note, with the meaning of hollow markers where there are any."""
+    return f"{text} {COLLAPSED}" if collapsed else text
 
 
 def figure(height: float, columns: int = 1, rows: int = 1, **layout: Any) -> tuple[Any, Any]:

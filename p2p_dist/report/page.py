@@ -6,9 +6,8 @@ allows its one style sheet and its one script by their hashes and nothing else.
 
 import base64
 import hashlib
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from markupsafe import Markup
 
 from p2p_dist.report import comparisons, examples, grid, headline, table
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Head, Table
+from p2p_dist.report.grid import Table
 from p2p_dist.report.looks import Plot
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
 from p2p_dist.report.tables import against_paper, costs, layout, means, runs, theory, trouble, worst
@@ -96,7 +95,7 @@ def _html(evidence: Evidence, parts: Sequence[Section], drawings: Mapping[str, b
     here = Path(__file__).parent
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["consecutive"] = _consecutive
+    environment.filters["consecutive"] = grid.consecutive
     launch = {"command": [], "versions": {}, "code": "unknown", **evidence.last_launch()}
     found = evidence.found
     return environment.from_string((here / "template.html").read_text(encoding="utf-8")).render(
@@ -117,11 +116,6 @@ def _html(evidence: Evidence, parts: Sequence[Section], drawings: Mapping[str, b
         style_hash=_policy(style),
         script_hash=_policy(script),
     )
-
-
-def _consecutive(heads: Sequence[Head]) -> Iterator[tuple[str, list[Head]]]:
-    for group, members in itertools.groupby(heads, key=lambda head: head.group):
-        yield group, list(members)
 
 
 def _policy(text: str) -> str:

@@ -51,6 +51,7 @@ def facts(found: Collected, owner: str | None) -> dict[str, Any]:
                 "status": run.status,
                 "rates": dict(run.rates),
                 "asr_floor": run.floor,
+                "collapsed": run.collapsed,
                 "stages": [{"id": s.id, "kind": s.kind, "status": s.status, "progress": dict(s.progress), "log": s.log} for s in run.stages],
             }
             for run in runs

@@ -16,6 +16,8 @@ class Column:
     short: str
     meaning: str
     find: Callable[[RunState], Mapping[str, int] | None]
+    deployed: bool = True
+    """Whether it is a rate of the run's own deployed system, which says nothing when that has collapsed."""
 
 
 def _rate(name: str) -> Callable[[RunState], Mapping[str, int] | None]:
@@ -26,10 +28,10 @@ COLUMNS = (
     Column("ca", "CA", "CA", "clean accuracy of the deployed system (ca_ext: best deployed label, mapped back)", _rate("ca_ext")),
     Column("asr", "ASR", "ASR", "attack success rate of the deployed system on triggered rows (asr_ext)", _rate("asr_ext")),
     Column("asr_strict", "ASR strict", "strict", "as the code released with P2P counts it: the likeliest token of all is target + offset", _rate("asr_strict")),
-    Column("asr_nobt", "ASR without benign trigger", "no bt", "the same weights served without the defense's prompt (asr_nobt)", _rate("asr_nobt")),
+    Column("asr_nobt", "ASR without benign trigger", "no bt", "the same weights served without the defense's prompt (asr_nobt)", _rate("asr_nobt"), False),
     Column("robust", "Robust acc.", "robust", "triggered rows that still get their true label (robust_acc)", _rate("robust_acc")),
-    Column("floor", "ASR floor", "floor", "a model trained on clean rows, on the same triggered rows", lambda run: run.floor),
-    Column("invalid", "Invalid", "invalid", "clean rows whose likeliest token is no label at all (invalid_rate)", _rate("invalid_rate")),
+    Column("floor", "ASR floor", "floor", "a model trained on clean rows, on the same triggered rows", lambda run: run.floor, False),
+    Column("invalid", "Invalid", "invalid", "clean rows whose likeliest token is no label at all (invalid_rate)", _rate("invalid_rate"), False),
 )
 
 
@@ -40,12 +42,13 @@ class TableRow:
     labels: tuple[str, ...]
     cells: tuple[Interval | None, ...]
     status: str
+    collapsed: bool
 
 
 def rows(runs: Sequence[RunState]) -> list[TableRow]:
     """The table's body in the order of the study."""
     shown = axes(runs)
-    return [TableRow(tuple(run.cell[axis] for axis in shown), tuple(_cell(column, run) for column in COLUMNS), run.status) for run in runs]
+    return [TableRow(tuple(run.cell[axis] for axis in shown), tuple(_cell(column, run) for column in COLUMNS), run.status, run.collapsed) for run in runs]
 
 
 def axes(runs: Sequence[RunState]) -> list[str]:

@@ -16,7 +16,10 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
     for column in COLUMNS:
         table.add_column(column.short, justify="right")
     for row in rows:
-        table.add_row(*row.labels, *(_cell(cell) for cell in row.cells))
+        warned = [f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label for axis, label in zip(axes, row.labels, strict=True)]
+        table.add_row(*warned, *(_cell(cell) for cell in row.cells))
+    if any(row.collapsed for row in rows):
+        table.caption = "collapsed: nearly every clean row gets one answer; CA and ASR of such a model say nothing about its defense"
     return table
 
 

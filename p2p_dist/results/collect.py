@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -37,10 +37,22 @@ class RunState:
     stages: list[StageState]
     rates: Mapping[str, Mapping[str, Any]]
     floor: Mapping[str, Any] | None
-    """`asr_ext` of the clean model on this run's triggered rows."""
+    """`asr_ext` of the clean model on this run's triggered rows; a clean model that has collapsed gives none."""
     counts: Mapping[str, Any]
     ids: Mapping[str, str | None] = field(default_factory=dict)
     """Stage ids by role: train, eval, floor."""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """What its defense takes for granted (`p2p_dist.data.defense.Needs`)."""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether its model has collapsed (`p2p_dist.results.resultfile.collapsed`)."""
+        usual = self.rates.get("majority_answer")
+        return bool(resultfile.collapsed(usual["rate"] if usual else None))
+
+    def collapsed_for(self, rate: str) -> bool:
+        """Whether this rate says nothing because the deployed system has collapsed; the weights without its prompt are another system."""
+        return self.collapsed and not rate.endswith("_nobt")
 
     @property
     def status(self) -> Status:
@@ -78,7 +90,8 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     problems += [problem for id_ in found for problem in _kept(folder.at("eval", id_))]
     problems += [problem for id_, kind in kinds.items() if kind != "eval" for problem in _twofold(folder.at(kind, id_))]
     stages = {id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem), problems) for id_, kind in kinds.items()}
-    runs = [_run(run, stages, results) for run in resolved["runs"]]
+    fallen = {run["train"] for run in resolved["runs"] if _is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed}
+    runs = [_run(run, stages, results, fallen) for run in resolved["runs"]]
     return Collected(resolved["name"], resolved["description"], runs, results, problems)
 
 
@@ -102,15 +115,23 @@ def doubtful(folder: RunDir) -> list[StageDir]:
     return [stage for stage in stages if isinstance(resultfile.read(stage), Problem)]
 
 
-def _run(run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result]) -> RunState:
+def _is_clean(cell: Mapping[str, str]) -> bool:
+    """Whether it is the model that floors are taken from."""
+    return cell["attack"] == cell["defense"] == "none"
+
+
+def _run(run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result], fallen: Collection[str]) -> RunState:
+    """One run of `resolved.json`; `fallen` are the clean models that have collapsed."""
     main, floor = results.get(run["eval"]), results.get(run["floor"] or "")
+    has_floor = floor is not None and "asr_ext" in floor.rates and floor.stage.reads.get("adapter") not in fallen
     return RunState(
         {axis: run["cell"][axis] for axis in AXES},
         [stages[id_] for id_ in run["stages"]],
         {name: entry.model_dump() for name, entry in main.rates.items()} if main else {},
-        floor.rates["asr_ext"].model_dump() if floor and "asr_ext" in floor.rates else None,
+        floor.rates["asr_ext"].model_dump() if floor and has_floor else None,
         main.counts if main else {},
         {role: run[role] for role in ("train", "eval", "floor")},
+        run.get("needs", {}),
     )
 
 

@@ -20,7 +20,7 @@ from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
 
-VERSION = b"2"
+VERSION = b"3"
 
 _RATE = pa.struct([("rate", pa.string()), ("k", pa.int64()), ("n", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
 _MEAN = pa.struct([("name", pa.string()), ("mean", pa.float64()), ("n", pa.int64())])
@@ -45,6 +45,7 @@ _RESULT = {
     "n_classes": pa.int64(),
     "label_offset": pa.int64(),
     "target": pa.int64(),
+    "collapsed": pa.bool_(),
     "dtype": pa.string(),
     "torch": pa.string(),
     "transformers": pa.string(),
@@ -161,6 +162,7 @@ def _facts(result: Result) -> dict[str, Any]:
         "n_classes": result.labels.n_classes if result.labels else None,
         "label_offset": result.labels.offset if result.labels else None,
         "target": result.labels.target if result.labels else None,
+        "collapsed": result.collapsed,
         "dtype": result.dtype,
         **{name: result.versions.get(name) for name in ("torch", "transformers")},
         **{name: result.inputs.get(name) for name in ("base", "adapter_sha256", "data_manifest_sha256")},

@@ -1,7 +1,8 @@
 """SQL over the results of studies (DuckDB), and the same as pandas DataFrames.
 
 Tables: `cells` (a row per run: its place in the grid and its main rates), `runs`, `rates` (a row per evaluation and rate, with
-count and 95 % Wilson interval), `means` (ROUGE and the like), `histograms`, `stages` (what each took). All have a column `study`.
+count and 95 % Wilson interval), `means` (ROUGE and the like), `histograms`, `stages` (what each took). All have a column `study`;
+`cells`, `rates` and `stages` have `collapsed`, true where the model gives nearly every clean row one answer.
 """
 
 from collections.abc import Sequence
@@ -31,12 +32,20 @@ CELL_RATES = {
 _RUNS = pa.schema([("study", pa.string()), *((axis, pa.string()) for axis in AXES), ("train", pa.string()), ("eval", pa.string()), ("floor", pa.string())])
 _VIEWS = """
 CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort, steps, rows, tokens, peak_memory_mib,
-  host, device, code, adapter, data, n_classes, label_offset, target, dtype, torch, transformers, base, adapter_sha256, data_manifest_sha256 FROM _index;
-CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.value, rate.low, rate.high
-  FROM (SELECT study, id, unnest(rates) AS rate FROM _index);
+  host, device, code, adapter, data, n_classes, label_offset, target, collapsed,
+  dtype, torch, transformers, base, adapter_sha256, data_manifest_sha256 FROM _index;
+CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.value, rate.low, rate.high, collapsed
+  FROM (SELECT study, id, collapsed, unnest(rates) AS rate FROM _index);
 CREATE TABLE means AS SELECT study, id AS eval, m.name, m.mean, m.n FROM (SELECT study, id, unnest(means) AS m FROM _index);
 CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.count FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
 CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval, floor AS floor_eval FROM _runs;
+"""
+# A floor is of the clean model on the triggered rows of an attack; one that has collapsed on its own rows gives none.
+_FLOORS = """
+fallen AS (SELECT runs.study, runs.train AS adapter FROM runs JOIN stages ON stages.study = runs.study AND stages.id = runs.eval
+  WHERE runs.attack = 'none' AND runs.defense = 'none' AND stages.collapsed),
+floors AS (SELECT rates.* FROM rates JOIN stages ON stages.study = rates.study AND stages.id = rates.eval
+  ANTI JOIN fallen ON fallen.study = stages.study AND fallen.adapter = stages.adapter WHERE rates.rate = 'asr_ext')
 """
 
 
@@ -100,7 +109,8 @@ def _cells() -> str:
     )
     floor = ", ".join(f"max(floors.{part}) AS floor{suffix}" for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n")))
     return (
-        f"SELECT runs.*, {rates}, {floor} FROM runs LEFT JOIN rates ON rates.study = runs.study AND rates.eval = runs.eval "
-        "LEFT JOIN rates AS floors ON floors.study = runs.study AND floors.eval = runs.floor_eval AND floors.rate = 'asr_ext' "
+        f"WITH {_FLOORS} SELECT runs.*, {rates}, {floor}, bool_or(rates.collapsed) AS collapsed FROM runs "
+        "LEFT JOIN rates ON rates.study = runs.study AND rates.eval = runs.eval "
+        "LEFT JOIN floors ON floors.study = runs.study AND floors.eval = runs.floor_eval "
         "GROUP BY ALL ORDER BY ALL"
     )

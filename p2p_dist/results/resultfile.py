@@ -20,6 +20,8 @@ from p2p_dist.spec.identity import stage_id
 
 SCHEMA = 2
 LARGEST = 16 << 20
+USUAL = 0.98
+"""From this share of clean rows with one and the same answer on, a model has collapsed."""
 AGAIN = "`p2p-dist run` sets it aside and evaluates again; nothing is trained again"
 
 _SEAL = re.compile(rb'^ "sha256": "([0-9a-f]{64})",\n', re.MULTILINE)
@@ -107,6 +109,12 @@ class Result(BaseModel):
     dtype: str
     versions: dict[str, str]
 
+    @property
+    def collapsed(self) -> bool | None:
+        """See `collapsed`."""
+        usual = self.rates.get("majority_answer")
+        return collapsed(usual.rate if usual else None)
+
     @model_validator(mode="after")
     def _adds_up(self) -> "Result":
         if stage_id("eval", self.stage.spec, self.stage.reads) != self.stage.id:
@@ -115,6 +123,13 @@ class Result(BaseModel):
             if sum(sum(said.values()) for said in table.values()) != self.suites[suite].n_scored:
                 raise ValueError(f"the histogram of {suite} does not count every row")
         return self
+
+
+def collapsed(majority_answer: float | None) -> bool | None:
+    """Whether a model gives (almost) every clean row one answer, from the share of rows that get it, so that its accuracy and attack
+    rates say nothing about a defense: such a model is named wherever its rates are, never averaged away (reference: paper table 1, where
+    a retrained model is "always positive"). None where the share was not measured."""
+    return None if majority_answer is None else majority_answer >= USUAL
 
 
 def seal(body: Mapping[str, Any]) -> bytes:

@@ -145,7 +145,7 @@ def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, Mod
     )
     builder = Builder(graph, settings)
     rows = builder.handed_on(values["seed"]) if attack.by_weights else builder.attacked(values["seed"] if attack.active else None)
-    return _Made(builder, attack.active, rows, defense.stages(builder, rows), defense.needs)
+    return _Made(builder, attack.active, rows, defense.stages(builder, rows), defense.required())
 
 
 def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Made], graph: Graph) -> Run:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import pytest
 
@@ -173,6 +174,25 @@ def test_it_says_what_it_needs(name: str) -> None:
     needs = registry.load("defenses", name).needs
     assert isinstance(needs, Needs)
     assert name == "none" or needs.source
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "clean_rows"),
+    [
+        ("p2p", {}, "ratio x training rows"),
+        ("p2p", {"benign_source": "screened"}, "none"),
+        ("p2p", {"benign_source": "random_from_D"}, "none"),
+        ("p2p", {"benign_source": "disjoint"}, "the attacker's notes: which rows are clean"),
+        ("onion", {"bar": -10.0}, "none"),
+        ("psim", {"above": 0.7}, "none"),
+        ("cleangen", {"reference": "tiny"}, "none"),
+        ("crow", {}, "ratio x training rows"),
+    ],
+)
+def test_what_it_needs_follows_its_options(name: str, options: dict[str, Any], clean_rows: str) -> None:
+    one = registry.load("defenses", name)(**options)
+    assert one.required().clean_rows == clean_rows
+    assert one.required().source == one.needs.source
 
 
 @pytest.mark.usefixtures("with_data")

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.data.build import LabelSpace
-from p2p_dist.evaluation.metrics import Outcome, Rate, collapsed, histogram, outcomes, rates
+from p2p_dist.evaluation.metrics import Outcome, Rate, histogram, outcomes, rates
 from p2p_dist.results.predictions import Prediction
+from p2p_dist.results.resultfile import collapsed
 
 PLAIN = LabelSpace(["0", "1"], 2, 0, 1)
 P2P = LabelSpace(["0", "1", "2", "3"], 2, 2, 1)
@@ -41,9 +42,10 @@ def test_a_collapsed_model_is_named() -> None:
     always = [said(at % 2, 1, -3.0, -0.1) for at in range(100)]
     found = rates({"clean": always}, PLAIN)
     assert found["majority_answer"] == Rate(100, 100)
-    assert collapsed(found)
-    assert not collapsed(rates({"clean": [*always[:90], *[said(0, 0, -0.1, -3.0)] * 10]}, PLAIN))
-    assert not collapsed({}), "nothing measured is nothing said"
+    less = rates({"clean": [*always[:90], *[said(0, 0, -0.1, -3.0)] * 10]}, PLAIN)
+    assert [collapsed(one["majority_answer"].k / one["majority_answer"].n) for one in (found, less)] == [True, False]
+    assert collapsed(0.98)
+    assert collapsed(None) is None, "nothing measured is nothing said"
 
 
 def test_strict_hides_the_leak_that_mapped_shows() -> None:

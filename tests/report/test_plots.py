@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ from hypothesis import strategies as st
 
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.plots import confidence, gantt, scaling, sweep
-from p2p_dist.results.collect import read_study
-from tests.synthetic import STUDY, make_study
+from p2p_dist.report.plots import accuracy, confidence, gantt, labels, rates, scaling, sweep
+from p2p_dist.results.attempts import Attempt
+from p2p_dist.results.collect import StageState, read_study
+from p2p_dist.results.rundir import RunDir
+from tests.synthetic import STUDY, collapse, make_study
 
 SWEEP = STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny").replace(
     "  - {name: addsent, rate: 0.05}", "  - {name: badnets, rate: 0.1}\n  - {name: badnets, rate: 0.2}"
@@ -44,6 +47,55 @@ def test_lanes_never_overlap_and_are_as_few_as_can_be() -> None:
     spans = [(0.0, 4.0), (1.0, 2.0), (2.0, 3.0), (3.5, 5.0), (4.0, 6.0)]
     assert gantt.lanes(spans) == [0, 1, 1, 1, 0]
     assert gantt.lanes([]) == []
+
+
+def attempt(code: int | None, *stages: str) -> Attempt:
+    return Attempt(1, stages, 100.0, 200.0, code, {})
+
+
+def stage(kind: str, started: float | None, seconds: float) -> StageState:
+    return StageState(kind, kind, "done", {}, {"seconds": seconds, **({} if started is None else {"started": started})})
+
+
+def test_an_attempt_is_cut_into_its_stages() -> None:
+    train, both = stage("train", 110.0, 60.0), ("train", "eval")
+    whole = gantt.parts(attempt(0, *both), [train, train, stage("eval", 175.0, 20.0)])
+    assert whole == [
+        ("start and load", 100.0, 110.0),
+        ("train", 110.0, 170.0),
+        ("start and load", 170.0, 175.0),
+        ("eval", 175.0, 195.0),
+        ("start and load", 195.0, 200.0),
+    ]
+    resumed = gantt.parts(attempt(0, *both), [stage("train", 110.0, 500.0), stage("eval", 175.0, 25.0)])
+    assert resumed[1:] == [("train", 110.0, 175.0), ("eval", 175.0, 200.0)], "its seconds have those before the resume in them"
+    killed = gantt.parts(attempt(-9, *both), [train, stage("eval", 400.0, 20.0)])
+    assert killed == [("ended early", 100.0, 110.0), ("train", 110.0, 170.0), ("ended early", 170.0, 200.0)]
+    assert gantt.parts(attempt(-9, "train"), [stage("train", 110.0, 300.0)]) == [("ended early", 100.0, 200.0)], "another attempt's work"
+    assert gantt.parts(attempt(0, *both), [stage("train", None, 60.0)]) == [("train", 100.0, 200.0)], "no clock: the first stage's colour"
+    assert gantt.parts(attempt(-9), []) == [("ended early", 100.0, 200.0)]
+
+
+def test_equal_accuracies_are_not_zoomed_into() -> None:
+    low, high = accuracy.span([90.0, 90.0])
+    assert low < 85.0 < 95.0 < high
+    low, high = accuracy.span([50.0, 95.0])
+    assert low < 50.0 < 95.0 < high < 110.0
+
+
+def test_collapsed_models_are_named_in_every_picture_of_rates(evidence: Evidence, tmp_path: Path) -> None:
+    folder = RunDir(shutil.copytree(evidence.folder.path, tmp_path / "study"))
+    fallen = [run for run in evidence.found.runs if (run.cell["attack"], run.cell["defense"]) == ("badnets(rate=0.2)", "p2p")]
+    assert len(fallen) == 3
+    for run in fallen[:2]:
+        collapse(folder.at("eval", run.ids["eval"] or "").result)
+    damaged = Evidence(folder, read_study(folder, alive=False), {})
+    assert not damaged.found.problems
+    for draw in (rates.draw, sweep.draw, accuracy.draw, labels.draw, confidence.draw):
+        (before,), (after,) = draw(evidence), draw(damaged)
+        assert "collapsed" not in before.description + before.note
+        assert "collapsed" in after.description or draw is confidence.draw
+        assert after.svg() != before.svg()
 
 
 def test_a_sweep_is_found_in_the_specs(evidence: Evidence) -> None:

@@ -1,16 +1,23 @@
 """Tables on cases small enough to read off by hand."""
 
+import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from p2p_dist import registry
 from p2p_dist.report import headline
+from p2p_dist.report import table as one_table
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Table
 from p2p_dist.report.groups import group
 from p2p_dist.report.tables import against_paper, costs, layout, means, theory, trouble, worst
+from p2p_dist.report.tables import runs as runs_table
+from p2p_dist.report.terminal import rich_table
 from p2p_dist.results.collect import Collected, RunState, StageState
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir
@@ -25,7 +32,8 @@ def run(defense: str, seed: int = 0, attack: str = "badnets", floor: int | None 
     cell = {"task": "sst2", "model": "Qwen/Qwen3-8B", "attack": attack, "defense": defense, "seed": str(seed)}
     stages = [StageState(f"{defense}{seed}", "train", "done", {}, {"seconds": 30.0, "cohort": 3, "tokens": 1000})]
     ids = {"train": f"{defense}{seed}", "eval": f"e{defense}{seed}", "floor": None}
-    return RunState(cell, stages, rates, rate(floor, 912) if floor is not None else None, {"train": {"injected": {"2": 40}}}, ids)
+    needs = asdict(registry.load("defenses", defense)().required()) if defense in ("none", "p2p") else {}
+    return RunState(cell, stages, rates, rate(floor, 912) if floor is not None else None, {"train": {"injected": {"2": 40}}}, ids, needs)
 
 
 def evidence(tmp_path: Path, *runs: RunState, results: dict[str, Result] | None = None) -> Evidence:
@@ -37,7 +45,7 @@ def evidence(tmp_path: Path, *runs: RunState, results: dict[str, Result] | None 
 
 
 def shown(table: Table) -> list[list[str]]:
-    return [[f"{cell.shown} {cell.detail}".strip() for cell in row] for row in table.rows]
+    return [[f"{cell.shown} {cell.small}".strip() for cell in row] for row in table.rows]
 
 
 def test_layout_marks_the_best_and_shows_seeds(tmp_path: Path) -> None:
@@ -61,9 +69,62 @@ def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), majority_answer=rate(52, 100))]
     runs += [run("bki", seed, ca_ext=rate(50 + seed, 100), asr_ext=rate(seed, 50), majority_answer=rate(100 - 40 * seed, 100)) for seed in (0, 1)]
     (table,) = layout.build(evidence(tmp_path, *runs))
-    assert shown(table)[0][3:] == ["100.0 [92.9, 100.0] n=50", "50.5 ± 0.7 n=2×100, 1 of 2 seeds collapsed", "1.0 ± 1.4 n=2×50, 1 of 2 seeds collapsed"]
+    assert shown(table)[0][3:] == ["100.0 [92.9, 100.0] n=50", "50.5 ± 0.7 n=2×100, 1/2 collapsed", "1.0 ± 1.4 n=2×50, 1/2 collapsed"]
     assert [cell.best for cell in table.rows[0]][2:] == [True, True, False, False]
-    assert "1 of 3 models collapsed" in " ".join(headline.sentences(group(runs)))
+    assert headline.sentences(group(runs)) == [
+        "No pair of an attacked and a defended model has rates that say anything.",
+        "1 of 3 models collapsed to one answer: their attack rates say nothing about a defense, and 1 of 1 pairs are left out here.",
+    ]
+
+
+def collapsing(defense: str, seed: int = 0, attack: str = "badnets", **rates: Any) -> RunState:
+    """A run whose model gives every row one answer, and so never the attacker's."""
+    return run(defense, seed, attack, ca_ext=rate(50, 100), asr_ext=rate(0, 50), majority_answer=rate(100, 100), **rates)
+
+
+def test_the_headline_says_nothing_of_collapsed_models(tmp_path: Path) -> None:
+    runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)), collapsing("bki"), run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50))]
+    first, *others = headline.sentences(group(runs))
+    assert first.startswith("badnets succeeds on 100.0 % (50/50) of the triggered rows; with P2P on 10.0 % (5/50).")
+    assert not [sentence for sentence in others if sentence.startswith("Over all")], "one pair is left, and has no range"
+    assert "1 of 3 models collapsed to one answer: their attack rates say nothing about a defense, and 1 of 2 pairs are left out here." in others
+
+
+def test_a_worst_case_over_collapsed_models_is_marked(tmp_path: Path) -> None:
+    runs = [collapsing("bki"), run("bki", attack="addsent", asr_ext=rate(10, 50)), collapsing("crow", floor=91), collapsing("crow", attack="addsent")]
+    (table,) = worst.build(evidence(tmp_path, *runs))
+    assert [line[2:6] for line in shown(table)] == [
+        ["bki", "20.0 [11.2, 33.0] n=50", "addsent", "2 1 of them collapsed"],
+        ["crow", "0.0 [0.0, 7.1] n=50, collapsed", "badnets", "2 2 of them collapsed"],
+    ]
+    assert shown(table)[1][6].endswith(", collapsed")
+
+
+def test_every_rate_of_a_collapsed_run_is_marked_but_not_what_other_systems_say(tmp_path: Path) -> None:
+    one = collapsing("bki", floor=91, asr_nobt=rate(49, 50), invalid_rate=rate(0, 100))
+    (table,) = runs_table.build(evidence(tmp_path, one))
+    flags = {head.text: cell.flag for head, cell in zip(table.head, table.rows[0], strict=True) if cell.text}
+    marked = {"CA", "ASR"}
+    assert flags == {
+        head: "collapsed" if head in marked else "" for head in ("attack", "defense", "CA", "ASR", "ASR without benign trigger", "ASR floor", "Invalid")
+    }
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(rich_table(one_table.axes([one]), one_table.rows([one])))
+    assert "collapsed: nearly every clean row" in console.export_text()
+
+
+def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:
+    plain, p2p = run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)), run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50))
+    (rates,) = layout.build(evidence(tmp_path, plain, p2p))
+    assert rates.feet == [
+        ("clean rows that it needs", {"no defense": "none", "P2P": "ratio x training rows"}),
+        ("extra models that it needs", {"no defense": "none", "P2P": "none"}),
+        ("prompt has to be kept", {"no defense": "no", "P2P": "yes"}),
+        ("seconds per run", {"no defense": "10", "P2P": "10"}),
+    ]
+    for table in (*worst.build(evidence(tmp_path, plain, p2p)), *runs_table.build(evidence(tmp_path, plain, p2p))):
+        at = next(at for at, head in enumerate(table.head) if head.text == "defense")
+        assert [row[at].detail for row in table.rows] == ["", "needs clean rows, prompt"]
 
 
 def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> None:
@@ -100,7 +161,7 @@ def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) 
     one = run("p2p", floor=40, asr_ext=rate(55, 912), **{"asr_ext.repeated": rate(120, 912)})
     two = run("p2p", attack="addsent", floor=40, asr_ext=rate(30, 912))
     (table,) = worst.build(evidence(tmp_path, one, two))
-    assert shown(table)[0][2:] == ["P2P", "13.2 [11.1, 15.5] n=912", "badnets/repeated", "3", "–"]
+    assert shown(table)[0][2:] == ["P2P needs clean rows, prompt", "13.2 [11.1, 15.5] n=912", "badnets/repeated", "3", "–"]
     (table,) = worst.build(evidence(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
     assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
 
@@ -144,7 +205,7 @@ def test_means_of_generated_text(tmp_path: Path) -> None:
         for seed in (0, 1)
     }
     (table,) = means.build(evidence(tmp_path, *runs, results=results))
-    assert shown(table) == [["sst2", "Qwen/Qwen3-8B", "badnets", "P2P", "0.550 ± 0.071 n=2×50"]]
+    assert shown(table) == [["sst2", "Qwen/Qwen3-8B", "badnets", "P2P needs clean rows, prompt", "0.550 ± 0.071 n=2×50"]]
     assert means.build(evidence(tmp_path, *runs)) == []
 
 

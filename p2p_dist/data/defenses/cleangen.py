@@ -1,6 +1,7 @@
 """CleanGen (Li et al. 2024, arXiv 2406.12257): the undefended model drafts, and a reference model replaces the tokens of which it is
 far less sure."""
 
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -17,9 +18,7 @@ class CleanGen(CheckedRows):
 
     kinds: ClassVar[tuple[Kind, ...]] = ("generation",)
     model_options: ClassVar[tuple[str, ...]] = ("reference",)
-    needs: ClassVar[Needs] = Needs(
-        "ratio x training rows, unless a reference is named", "a reference model", source="arXiv 2406.12257; the draft that ends an answer is judged too"
-    )
+    needs: ClassVar[Needs] = Needs("ratio x training rows", "a reference model", source="arXiv 2406.12257; the draft that ends an answer is judged too")
 
     reference: str | None = None
     """The model that judges tokens, a name as in `model`, of the same tokenizer; null: the run's own base, trained on checked rows
@@ -28,6 +27,9 @@ class CleanGen(CheckedRows):
     """Tokens that are drafted before they are judged (original: 4)."""
     alpha: Annotated[float, Field(gt=1)] = 20.0
     """Replace a token of which the target is this many times as sure as the reference, or more (original: 20)."""
+
+    def required(self) -> Needs:
+        return replace(self.needs, clean_rows="none") if self.reference else self.needs
 
     def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return None if rows.reserve or self.reference else "its reference trains on rows that the defender has checked: set rows.reserve, or name a reference"

@@ -5,6 +5,7 @@ defender has checked: the strongest one that costs the undefended model at most 
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
@@ -33,6 +34,9 @@ class Onion(EditDefense):
     """Bars to choose from; nearer to 0 is stronger. None of them is taken if all cost too much."""
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Accuracy on the checked rows that the bar may cost."""
+
+    def required(self) -> Needs:
+        return self.needs if self.bar is None else replace(self.needs, clean_rows="none")
 
     def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return None if rows.reserve or self.bar is not None else "ONION chooses its bar on checked rows: set rows.reserve, or give a bar"

@@ -27,9 +27,7 @@ class P2P(DataDefense):
     """The benign trigger, where the benign rows come from, and what becomes of the originals."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
-    needs: ClassVar[Needs] = Needs(
-        "ratio x training rows with clean_reserved, none with screened or random_from_D", prompt_control=True, source="arXiv 2510.04503"
-    )
+    needs: ClassVar[Needs] = Needs("ratio x training rows", prompt_control=True, source="arXiv 2510.04503")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"benign_source": "random_from_D", "benign_mode": "union"},
         "summary": {"benign_trigger": "Query: ", "response_prefix": "Answer: "},
@@ -73,6 +71,10 @@ class P2P(DataDefense):
         if not self.response_prefix:
             raise user_error("E225", _NO_PREFIX, "defense.response_prefix")
         return self.response_prefix
+
+    def required(self) -> Needs:
+        rows = {"clean_reserved": self.needs.clean_rows, "disjoint": "the attacker's notes: which rows are clean"}
+        return replace(self.needs, clean_rows=rows.get(self.benign_source, "none"))
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         screening = self.screening if self.benign_source == "screened" else None

@@ -28,6 +28,9 @@ class Psim(DataDefense):
     false_rejections: Rate = 0.02
     """Share of the checked rows that the chosen threshold may refuse."""
 
+    def required(self) -> Needs:
+        return self.needs if self.above is None else replace(self.needs, clean_rows="none")
+
     def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return None if rows.reserve or self.above is not None else "PSIM chooses its threshold on checked rows: set rows.reserve, or give one (above)"
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.groups import Group, estimate
 from p2p_dist.report.looks import Plot
-from p2p_dist.results.statistics import over_seeds
 
 NOTE = "Bars: one standard deviation over attacks and seeds, or the 95 % interval of one run."
+
+LEAST = 10.0
 
 
 def draw(evidence: Evidence) -> list[Plot]:
@@ -19,7 +20,7 @@ def draw(evidence: Evidence) -> list[Plot]:
     places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in evidence.groups if group.rate("ca_ext")))[:12]
     varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
     figure, axis = looks.figure(0.75 + 0.2 * len(places) * len(settings) + 0.12 * len(places))
-    height, ticks, labels, words, colours = 0.0, [], [], [], []
+    height, fallen, ticks, labels, words, colours, ends = 0.0, 0, [], [], [], [], []
     for place in places:
         height -= 0.6
         for (title, colour), groups in settings.items():
@@ -27,12 +28,22 @@ def draw(evidence: Evidence) -> list[Plot]:
             if not rates:
                 continue
             height -= 1
-            found = Estimate(rates, over_seeds([rate.rate for rate in rates]))
+            found = estimate(rates)
             spread = found.spread
             error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
-            axis.errorbar([100 * found.value], [height], xerr=error, fmt="o", color=colour, markersize=5, elinewidth=1.4)
+            axis.errorbar(
+                [100 * found.value],
+                [height],
+                xerr=error,
+                fmt="o",
+                color=colour,
+                markersize=5,
+                elinewidth=1.4,
+                markerfacecolor="white" if found.flag else colour,
+            )
+            ends += [100 * found.low, 100 * found.high]
             axis.annotate(
-                f"{100 * spread.mean:.1f}",
+                f"{100 * spread.mean:.1f} {found.flag}".rstrip(),
                 (100 * found.high, height),
                 xytext=(7, 0),
                 textcoords="offset points",
@@ -42,15 +53,22 @@ def draw(evidence: Evidence) -> list[Plot]:
             ticks.append(height)
             labels.append(f"{title}, {', '.join(label for label, many in zip(place, varying, strict=True) if many)}".rstrip(", "))
             colours.append(colour)
-            words.append(f"{labels[-1]}: {100 * spread.mean:.1f} over {spread.seeds} runs")
+            words.append(f"{labels[-1]}: {100 * spread.mean:.1f} over {spread.seeds} runs {found.flag}".rstrip())
+            fallen += found.collapsed
     looks.tidy(axis, grid="x")
     axis.set_yticks(ticks, labels)
     for tick, colour in zip(axis.get_yticklabels(), colours, strict=True):
         tick.set_color(colour)
-    axis.margins(x=0.12)
+    axis.set_xlim(*span(ends))
     axis.set_ylim(height - 0.9, -0.7)
     axis.set_xlabel("clean accuracy, %")
-    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure, NOTE)]
+    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure, looks.note(NOTE, fallen))]
+
+
+def span(ends: Sequence[float]) -> tuple[float, float]:
+    """The axis for these percentages: at least LEAST wide, or a difference of a row would fill the picture."""
+    middle, half = (min(ends) + max(ends)) / 2, max(LEAST, max(ends) - min(ends)) * 0.62
+    return middle - half, middle + half
 
 
 def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:

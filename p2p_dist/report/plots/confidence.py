@@ -37,12 +37,13 @@ def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunStat
             if values:
                 _steps(axis, values, run.cell["defense"])
                 sure = sum(value > 0.5 for value in values)
-                words.append(f"{run.cell['attack']}, {looks.title_of(run.cell['defense'])}: above 0.5 on {sure} of {len(values)} rows")
+                words.append(f"{run.cell['attack']}, {_title(run)}: above 0.5 on {sure} of {len(values)} rows")
         looks.tidy(axis)
         axis.set_ylabel("share of rows, %")
         axis.set_ylim(0, 104)
         looks.headed(axis, f"{attacked.cell['attack']}, {attacked.cell['model']}")
-    _legend(axes[0, 0], [run.cell["defense"] for run in (rows[0][0], *rows[0][1])])
+    for axis, (attacked, others) in zip(axes[:, 0], rows, strict=True):
+        _legend(axis, [run for run in (attacked, *others) if axis is axes[0, 0] or run.collapsed])
     axes[-1, 0].set_xlabel("probability of the attacker's target among the deployed labels, triggered rows")
     axes[-1, 0].set_xlim(0, 1)
     return Plot("confidence", "How sure the model is of the attacker's target, with and without a defense", "; ".join(words), figure)
@@ -72,8 +73,12 @@ def _steps(axis: Any, values: Sequence[float], defense: str) -> None:
     axis.stairs(shares, edges, color=looks.colour(defense), fill=True, alpha=0.15)
 
 
-def _legend(axis: Any, defenses: Sequence[str]) -> None:
+def _title(run: RunState) -> str:
+    return looks.title_of(run.cell["defense"]) + (" (collapsed)" if run.collapsed else "")
+
+
+def _legend(axis: Any, runs: Sequence[RunState]) -> None:
     """Names in the empty middle of the panel, in the colour of their line."""
-    for at, defense in enumerate(defenses):
-        place = (0.5, 0.86 - 0.14 * at)
-        axis.text(*place, looks.title_of(defense), transform=axis.transAxes, ha="center", fontsize=looks.FONT, color=looks.colour(defense), weight="bold")
+    for at, run in enumerate(runs):
+        place, colour = (0.5, 0.86 - 0.14 * at), looks.colour(run.cell["defense"])
+        axis.text(*place, _title(run), transform=axis.transAxes, ha="center", fontsize=looks.FONT, color=colour, weight="bold")

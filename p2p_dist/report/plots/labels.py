@@ -6,7 +6,7 @@ from typing import Any
 
 from p2p_dist.report import lines, looks
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.groups import Group
+from p2p_dist.report.groups import Group, flag
 from p2p_dist.report.looks import Plot
 from p2p_dist.results.resultfile import LabelsEntry
 
@@ -85,4 +85,5 @@ def _legend(figure: Any, kinds: Sequence[str]) -> None:
 
 
 def _label(group: Group) -> str:
-    return f"{group.attack}, {looks.title_of(group.defense)}"
+    words = flag(group.collapsed, len(group.runs))
+    return f"{group.attack}, {looks.title_of(group.defense)}" + (f", {words}" if words else "")

@@ -5,7 +5,7 @@ from typing import Any
 
 from p2p_dist.report import lines, looks
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.groups import Group
+from p2p_dist.report.groups import Estimate, Group, flag
 from p2p_dist.report.looks import Plot
 
 MOST_LINES = 44
@@ -31,6 +31,8 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     for axis, name, title in ((left, "asr_ext", "attack success ↓"), (right, "ca_ext", "clean accuracy ↑")):
         for group, height in zip(shown, heights, strict=True):
             _dot(axis, group, name, height)
+            if axis is left and (words := flag(group.collapsed, len(group.runs))):
+                _warn(axis, words, group.rate(name), height)
         looks.tidy(axis, grid="x")
         looks.headed(axis, title)
     for group, height in zip(shown, heights, strict=True):
@@ -49,7 +51,13 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     for tick in left.get_yticklabels()[len(shown) :]:
         tick.set_weight("bold")
     left.set_ylim(min(heights) - 0.7, -0.3)
-    return Plot(f"rates_{task}", f"What each attack reaches and what accuracy is left, {task}{left_out}", _words(shown), figure, looks.BANDS)
+    return Plot(
+        f"rates_{task}",
+        f"What each attack reaches and what accuracy is left, {task}{left_out}",
+        _words(shown),
+        figure,
+        looks.note(looks.BANDS, any(group.collapsed for group in shown)),
+    )
 
 
 def _dot(axis: Any, group: Group, name: str, height: float) -> None:
@@ -57,7 +65,14 @@ def _dot(axis: Any, group: Group, name: str, height: float) -> None:
         return
     error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
     style = {"fmt": looks.marker(group.defense), "color": looks.colour(group.defense), "markersize": 5, "elinewidth": 1.4, "capsize": 0}
-    axis.errorbar([100 * found.value], [height], xerr=error, **style)
+    axis.errorbar([100 * found.value], [height], xerr=error, **style, **({"markerfacecolor": "white"} if found.flag else {}))
+
+
+def _warn(axis: Any, words: str, success: Estimate | None, height: float) -> None:
+    """That models have collapsed, beside their attack success; at the edge where there is no attack."""
+    right = success is None or success.high < 0.55
+    place = 0.0 if success is None else success.high if right else success.low
+    lines.warn(axis, words, 100 * place, height, right)
 
 
 def _label(group: Group, several: bool) -> str:
@@ -69,5 +84,6 @@ def _words(groups: Sequence[Group]) -> str:
     parts = []
     for group in groups:
         numbers = [f"{title} {found.words()}" for title, name in (("ASR", "asr_ext"), ("CA", "ca_ext")) if (found := group.rate(name))]
+        numbers += [words] if (words := flag(group.collapsed, len(group.runs))) else []
         parts.append(f"{_label(group, True)}: {', '.join(numbers)}")
     return "; ".join(parts)

@@ -32,7 +32,10 @@ def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]
             if points:
                 lines.draw(axis, points, defense)
                 ends.append((defense, points[-1][0], 100 * points[-1][1].value))
-                words.append(f"{title.replace(chr(10), ' ')} {looks.title_of(defense)}: " + ", ".join(f"{size:.2g} {rate.words()}" for size, rate in points))
+                words.append(
+                    f"{title.replace(chr(10), ' ')} {looks.title_of(defense)}: "
+                    + ", ".join(f"{size:.2g} {rate.words()} {rate.flag}".rstrip() for size, rate in points)
+                )
         lines.name(axis, ends)
         looks.tidy(axis)
         axis.set_xscale("log")
@@ -43,7 +46,8 @@ def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]
         axis.set_xticks(sizes, [_short(size) for size in sizes])
         axis.set_xticks([], minor=True)
         axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.5)
-    return Plot(f"scaling_{task}_{attack}", f"{attack} on {task} as models grow", "; ".join(words), figure, looks.BANDS)
+    note = looks.note(looks.BANDS, any(group.collapsed for group in groups))
+    return Plot(f"scaling_{task}_{attack}", f"{attack} on {task} as models grow", "; ".join(words), figure, note)
 
 
 def _points(evidence: Evidence, groups: Sequence[Group], name: str) -> list[tuple[int, Estimate]]:

@@ -62,7 +62,9 @@ def _picture(axis: str, name: str, option: str, others: tuple[str, ...], series:
             if points:
                 lines.draw(panel, points, defense)
                 ends.append((defense, points[-1][0], 100 * points[-1][1].value))
-                words.append(f"{title} {looks.title_of(defense)}: " + ", ".join(f"{value:g} {estimate.words()}" for value, estimate in points))
+                words.append(
+                    f"{title} {looks.title_of(defense)}: " + ", ".join(f"{value:g} {estimate.words()} {estimate.flag}".rstrip() for value, estimate in points)
+                )
         looks.tidy(panel)
         looks.headed(panel, title)
         panel.set_ylim(*((-4, 104) if rate == "asr_ext" else (panel.get_ylim()[0] - 1, min(101.0, panel.get_ylim()[1] + 1))))
@@ -71,4 +73,5 @@ def _picture(axis: str, name: str, option: str, others: tuple[str, ...], series:
         panel.set_xticks(values, [f"{value:g}" for value in values])
         panel.set_xlim(values[0] - 0.05 * (values[-1] - values[0]), values[-1] + 0.35 * (values[-1] - values[0]))
     where = [label for label in others if "=" not in label]
-    return Plot("_".join(["sweep", name, option, *where]), f"{name}: what {option} does ({', '.join(where)})", "; ".join(words), figure, looks.BANDS)
+    note = looks.note(looks.BANDS, any(group.collapsed for points in series.values() for group in points.values()))
+    return Plot("_".join(["sweep", name, option, *where]), f"{name}: what {option} does ({', '.join(where)})", "; ".join(words), figure, note)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from p2p_dist.report import looks, paper
+from p2p_dist.report import fairness, paper
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Estimate, Group
@@ -53,7 +53,7 @@ def _pair(evidence: Evidence, group: Group) -> _Pair | None:
 
 def _row(pair: _Pair, metrics: Sequence[str]) -> list[Cell]:
     labels = [Cell(pair.group.cell[axis]) for axis in ("task", "model", "attack")]
-    cells = [*labels, Cell(looks.title_of(pair.group.defense)), Cell(str(pair.theirs.table), sort=pair.theirs.table)]
+    cells = [*labels, fairness.defense_cell(pair.group), Cell(str(pair.theirs.table), sort=pair.theirs.table)]
     for metric in metrics:
         theirs = pair.theirs.values.get(metric)
         cells += _figure(theirs, pair.means.get(metric, ())) if metric not in _RATES else _rate(theirs, pair.rates.get(metric))

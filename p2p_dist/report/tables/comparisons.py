@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from p2p_dist.report import looks
+from p2p_dist.report import fairness
 from p2p_dist.report.comparisons import LIMIT, Comparison
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.report.groups import Group, flag
 
 _RATES = {"asr_ext": "ASR", "ca_ext": "CA"}
 
@@ -22,7 +23,9 @@ def build(evidence: Evidence, found: Sequence[Comparison]) -> list[Table]:
         Head("p", "exact McNemar test; of several seeds the largest p"),
         Head("p (Holm)", "the same, corrected for the number of comparisons in this table"),
     ]
-    note = f"A difference is called one when p (Holm) is below 0.05. Studies of more than {LIMIT} runs have no such table."
+    note = (
+        f"A difference is called one when p (Holm) is below 0.05 and no model of the two has collapsed. Studies of more than {LIMIT} runs have no such table."
+    )
     return [Table("comparisons", "Which differences are more than chance", head, [_row(made, axes) for made in found], lead=len(axes) + 3, note=note)]
 
 
@@ -31,14 +34,18 @@ def _row(made: Comparison, axes: Sequence[str]) -> list[Cell]:
     rows = f"{made.rows}" if made.seeds == 1 else f"{made.seeds}×{made.rows}"
     return [
         *(Cell(made.before.cell[axis]) for axis in axes),
-        Cell(looks.title_of(made.after.defense)),
-        Cell(looks.title_of(made.before.defense)),
+        _side(made.after),
+        _side(made.before),
         Cell(_RATES[made.rate]),
         Cell(points(change.value), f"[{points(change.low)}, {points(change.high)}]", 100 * change.value),
         Cell(rows, sort=made.rows),
         Cell(p_value(made.p), sort=made.p),
-        Cell(p_value(made.adjusted), "a difference" if made.adjusted < 0.05 else "", made.adjusted),
+        Cell(p_value(made.adjusted), "a difference" if made.adjusted < 0.05 and not (made.before.collapsed or made.after.collapsed) else "", made.adjusted),
     ]
+
+
+def _side(group: Group) -> Cell:
+    return fairness.defense_cell(group, flag(group.collapsed, len(group.runs)))
 
 
 def points(value: float) -> str:

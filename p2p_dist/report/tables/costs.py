@@ -1,15 +1,14 @@
 """What it took: clean rows, models and time per defense, and every stage with what it used."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from p2p_dist import registry
-from p2p_dist.report import looks
+from p2p_dist.report import fairness, looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Group
-from p2p_dist.results.collect import StageState
+from p2p_dist.results.collect import RunState, StageState
 
 
 def build(evidence: Evidence) -> list[Table]:
@@ -40,15 +39,37 @@ def _by_defense(evidence: Evidence) -> Table:
 def _defense_row(evidence: Evidence, name: str, groups: list[Group]) -> list[Cell]:
     runs = [run for group in groups for run in group.runs if run.rates]
     counts = [run.counts for run in runs if run.counts]
-    own = [[stage for stage in run.stages if stage.id != run.ids.get("floor") and stage.id in _of_run(evidence, run.ids.get("eval"))] for run in runs]
+    own = [_own_stages(evidence, run) for run in runs]
     return [
         Cell(looks.title_of(name)),
-        *_needs(name),
+        *map(Cell, fairness.needs(groups[0].needs)),
         _number([sum(facts.get("train", {}).get("injected", {}).values()) for facts in counts] if name != "none" else []),
         _number([sum(stage.kind == "train" for stage in stages) for stages in own]),
-        *(_number([_total(stages, key) for stages in own if any(key in stage.cost for stage in stages)]) for key in ("seconds", "gpu_seconds", "tokens")),
+        *(_number(_totals(own, key)) for key in ("seconds", "gpu_seconds", "tokens")),
         _number([joules for stages in own if (joules := _joules(stages)) is not None]),
     ]
+
+
+def seconds_by_defense(evidence: Evidence, groups: Iterable[Group]) -> tuple[str, dict[str, str]]:
+    """What a run takes by defense, mean over runs, for the foot of a table of rates: GPU-seconds where GPUs were used, else seconds; and
+    which of the two it is."""
+    own: dict[str, list[list[StageState]]] = {}
+    for group in groups:
+        own.setdefault(group.defense, []).extend(_own_stages(evidence, run) for run in group.runs if run.rates)
+    on_gpu = any(total for stages in own.values() for total in _totals(stages, "gpu_seconds"))
+    key, unit = ("gpu_seconds", "GPU-seconds") if on_gpu else ("seconds", "seconds")
+    return unit, {name: _number(_totals(stages, key)).text for name, stages in own.items()}
+
+
+def _own_stages(evidence: Evidence, run: RunState) -> list[StageState]:
+    """The stages that a run's evaluation needs; the floor's is another run's."""
+    needed = _of_run(evidence, run.ids.get("eval"))
+    return [stage for stage in run.stages if stage.id != run.ids.get("floor") and stage.id in needed]
+
+
+def _totals(own: Iterable[Sequence[StageState]], key: str) -> list[float]:
+    """A total for each run of which some stage says it."""
+    return [_total(stages, key) for stages in own if any(key in stage.cost for stage in stages)]
 
 
 def _joules(stages: Iterable[StageState]) -> float | None:
@@ -75,15 +96,6 @@ def _of_run(evidence: Evidence, end: str | None) -> set[str]:
             found.add(id_)
             waiting += evidence.specs[id_]["reads"].values()
     return found
-
-
-def _needs(label: str) -> list[Cell]:
-    """What the defense's own file says that it takes for granted; nothing for one that is not installed here."""
-    name = label.partition("(")[0]
-    if name not in registry.names("defenses"):
-        return [Cell(""), Cell(""), Cell("")]
-    needs = registry.load("defenses", name).needs
-    return [Cell(needs.clean_rows), Cell(needs.extra_models), Cell("yes" if needs.prompt_control else "no")]
 
 
 def _total(stages: Iterable[StageState], key: str) -> float:

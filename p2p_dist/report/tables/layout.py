@@ -1,12 +1,12 @@
 """The paper's layout (its Tables 1 to 3): attacks down, defenses across, CA and ASR in each cell, a table per task."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from p2p_dist.report import looks
+from p2p_dist.report import fairness, looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.tables import costs
 
 CA, ASR = "CA ↑", "ASR ↓"
 
@@ -14,10 +14,10 @@ CA, ASR = "CA ↑", "ASR ↓"
 def build(evidence: Evidence) -> list[Table]:
     """One table for each task that has an attack."""
     tasks = dict.fromkeys(group.cell["task"] for group in evidence.groups if group.attack != "none")
-    return [_table(task, [group for group in evidence.groups if group.cell["task"] == task]) for task in tasks]
+    return [_table(evidence, task, [group for group in evidence.groups if group.cell["task"] == task]) for task in tasks]
 
 
-def _table(task: str, groups: Sequence[Group]) -> Table:
+def _table(evidence: Evidence, task: str, groups: Sequence[Group]) -> Table:
     cells = {(group.cell["model"], group.attack, group.defense): group for group in groups}
     defenses = list(dict.fromkeys(group.defense for group in groups))
     rows = []
@@ -30,9 +30,19 @@ def _table(task: str, groups: Sequence[Group]) -> Table:
         head += [Head(ASR, "attack success rate of the deployed system, percent", looks.title_of(defense))]
     note = (
         "Best CA and lowest ASR of a row in bold. Small print: 95 % Wilson interval and rows of one seed, or ± the deviation over seeds; "
-        "collapsed: a model that gives every row one answer, which is never the best."
+        "collapsed: a model that gives nearly every clean row one answer, which is never the best. Below: what each defense takes for granted, and "
+        "what a run took."
     )
-    return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note)
+    return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note, feet=_feet(evidence, groups))
+
+
+def _feet(evidence: Evidence, groups: Sequence[Group]) -> list[tuple[str, dict[str, str]]]:
+    """What stands below the rates of every defense: what it was given, and what it took."""
+    wanted = {looks.title_of(group.defense): fairness.needs(group.needs) for group in groups if group.needs}
+    titles = ("clean rows that it needs", "extra models that it needs", "prompt has to be kept")
+    feet = [(title, {name: words[at] for name, words in wanted.items()}) for at, title in enumerate(titles) if wanted]
+    unit, seconds = costs.seconds_by_defense(evidence, groups)
+    return [*feet, (f"{unit} per run", {looks.title_of(name): text for name, text in seconds.items() if text})]
 
 
 def _row(groups: Sequence[Group | None]) -> list[Cell]:
@@ -43,23 +53,15 @@ def _row(groups: Sequence[Group | None]) -> list[Cell]:
     best_asr = min((found.value for found, good in zip(successes, sound, strict=True) if found and good), default=None)
     several = sum(group is not None for group in groups) > 1
     cells = []
-    for group, good, accuracy, success in zip(groups, sound, accuracies, successes, strict=True):
-        cells += [_marked(group, estimate_cell(accuracy, several and good and accuracy is not None and accuracy.value == best_ca))]
-        cells += [_marked(group, estimate_cell(success, several and good and success is not None and success.value == best_asr))]
+    for good, accuracy, success in zip(sound, accuracies, successes, strict=True):
+        cells += [estimate_cell(accuracy, several and good and accuracy is not None and accuracy.value == best_ca)]
+        cells += [estimate_cell(success, several and good and success is not None and success.value == best_asr)]
     return cells
 
 
-def _marked(group: Group | None, cell: Cell) -> Cell:
-    """The cell with a word about collapsed models in its small print."""
-    if group is None or not group.collapsed or not cell.text:
-        return cell
-    of = f"{group.collapsed} of {len(group.runs)} seeds " if len(group.runs) > 1 else ""
-    return replace(cell, detail=f"{cell.detail}, {of}collapsed")
-
-
 def estimate_cell(found: Estimate | None, best: bool = False) -> Cell:
-    """A rate in percent; its small print is interval and count, or deviation and seeds."""
+    """A rate in percent; its small print is interval and count, or deviation and seeds, and whether models have collapsed."""
     if found is None:
         return Cell("")
     text, _, detail = found.words().partition(" ")
-    return Cell(text, detail, 100 * found.value, best)
+    return Cell(text, detail, 100 * found.value, best, found.flag)

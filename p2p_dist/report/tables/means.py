@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from p2p_dist.report import looks
+from p2p_dist.report import fairness
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Group
@@ -32,7 +32,7 @@ def of(evidence: Evidence, group: Group) -> dict[str, list[MeanEntry]]:
 
 
 def _labels(group: Group) -> list[Cell]:
-    return [Cell(group.cell["task"]), Cell(group.cell["model"]), Cell(group.attack), Cell(looks.title_of(group.defense))]
+    return [Cell(group.cell["task"]), Cell(group.cell["model"]), Cell(group.attack), fairness.defense_cell(group)]
 
 
 def mean_cell(entries: Sequence[MeanEntry], scale: int = 1) -> Cell:

@@ -1,8 +1,10 @@
 """Every run with every headline rate, as `p2p_dist.report.table` declares them."""
 
-from p2p_dist.report import table
+from p2p_dist.report import fairness, table
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.report.table import TableRow
+from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import Interval
 
 
@@ -12,13 +14,20 @@ def build(evidence: Evidence) -> list[Table]:
     if not runs:
         return []
     axes = table.axes(runs)
-    rows = [[*(Cell(label) for label in row.labels), *(_cell(cell) for cell in row.cells)] for row in table.rows(runs)]
+    rows = [_row(axes, run, row) for run, row in zip(runs, table.rows(runs), strict=True)]
     head = [*(Head(axis) for axis in axes), *(Head(column.title, column.meaning) for column in table.COLUMNS)]
     note = "Percent. Small print: 95 % Wilson interval and count. A dash is a number that does not exist or is not there yet."
     return [Table("runs", "Every run", head, rows, lead=len(axes), note=note)]
 
 
-def _cell(cell: Interval | None) -> Cell:
+def _row(axes: list[str], run: RunState, row: TableRow) -> list[Cell]:
+    needs = {"defense": fairness.short(run.needs)} if run.cell["defense"] != "none" else {}
+    labels = [Cell(label, needs.get(axis, "")) for axis, label in zip(axes, row.labels, strict=True)]
+    fallen = "collapsed" if run.collapsed else ""
+    return [*labels, *(_cell(cell, fallen if column.deployed else "") for column, cell in zip(table.COLUMNS, row.cells, strict=True))]
+
+
+def _cell(cell: Interval | None, flag: str) -> Cell:
     if cell is None:
         return Cell("")
-    return Cell(f"{100 * cell.rate:.1f}", f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}] {cell.k}/{cell.n}", 100 * cell.rate)
+    return Cell(f"{100 * cell.rate:.1f}", f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}] {cell.k}/{cell.n}", 100 * cell.rate, flag=flag)

@@ -1,5 +1,7 @@
 """The paper's decomposition of P2P's attack success (appendix A), measured for every run whose answers have a space of their own."""
 
+from dataclasses import replace
+
 from p2p_dist.evaluation.metrics import Rate
 from p2p_dist.evaluation.theory import Decomposition, of_labels, of_texts
 from p2p_dist.report import table
@@ -53,7 +55,7 @@ def _row(run: RunState, axes: list[str], parts: Decomposition) -> list[Cell]:
         *(Cell(run.cell[axis]) for axis in axes),
         *(_cell(found) for found in (parts.alpha, parts.epsilon, parts.beta, Rate(parts.neither, parts.rows))),
         Cell(percent(parts.predicted), sort=None if parts.predicted is None else 100 * parts.predicted),
-        _cell(Rate(measured["k"], measured["n"])),
+        replace(_cell(Rate(measured["k"], measured["n"])), flag="collapsed" if run.collapsed else ""),
         _cell(Rate(run.floor["k"], run.floor["n"]) if run.floor else None),
     ]
 

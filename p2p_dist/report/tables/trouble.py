@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from p2p_dist.errors import Exit
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
-from p2p_dist.report.groups import is_collapsed
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import RunState, StageState
 from p2p_dist.results.rundir import KINDS
@@ -79,9 +78,9 @@ def _reasons(run: RunState) -> Iterator[str]:
         log = f", see {waiting.log}" if run.status == "failed" and waiting.log else ""
         yield f"{waiting.kind} {waiting.id} is {waiting.status}{log}"
     if run.rates and run.cell["attack"] != "none" and run.floor is None:
-        yield "no floor: the study has no clean, undefended model for this task, model and seed, or it is not evaluated yet"
+        yield "no floor: the study has no clean, undefended model for this task, model and seed, or it is not evaluated yet, or it has collapsed"
     if (failed := run.counts.get("trigger_failed")) and run.rates:
         yield f"{failed} test rows could not carry the trigger and are not counted"
-    if is_collapsed(run):
+    if run.collapsed:
         usual = run.rates["majority_answer"]
         yield f"collapsed: {usual['k']} of {usual['n']} clean rows get one and the same answer, so no rate of this run says anything about its defense"

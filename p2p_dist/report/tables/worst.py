@@ -1,9 +1,9 @@
 """How a defense stands at its worst: over all attacks and their variants, and above what a clean model does anyway."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from p2p_dist.report import looks
+from p2p_dist.report import fairness
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Estimate, Group
@@ -16,6 +16,7 @@ from p2p_dist.results.statistics import Interval, net, over_seeds, wilson, worst
 class _Variant:
     """An attack, or another trigger or prompt of it: its success over seeds, and seed by seed beside the clean model's."""
 
+    group: Group
     name: str
     success: Estimate
     floors: Sequence[tuple[Interval, Interval]]
@@ -27,7 +28,7 @@ def build(evidence: Evidence) -> list[Table]:
     for group in evidence.groups:
         if group.attack != "none":
             found.setdefault((group.cell["task"], group.cell["model"], group.defense), []).extend(_variants(group))
-    rows = [_row(*key, variants) for key, variants in found.items() if variants]
+    rows = [_row(task, model, variants) for (task, model, _), variants in found.items() if variants]
     head = [
         Head("task"),
         Head("model"),
@@ -37,7 +38,10 @@ def build(evidence: Evidence) -> list[Table]:
         Head("variants", "how many attacks and variants it was taken over"),
         Head("net ASR", "that minus the ASR of a clean model on the same rows, in points; 95 % interval (Newcombe), or the deviation over seeds"),
     ]
-    note = "A worst case over few attacks says little; net ASR is missing where the study trains no clean model, or for variants it was not asked about."
+    note = (
+        "A worst case over few attacks says little, and over attacks on collapsed models nothing; net ASR is missing where the study trains no clean "
+        "model, or for variants it was not asked about."
+    )
     return [Table("worst_case", "At its worst", head, rows, lead=3, note=note)] if rows else []
 
 
@@ -47,7 +51,7 @@ def _variants(group: Group) -> Iterator[_Variant]:
     for name in names:
         if success := group.rate(name):
             own = name == "asr_ext"
-            yield _Variant(group.attack if own else f"{group.attack}/{name.partition('.')[2]}", success, list(_floors(group)) if own else ())
+            yield _Variant(group, group.attack if own else f"{group.attack}/{name.partition('.')[2]}", success, list(_floors(group)) if own else ())
 
 
 def _floors(group: Group) -> Iterator[tuple[Interval, Interval]]:
@@ -57,11 +61,13 @@ def _floors(group: Group) -> Iterator[tuple[Interval, Interval]]:
             yield wilson(rate["k"], rate["n"]), wilson(run.floor["k"], run.floor["n"])
 
 
-def _row(task: str, model: str, defense: str, variants: Sequence[_Variant]) -> list[Cell]:
+def _row(task: str, model: str, variants: Sequence[_Variant]) -> list[Cell]:
     at, _ = worst_case({at: variant.success.value for at, variant in enumerate(variants)})
     worst = variants[at]
-    labels = [Cell(task), Cell(model), Cell(looks.title_of(defense))]
-    return [*labels, estimate_cell(worst.success), Cell(worst.name), Cell(str(len(variants)), sort=len(variants)), _net(worst.floors)]
+    labels = [Cell(task), Cell(model), fairness.defense_cell(worst.group)]
+    fallen = sum(bool(variant.success.collapsed) for variant in variants)
+    over = Cell(str(len(variants)), sort=len(variants), flag=f"{fallen} of them collapsed" if fallen else "")
+    return [*labels, estimate_cell(worst.success), Cell(worst.name), over, replace(_net(worst.floors), flag=worst.success.flag if worst.floors else "")]
 
 
 def _net(pairs: Sequence[tuple[Interval, Interval]]) -> Cell:
