@@ -1,4 +1,4 @@
-"""The schedule as it was: every attempt of every job as a bar, on as many lines as ran side by side."""
+"""The schedule as it was: every attempt of every job as a bar, on as many lines as ran side by side, coloured by what it was doing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,10 +6,15 @@ from p2p_dist.report import looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.looks import Plot
 from p2p_dist.results.attempts import Attempt
+from p2p_dist.results.collect import StageState
 
 COLOURS = {"data": "#999999", "train": "#0072B2", "score": "#CC79A7", "edit": "#E69F00", "eval": "#009E73"}
-FAILED = "#D55E00"
+FAILED, AROUND = "#D55E00", "#cfcfcf"
+ENDED, WAITING = "ended early", "start and load"
+NOTE = "Colours say which stage an attempt was at, from the stages' own clocks; an attempt without them has the colour of its first stage."
 MOST = 2000
+SLACK = 1.0
+"""Seconds that clocks of a worker and of who started it may differ."""
 
 
 def draw(evidence: Evidence) -> list[Plot]:
@@ -34,15 +39,14 @@ def _picture(evidence: Evidence, attempts: Sequence[Attempt]) -> Plot:
     spans = [((attempt.started or 0.0) - begin, (attempt.ended or 0.0) - begin) for attempt in attempts]
     scale, unit = _unit(max(end for _, end in spans))
     rows = lanes(spans)
-    kinds: Mapping[str, str] = {id_: stage["kind"] for id_, stage in evidence.specs.items()}
+    stages = {stage.id: stage for run in evidence.found.runs for stage in run.stages}
     figure, axis = looks.figure(0.9 + 0.24 * (max(rows) + 1))
     used: dict[str, str] = {}
     bars: dict[tuple[int, str], list[tuple[float, float]]] = {}
-    for attempt, (start, end), row in zip(attempts, spans, rows, strict=True):
-        kind = kinds.get(attempt.stages[0], "train") if attempt.stages else "train"
-        label, colour = (kind, COLOURS[kind]) if attempt.code == 0 else ("ended early", FAILED)
-        used[label] = colour
-        bars.setdefault((row, colour), []).append((start / scale, (end - start) / scale))
+    for attempt, row in zip(attempts, rows, strict=True):
+        for label, start, end in parts(attempt, [stages[id_] for id_ in attempt.stages if id_ in stages]):
+            used[label] = {**COLOURS, ENDED: FAILED, WAITING: AROUND}[label]
+            bars.setdefault((row, used[label]), []).append(((start - begin) / scale, (end - start) / scale))
     for (row, colour), lengths in bars.items():
         axis.broken_barh(lengths, (-row - 0.35, 0.7), facecolors=colour, edgecolor="white", linewidth=0.5)
     looks.tidy(axis, grid="x")
@@ -53,7 +57,29 @@ def _picture(evidence: Evidence, attempts: Sequence[Attempt]) -> Plot:
     busy = sum(end - start for start, end in spans)
     total = max(end for _, end in spans)
     words = f"{len(attempts)} attempts in {total / scale:.1f} {unit}, {busy / total:.1f} at a time on average, {sum(a.code != 0 for a in attempts)} ended early"
-    return Plot("schedule", "When every job ran", words, figure)
+    return Plot("schedule", "When every job ran", words, figure, NOTE)
+
+
+def parts(attempt: Attempt, stages: Sequence[StageState]) -> list[tuple[str, float, float]]:
+    """An attempt cut into what it was doing: (kind of stage, or what else, from, to), without gaps, in seconds since 1970.
+
+    A stage says when its work began and how long it took; before a resume too, so that it ends where the next one begins at the latest. Stages
+    of one cohort are one part. Of an attempt that failed, what lies behind its last whole stage is what ended early.
+    """
+    begin, end = attempt.started or 0.0, attempt.ended or 0.0
+    rest = WAITING if attempt.code == 0 else ENDED
+    timed = sorted({(float(stage.cost["started"]), float(stage.cost["seconds"]), stage.kind) for stage in stages if stage.cost.get("started")})
+    inside = [(start, took, kind) for start, took, kind in timed if begin - SLACK <= start < end and (attempt.code == 0 or start + took <= end + SLACK)]
+    if not inside:
+        return [(stages[0].kind if stages and attempt.code == 0 else rest, begin, end)]
+    found: list[tuple[str, float, float]] = []
+    at = begin
+    for (start, took, kind), after in zip(inside, [*(start for start, _, _ in inside[1:]), end], strict=True):
+        start, stop = max(start, at), min(start + took, max(after, at), end)
+        found += [(rest, at, start)] if start > at else []
+        found += [(kind, start, stop)] if stop > start else []
+        at = max(at, stop)
+    return [*found, *([(rest, at, end)] if end > at else [])]
 
 
 def _legend(figure: object, used: Mapping[str, str]) -> None:
