@@ -11,6 +11,8 @@ import typer
 from p2p_dist.errors import Exit
 
 RUNS_DIR = Annotated[Path, typer.Option(help="Where run folders are kept.", envvar="P2P_DIST_RUNS")]
+FOLLOW = 5.0
+"""Seconds between two looks at a study that is mirrored while it runs."""
 AS_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
 
 
@@ -97,15 +99,17 @@ def mirror(
     to: Annotated[str, typer.Option(help="tensorboard, wandb (offline), mlflow or trackio; its package has to be installed.")],
     out: Annotated[Path | None, typer.Option(help="An empty folder to write. Default: mirrors/NAME in the run folder.")] = None,
     runs_dir: RUNS_DIR = Path("runs"),
+    live: Annotated[bool, typer.Option("--live", help="Go on until all runs are done or failed, or Ctrl-C; every run is added when it is done.")] = False,
 ) -> int:
     """Copy curves and rates for another dashboard, from the study's files and onto this machine only."""
     from p2p_dist import registry
+    from p2p_dist.report.status_view import look
     from p2p_dist.results import mirror as mirrors
-    from p2p_dist.results.collect import read_study
     from p2p_dist.results.rundir import RunDir
 
     folder = RunDir(Path(study)) if Path(study).is_dir() else RunDir(runs_dir / study)
     place = out or folder.path / "mirrors" / to
-    count = mirrors.copy(folder, read_study(folder, alive=False), registry.load("mirrors", to), place)
+    kind = registry.load("mirrors", to)
+    count = mirrors.follow(folder, lambda: look(folder)[0], kind, place, FOLLOW) if live else mirrors.copy(folder, look(folder)[0], kind, place)
     print(f"{place}: {count} runs")
     return Exit.OK

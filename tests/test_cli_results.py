@@ -96,6 +96,11 @@ def test_compare_marks_collapsed_models(made: Path, runs: Path) -> None:
     assert said.count(" collapsed") == 2
 
 
+def test_mirror_live_ends_with_the_study(runs: Path, tmp_path: Path) -> None:
+    code, said, _ = invoke("mirror", "synthetic", "--to", "tensorboard", "--out", tmp_path / "m", "--runs-dir", runs, "--live")
+    assert (code, said) == (Exit.OK, f"{tmp_path / 'm'}: 12 runs\n")
+
+
 def lose(runs: Path, count: int, first: int = 0) -> list[Path]:
     """Take the results of some evaluations away."""
     gone = sorted(runs.rglob("result.json"))[first : first + count]

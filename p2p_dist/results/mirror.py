@@ -4,9 +4,11 @@ from them when it is asked for, during a study or after it, and can be thrown aw
 
 import importlib
 import importlib.util
+import os
 import shutil
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +20,7 @@ from p2p_dist.results.rundir import RunDir
 
 @dataclass(frozen=True)
 class Curve:
-    """One run: where it stands in the grid, its metrics by step, and its rates when it has been evaluated."""
+    """One run: where it stands in the grid and whether its model collapsed, its metrics by step, and its rates when it has been evaluated."""
 
     name: str
     config: Mapping[str, str]
@@ -32,6 +34,8 @@ class Mirror(ABC):
     plugin_kind: ClassVar[str] = "mirrors"
     package: ClassVar[str]
     module: ClassVar[str]
+    environment: ClassVar[Mapping[str, str | None]] = {}
+    """Set (None: taken out) before the package is imported, so that it neither writes elsewhere nor reports about itself."""
 
     def __init__(self, place: Path, study: str):
         self.place, self.study = place, study
@@ -47,17 +51,48 @@ def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) ->
     A mirror that is killed loses nothing: the next one begins again.
     Raises UserError E512 when the tracker's package is not installed, E513 when something else is at `place`.
     """
+    written: set[tuple[str, ...]] = set()
+    _add(folder, found, _begin(found, mirror, place), written)
+    return len(written)
+
+
+def follow(folder: RunDir, look: Callable[[], Collected], mirror: type[Mirror], place: Path, seconds: float) -> int:
+    """The same while a study runs, looked at every `seconds`: each run is written when it is done, and what has begun and will not
+    be done when nothing is left to do. Returns how many; raises as `copy` does. Trackers take whole runs, so that every one of them can
+    be followed, and none is asked to go on with what a killed mirror left."""
+    found = look()
+    writer = _begin(found, mirror, place)
+    written: set[tuple[str, ...]] = set()
+    while any(run.status in ("running", "pending") for run in found.runs):
+        _add(folder, found, writer, written, done=True)
+        time.sleep(seconds)
+        found = look()
+    _add(folder, found, writer, written)
+    return len(written)
+
+
+def _begin(found: Collected, mirror: type[Mirror], place: Path) -> Mirror:
     if importlib.util.find_spec(mirror.module) is None:
         raise user_error("E512", f"{mirror.package} is not installed", fix=f"pip install {mirror.package}")
     mark = place / ".p2p-dist-mirror"
     if place.exists() and any(place.iterdir()) and not mark.exists():
         raise user_error("E513", "the folder is not empty and no mirror of ours", str(place), "name another with --out")
     _empty(place, mark)
-    writer = mirror(place, found.name)
-    curves = list(_curves(folder, found))
-    for curve in curves:
-        writer.write(curve)
-    return len(curves)
+    for name, value in mirror.environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    return mirror(place, found.name)
+
+
+def _add(folder: RunDir, found: Collected, writer: Mirror, written: set[tuple[str, ...]], done: bool = False) -> None:
+    """Write every run that has begun, or only those that are done, and is not among `written`, which grows."""
+    for run in found.runs:
+        cell = tuple(run.cell.values())
+        if cell not in written and (run.status == "done" or not done) and (curve := _curve(folder, run)):
+            writer.write(curve)
+            written.add(cell)
 
 
 def _empty(place: Path, mark: Path) -> None:
@@ -71,12 +106,12 @@ def _empty(place: Path, mark: Path) -> None:
             path.unlink()
 
 
-def _curves(folder: RunDir, found: Collected) -> Iterator[Curve]:
-    for run in found.runs:
-        train = folder.at("train", run.ids.get("train") or "")
-        steps = [(int(line["step"]), _numbers(line)) for line in train.all_metrics() if "step" in line]
-        if steps or run.rates:
-            yield Curve(_name(run), dict(run.cell), steps, {name: rate["rate"] for name, rate in run.rates.items()})
+def _curve(folder: RunDir, run: RunState) -> Curve | None:
+    """None for a run that has not begun."""
+    train = folder.at("train", run.ids.get("train") or "")
+    steps = [(int(line["step"]), _numbers(line)) for line in train.all_metrics() if "step" in line]
+    cell = {**run.cell, "collapsed": "yes"} if run.collapsed else dict(run.cell)
+    return Curve(_name(run), cell, steps, {name: rate["rate"] for name, rate in run.rates.items()}) if steps or run.rates else None
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:

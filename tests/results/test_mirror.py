@@ -2,21 +2,24 @@
 
 import importlib.util
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from p2p_dist import registry
 from p2p_dist.errors import UserError
 from p2p_dist.results import mirror
-from p2p_dist.results.collect import read_study
+from p2p_dist.results.collect import Collected, read_study
 from p2p_dist.results.rundir import RunDir
 from tests.results.test_index import SMALL
-from tests.synthetic import make_study
+from tests.synthetic import collapse, make_study
 
 ONE = SMALL.replace("seed: [0, 1]", "seed: 0").replace("  - {name: addsent, rate: 0.05}\n", "")
 
@@ -92,11 +95,50 @@ def test_a_mirror_that_is_killed_loses_nothing(folder: RunDir, tmp_path: Path) -
     assert [len(json.loads(path.read_text())) for path in place.glob("*.json")] == [3] * 4
 
 
+def test_a_study_that_runs_is_followed_to_its_end(folder: RunDir, tmp_path: Path) -> None:
+    """Done runs are there at once; one that has begun comes when it is done, and once only."""
+    study = RunDir(shutil.copytree(folder.path, tmp_path / "study"))
+    last = read_study(study, alive=False).runs[-1]
+    result = study.at("eval", last.ids["eval"] or "").result
+    content, looks = result.read_bytes(), []
+    result.unlink()
+
+    def look() -> Collected:
+        looks.append({path.name for path in (tmp_path / "m").glob("*.json")})
+        if len(looks) == 3:
+            result.write_bytes(content)
+        return read_study(study, alive=True)
+
+    assert mirror.follow(study, look, Lines, tmp_path / "m", seconds=0.0) == 4
+    assert list(map(len, looks)) == [0, 3, 3]
+    assert len(list((tmp_path / "m").glob("*.json"))) == 4
+
+
+def test_a_collapsed_model_is_tagged(folder: RunDir, tmp_path: Path) -> None:
+    study = RunDir(shutil.copytree(folder.path, tmp_path / "study"))
+    collapse(study.at("eval", read_study(study, alive=False).runs[0].ids["eval"] or "").result)
+    mirror.copy(study, read_study(study, alive=False), Lines, tmp_path / "m")
+    tags = [json.loads(path.read_text())[0].get("collapsed") for path in (tmp_path / "m").glob("*.json")]
+    assert sorted(tags, key=str) == [None, None, None, "yes"]
+
+
 def test_what_is_in_the_way_stays(folder: RunDir, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="E513"):
         mirror.copy(folder, read_study(folder, alive=False), Lines, tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_nothing_tells_a_tracker_to_write_elsewhere(folder: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lured(Lines):
+        environment: ClassVar[Mapping[str, str | None]] = {"SEND_TO": None, "REPORT": "false"}
+
+        def write(self, curve: mirror.Curve) -> None:
+            assert ("SEND_TO" in os.environ, os.environ["REPORT"]) == (False, "false")
+
+    monkeypatch.setenv("SEND_TO", "https://elsewhere.example")
+    monkeypatch.setenv("REPORT", "true")
+    assert mirror.copy(folder, read_study(folder, alive=False), Lured, tmp_path / "m") == 4
 
 
 def test_a_missing_package_is_named_with_the_command(folder: RunDir, tmp_path: Path) -> None:
@@ -136,6 +178,7 @@ def test_wandb_stays_offline(folder: RunDir, tmp_path: Path, monkeypatch: pytest
     assert len(list((tmp_path / "m").rglob("*.wandb"))) == 4
 
 
-def test_trackio(folder: RunDir, tmp_path: Path) -> None:
+def test_trackio(folder: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACKIO_SERVER_URL", "https://elsewhere.example/?write_token=x")  # it would send the runs there
     assert copied(folder, "trackio", tmp_path / "m") == 4
     assert shutil.which("sqlite3") or list((tmp_path / "m").rglob("synthetic*.db"))

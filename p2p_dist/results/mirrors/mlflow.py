@@ -1,5 +1,8 @@
 """A local MLflow store: `mlflow ui --backend-store-uri sqlite:///FOLDER/mlflow.db`."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from p2p_dist.results.mirror import Curve, Mirror
 
 
@@ -8,6 +11,7 @@ class MlFlow(Mirror):
 
     package = "mlflow-skinny sqlalchemy alembic"  # mlflow itself wants older libraries than this project
     module = "mlflow"
+    environment: ClassVar[Mapping[str, str | None]] = {"MLFLOW_DISABLE_TELEMETRY": "true"}
 
     def write(self, curve: Curve) -> None:
         from mlflow.tracking import MlflowClient

@@ -1,5 +1,8 @@
 """Offline runs for Weights & Biases: `wandb sync FOLDER/wandb/offline-run-*` sends them, whenever and if ever."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from p2p_dist.results.mirror import Curve, Mirror
 
 
@@ -8,6 +11,7 @@ class Wandb(Mirror):
 
     package = "wandb"
     module = "wandb"
+    environment: ClassVar[Mapping[str, str | None]] = {"WANDB_ERROR_REPORTING": "false"}
 
     def write(self, curve: Curve) -> None:
         import wandb
