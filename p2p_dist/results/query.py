@@ -5,7 +5,7 @@ count and 95 % Wilson interval), `means` (ROUGE and the like), `histograms`, `st
 `cells`, `rates` and `stages` have `collapsed`, true where the model gives nearly every clean row one answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,9 @@ CELL_RATES = {
     "robust_acc": "robust_acc",
     "invalid_rate": "invalid_rate",
 }
-_RUNS = pa.schema([("study", pa.string()), *((axis, pa.string()) for axis in AXES), ("train", pa.string()), ("eval", pa.string()), ("floor", pa.string())])
+_NEEDS = {"clean_rows": pa.string(), "extra_models": pa.string(), "prompt_control": pa.bool_()}
+"""What the defense of a run takes for granted (`p2p_dist.data.defense.Needs`)."""
+_RUNS = pa.schema([*((name, pa.string()) for name in ("study", *AXES, "train", "eval", "floor")), *_NEEDS.items()])
 _VIEWS = """
 CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort, steps, rows, tokens, peak_memory_mib,
   host, device, code, adapter, data, n_classes, label_offset, target, collapsed,
@@ -38,7 +40,8 @@ CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.
   FROM (SELECT study, id, collapsed, unnest(rates) AS rate FROM _index);
 CREATE TABLE means AS SELECT study, id AS eval, m.name, m.mean, m.n FROM (SELECT study, id, unnest(means) AS m FROM _index);
 CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.count FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
-CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval, floor AS floor_eval FROM _runs;
+CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval, floor AS floor_eval,
+  clean_rows, extra_models, prompt_control FROM _runs;
 """
 # A floor is of the clean model on the triggered rows of an attack; one that has collapsed on its own rows gives none.
 _FLOORS = """
@@ -67,7 +70,7 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
     for path in folders:
         folder = RunDir(path)
         name = path.name
-        runs += [{"study": name, **run["cell"], **{role: run[role] for role in ("train", "eval", "floor")}} for run in read_resolved(folder)["runs"]]
+        runs += [_run(name, run) for run in read_resolved(folder)["runs"]]
         found = index.refresh(folder)
         problems += found.problems
         tables.append(found.table.append_column("study", pa.array([name] * len(found.table), pa.string())))
@@ -80,6 +83,12 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
     connection.unregister("_runs")
     connection.execute("SET enable_external_access = false; SET lock_configuration = true")
     return connection, problems
+
+
+def _run(study: str, run: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `runs`."""
+    needs = {name: run.get("needs", {}).get(name) for name in _NEEDS}
+    return {"study": study, **run["cell"], **{role: run[role] for role in ("train", "eval", "floor")}, **needs}
 
 
 def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyConnection":

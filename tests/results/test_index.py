@@ -56,6 +56,11 @@ def test_cells_have_the_grid_and_its_rates_and_missing_stays_missing(folder: Run
     assert (attacked.asr_n == 30).all()
 
 
+def test_what_a_defense_needs_is_beside_its_rates(folder: RunDir) -> None:
+    needs = query.frame("SELECT DISTINCT defense, clean_rows, extra_models, prompt_control FROM cells ORDER BY ALL", [folder.path])
+    assert needs.values.tolist() == [["none", "none", "none", False], ["p2p", "ratio x training rows", "none", True]]
+
+
 def test_refreshing_reads_only_what_is_new_and_ends_where_building_does(folder: RunDir) -> None:
     first = index.refresh(folder)
     assert first.read == len(first.table)
