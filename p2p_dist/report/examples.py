@@ -44,7 +44,9 @@ def _table(evidence: Evidence, attacked: RunState, defended: RunState, number: i
         name = looks.title_of(reader.defense)
         head += [Head("clean", "what the model says to the text", name), Head("triggered", "what it says to the text with the trigger", name)]
     cell = ", ".join(f"{label}" for axis, label in attacked.cell.items() if axis not in ("defense", "seed"))
-    return Table(f"examples_{number + 1}", f"{cell}, seed {attacked.cell['seed']}: {looks.title_of(defended.cell['defense'])}", head, rows, lead=3)
+    fallen = " and ".join(f"{looks.title_of(run.cell['defense'])} has collapsed" for run in (attacked, defended) if run.collapsed)
+    title = f"{cell}, seed {attacked.cell['seed']}: {looks.title_of(defended.cell['defense'])}" + (f" ({fallen})" if fallen else "")
+    return Table(f"examples_{number + 1}", title, head, rows, lead=3)
 
 
 def _choose(before: Reader, after: Reader, shared: list[str]) -> list[str]:

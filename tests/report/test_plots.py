@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.report import looks
+from p2p_dist.report import examples, looks
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, rates, scaling, sweep
 from p2p_dist.results.attempts import Attempt
@@ -91,6 +91,7 @@ def test_collapsed_models_are_named_in_every_picture_of_rates(evidence: Evidence
         collapse(folder.at("eval", run.ids["eval"] or "").result)
     damaged = Evidence(folder, read_study(folder, alive=False), {})
     assert not damaged.found.problems
+    assert [table.title.endswith("(P2P has collapsed)") for table in examples.build(damaged)] == [False, False, True]
     for draw in (rates.draw, sweep.draw, accuracy.draw, labels.draw, confidence.draw):
         (before,), (after,) = draw(evidence), draw(damaged)
         assert "collapsed" not in before.description + before.note

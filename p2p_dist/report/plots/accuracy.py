@@ -41,7 +41,7 @@ def draw(evidence: Evidence) -> list[Plot]:
                 elinewidth=1.4,
                 markerfacecolor="white" if found.flag else colour,
             )
-            ends += [100 * found.low, 100 * found.high]
+            ends.extend((100 * found.low, 100 * found.high))
             axis.annotate(
                 f"{100 * spread.mean:.1f} {found.flag}".rstrip(),
                 (100 * found.high, height),

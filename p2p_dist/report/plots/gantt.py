@@ -9,7 +9,7 @@ from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import StageState
 
 COLOURS = {"data": "#999999", "train": "#0072B2", "score": "#CC79A7", "edit": "#E69F00", "eval": "#009E73"}
-FAILED, AROUND = "#D55E00", "#cfcfcf"
+FAILED, AROUND = "#D55E00", "#e0e0e0"
 ENDED, WAITING = "ended early", "start and load"
 NOTE = "Colours say which stage an attempt was at, from the stages' own clocks; an attempt without them has the colour of its first stage."
 MOST = 2000
