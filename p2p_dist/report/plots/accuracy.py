@@ -20,7 +20,8 @@ def draw(evidence: Evidence) -> list[Plot]:
     places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in evidence.groups if group.rate("ca_ext")))[:12]
     varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
     figure, axis = looks.figure(0.75 + 0.2 * len(places) * len(settings) + 0.12 * len(places))
-    height, fallen, ticks, labels, words, colours, ends = 0.0, 0, [], [], [], [], []
+    height, fallen, ticks, labels, words, colours = 0.0, 0, [], [], [], []
+    ends: list[float] = []
     for place in places:
         height -= 0.6
         for (title, colour), groups in settings.items():

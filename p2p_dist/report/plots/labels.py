@@ -18,6 +18,7 @@ _KINDS = {
     "another label": "#999999",
     "no label at all": "#333333",
 }
+_LIGHT = ("the target's original token", "another label")
 
 
 def draw(evidence: Evidence) -> list[Plot]:
@@ -62,7 +63,7 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
             share = 100 * counts[kind] / total
             axis.barh(height, share, left=left, color=_KINDS[kind], height=0.8, linewidth=0)
             if share >= 7:
-                axis.text(left + share / 2, height, f"{share:.0f}", ha="center", va="center", fontsize=looks.FONT - 1.5, color="white", weight="bold")
+                axis.text(left + share / 2, height, f"{share:.0f}", ha="center", va="center", fontsize=looks.FONT - 1.5, color=_ink(kind), weight="bold")
             left += share
         model = f", {group.cell['model']}" if several else ""
         words.append(f"{_label(group)}{model}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
@@ -82,6 +83,11 @@ def _legend(figure: Any, kinds: Sequence[str]) -> None:
 
     patches = [Patch(color=_KINDS[kind], label=kind) for kind in kinds]
     figure.legend(handles=patches, loc="outside upper left", ncols=3, frameon=False, fontsize=looks.FONT, handlelength=0.9, columnspacing=1.2)
+
+
+def _ink(kind: str) -> str:
+    """What can be read on the colour of a kind."""
+    return looks.INK if kind in _LIGHT else "white"
 
 
 def _label(group: Group) -> str:
