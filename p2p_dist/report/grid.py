@@ -102,7 +102,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 def markdown(table: Table) -> str:
     """With the small print behind the number."""
     lines = [table.titles(), ["---"] * len(table.head)]
-    lines += [[_md(f"**{cell.shown}**" if cell.best else cell.shown) + (f" {_md(cell.small)}" if cell.small else "") for cell in row] for row in table.rows]
+    lines += [[_md(f"**{cell.shown}**" if cell.best else cell.shown) + _md_small(cell) for cell in row] for row in table.rows]
     lines += [[_md(text) for text in line] for line in table.foot_lines()]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"**{table.title}**\n\n{body}\n" + (f"\n{table.note}\n" if table.note else "")
@@ -173,6 +173,10 @@ def _row(cells: Sequence[str]) -> str:
 
 def _md(text: str) -> str:
     return re.sub(r"([|`<>\[\]])", r"\\\1", " ".join(text.split()))
+
+
+def _md_small(cell: Cell) -> str:
+    return f" {_md(cell.small)}" if cell.detail else f", {_md(cell.flag)}" if cell.flag else ""
 
 
 def _inert(text: str) -> str:

@@ -54,7 +54,7 @@ FLAGGED = Table(
 
 
 def test_a_flag_is_in_every_format() -> None:
-    assert markdown(FLAGGED).splitlines()[4] == "| a | b | 50.0 n=9, 1/3 collapsed | 0.0 collapsed | 90.0 |"
+    assert markdown(FLAGGED).splitlines()[4] == "| a | b | 50.0 n=9, 1/3 collapsed | 0.0, collapsed | 90.0 |"
     rows = list(csv.reader(io.StringIO(comma_separated(FLAGGED))))
     assert rows[1] == ["a", "b", "50.0", "n=9, 1/3 collapsed", "0.0", "collapsed", "90.0"]
     text = latex(FLAGGED)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -179,6 +180,10 @@ def test_wandb_stays_offline(folder: RunDir, tmp_path: Path, monkeypatch: pytest
 
 
 def test_trackio(folder: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_SERVER_URL", "https://elsewhere.example/?write_token=x")  # it would send the runs there
-    assert copied(folder, "trackio", tmp_path / "m") == 4
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        elsewhere.setblocking(False)
+        monkeypatch.setenv("TRACKIO_SERVER_URL", f"http://127.0.0.1:{elsewhere.getsockname()[1]}/?write_token=x")
+        assert copied(folder, "trackio", tmp_path / "m") == 4
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()  # nobody came
     assert shutil.which("sqlite3") or list((tmp_path / "m").rglob("synthetic*.db"))
