@@ -9,6 +9,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from p2p_dist.spec.identity import digest
 _CODE = (".py", ".html", ".css", ".js", ".csv")
 """Kinds of files that the package consists of."""
 _RUNNING = ("PENDING", "RUNNING")
+AGENT_SECONDS = 60.0
+"""How long a cluster that was just started may take until it can start jobs."""
 
 
 def submission_id(study: Study) -> str:
@@ -37,7 +40,8 @@ def entrypoint(options: list[str], runs_dir: Path) -> list[str]:
 def submit(study: Study, path: Path, address: str, options: list[str], runs_dir: Path, say: Callable[[str], None]) -> int:
     """Submit the study or attach to it where it runs, pass on what it says, and return its exit code.
 
-    Raises UserError E140 when no cluster answers at `address`, E141 when the job ended without an exit code of its own.
+    Raises UserError E140 when no cluster answers at `address`, E141 when the job ended without an exit code of its own,
+    E142 when the cluster does not take it.
     """
     from ray.job_submission import JobSubmissionClient
 
@@ -81,8 +85,17 @@ def _start(client: Any, name: str, path: Path, command: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="p2p-pack-") as folder:
         pack(Path(folder), path, Path(__file__).parents[1], shipped("configs"))
         variables = {key: os.environ[key] for key in PASSED_ON if key in os.environ and key != "PYTHONPATH"}
-        # Ray hands the entry point to a shell; every part is quoted.
-        client.submit_job(entrypoint=shlex.join(command), submission_id=name, runtime_env={"working_dir": folder, "env_vars": variables})
+        deadline = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                # Ray hands the entry point to a shell; every part is quoted.
+                client.submit_job(entrypoint=shlex.join(command), submission_id=name, runtime_env={"working_dir": folder, "env_vars": variables})
+                return
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    what = f"the cluster does not take the job: {' '.join(str(error).split())[-300:]}"
+                    raise user_error("E142", what, "submit ray", "`ray status` there, and its logs; the same command tries again") from error
+            time.sleep(1.0)
 
 
 async def _follow(client: Any, name: str, say: Callable[[str], None]) -> None:
