@@ -35,6 +35,7 @@ def ray_head() -> Iterator[Head]:
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "HOME": str(folder), "PORT": str(port)}
     line = [str(SCRIPT), "head", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
     line += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}/r", "--object-store-memory=100000000"]
+    line += [f"--dashboard-agent-listen-port={free_port()}"]  # every Ray of a machine wants the same, and the second one takes no jobs
     with pytest.MonkeyPatch.context() as patch, (folder / "out").open("wb") as out:
         for name, value in own.items():
             patch.setenv(name, value)
