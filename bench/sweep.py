@@ -33,7 +33,7 @@ model: [MODELS]
 attack: [{name: badnets, rate: 0.1}, {name: addsent, rate: 0.1}]
 defense: [none, p2p]
 seed: [SEEDS]
-rows: {train: TRAIN, test: 100, reserve: 100}
+rows: {train: TRAIN, test: 100, reserve: CHECKED}
 train: {learning_rate: 1e-3, num_train_epochs: EPOCHS, global_batch: 16, max_length: 128, dtype: float32, lora: {r: 4}}
 """
 
@@ -60,7 +60,8 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     shapes = {"narrow": SHAPES["narrow"]} if options.smoke else SHAPES
     models = ["tiny", *(str(write_model(root / name, **shape)) for name, shape in shapes.items())]
     values = {"MODELS": ", ".join(models), "FOLDER": str(root), "SEEDS": "0" if options.smoke else "0, 1"}
-    values |= {"TRAIN": "64" if options.smoke else "400", "EPOCHS": str(1 if options.smoke else options.epochs)}
+    values |= {"TRAIN": "64" if options.smoke else "400", "CHECKED": "20" if options.smoke else "100"}
+    values |= {"EPOCHS": str(1 if options.smoke else options.epochs)}
     study = STUDY
     for name, value in values.items():
         study = study.replace(name, value)

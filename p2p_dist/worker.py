@@ -132,7 +132,7 @@ def _die_with_parent() -> None:
         sys.exit(Exit.REQUEUE)
 
 
-def _end(code: int) -> None:
+def end(code: int) -> None:
     """Leave. A rank of a gang leaves without taking its threads down one by one: those of process groups may abort on the
     way, after all work is done."""
     if "RANK" in os.environ:
@@ -143,4 +143,4 @@ def _end(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _end(main())
+    end(main())

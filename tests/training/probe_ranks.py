@@ -18,6 +18,7 @@ from p2p_dist.spec.study import LoraSpec
 from p2p_dist.training.cohort import Stopped, Trained, TrainRun, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import join, leave
+from p2p_dist.worker import end
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
 
@@ -58,6 +59,7 @@ def main() -> None:
             save_file({"whole": whole.values, **({"resumed": resumed.values} if resumed else {})}, out / f"{layout}.safetensors")
             (out / f"{layout}.json").write_text(json.dumps({"losses": curve, "topologies": whole.topologies}))
     leave()
+    end(0)
 
 
 if __name__ == "__main__":

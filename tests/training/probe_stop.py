@@ -16,6 +16,7 @@ from p2p_dist.training.checkpoint import RunState
 from p2p_dist.training.cohort import Observer, Stopped, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import Ranks, join, leave
+from p2p_dist.worker import end
 from tests.training.probe_ranks import RUN
 from tests.training.test_cohort import IDENTITY
 
@@ -47,6 +48,7 @@ def main() -> None:
         there = (out / "kept").exists()
         (out / f"left_{ranks.rank}").write_text("after it was kept" if there else "before")
     leave()
+    end(0)
 
 
 if __name__ == "__main__":
