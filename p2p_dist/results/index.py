@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from p2p_dist.errors import Problem
 from p2p_dist.results import atomic, resultfile, sidecar
 from p2p_dist.results.resultfile import Result
-from p2p_dist.results.rundir import KINDS, RunDir, StageDir
+from p2p_dist.results.rundir import MARKERS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
 
 VERSION = b"3"
@@ -80,8 +80,8 @@ def refresh(folder: RunDir) -> Index:
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for id_ in changed:
-        signature, stage = now[id_]
-        if row := _row(stage, signature, problems):
+        signature, kind = now[id_]
+        if row := _row(folder.at(kind, id_), signature, problems):
             rows.append(row)
     if not rows and not outdated and folder.index.is_file():
         return Index(old, problems, len(changed))
@@ -108,20 +108,19 @@ def _load(folder: RunDir) -> pa.Table:
     return table if whole else SCHEMA.empty_table()
 
 
-def _signatures(folder: RunDir) -> Iterator[tuple[str, tuple[str, StageDir]]]:
-    """Every stage that has ended, and what changes when any file in its folder does."""
-    for kind in KINDS:
+def _signatures(folder: RunDir) -> Iterator[tuple[str, tuple[str, str]]]:
+    """By id of every stage that has ended: what changes when any file in its folder does, and its kind."""
+    for kind, marker in MARKERS.items():
         if not (folder.path / kind).is_dir():
             continue
         with os.scandir(folder.path / kind) as entries:
             for entry in entries:
-                stage = folder.at(kind, entry.name)
-                mark = _mark(stage.marker)
+                mark = _mark(f"{entry.path}/{marker}")
                 if mark and not entry.name.startswith("."):
-                    yield entry.name, (f"{entry.stat().st_mtime_ns}:{mark}", stage)
+                    yield entry.name, (f"{entry.stat().st_mtime_ns}:{mark}", kind)
 
 
-def _mark(path: Any) -> str:
+def _mark(path: str) -> str:
     try:
         found = os.stat(path)
     except FileNotFoundError:

@@ -10,7 +10,9 @@ from typing import Any
 from p2p_dist.results import atomic
 from p2p_dist.spec.graph import Graph, Stage
 
-KINDS = ("data", "edit", "train", "score", "eval")
+MARKERS = {"data": "manifest.json", "edit": "manifest.json", "train": "adapter", "score": "scores.jsonl", "eval": "result.json"}
+"""By kind of stage: what is written last in the stage's folder."""
+KINDS = tuple(MARKERS)
 """Kinds of stages; each has a folder."""
 _ATTEMPT = re.compile(r"^\d\d+$")
 
@@ -29,12 +31,12 @@ class StageDir:
     @property
     def manifest(self) -> Path:
         """Of a data or edit stage; written last."""
-        return self.path / "manifest.json"
+        return self.path / MARKERS["data"]
 
     @property
     def adapter(self) -> Path:
         """Of a train stage; PEFT's own format; appears whole."""
-        return self.path / "adapter"
+        return self.path / MARKERS["train"]
 
     @property
     def checkpoints(self) -> Path:
@@ -53,12 +55,12 @@ class StageDir:
     @property
     def result(self) -> Path:
         """Of an eval stage; written last and never changed."""
-        return self.path / "result.json"
+        return self.path / MARKERS["eval"]
 
     @property
     def scores(self) -> Path:
         """Of a score stage; numbers by row, written last."""
-        return self.path / "scores.jsonl"
+        return self.path / MARKERS["score"]
 
     @property
     def cost(self) -> Path:
@@ -72,7 +74,7 @@ class StageDir:
     @property
     def marker(self) -> Path:
         """What is written last, so that its being there means that the stage is done."""
-        return {"data": self.manifest, "edit": self.manifest, "train": self.adapter, "score": self.scores, "eval": self.result}[self.kind]
+        return self.path / MARKERS[self.kind]
 
     @property
     def lease(self) -> Path:
