@@ -8,8 +8,8 @@ from p2p_dist.report.groups import Group, estimate
 from p2p_dist.report.looks import Plot
 
 NOTE = "Bars: one standard deviation over attacks and seeds, or the 95 % interval of one run."
-
 LEAST = 10.0
+"""Points that the axis shows at least."""
 
 
 def draw(evidence: Evidence) -> list[Plot]:
