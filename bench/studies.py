@@ -3,7 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -59,10 +60,11 @@ def pure_seconds(folder: RunDir) -> dict[str, float]:
 
 
 class Slot:
-    """Carries jobs of a plan out, one after the other, in processes of their own or in a worker that stays."""
+    """Carries jobs of a plan out, one after the other, in processes of their own or in a worker that stays; `without` names
+    variables that workers are not given."""
 
-    def __init__(self, folder: RunDir, plan: Plan, threads: int, warm: bool):
-        self.folder, self.plan, self.seat = folder, plan, Seat()
+    def __init__(self, folder: RunDir, plan: Plan, threads: int, warm: bool, without: Sequence[str] = ()):
+        self.folder, self.plan, self.seat, self.without = folder, plan, Seat(), without
         self.settings = GangSettings(threads, 0, 1, 1_000_000, warm=warm)
 
     def run(self, job: Job) -> float:
@@ -71,6 +73,7 @@ class Slot:
         assert isinstance(placement, Placement)
         log = self.folder.find(job.lead).new_attempt() / "log"
         gang = gang_of(self.folder, job, placement, self.settings, log, {}, self.plan.settings.get(job.lead, ""))
+        gang = replace(gang, environment={name: value for name, value in gang.environment.items() if name not in self.without})
         started = time.perf_counter()
         self.seat.start(gang, {})
         while (code := self.seat.poll()) is None:

@@ -8,5 +8,6 @@ ranks=${1:?number of ranks}
 folder=${2:?run folder of the study}
 stages=${3:?ids of stages, comma-separated}
 shift 3
-export CUBLAS_WORKSPACE_CONFIG=:4096:8 MKL_DYNAMIC=FALSE TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
+export CUBLAS_WORKSPACE_CONFIG=:4096:8 MKL_DYNAMIC=FALSE MKL_CBWR=AUTO GOMP_SPINCOUNT=10000
+export TOKENIZERS_PARALLELISM=false PYTHONUNBUFFERED=1
 exec torchrun --standalone --nproc-per-node="$ranks" -m p2p_dist.worker --study-dir "$folder" --stages "$stages" "$@"

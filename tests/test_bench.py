@@ -172,6 +172,14 @@ def test_a_job_of_a_warm_worker_leaves_the_files_of_a_fresh_one() -> None:
     assert ratio["ratio"] > 1, "imports alone take seconds"
 
 
+def test_threads_that_wait_less_compute_the_same() -> None:
+    done = subprocess.run([sys.executable, "-m", "bench.shared_cores", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    beside, alone = (json.loads(line) for line in done.stdout.splitlines())
+    assert beside["facts"]["files"] == 12, "adapters, results and manifests of four trainings"
+    assert [gate["value"] for row in (beside, alone) for gate in row["gates"]] == [0, 0]
+
+
 def test_the_benchmark_of_a_sweep_does_all_its_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "bench.sweep", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -18,6 +18,10 @@ WORKER = ("-m", "p2p_dist.worker")
 PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
 """Variables that ranks on other nodes need too. Tokens are not among them: they are inherited where a node has them."""
 
+SPIN = "10000"
+"""How often a thread of OpenMP looks for work before it sleeps, some hundredths of a millisecond: threads that spin for long take the
+core from the one they wait for where a machine is shared (`python -m bench.shared_cores`)."""
+
 
 @dataclass(frozen=True)
 class GangSettings:
@@ -53,6 +57,8 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
         "MKL_DYNAMIC": "FALSE",  # the same number of threads, and so the same order of sums, however busy the machine is
+        "MKL_CBWR": "AUTO",  # the same sums twice, which MKL promises in this mode alone; no slower, and the same bits as before
+        "GOMP_SPINCOUNT": SPIN,
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
