@@ -22,6 +22,8 @@ from p2p_dist.spec.identity import digest
 _CODE = (".py", ".html", ".css", ".js", ".csv")
 """Kinds of files that the package consists of."""
 _RUNNING = ("PENDING", "RUNNING")
+_LOOK = "`ray status` there, and its logs; the same command tries again"
+_NO_AGENT = f"{_LOOK}; where another Ray runs on the head's machine, `ray start --dashboard-agent-listen-port=PORT` (both want 52365)"
 AGENT_SECONDS = 60.0
 """How long a cluster that was just started may take until it can start jobs."""
 
@@ -92,9 +94,10 @@ def _start(client: Any, name: str, path: Path, command: list[str]) -> None:
                 client.submit_job(entrypoint=shlex.join(command), submission_id=name, runtime_env={"working_dir": folder, "env_vars": variables})
                 return
             except RuntimeError as error:
-                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                no_agent = "No available agent" in str(error)
+                if not no_agent or time.monotonic() > deadline:
                     what = f"the cluster does not take the job: {' '.join(str(error).split())[-300:]}"
-                    raise user_error("E142", what, "submit ray", "`ray status` there, and its logs; the same command tries again") from error
+                    raise user_error("E142", what, "submit ray", _NO_AGENT if no_agent else _LOOK) from error
             time.sleep(1.0)
 
 
