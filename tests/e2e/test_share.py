@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.errors import Exit
-from p2p_dist.results import lease
 from tests.conftest import TINY_STUDY
 from tests.e2e.test_study import _wait_for, cli, command
 
@@ -17,18 +16,23 @@ pytestmark = pytest.mark.usefixtures("with_data")
 OPTIONS = ("--backend", "local", "--share")
 
 
+def under_way(runs: Path) -> list[Path]:
+    """Trainings that have made a step and have not come to their end."""
+    return [path.parent for path in runs.rglob("train/*/metrics.jsonl") if not (path.parent / "adapter").exists()]
+
+
 def test_three_share_one_dies_and_each_job_is_done_once(tmp_path: Path) -> None:
     study, runs = tmp_path / "study.yaml", tmp_path / "runs"
-    study.write_text(TINY_STUDY.replace("epochs: 1", "epochs: 8"))
+    study.write_text(TINY_STUDY.replace("epochs: 1", "epochs: 100"))
     line = command(study, runs, *OPTIONS)
     sharers = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    _wait_for(lambda: lease.job_owners(runs / "tiny") and list(runs.rglob("metrics.jsonl")), 120)
+    _wait_for(lambda: under_way(runs), 120)
+    (training, *_) = under_way(runs)
+    victim = json.loads(max(training.glob("lease/*.json")).read_text())["pid"]
+    os.kill(victim, signal.SIGKILL)
     alone = cli(study, runs, "--backend", "local")
     assert alone.returncode == Exit.OWNED
     assert "works on jobs of this study" in alone.stderr
-    training = next(path.parent for path in runs.rglob("train/*/metrics.jsonl"))
-    victim = json.loads(max(training.glob("lease/*.json")).read_text())["pid"]
-    os.kill(victim, signal.SIGKILL)
     ends = {}
     for sharer in sharers:
         _, said = sharer.communicate(timeout=240)

@@ -21,7 +21,7 @@ from tests.slurm.machines import Machines, missing, wait_for
 pytestmark = [pytest.mark.usefixtures("with_data"), pytest.mark.skipif(bool(why := missing()), reason=f"no Slurm cluster here: {why}")]
 RUN = Path(__file__).parents[2] / "slurm" / "run.sbatch"
 LAYOUT = ("--zero", "2")
-LONG = TINY_STUDY.replace("[none, p2p]", "none").replace("exclude: [{attack: none, defense: p2p}]\n", "").replace("epochs: 1", "epochs: 10")
+LONG = TINY_STUDY.replace("[none, p2p]", "none").replace("exclude: [{attack: none, defense: p2p}]\n", "").replace("epochs: 1", "epochs: 60")
 
 
 @pytest.fixture(scope="module")
