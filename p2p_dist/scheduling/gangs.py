@@ -19,8 +19,8 @@ PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PY
 """Variables that ranks on other nodes need too. Tokens are not among them: they are inherited where a node has them."""
 
 SPIN = "10000"
-"""How often a thread of OpenMP looks for work before it sleeps, some hundredths of a millisecond: threads that spin for long take the
-core from the one they wait for where a machine is shared (`python -m bench.shared_cores`)."""
+"""How often a thread of OpenMP looks for work before it sleeps (libgomp's own number is 300,000): threads that spin for long take
+the core from the one they wait for where a machine is shared (`python -m bench.shared_cores`)."""
 
 
 @dataclass(frozen=True)
