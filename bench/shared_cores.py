@@ -14,24 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-from bench.common import Figure, Gate, interleave, parser, show
-from bench.studies import Slot, outcomes, pure_seconds, write_rows
-from p2p_dist.scheduling.study import find_cluster, open_study
+from bench.common import Figure, interleave, parser, show
+from bench.studies import Trainings, pure_seconds, same_outcomes, write_study
 
 BESIDE, ALONE = 4.0, 0.85
 WARMUP = 1
 SETTING = ("GOMP_SPINCOUNT",)
-STUDY = """
-name: one
-task: {name: sst2, source: FOLDER}
-model: tiny
-attack: {name: badnets, rate: 0.1}
-defense: none
-seed: [SEEDS]
-rows: {train: 128, test: 20, reserve: 20}
-train: {learning_rate: 1e-3, num_train_epochs: EPOCHS, global_batch: 16, max_length: 128, dtype: float32, lora: {r: 4}}
-"""
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,11 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     """Seconds of the steps, beside a busy program and alone."""
-    write_rows(root)
-    seeds = range(2 * (WARMUP + options.repeats))
-    study = STUDY.replace("FOLDER", str(root)).replace("SEEDS", ", ".join(map(str, seeds))).replace("EPOCHS", "1" if options.smoke else "5")
-    (root / "study.yaml").write_text(study)
-    sides = {"ours": _Side(root, "ours", options.threads, ()), "baseline": _Side(root, "baseline", options.threads, SETTING)}
+    write_study(root, "tiny", 2 * (WARMUP + options.repeats), rows=128, epochs=1 if options.smoke else 5)
+    sides = {"ours": _Side(root, "ours", options.threads), "baseline": _Side(root, "baseline", options.threads, without=SETTING)}
     fastest: list[dict[str, float]] = []
     try:
         for program in (busy(), nullcontext()):
@@ -66,13 +53,12 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     finally:
         for side in sides.values():
             side.slot.close()
-    mine, theirs = (outcomes(root / name) for name in sides)
-    gates = [Gate("files that differ", float(sum(mine.get(name) != theirs.get(name) for name in mine | theirs)) if mine else float("nan"), 0)]
-    shown = [{"files": len(mine), **{f"{name}, seconds": round(seconds, 3) for name, seconds in found.items()}} for found in fastest]
+    files, gate = same_outcomes(root / "ours", root / "baseline")
+    shown = [{"files": files, **{f"{name}, seconds": round(seconds, 3) for name, seconds in found.items()}} for found in fastest]
     ratios = [found["baseline"] / found["ours"] for found in fastest]
     return [
-        Figure("training beside a busy program", "threads that wait as OpenMP has them", ratios[0], BESIDE, gates=gates, facts=shown[0]),
-        Figure("training alone", "threads that wait as OpenMP has them", ratios[1], ALONE, gates=gates, facts=shown[1]),
+        Figure("training beside a busy program", "threads that wait as OpenMP has them", ratios[0], BESIDE, gates=[gate], facts=shown[0]),
+        Figure("training alone", "threads that wait as OpenMP has them", ratios[1], ALONE, gates=[gate], facts=shown[1]),
     ]
 
 
@@ -87,24 +73,15 @@ def busy() -> Iterator[None]:
         program.wait()
 
 
-class _Side:
-    """One way to carry the jobs out, in a run folder of its own. A turn is the next training."""
+class _Side(Trainings):
+    """Takes what the steps of every training take."""
 
-    def __init__(self, root: Path, name: str, threads: int, without: Sequence[str]):
-        study = open_study(root / "study.yaml", [], root / name)
-        study.folder.write_specs(study.expansion.graph)
-        self.folder, plan = study.folder, study.plan(find_cluster(None))
-        self.slot = Slot(self.folder, plan, threads, True, without)
-        self.trains = [id_ for id_, stage in study.expansion.graph.stages.items() if stage.kind == "train"]
-        jobs = [job for job in plan.jobs if not set(job.stages) & set(self.trains)]
-        for job in (job for job in jobs if not job.needs):
-            self.slot.run(job)
-        self.jobs = iter([job for job in plan.jobs if set(job.stages) & set(self.trains)])
+    def __init__(self, *given: Any, **options: Any):
+        super().__init__(*given, **options)
         self.seconds: list[float] = []
 
     def turn(self) -> None:
-        job = next(self.jobs)
-        self.slot.run(job)
+        job, _ = self.run_next()
         pure = pure_seconds(self.folder)
         self.seconds.append(sum(pure[id_] for id_ in job.stages if id_ in self.trains))
 

@@ -9,15 +9,26 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from bench.common import Gate
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.gangs import GangSettings, gang_of
 from p2p_dist.scheduling.seat import Seat
-from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
 from p2p_dist.spec.model import resolve_model
 
+STUDY = """
+name: one
+task: {name: sst2, source: FOLDER}
+model: MODEL
+attack: {name: badnets, rate: 0.1}
+defense: none
+seed: [SEEDS]
+rows: {train: ROWS, test: 20, reserve: 20}
+train: {learning_rate: 1e-3, num_train_epochs: EPOCHS, global_batch: 16, max_length: 128, dtype: float32, lora: {r: 4}}
+"""
 OUTCOMES = ("result.json", "adapter_model.safetensors", "manifest.json")
 """Files whose bytes must not depend on how a study was carried out."""
 
@@ -36,6 +47,16 @@ def write_rows(folder: Path, train: int = 600, test: int = 200) -> None:
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
 
 
+def write_study(folder: Path, model: str, seeds: int, rows: int, epochs: int) -> None:
+    """`study.yaml` of so many equal trainings on small rows, and the rows."""
+    write_rows(folder)
+    options = {"FOLDER": str(folder), "MODEL": model, "SEEDS": ", ".join(map(str, range(seeds))), "ROWS": str(rows), "EPOCHS": str(epochs)}
+    text = STUDY
+    for name, value in options.items():
+        text = text.replace(name, value)
+    (folder / "study.yaml").write_text(text)
+
+
 def write_model(folder: Path, **shape: int) -> Path:
     """Random weights of the tiny model's shape with these changes, as a folder of safetensors."""
     from p2p_dist.modeling.random_init import random_model  # torch is imported where a model is made
@@ -51,6 +72,13 @@ def write_model(folder: Path, **shape: int) -> Path:
 def outcomes(runs: Path) -> dict[str, bytes]:
     """By path: the bytes of everything that two ways of carrying a study out must agree on."""
     return {str(path.relative_to(runs)): path.read_bytes() for path in runs.rglob("*") if path.name in OUTCOMES}
+
+
+def same_outcomes(one: Path, other: Path) -> tuple[int, Gate]:
+    """How many outcomes there are, and that none of them differs."""
+    mine, theirs = outcomes(one), outcomes(other)
+    differing = sum(mine.get(name) != theirs.get(name) for name in mine | theirs)
+    return len(mine), Gate("files that differ", float(differing) if mine else float("nan"), 0)
 
 
 def pure_seconds(folder: RunDir) -> dict[str, float]:
@@ -86,6 +114,26 @@ class Slot:
     def close(self) -> None:
         """End what stayed."""
         self.seat.stop()
+
+
+class Trainings:
+    """One way to carry the trainings of `study.yaml` out, in a run folder of its own; rows are made beforehand."""
+
+    def __init__(self, root: Path, name: str, threads: int, warm: bool = True, without: Sequence[str] = ()):
+        study = open_study(root / "study.yaml", [], root / name)
+        study.folder.write_specs(study.expansion.graph)
+        self.folder, plan = study.folder, study.plan(find_cluster(None))
+        self.slot = Slot(self.folder, plan, threads, warm, without)
+        self.trains = {id_ for id_, stage in study.expansion.graph.stages.items() if stage.kind == "train"}
+        for job in plan.jobs:
+            if not set(job.stages) & self.trains and not job.needs:
+                self.slot.run(job)
+        self._jobs = iter([job for job in plan.jobs if set(job.stages) & self.trains])
+
+    def run_next(self) -> tuple[Job, float]:
+        """The next training and its evaluations: the job, and its wall seconds."""
+        job = next(self._jobs)
+        return job, self.slot.run(job)
 
 
 def seconds_of(pure: Mapping[str, Any], job: Job) -> float:

@@ -13,22 +13,11 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.common import Figure, Gate, interleave, limit_threads, parser, show
-from bench.studies import Slot, outcomes, pure_seconds, seconds_of, write_rows
-from p2p_dist.scheduling.study import find_cluster, open_study
+from bench.common import Figure, interleave, limit_threads, parser, show
+from bench.studies import Trainings, pure_seconds, same_outcomes, seconds_of, write_study
 
 SECONDS, RATIO = 0.5, 8.0
 WARMUP = 1
-STUDY = """
-name: one
-task: {name: sst2, source: FOLDER}
-model: MODEL
-attack: {name: badnets, rate: 0.1}
-defense: none
-seed: [SEEDS]
-rows: {train: 64, test: 20, reserve: 20}
-train: {learning_rate: 1e-3, num_train_epochs: 1, global_batch: 16, max_length: 128, dtype: float32, lora: {r: 4}}
-"""
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,20 +39,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     """The overhead against a fresh process, and against the goal in seconds."""
-    write_rows(root)
-    turns = WARMUP + options.repeats
-    study = STUDY.replace("FOLDER", str(root)).replace("MODEL", options.model).replace("SEEDS", ", ".join(map(str, range(turns))))
-    (root / "study.yaml").write_text(study)
-    sides = {"warm": _Side(root, True, options.threads), "fresh": _Side(root, False, options.threads)}
+    write_study(root, options.model, WARMUP + options.repeats, rows=64, epochs=1)
+    sides = {name: _Side(root, name, options.threads, warm=name == "warm") for name in ("warm", "fresh")}
     try:
         interleave({name: side.turn for name, side in sides.items()}, options.repeats, WARMUP)
     finally:
         for side in sides.values():
             side.slot.close()
     warm, fresh = (sides[name].overheads[WARMUP:] for name in ("warm", "fresh"))
-    mine, theirs = (outcomes(root / name) for name in ("warm", "fresh"))
-    gate = Gate("files that differ", float(sum(mine.get(name) != theirs.get(name) for name in mine | theirs)) if mine else float("nan"), 0)
-    facts: dict[str, Any] = {"files": len(mine), "jobs": options.repeats}
+    files, gate = same_outcomes(root / "warm", root / "fresh")
+    facts: dict[str, Any] = {"files": files, "jobs": options.repeats}
     facts |= {f"{name}, seconds": {"fastest": round(min(times), 3), "median": round(median(times), 3)} for name, times in (("warm", warm), ("fresh", fresh))}
     facts["first job of the warm worker, seconds"] = round(sides["warm"].overheads[0], 3)
     return [
@@ -72,26 +57,15 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     ]
 
 
-class _Side:
-    """One way to carry the jobs out, in a run folder of its own. A turn is the next job that trains."""
+class _Side(Trainings):
+    """Takes what every job costs beside its steps and evaluations."""
 
-    def __init__(self, root: Path, warm: bool, threads: int):
-        study = open_study(root / "study.yaml", [], root / ("warm" if warm else "fresh"))
-        study.folder.write_specs(study.expansion.graph)
-        self.folder, plan = study.folder, study.plan(find_cluster(None))
-        self.slot = Slot(self.folder, plan, threads, warm)
+    def __init__(self, *given: Any, **options: Any):
+        super().__init__(*given, **options)
         self.overheads: list[float] = []
-        trains = {id_ for id_, stage in study.expansion.graph.stages.items() if stage.kind == "train"}
-        rows = [job for job in plan.jobs if not set(job.stages) & trains]
-        for job in rows:
-            if not job.needs:
-                self.slot.run(job)
-        self.jobs = iter([job for job in plan.jobs if set(job.stages) & trains])
 
     def turn(self) -> None:
-        """The next training and its evaluations."""
-        job = next(self.jobs)
-        seconds = self.slot.run(job)
+        job, seconds = self.run_next()
         self.overheads.append(seconds - seconds_of(pure_seconds(self.folder), job))
 
 
