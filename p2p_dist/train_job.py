@@ -28,6 +28,7 @@ from p2p_dist.training.engine import Engine, Execution
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
+from p2p_dist.training.teacher import taught
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,13 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
         built = datastore.read(folder.at("data", stage.reads["rows"]))
         encode = encoder(base, built, spec)
         encoded, cut = encode.rows(built.train)
+        if "teacher" in stage.reads:
+            encoded = taught(base, adapters, k, _adapter(folder, stage, "teacher", adapters), encoded)
         generator = generator_of(stage.spec.get("reparametrized"), adapters)
         trained = generator.size if generator else adapters.size
         resume = observer.resume(k, trained, base.device)
-        start, stop, objective = _start(folder, stage, adapters), stage.spec.get("stop_after_steps"), stage.spec.get("objective")
+        start = _adapter(folder, stage, "start", adapters) if "start" in stage.reads else None
+        stop, objective = stage.spec.get("stop_after_steps"), stage.spec.get("objective")
         runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, start, stop, objective, generator))
         texts.append({"cut_texts": cut, "triggers_whole": survival.of_poisoned(encode, built)})
         if execution.ranks.main:
@@ -86,9 +90,9 @@ def _keep(stage: Stage, target: StageDir, adapters: Adapters, trained: Trained) 
     shutil.rmtree(target.checkpoints, ignore_errors=True)
 
 
-def _start(folder: RunDir, stage: Stage, adapters: Adapters) -> torch.Tensor | None:
-    """The numbers of the adapter that a training begins with, if its stage names one."""
-    return read_adapter(folder.at("train", stage.reads["start"]).adapter, adapters) if "start" in stage.reads else None
+def _adapter(folder: RunDir, stage: Stage, role: str, adapters: Adapters) -> torch.Tensor:
+    """The numbers of an adapter that a training reads."""
+    return read_adapter(folder.at("train", stage.reads[role]).adapter, adapters)
 
 
 def _fingerprint(base: Base, stage: Stage) -> dict[str, Any]:

@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 
 from p2p_dist.data.build import Suite
-from p2p_dist.evaluation.batching import by_length
 from p2p_dist.evaluation.whole_string import Scored, score_words
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.encode import Encoded, Encoder
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.packing import pack

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from p2p_dist.evaluation.batching import by_length
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.encode import Choices
 from p2p_dist.modeling.forward import answer_states, logits_of
 from p2p_dist.modeling.tree import Tree, pack_trees, tree_of

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.example import Row
@@ -24,6 +25,8 @@ class Encoded:
     id: str
     ids: list[int]
     targets: list[int]
+    taught: torch.Tensor | None = None
+    """A teacher's last hidden states where the targets are predicted, [len(targets), d], for a training that has one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -55,12 +56,17 @@ def answer_losses(model: Any, ids: torch.Tensor, positions: torch.Tensor, packed
 
 
 def losses_of_states(model: Any, states: torch.Tensor, targets: torch.Tensor, at_once: int = LOSSES_AT_ONCE) -> torch.Tensor:
-    """Shapes: last hidden states [A, d], targets [A] -> [A] in fp32. Logits of more than `at_once` positions are never held:
+    """Shapes: last hidden states [A, d], targets [A] -> [A] in fp32."""
+    return in_pieces(partial(_losses, model), states, targets, at_once=at_once)
+
+
+def in_pieces(losses: Callable[..., torch.Tensor], *columns: torch.Tensor, at_once: int = LOSSES_AT_ONCE) -> torch.Tensor:
+    """Losses [A] of positions that are told by columns of A rows each. Logits of more than `at_once` positions are never held:
     they are computed piece by piece, and once more in the backward pass. Label words need no second piece."""
-    if len(targets) <= at_once:
-        return _losses(model, states, targets)
-    pieces = zip(states.split(at_once), targets.split(at_once), strict=True)
-    return torch.cat([checkpoint(_losses, model, piece, wanted, use_reentrant=False) for piece, wanted in pieces])
+    if len(columns[0]) <= at_once:
+        return losses(*columns)
+    pieces = zip(*(column.split(at_once) for column in columns), strict=True)
+    return torch.cat([checkpoint(losses, *piece, use_reentrant=False) for piece in pieces])
 
 
 def _losses(model: Any, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

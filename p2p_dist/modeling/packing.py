@@ -19,7 +19,8 @@ class Batch:
     """One packed batch of a cohort of K runs.
 
     Shapes: `ids` and `positions` [K, T]; `answers` [A] indexes the K*T tokens at which a label token is predicted;
-    `targets` [A] are those tokens; `owner` [A] is the run (0..K-1) of each. `tokens` are the real ones of each run.
+    `targets` [A] are those tokens; `owner` [A] is the run (0..K-1) of each. `tokens` are the real ones of each run;
+    `taught` [A, d] are a teacher's last hidden states at the answers, where the rows have them.
     """
 
     ids: torch.Tensor
@@ -29,12 +30,14 @@ class Batch:
     targets: torch.Tensor
     owner: torch.Tensor
     tokens: list[int]
+    taught: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
         ids, positions, answers, targets, owner = (
             tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.answers, self.targets, self.owner)
         )
-        return Batch(ids, positions, self.packed.to(device), answers, targets, owner, self.tokens)
+        taught = None if self.taught is None else self.taught.to(device, non_blocking=True)
+        return Batch(ids, positions, self.packed.to(device), answers, targets, owner, self.tokens, taught)
 
 
 def pack(runs: Sequence[Sequence[Encoded]], group_by: int | None = GROUP_BY) -> Batch:
@@ -65,7 +68,13 @@ def pack(runs: Sequence[Sequence[Encoded]], group_by: int | None = GROUP_BY) -> 
         targets=torch.tensor([token for rows in runs for row in rows for token in row.targets]),
         owner=torch.tensor([run for run, rows in enumerate(runs) for row in rows for _ in row.targets]),
         tokens=tokens,
+        taught=_taught([row.taught for rows in runs for row in rows]),
     )
+
+
+def _taught(states: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    found = [one for one in states if one is not None]
+    return torch.cat(found) if found else None
 
 
 def packed_width(tokens: int) -> int:

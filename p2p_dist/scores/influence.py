@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from p2p_dist.data.example import Row
-from p2p_dist.evaluation.batching import by_length
+from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.packing import pack
 from p2p_dist.scores.context import Context, Line

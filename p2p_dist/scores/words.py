@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.example import text_key
 from p2p_dist.errors import user_error
-from p2p_dist.evaluation.batching import by_length
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.packing import pack

@@ -147,6 +147,8 @@ class Builder:
         merged: Stage | None = None,
         prune: Mapping[str, Any] | None = None,
         reparametrized: Mapping[str, Any] | None = None,
+        teacher: Stage | None = None,
+        own: bool = False,
     ) -> Stage:
         """An adapter trained on the rows.
 
@@ -154,11 +156,13 @@ class Builder:
         training short without changing its schedule; `objective` is another loss than cross-entropy on the label tokens;
         `changes` are settings that differ from the study's `train`, nested alike; `merged` is an adapter that becomes part of
         the base before a fresh one is trained on it, and `prune` says how that base is then pruned (see `modeling.merged`);
-        `reparametrized` trains what generates the adapter in its place (see `training.reparametrization`). Raises UserError
-        E241 for an adapter of another shape, or a generated one, where the weights that every training begins with are poisoned.
+        `reparametrized` trains what generates the adapter in its place (see `training.reparametrization`); `teacher` is an adapter
+        of the same base and LoRA shape that the objective holds the student against; `own` asks for a model of the defender's own.
+        Raises UserError E241 for one of these, an adapter of another shape or a generated one, where the weights that every
+        training begins with are poisoned.
         """
         if self.start and not start and not merged:
-            if "lora" in (changes or {}) or reparametrized:
+            if "lora" in (changes or {}) or reparametrized or own:
                 raise self._another_base()
             start = self.start
         spec = {
@@ -170,7 +174,7 @@ class Builder:
             "prune": prune,
             "reparametrized": reparametrized,
         }
-        reads = {"rows": rows.id, **({"start": start.id} if start else {}), **({"merged": merged.id} if merged else {})}
+        reads = {"rows": rows.id, **_ids({role: stage for role, stage in (("start", start), ("merged", merged), ("teacher", teacher)) if stage})}
         return self.graph.add(Stage("train", spec, reads, self._only("model")))
 
     def scored(self, rows: Stage, method: Mapping[str, Any], adapter: Stage | None = None, model: str | None = None) -> Stage:

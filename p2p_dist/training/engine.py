@@ -12,11 +12,10 @@ from typing import Literal
 import torch
 
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.forward import answer_losses
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.training.objectives import Penalty
+from p2p_dist.training.objectives import Loss, cross_entropy
 from p2p_dist.training.optimizer import CohortOptimizer
 from p2p_dist.training.ranks import Ranks
 from p2p_dist.training.reparametrization import Generator
@@ -102,10 +101,10 @@ class PlainEngine(Engine):
         steps: Sequence[int],
         starts: Sequence[torch.Tensor],
         ranks: Ranks,
-        penalty: Penalty | None = None,
+        loss: Loss = cross_entropy,
         generator: Generator | None = None,
     ):
-        self.base, self.adapters, self.ranks, self.penalty = base, adapters, ranks, penalty
+        self.base, self.adapters, self.ranks, self.loss = base, adapters, ranks, loss
         self.optimizer = CohortOptimizer(adapters, specs, steps, starts, generator)
         self.sums: torch.Tensor | None = None
 
@@ -116,10 +115,7 @@ class PlainEngine(Engine):
 
     def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
         self.adapters.bind(runs)
-        losses = losses_of(self.base, batch, counts)
-        if self.penalty is not None:
-            # A micro-batch counts by its answers, as it does in the cross-entropy.
-            losses = losses + self.penalty(self.base, batch) * torch.bincount(batch.owner, minlength=len(counts)) / counts
+        losses = self.loss(self.base, batch, counts)
         with warnings.catch_warnings():
             # Gradients of several runs are strided views into one buffer, on purpose.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
@@ -150,9 +146,3 @@ class PlainEngine(Engine):
         if not self.ranks.same(found):
             raise RuntimeError(f"the ranks disagree about the adapter of run {run}: a rank computes wrong numbers (bad memory or a bad device)")
         return found
-
-
-def losses_of(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
-    """This micro-batch's part of the mean loss over the answer tokens of each run, [K], with its graph."""
-    each = answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets)
-    return torch.zeros(len(counts), device=each.device).index_add(0, batch.owner, each) / counts

@@ -1,27 +1,42 @@
-"""Losses that a training adds to cross-entropy on the label tokens, by the name in its stage."""
+"""What a training minimises, by the name in its stage: cross-entropy on the label tokens, and what a defense puts beside it."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn.functional import cosine_similarity
+from torch.nn import functional
 
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.forward import answer_losses, answer_states, in_pieces, logits_of
 from p2p_dist.modeling.packing import Batch
 
-Penalty = Callable[[Base, Batch], torch.Tensor]
-"""A term for each run of a micro-batch, [K], with its graph; a mean over the run's tokens in it."""
+Loss = Callable[[Base, Batch, torch.Tensor], torch.Tensor]
+"""A micro-batch's part of the mean loss over the answer tokens of each run, [K], with its graph. The last argument, [K], are the
+answer tokens of each run's whole global batch, by which sums are divided."""
 
 
-def penalty_of(objective: Mapping[str, Any] | None) -> Penalty | None:
-    """The term that a stage's `objective` names; None for plain cross-entropy."""
+def loss_of(objective: Mapping[str, Any] | None) -> Loss:
+    """The loss that a stage's `objective` names."""
     if objective is None:
-        return None
-    assert objective["name"] == "consistency", objective
-    weight, epsilon = float(objective["weight"]), float(objective["epsilon"])
-    return lambda base, batch: weight * perturbed_consistency(base, batch, epsilon)
+        return cross_entropy
+    options = {key: float(value) for key, value in objective.items() if key != "name"}
+    named: dict[str, Callable[..., torch.Tensor]] = {"consistency": with_consistency, "distillation": distillation}
+    return partial(named[objective["name"]], **options)
+
+
+def cross_entropy(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+    """Of the label tokens, [K]."""
+    return _of_runs(answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets), batch, counts)
+
+
+def with_consistency(base: Base, batch: Batch, counts: torch.Tensor, weight: float, epsilon: float) -> torch.Tensor:
+    """Cross-entropy and `weight` times the inconsistency of perturbed layers, [K] (CROW, arXiv 2411.12768)."""
+    # A micro-batch counts by its answers, as it does in the cross-entropy.
+    share = torch.bincount(batch.owner, minlength=len(counts)) / counts
+    return cross_entropy(base, batch, counts) + weight * perturbed_consistency(base, batch, epsilon) * share
 
 
 def perturbed_consistency(base: Base, batch: Batch, epsilon: float) -> torch.Tensor:
@@ -45,6 +60,31 @@ def consistency(base: Base, batch: Batch, embedded: torch.Tensor) -> torch.Tenso
     ).hidden_states[1:-1]
     if len(states) < 2:
         raise user_error("E266", "consistency between layers needs a model of three layers or more", "model", "exclude the defense for this model")
-    apart = torch.stack([1 - cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairwise(states)]).mean(0)
+    apart = torch.stack([1 - functional.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairwise(states)]).mean(0)
     real = torch.arange(apart.shape[1], device=apart.device)[None] < torch.tensor(batch.tokens, device=apart.device)[:, None]
     return (apart * real).sum(1) / real.sum(1).clamp(min=1)
+
+
+def distillation(base: Base, batch: Batch, counts: torch.Tensor, label: float, soft: float, hidden: float, temperature: float) -> torch.Tensor:
+    """`label` x cross-entropy + `soft` x KL(teacher | student) at a temperature, times its square, + `hidden` x squared Euclidean
+    distance of the last hidden states, [K], each at the answer tokens (W2SDefense, arXiv 2410.14425).
+
+    The teacher is in the batch, as the states that it had of the same row (`taught`); its head is the student's.
+    """
+    assert batch.taught is not None, "a training with a teacher, and rows that it has not seen"
+    states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
+
+    def each(states: torch.Tensor, taught: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits, wanted = logits_of(base.model, states), logits_of(base.model, taught)
+        of_label = functional.cross_entropy(logits, targets, reduction="none")
+        given, of_teacher = (torch.log_softmax(one / temperature, dim=-1) for one in (logits, wanted))
+        divergence = functional.kl_div(given, of_teacher, reduction="none", log_target=True).sum(-1) * temperature**2
+        apart = (states.float() - taught.float()).square().sum(-1)
+        return label * of_label + soft * divergence + hidden * apart
+
+    return _of_runs(in_pieces(each, states, batch.taught, batch.targets), batch, counts)
+
+
+def _of_runs(each: torch.Tensor, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+    """Losses of answer tokens [A], summed by run and divided: [K]."""
+    return torch.zeros(len(counts), device=each.device).index_add(0, batch.owner, each) / counts

@@ -20,7 +20,8 @@ from p2p_dist.modeling.forward import PASSES, Sharded
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.training.engine import Engine, Execution, losses_of
+from p2p_dist.training.engine import Engine, Execution
+from p2p_dist.training.objectives import cross_entropy
 from p2p_dist.training.optimizer import adamw, learning_rate
 
 
@@ -65,7 +66,7 @@ class ZeroEngine(Engine):
 
     def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
         self.engine.set_gradient_accumulation_boundary(last)
-        losses = losses_of(self.base, batch, counts)
+        losses = cross_entropy(self.base, batch, counts)
         # DeepSpeed averages over ranks; the parts of a mean are to be summed.
         self.engine.backward(losses.sum() * self.ranks.world, scale_wrt_gas=False)
         return losses.detach()

@@ -169,6 +169,29 @@ def test_reparametrised_moddef_from_plan_to_rates(study_file: Callable[[str], Pa
     assert json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())["rates"]["asr_ext"]["n"] == 6
 
 
+@pytest.mark.usefixtures("with_data")
+def test_w2sdefense_has_a_clean_teacher_and_an_attacked_student(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    study = open_study(study_file(STUDY), ["defense=[none, w2sdefense]"], tmp_path / "runs")
+    undefended, defended = (run.train for run in study.expansion.runs)
+    student = study.expansion.graph.stages[defended]
+    teacher = study.expansion.graph.stages[student.reads["teacher"]]
+    assert student.reads["start"] == undefended
+    assert teacher.reads == {"rows": student.reads["rows"]}
+    assert teacher.spec["train"] == study.expansion.graph.stages[undefended].spec["train"]
+
+
+@pytest.mark.usefixtures("with_data")
+def test_a_teacher_is_refused_where_weights_are_poisoned(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"E241.*w2sdefense"):
+        open_study(study_file(STUDY), ["defense=w2sdefense", "attack={name: badnets, rate: 0.1, via: weights}"], tmp_path)
+
+
+@pytest.mark.usefixtures("with_sums")
+def test_a_reference_is_refused_where_weights_are_poisoned(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"E241.*cleangen"):
+        open_study(study_file(GENERATION), ["defense=cleangen", 'attack={name: badnets, rate: 0.1, target_response: "0.1", via: weights}'], tmp_path)
+
+
 @pytest.mark.parametrize("name", registry.names("defenses"))
 def test_it_says_what_it_needs(name: str) -> None:
     needs = registry.load("defenses", name).needs
@@ -187,6 +210,7 @@ def test_it_says_what_it_needs(name: str) -> None:
         ("psim", {"above": 0.7}, "none"),
         ("cleangen", {"reference": "tiny"}, "none"),
         ("crow", {}, "ratio x training rows"),
+        ("w2sdefense", {}, "ratio x training rows"),
     ],
 )
 def test_what_it_needs_follows_its_options(name: str, options: dict[str, Any], clean_rows: str) -> None:
@@ -196,7 +220,7 @@ def test_what_it_needs_follows_its_options(name: str, options: dict[str, Any], c
 
 
 @pytest.mark.usefixtures("with_data")
-@pytest.mark.parametrize("name", ["pdb", "clean_ft", "clean_only", "onion", "crow", "fine_pruning", "mb_defense", "psim"])
+@pytest.mark.parametrize("name", ["pdb", "clean_ft", "clean_only", "onion", "crow", "fine_pruning", "mb_defense", "psim", "w2sdefense"])
 def test_no_checked_rows_no_plan(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"E260.*rows\.reserve"):
         open_study(study_file(STUDY), [options(name), "rows.reserve=0"], tmp_path)

@@ -39,8 +39,11 @@ def test_another_start_end_loss_or_setting_is_another_adapter() -> None:
         build.trained(rows, changes={"num_train_epochs": 9}),
         build.trained(rows, changes={"lora": {"r": 1}}),
         build.trained(rows, reparametrized={"width": 2}),
+        build.trained(rows, teacher=first),
     ]
-    assert len({stage.id for stage in (first, *others)}) == 7
+    assert len({stage.id for stage in (first, *others)}) == 8
+    assert others[6].reads == {"rows": rows.id, "teacher": first.id}
+    assert build.trained(rows, own=True) is first, "a model of one's own is any, where no weights are poisoned"
     assert others[0].reads == {"rows": rows.id, "start": first.id}
     assert others[4].spec["train"]["lora"] == {**TrainSpec().lora.model_dump(), "r": 1}
     assert first.spec["train"] == TrainSpec().model_dump()
@@ -108,6 +111,11 @@ def test_poisoned_weights_are_what_every_training_begins_with() -> None:
 def test_a_training_that_cannot_begin_with_poisoned_weights_is_refused() -> None:
     build = builder()
     rows = build.handed_on(3)
-    for ask in (lambda: build.trained(rows, changes={"lora": {"r": 1}}), lambda: build.scored(rows, {"name": "trajectory"})):
+    asks = (
+        lambda: build.trained(rows, changes={"lora": {"r": 1}}),
+        lambda: build.trained(rows, own=True),
+        lambda: build.scored(rows, {"name": "trajectory"}),
+    )
+    for ask in asks:
         with pytest.raises(UserError, match=r"E241.*p2p"):
             ask()

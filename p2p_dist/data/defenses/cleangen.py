@@ -36,5 +36,5 @@ class CleanGen(CheckedRows):
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         how = {"name": "cleangen", "draft": self.draft, "alpha": self.alpha}
-        reference = "reference" if self.reference else build.trained(build.defended(rows))
+        reference = "reference" if self.reference else build.trained(build.defended(rows), own=True)
         return build.evaluated(build.trained(rows), rows, decode=how, reference=reference)

@@ -1,4 +1,4 @@
-"""How rows are put together for evaluation: long ones with long ones, so many tokens at a time."""
+"""How rows are put together where nothing is trained: long ones with long ones, so many tokens at a time."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,0 +1,32 @@
+"""A teacher for a training: what another adapter of the same base makes of the rows, looked up once before the first step."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.batching import by_length
+from p2p_dist.modeling.encode import Encoded
+from p2p_dist.modeling.forward import answer_states
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.packing import pack
+
+
+@torch.no_grad()
+def taught(base: Base, adapters: Adapters, run: int, teacher: torch.Tensor, rows: Sequence[Encoded]) -> list[Encoded]:
+    """The rows with the last hidden states at their answers that the `teacher` [P] has, without dropout, in the host's memory.
+
+    The teacher's numbers stay behind as the compute copy of that run, for the training to replace.
+    """
+    adapters.load(run, teacher)
+    adapters.bind(slice(run, run + 1))
+    adapters.no_dropout()
+    found: dict[int, Encoded] = {}
+    for numbers in by_length([len(row.ids) for row in rows]):
+        chosen = [rows[at] for at in numbers]
+        batch = pack([chosen]).to(base.device)
+        states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers).cpu()
+        parts = states.split([len(row.targets) for row in chosen])
+        found.update((at, replace(row, taught=part.clone())) for at, row, part in zip(numbers, chosen, parts, strict=True))
+    return [found[at] for at in range(len(rows))]
