@@ -87,6 +87,9 @@ def run(
     fresh_workers: Annotated[
         bool, typer.Option("--fresh-workers", help="A process of its own for every job. Default: workers stay, with their base loaded. Same results.")
     ] = False,
+    rows_only: Annotated[
+        bool, typer.Option("--rows-only", help="Stop when the rows are there that models would be trained on, screened ones too, and show them.")
+    ] = False,
     as_json: AS_JSON = False,
 ) -> int:
     """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
@@ -105,15 +108,18 @@ def run(
     total = len(opened.expansion.runs)
     failed = []
     hardware = find_cluster(cluster, nodes)
-    if jobs := opened.plan(hardware, cohort).jobs:
+    if jobs := opened.plan(hardware, cohort, rows_only=rows_only).jobs:
         console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
         changes = tuple(allow_change or ())
-        launch = Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, changes, share, not fresh_workers)
+        launch = Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, changes, share, not fresh_workers, rows_only)
         failed = execute(opened, path, launch, console).failed
     else:
         settle(opened, path)
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
+    if rows_only:
+        _show_rows(opened, None, False, as_json)
+        return Exit.SOME_FAILED if failed else Exit.OK
     with meet(opened.folder) if share else nullcontext():  # several controllers end at the same moment
         _report(opened.folder, as_json)
     done = opened.runs_done()
@@ -131,13 +137,11 @@ def data(
     tokens: Annotated[bool, typer.Option("--tokens", help="Also show a row of each origin token by token (loads the tokenizer).")] = False,
     as_json: AS_JSON = False,
 ) -> int:
-    """Build the rows of a study, and show their counts and some of each kind. No model is loaded. Workers may then be started by hand."""
-    from p2p_dist.data_verb import show
-    from p2p_dist.report import data_view
+    """Build the rows of a study, and show their counts and some of each kind. No model is loaded, so rows that one is asked about
+    first (screening) are shown once `p2p-dist run STUDY --rows-only` has made them. Workers may then be started by hand."""
     from p2p_dist.scheduling.study import find_study, open_study
 
-    found = show(open_study(find_study(study), overrides or [], runs_dir, rows_only=True), out, tokens)
-    print(json.dumps(found, indent=1) if as_json else "\n\n".join(data_view.text(facts["title"], facts) for facts in found))
+    _show_rows(open_study(find_study(study), overrides or [], runs_dir, rows_only=True), out, tokens, as_json)
     return Exit.OK
 
 
@@ -228,6 +232,14 @@ def _folder_of(study: str, runs_dir: Path) -> Any:
     if path.is_file():
         return RunDir(runs_dir / str(yaml_strict.read(path).data.get("name", "")))
     return RunDir(runs_dir / study)
+
+
+def _show_rows(study: Any, out: Path | None, tokens: bool, as_json: bool) -> None:
+    from p2p_dist.data_verb import show
+    from p2p_dist.report import data_view
+
+    found = show(study, out, tokens)
+    print(json.dumps(found, indent=1) if as_json else "\n\n".join(data_view.text(facts["title"], facts) for facts in found))
 
 
 def _report(folder: Any, as_json: bool) -> None:

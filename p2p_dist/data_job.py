@@ -23,16 +23,17 @@ from p2p_dist.spec.study import RowsSpec
 
 
 def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:
-    """Build every data stage that is not done and waits for no model, in this process; returns all of these. Raises
+    """Build every data stage that is not done and waits for no model, in this process; returns all that are there. Raises
     UserError."""
+    there = folder.done(graph)
     stages: list[Stage] = []
     for stage in graph.stages.values():
-        if stage.kind == "data" and set(stage.reads.values()) <= {built.id for built in stages}:
+        if stage.kind == "data" and (stage.id in there or set(stage.reads.values()) <= there):
+            if stage.id not in there:
+                folder.stage(stage).write_spec(stage)
+                build_stage(folder, stage)
+            there.add(stage.id)
             stages.append(stage)
-    for stage in stages:
-        if not folder.stage(stage).is_done():
-            folder.stage(stage).write_spec(stage)
-            build_stage(folder, stage)
     return stages
 
 

@@ -18,14 +18,19 @@ from p2p_dist.spec.study import TrainSpec
 
 
 def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
-    """Facts of every data stage that needs no model. With `out`, its rows are written there too.
+    """Facts of every data stage, in the order of the study: of one that waits for what a model says about the rows, that it does.
+    With `out`, rows are written there too.
 
     Raises UserError E229 for a folder that is there already, E119 when tokens are wanted and no tokenizer is at hand.
     """
     titles = titles_of([run.to_json() for run in study.expansion.runs])
     study.folder.write_specs(study.expansion.graph)
-    stages = build_study_rows(study.folder, study.expansion.graph)
-    return [{"title": f"{_task(study, stage)}: {titles[stage.id]}", **_facts(study, stage, out, tokens)} for stage in stages]
+    there = {stage.id for stage in build_study_rows(study.folder, study.expansion.graph)}
+    return [
+        {"title": f"{_task(study, stage)}: {titles[stage.id]}", **(_facts(study, stage, out, tokens) if stage.id in there else {"id": stage.id, "waits": True})}
+        for stage in study.expansion.graph.stages.values()
+        if stage.kind == "data"
+    ]
 
 
 def _task(study: Study, stage: Stage) -> str:

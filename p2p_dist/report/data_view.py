@@ -45,6 +45,8 @@ def samples(built: Built) -> list[tuple[Note, Row]]:
 
 def text(title: str, found: Mapping[str, Any]) -> str:
     """What `p2p-dist data` prints for one data stage."""
+    if found.get("waits"):
+        return f"{title}  (data {found['id']}): waits for what a model says about the rows; `p2p-dist run STUDY --rows-only` asks it"
     counts = found["counts"]
     lines = [f"{title}  (data {found['id']}): " + (f"{found['rows']} training rows, {found['steps']} steps" if found["rows"] else "test suites only")]
     for origin, labels in counts.get("train", {}).items() if found["rows"] else ():
@@ -54,8 +56,9 @@ def text(title: str, found: Mapping[str, Any]) -> str:
     lines.append("  test rows " + ", ".join(f"{name}: {count}" for name, count in found["suites"].items()))
     if dropped := {key: count for key, count in counts.get("dropped", {}).items() if count}:
         lines.append("  left out  " + ", ".join(f"{key}: {count}" for key, count in dropped.items()))
-    if rest := {key: value for key, value in counts.items() if not isinstance(value, dict)}:
+    if rest := {key: value for key, value in counts.items() if not isinstance(value, dict | list)}:
         lines.append("  counts    " + ", ".join(f"{key}: {value}" for key, value in rest.items()))
+    lines += _screening_lines(counts)
     lines += [f"  warning: {warning}" for warning in found["warnings"]]
     for origin, rows in found["samples"].items():
         for row in rows:
@@ -63,6 +66,18 @@ def text(title: str, found: Mapping[str, Any]) -> str:
             lines += [f"    before  {_short(row['before'])} -> {_short(row['was'])}", f"    after   {_short(row['reads'])} -> {_short(row['answer'])}"]
     lines += token_lines(found["tokens"]) if found.get("tokens") else []
     return "\n".join(lines)
+
+
+def _screening_lines(counts: Mapping[str, Any]) -> list[str]:
+    """Where each screening training stopped, and which rows are trusted now."""
+    lines = []
+    for one in counts.get("screening", []):
+        agreement = ", ".join(f"{share:.2f}" for share in one["agreement"])
+        met = "" if one["reached"] else ", the end of the training: its rule was never met"
+        lines.append(f"  screened  stopped at step {one['step']}{met}; agreement by class {agreement}")
+    if trusted := {origin: sum(labels.values()) for origin, labels in counts.get("trusted", {}).items()}:
+        lines.append(f"  trusted   {sum(trusted.values())} rows: " + ", ".join(f"{count} {origin}" for origin, count in trusted.items()))
+    return lines
 
 
 def token_lines(views: Sequence[Mapping[str, Any]]) -> list[str]:

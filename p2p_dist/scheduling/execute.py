@@ -37,6 +37,8 @@ class Launch:
     """Take jobs one by one, beside other controllers that do the same."""
     warm: bool = False
     """Let workers stay for further jobs."""
+    rows_only: bool = False
+    """Stop when the rows of all trainings are there."""
 
 
 def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
@@ -44,7 +46,7 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
     for what the hardware cannot do, E411 when the lease is lost on the way, E412 when it was asked to stop, E417 when Ray is gone, and
     E418 with either of these when starts in a row brought nothing."""
     cluster = launch.cluster
-    plan = study.plan(cluster, launch.cohort)
+    plan = study.plan(cluster, launch.cohort, rows_only=launch.rows_only)
     refuse_impossible(plan)
     slots = _slots(launch)
     counted = starts.counted(study.folder, study.expansion.graph, launch.share)

@@ -36,10 +36,10 @@ class Study:
     extra_models: Sequence[ModelRef] = ()
     """Models that defenses name beside the study's own."""
 
-    def plan(self, cluster: ClusterSpec, cohort: int = 1, anew: bool = False) -> Plan:
-        """What is left to do (`anew`: everything, as if nothing was done), and where it goes on a cluster. Times are those of what
-        is finished in the runs folder, as far as there is such."""
-        graph = self.expansion.graph
+    def plan(self, cluster: ClusterSpec, cohort: int = 1, anew: bool = False, rows_only: bool = False) -> Plan:
+        """What is left to do (`anew`: everything, as if nothing was done; `rows_only`: for the rows of all trainings), and where it
+        goes on a cluster. Times are those of what is finished in the runs folder, as far as there is such."""
+        graph = self.expansion.graph.for_rows() if rows_only else self.expansion.graph
         return make_plan(graph, set() if anew else self.folder.done(graph), self._shapes, cohort, cluster, self._timings)
 
     @cached_property

@@ -75,6 +75,12 @@ class Graph:
                 stack.append((current, True))
                 stack += [(parent, False) for parent in self.reads(current)]
 
+    def for_rows(self) -> "Graph":
+        """The stages that the rows of every training need: nothing but rows, where no defense asks a model about them."""
+        wanted = {id_ for stage in self.stages.values() if stage.kind == "train" for id_ in [stage.reads["rows"]]}
+        needed = {made.id for id_ in wanted for made in self.ancestors(self.stages[id_])}
+        return Graph({id_: stage for id_, stage in self.stages.items() if id_ in needed})
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -58,6 +58,34 @@ def test_facts_before_and_after(own: Path, tmp_path: Path) -> None:
     assert set(defended["samples"]) == {"clean", "poisoned", "injected"}
 
 
+SCREENED = "defense={name: p2p, benign_source: screened, ratio: 0.4, screening: {check_every: 1, probe: 10}}"
+
+
+def test_rows_that_wait_for_a_model_are_shown_when_it_was_asked(own: Path, tmp_path: Path) -> None:
+    """Screened rows without a training on them; a run goes on from there."""
+    arguments = [str(own), SCREENED, "train={num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 2}}", "--runs-dir", str(tmp_path)]
+    attacked, waiting = json.loads(data(*arguments, "--json"))
+    assert waiting == {"title": "custom: data badnets + p2p", "id": waiting["id"], "waits": True}
+    assert "waits for what a model says about the rows; `p2p-dist run STUDY --rows-only` asks it" in data(*arguments)
+    asked = ["run", *arguments, "--backend", "local", "--rows-only"]
+    done = CliRunner().invoke(app, [*asked, "--json"])
+    assert done.exit_code == 0, done.stderr
+    first, screened = json.loads(done.stdout)
+    assert (first["id"], screened["id"]) == (attacked["id"], waiting["id"])
+    assert sum(screened["counts"]["train"]["injected"].values()) == screened["counts"]["benign"] > 0
+    said = data(*arguments, "--out", tmp_path / "out")
+    assert "  screened  stopped at step " in said
+    assert "  trusted   " in said
+    assert len((tmp_path / "out" / waiting["id"] / "train.jsonl").read_text().splitlines()) == screened["rows"]
+    folder = RunDir(tmp_path / "own").path
+    assert not [path for kind in ("train", "eval") for path in folder.glob(f"{kind}/*/attempts")]
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("score/*/*") if path.is_file()}
+    assert "jobs to do" not in CliRunner().invoke(app, asked).stderr
+    whole = CliRunner().invoke(app, ["run", *arguments, "--backend", "local"])
+    assert whole.exit_code == 0, whole.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was screened is not screened again"
+
+
 def test_tokens_are_what_the_model_reads(own: Path, tmp_path: Path) -> None:
     said = data(own, "--runs-dir", tmp_path, "--tokens")
     assert "row in" in said

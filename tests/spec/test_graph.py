@@ -119,3 +119,16 @@ def test_a_training_that_cannot_begin_with_poisoned_weights_is_refused() -> None
     for ask in asks:
         with pytest.raises(UserError, match=r"E241.*p2p"):
             ask()
+
+
+def test_what_rows_need_is_no_training_unless_a_defense_asks_a_model() -> None:
+    build = builder()
+    rows = build.attacked(None)
+    build.evaluated(build.trained(build.defended(rows)), rows)
+    assert [stage.kind for stage in build.graph.for_rows().stages.values()] == ["data", "data"]
+    first = build.trained(rows)
+    score = build.scored(rows, {"name": "labels", "sets": ["train"]}, first)
+    build.trained(build.defended(rows, {"one": score}))
+    kept = build.graph.for_rows()
+    assert [stage.kind for stage in kept.stages.values()] == ["data", "data", "train", "score", "data"]
+    assert set(kept.stages) < set(build.graph.stages)
