@@ -35,6 +35,9 @@ class Screening(Strict):
     scored by a model that may have trained on it."""
     trusted_share: Rate = 0.5
     """Of every class, the benign rows are drawn from this share that is trusted most (or from as many as are needed)."""
+    rounds: Annotated[int, Field(ge=2, le=4)] | None = None
+    """Screen again by the model that was defended with the rows of the round before: asked as it would be when it is deployed, it
+    vouches for the rows that it answers with their given label, easy or not. null: one round."""
 
     def methods(self) -> dict[str, dict[str, Any]]:
         """The score stages by role: one for every draw, and with folds one for every draw and part (see `p2p_dist.scores.early`)."""
@@ -60,12 +63,20 @@ def trusted(rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share
     margin = {row.id: sum(_margin(scores[at]["train"][row.id], n_classes) for at in by[row.id]) for row in rows}
     found = []
     for label in range(n_classes):
-        pool = sorted((row.id for row in rows if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_))
-        if len(pool) < wanted:
-            what = f"class {label} has {len(pool)} rows, and {wanted} benign rows of every class are wanted"
-            raise user_error("E264", what, "defense.ratio", "a lower ratio, or more rows of the class")
+        pool = _enough(sorted((row.id for row in rows if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_)), label, wanted)
         parts = [list(part) for _, part in groupby(pool, key=by.__getitem__)]
         found.append({id_ for part in parts for id_ in part[: max(math.ceil(wanted * len(part) / len(pool)), int(share * len(part)))]})
+    return found
+
+
+def vouched_for(rows: Sequence[Row], scores: Scores, n_classes: int, wanted: int) -> list[set[str]]:
+    """By class: ids of the rows that a defended model answers with their given label, or of the `wanted` most nearly so if these
+    are more. Raises UserError E264 when a class has fewer rows than wanted."""
+    margin = {row.id: _margin(scores["train"][row.id], n_classes) for row in rows}
+    found = []
+    for label in range(n_classes):
+        pool = _enough(sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margin[id_], id_)), label, wanted)
+        found.append(set(pool[: max(wanted, sum(margin[id_] > 0 for id_ in pool))]))
     return found
 
 
@@ -76,7 +87,15 @@ def choose(trusted_ids: Sequence[set[str]], wanted: int, seed: int, purpose: str
     return {id_ for ids, count in zip(trusted_ids, counts, strict=True) for id_ in smallest(ids, count, seed, purpose)}
 
 
+def _enough(pool: list[str], label: int, wanted: int) -> list[str]:
+    if len(pool) < wanted:
+        what = f"class {label} has {len(pool)} rows, and {wanted} benign rows of every class are wanted"
+        raise user_error("E264", what, "defense.ratio", "a lower ratio, or more rows of the class")
+    return pool
+
+
 def _margin(line: Mapping[str, Any], n_classes: int) -> float:
-    """Log-odds of the given label against the best other one of the task."""
+    """Log-odds of the given label against the best other one of its space: the original labels, or the extended ones."""
     given, scores = int(line["label"]), line["scores"]
-    return float(scores[given] - max(scores[label] for label in range(n_classes) if label != given))
+    first = given - given % n_classes
+    return float(scores[given] - max(scores[label] for label in range(first, first + n_classes) if label != given))

@@ -124,10 +124,12 @@ class Builder:
         self.start = self.trained(self.attacked(seed))
         return self.attacked(seed, "clean")
 
-    def defended(self, rows: Stage, scores: Mapping[str, Stage] | None = None, phase: str | None = None) -> Stage:
+    def defended(self, rows: Stage, scores: Mapping[str, Stage] | None = None, phase: str | None = None, changes: Mapping[str, Any] | None = None) -> Stage:
         """The rows as the defense rewrites them, with the help of score stages by role. `phase` tells apart the rewrites
-        of a defense that makes several."""
-        spec = {"step": "defend", "defense": self.settings.defense_spec, "seed": self.settings.seed, "phase": phase}
+        of a defense that makes several; `changes` are options that differ from the study's, for rows that another defense of
+        the study may share."""
+        defense = {**self.settings.defense_spec, **(changes or {})}
+        spec = {"step": "defend", "defense": defense, "seed": self.settings.seed, "phase": phase}
         return self.graph.add(Stage("data", spec, {"rows": rows.id, **_ids(scores)}, self._only("defense")))
 
     def tested(self, rows: Stage) -> Stage:

@@ -14,7 +14,7 @@ from p2p_dist.data.defense import Needs
 from p2p_dist.data.example import Kind
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.random_init import random_model
-from p2p_dist.results import scorestore
+from p2p_dist.results import datastore, scorestore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study, configs_dir, open_study
 from p2p_dist.spec.model import resolve_model
@@ -160,6 +160,29 @@ def test_cross_fitted_screening_judges_every_row_once_and_by_a_model_that_has_no
     assert len(counts["screening"]) == 2
     assert counts["train"]["injected"] == {"2": 5, "3": 5}
     assert all(stop["step"] <= 2 for stop in counts["screening"]), "each trains on 24 rows, in two steps of 16"
+
+
+@pytest.mark.usefixtures("with_data")
+def test_a_second_round_of_screening_asks_the_defended_model(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """As it is asked when deployed; the first round is the one that a study without a second has, and is trained once."""
+    once = "{name: p2p, benign_source: screened, screening: {check_every: 1, probe: 10}}"
+    twice = "{name: p2p, benign_source: screened, screening: {check_every: 1, probe: 10, rounds: 2}}"
+    study = open_study(study_file(STUDY), [f"defense=[{once}, {twice}]", "rows.reserve=0"], tmp_path / "runs")
+    first, second = study.expansion.runs
+    graph, folder = study.expansion.graph, carried_out(study)
+    assert sum(stage.kind == "train" for stage in graph.stages.values()) == 2
+    (score,) = (stage for stage in graph.stages.values() if stage.kind == "score" and stage.spec["method"]["name"] == "labels")
+    assert score.reads["adapter"] == first.train
+    asked = datastore.read(folder.at("data", score.reads["rows"]))
+    assert {(row.prefix, row.cue) for row in asked.train} == {("The query currently entered is: ", "Answer: ")}
+    attacked = datastore.read(folder.at("data", graph.stages[score.reads["rows"]].reads["rows"]))
+    assert {row.id: row.label for row in asked.train} == {row.id: row.label + 2 for row in attacked.train}
+    counts = json.loads(folder.at("eval", second.evaluation).result.read_text())["counts"]
+    said = scorestore.read(folder.stage(score))["train"].values()
+    agreed = sum(line["scores"][line["label"]] > line["scores"][5 - line["label"]] for line in said)
+    seen = sum(sum(labels.values()) for labels in counts["trusted"].values())
+    assert agreed <= seen <= agreed + 10
+    assert counts["train"]["injected"] == {"2": 5, "3": 5}
 
 
 @pytest.mark.usefixtures("with_data")

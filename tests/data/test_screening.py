@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from p2p_dist.data.example import Row
-from p2p_dist.data.screening import Screening, choose, fold_of, trusted
+from p2p_dist.data.screening import Screening, choose, fold_of, trusted, vouched_for
 from p2p_dist.errors import UserError
 
 ROWS = [Row(f"{at:03d}", f"text {at}", at % 2, "Output: ") for at in range(100)]
@@ -83,3 +83,26 @@ def test_models_of_different_confidence_are_not_compared() -> None:
     assert all(len(ids) >= 41 for ids in trusted(ROWS, partial, 2, 0.01, 41))
     with pytest.raises(UserError, match="E264"):
         trusted(ROWS, partial, 2, 0.1, 51)
+
+
+def answers(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
+    """Scores over original and extended labels (0, 1, 2, 3), the given one extended; original labels are likelier than any."""
+    found = scores(trust)["train"]
+    return {"train": {id_: {"label": 2 + line["label"], "scores": [0.0, 0.0, *line["scores"]]} for id_, line in found.items()}}  # type: ignore[operator,misc]
+
+
+def test_a_defended_model_vouches_for_what_it_answers_with_the_given_label() -> None:
+    """However nearly, and whatever it would have said in the original labels."""
+    doubtful = {row.id for row in ROWS[:7]}
+    zero, one = vouched_for(ROWS, answers({row.id: 0.49 if row.id in doubtful else 0.51 for row in ROWS}), 2, 5)
+    assert zero | one == {row.id for row in ROWS} - doubtful
+    assert not zero & one
+
+
+def test_it_vouches_for_as_many_as_are_needed() -> None:
+    order = {row.id: 0.4 - 0.001 * at for at, row in enumerate(ROWS)}
+    zero, one = vouched_for(ROWS, answers(order), 2, 5)
+    assert zero == {row.id for row in ROWS[:10] if row.label == 0}
+    assert len(one) == 5
+    with pytest.raises(UserError, match=r"E264.*class 0 has 50 rows"):
+        vouched_for(ROWS, answers({}), 2, 51)

@@ -14,12 +14,14 @@ from pydantic import model_validator
 
 from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
-from p2p_dist.data.screening import Screening, choose, trusted
+from p2p_dist.data.screening import Screening, choose, trusted, vouched_for
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 from p2p_dist.spec.graph import Builder, Stage
 from p2p_dist.spec.study import Plugin, Rate, RowsSpec
 
+ASKED, AGAIN = "asked", "again"
+"""The rows as questions to a model that was defended with them, and the role of its answers."""
 _NO_PREFIX = "the task is answered with text, and P2P has no response_prefix; take preset: math, preset: summary or words of your own"
 
 
@@ -79,6 +81,12 @@ class P2P(DataDefense):
     def stages(self, build: Builder, rows: Stage) -> Stage:
         screening = self.screening if self.benign_source == "screened" else None
         scores = {role: build.scored(rows, method) for role, method in screening.methods().items()} if screening else {}
+        if screening and screening.rounds:
+            once = {"screening": screening.model_copy(update={"rounds": None}).model_dump()}
+            asked = build.defended(rows, phase=ASKED, changes=once)
+            for _ in range(screening.rounds - 1):
+                model = build.trained(build.defended(rows, scores, changes=once))
+                scores = {AGAIN: build.scored(asked, {"name": "labels", "sets": ["train"]}, model)}
         defended = build.defended(rows, scores)
         return build.evaluated(build.trained(defended), defended)
 
@@ -91,6 +99,8 @@ class P2P(DataDefense):
         return _NO_PREFIX if task.kind == "generation" and not self.response_prefix else None
 
     def defend_train(self, view: DefenderView) -> Defended:
+        if view.phase == ASKED:
+            return Defended([replace(self.defend_prompt(row), label=row.label + view.n_classes) for row in view.train], [], {"asked": len(view.train)})
         wanted = share(self.ratio, len(view.train))
         pool = self._pool(view)
         if len(pool) < wanted:
@@ -105,7 +115,7 @@ class P2P(DataDefense):
         notes = [self._note(old, new) for old, new in zip(picked, benign, strict=True)]
         counts: dict[str, Any] = {"benign": len(benign), "kept": len(kept), "clean_rows_used": len(benign) if pool is view.reserve else 0}
         if trusted_ids is not None:
-            counts["screening"] = [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items())]
+            counts["screening"] = [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items()) if "screening" in scores]
         trusted_set = None if trusted_ids is None else frozenset().union(*trusted_ids)
         return Defended(sorted([*kept, *benign], key=lambda row: row.id), notes, counts, trusted_set)
 
@@ -124,9 +134,12 @@ class P2P(DataDefense):
         return [row for row in view.train if view.origin[row.id] == "clean"]
 
     def _trusted(self, view: DefenderView, wanted: int) -> list[set[str]]:
+        each = math.ceil(wanted / view.n_classes)
+        if AGAIN in view.scores:
+            return vouched_for(view.train, view.scores[AGAIN], view.n_classes, each)
         scores = [view.scores[role] for role in sorted(view.scores)]
         assert self.screening is not None
-        return trusted(view.train, scores, view.n_classes, self.screening.trusted_share, math.ceil(wanted / view.n_classes))
+        return trusted(view.train, scores, view.n_classes, self.screening.trusted_share, each)
 
     def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
         if self.benign_selection == "random":
