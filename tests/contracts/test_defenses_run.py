@@ -242,6 +242,14 @@ def test_what_it_needs_follows_its_options(name: str, options: dict[str, Any], c
     assert one.required().source == one.needs.source
 
 
+@pytest.mark.parametrize(
+    ("screening", "models"),
+    [({}, "none"), ({"rounds": 2}, "the adapter of 1 earlier round"), ({"rounds": 3}, "the adapters of 2 earlier rounds")],
+)
+def test_rounds_of_screening_are_further_models(screening: dict[str, int], models: str) -> None:
+    assert registry.load("defenses", "p2p")(benign_source="screened", screening=screening).required().extra_models == models
+
+
 @pytest.mark.usefixtures("with_data")
 @pytest.mark.parametrize("name", ["pdb", "clean_ft", "clean_only", "onion", "crow", "fine_pruning", "mb_defense", "psim", "w2sdefense"])
 def test_no_checked_rows_no_plan(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:

@@ -76,7 +76,9 @@ class P2P(DataDefense):
 
     def required(self) -> Needs:
         rows = {"clean_reserved": self.needs.clean_rows, "disjoint": "the attacker's notes: which rows are clean"}
-        return replace(self.needs, clean_rows=rows.get(self.benign_source, "none"))
+        rounds = self.screening.rounds if self.screening and self.benign_source == "screened" else None
+        earlier = f"the adapter{'s' if rounds > 2 else ''} of {rounds - 1} earlier round{'s' if rounds > 2 else ''}" if rounds else "none"
+        return replace(self.needs, clean_rows=rows.get(self.benign_source, "none"), extra_models=earlier)
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         screening = self.screening if self.benign_source == "screened" else None
