@@ -7,9 +7,9 @@ between classes, so a model that leans to one class does no harm, and the truste
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from p2p_dist.data.defense import Scores
 from p2p_dist.data.example import Row, drawn, smallest
@@ -35,9 +35,18 @@ class Screening(Strict):
     scored by a model that may have trained on it."""
     trusted_share: Rate = 0.5
     """Of every class, the benign rows are drawn from this share that is trusted most (or from as many as are needed)."""
-    rounds: Annotated[int, Field(ge=2, le=4)] | None = None
-    """Screen again by the model that was defended with the rows of the round before: asked as it would be when it is deployed, it
+    rounds: Literal[2] | None = None
+    """2: screen again by the model that was defended with the rows of the first round. Asked as it would be when it is deployed, it
     vouches for the rows that it answers with their given label, easy or not. null: one round."""
+    vouched_share: Rate | None = None
+    """With two rounds: of every class, the benign rows are drawn from this share, which it is surest of, of the rows that it vouches
+    for. null: from all of them."""
+
+    @model_validator(mode="after")
+    def _vouched_needs_rounds(self) -> Self:
+        if self.vouched_share is not None and self.rounds is None:
+            raise ValueError("vouched_share is for two rounds: add rounds: 2")
+        return self
 
     def methods(self) -> dict[str, dict[str, Any]]:
         """The score stages by role: one for every draw, and with folds one for every draw and part (see `p2p_dist.scores.early`)."""
@@ -69,14 +78,14 @@ def trusted(rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share
     return found
 
 
-def vouched_for(rows: Sequence[Row], scores: Scores, n_classes: int, wanted: int) -> list[set[str]]:
-    """By class: ids of the rows that a defended model answers with their given label, or of the `wanted` most nearly so if these
-    are more. Raises UserError E264 when a class has fewer rows than wanted."""
+def vouched_for(rows: Sequence[Row], scores: Scores, n_classes: int, share: float, wanted: int) -> list[set[str]]:
+    """By class: ids of the `share`, which it is surest of, of the rows that a defended model answers with their given label, or of
+    the `wanted` surest ones if these are more. Raises UserError E264 when a class has fewer rows than wanted."""
     margin = {row.id: _margin(scores["train"][row.id], n_classes) for row in rows}
     found = []
     for label in range(n_classes):
         pool = _enough(sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margin[id_], id_)), label, wanted)
-        found.append(set(pool[: max(wanted, sum(margin[id_] > 0 for id_ in pool))]))
+        found.append(set(pool[: max(wanted, int(share * sum(margin[id_] > 0 for id_ in pool)))]))
     return found
 
 

@@ -94,15 +94,28 @@ def answers(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
 def test_a_defended_model_vouches_for_what_it_answers_with_the_given_label() -> None:
     """However nearly, and whatever it would have said in the original labels."""
     doubtful = {row.id for row in ROWS[:7]}
-    zero, one = vouched_for(ROWS, answers({row.id: 0.49 if row.id in doubtful else 0.51 for row in ROWS}), 2, 5)
+    zero, one = vouched_for(ROWS, answers({row.id: 0.49 if row.id in doubtful else 0.51 for row in ROWS}), 2, 1.0, 5)
     assert zero | one == {row.id for row in ROWS} - doubtful
     assert not zero & one
 
 
 def test_it_vouches_for_as_many_as_are_needed() -> None:
     order = {row.id: 0.4 - 0.001 * at for at, row in enumerate(ROWS)}
-    zero, one = vouched_for(ROWS, answers(order), 2, 5)
+    zero, one = vouched_for(ROWS, answers(order), 2, 1.0, 5)
     assert zero == {row.id for row in ROWS[:10] if row.label == 0}
     assert len(one) == 5
     with pytest.raises(UserError, match=r"E264.*class 0 has 50 rows"):
-        vouched_for(ROWS, answers({}), 2, 51)
+        vouched_for(ROWS, answers({}), 2, 1.0, 51)
+
+
+def test_of_those_it_vouches_for_the_surest() -> None:
+    """A share of the rows that are answered as given, whatever share of the class these are."""
+    order = {row.id: 0.7 - 0.005 * at for at, row in enumerate(ROWS)}
+    zero, one = vouched_for(ROWS, answers(order), 2, 0.5, 5)
+    assert zero == {row.id for row in ROWS[:20] if row.label == 0}, "the first 40 rows are answered as given"
+    assert one == {row.id for row in ROWS[:20] if row.label == 1}
+
+
+def test_a_share_of_the_second_round_needs_one() -> None:
+    with pytest.raises(ValueError, match="rounds: 2"):
+        Screening(vouched_share=0.8)

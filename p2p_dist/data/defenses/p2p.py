@@ -76,19 +76,17 @@ class P2P(DataDefense):
 
     def required(self) -> Needs:
         rows = {"clean_reserved": self.needs.clean_rows, "disjoint": "the attacker's notes: which rows are clean"}
-        rounds = self.screening.rounds if self.screening and self.benign_source == "screened" else None
-        earlier = f"the adapter{'s' if rounds > 2 else ''} of {rounds - 1} earlier round{'s' if rounds > 2 else ''}" if rounds else "none"
+        twice = self.benign_source == "screened" and self.screening is not None and self.screening.rounds is not None
+        earlier = "the adapter of the first round" if twice else "none"
         return replace(self.needs, clean_rows=rows.get(self.benign_source, "none"), extra_models=earlier)
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         screening = self.screening if self.benign_source == "screened" else None
         scores = {role: build.scored(rows, method) for role, method in screening.methods().items()} if screening else {}
         if screening and screening.rounds:
-            once = {"screening": screening.model_copy(update={"rounds": None}).model_dump()}
-            asked = build.defended(rows, phase=ASKED, changes=once)
-            for _ in range(screening.rounds - 1):
-                model = build.trained(build.defended(rows, scores, changes=once))
-                scores = {AGAIN: build.scored(asked, {"name": "labels", "sets": ["train"]}, model)}
+            once = {"screening": screening.model_copy(update={"rounds": None, "vouched_share": None}).model_dump()}
+            model = build.trained(build.defended(rows, scores, changes=once))
+            scores = {AGAIN: build.scored(build.defended(rows, phase=ASKED, changes=once), {"name": "labels", "sets": ["train"]}, model)}
         defended = build.defended(rows, scores)
         return build.evaluated(build.trained(defended), defended)
 
@@ -137,10 +135,10 @@ class P2P(DataDefense):
 
     def _trusted(self, view: DefenderView, wanted: int) -> list[set[str]]:
         each = math.ceil(wanted / view.n_classes)
-        if AGAIN in view.scores:
-            return vouched_for(view.train, view.scores[AGAIN], view.n_classes, each)
-        scores = [view.scores[role] for role in sorted(view.scores)]
         assert self.screening is not None
+        if AGAIN in view.scores:
+            return vouched_for(view.train, view.scores[AGAIN], view.n_classes, self.screening.vouched_share or 1.0, each)
+        scores = [view.scores[role] for role in sorted(view.scores)]
         return trusted(view.train, scores, view.n_classes, self.screening.trusted_share, each)
 
     def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
