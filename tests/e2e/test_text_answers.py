@@ -53,7 +53,7 @@ def test_every_rate_has_its_count(finished: Path) -> None:
     by_rates = sorted(found, key=lambda result: len(result["rates"]))  # type: ignore[arg-type]
     clean, floor, attacked, defended = by_rates
     assert floor["rates"]["asr_ext"]["n"] == 12  # type: ignore[index]
-    assert set(clean["rates"]) == {"ca_ext", "empty_rate", "parse_fail", "cut_off_rate"}  # type: ignore[arg-type]
+    assert set(clean["rates"]) == {"ca_ext", "empty_rate", "majority_answer", "parse_fail", "cut_off_rate"}  # type: ignore[arg-type]
     assert {"asr_ext", "asr_exact", "robust_acc", "cut_off_rate_triggered"} <= set(attacked["rates"])  # type: ignore[arg-type]
     assert {"asr_nobt", "ca_nobt", "prefix_rate", "prefix_rate_triggered"} <= set(defended["rates"])  # type: ignore[arg-type]
     assert all(rate["n"] == 12 for result in found for rate in result["rates"].values())  # type: ignore[attr-defined]

@@ -70,4 +70,11 @@ def test_figures_keep_every_row_in_the_count() -> None:
     assert means == {}
     rates, means = figures({"clean": [judge("the cat sat", row("the cat sat"), SUMMARY, ""), judge("", row("x"), SUMMARY, "")]}, SUMMARY)
     assert means["rouge2"] == Mean(0.5, 2)
-    assert set(rates) == {"empty_rate"}
+    assert set(rates) == {"empty_rate", "majority_answer"}
+
+
+@pytest.mark.parametrize(("texts", "usual"), [(["The answer: 7", "The answer:  7 ", "7"], 3), (["7", "7", "8"], 2), (["", "The answer:", ""], 3)])
+def test_a_model_that_gives_every_row_one_answer_is_seen(texts: list[str], usual: int) -> None:
+    """With or without the prefix, and if the answer is none."""
+    suite = Suite([row("72"), row("3"), row("5")], 0, triggered=False, prefix=MATH.prefix)
+    assert figures({"clean": judge_suite(texts, suite, MATH)}, MATH)[0]["majority_answer"] == Rate(usual, 3)
