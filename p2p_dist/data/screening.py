@@ -11,10 +11,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from p2p_dist.data.defense import Scores
+from p2p_dist.data.defense import DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import Rate, Strict
+
+AGAIN = "again"
+"""The role of what the model of the first round says about the rows."""
 
 
 class Screening(Strict):
@@ -55,6 +58,22 @@ class Screening(Strict):
         if self.folds is None:
             return whole
         return {f"{role}_{fold}": {**method, "folds": self.folds, "fold": fold} for role, method in whole.items() for fold in range(self.folds)}
+
+    def once(self) -> dict[str, Any]:
+        """The options of the first of two rounds: those of a screening that has no second."""
+        return self.model_copy(update={"rounds": None, "vouched_share": None}).model_dump()
+
+    def chosen(self, view: DefenderView, wanted: int) -> list[set[str]]:
+        """By class: ids of the rows to trust, after the first round or the second, whichever the defender was given scores of; at
+        least `wanted` of each."""
+        if AGAIN in view.scores:
+            return vouched_for(view.train, view.scores[AGAIN], view.n_classes, self.vouched_share or 1.0, wanted)
+        return trusted(view.train, [view.scores[role] for role in sorted(view.scores)], view.n_classes, self.trusted_share, wanted)
+
+
+def stops(view: DefenderView) -> list[dict[str, Any]]:
+    """Where each screening training stopped, for the manifest; none in the second round."""
+    return [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items()) if "screening" in scores]
 
 
 def fold_of(ids: Iterable[str], folds: int, fold: int, seed: int) -> set[str]:

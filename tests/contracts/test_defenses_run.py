@@ -186,6 +186,26 @@ def test_a_second_round_of_screening_asks_the_defended_model(study_file: Callabl
 
 
 @pytest.mark.usefixtures("with_data")
+def test_the_control_trains_on_trusted_rows_and_nothing_else(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """It shares the screening with P2P; its second round is asked by the plain prompt and keeps what is answered as given."""
+    looks = "check_every: 1, probe: 10"
+    p2p = f"{{name: p2p, benign_source: screened, screening: {{{looks}}}}}"
+    once, twice = (f"{{name: trusted_only, screening: {{{looks}{more}}}}}" for more in ("", ", rounds: 2"))
+    study = open_study(study_file(STUDY), [f"defense=[{p2p}, {once}, {twice}]", "rows.reserve=0"], tmp_path / "runs")
+    graph, folder = study.expansion.graph, carried_out(study)
+    assert sorted(stage.spec["method"]["name"] for stage in graph.stages.values() if stage.kind == "score") == ["early_trust", "labels"]
+    trained = [datastore.read(folder.at("data", graph.stages[run.train].reads["rows"])) for run in study.expansion.runs[1:]]
+    attacked = {row.id: row for row in datastore.read(folder.at("data", graph.stages[study.expansion.runs[1].evaluation].reads["rows"])).train}
+    assert all(attacked[row.id] == row for built in trained for row in built.train)
+    assert [built.counts["trusted"] for built in trained] == [built.counts["train"] for built in trained]
+    (score,) = (stage for stage in graph.stages.values() if stage.kind == "score" and stage.spec["method"]["name"] == "labels")
+    said = scorestore.read(folder.stage(score))["train"]
+    agreed = {id_ for id_, line in said.items() if line["scores"][line["label"]] > line["scores"][1 - line["label"]]}
+    assert agreed <= {row.id for row in trained[1].train}
+    assert len(trained[1].train) <= len(agreed) + 2
+
+
+@pytest.mark.usefixtures("with_data")
 def test_reparametrised_moddef_from_plan_to_rates(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     study = open_study(study_file(STUDY), ["defense={name: moddef, variant: reparam, r: 2, epochs: 1}"], tmp_path / "runs")
     (run,) = study.expansion.runs

@@ -14,14 +14,14 @@ from pydantic import model_validator
 
 from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
-from p2p_dist.data.screening import Screening, choose, trusted, vouched_for
+from p2p_dist.data.screening import AGAIN, Screening, choose, stops
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 from p2p_dist.spec.graph import Builder, Stage
 from p2p_dist.spec.study import Plugin, Rate, RowsSpec
 
-ASKED, AGAIN = "asked", "again"
-"""The rows as questions to a model that was defended with them, and the role of its answers."""
+ASKED = "asked"
+"""The rows as questions to a model that was defended with them."""
 _NO_PREFIX = "the task is answered with text, and P2P has no response_prefix; take preset: math, preset: summary or words of your own"
 
 
@@ -84,7 +84,7 @@ class P2P(DataDefense):
         screening = self.screening if self.benign_source == "screened" else None
         scores = {role: build.scored(rows, method) for role, method in screening.methods().items()} if screening else {}
         if screening and screening.rounds:
-            once = {"screening": screening.model_copy(update={"rounds": None, "vouched_share": None}).model_dump()}
+            once = {"screening": screening.once()}
             model = build.trained(build.defended(rows, scores, changes=once))
             scores = {AGAIN: build.scored(build.defended(rows, phase=ASKED, changes=once), {"name": "labels", "sets": ["train"]}, model)}
         defended = build.defended(rows, scores)
@@ -107,7 +107,7 @@ class P2P(DataDefense):
             what = f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has {len(pool)}"
             fix = f"rows.reserve={wanted}" if self.benign_source == "clean_reserved" else "a lower defense ratio"
             raise user_error("E205", what, "defense", fix)
-        trusted_ids = self._trusted(view, wanted) if self.benign_source == "screened" else None
+        trusted_ids = self.screening.chosen(view, math.ceil(wanted / view.n_classes)) if self.screening and self.benign_source == "screened" else None
         chosen = self._choose(pool, wanted, view) if trusted_ids is None else choose(trusted_ids, wanted, view.seed, BENIGN_SELECTION)
         picked = sorted((row for row in pool if row.id in chosen), key=lambda row: row.id)
         benign = [self._inject(row, view.n_classes) for row in picked]
@@ -115,7 +115,7 @@ class P2P(DataDefense):
         notes = [self._note(old, new) for old, new in zip(picked, benign, strict=True)]
         counts: dict[str, Any] = {"benign": len(benign), "kept": len(kept), "clean_rows_used": len(benign) if pool is view.reserve else 0}
         if trusted_ids is not None:
-            counts["screening"] = [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items()) if "screening" in scores]
+            counts["screening"] = stops(view)
         trusted_set = None if trusted_ids is None else frozenset().union(*trusted_ids)
         return Defended(sorted([*kept, *benign], key=lambda row: row.id), notes, counts, trusted_set)
 
@@ -132,14 +132,6 @@ class P2P(DataDefense):
             return view.train
         assert view.origin is not None, "a defense that reads_origin is given the origins"
         return [row for row in view.train if view.origin[row.id] == "clean"]
-
-    def _trusted(self, view: DefenderView, wanted: int) -> list[set[str]]:
-        each = math.ceil(wanted / view.n_classes)
-        assert self.screening is not None
-        if AGAIN in view.scores:
-            return vouched_for(view.train, view.scores[AGAIN], view.n_classes, self.screening.vouched_share or 1.0, each)
-        scores = [view.scores[role] for role in sorted(view.scores)]
-        return trusted(view.train, scores, view.n_classes, self.screening.trusted_share, each)
 
     def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
         if self.benign_selection == "random":
