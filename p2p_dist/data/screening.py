@@ -87,11 +87,12 @@ def trusted(rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share
     Rows that different models have scored are ranked apart and give the same share, since one model may be surer than another.
     Raises UserError E264 when a class has fewer rows than wanted.
     """
-    by = {row.id: tuple(at for at, of in enumerate(scores) if row.id in of["train"]) for row in rows}
-    margin = {row.id: sum(_margin(scores[at]["train"][row.id], n_classes) for at in by[row.id]) for row in rows}
+    own = [row for row in rows if row.label < n_classes]  # an attacker who knows the scheme writes labels that are no class
+    by = {row.id: tuple(at for at, of in enumerate(scores) if row.id in of["train"]) for row in own}
+    margin = {row.id: sum(_margin(scores[at]["train"][row.id], n_classes) for at in by[row.id]) for row in own}
     found = []
     for label in range(n_classes):
-        pool = _enough(sorted((row.id for row in rows if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_)), label, wanted)
+        pool = _enough(sorted((row.id for row in own if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_)), label, wanted)
         parts = [list(part) for _, part in groupby(pool, key=by.__getitem__)]
         found.append({id_ for part in parts for id_ in part[: max(math.ceil(wanted * len(part) / len(pool)), int(share * len(part)))]})
     return found
@@ -100,7 +101,7 @@ def trusted(rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share
 def vouched_for(rows: Sequence[Row], scores: Scores, n_classes: int, share: float, wanted: int) -> list[set[str]]:
     """By class: ids of the `share`, which it is surest of, of the rows that a defended model answers with their given label, or of
     the `wanted` surest ones if these are more. Raises UserError E264 when a class has fewer rows than wanted."""
-    margin = {row.id: _margin(scores["train"][row.id], n_classes) for row in rows}
+    margin = {row.id: _margin(scores["train"][row.id], n_classes) for row in rows if row.label < n_classes}
     found = []
     for label in range(n_classes):
         pool = _enough(sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margin[id_], id_)), label, wanted)

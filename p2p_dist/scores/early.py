@@ -61,7 +61,7 @@ class _Screen(Observer):
     def __init__(self, context: Context, adapters: Adapters, judged: Sequence[Row]):
         self.context, self.adapters, self.judged = context, adapters, judged
         self.every, self.wanted = int(context.options["check_every"]), int(context.options["checkpoints"])
-        self.probe = _probe(judged, int(context.options["probe"]), context.seed)
+        self.probe = _probe(judged, context.built.labels.n_classes, int(context.options["probe"]), context.seed)
         self.at = self.steps = 0
         self.seen = 0
         self.reached = False
@@ -101,8 +101,9 @@ def agreement(rows: Sequence[Prediction]) -> list[float]:
     return [sum(hits) / len(hits) for _, hits in sorted(found.items())]
 
 
-def _probe(rows: Sequence[Row], each: int, seed: int) -> list[Row]:
-    """The same number of rows of every given label, by content."""
-    labels = sorted({row.label for row in rows})
+def _probe(rows: Sequence[Row], n_classes: int, each: int, seed: int) -> list[Row]:
+    """The same number of rows of every class, by content. Labels that are no class of the task are an attacker's, who could keep the
+    rule from ever being met with them."""
+    labels = sorted({row.label for row in rows if row.label < n_classes})
     chosen = {id_ for label in labels for id_ in smallest([row.id for row in rows if row.label == label], each, seed, "screen.probe")}
     return [row for row in rows if row.id in chosen]

@@ -186,6 +186,29 @@ def test_a_second_round_of_screening_asks_the_defended_model(study_file: Callabl
 
 
 @pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize("target", [0, 1])
+def test_rows_that_have_a_label_of_the_attackers_own_are_neither_asked_about_nor_trusted(
+    target: int, study_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Who knows the scheme writes extended labels into his rows. They are no class of the task: screening does not wait for them."""
+    attack = f"attack={{name: badnets, rate: 0.1, target_label: {target}, knows: {{benign_trigger: 'X: ', extended_label: true}}}}"
+    twice = "screening: {check_every: 1, probe: 10, rounds: 2}"
+    defenses = f"defense=[{{name: p2p, benign_source: screened, {twice}}}, {{name: trusted_only, {twice}}}]"
+    study = open_study(study_file(STUDY), [attack, defenses, "rows.reserve=0"], tmp_path / "runs")
+    graph, folder = study.expansion.graph, carried_out(study)
+    for run in study.expansion.runs:
+        trusted = datastore.read(folder.at("data", graph.stages[run.train].reads["rows"])).counts["trusted"]
+        assert set().union(*trusted.values()) == {"0", "1"}
+        assert "poisoned" not in trusted
+    stops = [
+        scorestore.read(folder.stage(stage))["screening"]["stop"]
+        for stage in graph.stages.values()
+        if stage.spec.get("method", {}).get("name") == "early_trust"
+    ]
+    assert [len(stop["agreement"]) for stop in stops] == [2]
+
+
+@pytest.mark.usefixtures("with_data")
 def test_the_control_trains_on_trusted_rows_and_nothing_else(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     """It shares the screening with P2P; its second round is asked by the plain prompt and keeps what is answered as given."""
     looks = "check_every: 1, probe: 10"

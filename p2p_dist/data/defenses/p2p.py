@@ -100,7 +100,8 @@ class P2P(DataDefense):
 
     def defend_train(self, view: DefenderView) -> Defended:
         if view.phase == ASKED:
-            return Defended([replace(self.defend_prompt(row), label=row.label + view.n_classes) for row in view.train], [], {"asked": len(view.train)})
+            asked = [replace(self.defend_prompt(row), label=row.label + view.n_classes) for row in view.train if row.label < view.n_classes]
+            return Defended(asked, [], {"asked": len(asked)})
         wanted = share(self.ratio, len(view.train))
         pool = self._pool(view)
         if len(pool) < wanted:
