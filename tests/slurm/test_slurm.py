@@ -159,10 +159,7 @@ def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(cluster:
     expected, job = (Job(tmp_path_factory.mktemp("run"), epochs=12) for _ in range(2))
     gang.run(expected.command(expected.model, *LAYOUT), 2)
     runs = job.folder.path
-    (runs / "slurm").mkdir()
-    path = f"PATH={Path(sys.executable).parent}:{os.environ['PATH']}"
-    line = ["env", path, "sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--output={runs}/slurm/%j.out", str(RUN)]
-    submitted = number(cluster.call(*line, str(runs), ",".join(job.model), *LAYOUT))
+    submitted = submit_run(cluster, job, Path(sys.executable).parent)
     wait_for(lambda: job.steps() > 5, 120)
     cluster.ctl("scancel", "--batch", "--signal=USR1", submitted, check=True)
     wait_for(lambda: cluster.job(submitted)["Restarts"] == "1", 60)
@@ -170,6 +167,29 @@ def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(cluster:
     ended(cluster, submitted, runs, 120)
     assert f"resuming {job.model[0]} after step {kept_at}" in log(runs)
     assert job.outcome() == expected.outcome()
+
+
+def submit_run(cluster: Machines, job: Job, python: Path) -> str:
+    """A job of slurm/run.sbatch over both nodes, with the `python` of this folder. Returns its number."""
+    runs = job.folder.path
+    (runs / "slurm").mkdir()
+    line = ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--output={runs}/slurm/%j.out", str(RUN)]
+    return number(cluster.call("env", f"PATH={python}:{os.environ['PATH']}", *line, str(runs), ",".join(job.model), *LAYOUT))
+
+
+def test_a_training_that_gets_nowhere_is_not_requeued_for_ever(cluster: Machines, tmp_path: Path) -> None:
+    """Ranks that stop before their first step, as by a time limit below what loading takes; a checkpoint in the second start counts."""
+    job = Job(tmp_path)
+    (tmp_path / "bin").mkdir()
+    stop = tmp_path / "bin" / "python"
+    kept = job.train.path / "checkpoints" / "step-$SLURM_RESTART_COUNT"
+    stop.write_text(f'#!/bin/sh\n[ "$SLURM_RESTART_COUNT" != 1 ] || mkdir -p "{kept}"\nexit 75\n')
+    stop.chmod(0o755)
+    submitted = submit_run(cluster, job, stop.parent)
+    wait_for(lambda: cluster.job(submitted)["JobState"] == "FAILED", 120)
+    assert [cluster.job(submitted)[name] for name in ("ExitCode", "Restarts")] == ["1:0", "4"], log(job.folder.path)[-4000:]
+    assert "error[E418]: 3 starts" in log(job.folder.path)
+    assert not list((job.folder.path / "starts").iterdir())
 
 
 def test_ranks_of_a_gang_are_on_both_nodes_of_a_ray(cluster: Machines, tmp_path: Path) -> None:
