@@ -10,6 +10,7 @@ from p2p_dist.data.build import LabelSpace
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.evaluation.generated import outcome
 from p2p_dist.evaluation.metrics import outcomes
+from p2p_dist.report import looks
 from p2p_dist.report.groups import Group, group
 from p2p_dist.results import datastore, predictions, provenance
 from p2p_dist.results.collect import Collected, RunState, read_resolved
@@ -48,6 +49,11 @@ class Evidence:
     def groups(self) -> list[Group]:
         """Runs without their seeds."""
         return group(self.found.runs)
+
+    @cached_property
+    def tones(self) -> dict[str, looks.Tone]:
+        """How every defense of the study is drawn."""
+        return looks.tones(run.cell["defense"] for run in self.found.runs)
 
     @cached_property
     def resolved(self) -> dict[str, Any]:

@@ -1,22 +1,25 @@
 """What several pictures share: rates as lines over a number, named at their ends, and groups as lines of a list."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2p_dist.report import looks
+from p2p_dist.report import looks, names
 from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.looks import Tone
+
+AT_END = 16
+"""Letters that have room at the end of a line."""
 
 
-def draw(axis: Any, points: Sequence[tuple[float, Estimate]], defense: str) -> None:
-    """A line with its band, in the defense's colour and marker, hollow where models have collapsed; percent."""
-    places = [place for place, _ in points]
-    colour = looks.colour(defense)
-    axis.plot(places, [100 * rate.value for _, rate in points], color=colour, marker=looks.marker(defense), markersize=4, linewidth=1.4)
+def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> None:
+    """A line with its band, in the defense's tone, hollow where models have collapsed; percent."""
+    places, style = [place for place, _ in points], {"color": tone.colour, "marker": tone.marker, "markersize": 4}
+    axis.plot(places, [100 * rate.value for _, rate in points], linestyle=tone.dash, linewidth=1.4, **style)
     for place, rate in points:
         if rate.flag:
-            axis.plot([place], [100 * rate.value], color=colour, marker=looks.marker(defense), markersize=4, markerfacecolor="white", zorder=3)
+            axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **style)
             warn(axis, rate.flag, place, 100 * rate.value)
-    axis.fill_between(places, [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points], color=colour, alpha=0.18, linewidth=0)
+    axis.fill_between(places, [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points], color=tone.colour, alpha=0.18, linewidth=0)
 
 
 def warn(axis: Any, words: str, place: float, height: float, right: bool | None = None) -> None:
@@ -26,19 +29,28 @@ def warn(axis: Any, words: str, place: float, height: float, right: bool | None 
     axis.annotate(words, (place, height), xytext=offset, textcoords="offset points", ha=sideways, va=upright, fontsize=looks.FONT - 2, color=looks.GREY)
 
 
-def name(axis: Any, ends: Sequence[tuple[str, float, float]]) -> None:
+def legend(figure: Any, tones: Mapping[str, Tone]) -> bool:
+    """The names of these defenses' lines above the panels, if one is too long to stand at the end of its line. Returns whether."""
+    brief = names.briefs(tones)
+    if max(map(len, brief.values()), default=0) <= AT_END:
+        return False
+    looks.legend(figure, {brief[defense]: tone for defense, tone in tones.items()})
+    return True
+
+
+def name(axis: Any, ends: Sequence[tuple[str, float, float]], tones: Mapping[str, Tone]) -> None:
     """The name of each line, given as (defense, x, percent) of its last point, moved apart where ends meet."""
     low, high = axis.get_ylim()
     heights = looks.spread_labels([height for _, _, height in ends], (high - low) * 0.11)
     for (defense, place, _), height in zip(ends, heights, strict=True):
         axis.annotate(
-            looks.title_of(defense),
+            names.brief(defense),
             (place, height),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
             fontsize=looks.FONT - 1,
-            color=looks.colour(defense),
+            color=tones[defense].colour,
         )
 
 

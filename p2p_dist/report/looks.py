@@ -4,6 +4,8 @@ readers (Okabe and Ito's colours) and in print without colour."""
 import hashlib
 import io
 import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +27,8 @@ _KNOWN = {
 }
 _OTHERS = ("#5D3A9B", "#7A7A00", "#A33B6A", "#1B7F79", "#4D4D4D", "#B8860B")
 _MARKERS = ("<", ">", "p", "h", "*", "d")
+_SHADES = (0.0, -0.5, 0.4, -0.75, 0.65)
+_DASHES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,34 @@ def marker(defense: str) -> str:
     return _KNOWN[name][1] if name in _KNOWN else _MARKERS[_number(name) % len(_MARKERS)]
 
 
+@dataclass(frozen=True)
+class Tone:
+    """How a defense's lines are drawn."""
+
+    colour: str
+    marker: str
+    dash: str
+
+
+def tones(defenses: Iterable[str]) -> dict[str, Tone]:
+    """A tone for each of a study's defenses. Those that differ in their options alone are shades of one colour, with dashes of their
+    own; given in the same order they look the same in every picture."""
+    found: dict[str, Tone] = {}
+    arms = Counter[str]()
+    for defense in dict.fromkeys(defenses):
+        name = defense.partition("(")[0]
+        at = arms[name]
+        found[defense] = Tone(_mixed(colour(name), _SHADES[at % len(_SHADES)]), marker(name), _DASHES[at % len(_DASHES)])
+        arms[name] += 1
+    return found
+
+
+def _mixed(colour: str, share: float) -> str:
+    """A colour with so much white in it, or black where negative."""
+    parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(part + share * (255 - part) if share > 0 else part * (1 + share)):02X}" for part in parts)
+
+
 def title_of(defense: str) -> str:
     """A defense as a label."""
     return "no defense" if defense == "none" else defense.replace("p2p", "P2P", 1)
@@ -107,6 +139,17 @@ def tidy(axis: Any, grid: str = "y") -> None:
     axis.tick_params(labelsize=FONT, length=0 if grid == "x" else 2)
     axis.xaxis.label.set_size(FONT)
     axis.yaxis.label.set_size(FONT)
+
+
+def legend(figure: Any, lines: Mapping[str, Tone]) -> None:
+    """Names and their lines above the panels, for which the figure grows. One line alone is not named."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=tone.colour, linestyle=tone.dash, label=name) for name, tone in lines.items()]
+    if len(handles) > 1:
+        columns = 1 if max(map(len, lines)) > 45 else 2 if max(map(len, lines)) > 20 else 4
+        figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns))
+        figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=FONT - 1, handlelength=2.2, columnspacing=1.4)
 
 
 def headed(axis: Any, text: str) -> None:

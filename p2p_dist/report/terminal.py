@@ -2,25 +2,39 @@
 
 from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from p2p_dist.report.table import COLUMNS, TableRow
 from p2p_dist.results.statistics import Interval
 
+ROOM = 18
+"""Letters that a label may have in a table of 80 columns."""
+
 
 def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
-    """A line for each run."""
+    """A line for each run. Labels that are too long for a column have a number there, and are written out below."""
     table = Table(title="percent, count below; intervals and what the columns mean are in the report", title_justify="left", padding=(0, 1, 0, 0), box=None)
     for axis in axes:
         table.add_column(axis, overflow="fold")  # a cut name may be that of another line
     for column in COLUMNS:
         table.add_column(column.short, justify="right")
+    short = _numbered([label for row in rows for label in row.labels])
     for row in rows:
-        warned = [f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label for axis, label in zip(axes, row.labels, strict=True)]
+        labels = [escape(short.get(label, label)) for label in row.labels]
+        warned = [f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label for axis, label in zip(axes, labels, strict=True)]
         table.add_row(*warned, *(_cell(cell) for cell in row.cells))
+    below = [f"{name}: {label}" for label, name in short.items()]
     if any(row.collapsed for row in rows):
-        table.caption = "collapsed: nearly every clean row gets one answer; CA and ASR of such a model say nothing about its defense"
+        below.append("collapsed: nearly every clean row gets one answer; CA and ASR of such a model say nothing about its defense")
+    table.caption, table.caption_justify = escape("\n".join(below)) or None, "left"
     return table
+
+
+def _numbered(labels: Sequence[str]) -> dict[str, str]:
+    """For every label that is too long: its name and a number."""
+    long = [label for label in dict.fromkeys(labels) if len(label) > ROOM]
+    return {label: f"{label.partition('(')[0]} #{at}" for at, label in enumerate(long, 1)}
 
 
 def _cell(cell: Interval | None) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -177,9 +177,14 @@ def _labels(plugins: Sequence[Plugin]) -> list[str]:
 
 
 def _long_label(plugin: Plugin) -> str:
-    changed = plugin.model_dump(exclude_defaults=True)
-    inside = ", ".join(f"{key}={value}" for key, value in changed.items() if value != {})
+    inside = ", ".join(f"{key}={value}" for key, value in _flat(plugin.model_dump(exclude_defaults=True)))
     return f"{registry.name_of(plugin)}({inside})" if inside else registry.name_of(plugin)
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Options as they would be overridden: `screening.rounds` for one inside another."""
+    for key, value in options.items():
+        yield from _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
 
 
 def _matches(rule: Mapping[str, Any], cell: Mapping[str, str]) -> bool:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.report import examples, looks
+from p2p_dist.report import examples, looks, names
 from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.plots import accuracy, confidence, gantt, labels, rates, scaling, sweep
+from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import StageState, read_study
 from p2p_dist.results.rundir import RunDir
@@ -33,6 +33,43 @@ def test_a_defense_has_one_colour_and_known_ones_differ() -> None:
     known = ["none", "p2p", "onion", "back_translation", "scpd", "bki", "moddef"]
     assert len({looks.colour(name) for name in known}) == len({looks.marker(name) for name in known}) == len(known)
     assert looks.colour("of_tomorrow") == looks.colour("of_tomorrow")
+
+
+def test_arms_of_one_defense_are_told_apart() -> None:
+    arms = ["none", "p2p", "p2p(ratio=0.4)", "p2p(ratio=0.4, benign_source=screened)", "onion"]
+    tones = looks.tones([*arms, *arms])
+    assert list(tones) == arms
+    assert len(set(tones.values())) == len({tone.colour for tone in tones.values()}) == len(arms)
+    assert tones["p2p"].colour == looks.colour("p2p"), "a study without arms looks as before"
+
+
+@pytest.mark.parametrize(
+    ("label", "brief"),
+    [
+        ("none", "no defense"),
+        ("p2p", "P2P"),
+        ("p2p(ratio=0.4, benign_source=screened, screening.rounds=2)", "P2P (screened, ratio 0.4, rounds 2)"),
+        ("moddef(plain=False)", "moddef (plain False)"),
+        ("mtba(words=['mn', 'cf'], targets=[1, 0])", "mtba (words ['mn', 'cf'], targets [1, 0])"),
+        ("badnets(rate=0.05, knows.benign_trigger=The query currently entered is: )", "badnets (rate 0.05, benign_trigger The query currently entered is:)"),
+    ],
+)
+def test_a_name_in_a_picture_says_what_cannot_be_guessed(label: str, brief: str) -> None:
+    assert names.brief(label) == brief
+
+
+def test_two_names_that_would_read_the_same_are_written_out() -> None:
+    assert names.briefs(["p2p(a.x=1)", "p2p(b.x=1)", "p2p(x=2)"]) == {"p2p(a.x=1)": "P2P(a.x=1)", "p2p(b.x=1)": "P2P(b.x=1)", "p2p(x=2)": "P2P (x 2)"}
+
+
+def test_pictures_of_arms_with_long_names_have_room(tmp_path: Path, data_root: Path) -> None:
+    """matplotlib warns, which is an error here, when names leave no room for a picture."""
+    many = "{name: p2p, benign_source: random_from_D, ratio: 0.4, benign_trigger: 'What somebody wrote about a film that they saw: '}"
+    folder = make_study(tmp_path, data_root, SWEEP.replace("[none, p2p]", f"[none, p2p, {many}]"))
+    crowded = Evidence(folder, read_study(folder, alive=False), {})
+    for draw in (rates.draw, sweep.draw, accuracy.draw, labels.draw, confidence.draw, loss.draw):
+        for plot in draw(crowded):
+            assert plot.svg()
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=6))

@@ -113,6 +113,16 @@ def test_every_rate_of_a_collapsed_run_is_marked_but_not_what_other_systems_say(
     assert "collapsed: nearly every clean row" in console.export_text()
 
 
+def test_labels_that_are_too_long_for_a_column_are_written_out_below() -> None:
+    longs = ["p2p(benign_source=screened, ratio=0.4)", "p2p(benign_source=random_from_D)"]
+    runs = [run(name, ca_ext=rate(90, 100)) for name in ("none", *longs)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(rich_table(one_table.axes(runs), one_table.rows(runs)))
+    said = console.export_text().splitlines()
+    assert [line.split()[1:3] for line in said if line.startswith("badnets")] == [["none", "90.0"], ["p2p", "#1"], ["p2p", "#2"]]
+    assert [line.strip() for line in said[-2:]] == [f"p2p #1: {longs[0]}", f"p2p #2: {longs[1]}"]
+
+
 def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:
     plain, p2p = run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)), run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50))
     (rates,) = layout.build(evidence(tmp_path, plain, p2p))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from p2p_dist.report import looks
+from p2p_dist.report import looks, names
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group, estimate
 from p2p_dist.report.looks import Plot
@@ -19,7 +19,8 @@ def draw(evidence: Evidence) -> list[Plot]:
         return []
     places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in evidence.groups if group.rate("ca_ext")))[:12]
     varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
-    figure, axis = looks.figure(0.75 + 0.2 * len(places) * len(settings) + 0.12 * len(places))
+    beside = {(title, place): names.folded(_name(title, place, varying)) for title, _ in settings for place in places}
+    figure, axis = looks.figure(0.75 + names.pitch([*beside.values()], 0.2) * (len(settings) + 0.6) * len(places))
     height, fallen, ticks, labels, words, colours = 0.0, 0, [], [], [], []
     ends: list[float] = []
     for place in places:
@@ -52,9 +53,9 @@ def draw(evidence: Evidence) -> list[Plot]:
                 fontsize=looks.FONT - 1,
             )
             ticks.append(height)
-            labels.append(f"{title}, {', '.join(label for label, many in zip(place, varying, strict=True) if many)}".rstrip(", "))
+            labels.append(beside[title, place])
             colours.append(colour)
-            words.append(f"{labels[-1]}: {100 * spread.mean:.1f} over {spread.seeds} runs {found.flag}".rstrip())
+            words.append(f"{_name(title, place, varying)}: {100 * spread.mean:.1f} over {spread.seeds} runs {found.flag}".rstrip())
             fallen += found.collapsed
     looks.tidy(axis, grid="x")
     axis.set_yticks(ticks, labels)
@@ -64,6 +65,10 @@ def draw(evidence: Evidence) -> list[Plot]:
     axis.set_ylim(height - 0.9, -0.7)
     axis.set_xlabel("clean accuracy, %")
     return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure, looks.note(NOTE, fallen))]
+
+
+def _name(title: str, place: tuple[str, str], varying: Sequence[bool]) -> str:
+    return ", ".join([title, *(label for label, many in zip(place, varying, strict=True) if many)])
 
 
 def span(ends: Sequence[float]) -> tuple[float, float]:
@@ -79,7 +84,7 @@ def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
         if not group.rate("ca_ext"):
             continue
         if group.defense != "none":
-            key = (looks.title_of(group.defense), looks.colour(group.defense))
+            key = (names.brief(group.defense), looks.colour(group.defense))
         else:
             key = ("clean rows", looks.INK) if group.attack == "none" else ("attacked", looks.colour("none"))
         found.setdefault(key, []).append(group)

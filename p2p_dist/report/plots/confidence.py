@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import looks
+from p2p_dist.report import looks, names
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import defended_by, undefended
 from p2p_dist.report.looks import Plot
@@ -31,11 +31,12 @@ def draw(evidence: Evidence) -> list[Plot]:
 def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunState]]]) -> Plot:
     figure, axes = looks.figure(0.5 + 1.45 * len(rows), rows=len(rows), sharex=True, squeeze=False)
     words = []
+    tones = evidence.tones
     for axis, (attacked, others) in zip(axes[:, 0], rows, strict=True):
         for run in (attacked, *others):
             values = confidences(evidence, run)
             if values:
-                _steps(axis, values, run.cell["defense"])
+                _steps(axis, values, tones[run.cell["defense"]])
                 sure = sum(value > 0.5 for value in values)
                 words.append(f"{run.cell['attack']}, {_title(run)}: above 0.5 on {sure} of {len(values)} rows")
         looks.tidy(axis)
@@ -43,7 +44,9 @@ def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunStat
         axis.set_ylim(0, 104)
         looks.headed(axis, f"{attacked.cell['attack']}, {attacked.cell['model']}")
     for axis, (attacked, others) in zip(axes[:, 0], rows, strict=True):
-        _legend(axis, [run for run in (attacked, *others) if axis is axes[0, 0] or run.collapsed])
+        _name_collapsed(axis, [run for run in (attacked, *others) if run.collapsed])
+    drawn = dict.fromkeys(run.cell["defense"] for attacked, others in rows for run in (attacked, *others))
+    looks.legend(figure, {name: tones[defense] for defense, name in names.briefs(drawn).items()})
     axes[-1, 0].set_xlabel("probability of the attacker's target among the deployed labels, triggered rows")
     axes[-1, 0].set_xlim(0, 1)
     return Plot("confidence", "How sure the model is of the attacker's target, with and without a defense", "; ".join(words), figure)
@@ -63,22 +66,22 @@ def confidences(evidence: Evidence, run: RunState) -> list[float]:
     return found
 
 
-def _steps(axis: Any, values: Sequence[float], defense: str) -> None:
+def _steps(axis: Any, values: Sequence[float], tone: looks.Tone) -> None:
     counts = [0] * BINS
     for value in values:
         counts[min(BINS - 1, int(value * BINS))] += 1
     edges = [at / BINS for at in range(BINS + 1)]
     shares = [100 * count / len(values) for count in counts]
-    axis.stairs(shares, edges, color=looks.colour(defense), linewidth=1.6)
-    axis.stairs(shares, edges, color=looks.colour(defense), fill=True, alpha=0.15)
+    axis.stairs(shares, edges, color=tone.colour, linestyle=tone.dash, linewidth=1.6)
+    axis.stairs(shares, edges, color=tone.colour, fill=True, alpha=0.15)
 
 
 def _title(run: RunState) -> str:
-    return looks.title_of(run.cell["defense"]) + (" (collapsed)" if run.collapsed else "")
+    return names.brief(run.cell["defense"]) + (" (collapsed)" if run.collapsed else "")
 
 
-def _legend(axis: Any, runs: Sequence[RunState]) -> None:
-    """Names in the empty middle of the panel, in the colour of their line."""
+def _name_collapsed(axis: Any, runs: Sequence[RunState]) -> None:
+    """Which models have collapsed, in the empty middle of the panel."""
     for at, run in enumerate(runs):
         place, colour = (0.5, 0.86 - 0.14 * at), looks.colour(run.cell["defense"])
         axis.text(*place, _title(run), transform=axis.transAxes, ha="center", fontsize=looks.FONT, color=colour, weight="bold")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import lines, looks
+from p2p_dist.report import lines, looks, names
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group, flag
 from p2p_dist.report.looks import Plot
@@ -55,7 +55,8 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
     groups = [group for group, _ in found]
     several = len({group.cell["model"] for group in groups}) > 1
     heights, headings = lines.heights(groups, several)
-    figure, axis = looks.figure(0.75 + 0.21 * -min(heights))
+    beside = [names.folded(_name(group)) for group in groups]
+    figure, axis = looks.figure(0.75 + names.pitch(beside, 0.21) * -min(heights))
     words, kinds = [], [kind for kind in _KINDS if any(counts[kind] for _, counts in found)]
     for height, (group, counts) in zip(heights, found, strict=True):
         left, total = 0.0, sum(counts.values())
@@ -66,10 +67,10 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
                 axis.text(left + share / 2, height, f"{share:.0f}", ha="center", va="center", fontsize=looks.FONT - 1.5, color=_ink(kind), weight="bold")
             left += share
         model = f", {group.cell['model']}" if several else ""
-        words.append(f"{_label(group)}{model}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
+        words.append(f"{_name(group)}{model}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
     looks.tidy(axis, grid="x")
     axis.set_xlim(0, 100)
-    axis.set_yticks([*heights, *headings.values()], [*map(_label, groups), *headings])
+    axis.set_yticks([*heights, *headings.values()], [*beside, *headings])
     for tick in axis.get_yticklabels()[len(groups) :]:
         tick.set_weight("bold")
     axis.set_ylim(min(heights) - 0.6, -0.4)
@@ -90,6 +91,6 @@ def _ink(kind: str) -> str:
     return looks.INK if kind in _LIGHT else "white"
 
 
-def _label(group: Group) -> str:
+def _name(group: Group) -> str:
     words = flag(group.collapsed, len(group.runs))
-    return f"{group.attack}, {looks.title_of(group.defense)}" + (f", {words}" if words else "")
+    return f"{names.brief(group.attack)}, {names.brief(group.defense)}" + (f", {words}" if words else "")

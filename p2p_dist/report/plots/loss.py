@@ -1,8 +1,9 @@
 """Training curves: the loss of every training, by defense, so that a run that went wrong stands out."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from p2p_dist.report import looks
+from p2p_dist.report import looks, names
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.looks import Plot
 from p2p_dist.results.collect import RunState
@@ -17,7 +18,7 @@ def draw(evidence: Evidence) -> list[Plot]:
         if id_ := run.ids.get("train"):
             first.setdefault(id_, run)
     curves = [(run, curve) for id_, run in list(first.items())[:MOST] if (curve := _curve(evidence, id_))]
-    return [_picture(curves, len(first))] if curves else []
+    return [_picture(evidence, curves, len(first))] if curves else []
 
 
 def _curve(evidence: Evidence, id_: str) -> list[tuple[float, float]]:
@@ -26,22 +27,19 @@ def _curve(evidence: Evidence, id_: str) -> list[tuple[float, float]]:
     return [(line["step"] / line["steps"], line["loss"]) for line in lines if line.get("loss") is not None and line.get("steps")]
 
 
-def _picture(curves: Sequence[tuple[RunState, Sequence[tuple[float, float]]]], total: int) -> Plot:
+def _picture(evidence: Evidence, curves: Sequence[tuple[RunState, Sequence[tuple[float, float]]]], total: int) -> Plot:
     models = list(dict.fromkeys(run.cell["model"] for run, _ in curves))[:4]
     figure, axes = looks.figure(2.2, columns=len(models), sharey=True, squeeze=False)
+    tones = {defense: replace(tone, dash="-") for defense, tone in evidence.tones.items()}  # noise in dashes is a cloud
     for axis, model in zip(axes[0], models, strict=True):
-        ends: dict[str, list[float]] = {}
         for run, curve in (pair for pair in curves if pair[0].cell["model"] == model):
-            defense = run.cell["defense"]
-            axis.plot([100 * at for at, _ in curve], [loss for _, loss in curve], color=looks.colour(defense), linewidth=0.9, alpha=0.75)
-            ends.setdefault(defense, []).append(curve[-1][1])
+            tone = tones[run.cell["defense"]]
+            axis.plot([100 * at for at, _ in curve], [loss for _, loss in curve], color=tone.colour, linestyle=tone.dash, linewidth=0.9, alpha=0.75)
         looks.tidy(axis)
         looks.headed(axis, model)
         axis.set_xlabel("percent of training")
-        for at, defense in enumerate(ends):
-            axis.text(
-                0.97, 0.95 - 0.1 * at, looks.title_of(defense), transform=axis.transAxes, ha="right", va="top", fontsize=looks.FONT, color=looks.colour(defense)
-            )
+    drawn = dict.fromkeys(run.cell["defense"] for run, _ in curves if run.cell["model"] in models)
+    looks.legend(figure, {name: tones[defense] for defense, name in names.briefs(drawn).items()})
     axes[0, 0].set_ylabel("loss of the answer")
     axes[0, 0].set_ylim(bottom=0)
     shown = "" if len(curves) >= total else f" ({len(curves)} of {total} trainings)"

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import lines, looks
+from p2p_dist.report import lines, looks, names
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Estimate, Group, flag
 from p2p_dist.report.looks import Plot
@@ -27,7 +27,8 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     shown = shown[:MOST_LINES]
     several = len({group.cell["model"] for group in shown}) > 1
     heights, headings = lines.heights(shown, several)
-    figure, (left, right) = looks.figure(0.8 + 0.2 * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1])
+    beside = [names.folded(_name(group, False)) for group in shown]
+    figure, (left, right) = looks.figure(0.8 + names.pitch(beside, 0.2) * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1])
     for axis, name, title in ((left, "asr_ext", "attack success ↓"), (right, "ca_ext", "clean accuracy ↑")):
         for group, height in zip(shown, heights, strict=True):
             _dot(axis, group, name, height)
@@ -44,7 +45,7 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     right.set_xlim(max(-3.0, 100 * lowest - 4), 101)
     left.set_xlabel("percent; grey bar: a clean model" if any(group.rate("floor") for group in shown) else "percent of triggered rows")
     right.set_xlabel("percent of clean rows")
-    left.set_yticks([*heights, *headings.values()], [*(_label(group, False) for group in shown), *headings])
+    left.set_yticks([*heights, *headings.values()], [*beside, *headings])
     colours = [*(looks.colour(group.defense) for group in shown), *([looks.INK] * len(headings))]
     for tick, colour in zip(left.get_yticklabels(), colours, strict=True):
         tick.set_color(colour)
@@ -75,9 +76,9 @@ def _warn(axis: Any, words: str, success: Estimate | None, height: float) -> Non
     lines.warn(axis, words, 100 * place, height, right)
 
 
-def _label(group: Group, several: bool) -> str:
-    attack = "clean rows" if group.attack == "none" else group.attack
-    return f"{attack}, {looks.title_of(group.defense)}" + (f", {group.cell['model']}" if several else "")
+def _name(group: Group, several: bool) -> str:
+    attack = "clean rows" if group.attack == "none" else names.brief(group.attack)
+    return f"{attack}, {names.brief(group.defense)}" + (f", {group.cell['model']}" if several else "")
 
 
 def _words(groups: Sequence[Group]) -> str:
@@ -85,5 +86,5 @@ def _words(groups: Sequence[Group]) -> str:
     for group in groups:
         numbers = [f"{title} {found.words()}" for title, name in (("ASR", "asr_ext"), ("CA", "ca_ext")) if (found := group.rate(name))]
         numbers += [words] if (words := flag(group.collapsed, len(group.runs))) else []
-        parts.append(f"{_label(group, True)}: {', '.join(numbers)}")
+        parts.append(f"{_name(group, True)}: {', '.join(numbers)}")
     return "; ".join(parts)

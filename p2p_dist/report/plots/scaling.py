@@ -24,19 +24,22 @@ def draw(evidence: Evidence) -> list[Plot]:
 def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]) -> Plot:
     figure, axes = looks.figure(2.3, columns=3)
     defenses = list(dict.fromkeys(group.defense for group in groups))
+    tones = {defense: evidence.tones[defense] for defense in defenses}
+    above = lines.legend(figure, tones)
     words = []
     for axis, (name, title) in zip(axes, PANELS, strict=True):
         ends = []
         for defense in defenses:
             points = _points(evidence, [group for group in groups if group.defense == defense], name)
             if points:
-                lines.draw(axis, points, defense)
+                lines.draw(axis, points, tones[defense])
                 ends.append((defense, points[-1][0], 100 * points[-1][1].value))
                 words.append(
                     f"{title.replace(chr(10), ' ')} {looks.title_of(defense)}: "
                     + ", ".join(f"{size:.2g} {rate.words()} {rate.flag}".rstrip() for size, rate in points)
                 )
-        lines.name(axis, ends)
+        if not above:
+            lines.name(axis, ends, tones)
         looks.tidy(axis)
         axis.set_xscale("log")
         looks.headed(axis, title)
@@ -45,7 +48,7 @@ def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]
         sizes = sorted({size for group in groups if (size := evidence.parameters(group.cell["model"]))})
         axis.set_xticks(sizes, [_short(size) for size in sizes])
         axis.set_xticks([], minor=True)
-        axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** 0.5)
+        axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** (0.05 if above else 0.5))
     note = looks.note(looks.BANDS, any(group.collapsed for group in groups))
     return Plot(f"scaling_{task}_{attack}", f"{attack} on {task} as models grow", "; ".join(words), figure, note)
 

@@ -21,7 +21,7 @@ def draw(evidence: Evidence) -> list[Plot]:
     for key, series in _series(evidence).items():
         long = {defense: points for defense, points in series.items() if len(points) >= 3}
         if long and len(found) < MOST:
-            found.append(_picture(key[0], key[1], key[2], key[3:], long))
+            found.append(_picture(evidence, key, long))
     return found
 
 
@@ -51,8 +51,11 @@ def _options(evidence: Evidence, group: Group, axis: str) -> dict[str, float]:
     return {key: float(value) for key, value in spec.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def _picture(axis: str, name: str, option: str, others: tuple[str, ...], series: _Series) -> Plot:
+def _picture(evidence: Evidence, key: _Key, series: _Series) -> Plot:
+    axis, name, option, *others = key
     figure, axes = looks.figure(2.4, columns=2)
+    tones = {**looks.tones(series), **{defense: tone for defense, tone in evidence.tones.items() if defense in series}}
+    above = lines.legend(figure, tones)
     values = sorted({value for points in series.values() for value in points})
     words = []
     for panel, (rate, title) in zip(axes, PANELS, strict=True):
@@ -60,7 +63,7 @@ def _picture(axis: str, name: str, option: str, others: tuple[str, ...], series:
         for defense, groups in series.items():
             points = [(value, estimate) for value, group in sorted(groups.items()) if (estimate := group.rate(rate))]
             if points:
-                lines.draw(panel, points, defense)
+                lines.draw(panel, points, tones[defense])
                 ends.append((defense, points[-1][0], 100 * points[-1][1].value))
                 words.append(
                     f"{title} {looks.title_of(defense)}: " + ", ".join(f"{value:g} {estimate.words()} {estimate.flag}".rstrip() for value, estimate in points)
@@ -68,10 +71,11 @@ def _picture(axis: str, name: str, option: str, others: tuple[str, ...], series:
         looks.tidy(panel)
         looks.headed(panel, title)
         panel.set_ylim(*((-4, 104) if rate == "asr_ext" else (panel.get_ylim()[0] - 1, min(101.0, panel.get_ylim()[1] + 1))))
-        lines.name(panel, ends)
+        if not above:
+            lines.name(panel, ends, tones)
         panel.set_xlabel(f"{axis}.{option} of {name}")
         panel.set_xticks(values, [f"{value:g}" for value in values])
-        panel.set_xlim(values[0] - 0.05 * (values[-1] - values[0]), values[-1] + 0.35 * (values[-1] - values[0]))
+        panel.set_xlim(values[0] - 0.05 * (values[-1] - values[0]), values[-1] + (0.05 if above else 0.35) * (values[-1] - values[0]))
     where = [label for label in others if "=" not in label]
     note = looks.note(looks.BANDS, any(group.collapsed for points in series.values() for group in points.values()))
     return Plot("_".join(["sweep", name, option, *where]), f"{name}: what {option} does ({', '.join(where)})", "; ".join(words), figure, note)

@@ -1,8 +1,8 @@
 """The paper's layout (its Tables 1 to 3): attacks down, defenses across, CA and ASR in each cell, a table per task."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from p2p_dist.report import fairness, looks
+from p2p_dist.report import fairness, names
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Estimate, Group
@@ -24,25 +24,26 @@ def _table(evidence: Evidence, task: str, groups: Sequence[Group]) -> Table:
     for model, attack in dict.fromkeys((group.cell["model"], group.attack) for group in groups):
         found = [cells.get((model, attack, defense)) for defense in defenses]
         rows.append([Cell(model), Cell("clean rows" if attack == "none" else attack), *_row(found)])
+    titles = names.briefs(defenses)
     head = [Head("model"), Head("attack")]
     for defense in defenses:
-        head += [Head(CA, "clean accuracy of the deployed system, percent", looks.title_of(defense))]
-        head += [Head(ASR, "attack success rate of the deployed system, percent", looks.title_of(defense))]
+        head += [Head(CA, "clean accuracy of the deployed system, percent", titles[defense])]
+        head += [Head(ASR, "attack success rate of the deployed system, percent", titles[defense])]
     note = (
         "Best CA and lowest ASR of a row in bold. Small print: 95 % Wilson interval and rows of one seed, or ± the deviation over seeds; "
         "collapsed: a model that gives nearly every clean row one answer, which is never the best. Below: what each defense takes for granted, and "
         "what a run took."
     )
-    return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note, feet=_feet(evidence, groups))
+    return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note, feet=_feet(evidence, groups, titles))
 
 
-def _feet(evidence: Evidence, groups: Sequence[Group]) -> list[tuple[str, dict[str, str]]]:
+def _feet(evidence: Evidence, groups: Sequence[Group], called: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     """What stands below the rates of every defense: what it was given, and what it took."""
-    wanted = {looks.title_of(group.defense): fairness.needs(group.needs) for group in groups if group.needs}
-    titles = ("clean rows that it needs", "extra models that it needs", "prompt has to be kept")
-    feet = [(title, {name: words[at] for name, words in wanted.items()}) for at, title in enumerate(titles) if wanted]
+    wanted = {called[group.defense]: fairness.needs(group.needs) for group in groups if group.needs}
+    wants = ("clean rows that it needs", "extra models that it needs", "prompt has to be kept")
+    feet = [(title, {name: words[at] for name, words in wanted.items()}) for at, title in enumerate(wants) if wanted]
     unit, seconds = costs.seconds_by_defense(evidence, groups)
-    return [*feet, (f"{unit} per run", {looks.title_of(name): text for name, text in seconds.items() if text})]
+    return [*feet, (f"{unit} per run", {called[name]: text for name, text in seconds.items() if text})]
 
 
 def _row(groups: Sequence[Group | None]) -> list[Cell]:
