@@ -71,6 +71,14 @@ def test_every_defense_is_documented() -> None:
     assert [preset for name in registry.names("defenses") for preset in registry.load("defenses", name).presets if f"`{preset}`" not in text] == []
 
 
+def test_every_rate_is_explained() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "p2p_dist" / "evaluation").glob("*.py"))
+    names = set(re.findall(r'(?:note\(|rates\[)f?"([a-z_]+)', source)) | set(re.findall(r'"((?:asr|grid|ftr)[a-z_]*)": "(?:deployed|anything)"', source))
+    assert {"ca_ext", "asr_raw_target", "grid_ca_mapped", "ftr", "parse_fail"} <= names
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
 def test_an_attack_is_one_file(tmp_path: Path) -> None:
     """The example of docs/data.md, put into a copy of the package, is listed, planned and contract-tested."""
     example = re.search(r'```python\n("""Shout.*?)```', (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
