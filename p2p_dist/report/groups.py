@@ -54,6 +54,11 @@ class Group:
         return sum(run.collapsed for run in self.runs)
 
     @property
+    def hidden(self) -> list[Mapping[str, int]]:
+        """See `hidden`, of every seed that has it."""
+        return [rate for run in self.runs if (rate := hidden(run))]
+
+    @property
     def missing(self) -> int:
         """Seeds that are not evaluated yet."""
         return sum(not run.rates for run in self.runs)
@@ -105,6 +110,13 @@ def estimate(rates: Sequence[tuple[Interval, bool]]) -> Estimate:
 def flag(collapsed: int, of: int) -> str:
     """The words that stand beside every number of collapsed models, in tables and in pictures."""
     return "" if not collapsed else "collapsed" if collapsed == of == 1 else f"{collapsed}/{of} collapsed"
+
+
+def hidden(run: RunState) -> Mapping[str, int] | None:
+    """`asr_raw_target` where the backdoor fires under the defense's own prompt and its attack success does not show it: most triggered rows are
+    answered with the target's own label first, and mapping back makes another class of that. With two classes it is the right one."""
+    raw, success = run.rates.get("asr_raw_target"), run.rates.get("asr_ext")
+    return raw if raw and success and 2 * raw["k"] > raw["n"] and success["k"] * raw["n"] < raw["k"] * success["n"] else None
 
 
 def group(runs: Iterable[RunState]) -> list[Group]:

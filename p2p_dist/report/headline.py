@@ -30,12 +30,23 @@ def sentences(groups: Sequence[Group]) -> list[str]:
             if nobt.value > 0.5 > kept.value
             else f"The same weights served without the benign trigger: {shown(nobt)}."
         )
+    found += _hidden([defended for _, defended in pairs])
     if floor := defended.rate("floor"):
         found.append(f"A model trained on clean rows sends {shown(floor)} of these rows to the target anyway.")
     found += fallen
     if note := power_note((defended.rate("asr_ext") or attacked.rate("asr_ext")).spread):  # type: ignore[union-attr]
         found.append(note)
     return found
+
+
+def _hidden(defended: Sequence[Group]) -> Iterator[str]:
+    firing = {(group.attack, group.defense): group.hidden for group in defended if group.hidden}
+    for (attack, defense), rates in list(firing.items())[:3]:
+        k, n = sum(rate["k"] for rate in rates), sum(rate["n"] for rate in rates)
+        yield (
+            f"Under {looks.title_of(defense)} the backdoor of {attack} fires all the same, on {100 * k / n:.1f} % ({k}/{n}) of the triggered rows: its attack "
+            "success is what mapping labels back makes of that, and is no defense."
+        )
 
 
 def _fallen(groups: Sequence[Group], left_out: int, pairs: int) -> Iterator[str]:

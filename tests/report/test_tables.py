@@ -77,6 +77,19 @@ def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
     ]
 
 
+def test_a_backdoor_that_fires_unseen_is_named_and_never_the_best(tmp_path: Path) -> None:
+    """PDB with two classes: the target is said to every triggered row, and mapped back to what is right for them."""
+    runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), floor=1)]
+    runs += [run("p2p", ca_ext=rate(91, 100), asr_ext=rate(4, 50), asr_raw_target=rate(2, 50), floor=1)]
+    runs += [run("pdb", ca_ext=rate(92, 100), asr_ext=rate(0, 50), asr_raw_target=rate(49, 50), floor=1)]
+    (table,) = layout.build(evidence(tmp_path, *runs))
+    assert [cell.best for cell in table.rows[0]][2:] == [False, False, True, True, False, False]
+    assert [sentence for sentence in headline.sentences(group(runs)) if sentence.startswith("Under pdb the backdoor of badnets fires")]
+    (missing,) = trouble.build(evidence(tmp_path, *runs))
+    assert [(line[3], line[-1][:35]) for line in shown(missing)] == [("pdb", "the backdoor fires: on 49 of 50 tri")]
+    assert group([run("p2p", asr_ext=rate(50, 50), asr_raw_target=rate(50, 50))])[0].hidden == [], "nothing is hidden where the attack succeeds"
+
+
 def collapsing(defense: str, seed: int = 0, attack: str = "badnets", **rates: Any) -> RunState:
     """A run whose model gives every row one answer, and so never the attacker's."""
     return run(defense, seed, attack, ca_ext=rate(50, 100), asr_ext=rate(0, 50), majority_answer=rate(100, 100), **rates)

@@ -31,8 +31,8 @@ def _table(evidence: Evidence, task: str, groups: Sequence[Group]) -> Table:
         head += [Head(ASR, "attack success rate of the deployed system, percent", titles[defense])]
     note = (
         "Best CA and lowest ASR of a row in bold. Small print: 95 % Wilson interval and rows of one seed, or ± the deviation over seeds; "
-        "collapsed: a model that gives nearly every clean row one answer, which is never the best. Below: what each defense takes for granted, and "
-        "what a run took."
+        "collapsed: a model that gives nearly every clean row one answer, which is never the best; nor is a defense under which the backdoor "
+        "fires. Below: what each defense takes for granted, and what a run took."
     )
     return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note, feet=_feet(evidence, groups, titles))
 
@@ -49,7 +49,7 @@ def _feet(evidence: Evidence, groups: Sequence[Group], called: Mapping[str, str]
 def _row(groups: Sequence[Group | None]) -> list[Cell]:
     accuracies = [group.rate("ca_ext") if group else None for group in groups]
     successes = [group.rate("asr_ext") if group else None for group in groups]
-    sound = [group is not None and not group.collapsed for group in groups]
+    sound = [group is not None and not group.collapsed and not group.hidden for group in groups]
     best_ca = max((found.value for found, good in zip(accuracies, sound, strict=True) if found and good), default=None)
     best_asr = min((found.value for found, good in zip(successes, sound, strict=True) if found and good), default=None)
     several = sum(group is not None for group in groups) > 1

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from p2p_dist.errors import Exit
 from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.report.groups import hidden
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import RunState, StageState
 from p2p_dist.results.rundir import KINDS
@@ -81,6 +82,9 @@ def _reasons(run: RunState) -> Iterator[str]:
         yield "no floor: the study has no clean, undefended model for this task, model and seed, or it is not evaluated yet, or it has collapsed"
     if (failed := run.counts.get("trigger_failed")) and run.rates:
         yield f"{failed} test rows could not carry the trigger and are not counted"
+    if raw := hidden(run):
+        what = "the likeliest token is the target's own, and mapping labels back makes another class of it"
+        yield f"the backdoor fires: on {raw['k']} of {raw['n']} triggered rows {what}, so its attack success is no sign of a defense"
     if run.collapsed:
         usual = run.rates["majority_answer"]
         yield f"collapsed: {usual['k']} of {usual['n']} clean rows get one and the same answer, so no rate of this run says anything about its defense"
