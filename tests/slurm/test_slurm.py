@@ -178,12 +178,15 @@ def submit_run(cluster: Machines, job: Job, python: Path) -> str:
 
 
 def test_a_training_that_gets_nowhere_is_not_requeued_for_ever(cluster: Machines, tmp_path: Path) -> None:
-    """Ranks that stop before their first step, as by a time limit below what loading takes; a checkpoint in the second start counts."""
+    """Ranks that stop before their first step, as by a time limit below what loading takes; a checkpoint in the second start counts.
+    Like workers they take SIGTERM for a request, which is what srun sends to the others when one has stopped."""
     job = Job(tmp_path)
     (tmp_path / "bin").mkdir()
     stop = tmp_path / "bin" / "python"
     kept = job.train.path / "checkpoints" / "step-$SLURM_RESTART_COUNT"
-    stop.write_text(f'#!/bin/sh\n[ "$SLURM_RESTART_COUNT" != 1 ] || mkdir -p "{kept}"\nexit 75\n')
+    here = f'"{tmp_path}/rank-$SLURM_RESTART_COUNT'
+    both = f'until [ -e {here}-0" ] && [ -e {here}-1" ]; do sleep 0.1; done'
+    stop.write_text(f'#!/bin/sh\ntrap "" TERM\n[ "$SLURM_RESTART_COUNT" != 1 ] || mkdir -p "{kept}"\ntouch {here}-$SLURM_PROCID"\n{both}\nexit 75\n')
     stop.chmod(0o755)
     submitted = submit_run(cluster, job, stop.parent)
     wait_for(lambda: cluster.job(submitted)["JobState"] == "FAILED", 120)
