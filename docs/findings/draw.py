@@ -17,7 +17,7 @@ ATTACK = "badnets 0.05"
 FLOOR = "clean model (floor)"
 RATES = {"asr_ext": "attack success, %", "ca_ext": "clean accuracy, %"}
 CHECKED = ("P2P, checked rows", "clean_ft", "clean_only", "crow", "fine_pruning", "w2sdefense", "psim", "pdb", "mb_defense", "onion")
-"""How the labels of those begin that are granted the 400 checked rows; hollow in the picture."""
+"""How the labels of those begin that are granted checked rows; hollow in the picture. ONION with a given bar needs none."""
 
 NAMES = {"none": "no defense", "pdb": "pdb (the backdoor fires)", "moddef": ""}
 """Of other defenses; ModDef's model has not learned the task."""
@@ -91,7 +91,7 @@ def point(axis: Any, height: float, name: str, k: int, n: int) -> None:
     """A rate, its interval, and its number beside it."""
     found, percent = wilson(k, n), 100 * k / n
     error = [[percent - 100 * found.low], [100 * found.high - percent]]
-    face = "white" if name.startswith(CHECKED) else tone(name)
+    face = "white" if name.startswith(CHECKED) and "bar" not in name else tone(name)
     axis.errorbar([percent], [height], xerr=error, fmt="o", color=tone(name), markerfacecolor=face, markersize=4, elinewidth=1.2)
     axis.annotate(f"{percent:.1f}", (100 * found.high, height), xytext=(4, 0), textcoords="offset points", va="center", fontsize=looks.FONT - 2)
 
