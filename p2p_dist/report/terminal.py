@@ -32,8 +32,8 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
 
 
 def _numbered(labels: Sequence[str]) -> dict[str, str]:
-    """For every label that is too long: its name and a number."""
-    long = [label for label in dict.fromkeys(labels) if len(label) > ROOM]
+    """For every label that its options make too long: its name and a number."""
+    long = [label for label in dict.fromkeys(labels) if len(label) > ROOM and "(" in label]
     return {label: f"{label.partition('(')[0]} #{at}" for at, label in enumerate(long, 1)}
 
 

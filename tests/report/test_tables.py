@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,10 +129,11 @@ def test_every_rate_of_a_collapsed_run_is_marked_but_not_what_other_systems_say(
 def test_labels_that_are_too_long_for_a_column_are_written_out_below() -> None:
     longs = ["p2p(benign_source=screened, ratio=0.4)", "p2p(benign_source=random_from_D)"]
     runs = [run(name, ca_ext=rate(90, 100)) for name in ("none", *longs)]
+    runs[0] = replace(runs[0], cell={**runs[0].cell, "model": "somebody/a-model-of-a-long-name"})
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(rich_table(one_table.axes(runs), one_table.rows(runs)))
     said = console.export_text().splitlines()
-    assert [line.split()[1:3] for line in said if line.startswith("badnets")] == [["none", "90.0"], ["p2p", "#1"], ["p2p", "#2"]]
+    assert [line.split()[2:4] for line in said if "#" in line][:2] == [["p2p", "#1"], ["p2p", "#2"]]
     assert [line.strip() for line in said[-2:]] == [f"p2p #1: {longs[0]}", f"p2p #2: {longs[1]}"]
 
 

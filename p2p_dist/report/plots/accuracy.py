@@ -80,11 +80,12 @@ def span(ends: Sequence[float]) -> tuple[float, float]:
 def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
     """Groups by setting: clean rows, attacked, and each defense."""
     found: dict[tuple[str, str], list[Group]] = {}
+    brief = names.briefs(group.defense for group in groups)
     for group in groups:
         if not group.rate("ca_ext"):
             continue
         if group.defense != "none":
-            key = (names.brief(group.defense), looks.colour(group.defense))
+            key = (brief[group.defense], looks.colour(group.defense))
         else:
             key = ("clean rows", looks.INK) if group.attack == "none" else ("attacked", looks.colour("none"))
         found.setdefault(key, []).append(group)
