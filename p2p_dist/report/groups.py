@@ -114,8 +114,11 @@ def flag(collapsed: int, of: int) -> str:
 
 def hidden(run: RunState) -> Mapping[str, int] | None:
     """`asr_raw_target` where the backdoor fires under the defense's own prompt and its attack success does not show it: most triggered rows are
-    answered with the target's own label first, and mapping back makes another class of that. With two classes it is the right one."""
+    answered with the target's own label first, and mapping back makes another class of that. With two classes it is the right one. Not where the
+    deployed system has labels of its own (`ext_rate`): there it does not give that answer at all."""
     raw, success = run.rates.get("asr_raw_target"), run.rates.get("asr_ext")
+    if "ext_rate" in run.rates:
+        return None
     return raw if raw and success and 2 * raw["k"] > raw["n"] and success["k"] * raw["n"] < raw["k"] * success["n"] else None
 
 

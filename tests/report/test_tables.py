@@ -78,9 +78,10 @@ def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
 
 
 def test_a_backdoor_that_fires_unseen_is_named_and_never_the_best(tmp_path: Path) -> None:
-    """PDB with two classes: the target is said to every triggered row, and mapped back to what is right for them."""
+    """PDB with two classes: the target is said to every triggered row, and mapped back to what is right for them. P2P's deployed system
+    cannot say the target's own label, so that nothing is hidden there."""
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), floor=1)]
-    runs += [run("p2p", ca_ext=rate(91, 100), asr_ext=rate(4, 50), asr_raw_target=rate(2, 50), floor=1)]
+    runs += [run("p2p", ca_ext=rate(91, 100), asr_ext=rate(4, 50), asr_raw_target=rate(40, 50), ext_rate=rate(10, 50), floor=1)]
     runs += [run("pdb", ca_ext=rate(92, 100), asr_ext=rate(0, 50), asr_raw_target=rate(49, 50), floor=1)]
     (table,) = layout.build(evidence(tmp_path, *runs))
     assert [cell.best for cell in table.rows[0]][2:] == [False, False, True, True, False, False]
