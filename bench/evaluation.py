@@ -21,8 +21,8 @@ from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.scoring import score_suite
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.training.cohort import TrainRun
 

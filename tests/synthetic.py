@@ -10,7 +10,6 @@ from random import Random
 from unittest.mock import patch
 
 from p2p_dist.data.build import Built, Suite
-from p2p_dist.data_job import build_study_rows
 from p2p_dist.evaluation.metrics import histogram, rates
 from p2p_dist.results import atomic, datastore, predictions, resultfile
 from p2p_dist.results.predictions import Prediction
@@ -19,6 +18,7 @@ from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import Study, open_study
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.identity import canonical
+from p2p_dist.worker.build_rows import build_study_rows
 
 STUDY = """
 name: synthetic

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from p2p_dist.data.build import Suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
-from p2p_dist.modeling.encode import Encoder
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated
 
 TOKENS_AT_ONCE = 16_384

@@ -11,7 +11,7 @@ from p2p_dist.evaluation.generation import GREEDY, Decoder, generate_suite
 from p2p_dist.evaluation.metrics import Rate, histogram, rates
 from p2p_dist.evaluation.scoring import score_suite, scoring_of
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.encode import Encoder
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated, Prediction
 
 Line = TypeVar("Line", Prediction, Generated)

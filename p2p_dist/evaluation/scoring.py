@@ -9,9 +9,9 @@ from p2p_dist.data.build import Suite
 from p2p_dist.evaluation.whole_string import Scored, score_words
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
-from p2p_dist.modeling.encode import Encoded, Encoder
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.tokenization import Encoded, Encoder
 from p2p_dist.results.predictions import Prediction
 
 Scoring = Literal["label_logits", "whole_string"]

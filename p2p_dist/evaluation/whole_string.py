@@ -12,8 +12,8 @@ import torch
 
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
-from p2p_dist.modeling.encode import Choices
 from p2p_dist.modeling.forward import answer_states, logits_of
+from p2p_dist.modeling.tokenization import Choices
 from p2p_dist.modeling.tree import Tree, pack_trees, tree_of
 
 Scored = tuple[list[float], int | None]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from p2p_dist.modeling.attention import Group, PackedRows
-from p2p_dist.modeling.encode import Encoded
+from p2p_dist.modeling.tokenization import Encoded
 
 FINEST, COARSEST = 8, 64
 """Packed widths are multiples of a power of two between these: kernels that are compiled per shape meet few shapes."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from p2p_dist.data.build import Built
 from p2p_dist.data.example import Row
-from p2p_dist.modeling.encode import Encoder
+from p2p_dist.modeling.tokenization import Encoder
 
 Whole = dict[str, int] | None
 """k of n triggered rows; None where there are none."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from p2p_dist.modeling.attention import Group
-from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.packing import Batch, pack
+from p2p_dist.modeling.tokenization import Encoded
 
 
 @dataclass(frozen=True)

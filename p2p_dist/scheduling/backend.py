@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Service:
-    """How a job of one rank is done by a worker that stays for other jobs (`p2p_dist.serve`)."""
+    """How a job of one rank is done by a worker that stays for other jobs (`p2p_dist.worker.job_loop`)."""
 
     command: tuple[str, ...]
     """Starts the worker."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from p2p_dist import serve
+from p2p_dist import worker_protocol
 from p2p_dist.scheduling import process
 from p2p_dist.scheduling.backend import Gang, Service
 from p2p_dist.scheduling.process import Processes, Ranks
@@ -31,7 +31,7 @@ class Kept(Processes):
         """Ask for a job. False when the worker has ended meanwhile."""
         log.touch()
         try:
-            self.requests.write(serve.request(service.arguments, service.told, log))
+            self.requests.write(worker_protocol.request(service.arguments, service.told, log))
         except BrokenPipeError:
             self.stop()
             return False

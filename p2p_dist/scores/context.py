@@ -8,8 +8,8 @@ import torch
 
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.spec.study import TrainSpec
 
 Line = Mapping[str, Any]

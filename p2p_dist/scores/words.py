@@ -10,9 +10,9 @@ from p2p_dist.data.example import text_key
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
-from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scores.context import Context, Line
 
 TOKENS_PER_BATCH = 2048

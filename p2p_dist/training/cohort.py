@@ -17,9 +17,9 @@ from torch import nn
 
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.planning.passes import Device, apart
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.batches import Schedule, micro_batches

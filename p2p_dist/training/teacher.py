@@ -7,10 +7,10 @@ import torch
 
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
-from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.tokenization import Encoded
 
 
 @torch.no_grad()

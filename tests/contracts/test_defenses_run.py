@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from p2p_dist import registry, worker
+from p2p_dist import registry
 from p2p_dist.data.defense import Needs
 from p2p_dist.data.example import Kind
 from p2p_dist.errors import Exit, UserError
@@ -18,6 +18,7 @@ from p2p_dist.results import datastore, scorestore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study, configs_dir, open_study
 from p2p_dist.spec.model import resolve_model
+from p2p_dist.worker.__main__ import main as worker_main
 from tests.contracts.test_plugins import paraphrase_table
 
 STUDY = """
@@ -75,7 +76,7 @@ def carried_out(study: Study) -> RunDir:
     graph, folder = study.expansion.graph, study.folder
     folder.write_specs(graph)
     for stage in graph.stages.values():
-        assert worker.main(["--study-dir", str(folder.path), "--stages", stage.id]) == Exit.OK
+        assert worker_main(["--study-dir", str(folder.path), "--stages", stage.id]) == Exit.OK
         assert folder.stage(stage).is_done()
     return folder
 

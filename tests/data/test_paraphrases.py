@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from p2p_dist.cli import app
+from p2p_dist.cli.main import app
 from p2p_dist.data.attacks.synattack import SynAttack
 from p2p_dist.data.example import examples
 from p2p_dist.data.paraphrases import key_of, read_table

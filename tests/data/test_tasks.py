@@ -19,14 +19,14 @@ from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.data.tasks.hateful_memes import HatefulMemes
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.data.tasks.yahoo_answers import YahooAnswers
-from p2p_dist.data_job import build_study_rows
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import load_tokenizer
-from p2p_dist.modeling.encode import Encoder
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import datastore
 from p2p_dist.scheduling.study import configs_dir, open_study
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import RowsSpec
+from p2p_dist.worker.build_rows import build_study_rows
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

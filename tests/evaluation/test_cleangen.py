@@ -14,8 +14,8 @@ from p2p_dist.errors import UserError
 from p2p_dist.evaluation.cleangen import CleanGen, looked_over
 from p2p_dist.evaluation.generation import Written, generate_suite, plain_attention
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.spec.study import LoraSpec
 from tests.evaluation.test_decoding import IDENTITY, LLAMA, ROWS, SUITE
 

@@ -12,9 +12,9 @@ from p2p_dist.evaluation import generation
 from p2p_dist.evaluation.generation import generate_suite
 from p2p_dist.evaluation.scoring import score_suite
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import random_model
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec

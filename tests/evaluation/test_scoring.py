@@ -7,8 +7,8 @@ from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.scoring import score_suite, scoring_of
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.random_init import random_model
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.modeling.tree import tree_of
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model

@@ -22,8 +22,8 @@ from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.usefixtures("with_data", "none_left")
 RAY = tuple("ray" if option == "local" else option for option in OPTIONS)
-IMPATIENT = "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli import app; app()"
-HASTY = "from p2p_dist.scheduling import ray_store as s; s.LOOK_SECONDS = 0.2; s.SILENT_SECONDS = 0.5; from p2p_dist.cli import app; app()"
+IMPATIENT = "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli.main import app; app()"
+HASTY = "from p2p_dist.scheduling import ray_store as s; s.LOOK_SECONDS = 0.2; s.SILENT_SECONDS = 0.5; from p2p_dist.cli.main import app; app()"
 
 STARTED: list[subprocess.Popen[str]] = []
 

@@ -8,11 +8,11 @@ import torch
 from peft import PeftModel
 
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.lora import Adapters, target_names
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.random_init import random_model
+from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.packing import pack, packed_width
+from p2p_dist.modeling.tokenization import Encoded
 
 
 @given(st.integers(1, 20_000))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from p2p_dist.cli import app
+from p2p_dist.cli.main import app
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir

@@ -13,7 +13,8 @@ from tests.conftest import TINY_STUDY
 ROOT = Path(__file__).parents[2]
 BELONGS = (
     "p2p_dist/__init__.py",
-    "p2p_dist/cli.py",
+    "p2p_dist/cli/__init__.py",
+    "p2p_dist/cli/main.py",
     "p2p_dist/data/__init__.py",
     "p2p_dist/data/tasks/__init__.py",
     "p2p_dist/data/tasks/mine.py",
@@ -82,10 +83,10 @@ def test_nothing_that_lies_about_goes_to_the_cluster(littered: Path, tmp_path: P
 def test_linked_files_go_as_what_they_link_to(littered: Path, tmp_path: Path) -> None:
     """Some installers link every file of a package from a store of theirs."""
     (tmp_path / "store.py").write_text("x = 1")
-    (littered / "p2p_dist" / "cli.py").unlink()
-    (littered / "p2p_dist" / "cli.py").symlink_to(tmp_path / "store.py")
+    (littered / "p2p_dist" / "cli" / "main.py").unlink()
+    (littered / "p2p_dist" / "cli" / "main.py").symlink_to(tmp_path / "store.py")
     pack(tmp_path / "pack", tmp_path / "store.py", littered / "p2p_dist", littered / "configs")
-    found = tmp_path / "pack" / "p2p_dist" / "cli.py"
+    found = tmp_path / "pack" / "p2p_dist" / "cli" / "main.py"
     assert (found.is_symlink(), found.read_text()) == (False, "x = 1")
 
 
@@ -106,7 +107,7 @@ def test_everything_of_the_repository_is_in_the_pack(own: Path) -> None:
 
 
 def test_the_pack_plans_the_study_by_itself(own: Path, with_data: Path) -> None:
-    code = "import p2p_dist; print(p2p_dist.__file__); from p2p_dist.cli import app; app()"
+    code = "import p2p_dist; print(p2p_dist.__file__); from p2p_dist.cli.main import app; app()"
     line = [sys.executable, "-c", code, "plan", "study.yaml"]
     done = subprocess.run(line, cwd=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

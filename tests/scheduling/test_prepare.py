@@ -8,7 +8,7 @@ import pytest
 
 from p2p_dist.errors import Exit
 from p2p_dist.scheduling import stop
-from tests.test_cli import invoke
+from tests.cli.test_main import invoke
 
 
 @pytest.mark.parametrize(("options", "kept"), [(["--share"], True), ([], False)], ids=["beside others", "alone"])

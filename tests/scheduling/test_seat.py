@@ -13,7 +13,7 @@ from p2p_dist.scheduling.backend import Backend, Gang, Service
 
 WORKER = """
 import os, sys, time
-from p2p_dist.serve import serve
+from p2p_dist.worker.job_loop import serve
 
 state = []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from p2p_dist.cli import app
+from p2p_dist.cli.main import app
 from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import starts, stop
@@ -91,7 +91,7 @@ def test_progress_an_end_in_order_and_a_damaged_count_begin_anew(tmp_path: Path,
 def test_a_warning_before_anything_was_started_is_a_request_to_stop(study_file: Callable[[], Path], tmp_path: Path, with_data: Path) -> None:
     """Weights may take long to fetch, and Slurm may warn of the time limit meanwhile."""
     warned = "import os, signal; from p2p_dist.scheduling import prepare; prepare.fetch = lambda *_: os.kill(os.getpid(), signal.SIGUSR1)"
-    line = [sys.executable, "-c", f"{warned}; from p2p_dist.cli import app; app()", "run", str(study_file()), "--runs-dir", str(tmp_path)]
+    line = [sys.executable, "-c", f"{warned}; from p2p_dist.cli.main import app; app()", "run", str(study_file()), "--runs-dir", str(tmp_path)]
     done = subprocess.run([*line, "--backend", "local"], capture_output=True, text=True, check=False)
     assert (done.returncode, "E412" in done.stderr) == (Exit.REQUEUE, True), done.stderr
     assert not list(tmp_path.rglob("attempts")), "no worker was started"

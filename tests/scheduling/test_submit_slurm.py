@@ -8,7 +8,7 @@ import pytest
 
 from p2p_dist.errors import Exit
 from p2p_dist.scheduling.study import shipped
-from tests.test_cli import invoke
+from tests.cli.test_main import invoke
 
 pytestmark = pytest.mark.usefixtures("with_data")
 

@@ -18,7 +18,7 @@ from p2p_dist.spec.study import LoraSpec
 from p2p_dist.training.cohort import Stopped, Trained, TrainRun, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import join, leave
-from p2p_dist.worker import end
+from p2p_dist.worker.__main__ import end
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
 

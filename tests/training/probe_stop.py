@@ -16,7 +16,7 @@ from p2p_dist.training.checkpoint import RunState
 from p2p_dist.training.cohort import Observer, Stopped, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import Ranks, join, leave
-from p2p_dist.worker import end
+from p2p_dist.worker.__main__ import end
 from tests.training.probe_ranks import RUN
 from tests.training.test_cohort import IDENTITY
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from p2p_dist.modeling.base import load_base
-from p2p_dist.modeling.encode import Encoded
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec, TrainSpec

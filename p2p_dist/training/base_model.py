@@ -10,11 +10,11 @@ from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.merged import merge, prune
 from p2p_dist.modeling.seal import Seal
 from p2p_dist.modeling.shelf import Shelf
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.train_job import encoder
 
 CALIBRATION_ROWS = 128
 
@@ -33,7 +33,7 @@ def base_of(folder: RunDir, stage: Stage, shelf: Shelf, keep: bool = True) -> Ba
     if stage.spec.get("prune"):
         built = datastore.read(folder.at("data", stage.reads["rows"]))
         chosen = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
-        prune(base, stage.spec["prune"], encoder(base, built, spec).rows(chosen)[0])
+        prune(base, stage.spec["prune"], Encoder.of(base.tokenizer, built, spec.max_length).rows(chosen)[0])
     return replace(base, seal=Seal(base.model)) if changed and keep else base
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from p2p_dist.cli import app
+from p2p_dist.cli.main import app
 from p2p_dist.errors import Exit
 
 VERBS = ["plan", "data", "paraphrases", "run", "status", "report", "query", "merge", "compare", "mirror", "list", "doctor"]
@@ -33,7 +33,7 @@ def test_help(verb: str) -> None:
 def test_no_torch_where_nothing_is_computed(arguments: list[str], study_file: Callable[[], Path], with_data: Path) -> None:
     words = [str(study_file()) if word == "STUDY" else word for word in arguments]
     code = (
-        f"import sys; sys.argv = ['p2p-dist', *{words!r}]\nfrom p2p_dist.cli import app\n"
+        f"import sys; sys.argv = ['p2p-dist', *{words!r}]\nfrom p2p_dist.cli.main import app\n"
         "try: app()\nexcept SystemExit: pass\nheavy = {'torch', 'transformers', 'ray', 'datasets', 'scipy', 'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

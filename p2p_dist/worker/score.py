@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from p2p_dist.cost import Meter
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.lora import Adapters
@@ -17,9 +16,10 @@ from p2p_dist.scores.context import Context, Method
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.adapter_io import load_adapter, read_adapter
+from p2p_dist.training.base_model import base_of
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.observer import StopFlag
-from p2p_dist.tuned_base import base_of
+from p2p_dist.worker.cost import Meter
 
 METHODS: Mapping[str, Method] = {"labels": labels.score, "word_perplexity": words.score, "early_trust": early.score, "word_influence": influence.score}
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from p2p_dist import energy
 from p2p_dist.results.provenance import code_digest
 from p2p_dist.training.ranks import Ranks
+from p2p_dist.worker import energy
 
 
 class Meter:

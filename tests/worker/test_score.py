@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist import worker
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results import scorestore
 from p2p_dist.results.predictions import Prediction
@@ -14,6 +13,7 @@ from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import open_study
 from p2p_dist.scores.early import agreement
 from p2p_dist.spec.graph import Stage
+from p2p_dist.worker.__main__ import main as worker_main
 from tests.conftest import TINY_STUDY
 
 
@@ -28,7 +28,7 @@ def test_score_then_train_on_from_there(study_file: Callable[[str], Path], tmp_p
     further = graph.add(Stage("train", {**train.spec, "stop_after_steps": 1}, {"rows": rows.id, "start": train.id}, train.local))
     folder.write_specs(graph)
     for stage in (rows, train, score, further):
-        assert worker.main(["--study-dir", str(folder.path), "--stages", stage.id]) == Exit.OK
+        assert worker_main(["--study-dir", str(folder.path), "--stages", stage.id]) == Exit.OK
         assert folder.stage(stage).is_done()
     found = scorestore.read(folder.stage(score))
     assert {name: len(of) for name, of in found.items()} == {"train": 64, "reserve": 20, "clean": 20}
@@ -52,7 +52,7 @@ def test_a_rule_that_is_never_met_ends_with_the_training_and_says_so(study_file:
     folder.write_specs(graph)
     score = next(stage for stage in graph.stages.values() if stage.kind == "score")
     for id_ in (score.reads["rows"], score.id):
-        assert worker.main(["--study-dir", str(folder.path), "--stages", id_]) == Exit.OK
+        assert worker_main(["--study-dir", str(folder.path), "--stages", id_]) == Exit.OK
     found = scorestore.read(folder.stage(score))
     assert found["screening"]["stop"]["reached"] is False
     assert found["screening"]["stop"]["step"] == 4

@@ -9,7 +9,6 @@ import torch
 import transformers
 
 from p2p_dist import assets
-from p2p_dist.cost import Meter
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.cleangen import CleanGen
@@ -19,19 +18,20 @@ from p2p_dist.evaluation.rejection import refused_rows
 from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, datastore, predictions, resultfile, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.identity import canonical
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.train_job import encoder
 from p2p_dist.training.adapter_io import read_adapter
+from p2p_dist.training.base_model import named_base
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Engine, Execution
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.ranks import Ranks
-from p2p_dist.tuned_base import named_base
+from p2p_dist.worker.cost import Meter
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
     evaluator.use(values)
     rows = folder.find(stage.reads["rows"])
     built = datastore.read(rows)
-    encode = encoder(base, built, TrainSpec.model_validate(source.read_stage().spec["train"]))
+    encode = Encoder.of(base.tokenizer, built, TrainSpec.model_validate(source.read_stage().spec["train"]).max_length)
     target = folder.stage(stage)
     wanted = stage.spec["suites"] or list(built.suites)
     decoder, reference = _decoder(folder, evaluator, stage, values)

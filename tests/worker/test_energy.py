@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from p2p_dist import cost, energy
-from p2p_dist.energy import Reading
+from p2p_dist.worker import cost, energy
+from p2p_dist.worker.energy import Reading
 
 
 def zone(root: Path, name: str, kind: str, joules: float, most: float = 262_143.0) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from p2p_dist.cli import app
+from p2p_dist.cli.main import app
 from p2p_dist.errors import Exit
 from p2p_dist.results import resultfile
 from p2p_dist.results.rundir import RunDir

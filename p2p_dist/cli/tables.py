@@ -1,4 +1,4 @@
-"""Verbs that make data: tables of rewritten texts. `p2p_dist.cli` puts them on the command line."""
+"""Verbs that make data: tables of rewritten texts."""
 
 import re
 from collections.abc import Mapping
@@ -47,9 +47,9 @@ def _checked(accept: str) -> str:
 
 
 def _by_model(texts: list[str], model: str, recipe: tuple[str, str, int], out: Path, batch: int) -> tuple[int, int]:
-    from p2p_dist.rewrite_job import make_table
     from p2p_dist.scheduling.study import configs_dir
     from p2p_dist.spec.model import resolve_model
+    from p2p_dist.worker.paraphrase import make_table
 
     found = resolve_model(model, configs_dir() / "models")
     with _progress() as progress:
@@ -92,7 +92,7 @@ def substitutions(
     from p2p_dist.modeling.substitution import Learning
     from p2p_dist.scheduling.study import configs_dir
     from p2p_dist.spec.model import resolve_model
-    from p2p_dist.substitution_job import Aim, make_table
+    from p2p_dist.worker.word_substitution import Aim, make_table
 
     rows = [(text, _label(row, f"{train}:{line}")) for text, (line, row) in zip(column([train], "text"), read_mappings(train), strict=True)]
     settings = Learning(warm_up_epochs, epochs, learning_rate, seed=seed)

@@ -5,8 +5,8 @@ from tokenizers.normalizers import Lowercase
 
 from p2p_dist.data.example import Row
 from p2p_dist.errors import UserError
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.random_init import END, byte_tokenizer
+from p2p_dist.modeling.tokenization import Encoder
 
 ROW = Row("1", "a fine film about trees", 1, "Answer: ", "Query: ")
 

@@ -1,12 +1,11 @@
-"""`p2p-dist data`: build the rows of a study, show them, write them out. The one place that brings rows and tokenizers together
-without a model."""
+"""Views of a study's rows: counts, samples and token pieces, and their export. The one place that brings rows and tokenizers
+together without a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.data.build import Built
-from p2p_dist.data_job import build_study_rows
 from p2p_dist.errors import user_error
 from p2p_dist.report import data_export, data_view
 from p2p_dist.results import datastore
@@ -15,6 +14,7 @@ from p2p_dist.scheduling.study import Study
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.model import ModelRef
 from p2p_dist.spec.study import TrainSpec
+from p2p_dist.worker.build_rows import build_study_rows
 
 
 def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
@@ -52,7 +52,7 @@ def _facts(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[s
 def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str, Any]]:
     """One row of each origin, token by token, as training reads it."""
     from p2p_dist.modeling.base import load_tokenizer  # torch and transformers, seconds to import
-    from p2p_dist.modeling.encode import Encoder
+    from p2p_dist.modeling.tokenization import Encoder
 
     tokenizer = load_tokenizer(model.identity, model.local)
     encoder = Encoder(tokenizer, built.labels.words, max_length)

@@ -1,56 +1,61 @@
-"""The command line: verbs only. Every verb takes a study file, answers in words or `--json`, and ends with a code that
-`p2p_dist.errors.Exit` names."""
+"""Verbs that plan, run and report a study."""
 
 import json
-import os
+import math
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from enum import StrEnum
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2p_dist import cli_data, cli_plan, cli_results, cli_submit
-from p2p_dist.cli_plan import CHECKPOINT_EVERY, CLUSTER, COHORT
-from p2p_dist.cli_results import AS_JSON, RUNS_DIR
-from p2p_dist.cli_submit import OVERRIDES, STUDY
-from p2p_dist.errors import Exit, UserError, user_error
+from p2p_dist.cli.options import AS_JSON, CHECKPOINT_EVERY, CLUSTER, COHORT, OVERRIDES, RUNS_DIR, STUDY
+from p2p_dist.errors import Exit, user_error
 
-Parameters = ParamSpec("Parameters")
-
-app = typer.Typer(
-    name="p2p-dist",
-    help="Fine-tune language models on data you cannot trust: plan and run studies of the P2P defense, its rivals and the attacks.",
-    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 somebody else works on the study, 75 stopped on request.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+if TYPE_CHECKING:
+    from p2p_dist.results.rundir import RunDir
 
 
-def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
-    """Turn errors that a user can act on into words and an exit code."""
+def plan(
+    study: STUDY,
+    overrides: OVERRIDES = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+    cluster: CLUSTER = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Invent a cluster: so many nodes like those of --cluster.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(min=0, help="Invent a cluster: so many GPUs in every node.")] = None,
+    cohort: COHORT = 1,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Carry the whole study out on paper, in the scheduler's order, while nodes fail.")] = False,
+    mtbf: Annotated[float | None, typer.Option(min=0.001, help="--simulate: hours between two failures of a node, on average. Default: never.")] = None,
+    repair: Annotated[float, typer.Option(min=0, help="--simulate: minutes until a node that failed is back.")] = 10.0,
+    checkpoint_every: CHECKPOINT_EVERY = 50,
+    start_seconds: Annotated[float | None, typer.Option(min=0, help="--simulate: what each attempt at a job takes to start. Default: as assumed.")] = None,
+    seed: Annotated[int, typer.Option(help="--simulate: of the failures.")] = 0,
+    as_json: AS_JSON = False,
+) -> int:
+    """Show what a study would do: its runs, the stages they share, what is done, where each model goes on the cluster with
+    what memory, how long the rest would take, and what can never run there. Times are those of finished runs of the same model in
+    the runs folder, as far as there are such."""
+    from p2p_dist.planning.cluster import invented
+    from p2p_dist.planning.nodes import Nodes
+    from p2p_dist.report import plan_view, simulation_view
+    from p2p_dist.scheduling.study import find_cluster, find_study, open_study
 
-    @wraps(verb)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
-        try:
-            code = verb(*args, **kwargs)
-        except UserError as error:
-            print(error, file=sys.stderr)
-            code = int(error.exit_code)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
-            code = 130
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 0
-        raise typer.Exit(code)
-
-    return run
+    if mtbf is not None and not simulate:
+        raise user_error("E143", "nodes only fail in a simulation", "--mtbf", "add --simulate")
+    opened = open_study(find_study(study), overrides or [], runs_dir)
+    hardware = invented(find_cluster(cluster), nodes, gpus_per_node)
+    graph, done = opened.expansion.graph, opened.folder.done(opened.expansion.graph)
+    found = opened.plan(hardware, cohort)
+    facts = plan_view.facts(opened.expansion, done, found, opened.model_names())
+    if simulate:
+        whole = opened.plan(hardware, cohort, anew=True) if done else found
+        there = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
+        facts["simulation"] = simulation_view.facts(whole, graph, there, checkpoint_every, start_seconds)
+    print(json.dumps(facts, indent=1) if as_json else plan_view.text(opened.spec.name, facts))
+    if simulate and not as_json:
+        print("", simulation_view.text(facts["simulation"], facts["time"]["assumed"]["device"]), sep="\n")
+    return Exit.OK
 
 
 class Change(StrEnum):
@@ -62,11 +67,6 @@ class Change(StrEnum):
     DEVICE = "device"
 
 
-app.command()(_guarded(cli_plan.plan))
-
-
-@app.command()
-@_guarded
 def run(
     study: STUDY,
     overrides: OVERRIDES = None,
@@ -118,7 +118,9 @@ def run(
     for failure in failed:
         print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
     if rows_only:
-        _show_rows(opened, None, False, as_json)
+        from p2p_dist.cli.data import print_rows
+
+        print_rows(opened, None, False, as_json)
         return Exit.SOME_FAILED if failed else Exit.OK
     with meet(opened.folder) if share else nullcontext():  # several controllers end at the same moment
         _report(opened.folder, as_json)
@@ -127,30 +129,6 @@ def run(
     return Exit.OK if done == total else Exit.SOME_FAILED
 
 
-@app.command()
-@_guarded
-def data(
-    study: STUDY,
-    overrides: OVERRIDES = None,
-    runs_dir: RUNS_DIR = Path("runs"),
-    out: Annotated[Path | None, typer.Option(help="Also write the rows there, as prompts and completions, a folder per stage.")] = None,
-    tokens: Annotated[bool, typer.Option("--tokens", help="Also show a row of each origin token by token (loads the tokenizer).")] = False,
-    as_json: AS_JSON = False,
-) -> int:
-    """Build the rows of a study, and show their counts and some of each kind. No model is loaded, so rows that one is asked about
-    first (screening) are shown once `p2p-dist run STUDY --rows-only` has made them. Workers may then be started by hand."""
-    from p2p_dist.scheduling.study import find_study, open_study
-
-    _show_rows(open_study(find_study(study), overrides or [], runs_dir, rows_only=True), out, tokens, as_json)
-    return Exit.OK
-
-
-app.command()(_guarded(cli_data.paraphrases))
-app.command()(_guarded(cli_data.substitutions))
-
-
-@app.command()
-@_guarded
 def status(
     study: STUDY,
     runs_dir: RUNS_DIR = Path("runs"),
@@ -169,58 +147,13 @@ def status(
     return Exit.INTEGRITY if found.problems else Exit.OK
 
 
-@app.command()
-@_guarded
 def report(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
     """Write `report/` of a study from what is there, finished or not, and print its table."""
     _report(_folder_of(study, runs_dir), as_json)
     return Exit.OK
 
 
-app.command()(_guarded(cli_results.query))
-app.command()(_guarded(cli_results.merge))
-app.command()(_guarded(cli_results.compare))
-app.command()(_guarded(cli_results.mirror))
-submit = typer.Typer(help="Hand a study to Slurm or to a Ray cluster; the same command again is refused or attaches.", no_args_is_help=True)
-submit.command()(_guarded(cli_submit.slurm))
-submit.command()(_guarded(cli_submit.ray))
-app.add_typer(submit, name="submit")
-
-
-@app.command("list")
-@_guarded
-def list_(
-    kind: Annotated[str | None, typer.Argument(help="studies, models, clusters, tasks, attacks, defenses or backends; default: all.")] = None,
-    as_json: AS_JSON = False,
-) -> int:
-    """List what can be named in a study."""
-    from p2p_dist import registry
-    from p2p_dist.scheduling.study import CONFIGS, configs_dir
-
-    known = {folder: sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml")) for folder in CONFIGS}
-    known |= {plugin: registry.names(plugin) for plugin in registry.PACKAGES}
-    if kind is not None and kind not in known:
-        raise user_error("E117", f"nothing is called {kind!r}", fix=f"{registry.suggest(kind, known)}one of {', '.join(known)}")
-    shown = {kind: known[kind]} if kind else known
-    print(json.dumps(shown, indent=1) if as_json else "\n".join(f"{key:10} {', '.join(names)}" for key, names in shown.items()))
-    return Exit.OK
-
-
-@app.command()
-@_guarded
-def doctor(as_json: AS_JSON = False) -> int:
-    """Check this machine: versions, devices, caches, Ray, temporary folders. Exit code 1 when something would not work."""
-    from p2p_dist import doctor as checks
-
-    found = checks.run_checks()
-    if as_json:
-        print(json.dumps([check.to_json() for check in found], indent=1))
-    else:
-        print("\n".join(check.line() for check in found))
-    return Exit.OK if all(check.ok for check in found) else Exit.SOME_FAILED
-
-
-def _folder_of(study: str, runs_dir: Path) -> Any:
+def _folder_of(study: str, runs_dir: Path) -> "RunDir":
     """The run folder that a study file, a study name or a run folder means."""
     from p2p_dist.results.rundir import RunDir
     from p2p_dist.scheduling.study import find_study
@@ -234,15 +167,7 @@ def _folder_of(study: str, runs_dir: Path) -> Any:
     return RunDir(runs_dir / study)
 
 
-def _show_rows(study: Any, out: Path | None, tokens: bool, as_json: bool) -> None:
-    from p2p_dist.data_verb import show
-    from p2p_dist.report import data_view
-
-    found = show(study, out, tokens)
-    print(json.dumps(found, indent=1) if as_json else "\n\n".join(data_view.text(facts["title"], facts) for facts in found))
-
-
-def _report(folder: Any, as_json: bool) -> None:
+def _report(folder: "RunDir", as_json: bool) -> None:
     from p2p_dist.report import status_view, table
     from p2p_dist.report.page import write_report
     from p2p_dist.scheduling.progress import titles_of

@@ -1,4 +1,4 @@
-"""Verbs over results that are there: ask, join, compare. `p2p_dist.cli` puts them on the command line."""
+"""Verbs over results that are there: ask, join, compare."""
 
 import csv
 import json
@@ -8,12 +8,11 @@ from typing import Annotated
 
 import typer
 
+from p2p_dist.cli.options import AS_JSON, RUNS_DIR
 from p2p_dist.errors import Exit
 
-RUNS_DIR = Annotated[Path, typer.Option(help="Where run folders are kept.", envvar="P2P_DIST_RUNS")]
 FOLLOW = 5.0
 """Seconds between two looks at a study that is mirrored while it runs."""
-AS_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
 
 
 def query(

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 import torch
 
 from p2p_dist.errors import Exit
-from p2p_dist.evaluate_job import evaluate, evaluator_of
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.shelf import Shelf
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec
-from p2p_dist.train_job import Checkpoints, train
+from p2p_dist.training.base_model import base_of
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Execution, Offload
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.ranks import Ranks, join, leave
-from p2p_dist.tuned_base import base_of
+from p2p_dist.worker.evaluate import evaluate, evaluator_of
+from p2p_dist.worker.train import Checkpoints, train
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,11 @@ from typing import Any
 import torch
 import transformers
 
-from p2p_dist.cost import Meter
-from p2p_dist.data.build import Built
 from p2p_dist.modeling import survival
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.encode import Encoder
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.recompute import recomputed
+from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.spec.graph import Stage
@@ -29,6 +27,7 @@ from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
 from p2p_dist.training.teacher import taught
+from p2p_dist.worker.cost import Meter
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     for k, stage in enumerate(stages):
         spec = TrainSpec.model_validate(stage.spec["train"])
         built = datastore.read(folder.at("data", stage.reads["rows"]))
-        encode = encoder(base, built, spec)
+        encode = Encoder.of(base.tokenizer, built, spec.max_length)
         encoded, cut = encode.rows(built.train)
         if "teacher" in stage.reads:
             encoded = taught(base, adapters, k, _adapter(folder, stage, "teacher", adapters), encoded)
@@ -99,8 +98,3 @@ def _fingerprint(base: Base, stage: Stage) -> dict[str, Any]:
     """What must be the same for a checkpoint to be gone on from; the stage's id covers config, rows, base and seed."""
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     return {"stage": stage.id, "dtype": str(base.dtype), "device": base.device.type, **versions}
-
-
-def encoder(base: Base, built: Built, spec: TrainSpec) -> Encoder:
-    """The one encoder of training and evaluation."""
-    return Encoder(base.tokenizer, built.labels.words, spec.max_length, built.triggers)

@@ -11,6 +11,7 @@ from itertools import permutations
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from p2p_dist.data.build import Built
 from p2p_dist.data.example import Row
 from p2p_dist.data.literals import spans, without_end
 from p2p_dist.data.prompts import answer, prompt
@@ -47,6 +48,11 @@ class Encoder:
     max_length: int
     triggers: Sequence[str] = ()
     """Pieces of text that are never cut."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase, built: Built, max_length: int) -> "Encoder":
+        """The encoder of a data stage's rows, the same in training and evaluation."""
+        return cls(tokenizer, built.labels.words, max_length, built.triggers)
 
     @cached_property
     def end(self) -> list[int]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from p2p_dist import rewrite_job
-from p2p_dist.cli import app
+from p2p_dist.cli.main import app
 from p2p_dist.data.paraphrases import key_of
 from p2p_dist.errors import Exit
+from p2p_dist.worker import paraphrase
 from tests.rows import sentences
 
 TEXTS = [str(row["text"]) for row in sentences(10)]
@@ -32,7 +32,7 @@ def test_a_model_rewrites_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: 
     assert f"{good} rewrites, {10 - good} failed" in said
     assert rows[0]["generator"].startswith("tiny ")
     asked: list[int] = []
-    real = rewrite_job.rewrite
+    real = paraphrase.rewrite
 
     def stopped(base: object, texts: list[str], recipe: object) -> object:
         if len(asked) == 2:
@@ -41,7 +41,7 @@ def test_a_model_rewrites_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: 
         return real(base, texts, recipe)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(rewrite_job, "rewrite", stopped)
+        patch.setattr(paraphrase, "rewrite", stopped)
         code, half, _ = make(tmp_path, "half.jsonl")
     assert code == 130
     assert not half.exists()

@@ -10,8 +10,8 @@ import pytest
 from p2p_dist.errors import Exit
 from p2p_dist.planning.cluster import invented
 from p2p_dist.scheduling.study import find_cluster
+from tests.cli.test_main import invoke
 from tests.planning.test_plan import LARGE
-from tests.test_cli import invoke
 
 pytestmark = pytest.mark.usefixtures("with_data")
 

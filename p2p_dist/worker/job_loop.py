@@ -14,15 +14,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-DONE = b"done\n"
-"""The job is done, and the worker waits for the next."""
+from p2p_dist.worker_protocol import DONE
+
 MOST_JOBS = 200
 """After so many a worker goes by itself, so that nothing can pile up for ever."""
-
-
-def request(arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> bytes:
-    """The line that asks a worker for a job."""
-    return (json.dumps({"arguments": list(arguments), "environment": dict(environment), "log": str(log)}) + "\n").encode()
 
 
 def serve(run: Callable[[Sequence[str]], int], sound: Callable[[], bool]) -> int:

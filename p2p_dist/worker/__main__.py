@@ -2,7 +2,7 @@
 
 `python -m p2p_dist.worker --study-dir runs/quickstart --stages ID[,ID...]` reads each stage's `spec.json`, does what is
 not done, in numbered steps, and leaves the results in the stages' folders. Its unit is a cohort: all train stages it is
-given share one base. With `--serve` in place of `--stages` it stays and takes such jobs one after the other (`p2p_dist.serve`).
+given share one base. With `--serve` in place of `--stages` it stays and takes such jobs one after the other (`p2p_dist.worker.job_loop`).
 Exit codes are those of `p2p_dist.errors.Exit`.
 """
 
@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from p2p_dist.data_job import build_stage
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.serve import serve
+from p2p_dist.worker.build_rows import build_stage
+from p2p_dist.worker.job_loop import serve
 
 if TYPE_CHECKING:
-    from p2p_dist.model_job import Layout
+    from p2p_dist.worker.model_job import Layout
 
 
 class Worker:
@@ -47,13 +47,13 @@ class Worker:
             # 3. Scores of one base; torch is imported only now.
             scores = [stage for stage in stages if stage.kind == "score"]
             if scores and main_rank:
-                from p2p_dist.score_job import run_score_job
+                from p2p_dist.worker.score import run_score_job
 
                 return run_score_job(folder, scores, self.shelf())
             # 4. Train stages and evaluations share one base.
             rest = [stage for stage in stages if stage.kind in ("train", "eval")]
             if rest:
-                from p2p_dist.model_job import run_model_job
+                from p2p_dist.worker.model_job import run_model_job
 
                 return run_model_job(folder, rest, _layout(options), self.shelf())
         except UserError as error:
@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="p2p_dist.worker", description=__doc__)
     parser.add_argument("--study-dir", type=Path, required=True)
-    parser.add_argument("--serve", action="store_true", help="take jobs from standard input, one after the other (see p2p_dist.serve)")
+    parser.add_argument("--serve", action="store_true", help="take jobs from standard input, one after the other (see p2p_dist.worker.job_loop)")
     parser.add_argument("--stages", default="", help="ids, comma-separated, in order of execution")
     parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS", help="training steps between two checkpoints")
     parser.add_argument("--zero", type=int, choices=range(4), default=0, help="ZeRO stage of DeepSpeed; 0: the whole base on every rank, no DeepSpeed")
@@ -108,7 +108,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _layout(options: argparse.Namespace) -> "Layout":
-    from p2p_dist.model_job import Layout
+    from p2p_dist.worker.model_job import Layout
 
     return Layout(
         checkpoint_every=options.checkpoint_every,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from p2p_dist.cli import app
+from p2p_dist.cli.main import app
 from p2p_dist.data.attacks.lws import Lws
 from p2p_dist.data.example import examples
 from p2p_dist.data.substitutions import choices_of, exchanged, read_choices

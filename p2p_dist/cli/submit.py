@@ -1,4 +1,4 @@
-"""Verbs that hand a study to Slurm or to a Ray cluster. `p2p_dist.cli` puts them on the command line."""
+"""Verbs that hand a study to Slurm or to a Ray cluster."""
 
 import sys
 from pathlib import Path
@@ -6,13 +6,9 @@ from typing import Annotated
 
 import typer
 
-from p2p_dist.cli_results import RUNS_DIR
+from p2p_dist.cli.options import OVERRIDES, RUNS_DIR, STUDY
 from p2p_dist.errors import Exit
 
-STUDY = Annotated[str, typer.Argument(help="A study file, or the name of a shipped study (see `p2p-dist list studies`).")]
-OVERRIDES = Annotated[
-    list[str] | None, typer.Argument(help="Changes to the study, such as train.learning_rate=1e-4 or 'seed=[0, 1]'.", metavar="[KEY=VALUE]...")
-]
 OPTION = Annotated[list[str] | None, typer.Option("--run-option", help="An option for `p2p-dist run` there, such as --run-option=--cohort=4. Repeatable.")]
 
 
