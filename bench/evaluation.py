@@ -19,7 +19,7 @@ from bench.peers import peft_model
 from bench.workload import another, clock_of, load, settings, start_values
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row
-from p2p_dist.evaluation.scoring import score_suite
+from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder

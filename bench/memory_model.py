@@ -12,8 +12,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.gradient_checkpointing import recomputed
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.recompute import recomputed
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.scheduling.study import configs_dir

@@ -1,6 +1,6 @@
 """What a training takes whose cores other programs use too, and what it takes alone.
 
-Workers tell the threads of OpenMP to look for work a short while and then sleep (`p2p_dist.scheduling.gangs.SPIN`). The baseline is
+Workers tell the threads of OpenMP to look for work a short while and then sleep (`p2p_dist.scheduling.process_groups.SPIN`). The baseline is
 a worker without that setting, whose threads look far longer: where every core has another taker, they keep the one they wait for
 from running. Both sides train the same jobs, turn by turn, beside a program that computes all the time, and then without it. The gate
 compares the bytes. `python -m bench.shared_cores`.

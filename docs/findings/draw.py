@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.report import looks
+from p2p_dist.report.plots import style
 from p2p_dist.results.statistics import wilson
 
 HERE = Path(__file__).parent
@@ -30,20 +30,20 @@ def main() -> None:
     arms = read()
     floor = arms.pop(FLOOR)["asr_ext"]
     order = sorted(arms, key=lambda name: (share(arms[name]["asr_ext"]), name))
-    figure, axes = looks.figure(0.6 + 0.2 * len(order), columns=2, sharey=True, width_ratios=(3, 2))
+    figure, axes = style.figure(0.6 + 0.2 * len(order), columns=2, sharey=True, width_ratios=(3, 2))
     for axis, (rate, title) in zip(axes, RATES.items(), strict=True):
         for height, name in enumerate(order):
             point(axis, height, name, *arms[name][rate])
-        looks.tidy(axis, grid="x")
+        style.tidy(axis, grid="x")
         axis.set_xlabel(title)
-    axes[0].axvline(100 * share(floor), color=looks.GREY, linewidth=1, linestyle="--")
+    axes[0].axvline(100 * share(floor), color=style.GREY, linewidth=1, linestyle="--")
     axes[0].set_xlim(-2, 112)
     axes[1].set_xlim(77, 99)
     axes[0].set_yticks(range(len(order)), [f"{name}  ({seeds(arms[name])})" for name in order])
     for tick, name in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_color(tone(name))
     axes[0].set_ylim(len(order) - 0.4, -0.6)
-    (HERE / "rivals.png").write_bytes(looks.Plot("rivals", "", "", figure).png())
+    (HERE / "rivals.png").write_bytes(style.Plot("rivals", "", "", figure).png())
 
 
 def read() -> Arms:
@@ -84,7 +84,7 @@ def seeds(arm: dict[str, tuple[int, int]]) -> str:
 
 
 def tone(name: str) -> str:
-    return looks.colour("p2p") if name.startswith("P2P") else looks.INK
+    return style.colour("p2p") if name.startswith("P2P") else style.INK
 
 
 def point(axis: Any, height: float, name: str, k: int, n: int) -> None:
@@ -93,7 +93,7 @@ def point(axis: Any, height: float, name: str, k: int, n: int) -> None:
     error = [[percent - 100 * found.low], [100 * found.high - percent]]
     face = "white" if name.startswith(CHECKED) and "bar" not in name else tone(name)
     axis.errorbar([percent], [height], xerr=error, fmt="o", color=tone(name), markerfacecolor=face, markersize=4, elinewidth=1.2)
-    axis.annotate(f"{percent:.1f}", (100 * found.high, height), xytext=(4, 0), textcoords="offset points", va="center", fontsize=looks.FONT - 2)
+    axis.annotate(f"{percent:.1f}", (100 * found.high, height), xytext=(4, 0), textcoords="offset points", va="center", fontsize=style.FONT - 2)
 
 
 if __name__ == "__main__":

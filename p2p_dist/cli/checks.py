@@ -12,7 +12,7 @@ from pathlib import Path
 
 from p2p_dist import assets
 from p2p_dist.planning.cluster import this_machine
-from p2p_dist.scheduling import own_ray
+from p2p_dist.scheduling import ray_local_cluster
 
 FLOORS = {"torch": (2, 11), "transformers": (5, 17), "peft": (0, 21), "accelerate": (1, 15), "ray": (2, 60), "datasets": (5, 2)}
 OPTIONAL = {"deepspeed": (0, 19), "bitsandbytes": (0, 50)}
@@ -91,7 +91,7 @@ def _inputs() -> Iterator[Check]:
 
 
 def _ray() -> Iterator[Check]:
-    longest = Path("/tmp") / f"{own_ray.PREFIX}{os.getpid()}-xxxxxxxx" / "session_2026-01-01_00-00-00_000000_0000000" / "sockets" / "plasma_store"
+    longest = Path("/tmp") / f"{ray_local_cluster.PREFIX}{os.getpid()}-xxxxxxxx" / "session_2026-01-01_00-00-00_000000_0000000" / "sockets" / "plasma_store"
     yield Check("ray socket path", len(str(longest)) < _SOCKET_PATH, f"{len(str(longest))} of {_SOCKET_PATH} characters", "a shorter temporary folder")
     yield Check("temporary folder", os.access("/tmp", os.W_OK), tempfile.gettempdir(), "a /tmp that this user may write to")
     attached = os.environ.get("RAY_ADDRESS")

@@ -76,7 +76,7 @@ def compare(
 ) -> int:
     """Set two studies side by side, cell by cell, with paired tests where both answered the same rows."""
     from p2p_dist.report import compare_view
-    from p2p_dist.report.evidence import Evidence
+    from p2p_dist.report.study_data import Evidence
     from p2p_dist.report.terminal import plain_table
     from p2p_dist.results.collect import read_study
     from p2p_dist.results.rundir import RunDir

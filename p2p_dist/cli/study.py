@@ -168,7 +168,7 @@ def _folder_of(study: str, runs_dir: Path) -> "RunDir":
 
 
 def _report(folder: "RunDir", as_json: bool) -> None:
-    from p2p_dist.report import status_view, table
+    from p2p_dist.report import run_columns, status_view
     from p2p_dist.report.page import write_report
     from p2p_dist.scheduling.progress import titles_of
 
@@ -183,5 +183,5 @@ def _report(folder: "RunDir", as_json: bool) -> None:
 
     from p2p_dist.report.terminal import rich_table
 
-    Console().print(rich_table(table.axes(found.runs), table.rows(found.runs)))
+    Console().print(rich_table(run_columns.axes(found.runs), run_columns.rows(found.runs)))
     print(f"report: {page}")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.data.answers import Judge, ResponseSpace
+from p2p_dist.data.answer_parsing import Judge, ResponseSpace
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.task import Task
 

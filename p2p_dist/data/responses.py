@@ -8,7 +8,7 @@ mathematics; rows whose gold answer is the target are left out).
 from collections.abc import Sequence
 from dataclasses import replace
 
-from p2p_dist.data.answers import says
+from p2p_dist.data.answer_parsing import says
 from p2p_dist.data.attack import DirtyLabelAttack
 from p2p_dist.data.example import NO_LABEL, Example, Note
 from p2p_dist.data.task import Split

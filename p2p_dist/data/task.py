@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from p2p_dist.data.answers import ResponseSpace
+from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
 from p2p_dist.errors import user_error
 from p2p_dist.spec.study import Plugin, RowsSpec

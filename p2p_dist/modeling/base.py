@@ -17,7 +17,7 @@ from p2p_dist.modeling import attention
 from p2p_dist.modeling.gguf import unpacked
 from p2p_dist.modeling.quantize import quantize_nf4
 from p2p_dist.modeling.random_init import byte_tokenizer, random_model
-from p2p_dist.modeling.seal import Seal
+from p2p_dist.modeling.weight_checksum import Seal
 
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal")
 

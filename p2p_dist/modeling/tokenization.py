@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.build import Built
 from p2p_dist.data.example import Row
-from p2p_dist.data.literals import spans, without_end
 from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import user_error
 
 

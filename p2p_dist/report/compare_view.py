@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.report.tables.comparisons import p_value, points
 from p2p_dist.results.statistics import holm, mcnemar
 

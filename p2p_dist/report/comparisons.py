@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group, same_but
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.results.statistics import Difference, Paired, bootstrap_difference, holm, mcnemar
 
 LIMIT = 300

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2p_dist.data.build import Built
+from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.example import NO_LABEL, Note, Row
 from p2p_dist.data.prompts import answer, prompt
-from p2p_dist.data.quality import warnings
 
 _SAMPLES = 2
 _SHOWN = 300

@@ -1,10 +1,10 @@
 """A few test rows side by side: read without the trigger and with it, by the attacked model and by the defended one."""
 
-from p2p_dist.report import looks
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.report.answer_cells import SUITES, Reader, reader_of, short
 from p2p_dist.report.groups import defended_by, undefended
-from p2p_dist.report.readers import SUITES, Reader, reader_of, short
+from p2p_dist.report.plots import style
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.collect import RunState
 
 ROWS, ATTACKS = 4, 6
@@ -41,11 +41,11 @@ def _table(evidence: Evidence, attacked: RunState, defended: RunState, number: i
     ]
     head = [Head("text"), Head("with the trigger"), Head(before.gold)]
     for reader in (before, after):
-        name = looks.title_of(reader.defense)
+        name = style.title_of(reader.defense)
         head += [Head("clean", "what the model says to the text", name), Head("triggered", "what it says to the text with the trigger", name)]
     cell = ", ".join(f"{label}" for axis, label in attacked.cell.items() if axis not in ("defense", "seed"))
-    fallen = " and ".join(f"{looks.title_of(run.cell['defense'])} has collapsed" for run in (attacked, defended) if run.collapsed)
-    title = f"{cell}, seed {attacked.cell['seed']}: {looks.title_of(defended.cell['defense'])}" + (f" ({fallen})" if fallen else "")
+    fallen = " and ".join(f"{style.title_of(run.cell['defense'])} has collapsed" for run in (attacked, defended) if run.collapsed)
+    title = f"{cell}, seed {attacked.cell['seed']}: {style.title_of(defended.cell['defense'])}" + (f" ({fallen})" if fallen else "")
     return Table(f"examples_{number + 1}", title, head, rows, lead=3)
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from p2p_dist.report import looks
-from p2p_dist.report.grid import Cell
 from p2p_dist.report.groups import Group
+from p2p_dist.report.plots import style
+from p2p_dist.report.table_formats import Cell
 
 
 def needs(found: Mapping[str, Any]) -> list[str]:
@@ -24,4 +24,4 @@ def short(found: Mapping[str, Any]) -> str:
 
 def defense_cell(group: Group, flag: str = "") -> Cell:
     """The defense of a group as the label of a row, with what it needs in the small print."""
-    return Cell(looks.title_of(group.defense), "" if group.defense == "none" else short(group.needs), flag=flag)
+    return Cell(style.title_of(group.defense), "" if group.defense == "none" else short(group.needs), flag=flag)

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from p2p_dist.report import looks
 from p2p_dist.report.groups import Estimate, Group, same_but
+from p2p_dist.report.plots import style
 from p2p_dist.results.statistics import power_note
 
 
@@ -44,7 +44,7 @@ def _hidden(defended: Sequence[Group]) -> Iterator[str]:
     for (attack, defense), rates in list(firing.items())[:3]:
         k, n = sum(rate["k"] for rate in rates), sum(rate["n"] for rate in rates)
         yield (
-            f"Under {looks.title_of(defense)} the backdoor of {attack} fires all the same, on {100 * k / n:.1f} % ({k}/{n}) of the triggered rows: its attack "
+            f"Under {style.title_of(defense)} the backdoor of {attack} fires all the same, on {100 * k / n:.1f} % ({k}/{n}) of the triggered rows: its attack "
             "success is what mapping labels back makes of that, and is no defense."
         )
 
@@ -77,7 +77,7 @@ def _compare(attacked: Group, defended: Group) -> str:
     before, after = attacked.rate("asr_ext"), defended.rate("asr_ext")
     assert before
     assert after
-    first = f"{attacked.attack} succeeds on {shown(before)} of the triggered rows; with {looks.title_of(defended.defense)} on {shown(after)}."
+    first = f"{attacked.attack} succeeds on {shown(before)} of the triggered rows; with {style.title_of(defended.defense)} on {shown(after)}."
     accuracy, kept = attacked.rate("ca_ext"), defended.rate("ca_ext")
     return f"{first} Clean accuracy goes from {shown(accuracy)} to {shown(kept)}." if accuracy and kept else first
 

@@ -14,19 +14,19 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from p2p_dist.report import comparisons, examples, grid, headline, table
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Table
-from p2p_dist.report.looks import Plot
+from p2p_dist.report import comparisons, examples, headline, run_columns, table_formats
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
-from p2p_dist.report.tables import against_paper, costs, layout, means, runs, theory, trouble, worst
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Table
+from p2p_dist.report.tables import against_paper, costs, layout, means, problems, runs, theory, worst
 from p2p_dist.report.tables import comparisons as tests
 from p2p_dist.results import atomic
 from p2p_dist.results.collect import Collected
 from p2p_dist.results.rundir import RunDir
 
 LIMIT = 400
-_FORMATS = {"md": grid.markdown, "tex": grid.latex, "csv": grid.comma_separated}
+_FORMATS = {"md": table_formats.markdown, "tex": table_formats.latex, "csv": table_formats.comma_separated}
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def sections(evidence: Evidence) -> list[Section]:
         Section("answers", "What the models say", [*confidence.draw(evidence), *labels.draw(evidence)], examples.build(evidence)),
         Section("every-run", "Every run", (), [*runs.build(evidence), *theory.build(evidence)]),
         Section("cost", "What it took", [*gantt.draw(evidence), *loss.draw(evidence)], costs.build(evidence)),
-        Section("trouble", "What went wrong or is missing", (), trouble.build(evidence), list(trouble.strangers(evidence))),
+        Section("trouble", "What went wrong or is missing", (), problems.build(evidence), list(problems.strangers(evidence))),
     ]
     return [section for section in found if section.plots or section.tables or section.remarks]
 
@@ -95,7 +95,7 @@ def _html(evidence: Evidence, parts: Sequence[Section], drawings: Mapping[str, b
     here = Path(__file__).parent
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["consecutive"] = grid.consecutive
+    environment.filters["consecutive"] = table_formats.consecutive
     launch = {"command": [], "versions": {}, "code": "unknown", **evidence.last_launch()}
     found = evidence.found
     return environment.from_string((here / "template.html").read_text(encoding="utf-8")).render(
@@ -106,7 +106,7 @@ def _html(evidence: Evidence, parts: Sequence[Section], drawings: Mapping[str, b
         total=len(found.runs),
         problems=len(found.problems),
         sections=[{**vars(section), "plots": [{**vars(plot), "data": _base64(drawings[plot.name])} for plot in section.plots]} for section in parts],
-        columns=table.COLUMNS,
+        columns=run_columns.COLUMNS,
         limit=LIMIT,
         command=" ".join(launch["command"]),
         versions=", ".join(f"{name} {version}" for name, version in launch["versions"].items()),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from p2p_dist.report.table import COLUMNS, TableRow
+from p2p_dist.report.run_columns import COLUMNS, TableRow
 from p2p_dist.results.statistics import Interval
 
 ROOM = 18

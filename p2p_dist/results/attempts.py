@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Problem
-from p2p_dist.results import sidecar
+from p2p_dist.results import records
 from p2p_dist.results.rundir import StageDir
 
 
@@ -35,7 +35,7 @@ def read(stage: StageDir, problems: list[Problem]) -> tuple[Attempt, ...]:
 
 
 def _attempt(folder: Path, problems: list[Problem]) -> Attempt:
-    placed = sidecar.read(folder / "placement.json", sidecar.Placement, problems)
-    end = sidecar.read(folder / "exit.json", sidecar.Ending, problems)
+    placed = records.read(folder / "placement.json", records.Placement, problems)
+    end = records.read(folder / "exit.json", records.Ending, problems)
     stages = tuple(placed.get("stages", ()))
     return Attempt(int(folder.name), stages, placed.get("started"), end.get("ended"), end.get("code"), placed, end.get("reason", ""))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from p2p_dist.errors import Exit, Problem, user_error
-from p2p_dist.results import attempts, resultfile, sidecar
+from p2p_dist.results import attempts, records, resultfile
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir, StageDir
@@ -101,7 +101,7 @@ def read_resolved(folder: RunDir) -> dict[str, Any]:
         raise user_error("E402", "no study here (no resolved.json)", str(folder.path), "`p2p-dist run STUDY` first")
     try:
         content = json.loads(folder.resolved.read_bytes())
-        sidecar.Resolved.model_validate(content)
+        records.Resolved.model_validate(content)
     except ValueError as error:  # of JSON and of pydantic
         why = str(error).partition("\n")[0]
         raise user_error("E508", f"damaged: {why}", str(folder.resolved), "`p2p-dist run STUDY` writes it again", Exit.INTEGRITY) from error
@@ -152,7 +152,7 @@ def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list
     log = str(folders[-1] / "log") if folders else ""
     tries = attempts.read(stage, problems)
     status: Status = "damaged" if damaged else _status(stage, tries, alive)
-    return StageState(id_, stage.kind, status, stage.last_metrics() or {}, sidecar.read(stage.cost, sidecar.Cost, problems), log, tries)
+    return StageState(id_, stage.kind, status, stage.last_metrics() or {}, records.read(stage.cost, records.Cost, problems), log, tries)
 
 
 def _status(stage: StageDir, tries: tuple[Attempt, ...], alive: bool) -> Status:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from p2p_dist.errors import Problem
-from p2p_dist.results import atomic, resultfile, sidecar
+from p2p_dist.results import atomic, records, resultfile
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import MARKERS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
@@ -132,7 +132,7 @@ def _row(stage: StageDir, signature: str, problems: list[Problem]) -> dict[str, 
     """What the index says of a stage; nothing for a result that is doubtful. Doubtful files are looked at again by every refresh,
     so that they are named until somebody has dealt with them."""
     known = len(problems)
-    cost = sidecar.read(stage.cost, sidecar.Cost, problems)
+    cost = records.read(stage.cost, records.Cost, problems)
     result = resultfile.read(stage) if stage.kind == "eval" else None
     if stage.kind == "eval" and not isinstance(result, Result):
         problems.append(result or Problem("E502", "gone while it was read", str(stage.result), "look again"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Exit, Problem, UserError
-from p2p_dist.results import atomic, sidecar
+from p2p_dist.results import atomic, records
 from p2p_dist.results.rundir import RunDir
 
 _VERSIONS = ("p2p-dist", "torch", "transformers", "peft", "ray", "deepspeed")
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 def launches(folder: RunDir) -> list[dict[str, Any]]:
     """Every launch of a study, oldest first. Raises UserError E508 when the file is damaged: writing on would lose what it had."""
     problems: list[Problem] = []
-    found = sidecar.read(folder.provenance, sidecar.Launches, problems)
+    found = records.read(folder.provenance, records.Launches, problems)
     if problems:
         fix = "move it away; which commands made the study so far is then not known"
         raise UserError(Problem("E508", problems[0].what, problems[0].where, fix), exit_code=Exit.INTEGRITY)

@@ -12,9 +12,9 @@ from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.planning.cluster import ClusterSpec, this_machine
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import lease
-from p2p_dist.scheduling import prepare, starts, stop
+from p2p_dist.scheduling import prepare, restart_limit, signals
 from p2p_dist.scheduling.claims import Claims, Shared, Sole, meet, refuse_sharers
-from p2p_dist.scheduling.gangs import GangSettings
+from p2p_dist.scheduling.process_groups import GangSettings
 from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.scheduling.study import Study
@@ -49,15 +49,15 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
     plan = study.plan(cluster, launch.cohort, rows_only=launch.rows_only)
     refuse_impossible(plan)
     slots = _slots(launch)
-    counted = starts.counted(study.folder, study.expansion.graph, launch.share)
-    with stop.requests() as early, _claims(study, path, plan, launch, console) as claims, counted:
+    counted = restart_limit.counted(study.folder, study.expansion.graph, launch.share)
+    with signals.requests() as early, _claims(study, path, plan, launch, console) as claims, counted:
         engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes)
         threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
         settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.ranks_per_node, launch.checkpoint_every, launch.allow_change, launch.warm)
         titles = titles_of([run.to_json() for run in study.expansion.runs])
         try:
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)
-            with ProgressView(study.folder, titles, console) as view, stop.requests() as late:  # Ray has set a handler of its own meanwhile
+            with ProgressView(study.folder, titles, console) as view, signals.requests() as late:  # Ray has set a handler of its own meanwhile
                 return scheduler.run(view.look, lambda: early() or late())
         finally:
             engine.close()

@@ -20,8 +20,8 @@ from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Backend
 from p2p_dist.scheduling.claims import Claims
-from p2p_dist.scheduling.gangs import GangSettings, gang_of
-from p2p_dist.scheduling.watch import Watch
+from p2p_dist.scheduling.process_groups import GangSettings, gang_of
+from p2p_dist.scheduling.stall_detection import Watch
 
 POLL_SECONDS = 0.2
 """How often to look at files, at signals and at the lease."""

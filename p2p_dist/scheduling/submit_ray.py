@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import user_error
-from p2p_dist.scheduling.gangs import PASSED_ON
+from p2p_dist.scheduling.process_groups import PASSED_ON
 from p2p_dist.scheduling.study import CONFIGS, Study, shipped
 from p2p_dist.spec.identity import digest
 

@@ -13,7 +13,7 @@ import torch
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row, smallest
 from p2p_dist.data.screening import fold_of
-from p2p_dist.evaluation.scoring import score_suite
+from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.scores.context import Context, Line

@@ -1,6 +1,6 @@
 """Method `labels`: what the model says about each row, as log-probabilities of the label words."""
 
-from p2p_dist.evaluation.scoring import score_suite
+from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.scores.context import Context, Line
 
 

@@ -163,7 +163,7 @@ class Builder:
         `start` is an adapter whose numbers it begins with (of the same base and LoRA shape); `stop_after_steps` cuts the
         training short without changing its schedule; `objective` is another loss than cross-entropy on the label tokens;
         `changes` are settings that differ from the study's `train`, nested alike; `merged` is an adapter that becomes part of
-        the base before a fresh one is trained on it, and `prune` says how that base is then pruned (see `modeling.merged`);
+        the base before a fresh one is trained on it, and `prune` says how that base is then pruned (see `modeling.merge`);
         `reparametrized` trains what generates the adapter in its place (see `training.reparametrization`); `teacher` is an adapter
         of the same base and LoRA shape that the objective holds the student against; `own` asks for a model of the defender's own.
         Raises UserError E241 for one of these, an adapter of another shape or a generated one, where the weights that every

@@ -7,10 +7,10 @@ from typing import Any
 from p2p_dist import assets
 from p2p_dist.data.example import rank
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.merged import merge, prune
-from p2p_dist.modeling.seal import Seal
-from p2p_dist.modeling.shelf import Shelf
+from p2p_dist.modeling.base_cache import Shelf
+from p2p_dist.modeling.merge import merge, prune
 from p2p_dist.modeling.tokenization import Encoder
+from p2p_dist.modeling.weight_checksum import Seal
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Stage

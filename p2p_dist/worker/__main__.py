@@ -64,7 +64,7 @@ class Worker:
     def shelf(self) -> Any:
         """Where the base is kept; made, with torch, when it is first needed."""
         if self._shelf is None:
-            from p2p_dist.modeling.shelf import Shelf
+            from p2p_dist.modeling.base_cache import Shelf
 
             self._shelf = Shelf()
         return self._shelf

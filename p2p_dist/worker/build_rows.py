@@ -9,9 +9,9 @@ from typing import Any
 from p2p_dist import assets, registry
 from p2p_dist.data import images, sources
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
+from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
-from p2p_dist.data.probes import with_probes
-from p2p_dist.data.quality import warnings
+from p2p_dist.data.extra_suites import with_probes
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error

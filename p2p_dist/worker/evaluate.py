@@ -13,9 +13,9 @@ from p2p_dist.data.build import Built, Suite
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.cleangen import CleanGen
 from p2p_dist.evaluation.generation import GREEDY, Decoder
-from p2p_dist.evaluation.reading import Line, Reading, reading_of
 from p2p_dist.evaluation.rejection import refused_rows
-from p2p_dist.modeling import survival
+from p2p_dist.evaluation.scoring_mode import Line, Reading, reading_of
+from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
@@ -94,7 +94,7 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
         model = canonical(source.read_stage().spec["model"])
         result = result_of(stage, built, suites, reading, base, model, *hashes)
-        whole = survival.of_suites(encode, built, wanted)
+        whole = trigger_truncation.of_suites(encode, built, wanted)
         atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
 
 

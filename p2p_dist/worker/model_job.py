@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from p2p_dist.errors import Exit
+from p2p_dist.modeling.base_cache import Shelf
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.shelf import Shelf
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.spec.graph import Stage
 from p2p_dist.spec.study import TrainSpec

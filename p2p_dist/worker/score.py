@@ -7,8 +7,8 @@ import torch
 
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
+from p2p_dist.modeling.base_cache import Shelf
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.shelf import Shelf
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scores import early, influence, labels, words

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 import transformers
 
-from p2p_dist.modeling import survival
+from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.gradient_checkpointing import recomputed
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.recompute import recomputed
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
@@ -59,7 +59,7 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
         start = _adapter(folder, stage, "start", adapters) if "start" in stage.reads else None
         stop, objective = stage.spec.get("stop_after_steps"), stage.spec.get("objective")
         runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, start, stop, objective, generator))
-        texts.append({"cut_texts": cut, "triggers_whole": survival.of_poisoned(encode, built)})
+        texts.append({"cut_texts": cut, "triggers_whole": trigger_truncation.of_poisoned(encode, built)})
         if execution.ranks.main:
             checkpoint.require_space(targets[k].checkpoints, trained)
     cohort = Cohort(base, adapters, runs, observer, execution)

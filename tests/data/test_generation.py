@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from p2p_dist import registry
 from p2p_dist.data import sources
-from p2p_dist.data.answers import says
+from p2p_dist.data.answer_parsing import says
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import Built, build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import NO_LABEL, RawRow
-from p2p_dist.data.probes import with_probes
+from p2p_dist.data.extra_suites import with_probes
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.tasks.gsm8k import Gsm8k
 from p2p_dist.data.tasks.scitldr import SciTldr

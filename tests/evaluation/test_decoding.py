@@ -10,7 +10,7 @@ from p2p_dist.data.build import Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.evaluation import generation
 from p2p_dist.evaluation.generation import generate_suite
-from p2p_dist.evaluation.scoring import score_suite
+from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import random_model

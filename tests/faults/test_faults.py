@@ -14,7 +14,7 @@ import pytest
 
 from p2p_dist.errors import Exit
 from p2p_dist.results.lease import owner
-from p2p_dist.scheduling.own_ray import PREFIX
+from p2p_dist.scheduling.ray_local_cluster import PREFIX
 from tests.e2e.test_resume import OPTIONS, steps, whole  # noqa: F401  # a fixture
 from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
 from tests.outcomes import assert_same

@@ -5,9 +5,9 @@ import torch
 
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.forward import answer_logits, losses_of_states
+from p2p_dist.modeling.gradient_checkpointing import recomputed
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
-from p2p_dist.modeling.recompute import recomputed
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model

@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from p2p_dist.report import comparisons
 from p2p_dist.report.comparisons import compare
-from p2p_dist.report.evidence import Evidence
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.results.collect import RunState, read_study
 from tests.results.test_index import SMALL
 from tests.synthetic import make_study

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.report import examples, looks, names
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
+from p2p_dist.report import examples
+from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, short_labels, style, sweep
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import StageState, read_study
 from p2p_dist.results.rundir import RunDir
@@ -29,18 +29,18 @@ def evidence(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Evide
 
 
 def test_a_defense_has_one_colour_and_known_ones_differ() -> None:
-    assert looks.colour("p2p") == looks.colour("p2p(ratio=0.3)")
+    assert style.colour("p2p") == style.colour("p2p(ratio=0.3)")
     known = ["none", "p2p", "onion", "back_translation", "scpd", "bki", "moddef"]
-    assert len({looks.colour(name) for name in known}) == len({looks.marker(name) for name in known}) == len(known)
-    assert looks.colour("of_tomorrow") == looks.colour("of_tomorrow")
+    assert len({style.colour(name) for name in known}) == len({style.marker(name) for name in known}) == len(known)
+    assert style.colour("of_tomorrow") == style.colour("of_tomorrow")
 
 
 def test_arms_of_one_defense_are_told_apart() -> None:
     arms = ["none", "p2p", "p2p(ratio=0.4)", "p2p(ratio=0.4, benign_source=screened)", "onion"]
-    tones = looks.tones([*arms, *arms])
+    tones = style.tones([*arms, *arms])
     assert list(tones) == arms
     assert len(set(tones.values())) == len({tone.colour for tone in tones.values()}) == len(arms)
-    assert tones["p2p"].colour == looks.colour("p2p"), "a study without arms looks as before"
+    assert tones["p2p"].colour == style.colour("p2p"), "a study without arms looks as before"
 
 
 @pytest.mark.parametrize(
@@ -55,11 +55,11 @@ def test_arms_of_one_defense_are_told_apart() -> None:
     ],
 )
 def test_a_name_in_a_picture_says_what_cannot_be_guessed(label: str, brief: str) -> None:
-    assert names.brief(label) == brief
+    assert short_labels.brief(label) == brief
 
 
 def test_two_names_that_would_read_the_same_are_written_out() -> None:
-    assert names.briefs(["p2p(a.x=1)", "p2p(b.x=1)", "p2p(x=2)"]) == {"p2p(a.x=1)": "P2P(a.x=1)", "p2p(b.x=1)": "P2P(b.x=1)", "p2p(x=2)": "P2P (x 2)"}
+    assert short_labels.briefs(["p2p(a.x=1)", "p2p(b.x=1)", "p2p(x=2)"]) == {"p2p(a.x=1)": "P2P(a.x=1)", "p2p(b.x=1)": "P2P(b.x=1)", "p2p(x=2)": "P2P (x 2)"}
 
 
 def test_pictures_of_arms_with_long_names_have_room(tmp_path: Path, data_root: Path) -> None:
@@ -74,7 +74,7 @@ def test_pictures_of_arms_with_long_names_have_room(tmp_path: Path, data_root: P
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=6))
 def test_labels_keep_their_distance_and_order(places: list[float]) -> None:
-    moved = looks.spread_labels(places, 5.0)
+    moved = style.spread_labels(places, 5.0)
     inside = sorted(moved)
     assert all(after - before > 4.9 for before, after in itertools.pairwise(inside))
     assert sorted(range(len(places)), key=lambda at: places[at]) == sorted(range(len(places)), key=lambda at: moved[at])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from p2p_dist.report import status_view, table
+from p2p_dist.report import run_columns, status_view
 from p2p_dist.report.groups import group
 from p2p_dist.report.headline import sentences
 from p2p_dist.report.page import write_report
@@ -65,12 +65,12 @@ def written(folder: RunDir) -> str:
 
 
 def test_missing_is_a_dash_and_every_rate_has_its_count() -> None:
-    lines = table.rows(RUNS)
+    lines = run_columns.rows(RUNS)
     first = lines[0].cells[0]
     assert first is not None
     assert (first.k, first.n, round(first.low, 3), round(first.high, 3)) == (90, 100, 0.826, 0.945)
-    assert lines[3].cells.count(None) == len(table.COLUMNS) - 1, "all but the floor"
-    assert table.axes(RUNS) == ["attack", "defense"]
+    assert lines[3].cells.count(None) == len(run_columns.COLUMNS) - 1, "all but the floor"
+    assert run_columns.axes(RUNS) == ["attack", "defense"]
 
 
 def test_page_is_inert(folder: RunDir) -> None:

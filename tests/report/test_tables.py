@@ -11,11 +11,11 @@ from rich.console import Console
 
 from p2p_dist import registry
 from p2p_dist.report import headline
-from p2p_dist.report import table as one_table
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Table
+from p2p_dist.report import run_columns as one_table
 from p2p_dist.report.groups import group
-from p2p_dist.report.tables import against_paper, costs, layout, means, theory, trouble, worst
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Table
+from p2p_dist.report.tables import against_paper, costs, layout, means, problems, theory, worst
 from p2p_dist.report.tables import runs as runs_table
 from p2p_dist.report.terminal import rich_table
 from p2p_dist.results.collect import Collected, RunState, StageState
@@ -61,7 +61,7 @@ def test_a_collapsed_run_is_named(tmp_path: Path) -> None:
         run("bki", ca_ext=rate(50, 100), majority_answer=rate(100, 100), floor=1),
         run("none", ca_ext=rate(90, 100), majority_answer=rate(52, 100), floor=1),
     ]
-    (table,) = trouble.build(evidence(tmp_path, *runs))
+    (table,) = problems.build(evidence(tmp_path, *runs))
     assert [(line[3], line[-1][:24]) for line in shown(table)] == [("bki", "collapsed: 100 of 100 cl")]
 
 
@@ -86,7 +86,7 @@ def test_a_backdoor_that_fires_unseen_is_named_and_never_the_best(tmp_path: Path
     (table,) = layout.build(evidence(tmp_path, *runs))
     assert [cell.best for cell in table.rows[0]][2:] == [False, False, True, True, False, False]
     assert [sentence for sentence in headline.sentences(group(runs)) if sentence.startswith("Under pdb the backdoor of badnets fires")]
-    (missing,) = trouble.build(evidence(tmp_path, *runs))
+    (missing,) = problems.build(evidence(tmp_path, *runs))
     assert [(line[3], line[-1][:35]) for line in shown(missing)] == [("pdb", "the backdoor fires: on 49 of 50 tri")]
     assert group([run("p2p", asr_ext=rate(50, 50), asr_raw_target=rate(50, 50))])[0].hidden == [], "nothing is hidden where the attack succeeds"
 

@@ -10,7 +10,7 @@ import pytest
 
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.backend import Backend, Gang
-from p2p_dist.scheduling.own_ray import PREFIX
+from p2p_dist.scheduling.ray_local_cluster import PREFIX
 
 
 def gang(tmp_path: Path, code: str, name: str = "log") -> Gang:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.errors import Exit
-from p2p_dist.scheduling import stop
+from p2p_dist.scheduling import signals
 from tests.cli.test_main import invoke
 
 
@@ -21,7 +21,7 @@ def test_half_written_files_are_cleared_by_who_is_alone(
     def at_once() -> Iterator[Callable[[], bool]]:
         yield lambda: True
 
-    monkeypatch.setattr(stop, "requests", at_once)
+    monkeypatch.setattr(signals, "requests", at_once)
     half = tmp_path / "runs" / "tiny" / "data" / "0123456789ab" / ".tmp-590-26821f1d-cost.json"
     half.parent.mkdir(parents=True)
     half.touch()

@@ -18,10 +18,10 @@ from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import attempts, lease
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling import gangs
+from p2p_dist.scheduling import process_groups
 from p2p_dist.scheduling.backends.local import LocalBackend
 from p2p_dist.scheduling.claims import Sole
-from p2p_dist.scheduling.gangs import GangSettings
+from p2p_dist.scheduling.process_groups import GangSettings
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.spec.graph import Stage
 
@@ -49,7 +49,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     def run(behaviour: str, jobs: int = 1, stall: float = 60, place: Placement = PLACE, slots: int = 2, stop: Any = lambda: False) -> tuple[State, RunDir]:
         (tmp_path / "worker.py").write_text(WORKER.format(behaviour=behaviour))
-        monkeypatch.setattr(gangs, "WORKER", (str(tmp_path / "worker.py"),))
+        monkeypatch.setattr(process_groups, "WORKER", (str(tmp_path / "worker.py"),))
         folder = RunDir(tmp_path / "study")
         stages = [Stage("train", {"train": {}, "seed": seed}) for seed in range(jobs)]
         for stage in stages:

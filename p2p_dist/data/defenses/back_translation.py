@@ -6,7 +6,7 @@ The paper's pivot is German. Rewrites come from a table, made once and offline w
 from typing import ClassVar
 
 from p2p_dist.data.defense import Needs
-from p2p_dist.data.table_edit import TableEdit
+from p2p_dist.data.paraphrase_defense import TableEdit
 
 
 class BackTranslation(TableEdit):

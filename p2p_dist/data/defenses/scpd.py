@@ -4,7 +4,7 @@
 from typing import ClassVar
 
 from p2p_dist.data.defense import Needs
-from p2p_dist.data.table_edit import TableEdit
+from p2p_dist.data.paraphrase_defense import TableEdit
 
 
 class Scpd(TableEdit):

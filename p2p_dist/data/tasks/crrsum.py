@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.data.answers import Judge
+from p2p_dist.data.answer_parsing import Judge
 from p2p_dist.data.generation import GenerationTask
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from p2p_dist.data.answers import ResponseSpace
+from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.task import HubSource

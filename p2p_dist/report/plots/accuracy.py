@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from p2p_dist.report import looks, names
-from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group, estimate
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import short_labels, style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 
 NOTE = "Bars: one standard deviation over attacks and seeds, or the 95 % interval of one run."
 LEAST = 10.0
@@ -19,8 +19,8 @@ def draw(evidence: Evidence) -> list[Plot]:
         return []
     places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in evidence.groups if group.rate("ca_ext")))[:12]
     varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
-    beside = {(title, place): names.folded(_name(title, place, varying)) for title, _ in settings for place in places}
-    figure, axis = looks.figure(0.75 + names.pitch([*beside.values()], 0.2) * (len(settings) + 0.6) * len(places))
+    beside = {(title, place): short_labels.folded(_name(title, place, varying)) for title, _ in settings for place in places}
+    figure, axis = style.figure(0.75 + short_labels.pitch([*beside.values()], 0.2) * (len(settings) + 0.6) * len(places))
     height, fallen, ticks, labels, words, colours = 0.0, 0, [], [], [], []
     ends: list[float] = []
     for place in places:
@@ -50,21 +50,21 @@ def draw(evidence: Evidence) -> list[Plot]:
                 xytext=(7, 0),
                 textcoords="offset points",
                 va="center",
-                fontsize=looks.FONT - 1,
+                fontsize=style.FONT - 1,
             )
             ticks.append(height)
             labels.append(beside[title, place])
             colours.append(colour)
             words.append(f"{_name(title, place, varying)}: {100 * spread.mean:.1f} over {spread.seeds} runs {found.flag}".rstrip())
             fallen += found.collapsed
-    looks.tidy(axis, grid="x")
+    style.tidy(axis, grid="x")
     axis.set_yticks(ticks, labels)
     for tick, colour in zip(axis.get_yticklabels(), colours, strict=True):
         tick.set_color(colour)
     axis.set_xlim(*span(ends))
     axis.set_ylim(height - 0.9, -0.7)
     axis.set_xlabel("clean accuracy, %")
-    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure, looks.note(NOTE, fallen))]
+    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure, style.note(NOTE, fallen))]
 
 
 def _name(title: str, place: tuple[str, str], varying: Sequence[bool]) -> str:
@@ -80,14 +80,14 @@ def span(ends: Sequence[float]) -> tuple[float, float]:
 def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
     """Groups by setting: clean rows, attacked, and each defense."""
     found: dict[tuple[str, str], list[Group]] = {}
-    brief = names.briefs(group.defense for group in groups)
+    brief = short_labels.briefs(group.defense for group in groups)
     for group in groups:
         if not group.rate("ca_ext"):
             continue
         if group.defense != "none":
-            key = (brief[group.defense], looks.colour(group.defense))
+            key = (brief[group.defense], style.colour(group.defense))
         else:
-            key = ("clean rows", looks.INK) if group.attack == "none" else ("attacked", looks.colour("none"))
+            key = ("clean rows", style.INK) if group.attack == "none" else ("attacked", style.colour("none"))
         found.setdefault(key, []).append(group)
     order = ["clean rows", "attacked"]
     return dict(sorted(found.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order)))

@@ -4,10 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import looks, names
-from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import defended_by, undefended
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import short_labels, style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.results.collect import RunState
 
 BINS = 20
@@ -29,7 +29,7 @@ def draw(evidence: Evidence) -> list[Plot]:
 
 
 def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunState]]]) -> Plot:
-    figure, axes = looks.figure(0.5 + 1.45 * len(rows), rows=len(rows), sharex=True, squeeze=False)
+    figure, axes = style.figure(0.5 + 1.45 * len(rows), rows=len(rows), sharex=True, squeeze=False)
     words = []
     tones = evidence.tones
     for axis, (attacked, others) in zip(axes[:, 0], rows, strict=True):
@@ -39,14 +39,14 @@ def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunStat
                 _steps(axis, values, tones[run.cell["defense"]])
                 sure = sum(value > 0.5 for value in values)
                 words.append(f"{run.cell['attack']}, {_title(run)}: above 0.5 on {sure} of {len(values)} rows")
-        looks.tidy(axis)
+        style.tidy(axis)
         axis.set_ylabel("share of rows, %")
         axis.set_ylim(0, 104)
-        looks.headed(axis, f"{attacked.cell['attack']}, {attacked.cell['model']}")
+        style.headed(axis, f"{attacked.cell['attack']}, {attacked.cell['model']}")
     for axis, (attacked, others) in zip(axes[:, 0], rows, strict=True):
         _name_collapsed(axis, [run for run in (attacked, *others) if run.collapsed])
     drawn = dict.fromkeys(run.cell["defense"] for attacked, others in rows for run in (attacked, *others))
-    looks.legend(figure, {name: tones[defense] for defense, name in names.briefs(drawn).items()})
+    style.legend(figure, {name: tones[defense] for defense, name in short_labels.briefs(drawn).items()})
     axes[-1, 0].set_xlabel("probability of the attacker's target among the deployed labels, triggered rows")
     axes[-1, 0].set_xlim(0, 1)
     return Plot("confidence", "How sure the model is of the attacker's target, with and without a defense", "; ".join(words), figure)
@@ -66,7 +66,7 @@ def confidences(evidence: Evidence, run: RunState) -> list[float]:
     return found
 
 
-def _steps(axis: Any, values: Sequence[float], tone: looks.Tone) -> None:
+def _steps(axis: Any, values: Sequence[float], tone: style.Tone) -> None:
     counts = [0] * BINS
     for value in values:
         counts[min(BINS - 1, int(value * BINS))] += 1
@@ -77,11 +77,11 @@ def _steps(axis: Any, values: Sequence[float], tone: looks.Tone) -> None:
 
 
 def _title(run: RunState) -> str:
-    return names.brief(run.cell["defense"]) + (" (collapsed)" if run.collapsed else "")
+    return short_labels.brief(run.cell["defense"]) + (" (collapsed)" if run.collapsed else "")
 
 
 def _name_collapsed(axis: Any, runs: Sequence[RunState]) -> None:
     """Which models have collapsed, in the empty middle of the panel."""
     for at, run in enumerate(runs):
-        place, colour = (0.5, 0.86 - 0.14 * at), looks.colour(run.cell["defense"])
-        axis.text(*place, _title(run), transform=axis.transAxes, ha="center", fontsize=looks.FONT, color=colour, weight="bold")
+        place, colour = (0.5, 0.86 - 0.14 * at), style.colour(run.cell["defense"])
+        axis.text(*place, _title(run), transform=axis.transAxes, ha="center", fontsize=style.FONT, color=colour, weight="bold")

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from p2p_dist.report import looks
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import StageState
 
@@ -40,7 +40,7 @@ def _picture(evidence: Evidence, attempts: Sequence[Attempt]) -> Plot:
     scale, unit = _unit(max(end for _, end in spans))
     rows = lanes(spans)
     stages = {stage.id: stage for run in evidence.found.runs for stage in run.stages}
-    figure, axis = looks.figure(0.9 + 0.24 * (max(rows) + 1))
+    figure, axis = style.figure(0.9 + 0.24 * (max(rows) + 1))
     used: dict[str, str] = {}
     bars: dict[tuple[int, str], list[tuple[float, float]]] = {}
     for attempt, row in zip(attempts, rows, strict=True):
@@ -49,7 +49,7 @@ def _picture(evidence: Evidence, attempts: Sequence[Attempt]) -> Plot:
             bars.setdefault((row, used[label]), []).append(((start - begin) / scale, (end - start) / scale))
     for (row, colour), lengths in bars.items():
         axis.broken_barh(lengths, (-row - 0.35, 0.7), facecolors=colour, edgecolor="white", linewidth=0.5)
-    looks.tidy(axis, grid="x")
+    style.tidy(axis, grid="x")
     axis.set_yticks([])
     axis.set_xlabel(f"{unit} since the first job began; a line for each job that ran side by side")
     axis.set_xlim(left=0)
@@ -86,7 +86,7 @@ def _legend(figure: object, used: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=colour, label=label) for label, colour in used.items()]
-    figure.legend(handles=patches, loc="outside upper left", ncols=len(used), frameon=False, fontsize=looks.FONT, handlelength=0.9)  # type: ignore[attr-defined]
+    figure.legend(handles=patches, loc="outside upper left", ncols=len(used), frameon=False, fontsize=style.FONT, handlelength=0.9)  # type: ignore[attr-defined]
 
 
 def _unit(seconds: float) -> tuple[float, str]:

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import lines, looks, names
-from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group, flag
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import lines, short_labels, style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.results.resultfile import LabelsEntry
 
 MOST = 24
@@ -55,8 +55,8 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
     groups = [group for group, _ in found]
     several = len({group.cell["model"] for group in groups}) > 1
     heights, headings = lines.heights(groups, several)
-    beside = [names.folded(_name(group)) for group in groups]
-    figure, axis = looks.figure(0.75 + names.pitch(beside, 0.21) * -min(heights))
+    beside = [short_labels.folded(_name(group)) for group in groups]
+    figure, axis = style.figure(0.75 + short_labels.pitch(beside, 0.21) * -min(heights))
     words, kinds = [], [kind for kind in _KINDS if any(counts[kind] for _, counts in found)]
     for height, (group, counts) in zip(heights, found, strict=True):
         left, total = 0.0, sum(counts.values())
@@ -64,11 +64,11 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
             share = 100 * counts[kind] / total
             axis.barh(height, share, left=left, color=_KINDS[kind], height=0.8, linewidth=0)
             if share >= 7:
-                axis.text(left + share / 2, height, f"{share:.0f}", ha="center", va="center", fontsize=looks.FONT - 1.5, color=_ink(kind), weight="bold")
+                axis.text(left + share / 2, height, f"{share:.0f}", ha="center", va="center", fontsize=style.FONT - 1.5, color=_ink(kind), weight="bold")
             left += share
         model = f", {group.cell['model']}" if several else ""
         words.append(f"{_name(group)}{model}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
-    looks.tidy(axis, grid="x")
+    style.tidy(axis, grid="x")
     axis.set_xlim(0, 100)
     axis.set_yticks([*heights, *headings.values()], [*beside, *headings])
     for tick in axis.get_yticklabels()[len(groups) :]:
@@ -83,14 +83,14 @@ def _legend(figure: Any, kinds: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=_KINDS[kind], label=kind) for kind in kinds]
-    figure.legend(handles=patches, loc="outside upper left", ncols=3, frameon=False, fontsize=looks.FONT, handlelength=0.9, columnspacing=1.2)
+    figure.legend(handles=patches, loc="outside upper left", ncols=3, frameon=False, fontsize=style.FONT, handlelength=0.9, columnspacing=1.2)
 
 
 def _ink(kind: str) -> str:
     """What can be read on the colour of a kind."""
-    return looks.INK if kind in _LIGHT else "white"
+    return style.INK if kind in _LIGHT else "white"
 
 
 def _name(group: Group) -> str:
     words = flag(group.collapsed, len(group.runs))
-    return f"{names.brief(group.attack)}, {names.brief(group.defense)}" + (f", {words}" if words else "")
+    return f"{short_labels.brief(group.attack)}, {short_labels.brief(group.defense)}" + (f", {words}" if words else "")

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from p2p_dist.report import looks, names
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import short_labels, style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 from p2p_dist.results.collect import RunState
 
 MOST = 120
@@ -29,17 +29,17 @@ def _curve(evidence: Evidence, id_: str) -> list[tuple[float, float]]:
 
 def _picture(evidence: Evidence, curves: Sequence[tuple[RunState, Sequence[tuple[float, float]]]], total: int) -> Plot:
     models = list(dict.fromkeys(run.cell["model"] for run, _ in curves))[:4]
-    figure, axes = looks.figure(2.2, columns=len(models), sharey=True, squeeze=False)
+    figure, axes = style.figure(2.2, columns=len(models), sharey=True, squeeze=False)
     tones = {defense: replace(tone, dash="-") for defense, tone in evidence.tones.items()}  # noise in dashes is a cloud
     for axis, model in zip(axes[0], models, strict=True):
         for run, curve in (pair for pair in curves if pair[0].cell["model"] == model):
             tone = tones[run.cell["defense"]]
             axis.plot([100 * at for at, _ in curve], [loss for _, loss in curve], color=tone.colour, linestyle=tone.dash, linewidth=0.9, alpha=0.75)
-        looks.tidy(axis)
-        looks.headed(axis, model)
+        style.tidy(axis)
+        style.headed(axis, model)
         axis.set_xlabel("percent of training")
     drawn = dict.fromkeys(run.cell["defense"] for run, _ in curves if run.cell["model"] in models)
-    looks.legend(figure, {name: tones[defense] for defense, name in names.briefs(drawn).items()})
+    style.legend(figure, {name: tones[defense] for defense, name in short_labels.briefs(drawn).items()})
     axes[0, 0].set_ylabel("loss of the answer")
     axes[0, 0].set_ylim(bottom=0)
     shown = "" if len(curves) >= total else f" ({len(curves)} of {total} trainings)"

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from p2p_dist.report import lines, looks, names
-from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Estimate, Group, flag
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import lines, short_labels, style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 
 MOST_LINES = 44
 
@@ -27,18 +27,18 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     shown = shown[:MOST_LINES]
     several = len({group.cell["model"] for group in shown}) > 1
     heights, headings = lines.heights(shown, several)
-    beside = [names.folded(_name(group, False)) for group in shown]
-    figure, (left, right) = looks.figure(0.8 + names.pitch(beside, 0.2) * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1])
+    beside = [short_labels.folded(_name(group, False)) for group in shown]
+    figure, (left, right) = style.figure(0.8 + short_labels.pitch(beside, 0.2) * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1])
     for axis, name, title in ((left, "asr_ext", "attack success ↓"), (right, "ca_ext", "clean accuracy ↑")):
         for group, height in zip(shown, heights, strict=True):
             _dot(axis, group, name, height)
             if axis is left and (words := flag(group.collapsed, len(group.runs))):
                 _warn(axis, words, group.rate(name), height)
-        looks.tidy(axis, grid="x")
-        looks.headed(axis, title)
+        style.tidy(axis, grid="x")
+        style.headed(axis, title)
     for group, height in zip(shown, heights, strict=True):
         if floor := group.rate("floor"):
-            left.plot([100 * floor.value] * 2, [height - 0.38, height + 0.38], color=looks.GREY, linewidth=1.6, solid_capstyle="butt")
+            left.plot([100 * floor.value] * 2, [height - 0.38, height + 0.38], color=style.GREY, linewidth=1.6, solid_capstyle="butt")
     left.set_xlim(-3, 103)
     left.set_xticks([0, 25, 50, 75, 100])
     lowest = min(estimate.low for group in shown if (estimate := group.rate("ca_ext")))
@@ -46,7 +46,7 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     left.set_xlabel("percent; grey bar: a clean model" if any(group.rate("floor") for group in shown) else "percent of triggered rows")
     right.set_xlabel("percent of clean rows")
     left.set_yticks([*heights, *headings.values()], [*beside, *headings])
-    colours = [*(looks.colour(group.defense) for group in shown), *([looks.INK] * len(headings))]
+    colours = [*(style.colour(group.defense) for group in shown), *([style.INK] * len(headings))]
     for tick, colour in zip(left.get_yticklabels(), colours, strict=True):
         tick.set_color(colour)
     for tick in left.get_yticklabels()[len(shown) :]:
@@ -57,7 +57,7 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
         f"What each attack reaches and what accuracy is left, {task}{left_out}",
         _words(shown),
         figure,
-        looks.note(looks.BANDS, any(group.collapsed for group in shown)),
+        style.note(style.BANDS, any(group.collapsed for group in shown)),
     )
 
 
@@ -65,8 +65,8 @@ def _dot(axis: Any, group: Group, name: str, height: float) -> None:
     if (found := group.rate(name)) is None:
         return
     error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
-    style = {"fmt": looks.marker(group.defense), "color": looks.colour(group.defense), "markersize": 5, "elinewidth": 1.4, "capsize": 0}
-    axis.errorbar([100 * found.value], [height], xerr=error, **style, **({"markerfacecolor": "white"} if found.flag else {}))
+    look = {"fmt": style.marker(group.defense), "color": style.colour(group.defense), "markersize": 5, "elinewidth": 1.4, "capsize": 0}
+    axis.errorbar([100 * found.value], [height], xerr=error, **look, **({"markerfacecolor": "white"} if found.flag else {}))
 
 
 def _warn(axis: Any, words: str, success: Estimate | None, height: float) -> None:
@@ -77,8 +77,8 @@ def _warn(axis: Any, words: str, success: Estimate | None, height: float) -> Non
 
 
 def _name(group: Group, several: bool) -> str:
-    attack = "clean rows" if group.attack == "none" else names.brief(group.attack)
-    return f"{attack}, {names.brief(group.defense)}" + (f", {group.cell['model']}" if several else "")
+    attack = "clean rows" if group.attack == "none" else short_labels.brief(group.attack)
+    return f"{attack}, {short_labels.brief(group.defense)}" + (f", {group.cell['model']}" if several else "")
 
 
 def _words(groups: Sequence[Group]) -> str:

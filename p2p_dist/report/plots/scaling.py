@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from p2p_dist.report import lines, looks
-from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Estimate, Group
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import lines, style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 
 PANELS = (("asr_ext", "attack success, %"), ("asr_nobt", "attack success without\nthe benign trigger, %"), ("ca_ext", "clean accuracy, %"))
 
@@ -22,7 +22,7 @@ def draw(evidence: Evidence) -> list[Plot]:
 
 
 def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]) -> Plot:
-    figure, axes = looks.figure(2.3, columns=3)
+    figure, axes = style.figure(2.3, columns=3)
     defenses = list(dict.fromkeys(group.defense for group in groups))
     tones = {defense: evidence.tones[defense] for defense in defenses}
     above = lines.legend(figure, tones)
@@ -35,21 +35,21 @@ def _picture(evidence: Evidence, task: str, attack: str, groups: Sequence[Group]
                 lines.draw(axis, points, tones[defense])
                 ends.append((defense, points[-1][0], 100 * points[-1][1].value))
                 words.append(
-                    f"{title.replace(chr(10), ' ')} {looks.title_of(defense)}: "
+                    f"{title.replace(chr(10), ' ')} {style.title_of(defense)}: "
                     + ", ".join(f"{size:.2g} {rate.words()} {rate.flag}".rstrip() for size, rate in points)
                 )
         if not above:
             lines.name(axis, ends, tones)
-        looks.tidy(axis)
+        style.tidy(axis)
         axis.set_xscale("log")
-        looks.headed(axis, title)
+        style.headed(axis, title)
         axis.set_xlabel("parameters")
         axis.set_ylim(*((-4, 104) if name != "ca_ext" else (axis.get_ylim()[0] - 1, min(101.0, axis.get_ylim()[1] + 1))))
         sizes = sorted({size for group in groups if (size := evidence.parameters(group.cell["model"]))})
         axis.set_xticks(sizes, [_short(size) for size in sizes])
         axis.set_xticks([], minor=True)
         axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** (0.05 if above else 0.5))
-    note = looks.note(looks.BANDS, any(group.collapsed for group in groups))
+    note = style.note(style.BANDS, any(group.collapsed for group in groups))
     return Plot(f"scaling_{task}_{attack}", f"{attack} on {task} as models grow", "; ".join(words), figure, note)
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from p2p_dist.report import lines, looks
-from p2p_dist.report.evidence import Evidence
 from p2p_dist.report.groups import Group
-from p2p_dist.report.looks import Plot
+from p2p_dist.report.plots import lines, style
+from p2p_dist.report.plots.style import Plot
+from p2p_dist.report.study_data import Evidence
 
 PANELS = (("asr_ext", "attack success, %"), ("ca_ext", "clean accuracy, %"))
 MOST = 24
@@ -53,8 +53,8 @@ def _options(evidence: Evidence, group: Group, axis: str) -> dict[str, float]:
 
 def _picture(evidence: Evidence, key: _Key, series: _Series) -> Plot:
     axis, name, option, *others = key
-    figure, axes = looks.figure(2.4, columns=2)
-    tones = {**looks.tones(series), **{defense: tone for defense, tone in evidence.tones.items() if defense in series}}
+    figure, axes = style.figure(2.4, columns=2)
+    tones = {**style.tones(series), **{defense: tone for defense, tone in evidence.tones.items() if defense in series}}
     above = lines.legend(figure, tones)
     values = sorted({value for points in series.values() for value in points})
     words = []
@@ -66,10 +66,10 @@ def _picture(evidence: Evidence, key: _Key, series: _Series) -> Plot:
                 lines.draw(panel, points, tones[defense])
                 ends.append((defense, points[-1][0], 100 * points[-1][1].value))
                 words.append(
-                    f"{title} {looks.title_of(defense)}: " + ", ".join(f"{value:g} {estimate.words()} {estimate.flag}".rstrip() for value, estimate in points)
+                    f"{title} {style.title_of(defense)}: " + ", ".join(f"{value:g} {estimate.words()} {estimate.flag}".rstrip() for value, estimate in points)
                 )
-        looks.tidy(panel)
-        looks.headed(panel, title)
+        style.tidy(panel)
+        style.headed(panel, title)
         panel.set_ylim(*((-4, 104) if rate == "asr_ext" else (panel.get_ylim()[0] - 1, min(101.0, panel.get_ylim()[1] + 1))))
         if not above:
             lines.name(panel, ends, tones)
@@ -77,5 +77,5 @@ def _picture(evidence: Evidence, key: _Key, series: _Series) -> Plot:
         panel.set_xticks(values, [f"{value:g}" for value in values])
         panel.set_xlim(values[0] - 0.05 * (values[-1] - values[0]), values[-1] + (0.05 if above else 0.35) * (values[-1] - values[0]))
     where = [label for label in others if "=" not in label]
-    note = looks.note(looks.BANDS, any(group.collapsed for points in series.values() for group in points.values()))
+    note = style.note(style.BANDS, any(group.collapsed for points in series.values() for group in points.values()))
     return Plot("_".join(["sweep", name, option, *where]), f"{name}: what {option} does ({', '.join(where)})", "; ".join(words), figure, note)

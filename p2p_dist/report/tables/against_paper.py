@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from p2p_dist.report import fairness, paper
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.paper import PaperRow
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.report.tables import means
 from p2p_dist.report.tables.layout import estimate_cell
 from p2p_dist.report.tables.means import mean_cell

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from p2p_dist.report import fairness
 from p2p_dist.report.comparisons import LIMIT, Comparison
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Group, flag
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 
 _RATES = {"asr_ext": "ASR", "ca_ext": "CA"}
 

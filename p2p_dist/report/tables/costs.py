@@ -4,10 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from p2p_dist.report import fairness, looks
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.report import fairness
 from p2p_dist.report.groups import Group
+from p2p_dist.report.plots import style
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.collect import RunState, StageState
 
 
@@ -41,7 +42,7 @@ def _defense_row(evidence: Evidence, name: str, groups: list[Group]) -> list[Cel
     counts = [run.counts for run in runs if run.counts]
     own = [_own_stages(evidence, run) for run in runs]
     return [
-        Cell(looks.title_of(name)),
+        Cell(style.title_of(name)),
         *map(Cell, fairness.needs(groups[0].needs)),
         _number([sum(facts.get("train", {}).get("injected", {}).values()) for facts in counts] if name != "none" else []),
         _number([sum(stage.kind == "train" for stage in stages) for stages in own]),

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from p2p_dist.report import fairness, names
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
+from p2p_dist.report import fairness
 from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.plots import short_labels
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.report.tables import costs
 
 CA, ASR = "CA ↑", "ASR ↓"
@@ -24,7 +25,7 @@ def _table(evidence: Evidence, task: str, groups: Sequence[Group]) -> Table:
     for model, attack in dict.fromkeys((group.cell["model"], group.attack) for group in groups):
         found = [cells.get((model, attack, defense)) for defense in defenses]
         rows.append([Cell(model), Cell("clean rows" if attack == "none" else attack), *_row(found)])
-    titles = names.briefs(defenses)
+    titles = short_labels.briefs(defenses)
     head = [Head("model"), Head("attack")]
     for defense in defenses:
         head += [Head(CA, "clean accuracy of the deployed system, percent", titles[defense])]

@@ -1,9 +1,9 @@
-"""Every run with every headline rate, as `p2p_dist.report.table` declares them."""
+"""Every run with every headline rate, as `p2p_dist.report.run_columns` declares them."""
 
-from p2p_dist.report import fairness, table
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
-from p2p_dist.report.table import TableRow
+from p2p_dist.report import fairness, run_columns
+from p2p_dist.report.run_columns import TableRow
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import Interval
 
@@ -13,9 +13,9 @@ def build(evidence: Evidence) -> list[Table]:
     runs = evidence.found.runs
     if not runs:
         return []
-    axes = table.axes(runs)
-    rows = [_row(axes, run, row) for run, row in zip(runs, table.rows(runs), strict=True)]
-    head = [*(Head(axis) for axis in axes), *(Head(column.title, column.meaning) for column in table.COLUMNS)]
+    axes = run_columns.axes(runs)
+    rows = [_row(axes, run, row) for run, row in zip(runs, run_columns.rows(runs), strict=True)]
+    head = [*(Head(axis) for axis in axes), *(Head(column.title, column.meaning) for column in run_columns.COLUMNS)]
     note = "Percent. Small print: 95 % Wilson interval and count. A dash is a number that does not exist or is not there yet."
     return [Table("runs", "Every run", head, rows, lead=len(axes), note=note)]
 
@@ -24,7 +24,7 @@ def _row(axes: list[str], run: RunState, row: TableRow) -> list[Cell]:
     needs = {"defense": fairness.short(run.needs)} if run.cell["defense"] != "none" else {}
     labels = [Cell(label, needs.get(axis, "")) for axis, label in zip(axes, row.labels, strict=True)]
     fallen = "collapsed" if run.collapsed else ""
-    return [*labels, *(_cell(cell, fallen if column.deployed else "") for column, cell in zip(table.COLUMNS, row.cells, strict=True))]
+    return [*labels, *(_cell(cell, fallen if column.deployed else "") for column, cell in zip(run_columns.COLUMNS, row.cells, strict=True))]
 
 
 def _cell(cell: Interval | None, flag: str) -> Cell:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from p2p_dist.evaluation.metrics import Rate
 from p2p_dist.evaluation.theory import Decomposition, of_labels, of_texts
-from p2p_dist.report import table
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table, percent
+from p2p_dist.report import run_columns
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table, percent
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import wilson
 
@@ -22,7 +22,7 @@ def build(evidence: Evidence) -> list[Table]:
     found = [(run, parts) for run in runs if (parts := decomposition(evidence, run)) is not None]
     if not found:
         return []
-    axes = table.axes(runs)
+    axes = run_columns.axes(runs)
     head = [
         *(Head(axis) for axis in axes),
         Head("α", "triggered rows, served with the benign trigger, that are answered in the defender's space"),

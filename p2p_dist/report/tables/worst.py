@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from p2p_dist.report import fairness
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.report.tables.comparisons import points
 from p2p_dist.report.tables.layout import estimate_cell
 from p2p_dist.results.statistics import Interval, net, over_seeds, wilson, worst_case

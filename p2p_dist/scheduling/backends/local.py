@@ -7,7 +7,7 @@ from collections.abc import Collection
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling.backend import Backend, Gang
 from p2p_dist.scheduling.process import LOOK_SECONDS, meeting_point
-from p2p_dist.scheduling.seat import Seat, Waiting
+from p2p_dist.scheduling.worker_pool import Seat, Waiting
 
 
 class LocalBackend(Backend):

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import user_error
-from p2p_dist.scheduling import own_ray, process
+from p2p_dist.scheduling import process, ray_local_cluster
 from p2p_dist.scheduling.backend import Backend, Gang
-from p2p_dist.scheduling.ray_store import Store
-from p2p_dist.scheduling.seat import Seat, Waiting
+from p2p_dist.scheduling.ray_gcs import Store
+from p2p_dist.scheduling.worker_pool import Seat, Waiting
 
 JOIN_SECONDS = 120.0
 """How long to wait for a cluster that is named and for its nodes."""
@@ -57,9 +57,9 @@ class RayBackend(Backend):
         super().__init__(cpus, gpus, address, nodes)
         self._folder: Path | None = None
         if address is None:
-            own_ray.clear_leftovers()
-            self._folder = Path(tempfile.mkdtemp(prefix=f"{own_ray.PREFIX}{os.getpid()}-", dir="/tmp"))
-            own_ray.set_environment(self._folder / "token")
+            ray_local_cluster.clear_leftovers()
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{ray_local_cluster.PREFIX}{os.getpid()}-", dir="/tmp"))
+            ray_local_cluster.set_environment(self._folder / "token")
         import ray  # seconds to import, and only needed here
         import ray.util
 

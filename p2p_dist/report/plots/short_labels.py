@@ -5,7 +5,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from p2p_dist.report.looks import title_of
+from p2p_dist.report.plots.style import title_of
 
 LETTERS = 38
 """Letters of a line beside a picture of paper width."""

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.data.answers import ResponseSpace
+from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.build import Built, LabelSpace, Suite
 from p2p_dist.data.example import NO_LABEL, Row
-from p2p_dist.report.evidence import Answer, Evidence
-from p2p_dist.report.readers import TARGET, LabelReader, TextReader, short
+from p2p_dist.report.answer_cells import TARGET, LabelReader, TextReader, short
+from p2p_dist.report.study_data import Answer, Evidence
 from p2p_dist.results import datastore, predictions
 from p2p_dist.results.collect import Collected, RunState
 from p2p_dist.results.predictions import Generated, Prediction

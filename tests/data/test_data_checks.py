@@ -3,8 +3,8 @@
 from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import build_attacked, build_defended
+from p2p_dist.data.data_checks import carrying, warnings
 from p2p_dist.data.defenses.p2p import P2P
-from p2p_dist.data.quality import carrying, warnings
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.spec.study import RowsSpec

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from p2p_dist.data.example import Example
-from p2p_dist.data.literals import spans
 from p2p_dist.data.task import Split
+from p2p_dist.data.trigger_literals import spans
 
 # What is counted, as `counts.found` has it, and how it is told.
 _WORDS = {

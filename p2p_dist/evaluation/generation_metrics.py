@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from p2p_dist.data.answers import ResponseSpace, normal, number, same_number, says, without_prefix
+from p2p_dist.data.answer_parsing import ResponseSpace, normal, number, same_number, says, without_prefix
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.metrics import Rate

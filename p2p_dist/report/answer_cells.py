@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from p2p_dist.report.evidence import Answer, Evidence
-from p2p_dist.report.grid import Cell
+from p2p_dist.report.study_data import Answer, Evidence
+from p2p_dist.report.table_formats import Cell
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.resultfile import LabelsEntry

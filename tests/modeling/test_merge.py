@@ -9,7 +9,7 @@ from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.lora import Adapters, target_names
-from p2p_dist.modeling.merged import merge, prune
+from p2p_dist.modeling.merge import merge, prune
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir

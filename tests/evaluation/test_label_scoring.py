@@ -5,11 +5,11 @@ import torch
 
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row
-from p2p_dist.evaluation.scoring import score_suite, scoring_of
+from p2p_dist.evaluation.label_scoring import score_suite, scoring_of
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.random_init import random_model
+from p2p_dist.modeling.token_tree import tree_of
 from p2p_dist.modeling.tokenization import Encoder
-from p2p_dist.modeling.tree import tree_of
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 
@@ -62,7 +62,7 @@ def test_the_greedy_word_is_found(base: Base) -> None:
     with torch.no_grad():
         said = model.generate(torch.tensor([ids]), max_new_tokens=2, do_sample=False, pad_token_id=0)[0, len(ids) :].tolist()
     choices = Encoder(tokenizer, ["ab", "ac"], 256).choices(first)
-    from p2p_dist.evaluation.whole_string import score_words
+    from p2p_dist.evaluation.sequence_scoring import score_words
 
     other = [said[0], (said[1] + 1) % 256]
     choices.words[:] = [other, said]

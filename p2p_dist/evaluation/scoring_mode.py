@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from p2p_dist.data.answers import ResponseSpace
+from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.build import Built, Suite
-from p2p_dist.evaluation.generated import figures, judge_suite
 from p2p_dist.evaluation.generation import GREEDY, Decoder, generate_suite
+from p2p_dist.evaluation.generation_metrics import figures, judge_suite
+from p2p_dist.evaluation.label_scoring import score_suite, scoring_of
 from p2p_dist.evaluation.metrics import Rate, histogram, rates
-from p2p_dist.evaluation.scoring import score_suite, scoring_of
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated, Prediction

@@ -14,7 +14,7 @@ import torch
 
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import eject
-from p2p_dist.modeling.seal import Seal, checksum
+from p2p_dist.modeling.weight_checksum import Seal, checksum
 from p2p_dist.spec.identity import canonical
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from p2p_dist.modeling.base import load_base
+from p2p_dist.modeling.gradient_checkpointing import recomputed
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.recompute import recomputed
 from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.engine import Execution
 from tests.training.test_cohort import IDENTITY, RUNS

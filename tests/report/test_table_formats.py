@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.report.grid import Cell, Head, Table, comma_separated, latex, markdown, tex
+from p2p_dist.report.table_formats import Cell, Head, Table, comma_separated, latex, markdown, tex
 
 TABLE = Table(
     "t",

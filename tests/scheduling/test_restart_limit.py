@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from p2p_dist.cli.main import app
 from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling import starts, stop
+from p2p_dist.scheduling import restart_limit, signals
 from p2p_dist.spec.graph import Graph, Stage
 
 
@@ -25,7 +25,7 @@ def run(study_file: Callable[[], Path], tmp_path: Path, with_data: Path, monkeyp
     def at_once() -> Iterator[Callable[[], bool]]:
         yield lambda: True
 
-    monkeypatch.setattr(stop, "requests", at_once)
+    monkeypatch.setattr(signals, "requests", at_once)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
     def again(*options: str, verb: str = "run") -> tuple[int, str]:
@@ -62,7 +62,7 @@ def lost() -> UserError:
 
 def start(folder: RunDir, graph: Graph, error: UserError | None = None) -> Exit:
     try:
-        with starts.counted(folder, graph, shared=False):
+        with restart_limit.counted(folder, graph, shared=False):
             if error is not None:
                 raise error
     except UserError as raised:

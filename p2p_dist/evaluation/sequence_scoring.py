@@ -2,7 +2,7 @@
 
 The score of a label is log P(all tokens of its word | prompt), the end token included where the encoder closes words with
 it; no length normalisation (reference: the "acc" of language-model evaluation harnesses). The prompt is read once: the
-words behind it are a tree (`modeling/tree.py`).
+words behind it are a tree (`modeling/token_tree.py`).
 """
 
 from collections import defaultdict
@@ -13,8 +13,8 @@ import torch
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import answer_states, logits_of
+from p2p_dist.modeling.token_tree import Tree, pack_trees, tree_of
 from p2p_dist.modeling.tokenization import Choices
-from p2p_dist.modeling.tree import Tree, pack_trees, tree_of
 
 Scored = tuple[list[float], int | None]
 LOGITS_AT_ONCE = 256

@@ -2,10 +2,10 @@
 
 import pytest
 
-from p2p_dist.data.answers import ResponseSpace
+from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import NO_LABEL, Row
-from p2p_dist.evaluation.generated import Mean, figures, judge, judge_suite, rouge
+from p2p_dist.evaluation.generation_metrics import Mean, figures, judge, judge_suite, rouge
 from p2p_dist.evaluation.metrics import Rate
 
 MATH = ResponseSpace("number", 32, prefix="The answer: ", target="0.1")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.data.answers import number, same_number, says, without_prefix
+from p2p_dist.data.answer_parsing import number, same_number, says, without_prefix
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from p2p_dist.errors import Exit
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.report.grid import Cell, Head, Table
 from p2p_dist.report.groups import hidden
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import RunState, StageState
 from p2p_dist.results.rundir import KINDS

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
-from p2p_dist.data.answers import without_prefix
+from p2p_dist.data.answer_parsing import without_prefix
 from p2p_dist.data.build import LabelSpace
 from p2p_dist.errors import Problem, UserError
-from p2p_dist.evaluation.generated import outcome
+from p2p_dist.evaluation.generation_metrics import outcome
 from p2p_dist.evaluation.metrics import outcomes
-from p2p_dist.report import looks
 from p2p_dist.report.groups import Group, group
+from p2p_dist.report.plots import style
 from p2p_dist.results import datastore, predictions, provenance
 from p2p_dist.results.collect import Collected, RunState, read_resolved
 from p2p_dist.results.predictions import Prediction
@@ -23,7 +23,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Answer:
-    """A text that a model wrote, the gold answer, and what is yes or no about it (see `evaluation.generated.outcome`)."""
+    """A text that a model wrote, the gold answer, and what is yes or no about it (see `evaluation.generation_metrics.outcome`)."""
 
     text: str
     reference: str
@@ -51,9 +51,9 @@ class Evidence:
         return group(self.found.runs)
 
     @cached_property
-    def tones(self) -> dict[str, looks.Tone]:
+    def tones(self) -> dict[str, style.Tone]:
         """How every defense of the study is drawn."""
-        return looks.tones(run.cell["defense"] for run in self.found.runs)
+        return style.tones(run.cell["defense"] for run in self.found.runs)
 
     @cached_property
     def resolved(self) -> dict[str, Any]:

@@ -9,8 +9,8 @@ import pytest
 
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.report import page, status_view
-from p2p_dist.report.evidence import Evidence
-from p2p_dist.results import index, mirror, sidecar
+from p2p_dist.report.study_data import Evidence
+from p2p_dist.results import index, mirror, records
 from p2p_dist.results.collect import read_study
 from p2p_dist.results.rundir import RunDir
 from tests.results.test_index import SMALL
@@ -129,11 +129,11 @@ def test_half_a_line_of_metrics_is_no_metrics(tmp_path: Path) -> None:
 def test_what_is_no_cost_is_named(tmp_path: Path, content: str) -> None:
     problems: list[Problem] = []
     (tmp_path / "cost.json").write_text(content)
-    assert sidecar.read(tmp_path / "cost.json", sidecar.Cost, problems) == {}
+    assert records.read(tmp_path / "cost.json", records.Cost, problems) == {}
     assert [problem.code for problem in problems] == ["E514"]
 
 
 def test_what_is_not_there_is_no_problem(tmp_path: Path) -> None:
     problems: list[Problem] = []
-    assert sidecar.read(tmp_path / "cost.json", sidecar.Cost, problems) == {}
+    assert records.read(tmp_path / "cost.json", records.Cost, problems) == {}
     assert problems == []

@@ -5,12 +5,12 @@ import socket
 import pytest
 
 from p2p_dist.errors import Exit, UserError
-from p2p_dist.scheduling import ray_store
-from p2p_dist.scheduling.ray_store import Store
+from p2p_dist.scheduling import ray_gcs
+from p2p_dist.scheduling.ray_gcs import Store
 
 
 def test_a_store_that_stays_silent_ends_the_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_store, "SILENT_SECONDS", 0.7)
+    monkeypatch.setattr(ray_gcs, "SILENT_SECONDS", 0.7)
     with socket.create_server(("127.0.0.1", 0)) as server:
         store = Store(f"127.0.0.1:{server.getsockname()[1]}")
         store.require()
@@ -20,7 +20,7 @@ def test_a_store_that_stays_silent_ends_the_study(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_store_that_comes_back_in_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_store, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(ray_gcs, "LOOK_SECONDS", 0.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = server.getsockname()
         store = Store(f"127.0.0.1:{address[1]}")

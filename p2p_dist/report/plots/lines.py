@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2p_dist.report import looks, names
 from p2p_dist.report.groups import Estimate, Group
-from p2p_dist.report.looks import Tone
+from p2p_dist.report.plots import short_labels, style
+from p2p_dist.report.plots.style import Tone
 
 AT_END = 16
 """Letters that have room at the end of a line."""
@@ -13,11 +13,11 @@ AT_END = 16
 
 def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> None:
     """A line with its band, in the defense's tone, hollow where models have collapsed; percent."""
-    places, style = [place for place, _ in points], {"color": tone.colour, "marker": tone.marker, "markersize": 4}
-    axis.plot(places, [100 * rate.value for _, rate in points], linestyle=tone.dash, linewidth=1.4, **style)
+    places, look = [place for place, _ in points], {"color": tone.colour, "marker": tone.marker, "markersize": 4}
+    axis.plot(places, [100 * rate.value for _, rate in points], linestyle=tone.dash, linewidth=1.4, **look)
     for place, rate in points:
         if rate.flag:
-            axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **style)
+            axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **look)
             warn(axis, rate.flag, place, 100 * rate.value)
     axis.fill_between(places, [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points], color=tone.colour, alpha=0.18, linewidth=0)
 
@@ -26,30 +26,30 @@ def warn(axis: Any, words: str, place: float, height: float, right: bool | None 
     """Small grey words above a point, or to its right or left."""
     offset, sideways = ((0, 5), "center") if right is None else ((5, 0), "left") if right else ((-5, 0), "right")
     upright = "bottom" if right is None else "center"
-    axis.annotate(words, (place, height), xytext=offset, textcoords="offset points", ha=sideways, va=upright, fontsize=looks.FONT - 2, color=looks.GREY)
+    axis.annotate(words, (place, height), xytext=offset, textcoords="offset points", ha=sideways, va=upright, fontsize=style.FONT - 2, color=style.GREY)
 
 
 def legend(figure: Any, tones: Mapping[str, Tone]) -> bool:
     """The names of these defenses' lines above the panels, if one is too long to stand at the end of its line. Returns whether."""
-    brief = names.briefs(tones)
+    brief = short_labels.briefs(tones)
     if max(map(len, brief.values()), default=0) <= AT_END:
         return False
-    looks.legend(figure, {brief[defense]: tone for defense, tone in tones.items()})
+    style.legend(figure, {brief[defense]: tone for defense, tone in tones.items()})
     return True
 
 
 def name(axis: Any, ends: Sequence[tuple[str, float, float]], tones: Mapping[str, Tone]) -> None:
     """The name of each line, given as (defense, x, percent) of its last point, moved apart where ends meet."""
     low, high = axis.get_ylim()
-    heights = looks.spread_labels([height for _, _, height in ends], (high - low) * 0.11)
+    heights = style.spread_labels([height for _, _, height in ends], (high - low) * 0.11)
     for (defense, place, _), height in zip(ends, heights, strict=True):
         axis.annotate(
-            names.brief(defense),
+            short_labels.brief(defense),
             (place, height),
             xytext=(5, 0),
             textcoords="offset points",
             va="center",
-            fontsize=looks.FONT - 1,
+            fontsize=style.FONT - 1,
             color=tones[defense].colour,
         )
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.base_cache import Shelf
 from p2p_dist.modeling.lora import Adapters, LoraLinear
-from p2p_dist.modeling.seal import Seal, checksum
-from p2p_dist.modeling.shelf import Shelf
+from p2p_dist.modeling.weight_checksum import Seal, checksum
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.spec.model import resolve_model
 from p2p_dist.spec.study import LoraSpec
@@ -87,7 +87,7 @@ def test_a_base_is_gone_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatc
         found.append(gone() is None)
         return load_base(*arguments)
 
-    monkeypatch.setattr("p2p_dist.modeling.shelf.load_base", load)
+    monkeypatch.setattr("p2p_dist.modeling.base_cache.load_base", load)
     shelf.load(IDENTITY, {}, "bfloat16")
     assert found == [True]
 

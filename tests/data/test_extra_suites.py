@@ -7,7 +7,7 @@ from p2p_dist.data.attacks.mtba import Mtba
 from p2p_dist.data.attacks.none import NoAttack
 from p2p_dist.data.build import Built, build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
-from p2p_dist.data.probes import with_probes
+from p2p_dist.data.extra_suites import with_probes
 from p2p_dist.data.prompts import prompt
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.evaluation.metrics import Rate, rates
