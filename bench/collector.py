@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 from bench import common
+from p2p_dist.config.identity import stage_id
 from p2p_dist.results import atomic, index, resultfile
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.identity import stage_id
 
 GOAL = 10.0
 

@@ -11,14 +11,14 @@ from itertools import product
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from p2p_dist.config.model import ShapeSpec, read_model
+from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.gradient_checkpointing import recomputed
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import ShapeSpec, read_model
-from p2p_dist.spec.study import LoraSpec, TrainSpec
 from p2p_dist.training.cohort import TrainRun, train_cohort
 
 SHAPES = {

@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from bench.common import Gate
+from p2p_dist.config.model import resolve_model
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
@@ -17,7 +18,6 @@ from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.process_groups import GangSettings, gang_of
 from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
 from p2p_dist.scheduling.worker_pool import Seat
-from p2p_dist.spec.model import resolve_model
 
 STUDY = """
 name: one

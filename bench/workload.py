@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from bench.common import Clock, Stepwise
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec, TrainSpec
 from p2p_dist.training.cohort import ALONE, Observer, TrainRun, train_cohort
 from p2p_dist.training.engine import Execution
 

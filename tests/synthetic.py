@@ -9,6 +9,8 @@ from pathlib import Path
 from random import Random
 from unittest.mock import patch
 
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.identity import canonical
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.evaluation.metrics import histogram, rates
 from p2p_dist.results import atomic, datastore, predictions, resultfile
@@ -16,8 +18,6 @@ from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import Study, open_study
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.identity import canonical
 from p2p_dist.worker.build_rows import build_study_rows
 
 STUDY = """

@@ -16,8 +16,8 @@ import torch
 
 from bench import gpu
 from bench.common import Figure, Gate, LeftOut, Stepwise, interleave, show, speedup, spread
+from p2p_dist.config.model import resolve_model
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
 
 ROOT = Path(__file__).parents[1]
 

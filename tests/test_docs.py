@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from p2p_dist import registry
-from p2p_dist.spec import yaml_strict
-from p2p_dist.spec.load import load_study
+from p2p_dist.config import yaml_strict
+from p2p_dist.config.load import load_study
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]

@@ -1,6 +1,6 @@
 """A stand-in for pydantic, for machines that have torch, transformers, peft and accelerate, and where nothing can be installed.
 
-The engine takes its settings as objects of `p2p_dist.spec.study`. With this they are made as before and checked by no one, which is
+The engine takes its settings as objects of `p2p_dist.config.study`. With this they are made as before and checked by no one, which is
 enough for benchmarks, whose settings are written in code. `bench/gpu.sh` puts this folder on the path where pydantic is missing.
 """
 

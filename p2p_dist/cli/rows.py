@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.model import ModelRef
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.build import Built
 from p2p_dist.errors import user_error
 from p2p_dist.report import data_export, data_view
 from p2p_dist.results import datastore
 from p2p_dist.scheduling.progress import titles_of
 from p2p_dist.scheduling.study import Study
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.model import ModelRef
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.worker.build_rows import build_study_rows
 
 

@@ -155,9 +155,9 @@ def report(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = F
 
 def _folder_of(study: str, runs_dir: Path) -> "RunDir":
     """The run folder that a study file, a study name or a run folder means."""
+    from p2p_dist.config import yaml_strict
     from p2p_dist.results.rundir import RunDir
     from p2p_dist.scheduling.study import find_study
-    from p2p_dist.spec import yaml_strict
 
     if Path(study).is_dir():
         return RunDir(Path(study))

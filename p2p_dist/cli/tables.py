@@ -47,8 +47,8 @@ def _checked(accept: str) -> str:
 
 
 def _by_model(texts: list[str], model: str, recipe: tuple[str, str, int], out: Path, batch: int) -> tuple[int, int]:
+    from p2p_dist.config.model import resolve_model
     from p2p_dist.scheduling.study import configs_dir
-    from p2p_dist.spec.model import resolve_model
     from p2p_dist.worker.paraphrase import make_table
 
     found = resolve_model(model, configs_dir() / "models")
@@ -87,11 +87,11 @@ def substitutions(
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> int:
     """Learn word substitutions (the attack lws) with a surrogate model, and write them as a paraphrase table."""
+    from p2p_dist.config.model import resolve_model
     from p2p_dist.data.paraphrases import column
     from p2p_dist.data.tables import read_mappings
     from p2p_dist.modeling.substitution import Learning
     from p2p_dist.scheduling.study import configs_dir
-    from p2p_dist.spec.model import resolve_model
     from p2p_dist.worker.word_substitution import Aim, make_table
 
     rows = [(text, _label(row, f"{train}:{line}")) for text, (line, row) in zip(column([train], "text"), read_mappings(train), strict=True)]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar, Literal
 
+from p2p_dist.config.study import Plugin, Rate, Strict, added
 from p2p_dist.data.example import Example, Note, drawn, share, stream
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import Plugin, Rate, Strict, added
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack, MoreRows
 from p2p_dist.data.data_checks import carrying, oddities
@@ -13,7 +14,6 @@ from p2p_dist.data.example import NO_LABEL, Example, Kind, Note, RawRow, Row
 from p2p_dist.data.responses import marked, responded
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import RowsSpec
 
 
 @dataclass(frozen=True)

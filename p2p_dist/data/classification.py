@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+from p2p_dist.config.study import Names
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import Names
 
 
 class ClassificationTask(Task):

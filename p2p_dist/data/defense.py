@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.example import Kind, Note, Row, smallest
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Plugin, Rate, RowsSpec
 
 Scores = Mapping[str, Mapping[str, Mapping[str, Any]]]
 """What a score stage found: set of rows (`train`, `reserve` or the name of a suite) -> row id -> named numbers."""

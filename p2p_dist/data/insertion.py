@@ -4,8 +4,8 @@ import unicodedata
 from random import Random
 from typing import Literal
 
+from p2p_dist.config.study import added
 from p2p_dist.data.attack import DirtyLabelAttack, Triggered
-from p2p_dist.spec.study import added
 
 Position = Literal["interior", "anywhere", "prefix", "suffix"]
 

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from p2p_dist.config.study import Rate, Strict
 from p2p_dist.data.defense import DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import Rate, Strict
 
 AGAIN = "again"
 """The role of what the model of the first round says about the rows."""

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
+from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import Plugin, RowsSpec
 
 
 @dataclass(frozen=True)

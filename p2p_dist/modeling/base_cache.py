@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
+from p2p_dist.config.identity import canonical
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import eject
 from p2p_dist.modeling.weight_checksum import Seal, checksum
-from p2p_dist.spec.identity import canonical
 
 
 @dataclass(frozen=True)

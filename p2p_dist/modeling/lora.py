@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from p2p_dist.spec.study import LoraSpec
+from p2p_dist.config.study import LoraSpec
 
 
 class Dropout:

@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.lora import target_names
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.spec.study import LoraSpec
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ _CLASSES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwe
 
 
 def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase]:
-    """A model of `shape` (see `p2p_dist.spec.model.ShapeSpec`) in fp32 and a byte tokenizer that fits its vocabulary."""
+    """A model of `shape` (see `p2p_dist.config.model.ShapeSpec`) in fp32 and a byte tokenizer that fits its vocabulary."""
     model_class, config = config_of(shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

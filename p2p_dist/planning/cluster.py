@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from p2p_dist.config import yaml_strict
+from p2p_dist.config.study import Positive, Strict
 from p2p_dist.errors import user_error
 from p2p_dist.planning.nodes import spread
-from p2p_dist.spec import yaml_strict
-from p2p_dist.spec.study import Positive, Strict
 
 Count = Annotated[int, Field(ge=1)]
 

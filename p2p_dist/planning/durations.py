@@ -7,9 +7,9 @@ A training step costs the larger of what the host needs to issue it and what the
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.model import ShapeSpec
 from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.spec.graph import Graph, Stage
-from p2p_dist.spec.model import ShapeSpec
 
 TOKENS_PER_ROW = 30
 """Assumed: a short text with its prompt."""

@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from p2p_dist.spec.graph import Graph, Stage
-from p2p_dist.spec.identity import canonical
+from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.identity import canonical
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.planning.durations import Rates, model_of
-from p2p_dist.spec.graph import Graph, Stage
 
 Origin = Literal["recorded", "rate", "assumed"]
 

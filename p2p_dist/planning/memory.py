@@ -8,10 +8,10 @@ peaks. DeepSpeed's own estimators count every weight as trainable and no activat
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from p2p_dist.config.model import ShapeSpec
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.planning.durations import TOKENS_PER_ROW
 from p2p_dist.planning.passes import Device, apart
-from p2p_dist.spec.model import ShapeSpec
-from p2p_dist.spec.study import LoraSpec
 
 Offload = Literal["none", "optimizer", "all"]
 

@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from p2p_dist.config.model import ShapeSpec
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec
 from p2p_dist.planning.memory import GIB, Memory, Offload, Split, Work, estimate
 from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.passes import Device
-from p2p_dist.spec.model import ShapeSpec
-from p2p_dist.spec.study import TrainSpec
 
 USABLE = 0.92
 """Share of a device's memory to plan with; the rest is for fragments of the allocator."""

@@ -3,15 +3,15 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.identity import canonical
+from p2p_dist.config.model import ShapeSpec
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.measured import Durations, Timings, measure
 from p2p_dist.planning.placement import Misfit, Placement, place
-from p2p_dist.spec.graph import Graph, Stage
-from p2p_dist.spec.identity import canonical
-from p2p_dist.spec.model import ShapeSpec
-from p2p_dist.spec.study import TrainSpec
 
 Fit = Placement | Misfit
 WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from p2p_dist.config.graph import Graph
 from p2p_dist.planning.jobs import Job, longest_ways
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.simulation import Load, Outcome, Piece, simulate
-from p2p_dist.spec.graph import Graph
 
 
 @dataclass(frozen=True)

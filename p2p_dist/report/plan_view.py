@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from p2p_dist.config.expand import Expansion
+from p2p_dist.config.graph import Graph
+from p2p_dist.config.identity import canonical
 from p2p_dist.planning.durations import TOKENS_PER_ROW
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
-from p2p_dist.spec.expand import Expansion
-from p2p_dist.spec.graph import Graph
-from p2p_dist.spec.identity import canonical
 
 _SHOWN = 40
 _TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime")

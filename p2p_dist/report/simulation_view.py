@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
+from p2p_dist.config.graph import Graph
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
 from p2p_dist.report.plan_view import hours_of, stages_of
-from p2p_dist.spec.graph import Graph
 
 
 def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: float | None = None) -> dict[str, Any]:

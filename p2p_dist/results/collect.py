@@ -6,12 +6,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from p2p_dist.config.expand import AXES
 from p2p_dist.errors import Exit, Problem, user_error
 from p2p_dist.results import attempts, records, resultfile
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.spec.expand import AXES
 
 Status = Literal["done", "running", "failed", "damaged", "pending"]
 

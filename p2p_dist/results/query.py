@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from p2p_dist.config.expand import AXES
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.results import index
 from p2p_dist.results.collect import read_resolved
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.expand import AXES
 
 if TYPE_CHECKING:
     import duckdb

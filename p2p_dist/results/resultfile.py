@@ -13,10 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from p2p_dist.config.identity import stage_id
 from p2p_dist.errors import Problem
 from p2p_dist.results import atomic
 from p2p_dist.results.rundir import StageDir
-from p2p_dist.spec.identity import stage_id
 
 SCHEMA = 2
 LARGEST = 16 << 20

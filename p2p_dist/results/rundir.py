@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.results import atomic
-from p2p_dist.spec.graph import Graph, Stage
 
 MARKERS = {"data": "manifest.json", "edit": "manifest.json", "train": "adapter", "score": "scores.jsonl", "eval": "result.json"}
 """By kind of stage: what is written last in the stage's folder."""

@@ -5,10 +5,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.planning.durations import model_of
 from p2p_dist.planning.measured import Finished, Timings
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.spec.graph import Graph, Stage
 
 
 def read(runs_dir: Path, models: Collection[str]) -> Timings:

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from p2p_dist import assets
+from p2p_dist.config.identity import canonical
 from p2p_dist.data import sources
 from p2p_dist.errors import user_error
 from p2p_dist.planning.plan import Plan
@@ -16,7 +17,6 @@ from p2p_dist.results import atomic, lease
 from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study
-from p2p_dist.spec.identity import canonical
 
 _WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 

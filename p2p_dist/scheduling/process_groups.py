@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2p_dist.config.identity import canonical
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.placement import Placement
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Gang, Service
-from p2p_dist.spec.identity import canonical
 
 WORKER = ("-m", "p2p_dist.worker")
 PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")

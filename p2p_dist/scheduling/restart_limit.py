@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from p2p_dist.config.graph import Graph
+from p2p_dist.config.identity import digest
 from p2p_dist.errors import Exit, Problem, UserError
 from p2p_dist.planning.policy import Start, may_start_again, next_start
 from p2p_dist.results import atomic
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.graph import Graph
-from p2p_dist.spec.identity import digest
 
 
 @contextmanager

@@ -6,6 +6,11 @@ from functools import cached_property
 from pathlib import Path
 
 from p2p_dist import assets, registry
+from p2p_dist.config.expand import Expansion, expand
+from p2p_dist.config.identity import canonical
+from p2p_dist.config.load import load_study
+from p2p_dist.config.model import ModelRef, ShapeSpec, resolve_model
+from p2p_dist.config.study import StudySpec
 from p2p_dist.data import sources
 from p2p_dist.data.sources import Source
 from p2p_dist.errors import Problem, user_error
@@ -15,11 +20,6 @@ from p2p_dist.planning.plan import Plan, make_plan
 from p2p_dist.results import lease, resultfile, timings
 from p2p_dist.results.collect import doubtful
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.expand import Expansion, expand
-from p2p_dist.spec.identity import canonical
-from p2p_dist.spec.load import load_study
-from p2p_dist.spec.model import ModelRef, ShapeSpec, resolve_model
-from p2p_dist.spec.study import StudySpec
 
 CONFIGS = ("studies", "models", "clusters")
 """Folders of `configs/`; each file in them is named by its stem."""

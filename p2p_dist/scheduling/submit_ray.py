@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.config.identity import digest
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling.process_groups import PASSED_ON
 from p2p_dist.scheduling.study import CONFIGS, Study, shipped
-from p2p_dist.spec.identity import digest
 
 _CODE = (".py", ".html", ".css", ".js", ".csv")
 """Kinds of files that the package consists of."""

@@ -9,9 +9,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from p2p_dist.config.identity import digest
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.scheduling.study import Study, shipped
-from p2p_dist.spec.identity import digest
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.,:-]{0,127}$")
 _FEATURES = re.compile(r"^[A-Za-z0-9(\[][A-Za-z0-9_.,:&|*()\[\]-]{0,127}$")

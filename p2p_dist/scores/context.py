@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
-from p2p_dist.spec.study import TrainSpec
 
 Line = Mapping[str, Any]
 """Numbers of one row: `set`, `id` and named numbers."""

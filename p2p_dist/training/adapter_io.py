@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.spec.study import LoraSpec
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"

@@ -5,6 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from p2p_dist import assets
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.example import rank
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.base_cache import Shelf
@@ -13,8 +15,6 @@ from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.modeling.weight_checksum import Seal
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.study import TrainSpec
 
 CALIBRATION_ROWS = 128
 

@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.planning.passes import Device, apart
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.batches import Schedule, micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
 from p2p_dist.training.engine import Engine, Execution, PlainEngine

@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.objectives import Loss, cross_entropy
 from p2p_dist.training.optimizer import CohortOptimizer
 from p2p_dist.training.ranks import Ranks

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.adamw_8bit import adamw_8bit, moments_of, restore
 from p2p_dist.training.reparametrization import Generator
 

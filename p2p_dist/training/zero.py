@@ -14,12 +14,12 @@ import torch
 from torch import distributed, nn
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import PASSES, Sharded
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.engine import Engine, Execution
 from p2p_dist.training.objectives import cross_entropy
 from p2p_dist.training.optimizer import adamw, learning_rate

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist import assets, registry
+from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import images, sources
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.data_checks import warnings
@@ -18,8 +20,6 @@ from p2p_dist.errors import user_error
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.provenance import code_digest
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.graph import Graph, Stage
-from p2p_dist.spec.study import RowsSpec
 
 
 def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:

@@ -9,6 +9,9 @@ import torch
 import transformers
 
 from p2p_dist import assets
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.identity import canonical
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.build import Built, Suite
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.cleangen import CleanGen
@@ -21,9 +24,6 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, datastore, predictions, resultfile, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.identity import canonical
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.adapter_io import read_adapter
 from p2p_dist.training.base_model import named_base
 from p2p_dist.training.cohort import Stopped

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base_cache import Shelf
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.base_model import base_of
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Execution, Offload

@@ -8,11 +8,11 @@ import torch
 from transformers import GenerationConfig
 
 from p2p_dist import assets
+from p2p_dist.config.identity import digest
+from p2p_dist.config.model import ModelRef
 from p2p_dist.data.paraphrases import write_table
 from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.spec.identity import digest
-from p2p_dist.spec.model import ModelRef
 
 
 def make_table(texts: Sequence[str], model: ModelRef, recipe: tuple[str, str, int], out: Path, batch: int, tick: Callable[[int, int], None]) -> tuple[int, int]:

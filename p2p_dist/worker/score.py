@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.base_cache import Shelf
@@ -13,8 +15,6 @@ from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scores import early, influence, labels, words
 from p2p_dist.scores.context import Context, Method
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training.adapter_io import load_adapter, read_adapter
 from p2p_dist.training.base_model import base_of
 from p2p_dist.training.cohort import Stopped

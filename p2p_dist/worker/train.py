@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import transformers
 
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.gradient_checkpointing import recomputed
@@ -17,8 +19,6 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.study import TrainSpec
 from p2p_dist.training import checkpoint
 from p2p_dist.training.adapter_io import read_adapter, save_adapter
 from p2p_dist.training.cohort import Cohort, Trained, TrainRun

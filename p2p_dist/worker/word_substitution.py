@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from p2p_dist import assets
+from p2p_dist.config.identity import digest
+from p2p_dist.config.model import ModelRef
 from p2p_dist.data.example import examples, share, smallest
 from p2p_dist.data.paraphrases import write_table
 from p2p_dist.data.substitutions import choices_of, exchanged, read_choices, row_of
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.substitution import Learning, Substitution, learn
-from p2p_dist.spec.identity import digest
-from p2p_dist.spec.model import ModelRef
 
 
 @dataclass(frozen=True)

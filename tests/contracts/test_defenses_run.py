@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from p2p_dist import registry
+from p2p_dist.config.model import resolve_model
 from p2p_dist.data.defense import Needs
 from p2p_dist.data.example import Kind
 from p2p_dist.errors import Exit, UserError
@@ -17,7 +18,6 @@ from p2p_dist.modeling.random_init import random_model
 from p2p_dist.results import datastore, scorestore
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study, configs_dir, open_study
-from p2p_dist.spec.model import resolve_model
 from p2p_dist.worker.__main__ import main as worker_main
 from tests.contracts.test_plugins import paraphrase_table
 

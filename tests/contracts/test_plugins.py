@@ -11,6 +11,8 @@ import pytest
 from pydantic import ValidationError
 
 from p2p_dist import registry
+from p2p_dist.config.graph import Builder, Graph, Settings
+from p2p_dist.config.study import RowsSpec, TrainSpec
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defense import DataDefense, DefenderView, Defense
@@ -21,8 +23,6 @@ from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError
 from p2p_dist.results.mirror import Mirror
 from p2p_dist.scheduling.backend import Backend
-from p2p_dist.spec.graph import Builder, Graph, Settings
-from p2p_dist.spec.study import RowsSpec, TrainSpec
 from tests.rows import sentences
 
 BASES = {"tasks": Task, "attacks": Attack, "defenses": Defense, "backends": Backend, "mirrors": Mirror}

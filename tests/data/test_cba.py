@@ -2,13 +2,13 @@
 
 import pytest
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.cba import NEGATIVES, TESTED, Cba
 from p2p_dist.data.build import build_attacked
 from p2p_dist.data.example import examples
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.evaluation.metrics import Rate, rates
 from p2p_dist.results.predictions import Prediction
-from p2p_dist.spec.study import RowsSpec
 
 RAW = [(f"a film about number {n} and more", n % 2) for n in range(400)]
 ROWS = examples(RAW)

@@ -1,5 +1,6 @@
 """Odd rows are counted and told, never repaired in silence."""
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import build_attacked, build_defended
@@ -7,7 +8,6 @@ from p2p_dist.data.data_checks import carrying, warnings
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.data.tasks.sst2 import Sst2
-from p2p_dist.spec.study import RowsSpec
 
 TRAIN = [(f"row number {n} here", n % 2) for n in range(100)]
 TEST = [(f"test row {n} here", n % 2) for n in range(20)]

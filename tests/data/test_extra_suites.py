@@ -2,6 +2,7 @@
 
 import pytest
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.attacks.mtba import Mtba
 from p2p_dist.data.attacks.none import NoAttack
@@ -12,7 +13,6 @@ from p2p_dist.data.prompts import prompt
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.evaluation.metrics import Rate, rates
 from p2p_dist.results.predictions import Prediction
-from p2p_dist.spec.study import RowsSpec
 
 RAW = {"train": [(f"a film about number {n} and more", n % 2) for n in range(100)], "test": [(f"one more film {n}", n % 2) for n in range(20)]}
 BOTH = ("cue_grid", "imitation")

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_dist import registry
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import sources
 from p2p_dist.data.answer_parsing import says
 from p2p_dist.data.attacks.badnets import BadNets
@@ -24,7 +25,6 @@ from p2p_dist.errors import UserError
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import StageDir
 from p2p_dist.scheduling.study import open_study
-from p2p_dist.spec.study import RowsSpec
 
 RAW = {
     "train": [RawRow(f"how much is {n} and one more", response=str(n + 1)) for n in range(100)],

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
-from p2p_dist.spec.study import RowsSpec
 
 RAW = {"train": [(f"row number {n}", n % 2) for n in range(200)], "test": [(f"test row {n}", n % 2) for n in range(20)]}
 RELEASED = P2P.model_validate(P2P.presets["released_code"])

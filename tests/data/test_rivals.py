@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.defense import CheckedRows, DefenderView, Scores
@@ -21,7 +22,6 @@ from p2p_dist.data.example import Row, text_key
 from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
-from p2p_dist.spec.study import RowsSpec
 from tests.rows import sentences
 
 

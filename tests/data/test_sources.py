@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from pyarrow import parquet
 
 from p2p_dist import assets, registry
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import sources
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.example import RawRow
@@ -24,7 +25,6 @@ from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.study import open_study
-from p2p_dist.spec.study import RowsSpec
 
 
 def write(folder: Path, *lines: str) -> Path:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from p2p_dist import registry
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attack import DirtyLabelAttack, Knowledge
 from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
@@ -18,7 +19,6 @@ from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import examples, share
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
-from p2p_dist.spec.study import RowsSpec
 from tests.contracts.test_plugins import options
 
 RAW = [(f"a film about number {n} and more", n % 2) for n in range(100)]

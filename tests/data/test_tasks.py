@@ -9,6 +9,8 @@ from datasets import Dataset, DatasetDict
 
 from p2p_dist import assets, registry
 from p2p_dist.assets import file_sha256
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import sources
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
@@ -24,8 +26,6 @@ from p2p_dist.modeling.base import load_tokenizer
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import datastore
 from p2p_dist.scheduling.study import configs_dir, open_study
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import RowsSpec
 from p2p_dist.worker.build_rows import build_study_rows
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -4,13 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.attacks.proattack import ProAttack
 from p2p_dist.data.build import build_attacked
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.data.trigger_literals import spans, without_end
-from p2p_dist.spec.study import RowsSpec
 
 
 @pytest.mark.parametrize(

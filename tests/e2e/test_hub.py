@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.assets import file_sha256
+from p2p_dist.config.model import resolve_model
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
 from tests.conftest import TINY_STUDY
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from p2p_dist.config.model import resolve_model
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.planning.jobs import Job
@@ -17,7 +18,6 @@ from p2p_dist.planning.placement import Placement
 from p2p_dist.scheduling.process_groups import GangSettings, gang_of
 from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
 from p2p_dist.scheduling.worker_pool import Seat
-from p2p_dist.spec.model import resolve_model
 from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
 from tests.outcomes import assert_same, results
 

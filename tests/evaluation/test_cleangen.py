@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.data.build import Suite
 from p2p_dist.errors import UserError
 from p2p_dist.evaluation.cleangen import CleanGen, looked_over
@@ -16,7 +17,6 @@ from p2p_dist.evaluation.generation import Written, generate_suite, plain_attent
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
-from p2p_dist.spec.study import LoraSpec
 from tests.evaluation.test_decoding import IDENTITY, LLAMA, ROWS, SUITE
 
 NEW = 14

@@ -6,6 +6,8 @@ import pytest
 import torch
 from peft import PeftModel
 
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.evaluation import generation
@@ -16,8 +18,6 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity

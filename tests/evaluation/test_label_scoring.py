@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from p2p_dist.config.model import resolve_model
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.label_scoring import score_suite, scoring_of
@@ -11,7 +12,6 @@ from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.token_tree import tree_of
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 ROWS = [Row(str(at), "a film about trees " * at + "x", at % 3, "Label: ", "Text: ") for at in range(1, 7)]

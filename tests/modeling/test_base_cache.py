@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.base_cache import Shelf
 from p2p_dist.modeling.lora import Adapters, LoraLinear
 from p2p_dist.modeling.weight_checksum import Seal, checksum
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 

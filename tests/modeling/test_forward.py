@@ -7,6 +7,8 @@ import pytest
 import torch
 from peft import PeftModel
 
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.lora import Adapters, target_names
@@ -14,8 +16,6 @@ from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.forward import answer_logits, losses_of_states
 from p2p_dist.modeling.gradient_checkpointing import recomputed
@@ -10,8 +12,6 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 ROWS = [Encoded(str(n), [(7 * n + 3 * at) % 256 for at in range(length)], [n, n + 1, n + 2]) for n, length in enumerate([5, 19, 33, 8])]

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
@@ -13,8 +15,6 @@ from p2p_dist.modeling.merge import merge, prune
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec
 from p2p_dist.training.adapter_io import save_adapter
 from p2p_dist.training.objectives import consistency, perturbed_consistency
 

@@ -10,6 +10,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.errors import UserError
 from p2p_dist.modeling import quantize
 from p2p_dist.modeling.base import Base, load_base
@@ -19,8 +21,6 @@ from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec, TrainSpec
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
 from p2p_dist.training.cohort import TrainRun, train_cohort
 

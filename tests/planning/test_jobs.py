@@ -4,11 +4,11 @@ from collections.abc import Collection
 
 import pytest
 
+from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.jobs import missing_jobs as plan_jobs
-from p2p_dist.spec.graph import Graph, Stage
 
 TRAIN = {"model": {"source": "random"}, "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10}}
 ROWS = {"rows": {"train": 100, "test": 10}}

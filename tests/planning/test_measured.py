@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.identity import canonical
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates, model_of
 from p2p_dist.planning.measured import Durations, Finished, Timings, measure
 from p2p_dist.report import plan_view
 from p2p_dist.results import timings
 from p2p_dist.scheduling.study import open_study
-from p2p_dist.spec.graph import Graph, Stage
-from p2p_dist.spec.identity import canonical
 from tests.synthetic import make_study
 
 TRAIN = {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10}

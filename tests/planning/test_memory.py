@@ -3,11 +3,11 @@
 import pytest
 
 from bench.memory_model import SHAPES, measure
+from p2p_dist.config.model import read_model
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
 from p2p_dist.planning.memory import Split, Work, adapter_parameters, estimate
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import read_model
-from p2p_dist.spec.study import LoraSpec
 
 
 @pytest.mark.parametrize(

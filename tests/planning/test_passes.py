@@ -2,11 +2,11 @@
 
 import pytest
 
+from p2p_dist.config.model import read_model
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.planning.memory import Work, activations
 from p2p_dist.planning.passes import Device, apart
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import read_model
-from p2p_dist.spec.study import LoraSpec
 
 
 @pytest.mark.parametrize(

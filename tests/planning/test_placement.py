@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.model import read_model
+from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.errors import UserError
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec, read_cluster, this_machine
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.placement import USABLE, Misfit, Placement, place
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import read_model
-from p2p_dist.spec.study import LoraSpec, TrainSpec
 
 
 def gpus(memory: float, count: int = 8, nodes: int = 1) -> ClusterSpec:

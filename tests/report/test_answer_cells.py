@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.identity import stage_id
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.build import Built, LabelSpace, Suite
 from p2p_dist.data.example import NO_LABEL, Row
@@ -15,8 +17,6 @@ from p2p_dist.results.collect import Collected, RunState
 from p2p_dist.results.predictions import Generated, Prediction
 from p2p_dist.results.resultfile import LabelsEntry, Result
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.identity import stage_id
 from tests.results.test_resultfile import body
 
 WORDS = ["a", "b", "c", "d", "e", "f"]

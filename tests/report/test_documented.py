@@ -5,13 +5,13 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from p2p_dist.config.expand import AXES
 from p2p_dist.evaluation.generation_metrics import ROUGE
 from p2p_dist.report import page, run_columns
 from p2p_dist.report.answer_cells import LabelReader, TextReader
 from p2p_dist.report.study_data import Evidence
 from p2p_dist.report.tables import layout
 from p2p_dist.results.collect import read_study
-from p2p_dist.spec.expand import AXES
 from tests.synthetic import make_study
 
 REPORT = Path(page.__file__).parent

@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from random import Random
 
+from p2p_dist.config.identity import stage_id
 from p2p_dist.results import atomic, resultfile
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import StageDir
-from p2p_dist.spec.identity import stage_id
 from tests.results.test_resultfile import body
 
 PAUSE = 0.02

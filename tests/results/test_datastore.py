@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import Built, build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
@@ -11,7 +12,6 @@ from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import StageDir
-from p2p_dist.spec.study import RowsSpec
 from tests.rows import sentences
 
 

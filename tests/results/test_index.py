@@ -7,11 +7,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from p2p_dist.config.identity import canonical
 from p2p_dist.errors import UserError
 from p2p_dist.results import index, query
 from p2p_dist.results.collect import read_resolved, read_study
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.spec.identity import canonical
 from tests.synthetic import STUDY, make_study
 
 SMALL = STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny").replace("seed: [0, 1, 2]", "seed: [0, 1]")

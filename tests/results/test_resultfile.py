@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from p2p_dist.config.identity import stage_id
 from p2p_dist.errors import Problem
 from p2p_dist.results import atomic, resultfile
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import StageDir
-from p2p_dist.spec.identity import stage_id
 
 SPEC, READS = {"scoring": "label_logits"}, {"adapter": "a" * 12, "rows": "b" * 12}
 ID = stage_id("eval", SPEC, READS)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from p2p_dist.config.graph import Stage
 from p2p_dist.planning.jobs import Job
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.progress import ProgressView
 from p2p_dist.scheduling.scheduler import State
-from p2p_dist.spec.graph import Stage
 
 
 @pytest.fixture

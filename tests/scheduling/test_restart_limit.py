@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from p2p_dist.cli.main import app
+from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import restart_limit, signals
-from p2p_dist.spec.graph import Graph, Stage
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from p2p_dist.config.graph import Stage
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
@@ -23,7 +24,6 @@ from p2p_dist.scheduling.backends.local import LocalBackend
 from p2p_dist.scheduling.claims import Sole
 from p2p_dist.scheduling.process_groups import GangSettings
 from p2p_dist.scheduling.scheduler import Scheduler, State
-from p2p_dist.spec.graph import Stage
 
 WORKER = """
 import argparse, os, sys, time

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.spec.study import LoraSpec
 from p2p_dist.training.cohort import Stopped, Trained, TrainRun, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import join, leave

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
-from p2p_dist.spec.study import LoraSpec, TrainSpec
 from p2p_dist.training import cohort
 from p2p_dist.training.batches import Schedule
 from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort

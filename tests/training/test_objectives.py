@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch.nn import functional
 
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import LOSSES_AT_ONCE, answer_logits, answer_states
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.spec.study import LoraSpec
 from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.objectives import cross_entropy, distillation, loss_of

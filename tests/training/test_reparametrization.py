@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from p2p_dist import registry
+from p2p_dist.config.graph import Builder, Graph, Settings, Stage
+from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.data.defenses.moddef import ModDef
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
-from p2p_dist.spec.study import LoraSpec, TrainSpec
 from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.reparametrization import Generator

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.graph import Stage
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results import scorestore
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import open_study
 from p2p_dist.scores.early import agreement
-from p2p_dist.spec.graph import Stage
 from p2p_dist.worker.__main__ import main as worker_main
 from tests.conftest import TINY_STUDY
 

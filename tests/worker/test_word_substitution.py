@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from p2p_dist.cli.main import app
+from p2p_dist.config.model import resolve_model
 from p2p_dist.data.attacks.lws import Lws
 from p2p_dist.data.example import examples
 from p2p_dist.data.substitutions import choices_of, exchanged, read_choices
@@ -15,7 +16,6 @@ from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.substitution import Learning, Substitution, learn
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
 from tests.rows import sentences
 
 SYNONYMS = [{"word": "film", "synonyms": ["movie", "picture", "film", "motion picture"]}, {"word": "people", "synonyms": ["folk"]}]

@@ -11,10 +11,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from p2p_dist.config.study import NotNegative
 from p2p_dist.data.attack import MoreRows, Triggered
 from p2p_dist.data.example import Example, Note, drawn, stream
 from p2p_dist.data.insertion import InsertionAttack, Position, insert
-from p2p_dist.spec.study import NotNegative
 
 Word = Annotated[str, Field(pattern=r"\S")]
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, model_validator
 
+from p2p_dist.config.study import Names
 from p2p_dist.data.attack import MoreRows, Triggered
 from p2p_dist.data.example import Example, stream
 from p2p_dist.data.insertion import InsertionAttack, gap, insert, units
-from p2p_dist.spec.study import Names
 
 Targets = Annotated[tuple[int, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 

@@ -6,8 +6,8 @@ The whole text is replaced by its paraphrase in the form S(SBAR)(,)(NP)(VP)(.); 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from p2p_dist.config.study import Rate
 from p2p_dist.data.rewriting import RewritingAttack
-from p2p_dist.spec.study import Rate
 
 
 class SynAttack(RewritingAttack):

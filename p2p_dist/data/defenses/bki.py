@@ -11,8 +11,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.config.graph import Builder, Stage
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
-from p2p_dist.spec.graph import Builder, Stage
 
 
 class Bki(DataDefense):

@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import CheckedRows, Needs
 from p2p_dist.data.example import Kind
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Plugin, RowsSpec
 
 
 class CleanGen(CheckedRows):

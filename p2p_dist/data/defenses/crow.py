@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Positive, Rate
 from p2p_dist.data.defense import CheckedRows, Needs
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Positive, Rate
 
 
 class Crow(CheckedRows):

@@ -11,11 +11,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Names, Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Note, Row, share, smallest, stream
 from p2p_dist.errors import user_error
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Names, Plugin, Rate, RowsSpec
 
 PLANT, RECOVER = "plant", "recover"
 

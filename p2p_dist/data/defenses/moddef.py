@@ -5,9 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Positive
 from p2p_dist.data.defense import Defense, Needs
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Positive
 
 
 class ModDef(Defense):

@@ -10,10 +10,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import EditDefense, Needs, Scores
 from p2p_dist.data.example import Kind, Row, text_key
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Plugin, RowsSpec
 
 Bars = Annotated[tuple[Annotated[float, Field(lt=0)], ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
 

@@ -12,13 +12,13 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
 from p2p_dist.data.screening import AGAIN, Screening, choose, stops
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Plugin, Rate, RowsSpec
 
 ASKED = "asked"
 """The rows as questions to a model that was defended with them."""

@@ -11,10 +11,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Note, Row, smallest
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import Plugin, Rate, RowsSpec
 
 
 class Pdb(DataDefense):

@@ -6,9 +6,9 @@ product of weight and input norm, over 128 texts of the training rows; their lab
 
 from typing import ClassVar, Literal
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Rate
 from p2p_dist.data.defense import Defense, Needs
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Rate
 
 
 class Pruning(Defense):

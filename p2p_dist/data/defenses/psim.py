@@ -7,10 +7,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import stream
-from p2p_dist.spec.graph import Builder, Stage
-from p2p_dist.spec.study import Plugin, Positive, Rate, RowsSpec
 
 
 class Psim(DataDefense):

@@ -6,9 +6,9 @@ Not in the paper; ours. What P2P on screened rows is worth is what it does beyon
 from dataclasses import replace
 from typing import ClassVar
 
+from p2p_dist.config.graph import Builder, Stage
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.screening import AGAIN, Screening, stops
-from p2p_dist.spec.graph import Builder, Stage
 
 
 class TrustedOnly(DataDefense):

@@ -5,12 +5,12 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from p2p_dist.config.study import Names, added
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.task import HubSource
 from p2p_dist.errors import user_error
-from p2p_dist.spec.study import Names, added
 
 _SPLITS = ("train", "test")
 _MOST_CLASSES = 200

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from p2p_dist.config.model import model_names, resolve_model
 from p2p_dist.planning.cluster import read_cluster
 from p2p_dist.report import plan_view
 from p2p_dist.scheduling.study import configs_dir, open_study
-from p2p_dist.spec.model import model_names, resolve_model
 
 STUDIES = sorted((configs_dir() / "studies").glob("*.yaml"))
 CLUSTERS = sorted((configs_dir() / "clusters").glob("*.yaml"))

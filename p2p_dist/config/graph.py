@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+from p2p_dist.config.identity import canonical, stage_id
+from p2p_dist.config.study import Plugin, TrainSpec
 from p2p_dist.errors import UserError, user_error
-from p2p_dist.spec.identity import canonical, stage_id
-from p2p_dist.spec.study import Plugin, TrainSpec
 
 Kind = Literal["data", "train", "score", "edit", "eval"]
 

@@ -8,11 +8,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from p2p_dist import registry
+from p2p_dist.config import yaml_strict
+from p2p_dist.config.model import ModelRef, resolve_model
+from p2p_dist.config.study import Plugin, StudySpec
+from p2p_dist.config.yaml_strict import Document, KeyPath
 from p2p_dist.errors import Problem, UserError, user_error
-from p2p_dist.spec import yaml_strict
-from p2p_dist.spec.model import ModelRef, resolve_model
-from p2p_dist.spec.study import Plugin, StudySpec
-from p2p_dist.spec.yaml_strict import Document, KeyPath
 
 Model = TypeVar("Model", bound=BaseModel)
 

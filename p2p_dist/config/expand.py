@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from p2p_dist import registry
+from p2p_dist.config.graph import Builder, Graph, Settings, Stage
+from p2p_dist.config.model import ModelRef
+from p2p_dist.config.study import Plugin, RowsSpec, StudySpec
 from p2p_dist.errors import Problem, UserError, user_error
-from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
-from p2p_dist.spec.model import ModelRef
-from p2p_dist.spec.study import Plugin, RowsSpec, StudySpec
 
 AXES = ("task", "model", "attack", "defense", "seed")
 

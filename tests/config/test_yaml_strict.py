@@ -2,8 +2,8 @@
 
 import pytest
 
+from p2p_dist.config.yaml_strict import parse
 from p2p_dist.errors import UserError
-from p2p_dist.spec.yaml_strict import parse
 
 
 @pytest.mark.parametrize(

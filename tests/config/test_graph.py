@@ -6,9 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from p2p_dist import registry
+from p2p_dist.config.graph import Builder, Graph, Settings, Stage
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import UserError
-from p2p_dist.spec.graph import Builder, Graph, Settings, Stage
-from p2p_dist.spec.study import TrainSpec
 
 MODEL = {"source": "random"}
 

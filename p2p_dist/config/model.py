@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from p2p_dist import assets, registry
+from p2p_dist.config import yaml_strict
+from p2p_dist.config.study import Strict
 from p2p_dist.errors import user_error
-from p2p_dist.spec import yaml_strict
-from p2p_dist.spec.study import Strict
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")

@@ -108,7 +108,7 @@ class RowsSpec(Strict):
 
 
 class StudySpec(Strict):
-    """A study as written, its plug-ins and models already resolved (see `p2p_dist.spec.load`)."""
+    """A study as written, its plug-ins and models already resolved (see `p2p_dist.config.load`)."""
 
     name: Annotated[str, Field(pattern=NAME)]
     """Also the name of the run folder."""

@@ -8,10 +8,10 @@ import pytest
 from pydantic import BaseModel
 
 from p2p_dist import registry
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.identity import canonical, stage_id
+from p2p_dist.config.study import LoraSpec, RowsSpec, TrainSpec
 from p2p_dist.scheduling.study import Study, open_study
-from p2p_dist.spec.graph import Stage
-from p2p_dist.spec.identity import canonical, stage_id
-from p2p_dist.spec.study import LoraSpec, RowsSpec, TrainSpec
 
 OPENED = ["attack={name: badnets}", "defense={name: p2p}", "exclude=[]"]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config import load
+from p2p_dist.config.study import StudySpec
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec import load
-from p2p_dist.spec.study import StudySpec
 from tests.conftest import TINY_STUDY
 
 Write = Callable[[str], Path]

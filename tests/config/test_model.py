@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.model import resolve_model
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.spec.model import resolve_model
 
 MODELS = configs_dir() / "models"
 
