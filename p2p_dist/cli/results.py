@@ -76,13 +76,13 @@ def compare(
 ) -> int:
     """Set two studies side by side, cell by cell, with paired tests where both answered the same rows."""
     from p2p_dist.report import compare_view
-    from p2p_dist.report.study_data import Evidence
+    from p2p_dist.report.study_data import StudyData
     from p2p_dist.report.terminal import plain_table
     from p2p_dist.results.collect import read_study
     from p2p_dist.results.rundir import RunDir
 
     folders = [RunDir(Path(name)) if Path(name).is_dir() else RunDir(runs_dir / name) for name in (first, second)]
-    left, right = (Evidence(folder, read_study(folder, alive=False), {}) for folder in folders)
+    left, right = (StudyData(folder, read_study(folder, alive=False), {}) for folder in folders)
     found = compare_view.facts(left, right)
     if as_json:
         print(json.dumps(found, indent=1))

@@ -18,7 +18,7 @@ Line = TypeVar("Line", Prediction, Generated)
 Tick = Callable[[int], None]
 
 
-class Reading(ABC, Generic[Line]):
+class ScoringMode(ABC, Generic[Line]):
     """One way to have rows answered. `scoring` is its name in the result."""
 
     scoring: str
@@ -38,7 +38,7 @@ class Reading(ABC, Generic[Line]):
         """What the result says: `rates`, and `histograms` or `means`."""
 
 
-class LabelReading(Reading[Prediction]):
+class LabelMode(ScoringMode[Prediction]):
     """Labels by their scores."""
 
     def __init__(self, encoder: Encoder, built: Built, suites: Sequence[Suite]):
@@ -60,7 +60,7 @@ class LabelReading(Reading[Prediction]):
         }
 
 
-class TextReading(Reading[Generated]):
+class TextMode(ScoringMode[Generated]):
     """Answers of free text, decoded greedily or as a defense does."""
 
     scoring = "generation"
@@ -89,8 +89,8 @@ class TextReading(Reading[Generated]):
         }
 
 
-def reading_of(encoder: Encoder, built: Built, suites: Sequence[str], decoder: Decoder = GREEDY) -> Reading[Any]:
+def scoring_mode_of(encoder: Encoder, built: Built, suites: Sequence[str], decoder: Decoder = GREEDY) -> ScoringMode[Any]:
     """How the named suites of these rows are read. Raises UserError E207 for two labels with one word."""
     if built.responses is not None:
-        return TextReading(encoder, built, built.responses, decoder)
-    return LabelReading(encoder, built, [built.suites[name] for name in suites])
+        return TextMode(encoder, built, built.responses, decoder)
+    return LabelMode(encoder, built, [built.suites[name] for name in suites])

@@ -17,7 +17,7 @@ from p2p_dist.modeling import attention
 from p2p_dist.modeling.gguf import unpacked
 from p2p_dist.modeling.quantize import quantize_nf4
 from p2p_dist.modeling.random_init import byte_tokenizer, random_model
-from p2p_dist.modeling.weight_checksum import Seal
+from p2p_dist.modeling.weight_checksum import WeightChecksum
 
 _CODE_KEYS = ("auto_map", "_attn_implementation_internal")
 
@@ -30,13 +30,13 @@ class Base:
     tokenizer: PreTrainedTokenizerBase
     device: torch.device
     dtype: torch.dtype
-    seal: Seal | None = None
+    weight_checksum: WeightChecksum | None = None
     """What the frozen weights were when work with them began; None where nobody watches them (ZeRO moves them)."""
 
     def check(self) -> None:
         """Raises UserError E316 (exit code 3) when the frozen weights are not what they were: nothing may be kept that such a
         base has made."""
-        if self.seal is not None and not self.seal.holds(self.model):
+        if self.weight_checksum is not None and not self.weight_checksum.holds(self.model):
             what = "the frozen weights changed while a job worked with them (bad memory, or a bug)"
             raise user_error("E316", what, fix="run again; nothing of the job was kept", exit_code=Exit.INTEGRITY)
 

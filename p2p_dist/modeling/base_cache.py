@@ -15,7 +15,7 @@ import torch
 from p2p_dist.config.identity import canonical
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import eject
-from p2p_dist.modeling.weight_checksum import Seal, checksum
+from p2p_dist.modeling.weight_checksum import WeightChecksum, checksum
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _Lent:
     looks: list[Any]
 
 
-class Shelf:
+class BaseCache:
     """At most one base, and the settings of torch that every job must find as the first one did."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Shelf:
         gc.freeze()  # what is imported stays: looking through torch and transformers would take 0.3 s after every job
         base = load_base(identity, local, dtype, quantization)
         if keep:
-            base = replace(base, seal=Seal(base.model))
+            base = replace(base, weight_checksum=WeightChecksum(base.model))
             self._lent = _Lent(base, key, _looks(base))
         return base
 
@@ -58,7 +58,7 @@ class Shelf:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        sound = self._lent is None or self._lent.base.seal is None or self._lent.base.seal.holds(self._lent.base.model)
+        sound = self._lent is None or self._lent.base.weight_checksum is None or self._lent.base.weight_checksum.holds(self._lent.base.model)
         return sound and _settings() == self._settings
 
     def _clear(self) -> None:

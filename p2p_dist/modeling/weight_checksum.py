@@ -15,7 +15,7 @@ _MIX = 0x5851F42D4C957F2D
 """An odd multiplier (Knuth's MMIX generator), so that equal sums at other places are other checksums."""
 
 
-class Seal:
+class WeightChecksum:
     """The weights of a model, by object and by content, at the moment it was made."""
 
     def __init__(self, model: nn.Module):

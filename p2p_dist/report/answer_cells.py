@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from p2p_dist.report.study_data import Answer, Evidence
+from p2p_dist.report.study_data import Answer, StudyData
 from p2p_dist.report.table_formats import Cell
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.predictions import Prediction
@@ -104,14 +104,14 @@ class TextReader(Reader):
         return Cell(short(row.text), "" if row.solved is None else "right" if row.solved else "wrong")
 
 
-def reader_of(evidence: Evidence, run: RunState) -> Reader | None:
+def reader_of(study_data: StudyData, run: RunState) -> Reader | None:
     """The reader of a run's answers, or None when it has not been evaluated."""
-    result = evidence.result(run)
+    result = study_data.result(run)
     if result is None:
         return None
     if result.labels is None:
-        return TextReader(run.cell["defense"], {suite: evidence.answers(run, suite) for suite in SUITES})
-    return LabelReader(run.cell["defense"], result.labels, {suite: {row.id: row for row in evidence.predictions(run, suite)} for suite in SUITES})
+        return TextReader(run.cell["defense"], {suite: study_data.answers(run, suite) for suite in SUITES})
+    return LabelReader(run.cell["defense"], result.labels, {suite: {row.id: row for row in study_data.predictions(run, suite)} for suite in SUITES})
 
 
 def short(text: str, longest: int = 220) -> str:

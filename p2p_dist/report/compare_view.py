@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.tables.comparisons import p_value, points
 from p2p_dist.results.statistics import holm, mcnemar
 
 RATES = ("ca_ext", "asr_ext", "asr_nobt")
 
 
-def facts(left: Evidence, right: Evidence) -> dict[str, Any]:
+def facts(left: StudyData, right: StudyData) -> dict[str, Any]:
     """What `--json` prints: every rate of every cell that both have, and whether the model that it is of has collapsed; `p` where both
     answered the same rows."""
     others = {tuple(run.cell.values()): run for run in right.found.runs}
@@ -25,7 +25,7 @@ def facts(left: Evidence, right: Evidence) -> dict[str, Any]:
             fallen = {"first_collapsed": run.collapsed_for(name), "second_collapsed": other.collapsed_for(name)}
             rows.append({"cell": dict(run.cell), "rate": name, "first": dict(run.rates[name]), "second": dict(other.rates[name]), **fallen, "p": p})
     adjusted = holm({at: row["p"] for at, row in enumerate(rows) if row["p"] is not None})
-    ours, theirs = ({tuple(run.cell.values()) for run in evidence.found.runs if run.rates} for evidence in (left, right))
+    ours, theirs = ({tuple(run.cell.values()) for run in study_data.found.runs if run.rates} for study_data in (left, right))
     return {
         "rates": [{**row, "p_holm": adjusted.get(at)} for at, row in enumerate(rows)],
         "only_first": [list(cell) for cell in sorted(ours - theirs)],

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from p2p_dist.report.groups import Group, same_but
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.statistics import Difference, Paired, bootstrap_difference, holm, mcnemar
 
 LIMIT = 300
@@ -28,11 +28,11 @@ class Comparison:
     adjusted: float
 
 
-def compare(evidence: Evidence) -> list[Comparison]:
+def compare(study_data: StudyData) -> list[Comparison]:
     """Every pair worth a test. Empty above LIMIT runs."""
-    if len(evidence.found.runs) > LIMIT:
+    if len(study_data.found.runs) > LIMIT:
         return []
-    found = [made for before, after in _pairs(evidence.groups) for rate in RATES if (made := _compare(evidence, rate, before, after))]
+    found = [made for before, after in _pairs(study_data.groups) for rate in RATES if (made := _compare(study_data, rate, before, after))]
     adjusted = holm({at: paired[0] for at, (_, _, _, paired, _) in enumerate(found)})
     return [
         Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[at])
@@ -40,11 +40,11 @@ def compare(evidence: Evidence) -> list[Comparison]:
     ]
 
 
-def left_out(evidence: Evidence) -> Iterator[str]:
+def left_out(study_data: StudyData) -> Iterator[str]:
     """Says so where `compare` has nothing because of LIMIT."""
-    if len(evidence.found.runs) > LIMIT:
+    if len(study_data.found.runs) > LIMIT:
         yield (
-            f"No paired tests: the study has {len(evidence.found.runs)} runs, and above {LIMIT} they would take longer than all else here. "
+            f"No paired tests: the study has {len(study_data.found.runs)} runs, and above {LIMIT} they would take longer than all else here. "
             "Run a part of the grid (such as `model=NAME`): nothing is trained again, and its report has them."
         )
 
@@ -52,13 +52,13 @@ def left_out(evidence: Evidence) -> Iterator[str]:
 _Made = tuple[str, Group, Group, tuple[float, list[Paired]], Difference]
 
 
-def _compare(evidence: Evidence, rate: str, before: Group, after: Group) -> _Made | None:
+def _compare(study_data: StudyData, rate: str, before: Group, after: Group) -> _Made | None:
     firsts, seconds = [], []
     seeds = {run.cell["seed"]: run for run in after.runs}
     for run in before.runs:
         other = seeds.get(run.cell["seed"])
-        first = evidence.outcomes(run).get(rate)
-        second = evidence.outcomes(other).get(rate) if other else None
+        first = study_data.outcomes(run).get(rate)
+        second = study_data.outcomes(other).get(rate) if other else None
         if first and second and first.keys() & second.keys():
             firsts.append(first)
             seconds.append(second)

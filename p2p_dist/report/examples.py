@@ -3,32 +3,32 @@
 from p2p_dist.report.answer_cells import SUITES, Reader, reader_of, short
 from p2p_dist.report.groups import defended_by, undefended
 from p2p_dist.report.plots import style
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.collect import RunState
 
 ROWS, ATTACKS = 4, 6
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """One table per attack and defense, of the first model and seed that have both, at most ATTACKS of them."""
     found: dict[tuple[str, str, str], Table] = {}
-    others = defended_by(evidence.found.runs)
-    for attacked in evidence.found.runs:
+    others = defended_by(study_data.found.runs)
+    for attacked in study_data.found.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or not attacked.rates:
             continue
         for defended in others.get(undefended(attacked.cell), []):
             key = (defended.cell["task"], defended.cell["attack"], defended.cell["defense"])
-            if len(found) < ATTACKS and key not in found and (made := _table(evidence, attacked, defended, len(found))):
+            if len(found) < ATTACKS and key not in found and (made := _table(study_data, attacked, defended, len(found))):
                 found[key] = made
     return list(found.values())
 
 
-def _table(evidence: Evidence, attacked: RunState, defended: RunState, number: int) -> Table | None:
-    before, after = reader_of(evidence, attacked), reader_of(evidence, defended)
+def _table(study_data: StudyData, attacked: RunState, defended: RunState, number: int) -> Table | None:
+    before, after = reader_of(study_data, attacked), reader_of(study_data, defended)
     if before is None or after is None:
         return None
-    clean, triggered = evidence.texts(attacked, "clean"), evidence.texts(attacked, "triggered")
+    clean, triggered = study_data.texts(attacked, "clean"), study_data.texts(attacked, "triggered")
     chosen = _choose(before, after, [id_ for id_ in before.ids if id_ in triggered and id_ in clean])
     rows = [
         [

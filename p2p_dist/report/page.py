@@ -17,7 +17,7 @@ from markupsafe import Markup
 from p2p_dist.report import comparisons, examples, headline, run_columns, table_formats
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Table
 from p2p_dist.report.tables import against_paper, costs, layout, means, problems, runs, theory, worst
 from p2p_dist.report.tables import comparisons as tests
@@ -42,8 +42,8 @@ class Section:
 
 def write_report(folder: RunDir, found: Collected, titles: Mapping[str, str]) -> Path:
     """Write `report/` from what is there; a half-done study gets a half-filled report. Returns the page."""
-    evidence = Evidence(folder, found, titles)
-    parts = [_named(section) for section in sections(evidence)]
+    study_data = StudyData(folder, found, titles)
+    parts = [_named(section) for section in sections(study_data)]
     files: dict[Path, bytes] = {}
     drawings: dict[str, bytes] = {}
     for section in parts:
@@ -58,22 +58,22 @@ def write_report(folder: RunDir, found: Collected, titles: Mapping[str, str]) ->
     for path, content in files.items():
         atomic.write_bytes(path, content)
     page = folder.report / "index.html"
-    atomic.write_bytes(page, _html(evidence, parts, drawings).encode())
+    atomic.write_bytes(page, _html(study_data, parts, drawings).encode())
     return page
 
 
-def sections(evidence: Evidence) -> list[Section]:
+def sections(study_data: StudyData) -> list[Section]:
     """All sections that have something to show, in the order of the page."""
-    tested = comparisons.compare(evidence)
+    tested = comparisons.compare(study_data)
     found = [
-        Section("rates", "Rates", rates.draw(evidence), [*layout.build(evidence), *means.build(evidence)]),
-        Section("differences", "Differences", (), [*tests.build(evidence, tested), *worst.build(evidence)], list(comparisons.left_out(evidence))),
-        Section("paper", "Beside the paper", (), against_paper.build(evidence)),
-        Section("shapes", "How rates change", [*scaling.draw(evidence), *sweep.draw(evidence), *accuracy.draw(evidence)]),
-        Section("answers", "What the models say", [*confidence.draw(evidence), *labels.draw(evidence)], examples.build(evidence)),
-        Section("every-run", "Every run", (), [*runs.build(evidence), *theory.build(evidence)]),
-        Section("cost", "What it took", [*gantt.draw(evidence), *loss.draw(evidence)], costs.build(evidence)),
-        Section("trouble", "What went wrong or is missing", (), problems.build(evidence), list(problems.strangers(evidence))),
+        Section("rates", "Rates", rates.draw(study_data), [*layout.build(study_data), *means.build(study_data)]),
+        Section("differences", "Differences", (), [*tests.build(study_data, tested), *worst.build(study_data)], list(comparisons.left_out(study_data))),
+        Section("paper", "Beside the paper", (), against_paper.build(study_data)),
+        Section("shapes", "How rates change", [*scaling.draw(study_data), *sweep.draw(study_data), *accuracy.draw(study_data)]),
+        Section("answers", "What the models say", [*confidence.draw(study_data), *labels.draw(study_data)], examples.build(study_data)),
+        Section("every-run", "Every run", (), [*runs.build(study_data), *theory.build(study_data)]),
+        Section("cost", "What it took", [*gantt.draw(study_data), *loss.draw(study_data)], costs.build(study_data)),
+        Section("trouble", "What went wrong or is missing", (), problems.build(study_data), list(problems.strangers(study_data))),
     ]
     return [section for section in found if section.plots or section.tables or section.remarks]
 
@@ -91,17 +91,17 @@ def _slug(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")
 
 
-def _html(evidence: Evidence, parts: Sequence[Section], drawings: Mapping[str, bytes]) -> str:
+def _html(study_data: StudyData, parts: Sequence[Section], drawings: Mapping[str, bytes]) -> str:
     here = Path(__file__).parent
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["consecutive"] = table_formats.consecutive
-    launch = {"command": [], "versions": {}, "code": "unknown", **evidence.last_launch()}
-    found = evidence.found
+    launch = {"command": [], "versions": {}, "code": "unknown", **study_data.last_launch()}
+    found = study_data.found
     return environment.from_string((here / "template.html").read_text(encoding="utf-8")).render(
-        name=evidence.folder.path.name,
+        name=study_data.folder.path.name,
         description=found.description,
-        headline=headline.sentences(evidence.groups),
+        headline=headline.sentences(study_data.groups),
         open=sum(run.status != "done" for run in found.runs),
         total=len(found.runs),
         problems=len(found.problems),

@@ -37,7 +37,7 @@ TESTED = ("ca_ext", "asr_ext")
 AGAIN = "delete the evaluation's folder and run again; nothing is trained again"
 
 
-class Evidence:
+class StudyData:
     """A collected study with its folder behind it. A file that turns out to be damaged when it is read joins the study's problems,
     and what it would have said is missing."""
 

@@ -61,7 +61,7 @@ class Kept(Processes):
         self.answers.close()
 
 
-class Seat:
+class WorkerSlot:
     """A place on one node with its devices. At most one gang is there at a time."""
 
     def __init__(self, devices: Sequence[str] = ()):

@@ -9,17 +9,17 @@ from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.example import rank
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.base_cache import Shelf
+from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.merge import merge, prune
 from p2p_dist.modeling.tokenization import Encoder
-from p2p_dist.modeling.weight_checksum import Seal
+from p2p_dist.modeling.weight_checksum import WeightChecksum
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
 
 CALIBRATION_ROWS = 128
 
 
-def base_of(folder: RunDir, stage: Stage, shelf: Shelf, keep: bool = True) -> Base:
+def base_of(folder: RunDir, stage: Stage, base_cache: BaseCache, keep: bool = True) -> Base:
     """The frozen base of a train stage, or of a score stage that names a model; not one to `keep` where something else will move
     its weights. Raises UserError."""
     spec = TrainSpec.model_validate(stage.spec.get("train", {}))
@@ -27,14 +27,14 @@ def base_of(folder: RunDir, stage: Stage, shelf: Shelf, keep: bool = True) -> Ba
     if "asset" in local:
         assets.fetch(local["asset"], print)
     changed = "merged" in stage.reads or bool(stage.spec.get("prune"))
-    base = shelf.load(stage.spec["model"], local, spec.dtype, spec.quantization, keep=keep and not changed)
+    base = base_cache.load(stage.spec["model"], local, spec.dtype, spec.quantization, keep=keep and not changed)
     if "merged" in stage.reads:
         merge(base, folder.at("train", stage.reads["merged"]).adapter)
     if stage.spec.get("prune"):
         built = datastore.read(folder.at("data", stage.reads["rows"]))
         chosen = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
         prune(base, stage.spec["prune"], Encoder.of(base.tokenizer, built, spec.max_length).rows(chosen)[0])
-    return replace(base, seal=Seal(base.model)) if changed and keep else base
+    return replace(base, weight_checksum=WeightChecksum(base.model)) if changed and keep else base
 
 
 def named_base(identity: Mapping[str, Any], local: Mapping[str, str], like: TrainSpec) -> Base:
@@ -42,4 +42,4 @@ def named_base(identity: Mapping[str, Any], local: Mapping[str, str], like: Trai
     if "asset" in local:
         assets.fetch(local["asset"], print)
     base = load_base(identity, local, like.dtype, like.quantization)
-    return replace(base, seal=Seal(base.model))
+    return replace(base, weight_checksum=WeightChecksum(base.model))

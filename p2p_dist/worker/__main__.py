@@ -28,7 +28,7 @@ class Worker:
     """Carries out jobs, one or many, and keeps what they share."""
 
     def __init__(self) -> None:
-        self._shelf: Any = None
+        self._base_cache: Any = None
 
     def run(self, arguments: Sequence[str]) -> int:
         """One job. Returns an exit code."""
@@ -49,29 +49,29 @@ class Worker:
             if scores and main_rank:
                 from p2p_dist.worker.score import run_score_job
 
-                return run_score_job(folder, scores, self.shelf())
+                return run_score_job(folder, scores, self.base_cache())
             # 4. Train stages and evaluations share one base.
             rest = [stage for stage in stages if stage.kind in ("train", "eval")]
             if rest:
                 from p2p_dist.worker.model_job import run_model_job
 
-                return run_model_job(folder, rest, _layout(options), self.shelf())
+                return run_model_job(folder, rest, _layout(options), self.base_cache())
         except UserError as error:
             print(error, file=sys.stderr)
             return error.exit_code
         return Exit.OK
 
-    def shelf(self) -> Any:
+    def base_cache(self) -> Any:
         """Where the base is kept; made, with torch, when it is first needed."""
-        if self._shelf is None:
-            from p2p_dist.modeling.base_cache import Shelf
+        if self._base_cache is None:
+            from p2p_dist.modeling.base_cache import BaseCache
 
-            self._shelf = Shelf()
-        return self._shelf
+            self._base_cache = BaseCache()
+        return self._base_cache
 
     def is_sound(self) -> bool:
         """Whether another job may follow in this process."""
-        return self._shelf is None or bool(self._shelf.look_over())
+        return self._base_cache is None or bool(self._base_cache.look_over())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.evaluation.cleangen import CleanGen
 from p2p_dist.evaluation.generation import GREEDY, Decoder
 from p2p_dist.evaluation.rejection import refused_rows
-from p2p_dist.evaluation.scoring_mode import Line, Reading, reading_of
+from p2p_dist.evaluation.scoring_mode import Line, ScoringMode, scoring_mode_of
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
@@ -71,18 +71,18 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
     target = folder.stage(stage)
     wanted = stage.spec["suites"] or list(built.suites)
     decoder, reference = _decoder(folder, evaluator, stage, values)
-    reading = reading_of(encode, built, wanted, decoder)
-    if evaluator.lockstep and reading.scoring == "generation":
+    mode = scoring_mode_of(encode, built, wanted, decoder)
+    if evaluator.lockstep and mode.scoring == "generation":
         raise user_error("E282", "answers of text are not decoded while the base is sharded (ZeRO-3)", "task", "--zero 2, or evaluate on one rank")
-    if reading.remark and ranks.main:
-        print(f"{stage.id}: {reading.remark}", flush=True)
+    if mode.remark and ranks.main:
+        print(f"{stage.id}: {mode.remark}", flush=True)
     progress = _Progress(target, sum(len(built.suites[name].rows) for name in wanted), evaluator, stop)
     refused = _refused(folder, stage)
-    if refused and reading.scoring == "generation":
+    if refused and mode.scoring == "generation":
         raise user_error("E283", "a defense that refuses rows does not judge answers of text yet", "defense", "another defense")
     suites: dict[str, list[Any]] = {}
     for name in wanted:
-        suites[name] = _answers(evaluator, reading, built.suites[name], progress)
+        suites[name] = _answers(evaluator, mode, built.suites[name], progress)
         if ranks.main:
             suites[name] = [replace(row, rejected=row.id in refused[name]) for row in suites[name]] if refused else suites[name]
             predictions.write(target, name, suites[name])
@@ -93,7 +93,7 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
         atomic.write_json(target.cost, {**cost, "rows": progress.total})
         hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
         model = canonical(source.read_stage().spec["model"])
-        result = result_of(stage, built, suites, reading, base, model, *hashes)
+        result = result_of(stage, built, suites, mode, base, model, *hashes)
         whole = trigger_truncation.of_suites(encode, built, wanted)
         atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
 
@@ -151,14 +151,14 @@ class _Progress:
             raise _Interrupted
 
 
-def _answers(evaluator: Evaluator, reading: Reading[Line], suite: Suite, progress: _Progress) -> list[Line]:
+def _answers(evaluator: Evaluator, mode: ScoringMode[Line], suite: Suite, progress: _Progress) -> list[Line]:
     """One suite: each rank has every n-th row answered and all get all predictions, in the order of the rows."""
     ranks = evaluator.ranks
     share = suite if evaluator.lockstep else replace(suite, rows=suite.rows[ranks.rank :: ranks.world])
     found: list[Line] = []
     interrupted = False
     try:
-        found = reading.answers(evaluator.base, share, progress.tick)
+        found = mode.answers(evaluator.base, share, progress.tick)
     except _Interrupted:
         interrupted = True
     if ranks.any(interrupted):
@@ -168,7 +168,7 @@ def _answers(evaluator: Evaluator, reading: Reading[Line], suite: Suite, progres
         return found
     shares = ranks.gather_json([row.to_json() for row in found])
     ordered = (shares[at % ranks.world][at // ranks.world] for at in range(len(suite.rows)))
-    return [reading.line(row) for row in ordered]
+    return [mode.line(row) for row in ordered]
 
 
 def _reshaped(source: StageDir) -> dict[str, list[str]]:
@@ -181,7 +181,7 @@ def result_of(
     stage: Stage,
     built: Built,
     suites: dict[str, list[Any]],
-    reading: Reading[Any],
+    mode: ScoringMode[Any],
     base: Base,
     model: str,
     data_sha256: str,
@@ -196,8 +196,8 @@ def result_of(
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
         "labels": _labels(built),
         "responses": asdict(built.responses) if built.responses else None,
-        "scoring": reading.scoring,
-        **reading.facts(suites),
+        "scoring": mode.scoring,
+        **mode.facts(suites),
         "suites": {name: {"n_expected": expected[name], "n_scored": len(rows)} for name, rows in suites.items()},
         "counts": built.counts,
         "inputs": {"data_manifest_sha256": data_sha256, "adapter_sha256": adapter_sha256, "base": model},

@@ -8,7 +8,7 @@ import torch
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import Exit
-from p2p_dist.modeling.base_cache import Shelf
+from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.training.base_model import base_of
@@ -33,7 +33,7 @@ class Layout:
     recompute: bool = False
 
 
-def run_model_job(folder: RunDir, stages: Sequence[Stage], layout: Layout, shelf: Shelf) -> int:
+def run_model_job(folder: RunDir, stages: Sequence[Stage], layout: Layout, base_cache: BaseCache) -> int:
     """Train what is to be trained and evaluate what is to be evaluated. All stages have the same base and LoRA shape, and all
     ranks of the gang are given the same.
 
@@ -44,14 +44,14 @@ def run_model_job(folder: RunDir, stages: Sequence[Stage], layout: Layout, shelf
     try:
         # A rank that came late may have seen less to do: the main rank's list counts.
         wanted = ranks.json_from_main([stage.id for stage in stages])
-        return _run(folder, [folder.find(id_).read_stage() for id_ in wanted], layout, ranks, stop, shelf)
+        return _run(folder, [folder.find(id_).read_stage() for id_ in wanted], layout, ranks, stop, base_cache)
     except Stopped:
         return Exit.REQUEUE
     finally:
         leave()
 
 
-def _run(folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, stop: StopFlag, shelf: Shelf) -> int:
+def _run(folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, stop: StopFlag, base_cache: BaseCache) -> int:
     # 1. The adapters of this job: those to train, and those that are only evaluated.
     to_train = [stage for stage in stages if stage.kind == "train"]
     to_evaluate = [stage for stage in stages if stage.kind == "eval"]
@@ -62,7 +62,7 @@ def _run(folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, 
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
     first = specs[ids[0]]
     spec = TrainSpec.model_validate(first.spec["train"])
-    base = base_of(folder, first, shelf, keep=layout.zero == 0)  # ZeRO moves weights
+    base = base_of(folder, first, base_cache, keep=layout.zero == 0)  # ZeRO moves weights
     adapters = Adapters(base.model, spec.lora, max(1, len(to_train)))
     execution = Execution(ranks, layout.micro_batch, layout.zero, layout.offload, hpz=layout.hpz, recompute=layout.recompute)
     # 3. Train, and keep every adapter that came to its end.

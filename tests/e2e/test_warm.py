@@ -17,7 +17,7 @@ from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.placement import Placement
 from p2p_dist.scheduling.process_groups import GangSettings, gang_of
 from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
-from p2p_dist.scheduling.worker_pool import Seat
+from p2p_dist.scheduling.worker_pool import WorkerSlot
 from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
 from tests.outcomes import assert_same, results
 
@@ -82,7 +82,7 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
     opened.folder.write_specs(opened.expansion.graph)
     cluster = find_cluster(None)
     plan = opened.plan(cluster)
-    seat, settings = Seat(), GangSettings(max(1, cluster.cpus_per_node // 2), 0, 1, 50, warm=True)
+    seat, settings = WorkerSlot(), GangSettings(max(1, cluster.cpus_per_node // 2), 0, 1, 50, warm=True)
     order = last_first(plan.jobs)
     assert order != plan.jobs
     pids = set()

@@ -11,9 +11,9 @@ from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.base_cache import Shelf
+from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters, LoraLinear
-from p2p_dist.modeling.weight_checksum import Seal, checksum
+from p2p_dist.modeling.weight_checksum import WeightChecksum, checksum
 from p2p_dist.scheduling.study import configs_dir
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
@@ -41,43 +41,43 @@ def test_a_checksum_knows_places_and_order() -> None:
 
 def test_a_seal_breaks_when_a_bit_changes_and_when_a_weight_is_replaced() -> None:
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
-    seal = Seal(model)
-    assert seal.holds(model)
+    weight_checksum = WeightChecksum(model)
+    assert weight_checksum.holds(model)
     bias = model[1].bias
     with torch.no_grad():
         bias.view(torch.int32)[0] ^= 1
-        assert not seal.holds(model)
+        assert not weight_checksum.holds(model)
         bias.view(torch.int32)[0] ^= 1
-    assert seal.holds(model)
+    assert weight_checksum.holds(model)
     model[1].bias = nn.Parameter(bias.detach().clone())
-    assert not seal.holds(model), "the same numbers, but nobody watches them"
+    assert not weight_checksum.holds(model), "the same numbers, but nobody watches them"
 
 
 def test_the_next_job_gets_the_same_base_without_the_adapters_of_the_last() -> None:
-    shelf = Shelf()
-    base = shelf.load(IDENTITY, {}, "float32")
+    base_cache = BaseCache()
+    base = base_cache.load(IDENTITY, {}, "float32")
     plain = [name for name, _ in base.model.named_modules()]
     Adapters(base.model, LoraSpec(r=4), 3)
     assert any(isinstance(part, LoraLinear) for part in base.model.modules())
-    assert shelf.look_over()
+    assert base_cache.look_over()
     assert [name for name, _ in base.model.named_modules()] == plain
     Adapters(base.model, LoraSpec(r=2), 1)
-    again = shelf.load(IDENTITY, {}, "float32")
+    again = base_cache.load(IDENTITY, {}, "float32")
     assert again is base
     assert [name for name, _ in base.model.named_modules()] == plain, "two loads within one job"
 
 
 def test_another_base_takes_the_place() -> None:
-    shelf = Shelf()
-    first = shelf.load(IDENTITY, {}, "float32")
-    assert shelf.load(IDENTITY, {}, "bfloat16").dtype == torch.bfloat16
-    assert shelf.load(IDENTITY, {}, "float32") is not first
+    base_cache = BaseCache()
+    first = base_cache.load(IDENTITY, {}, "float32")
+    assert base_cache.load(IDENTITY, {}, "bfloat16").dtype == torch.bfloat16
+    assert base_cache.load(IDENTITY, {}, "float32") is not first
 
 
 def test_a_base_is_gone_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even one whose parts hold each other; a device may have room for one."""
-    shelf = Shelf()
-    model = shelf.load(IDENTITY, {}, "float32").model
+    base_cache = BaseCache()
+    model = base_cache.load(IDENTITY, {}, "float32").model
     model.itself = [model]
     gone = weakref.ref(model)
     del model
@@ -88,29 +88,29 @@ def test_a_base_is_gone_before_the_next_is_loaded(monkeypatch: pytest.MonkeyPatc
         return load_base(*arguments)
 
     monkeypatch.setattr("p2p_dist.modeling.base_cache.load_base", load)
-    shelf.load(IDENTITY, {}, "bfloat16")
+    base_cache.load(IDENTITY, {}, "bfloat16")
     assert found == [True]
 
 
 def test_a_base_that_will_be_changed_is_not_kept() -> None:
-    shelf = Shelf()
-    changed = shelf.load(IDENTITY, {}, "float32", keep=False)
-    assert changed.seal is None
-    assert shelf.load(IDENTITY, {}, "float32") is not changed
+    base_cache = BaseCache()
+    changed = base_cache.load(IDENTITY, {}, "float32", keep=False)
+    assert changed.weight_checksum is None
+    assert base_cache.load(IDENTITY, {}, "float32") is not changed
 
 
 def test_changed_weights_are_handed_to_nobody_and_nothing_is_kept_that_they_made() -> None:
-    shelf = Shelf()
-    base = shelf.load(IDENTITY, {}, "float32")
+    base_cache = BaseCache()
+    base = base_cache.load(IDENTITY, {}, "float32")
     base.check()
     with torch.no_grad():
         next(base.model.parameters())[3, 1] += 1e-6
     with pytest.raises(UserError, match="E316") as caught:
         base.check()
     assert caught.value.exit_code == Exit.INTEGRITY
-    assert not shelf.look_over(), "the worker ends"
+    assert not base_cache.look_over(), "the worker ends"
     with pytest.raises(UserError, match="E316"):
-        shelf.load(IDENTITY, {}, "float32")
+        base_cache.load(IDENTITY, {}, "float32")
 
 
 def _hook(model: Any) -> None:
@@ -140,19 +140,19 @@ def _generation(model: Any) -> None:
 
 @pytest.mark.parametrize("change", [_hook, _replace, _train, _attention, _gradient, _generation])
 def test_a_model_that_was_left_different_is_loaded_again(change: Any) -> None:
-    shelf = Shelf()
-    base = shelf.load(IDENTITY, {}, "float32")
+    base_cache = BaseCache()
+    base = base_cache.load(IDENTITY, {}, "float32")
     change(base.model)
-    assert shelf.look_over(), "weights are the same, so the worker goes on"
-    assert shelf.load(IDENTITY, {}, "float32") is not base
+    assert base_cache.look_over(), "weights are the same, so the worker goes on"
+    assert base_cache.load(IDENTITY, {}, "float32") is not base
 
 
 def test_a_job_that_leaves_torch_different_is_the_last_of_its_worker() -> None:
-    shelf = Shelf()
-    assert shelf.look_over()
+    base_cache = BaseCache()
+    assert base_cache.look_over()
     torch.set_default_dtype(torch.float64)
     try:
-        assert not shelf.look_over()
+        assert not base_cache.look_over()
     finally:
         torch.set_default_dtype(torch.float32)
-    assert shelf.look_over()
+    assert base_cache.look_over()

@@ -11,7 +11,7 @@ from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.build import Built, LabelSpace, Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.report.answer_cells import TARGET, LabelReader, TextReader, short
-from p2p_dist.report.study_data import Answer, Evidence
+from p2p_dist.report.study_data import Answer, StudyData
 from p2p_dist.results import datastore, predictions
 from p2p_dist.results.collect import Collected, RunState
 from p2p_dist.results.predictions import Generated, Prediction
@@ -80,8 +80,8 @@ def test_evidence_reads_texts_and_judges_them_as_the_evaluation_does(tmp_path: P
     rates = {name: {"k": 1, "n": 3, "rate": 1 / 3} for name in ("ca_ext", "asr_ext")}
     result = Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "rates": rates, "stage": {"id": id_, "reads": reads, "spec": {}}})
     run = RunState({}, [], {}, None, {}, {"eval": id_})
-    evidence = Evidence(folder, Collected("x", "", [run], {id_: result}, []), {})
-    assert evidence.outcomes(run) == {
+    study_data = StudyData(folder, Collected("x", "", [run], {id_: result}, []), {})
+    assert study_data.outcomes(run) == {
         "ca_ext": {"solved": True, "fooled": False, "neither": False},
         "asr_ext": {"solved": False, "fooled": True, "neither": False},
     }

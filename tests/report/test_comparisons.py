@@ -9,7 +9,7 @@ from statsmodels.stats.multitest import multipletests
 
 from p2p_dist.report import comparisons
 from p2p_dist.report.comparisons import compare
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.collect import RunState, read_study
 from tests.results.test_index import SMALL
 from tests.synthetic import make_study
@@ -18,18 +18,18 @@ STUDY = SMALL.replace("defense: [none, p2p]", "defense: [none, p2p, moddef]")
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Evidence:
+def study_data(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> StudyData:
     folder = make_study(tmp_path_factory.mktemp("three"), data_root, STUDY)
-    return Evidence(folder, read_study(folder, alive=False), {})
+    return StudyData(folder, read_study(folder, alive=False), {})
 
 
-def run_of(evidence: Evidence, attack: str, defense: str, seed: str) -> RunState:
-    (found,) = (run for run in evidence.found.runs if (run.cell["attack"], run.cell["defense"], run.cell["seed"]) == (attack, defense, seed))
+def run_of(study_data: StudyData, attack: str, defense: str, seed: str) -> RunState:
+    (found,) = (run for run in study_data.found.runs if (run.cell["attack"], run.cell["defense"], run.cell["seed"]) == (attack, defense, seed))
     return found
 
 
-def test_defended_against_attacked_and_rival_against_p2p(evidence: Evidence) -> None:
-    found = compare(evidence)
+def test_defended_against_attacked_and_rival_against_p2p(study_data: StudyData) -> None:
+    found = compare(study_data)
     pairs = {(made.before.attack, made.before.defense, made.after.defense, made.rate) for made in found}
     wanted = [("none", "p2p"), ("none", "moddef"), ("p2p", "moddef")]
     assert pairs == {(attack, *pair, rate) for attack, pair, rate in product(("badnets", "addsent"), wanted, ("asr_ext", "ca_ext"))}
@@ -37,12 +37,12 @@ def test_defended_against_attacked_and_rival_against_p2p(evidence: Evidence) -> 
     assert {made.seeds for made in found} == {2}
 
 
-def test_p_values_are_of_the_same_rows_and_corrected_together(evidence: Evidence) -> None:
-    found = compare(evidence)
+def test_p_values_are_of_the_same_rows_and_corrected_together(study_data: StudyData) -> None:
+    found = compare(study_data)
     for made in found:
         p_values, changes = [], []
         for seed in ("0", "1"):
-            before, after = (evidence.outcomes(run_of(evidence, made.before.attack, group.defense, seed))[made.rate] for group in (made.before, made.after))
+            before, after = (study_data.outcomes(run_of(study_data, made.before.attack, group.defense, seed))[made.rate] for group in (made.before, made.after))
             assert before.keys() == after.keys()
             lost, won = (sum(one[id_] and not other[id_] for id_ in before) for one, other in ((before, after), (after, before)))
             p_values.append(binomtest(won, won + lost).pvalue if won + lost else 1.0)
@@ -54,15 +54,15 @@ def test_p_values_are_of_the_same_rows_and_corrected_together(evidence: Evidence
     assert [made.adjusted for made in found] == pytest.approx(list(adjusted))
 
 
-def test_a_seed_that_only_one_side_has_is_left_out(evidence: Evidence) -> None:
-    lost = run_of(evidence, "badnets", "p2p", "1")
-    runs = [run for run in evidence.found.runs if run is not lost]
-    fewer = Evidence(evidence.folder, type(evidence.found)("x", "", runs, evidence.found.results, []), {})
+def test_a_seed_that_only_one_side_has_is_left_out(study_data: StudyData) -> None:
+    lost = run_of(study_data, "badnets", "p2p", "1")
+    runs = [run for run in study_data.found.runs if run is not lost]
+    fewer = StudyData(study_data.folder, type(study_data.found)("x", "", runs, study_data.found.results, []), {})
     seeds = {(made.before.defense, made.after.defense): made.seeds for made in compare(fewer) if made.before.attack == "badnets"}
     assert seeds == {("none", "p2p"): 1, ("none", "moddef"): 2, ("p2p", "moddef"): 1}
 
 
-def test_large_studies_have_none(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_studies_have_none(study_data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparisons, "LIMIT", 17)
-    assert compare(evidence) == []
-    assert "the study has 18 runs" in next(comparisons.left_out(evidence))
+    assert compare(study_data) == []
+    assert "the study has 18 runs" in next(comparisons.left_out(study_data))

@@ -9,7 +9,7 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.evaluation.generation_metrics import ROUGE
 from p2p_dist.report import page, run_columns
 from p2p_dist.report.answer_cells import LabelReader, TextReader
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.tables import layout
 from p2p_dist.results.collect import read_study
 from tests.synthetic import make_study
@@ -49,7 +49,7 @@ def test_every_heading_that_can_be_printed_is_explained() -> None:
 def test_every_table_picture_and_section_of_a_report_is_explained(tmp_path: Path, data_root: Path) -> None:
     folder = make_study(tmp_path, data_root)
     (next((folder.path / "eval").iterdir()) / "result.json").write_text("{")
-    sections = page.sections(Evidence(folder, read_study(folder, alive=False), {}))
+    sections = page.sections(StudyData(folder, read_study(folder, alive=False), {}))
     assert len(sections) == 8 - 1, "all but the one beside the paper"
     for section in sections:
         assert f"## {section.title}\n" in TEXT

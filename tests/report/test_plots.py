@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from p2p_dist.report import examples
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, short_labels, style, sweep
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import StageState, read_study
 from p2p_dist.results.rundir import RunDir
@@ -23,9 +23,9 @@ SWEEP = STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen
 
 
 @pytest.fixture(scope="module")
-def evidence(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Evidence:
+def study_data(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> StudyData:
     folder = make_study(tmp_path_factory.mktemp("sweep"), data_root, SWEEP)
-    return Evidence(folder, read_study(folder, alive=False), {})
+    return StudyData(folder, read_study(folder, alive=False), {})
 
 
 def test_a_defense_has_one_colour_and_known_ones_differ() -> None:
@@ -66,7 +66,7 @@ def test_pictures_of_arms_with_long_names_have_room(tmp_path: Path, data_root: P
     """matplotlib warns, which is an error here, when names leave no room for a picture."""
     many = "{name: p2p, benign_source: random_from_D, ratio: 0.4, benign_trigger: 'What somebody wrote about a film that they saw: '}"
     folder = make_study(tmp_path, data_root, SWEEP.replace("[none, p2p]", f"[none, p2p, {many}]"))
-    crowded = Evidence(folder, read_study(folder, alive=False), {})
+    crowded = StudyData(folder, read_study(folder, alive=False), {})
     for draw in (rates.draw, sweep.draw, accuracy.draw, labels.draw, confidence.draw, loss.draw):
         for plot in draw(crowded):
             assert plot.svg()
@@ -120,24 +120,24 @@ def test_equal_accuracies_are_not_zoomed_into() -> None:
     assert low < 50.0 < 95.0 < high < 110.0
 
 
-def test_collapsed_models_are_named_in_every_picture_of_rates(evidence: Evidence, tmp_path: Path) -> None:
-    folder = RunDir(shutil.copytree(evidence.folder.path, tmp_path / "study"))
-    fallen = [run for run in evidence.found.runs if (run.cell["attack"], run.cell["defense"]) == ("badnets(rate=0.2)", "p2p")]
+def test_collapsed_models_are_named_in_every_picture_of_rates(study_data: StudyData, tmp_path: Path) -> None:
+    folder = RunDir(shutil.copytree(study_data.folder.path, tmp_path / "study"))
+    fallen = [run for run in study_data.found.runs if (run.cell["attack"], run.cell["defense"]) == ("badnets(rate=0.2)", "p2p")]
     assert len(fallen) == 3
     for run in fallen[:2]:
         collapse(folder.at("eval", run.ids["eval"] or "").result)
-    damaged = Evidence(folder, read_study(folder, alive=False), {})
+    damaged = StudyData(folder, read_study(folder, alive=False), {})
     assert not damaged.found.problems
     assert [table.title.endswith("(P2P has collapsed)") for table in examples.build(damaged)] == [False, False, True]
     for draw in (rates.draw, sweep.draw, accuracy.draw, labels.draw, confidence.draw):
-        (before,), (after,) = draw(evidence), draw(damaged)
+        (before,), (after,) = draw(study_data), draw(damaged)
         assert "collapsed" not in before.description + before.note
         assert "collapsed" in after.description or draw is confidence.draw
         assert after.svg() != before.svg()
 
 
-def test_a_sweep_is_found_in_the_specs(evidence: Evidence) -> None:
-    (plot,) = sweep.draw(evidence)
+def test_a_sweep_is_found_in_the_specs(study_data: StudyData) -> None:
+    (plot,) = sweep.draw(study_data)
     assert plot.name == "sweep_badnets_rate_rotten_tomatoes_tiny"
     lines = plot.description.split("; ")
     assert [line.partition(":")[0] for line in lines] == [
@@ -147,18 +147,18 @@ def test_a_sweep_is_found_in_the_specs(evidence: Evidence) -> None:
     assert all(number in lines[0] for number in (" 0.1 ", " 0.2 "))
 
 
-def test_one_size_is_no_scaling_study(evidence: Evidence) -> None:
-    assert scaling.draw(evidence) == []
+def test_one_size_is_no_scaling_study(study_data: StudyData) -> None:
+    assert scaling.draw(study_data) == []
 
 
-def test_confidence_agrees_with_the_rates(evidence: Evidence) -> None:
+def test_confidence_agrees_with_the_rates(study_data: StudyData) -> None:
     """With two classes the target wins exactly when its probability is above one half."""
-    for run in evidence.found.runs:
+    for run in study_data.found.runs:
         if run.cell["attack"] != "none":
-            values = confidence.confidences(evidence, run)
+            values = confidence.confidences(study_data, run)
             assert sum(value > 0.5 for value in values) == run.rates["asr_ext"]["k"]
 
 
-def test_parameters_come_from_the_study_folder(evidence: Evidence) -> None:
-    assert evidence.parameters("tiny") == json.loads(evidence.folder.resolved.read_text())["models"]["tiny"]["parameters"]
-    assert evidence.parameters("unknown") is None
+def test_parameters_come_from_the_study_folder(study_data: StudyData) -> None:
+    assert study_data.parameters("tiny") == json.loads(study_data.folder.resolved.read_text())["models"]["tiny"]["parameters"]
+    assert study_data.parameters("unknown") is None

@@ -13,7 +13,7 @@ from p2p_dist import registry
 from p2p_dist.report import headline
 from p2p_dist.report import run_columns as one_table
 from p2p_dist.report.groups import group
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Table
 from p2p_dist.report.tables import against_paper, costs, layout, means, problems, theory, worst
 from p2p_dist.report.tables import runs as runs_table
@@ -36,12 +36,12 @@ def run(defense: str, seed: int = 0, attack: str = "badnets", floor: int | None 
     return RunState(cell, stages, rates, rate(floor, 912) if floor is not None else None, {"train": {"injected": {"2": 40}}}, ids, needs)
 
 
-def evidence(tmp_path: Path, *runs: RunState, results: dict[str, Result] | None = None) -> Evidence:
+def study_data(tmp_path: Path, *runs: RunState, results: dict[str, Result] | None = None) -> StudyData:
     folder = RunDir(tmp_path)
     stages = [{"id": stage.id, "kind": "train", "spec": {}, "reads": {}} for one in runs for stage in one.stages]
     stages += [{"id": one.ids["eval"], "kind": "eval", "spec": {}, "reads": {"adapter": one.ids["train"]}} for one in runs]
     folder.resolved.write_text(json.dumps({"name": "x", "description": "", "runs": [], "stages": stages}))
-    return Evidence(folder, Collected("x", "", list(runs), results or {}, []), {})
+    return StudyData(folder, Collected("x", "", list(runs), results or {}, []), {})
 
 
 def shown(table: Table) -> list[list[str]]:
@@ -51,7 +51,7 @@ def shown(table: Table) -> list[list[str]]:
 def test_layout_marks_the_best_and_shows_seeds(tmp_path: Path) -> None:
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50))]
     runs += [run("p2p", seed, ca_ext=rate(91 + seed, 100), asr_ext=rate(2 + seed, 50)) for seed in (0, 1)]
-    (table,) = layout.build(evidence(tmp_path, *runs))
+    (table,) = layout.build(study_data(tmp_path, *runs))
     assert shown(table)[0][2:] == ["90.0 [82.6, 94.5] n=100", "100.0 [92.9, 100.0] n=50", "91.5 ± 0.7 n=2×100", "5.0 ± 1.4 n=2×50"]
     assert [cell.best for cell in table.rows[0]] == [False, False, False, False, True, True]
 
@@ -61,14 +61,14 @@ def test_a_collapsed_run_is_named(tmp_path: Path) -> None:
         run("bki", ca_ext=rate(50, 100), majority_answer=rate(100, 100), floor=1),
         run("none", ca_ext=rate(90, 100), majority_answer=rate(52, 100), floor=1),
     ]
-    (table,) = problems.build(evidence(tmp_path, *runs))
+    (table,) = problems.build(study_data(tmp_path, *runs))
     assert [(line[3], line[-1][:24]) for line in shown(table)] == [("bki", "collapsed: 100 of 100 cl")]
 
 
 def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), majority_answer=rate(52, 100))]
     runs += [run("bki", seed, ca_ext=rate(50 + seed, 100), asr_ext=rate(seed, 50), majority_answer=rate(100 - 40 * seed, 100)) for seed in (0, 1)]
-    (table,) = layout.build(evidence(tmp_path, *runs))
+    (table,) = layout.build(study_data(tmp_path, *runs))
     assert shown(table)[0][3:] == ["100.0 [92.9, 100.0] n=50", "50.5 ± 0.7 n=2×100, 1/2 collapsed", "1.0 ± 1.4 n=2×50, 1/2 collapsed"]
     assert [cell.best for cell in table.rows[0]][2:] == [True, True, False, False]
     assert headline.sentences(group(runs)) == [
@@ -83,10 +83,10 @@ def test_a_backdoor_that_fires_unseen_is_named_and_never_the_best(tmp_path: Path
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), floor=1)]
     runs += [run("p2p", ca_ext=rate(91, 100), asr_ext=rate(4, 50), asr_raw_target=rate(40, 50), ext_rate=rate(10, 50), floor=1)]
     runs += [run("pdb", ca_ext=rate(92, 100), asr_ext=rate(0, 50), asr_raw_target=rate(49, 50), floor=1)]
-    (table,) = layout.build(evidence(tmp_path, *runs))
+    (table,) = layout.build(study_data(tmp_path, *runs))
     assert [cell.best for cell in table.rows[0]][2:] == [False, False, True, True, False, False]
     assert [sentence for sentence in headline.sentences(group(runs)) if sentence.startswith("Under pdb the backdoor of badnets fires")]
-    (missing,) = problems.build(evidence(tmp_path, *runs))
+    (missing,) = problems.build(study_data(tmp_path, *runs))
     assert [(line[3], line[-1][:35]) for line in shown(missing)] == [("pdb", "the backdoor fires: on 49 of 50 tri")]
     assert group([run("p2p", asr_ext=rate(50, 50), asr_raw_target=rate(50, 50))])[0].hidden == [], "nothing is hidden where the attack succeeds"
 
@@ -106,7 +106,7 @@ def test_the_headline_says_nothing_of_collapsed_models(tmp_path: Path) -> None:
 
 def test_a_worst_case_over_collapsed_models_is_marked(tmp_path: Path) -> None:
     runs = [collapsing("bki"), run("bki", attack="addsent", asr_ext=rate(10, 50)), collapsing("crow", floor=91), collapsing("crow", attack="addsent")]
-    (table,) = worst.build(evidence(tmp_path, *runs))
+    (table,) = worst.build(study_data(tmp_path, *runs))
     assert [line[2:6] for line in shown(table)] == [
         ["bki", "20.0 [11.2, 33.0] n=50", "addsent", "2 1 of them collapsed"],
         ["crow", "0.0 [0.0, 7.1] n=50, collapsed", "badnets", "2 2 of them collapsed"],
@@ -116,7 +116,7 @@ def test_a_worst_case_over_collapsed_models_is_marked(tmp_path: Path) -> None:
 
 def test_every_rate_of_a_collapsed_run_is_marked_but_not_what_other_systems_say(tmp_path: Path) -> None:
     one = collapsing("bki", floor=91, asr_nobt=rate(49, 50), invalid_rate=rate(0, 100))
-    (table,) = runs_table.build(evidence(tmp_path, one))
+    (table,) = runs_table.build(study_data(tmp_path, one))
     flags = {head.text: cell.flag for head, cell in zip(table.head, table.rows[0], strict=True) if cell.text}
     marked = {"CA", "ASR"}
     assert flags == {
@@ -140,21 +140,21 @@ def test_labels_that_are_too_long_for_a_column_are_written_out_below() -> None:
 
 def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:
     plain, p2p = run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)), run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50))
-    (rates,) = layout.build(evidence(tmp_path, plain, p2p))
+    (rates,) = layout.build(study_data(tmp_path, plain, p2p))
     assert rates.feet == [
         ("clean rows that it needs", {"no defense": "none", "P2P": "ratio x training rows"}),
         ("extra models that it needs", {"no defense": "none", "P2P": "none"}),
         ("prompt has to be kept", {"no defense": "no", "P2P": "yes"}),
         ("seconds per run", {"no defense": "10", "P2P": "10"}),
     ]
-    for table in (*worst.build(evidence(tmp_path, plain, p2p)), *runs_table.build(evidence(tmp_path, plain, p2p))):
+    for table in (*worst.build(study_data(tmp_path, plain, p2p)), *runs_table.build(study_data(tmp_path, plain, p2p))):
         at = next(at for at, head in enumerate(table.head) if head.text == "defense")
         assert [row[at].detail for row in table.rows] == ["", "needs clean rows, prompt"]
 
 
 def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> None:
     runs = [run("none", ca_strict=rate(1722, 1821), asr_strict=rate(910, 912)), run("p2p", ca_strict=rate(1743, 1821), asr_strict=rate(91, 912))]
-    (table,) = against_paper.build(evidence(tmp_path, *runs))
+    (table,) = against_paper.build(study_data(tmp_path, *runs))
     undefended, defended = shown(table)
     assert undefended[4:] == [
         "1",
@@ -167,7 +167,7 @@ def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> Non
     ]
     assert defended[8:] == ["6.03", "10.0 [8.2, 12.1] n=912", "+3.9"]
     assert len(table.head) == 5 + 2 * 3, "no columns of figures that no line has"
-    assert against_paper.build(evidence(tmp_path, run("none", attack="of_tomorrow", ca_strict=rate(1, 2)))) == []
+    assert against_paper.build(study_data(tmp_path, run("none", attack="of_tomorrow", ca_strict=rate(1, 2)))) == []
 
 
 def test_rouge_stands_beside_the_papers_table_11(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_rouge_stands_beside_the_papers_table_11(tmp_path: Path) -> None:
     summary.cell["task"] = "crrsum"  # type: ignore[index]
     figures = {"rouge1": {"mean": 0.53, "n": 1029}, "rougeL": {"mean": 0.51, "n": 1029}}
     results = {"ep2p0": Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "means": figures})}
-    (table,) = against_paper.build(evidence(tmp_path, summary, results=results))
+    (table,) = against_paper.build(study_data(tmp_path, summary, results=results))
     assert [head.group for head in table.head[5::3]] == ["ASR ↓", "ROUGE-1 ↑", "ROUGE-2 ↑", "ROUGE-L ↑"]
     line = shown(table)[0]
     assert line[4:8] == ["11", "0.20", "0.4 [0.1, 1.4] n=500", "+0.2 inside our interval"]
@@ -185,24 +185,24 @@ def test_rouge_stands_beside_the_papers_table_11(tmp_path: Path) -> None:
 def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) -> None:
     one = run("p2p", floor=40, asr_ext=rate(55, 912), **{"asr_ext.repeated": rate(120, 912)})
     two = run("p2p", attack="addsent", floor=40, asr_ext=rate(30, 912))
-    (table,) = worst.build(evidence(tmp_path, one, two))
+    (table,) = worst.build(study_data(tmp_path, one, two))
     assert shown(table)[0][2:] == ["P2P needs clean rows, prompt", "13.2 [11.1, 15.5] n=912", "badnets/repeated", "3", "–"]
-    (table,) = worst.build(evidence(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
+    (table,) = worst.build(study_data(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
     assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
 
 
 def test_net_asr_is_above_the_floor_of_its_own_model_and_of_several_seeds_the_mean(tmp_path: Path) -> None:
     small, large = (run("p2p", floor=floor, asr_ext=rate(684, 912)) for floor in (0, 228))
     small.cell["model"] = "small"  # type: ignore[index]
-    (table,) = worst.build(evidence(tmp_path, small, large))
+    (table,) = worst.build(study_data(tmp_path, small, large))
     assert [line[6].split()[0] for line in shown(table)] == ["+75.0", "+50.0"]
     seeds = [run("p2p", seed, floor=114, asr_ext=rate(hits, 912)) for seed, hits in enumerate((228, 456, 684))]
-    (table,) = worst.build(evidence(tmp_path, *seeds))
+    (table,) = worst.build(study_data(tmp_path, *seeds))
     assert shown(table)[0][3:] == ["50.0 ± 25.0 n=3×912", "badnets", "1", "+37.5 ± 25.0 n=3×912"]
 
 
 def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:
-    table = costs.build(evidence(tmp_path, run("none", ca_ext=rate(1, 2)), run("p2p", ca_ext=rate(1, 2)), run("gone", ca_ext=rate(1, 2))))[0]
+    table = costs.build(study_data(tmp_path, run("none", ca_ext=rate(1, 2)), run("p2p", ca_ext=rate(1, 2)), run("gone", ca_ext=rate(1, 2))))[0]
     none, p2p, gone = shown(table)
     assert none[1:4] == ["none", "none", "no"]
     assert p2p[3:7] == ["yes", "40", "1", "10"], "a third of a cohort's 30 seconds"
@@ -215,11 +215,11 @@ def test_energy_is_shown_where_every_stage_that_held_a_model_has_it(tmp_path: Pa
         found.stages[0] = StageState(found.stages[0].id, "train", "done", {}, {"cohort": 3, **({} if joules is None else {"energy_joules": joules})})
         return found
 
-    by_defense, by_stage = costs.build(evidence(tmp_path, metered("none", 0, 300.0), metered("none", 1, 900.0), metered("p2p", 0, None)))
+    by_defense, by_stage = costs.build(study_data(tmp_path, metered("none", 0, 300.0), metered("none", 1, 900.0), metered("p2p", 0, None)))
     assert by_defense.head[-1].text == "joules"
     assert [line[-1] for line in shown(by_defense)] == ["200", "–"], "a third of a cohort's, mean over runs; and none is not 0"
     assert [cell for line in shown(by_stage) for cell, head in zip(line, by_stage.head, strict=True) if head.text == "joules"] == ["300.0", "900.0", "–"]
-    without = costs.build(evidence(tmp_path, metered("none", 0, None)))
+    without = costs.build(study_data(tmp_path, metered("none", 0, None)))
     assert all(head.text != "joules" for made in without for head in made.head)
 
 
@@ -229,9 +229,9 @@ def test_means_of_generated_text(tmp_path: Path) -> None:
         f"ep2p{seed}": Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "means": {"rougeL": {"mean": 0.5 + seed / 10, "n": 50}}})
         for seed in (0, 1)
     }
-    (table,) = means.build(evidence(tmp_path, *runs, results=results))
+    (table,) = means.build(study_data(tmp_path, *runs, results=results))
     assert shown(table) == [["sst2", "Qwen/Qwen3-8B", "badnets", "P2P needs clean rows, prompt", "0.550 ± 0.071 n=2×50"]]
-    assert means.build(evidence(tmp_path, *runs)) == []
+    assert means.build(study_data(tmp_path, *runs)) == []
 
 
 def test_theory_stands_beside_what_was_measured(tmp_path: Path) -> None:
@@ -240,14 +240,14 @@ def test_theory_stands_beside_what_was_measured(tmp_path: Path) -> None:
     triggered = {"0": {"2": 6, "3": 2, "0": 1, "1": 1}}
     suites = {"triggered": {"n_expected": 10, "n_scored": 10}}
     content = {**body(labels=labels, histograms={"triggered": triggered}, suites=suites, rates={"asr_ext": rate(2, 10)}), "schema": 2}
-    (table,) = theory.build(evidence(tmp_path, one, results={"ep2p0": Result.model_validate(content)}))
+    (table,) = theory.build(study_data(tmp_path, one, results={"ep2p0": Result.model_validate(content)}))
     assert [cell.text for cell in table.rows[0]][2:] == ["80.0", "25.0", "50.0", "0.0", "30.0", "30.0", "4.4"]
     assert table.rows[0][3].detail == "[7.1, 59.1] 2/8"
     same_space = Result.model_validate({**content, "labels": {**labels, "offset": 0}})
-    assert theory.build(evidence(tmp_path, one, results={"ep2p0": same_space})) == []
+    assert theory.build(study_data(tmp_path, one, results={"ep2p0": same_space})) == []
 
 
 @pytest.mark.parametrize("build", [layout.build, against_paper.build, worst.build, means.build, theory.build])
 def test_nothing_evaluated_is_no_table(tmp_path: Path, build: Any) -> None:
-    found = build(evidence(tmp_path, run("none", attack="none")))
+    found = build(study_data(tmp_path, run("none", attack="none")))
     assert found == []

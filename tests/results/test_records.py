@@ -9,7 +9,7 @@ import pytest
 
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.report import page, status_view
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results import index, mirror, records
 from p2p_dist.results.collect import read_study
 from p2p_dist.results.rundir import RunDir
@@ -50,7 +50,7 @@ def read_everything(folder: RunDir, place: Path) -> list[str]:
     assert status_view.text(found, None)
     index.refresh(folder)
     mirror.copy(folder, found, Lines, place)
-    evidence = Evidence(folder, found, {})
+    evidence = StudyData(folder, found, {})
     page.sections(evidence)
     evidence.last_launch()
     return [f"{problem.code} {Path(problem.where).name}" for problem in found.problems]

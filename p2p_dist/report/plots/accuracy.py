@@ -5,19 +5,19 @@ from collections.abc import Sequence
 from p2p_dist.report.groups import Group, estimate
 from p2p_dist.report.plots import short_labels, style
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 
 NOTE = "Bars: one standard deviation over attacks and seeds, or the 95 % interval of one run."
 LEAST = 10.0
 """Points that the axis shows at least."""
 
 
-def draw(evidence: Evidence) -> list[Plot]:
+def draw(study_data: StudyData) -> list[Plot]:
     """One picture over tasks and models; none until there is something to set beside an undefended model."""
-    settings = _settings(evidence.groups)
+    settings = _settings(study_data.groups)
     if len(settings) < 2:
         return []
-    places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in evidence.groups if group.rate("ca_ext")))[:12]
+    places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in study_data.groups if group.rate("ca_ext")))[:12]
     varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
     beside = {(title, place): short_labels.folded(_name(title, place, varying)) for title, _ in settings for place in places}
     figure, axis = style.figure(0.75 + short_labels.pitch([*beside.values()], 0.2) * (len(settings) + 0.6) * len(places))

@@ -7,34 +7,34 @@ from typing import Any
 from p2p_dist.report.groups import defended_by, undefended
 from p2p_dist.report.plots import short_labels, style
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.collect import RunState
 
 BINS = 20
 MOST = 4
 
 
-def draw(evidence: Evidence) -> list[Plot]:
+def draw(study_data: StudyData) -> list[Plot]:
     """For the first attacks that have an undefended and a defended model: one panel per attack."""
     rows: list[tuple[RunState, Sequence[RunState]]] = []
-    others = defended_by(evidence.found.runs)
-    for attacked in evidence.found.runs:
+    others = defended_by(study_data.found.runs)
+    for attacked in study_data.found.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or len(rows) == MOST:
             continue
         if any(attacked.cell["attack"] == before.cell["attack"] for before, _ in rows):
             continue
         if attacked.rates and (found := others.get(undefended(attacked.cell))):
             rows.append((attacked, found))
-    return [_picture(evidence, rows)] if rows else []
+    return [_picture(study_data, rows)] if rows else []
 
 
-def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunState]]]) -> Plot:
+def _picture(study_data: StudyData, rows: Sequence[tuple[RunState, Sequence[RunState]]]) -> Plot:
     figure, axes = style.figure(0.5 + 1.45 * len(rows), rows=len(rows), sharex=True, squeeze=False)
     words = []
-    tones = evidence.tones
+    tones = study_data.tones
     for axis, (attacked, others) in zip(axes[:, 0], rows, strict=True):
         for run in (attacked, *others):
-            values = confidences(evidence, run)
+            values = confidences(study_data, run)
             if values:
                 _steps(axis, values, tones[run.cell["defense"]])
                 sure = sum(value > 0.5 for value in values)
@@ -52,15 +52,15 @@ def _picture(evidence: Evidence, rows: Sequence[tuple[RunState, Sequence[RunStat
     return Plot("confidence", "How sure the model is of the attacker's target, with and without a defense", "; ".join(words), figure)
 
 
-def confidences(evidence: Evidence, run: RunState) -> list[float]:
+def confidences(study_data: StudyData, run: RunState) -> list[float]:
     """Probability of the target among the deployed labels, for every triggered row."""
-    result = evidence.result(run)
+    result = study_data.result(run)
     if result is None or result.labels is None or result.labels.target is None:
         return []
     start, n = result.labels.offset, result.labels.n_classes
     target = result.labels.says(result.labels.target) - start
     found = []
-    for row in evidence.predictions(run, "triggered"):
+    for row in study_data.predictions(run, "triggered"):
         weights = [math.exp(score - max(row.scores[start : start + n])) for score in row.scores[start : start + n]]
         found.append(weights[target] / sum(weights))
     return found

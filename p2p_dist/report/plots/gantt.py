@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from p2p_dist.report.plots import style
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import StageState
 
@@ -17,10 +17,10 @@ SLACK = 1.0
 """Seconds that clocks of a worker and of who started it may differ."""
 
 
-def draw(evidence: Evidence) -> list[Plot]:
+def draw(study_data: StudyData) -> list[Plot]:
     """One picture; none when no attempt says when it ran."""
-    timed = sorted((attempt for attempt in evidence.found.attempts() if attempt.started and attempt.ended), key=lambda attempt: attempt.started or 0.0)
-    return [_picture(evidence, timed[:MOST])] if timed else []
+    timed = sorted((attempt for attempt in study_data.found.attempts() if attempt.started and attempt.ended), key=lambda attempt: attempt.started or 0.0)
+    return [_picture(study_data, timed[:MOST])] if timed else []
 
 
 def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
@@ -34,12 +34,12 @@ def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
     return found
 
 
-def _picture(evidence: Evidence, attempts: Sequence[Attempt]) -> Plot:
+def _picture(study_data: StudyData, attempts: Sequence[Attempt]) -> Plot:
     begin = min(attempt.started or 0.0 for attempt in attempts)
     spans = [((attempt.started or 0.0) - begin, (attempt.ended or 0.0) - begin) for attempt in attempts]
     scale, unit = _unit(max(end for _, end in spans))
     rows = lanes(spans)
-    stages = {stage.id: stage for run in evidence.found.runs for stage in run.stages}
+    stages = {stage.id: stage for run in study_data.found.runs for stage in run.stages}
     figure, axis = style.figure(0.9 + 0.24 * (max(rows) + 1))
     used: dict[str, str] = {}
     bars: dict[tuple[int, str], list[tuple[float, float]]] = {}

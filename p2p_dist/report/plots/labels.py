@@ -7,7 +7,7 @@ from typing import Any
 from p2p_dist.report.groups import Group, flag
 from p2p_dist.report.plots import lines, short_labels, style
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.resultfile import LabelsEntry
 
 MOST = 24
@@ -21,17 +21,17 @@ _KINDS = {
 _LIGHT = ("the target's original token", "another label")
 
 
-def draw(evidence: Evidence) -> list[Plot]:
+def draw(study_data: StudyData) -> list[Plot]:
     """One picture over the attacked runs, at most MOST lines, none without a triggered suite."""
-    found = [(group, counts) for group in evidence.groups if group.attack != "none" and (counts := _counts(evidence, group))]
+    found = [(group, counts) for group in study_data.groups if group.attack != "none" and (counts := _counts(study_data, group))]
     return [_picture(found[:MOST])] if found else []
 
 
-def _counts(evidence: Evidence, group: Group) -> Counter[str]:
+def _counts(study_data: StudyData, group: Group) -> Counter[str]:
     """Rows by what was said, the seeds together."""
     total: Counter[str] = Counter()
     for run in group.runs:
-        result = evidence.result(run)
+        result = study_data.result(run)
         if result is None or result.labels is None or result.labels.target is None:
             continue
         labels, target = result.labels, result.labels.target

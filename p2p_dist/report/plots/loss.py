@@ -5,32 +5,32 @@ from dataclasses import replace
 
 from p2p_dist.report.plots import short_labels, style
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.collect import RunState
 
 MOST = 120
 
 
-def draw(evidence: Evidence) -> list[Plot]:
+def draw(study_data: StudyData) -> list[Plot]:
     """One picture of at most MOST trainings, none when no step was logged."""
     first: dict[str, RunState] = {}
-    for run in evidence.found.runs:
+    for run in study_data.found.runs:
         if id_ := run.ids.get("train"):
             first.setdefault(id_, run)
-    curves = [(run, curve) for id_, run in list(first.items())[:MOST] if (curve := _curve(evidence, id_))]
-    return [_picture(evidence, curves, len(first))] if curves else []
+    curves = [(run, curve) for id_, run in list(first.items())[:MOST] if (curve := _curve(study_data, id_))]
+    return [_picture(study_data, curves, len(first))] if curves else []
 
 
-def _curve(evidence: Evidence, id_: str) -> list[tuple[float, float]]:
+def _curve(study_data: StudyData, id_: str) -> list[tuple[float, float]]:
     """(share of the training, loss) of every step that has a loss."""
-    lines = evidence.metrics(id_)
+    lines = study_data.metrics(id_)
     return [(line["step"] / line["steps"], line["loss"]) for line in lines if line.get("loss") is not None and line.get("steps")]
 
 
-def _picture(evidence: Evidence, curves: Sequence[tuple[RunState, Sequence[tuple[float, float]]]], total: int) -> Plot:
+def _picture(study_data: StudyData, curves: Sequence[tuple[RunState, Sequence[tuple[float, float]]]], total: int) -> Plot:
     models = list(dict.fromkeys(run.cell["model"] for run, _ in curves))[:4]
     figure, axes = style.figure(2.2, columns=len(models), sharey=True, squeeze=False)
-    tones = {defense: replace(tone, dash="-") for defense, tone in evidence.tones.items()}  # noise in dashes is a cloud
+    tones = {defense: replace(tone, dash="-") for defense, tone in study_data.tones.items()}  # noise in dashes is a cloud
     for axis, model in zip(axes[0], models, strict=True):
         for run, curve in (pair for pair in curves if pair[0].cell["model"] == model):
             tone = tones[run.cell["defense"]]

@@ -6,15 +6,15 @@ from typing import Any
 from p2p_dist.report.groups import Estimate, Group, flag
 from p2p_dist.report.plots import lines, short_labels, style
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 
 MOST_LINES = 44
 
 
-def draw(evidence: Evidence) -> list[Plot]:
+def draw(study_data: StudyData) -> list[Plot]:
     """One picture per task that has results; of many models only the last is drawn, and said so."""
-    tasks = dict.fromkeys(group.cell["task"] for group in evidence.groups if group.rate("ca_ext"))
-    return [_task(task, [group for group in evidence.groups if group.cell["task"] == task and group.rate("ca_ext")]) for task in tasks]
+    tasks = dict.fromkeys(group.cell["task"] for group in study_data.groups if group.rate("ca_ext"))
+    return [_task(task, [group for group in study_data.groups if group.cell["task"] == task and group.rate("ca_ext")]) for task in tasks]
 
 
 def _task(task: str, groups: Sequence[Group]) -> Plot:

@@ -6,7 +6,7 @@ from typing import Any
 from p2p_dist.report.groups import Group
 from p2p_dist.report.plots import lines, style
 from p2p_dist.report.plots.style import Plot
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 
 PANELS = (("asr_ext", "attack success, %"), ("ca_ext", "clean accuracy, %"))
 MOST = 24
@@ -14,23 +14,23 @@ _Key = tuple[str, ...]
 _Series = dict[str, dict[float, Group]]
 
 
-def draw(evidence: Evidence) -> list[Plot]:
+def draw(study_data: StudyData) -> list[Plot]:
     """One picture for each option of an attack or a defense that takes at least three values while all else is the same, with a
     line per defense; at most MOST."""
     found: list[Plot] = []
-    for key, series in _series(evidence).items():
+    for key, series in _series(study_data).items():
         long = {defense: points for defense, points in series.items() if len(points) >= 3}
         if long and len(found) < MOST:
-            found.append(_picture(evidence, key, long))
+            found.append(_picture(study_data, key, long))
     return found
 
 
-def _series(evidence: Evidence) -> dict[_Key, _Series]:
+def _series(study_data: StudyData) -> dict[_Key, _Series]:
     """(axis, plug-in, option, what else the picture holds fixed) to the groups by defense and value."""
     found: dict[_Key, _Series] = {}
-    for group in evidence.groups:
+    for group in study_data.groups:
         for axis in ("attack", "defense"):
-            options = _options(evidence, group, axis)
+            options = _options(study_data, group, axis)
             for option, value in options.items():
                 name = group.cell[axis].partition("(")[0]
                 fixed = [label for key, label in group.cell.items() if key not in ("attack", "defense")]
@@ -42,19 +42,19 @@ def _series(evidence: Evidence) -> dict[_Key, _Series]:
     return found
 
 
-def _options(evidence: Evidence, group: Group, axis: str) -> dict[str, float]:
+def _options(study_data: StudyData, group: Group, axis: str) -> dict[str, float]:
     """The numbers among a plug-in's options, from the spec of the stage that it made."""
     step = "attack" if axis == "attack" else "defend"
-    stages = (evidence.specs.get(stage.id, {}) for stage in group.runs[0].stages)
+    stages = (study_data.specs.get(stage.id, {}) for stage in group.runs[0].stages)
     specs = [stage["spec"][axis] for stage in stages if stage.get("kind") == "data" and stage["spec"].get("step") == step]
     spec: Mapping[str, Any] = next((spec for spec in specs if spec["name"] == group.cell[axis].partition("(")[0]), {})
     return {key: float(value) for key, value in spec.items() if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
-def _picture(evidence: Evidence, key: _Key, series: _Series) -> Plot:
+def _picture(study_data: StudyData, key: _Key, series: _Series) -> Plot:
     axis, name, option, *others = key
     figure, axes = style.figure(2.4, columns=2)
-    tones = {**style.tones(series), **{defense: tone for defense, tone in evidence.tones.items() if defense in series}}
+    tones = {**style.tones(series), **{defense: tone for defense, tone in study_data.tones.items() if defense in series}}
     above = lines.legend(figure, tones)
     values = sorted({value for points in series.values() for value in points})
     words = []

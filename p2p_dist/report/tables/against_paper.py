@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from p2p_dist.report import fairness, paper
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.paper import PaperRow
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.report.tables import means
 from p2p_dist.report.tables.layout import estimate_cell
@@ -28,9 +28,9 @@ class _Pair:
     means: Mapping[str, Sequence[MeanEntry]]
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """One table, or none when the study has no cell of the paper."""
-    pairs = [pair for group in evidence.groups if (pair := _pair(evidence, group))]
+    pairs = [pair for group in study_data.groups if (pair := _pair(study_data, group))]
     metrics = [metric for metric in paper.METRICS if any(metric in pair.theirs.values for pair in pairs)]
     if not pairs:
         return []
@@ -43,11 +43,11 @@ def build(evidence: Evidence) -> list[Table]:
     return [Table("against_paper", "The paper's numbers beside ours", head, [_row(pair, metrics) for pair in pairs], lead=5, note=note)]
 
 
-def _pair(evidence: Evidence, group: Group) -> _Pair | None:
-    labels = next((result.labels.words for run in group.runs if (result := evidence.result(run)) and result.labels), ["0"])
+def _pair(study_data: StudyData, group: Group) -> _Pair | None:
+    labels = next((result.labels.words for run in group.runs if (result := study_data.result(run)) and result.labels), ["0"])
     theirs = paper.find(group.cell["task"], group.cell["model"], group.attack, group.defense, not labels[0].isdigit())
     rates = {metric: found for metric, names in _RATES.items() if (found := next((one for name in names if (one := group.rate(name))), None))}
-    figures = means.of(evidence, group)
+    figures = means.of(study_data, group)
     return _Pair(group, theirs, rates, figures) if theirs and (rates or figures) else None
 
 

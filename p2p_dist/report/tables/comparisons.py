@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from p2p_dist.report import fairness
 from p2p_dist.report.comparisons import LIMIT, Comparison
 from p2p_dist.report.groups import Group, flag
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 
 _RATES = {"asr_ext": "ASR", "ca_ext": "CA"}
 
 
-def build(evidence: Evidence, found: Sequence[Comparison]) -> list[Table]:
+def build(study_data: StudyData, found: Sequence[Comparison]) -> list[Table]:
     """One table, or none when nothing could be compared."""
     if not found:
         return []

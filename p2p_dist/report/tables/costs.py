@@ -7,19 +7,19 @@ from typing import Any
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Group
 from p2p_dist.report.plots import style
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.collect import RunState, StageState
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """Cost by defense, then by stage."""
-    return [table for table in (_by_defense(evidence), _by_stage(evidence)) if table.rows]
+    return [table for table in (_by_defense(study_data), _by_stage(study_data)) if table.rows]
 
 
-def _by_defense(evidence: Evidence) -> Table:
+def _by_defense(study_data: StudyData) -> Table:
     defenses: dict[str, list[Group]] = {}
-    for group in evidence.groups:
+    for group in study_data.groups:
         defenses.setdefault(group.defense, []).append(group)
     head = [
         Head("defense"),
@@ -33,14 +33,14 @@ def _by_defense(evidence: Evidence) -> Table:
         Head("tokens", "trained on, mean over runs"),
         Head("joules", "energy of the devices as they count it, mean over runs; what else ran on them is in it"),
     ]
-    rows = [_defense_row(evidence, name, groups) for name, groups in defenses.items()]
+    rows = [_defense_row(study_data, name, groups) for name, groups in defenses.items()]
     return _without_empty(Table("cost", "What each defense takes", head, rows, lead=4), "joules")
 
 
-def _defense_row(evidence: Evidence, name: str, groups: list[Group]) -> list[Cell]:
+def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[Cell]:
     runs = [run for group in groups for run in group.runs if run.rates]
     counts = [run.counts for run in runs if run.counts]
-    own = [_own_stages(evidence, run) for run in runs]
+    own = [_own_stages(study_data, run) for run in runs]
     return [
         Cell(style.title_of(name)),
         *map(Cell, fairness.needs(groups[0].needs)),
@@ -51,20 +51,20 @@ def _defense_row(evidence: Evidence, name: str, groups: list[Group]) -> list[Cel
     ]
 
 
-def seconds_by_defense(evidence: Evidence, groups: Iterable[Group]) -> tuple[str, dict[str, str]]:
+def seconds_by_defense(study_data: StudyData, groups: Iterable[Group]) -> tuple[str, dict[str, str]]:
     """What a run takes by defense, mean over runs, for the foot of a table of rates: GPU-seconds where GPUs were used, else seconds; and
     which of the two it is."""
     own: dict[str, list[list[StageState]]] = {}
     for group in groups:
-        own.setdefault(group.defense, []).extend(_own_stages(evidence, run) for run in group.runs if run.rates)
+        own.setdefault(group.defense, []).extend(_own_stages(study_data, run) for run in group.runs if run.rates)
     on_gpu = any(total for stages in own.values() for total in _totals(stages, "gpu_seconds"))
     key, unit = ("gpu_seconds", "GPU-seconds") if on_gpu else ("seconds", "seconds")
     return unit, {name: _number(_totals(stages, key)).text for name, stages in own.items()}
 
 
-def _own_stages(evidence: Evidence, run: RunState) -> list[StageState]:
+def _own_stages(study_data: StudyData, run: RunState) -> list[StageState]:
     """The stages that a run's evaluation needs; the floor's is another run's."""
-    needed = _of_run(evidence, run.ids.get("eval"))
+    needed = _of_run(study_data, run.ids.get("eval"))
     return [stage for stage in run.stages if stage.id != run.ids.get("floor") and stage.id in needed]
 
 
@@ -87,15 +87,15 @@ def _without_empty(table: Table, title: str) -> Table:
     return replace(table, head=[*table.head[:at], *table.head[at + 1 :]], rows=[[*row[:at], *row[at + 1 :]] for row in table.rows])
 
 
-def _of_run(evidence: Evidence, end: str | None) -> set[str]:
+def _of_run(study_data: StudyData, end: str | None) -> set[str]:
     """The stages that one evaluation needs, itself included."""
     found: set[str] = set()
     waiting = [end] if end else []
     while waiting:
         id_ = waiting.pop()
-        if id_ not in found and id_ in evidence.specs:
+        if id_ not in found and id_ in study_data.specs:
             found.add(id_)
-            waiting += evidence.specs[id_]["reads"].values()
+            waiting += study_data.specs[id_]["reads"].values()
     return found
 
 
@@ -119,8 +119,8 @@ def _number(values: list[Any]) -> Cell:
     return Cell(f"{mean:,.0f}", sort=mean)
 
 
-def _by_stage(evidence: Evidence) -> Table:
-    stages = {stage.id: stage for run in evidence.found.runs for stage in run.stages}
+def _by_stage(study_data: StudyData) -> Table:
+    stages = {stage.id: stage for run in study_data.found.runs for stage in run.stages}
     head = [
         Head("stage"),
         Head("id"),
@@ -139,7 +139,7 @@ def _by_stage(evidence: Evidence) -> Table:
         cost = stage.cost
         numbers = [_plain(len(stage.attempts) or None), *(_plain(cost.get(key)) for key in ("seconds", "rows", "tokens", "peak_memory_mib", "energy_joules"))]
         words = [Cell(str(cost.get(key, ""))) for key in ("dtype", "host")]
-        rows.append([Cell(evidence.titles.get(stage.id, stage.id)), Cell(stage.id), Cell(stage.status), *numbers, *words])
+        rows.append([Cell(study_data.titles.get(stage.id, stage.id)), Cell(stage.id), Cell(stage.status), *numbers, *words])
     note = "Trainings of one cohort show the time of the whole cohort."
     return _without_empty(Table("stages", "Every stage", head, rows, lead=3, note=note), "joules")
 

@@ -5,20 +5,20 @@ from collections.abc import Mapping, Sequence
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.plots import short_labels
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.report.tables import costs
 
 CA, ASR = "CA ↑", "ASR ↓"
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """One table for each task that has an attack."""
-    tasks = dict.fromkeys(group.cell["task"] for group in evidence.groups if group.attack != "none")
-    return [_table(evidence, task, [group for group in evidence.groups if group.cell["task"] == task]) for task in tasks]
+    tasks = dict.fromkeys(group.cell["task"] for group in study_data.groups if group.attack != "none")
+    return [_table(study_data, task, [group for group in study_data.groups if group.cell["task"] == task]) for task in tasks]
 
 
-def _table(evidence: Evidence, task: str, groups: Sequence[Group]) -> Table:
+def _table(study_data: StudyData, task: str, groups: Sequence[Group]) -> Table:
     cells = {(group.cell["model"], group.attack, group.defense): group for group in groups}
     defenses = list(dict.fromkeys(group.defense for group in groups))
     rows = []
@@ -35,15 +35,15 @@ def _table(evidence: Evidence, task: str, groups: Sequence[Group]) -> Table:
         "collapsed: a model that gives nearly every clean row one answer, which is never the best; nor is a defense under which the backdoor "
         "fires. Below: what each defense takes for granted, and what a run took."
     )
-    return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note, feet=_feet(evidence, groups, titles))
+    return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note, feet=_feet(study_data, groups, titles))
 
 
-def _feet(evidence: Evidence, groups: Sequence[Group], called: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+def _feet(study_data: StudyData, groups: Sequence[Group], called: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
     """What stands below the rates of every defense: what it was given, and what it took."""
     wanted = {called[group.defense]: fairness.needs(group.needs) for group in groups if group.needs}
     wants = ("clean rows that it needs", "extra models that it needs", "prompt has to be kept")
     feet = [(title, {name: words[at] for name, words in wanted.items()}) for at, title in enumerate(wants) if wanted]
-    unit, seconds = costs.seconds_by_defense(evidence, groups)
+    unit, seconds = costs.seconds_by_defense(study_data, groups)
     return [*feet, (f"{unit} per run", {called[name]: text for name, text in seconds.items() if text})]
 
 

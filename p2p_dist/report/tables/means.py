@@ -4,28 +4,28 @@ from collections.abc import Sequence
 
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Group
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.resultfile import MeanEntry
 from p2p_dist.results.statistics import over_seeds
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """One table, or none when every figure is a rate."""
-    found = {id(group): of(evidence, group) for group in evidence.groups}
+    found = {id(group): of(study_data, group) for group in study_data.groups}
     names = list(dict.fromkeys(name for means in found.values() for name in means))
     if not names:
         return []
     head = [Head("task"), Head("model"), Head("attack"), Head("defense"), *(Head(name, "mean over the rows of a suite, 0 to 1") for name in names)]
-    rows = [[*_labels(group), *(mean_cell(found[id(group)].get(name, [])) for name in names)] for group in evidence.groups if found[id(group)]]
+    rows = [[*_labels(group), *(mean_cell(found[id(group)].get(name, [])) for name in names)] for group in study_data.groups if found[id(group)]]
     return [Table("means", "Figures of generated text", head, rows, lead=4, note="Small print: rows, or ± the deviation over seeds.")]
 
 
-def of(evidence: Evidence, group: Group) -> dict[str, list[MeanEntry]]:
+def of(study_data: StudyData, group: Group) -> dict[str, list[MeanEntry]]:
     """The figures of a group's seeds, by name."""
     means: dict[str, list[MeanEntry]] = {}
     for run in group.runs:
-        if result := evidence.result(run):
+        if result := study_data.result(run):
             for name, entry in result.means.items():
                 means.setdefault(name, []).append(entry)
     return means

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from p2p_dist.errors import Exit
 from p2p_dist.report.groups import hidden
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import RunState, StageState
@@ -14,27 +14,27 @@ SHOWN = 12
 _WORDS = {int(Exit.REQUEUE): "asked to stop", -9: "killed (SIGKILL)", -15: "killed (SIGTERM)", -11: "crashed (SIGSEGV)", int(Exit.INTEGRITY): "damaged files"}
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """Up to three tables; an empty one is not made."""
-    return [table for table in (_failures(evidence), _files(evidence), _missing(evidence)) if table.rows]
+    return [table for table in (_failures(study_data), _files(study_data), _missing(study_data)) if table.rows]
 
 
-def strangers(evidence: Evidence) -> Iterator[str]:
+def strangers(study_data: StudyData) -> Iterator[str]:
     """What lies among the stages and belongs to no run, in words: an earlier or larger form of the study, or somebody else's."""
     found = [
         f"{kind}/{path.name}"
         for kind in KINDS
-        for path in sorted((evidence.folder.path / kind).glob("*"))
-        if path.name not in evidence.specs and not path.name.startswith(".")
+        for path in sorted((study_data.folder.path / kind).glob("*"))
+        if path.name not in study_data.specs and not path.name.startswith(".")
     ]
     if found:
         shown = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
         yield f"{len(found)} folders or files here are of no run of the study as it was asked for last, and are not on this page: {shown}."
 
 
-def _failures(evidence: Evidence) -> Table:
+def _failures(study_data: StudyData) -> Table:
     rows = []
-    stages = {stage.id: stage for run in evidence.found.runs for stage in run.stages}
+    stages = {stage.id: stage for run in study_data.found.runs for stage in run.stages}
     for stage in stages.values():
         for attempt in stage.attempts:
             last = attempt is stage.attempts[-1]
@@ -42,7 +42,7 @@ def _failures(evidence: Evidence) -> Table:
                 after = "done later" if stage.status == "done" and not (last and attempt.code is None) else stage.status
                 rows.append(
                     [
-                        Cell(evidence.titles.get(stage.id, stage.id)),
+                        Cell(study_data.titles.get(stage.id, stage.id)),
                         Cell(stage.id),
                         Cell(str(attempt.number), sort=attempt.number),
                         Cell(why),
@@ -61,15 +61,15 @@ def _why(attempt: Attempt, stage: StageState, last: bool) -> str:
     return attempt.reason or ("" if attempt.code == 0 else _WORDS.get(attempt.code, f"exit code {attempt.code}"))
 
 
-def _files(evidence: Evidence) -> Table:
-    rows = [[Cell(problem.code), Cell(problem.where), Cell(problem.what), Cell(problem.fix)] for problem in evidence.found.problems]
+def _files(study_data: StudyData) -> Table:
+    rows = [[Cell(problem.code), Cell(problem.where), Cell(problem.what), Cell(problem.fix)] for problem in study_data.found.problems]
     head = [Head("code"), Head("file"), Head("what is wrong"), Head("what to do")]
     return Table("doubtful_files", "Files that count for nothing", head, rows, lead=2)
 
 
-def _missing(evidence: Evidence) -> Table:
-    rows = [[*(Cell(label) for label in run.cell.values()), Cell(run.status), Cell(why)] for run in evidence.found.runs for why in _reasons(run)]
-    axes = [Head(axis) for axis in evidence.found.runs[0].cell] if evidence.found.runs else []
+def _missing(study_data: StudyData) -> Table:
+    rows = [[*(Cell(label) for label in run.cell.values()), Cell(run.status), Cell(why)] for run in study_data.found.runs for why in _reasons(run)]
+    axes = [Head(axis) for axis in study_data.found.runs[0].cell] if study_data.found.runs else []
     return Table("missing", "What is missing, and why", [*axes, Head("state"), Head("why")], rows, lead=len(axes))
 
 

@@ -2,15 +2,15 @@
 
 from p2p_dist.report import fairness, run_columns
 from p2p_dist.report.run_columns import TableRow
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import Interval
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """One table; a line for each run."""
-    runs = evidence.found.runs
+    runs = study_data.found.runs
     if not runs:
         return []
     axes = run_columns.axes(runs)

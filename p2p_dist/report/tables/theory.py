@@ -5,7 +5,7 @@ from dataclasses import replace
 from p2p_dist.evaluation.metrics import Rate
 from p2p_dist.evaluation.theory import Decomposition, of_labels, of_texts
 from p2p_dist.report import run_columns
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table, percent
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import wilson
@@ -16,10 +16,10 @@ _NOTE = (
 )
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """One table, or none when no defense extends the answers."""
-    runs = evidence.found.runs
-    found = [(run, parts) for run in runs if (parts := decomposition(evidence, run)) is not None]
+    runs = study_data.found.runs
+    found = [(run, parts) for run in runs if (parts := decomposition(study_data, run)) is not None]
     if not found:
         return []
     axes = run_columns.axes(runs)
@@ -36,14 +36,16 @@ def build(evidence: Evidence) -> list[Table]:
     return [Table("theory", "Appendix A, measured", head, [_row(run, axes, parts) for run, parts in found], lead=len(axes), note=_NOTE)]
 
 
-def decomposition(evidence: Evidence, run: RunState) -> Decomposition | None:
+def decomposition(study_data: StudyData, run: RunState) -> Decomposition | None:
     """The counts of a run; None where it is not evaluated on triggered rows or nothing extends its answers."""
-    result = evidence.result(run)
+    result = study_data.result(run)
     if result is None or "asr_ext" not in result.rates:
         return None
     labels = result.labels
     if labels is None:
-        return of_texts((row.prefixed, bool(row.says_target)) for row in evidence.answers(run, "triggered").values()) if "prefix_rate" in result.rates else None
+        return (
+            of_texts((row.prefixed, bool(row.says_target)) for row in study_data.answers(run, "triggered").values()) if "prefix_rate" in result.rates else None
+        )
     if not labels.offset or labels.target is None:
         return None
     return of_labels(result.histograms.get("triggered", {}), labels.words, labels.n_classes, labels.target)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Estimate, Group
-from p2p_dist.report.study_data import Evidence
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table_formats import Cell, Head, Table
 from p2p_dist.report.tables.comparisons import points
 from p2p_dist.report.tables.layout import estimate_cell
@@ -22,10 +22,10 @@ class _Variant:
     floors: Sequence[tuple[Interval, Interval]]
 
 
-def build(evidence: Evidence) -> list[Table]:
+def build(study_data: StudyData) -> list[Table]:
     """One table, or none without an attack."""
     found: dict[tuple[str, str, str], list[_Variant]] = {}
-    for group in evidence.groups:
+    for group in study_data.groups:
         if group.attack != "none":
             found.setdefault((group.cell["task"], group.cell["model"], group.defense), []).extend(_variants(group))
     rows = [_row(task, model, variants) for (task, model, _), variants in found.items() if variants]

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling.backend import Backend, Gang
 from p2p_dist.scheduling.process import LOOK_SECONDS, meeting_point
-from p2p_dist.scheduling.worker_pool import Seat, Waiting
+from p2p_dist.scheduling.worker_pool import Waiting, WorkerSlot
 
 
 class LocalBackend(Backend):
@@ -17,9 +17,9 @@ class LocalBackend(Backend):
         super().__init__(cpus, gpus, address, nodes)
         if address is not None:
             raise user_error("E414", "the local backend joins no cluster", "--address", "--backend ray")
-        self._gangs: dict[str, tuple[Gang, Seat]] = {}
+        self._gangs: dict[str, tuple[Gang, WorkerSlot]] = {}
         self._codes: dict[str, int] = {}
-        self._waiting: Waiting[Seat] = Waiting()
+        self._waiting: Waiting[WorkerSlot] = Waiting()
         self._free = visible_devices(gpus)
 
     def start(self, gang: Gang) -> str:
@@ -63,11 +63,11 @@ class LocalBackend(Backend):
             self.stop(name)
         self._give_up_waiting()
 
-    def _new_seat(self, devices: int) -> Seat:
+    def _new_seat(self, devices: int) -> WorkerSlot:
         """A seat of its own, for which workers that wait give up theirs."""
         self._give_up_waiting()
         taken, self._free = self._free[:devices], self._free[devices:]
-        return Seat(taken)
+        return WorkerSlot(taken)
 
     def _give_up_waiting(self) -> None:
         for seat in self._waiting.clear():

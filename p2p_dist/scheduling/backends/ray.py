@@ -22,7 +22,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.scheduling import process, ray_local_cluster
 from p2p_dist.scheduling.backend import Backend, Gang
 from p2p_dist.scheduling.ray_gcs import Store
-from p2p_dist.scheduling.worker_pool import Seat, Waiting
+from p2p_dist.scheduling.worker_pool import Waiting, WorkerSlot
 
 JOIN_SECONDS = 120.0
 """How long to wait for a cluster that is named and for its nodes."""
@@ -251,7 +251,7 @@ class _Node:
     """The actor: a seat on one node."""
 
     def __init__(self) -> None:
-        self._seat = Seat()
+        self._seat = WorkerSlot()
 
     def meeting_point(self) -> dict[str, str]:
         import ray.util
