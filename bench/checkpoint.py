@@ -1,8 +1,8 @@
 """How much of a training goes into checkpoints, at one every 50 steps.
 
-A real training with a real run folder saves after every step, so that there are many saves to take the fastest of; the ratio is that
-of 50 steps with one save to 50 steps without. Wall time, because a save waits for the disk. The gate: what was saved last is found,
-verifies, and is the state that was handed over, to the bit.
+A real training with a real run folder saves after every step, so that there are many saves to take the fastest of; the
+ratio is that of 50 steps with one save to 50 steps without. Wall time, because a save waits for the disk. The gate:
+what was saved last is found, verifies, and is the state that was handed over, to the bit.
 """
 
 import argparse
@@ -21,8 +21,9 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.rundir import StageDir
 from p2p_dist.training import checkpoint
 from p2p_dist.training.checkpoint import RunState
-from p2p_dist.training.cohort import TrainRun, train_cohort
+from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.observer import FolderObserver, StopFlag
+from p2p_dist.training.train_run import TrainRun
 
 EVERY = 50
 GOALS = {"cpu": 1.02, "cuda": 1.01}
@@ -68,13 +69,20 @@ class Timed(FolderObserver):
         super().keep(run, state)
         self.since = time.perf_counter()
         self.saves.append(self.since - started)
-        self.last = replace(state, values=state.values.clone(), first_moment=state.first_moment.clone(), second_moment=state.second_moment.clone())
+        self.last = replace(
+            state,
+            values=state.values.clone(),
+            first_moment=state.first_moment.clone(),
+            second_moment=state.second_moment.clone(),
+        )
 
 
 def measure(options: argparse.Namespace) -> Figure:
     """50 steps and a save, divided by 50 steps."""
     base = load(options.model, options.dtype)
-    run = TrainRun(settings(WARMUP + options.repeats + 1, options.batch), 0, typical_batch(options.batch, vocabulary(base)))
+    run = TrainRun(
+        settings(WARMUP + options.repeats + 1, options.batch), 0, typical_batch(options.batch, vocabulary(base))
+    )
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         target = StageDir(Path(folder) / "train", "train")
         target.path.mkdir()
@@ -84,15 +92,31 @@ def measure(options: argparse.Namespace) -> Figure:
         written = sum(file.stat().st_size for file in next(target.checkpoints.iterdir()).iterdir())
     step, save = min(timed.steps[WARMUP:]), min(timed.saves[WARMUP:])
     gate = Gate("numbers of the newest checkpoint that are not the state's", _differing(found.state, timed.last), 0)
-    facts = {"step_ms": round(step * 1e3, 1), "save_ms": round(save * 1e3, 1), "slowest_save_ms": round(max(timed.saves[WARMUP:]) * 1e3, 1)}
+    facts = {
+        "step_ms": round(step * 1e3, 1),
+        "save_ms": round(save * 1e3, 1),
+        "slowest_save_ms": round(max(timed.saves[WARMUP:]) * 1e3, 1),
+    }
     more = {"stall": f"{save / (EVERY * step):.2%}", "mib": round(written / 2**20, 1)}
-    return Figure("50 steps and a checkpoint", "50 steps", 1 + save / (EVERY * step), GOALS[base.device.type], True, [gate], {**facts, **more})
+    return Figure(
+        "50 steps and a checkpoint",
+        "50 steps",
+        1 + save / (EVERY * step),
+        GOALS[base.device.type],
+        True,
+        [gate],
+        {**facts, **more},
+    )
 
 
 def _differing(found: RunState | None, kept: RunState | None) -> float:
     if found is None or kept is None or found.counters != kept.counters:
         return math.nan
-    pairs = ((found.values, kept.values), (found.first_moment, kept.first_moment), (found.second_moment, kept.second_moment))
+    pairs = (
+        (found.values, kept.values),
+        (found.first_moment, kept.first_moment),
+        (found.second_moment, kept.second_moment),
+    )
     return float(sum(int((left != right.cpu()).sum()) for left, right in pairs))
 
 

@@ -1,7 +1,8 @@
 """K adapters trained in one process on one frozen base, against K trainings one after the other.
 
-Every run of the cohort has rows, a seed and a learning rate of its own; the gates are the loss curves of all of them, each against
-the same run alone. Where a step is dispatch (narrow layers, or a GPU) the gain is near K; where it is arithmetic (a CPU), none.
+Every run of the cohort has rows, a seed and a learning rate of its own; the gates are the loss curves of all of them,
+each against the same run alone. Where a step is dispatch (narrow layers, or a GPU) the gain is near K; where it is
+arithmetic (a CPU), none.
 """
 
 import argparse
@@ -26,7 +27,8 @@ GOALS: dict[str, tuple[float | None, float | None]] = {
     "random:qwen3-8b": (None, 1.25),
     "random:qwen3-14b": (None, 0.98),
 }
-"""Against a loop over PEFT, and against our own training of one run. Those of Qwen3 are for one H200 and K as in bench/gpu.py."""
+"""Against a loop over PEFT, and against our own training of one run. Those of Qwen3 are for one H200 and K as in
+bench/gpu.py."""
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -36,7 +38,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--dtype", default="float32", choices=sorted(LIMIT))
     made.add_argument("--runs", type=int, default=8, help="K")
     made.add_argument("--batch", type=int, default=1, help="rows per step and run")
-    made.add_argument("--length", type=int, default=4, help="tokens of every row (default 4: nothing but dispatch); 0: lengths like those of SST-2")
+    made.add_argument(
+        "--length",
+        type=int,
+        default=4,
+        help="tokens of every row (default 4: nothing but dispatch); 0: lengths like those of SST-2",
+    )
     options = made.parse_args(argv)
     if options.smoke:
         options.model, options.batch, options.length, options.repeats, options.runs = "smoke", 4, 0, 2, 2
@@ -52,16 +59,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> list[Figure]:
     """Seconds per step and adapter."""
     base = load(options.model, options.dtype)
-    runs = different_runs(base, range(options.runs), (WARMUP + options.repeats) * options.steps, options.batch, options.length)
+    runs = different_runs(
+        base, range(options.runs), (WARMUP + options.repeats) * options.steps, options.batch, options.length
+    )
     names = ("a loop over PEFT, one run at a time", "p2p-dist, one run at a time")
     together = f"{len(runs)} runs in one process"
-    sides = {together: [ours(base, runs)], names[0]: [bare_loop(base, run) for run in runs], names[1]: [ours(base, [run]) for run in runs]}
-    times = interleave({name: _turn(members, options.steps) for name, members in sides.items()}, options.repeats, WARMUP, clock_of(base.device))
+    sides = {
+        together: [ours(base, runs)],
+        names[0]: [bare_loop(base, run) for run in runs],
+        names[1]: [ours(base, [run]) for run in runs],
+    }
+    times = interleave(
+        {name: _turn(members, options.steps) for name, members in sides.items()},
+        options.repeats,
+        WARMUP,
+        clock_of(base.device),
+    )
     for side in itertools.chain.from_iterable(sides.values()):
         side.training.close()
     curve = sides[together][0].curve()
     curves = [curve[k :: len(runs)] for k in range(len(runs))]
-    gates = [_gate(curves, sides[names[1]], "to the run alone", LIMIT[options.dtype]), _gate(curves, sides[names[0]], "to PEFT", PEFT_LIMIT)]
+    gates = [
+        _gate(curves, sides[names[1]], "to the run alone", LIMIT[options.dtype]),
+        _gate(curves, sides[names[0]], "to PEFT", PEFT_LIMIT),
+    ]
     tokens = [sum(len(row.ids) for row in run.rows) for run in runs]
     facts = {"runs": len(runs), "rows": options.batch, "real_tokens": tokens, "milliseconds": milliseconds(times)}
     return [

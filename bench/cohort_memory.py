@@ -1,7 +1,8 @@
 """Memory of K adapters trained in one process, against K processes with an adapter each.
 
-On a CPU the proportional set size (PSS) of all processes is added up while they train, so that libraries which they share count
-once, and the highest sum is taken; on a GPU what each process reserved at most. Loading is left out. The gate is the losses.
+On a CPU the proportional set size (PSS) of all processes is added up while they train, so that libraries which they
+share count once, and the highest sum is taken; on a GPU what each process reserved at most. Loading is left out. The
+gate is the losses.
 """
 
 import argparse
@@ -51,7 +52,11 @@ def measure(options: argparse.Namespace) -> Figure:
     """Peak of K processes divided by the peak of one process with K runs."""
     apart, alone = _peak([_start(options, 1, first) for first in range(options.runs)])
     joined, together = _peak([_start(options, options.runs, 0, options.micro_batch or 0)])
-    gate = Gate("largest difference of a run's losses, relative", largest_difference(alone, together) / max(alone), LIMIT[options.dtype])
+    gate = Gate(
+        "largest difference of a run's losses, relative",
+        largest_difference(alone, together) / max(alone),
+        LIMIT[options.dtype],
+    )
     facts = {
         "runs": options.runs,
         "rows_per_run": options.batch,
@@ -60,7 +65,14 @@ def measure(options: argparse.Namespace) -> Figure:
         "together_mib": round(joined),
     }
     goal = GOALS["cuda" if torch.cuda.is_available() else "cpu"]
-    return Figure(f"memory of {options.runs} adapters", f"{options.runs} processes", apart / joined, goal, gates=[gate], facts=facts)
+    return Figure(
+        f"memory of {options.runs} adapters",
+        f"{options.runs} processes",
+        apart / joined,
+        goal,
+        gates=[gate],
+        facts=facts,
+    )
 
 
 def member(options: argparse.Namespace) -> int:
@@ -85,7 +97,17 @@ def member(options: argparse.Namespace) -> int:
 
 
 def _start(options: argparse.Namespace, runs: int, first: int, micro_batch: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bench.cohort_memory", "--member", str(first), "--runs", str(runs), "--model", options.model]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.cohort_memory",
+        "--member",
+        str(first),
+        "--runs",
+        str(runs),
+        "--model",
+        options.model,
+    ]
     command += ["--dtype", options.dtype, "--batch", str(options.batch), "--threads", str(options.threads)]
     command += ["--micro-batch", str(micro_batch)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -1,8 +1,9 @@
 """What every benchmark shares: turn-by-turn timing, equality gates, and one way to print a figure.
 
-Start one with `python -m bench.NAME` in the project's root. A figure is a ratio. Its two sides are timed turn by turn in one
-run on one machine, warm-up left out, and the fastest of at least five turns counts; the gates beside it say that both sides
-computed the same thing. A benchmark ends with exit code 1 when a gate does not hold; a goal that is missed only says so.
+Start one with `python -m bench.NAME` in the project's root. A figure is a ratio. Its two sides are timed turn by turn
+in one run on one machine, warm-up left out, and the fastest of at least five turns counts; the gates beside it say that
+both sides computed the same thing. A benchmark ends with exit code 1 when a gate does not hold; a goal that is missed
+only says so.
 
 This file imports no torch, so that benchmarks of planning and of results need none.
 """
@@ -41,7 +42,8 @@ class Gate:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured ratio. With `at_most` the goal is an upper bound, else a lower one; without a goal it is only reported."""
+    """One measured ratio. With `at_most` the goal is an upper bound, else a lower one; without a goal it is only
+    reported."""
 
     name: str
     baseline: str
@@ -70,10 +72,22 @@ def parser(description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     made = argparse.ArgumentParser(description=description)
     made.add_argument("--json", action="store_true", help="one line of JSON per figure")
-    made.add_argument("--smoke", action="store_true", help="tiny sizes in seconds: does it still run? its ratios mean nothing")
+    made.add_argument(
+        "--smoke", action="store_true", help="tiny sizes in seconds: does it still run? its ratios mean nothing"
+    )
     made.add_argument("--repeats", type=int, default=REPEATS, help=f"timed turns of each side (default {REPEATS})")
-    made.add_argument("--steps", type=int, default=1, help="steps in a turn (default 1; a GPU wants more, because a turn ends with waiting for it)")
-    made.add_argument("--threads", type=int, default=1, help="threads of the linear algebra (default 1: CPU time of a busy machine can be compared)")
+    made.add_argument(
+        "--steps",
+        type=int,
+        default=1,
+        help="steps in a turn (default 1; a GPU wants more, because a turn ends with waiting for it)",
+    )
+    made.add_argument(
+        "--threads",
+        type=int,
+        default=1,
+        help="threads of the linear algebra (default 1: CPU time of a busy machine can be compared)",
+    )
     return made
 
 
@@ -86,11 +100,15 @@ def limit_threads(count: int) -> None:
         sys.modules["torch"].set_num_threads(count)
 
 
-def interleave(cases: Mapping[str, Callable[[], object]], repeats: int = REPEATS, warmup: int = 2, clock: Clock | None = None) -> Times:
-    """Seconds of every turn of every case. All cases take one turn each, `warmup` rounds untimed and then `repeats` rounds.
+def interleave(
+    cases: Mapping[str, Callable[[], object]], repeats: int = REPEATS, warmup: int = 2, clock: Clock | None = None
+) -> Times:
+    """Seconds of every turn of every case. All cases take one turn each, `warmup` rounds untimed and then `repeats`
+    rounds.
 
-    Every other round goes the other way round, so that a machine that grows slower or faster favours no case. The default clock
-    is this process's CPU time, which other people's work does not enter; for work in other processes or on a device pass another.
+    Every other round goes the other way round, so that a machine that grows slower or faster favours no case. The
+    default clock is this process's CPU time, which other people's work does not enter; for work in other processes or
+    on a device pass another.
     """
     clock = clock or time.process_time
     times: Times = {name: [] for name in cases}
@@ -106,9 +124,9 @@ def interleave(cases: Mapping[str, Callable[[], object]], repeats: int = REPEATS
 class Stepwise:
     """A training that is held after every step, so that trainings whose loops are not ours can take turns with others.
 
-    `work(tick)` trains in a thread of its own and calls `tick` after every step; `step()` lets it go to its next tick and waits.
-    Only one side runs at any time, so the CPU time of a turn is that of the step. Every step runs inside a context of its own,
-    `within`, if there is one: what counts or profiles works in the thread that it is entered in.
+    `work(tick)` trains in a thread of its own and calls `tick` after every step; `step()` lets it go to its next tick
+    and waits. Only one side runs at any time, so the CPU time of a turn is that of the step. Every step runs inside a
+    context of its own, `within`, if there is one: what counts or profiles works in the thread that it is entered in.
     """
 
     within: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -201,7 +219,14 @@ def machine() -> dict[str, Any]:
     """Where a figure was measured. `load` is the number of running programs, ours included, over the last minute."""
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
-        cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), cpu)
+        cpu = next(
+            (
+                line.partition(":")[2].strip()
+                for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")
+            ),
+            cpu,
+        )
     torch = sys.modules.get("torch")
     gpu = {"gpu": torch.cuda.get_device_name()} if torch and torch.cuda.is_available() else {}
     return {
@@ -215,12 +240,15 @@ def machine() -> dict[str, Any]:
 
 
 def show(options: argparse.Namespace, rows: Sequence[Figure | LeftOut], **where: Any) -> int:
-    """Print what was measured and on what machine; `where` adds to the latter. Returns the exit code: 1 when a gate does not hold."""
+    """Print what was measured and on what machine; `where` adds to the latter. Returns the exit code: 1 when a gate
+    does not hold."""
     turns = {"steps_per_turn": options.steps} if vars(options).get("steps", 1) > 1 else {}
     place = {**machine(), **where, **turns, **({"smoke": True} if options.smoke else {})}
     if options.json:
         for row in rows:
-            verdict = {"met": row.met, "holds": all(gate.holds for gate in row.gates)} if isinstance(row, Figure) else {}
+            verdict = (
+                {"met": row.met, "holds": all(gate.holds for gate in row.gates)} if isinstance(row, Figure) else {}
+            )
             print(json.dumps({**asdict(row), **verdict, "machine": place}))
     else:
         print(", ".join(f"{key} {value}" for key, value in place.items()))
@@ -237,7 +265,10 @@ def _lines(row: Figure | LeftOut, said: dict[str, Any], judged: bool) -> list[st
     verdict = f": {'met' if row.met else 'MISSED'}" if judged else ""
     bound = "" if row.goal is None else f"  goal {'<=' if row.at_most else '>='} {row.goal:g}x{verdict}"
     head = f"{row.name}: {row.ratio:.3f}x  (against {row.baseline}){bound}"
-    gates = [f"  gate: {gate.what} {gate.value:.2e} <= {gate.limit:g}: {'holds' if gate.holds else 'DOES NOT HOLD'}" for gate in row.gates]
+    gates = [
+        f"  gate: {gate.what} {gate.value:.2e} <= {gate.limit:g}: {'holds' if gate.holds else 'DOES NOT HOLD'}"
+        for gate in row.gates
+    ]
     facts = [f"  {key}: {value}" for key, value in row.facts.items() if said.get(key) != value]
     said.update(row.facts)
     return [head, *gates, *facts]

@@ -1,7 +1,9 @@
-"""Time and memory of building a study's rows: 120,000 rows of AG's News, BadNets, P2P with 20 % benign rows, ledger and manifest.
+"""Time and memory of building a study's rows: 120,000 rows of AG's News, BadNets, P2P with 20 % benign rows, ledger and
+manifest.
 
-Goals: 20 s and 500 MB on one core. What is timed is `p2p-dist data` itself in a process of its own, from the file on disk to
-everything written. The seconds are its CPU time, so that other work on the machine does not enter; wall seconds stand beside.
+Goals: 20 s and 500 MB on one core. What is timed is `p2p-dist data` itself in a process of its own, from the file on
+disk to everything written. The seconds are its CPU time, so that other work on the machine does not enter; wall seconds
+stand beside.
 """
 
 import json
@@ -41,13 +43,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = _write_rows(folder, rows, test_rows)
         runs = [_build(folder, rows, turn) for turn in range(1 if options.smoke else min(options.repeats, 3))]
     best = min(runs, key=lambda run: run["cpu_seconds"])
-    gates = [Gate("rows that are missing", abs(best["rows"] - rows), 0), Gate("poisoned rows beyond 2 %", abs(best["poisoned"] - rows * 0.02), 0)]
-    facts = {"rows": rows, "test rows": test_rows, "texts": source, **{key: value for key, value in best.items() if key != "rows"}}
+    gates = [
+        Gate("rows that are missing", abs(best["rows"] - rows), 0),
+        Gate("poisoned rows beyond 2 %", abs(best["poisoned"] - rows * 0.02), 0),
+    ]
+    facts = {
+        "rows": rows,
+        "test rows": test_rows,
+        "texts": source,
+        **{key: value for key, value in best.items() if key != "rows"},
+    }
     return show(
         options,
         [
-            Figure("data build, seconds", f"{SECONDS:g} s on one core", best["cpu_seconds"] / SECONDS, 1.0, at_most=True, gates=gates, facts=facts),
-            Figure("data build, memory", f"{MEGABYTES:g} MB", max(run["peak_mb"] for run in runs) / MEGABYTES, 1.0, at_most=True, gates=gates, facts=facts),
+            Figure(
+                "data build, seconds",
+                f"{SECONDS:g} s on one core",
+                best["cpu_seconds"] / SECONDS,
+                1.0,
+                at_most=True,
+                gates=gates,
+                facts=facts,
+            ),
+            Figure(
+                "data build, memory",
+                f"{MEGABYTES:g} MB",
+                max(run["peak_mb"] for run in runs) / MEGABYTES,
+                1.0,
+                at_most=True,
+                gates=gates,
+                facts=facts,
+            ),
         ],
     )
 
@@ -58,7 +84,19 @@ def _build(folder: Path, rows: int, turn: int) -> dict[str, Any]:
     study.write_text(STUDY.replace("FOLDER", str(folder)).replace("RESERVE", str(rows // 5)))
     core = next(iter(os.sched_getaffinity(0)))
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = ["taskset", "-c", str(core), sys.executable, "-m", "p2p_dist", "data", str(study), "--json", "--runs-dir", str(folder / f"runs{turn}")]
+    command = [
+        "taskset",
+        "-c",
+        str(core),
+        sys.executable,
+        "-m",
+        "p2p_dist",
+        "data",
+        str(study),
+        "--json",
+        "--runs-dir",
+        str(folder / f"runs{turn}"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     attacked, defended = json.loads(done.stdout)

@@ -1,7 +1,9 @@
-"""What an engine costs over the arithmetic: our step, Trainer's and DeepSpeed's against bare loops, where a step is all dispatch.
+"""What an engine costs over the arithmetic: our step, Trainer's and DeepSpeed's against bare loops, where a step is all
+dispatch.
 
-Two bare loops, batches made beforehand: one over PEFT's model, and one over our own layers and packed batches, which leaves of our
-step only what the engine adds (choosing rows, packing, clipping and schedules per run, lines for observers). The gate is the losses.
+Two bare loops, batches made beforehand: one over PEFT's model, and one over our own layers and packed batches, which
+leaves of our step only what the engine adds (choosing rows, packing, clipping and schedules per run, lines for
+observers). The gate is the losses.
 """
 
 import argparse
@@ -20,8 +22,8 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
-from p2p_dist.training.cohort import TrainRun
 from p2p_dist.training.engine import Execution
+from p2p_dist.training.train_run import TrainRun
 
 WARMUP = 3
 PEFT, OWN = "a bare loop over PEFT", "a bare loop over our layers"
@@ -50,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
     """Every engine's step, divided by that of a bare loop."""
     base = load(options.model, options.dtype)
-    run = TrainRun(settings((WARMUP + options.repeats) * options.steps + 1, options.batch), 0, rows(options.batch, vocabulary(base), 0, exactly=12))
+    run = TrainRun(
+        settings((WARMUP + options.repeats) * options.steps + 1, options.batch),
+        0,
+        rows(options.batch, vocabulary(base), 0, exactly=12),
+    )
     starts: dict[str, Callable[[], Side]] = {
         PEFT: lambda: bare_loop(base, run),
         OWN: lambda: own_loop(base, run),
@@ -70,16 +76,27 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
             sides[name] = side
         except (ImportError, UserError) as error:
             found.append(LeftOut(name, str(error).splitlines()[0]))
-    times = interleave({name: side.training.steps(options.steps) for name, side in sides.items()}, options.repeats, WARMUP - 1, clock_of(base.device))
+    times = interleave(
+        {name: side.training.steps(options.steps) for name, side in sides.items()},
+        options.repeats,
+        WARMUP - 1,
+        clock_of(base.device),
+    )
     for side in sides.values():
         side.training.close()
     goals = {("p2p-dist", PEFT): 1.10, ("p2p-dist", OWN): 1.10, ("p2p-dist, ZeRO-1", PEFT): 1.5}
     compared = [("p2p-dist", PEFT), ("p2p-dist", OWN), *((name, PEFT) for name in list(sides)[3:])]
     facts = {"rows": options.batch, "real_tokens": 12 * options.batch, "milliseconds": milliseconds(times)}
     for name, bare in compared:
-        gate = Gate("largest difference of the losses", largest_difference(sides[name].curve(), sides[bare].curve()), LIMIT[options.dtype])
+        gate = Gate(
+            "largest difference of the losses",
+            largest_difference(sides[name].curve(), sides[bare].curve()),
+            LIMIT[options.dtype],
+        )
         ratio, turns = min(times[name]) / min(times[bare]), {"turn_by_turn": spread(times, name, bare)}
-        found.append(Figure(f"a step of {name}", bare, ratio, goals.get((name, bare)), True, [gate], {**facts, **turns}))
+        found.append(
+            Figure(f"a step of {name}", bare, ratio, goals.get((name, bare)), True, [gate], {**facts, **turns})
+        )
     return found
 
 
@@ -98,7 +115,9 @@ def own_loop(base: Base, run: TrainRun) -> Side:
         batches = [pack([[run.rows[at] for at in picked]]).to(base.device) for picked in run.schedule.batches()]
         for batch in batches:
             adapters.grads.zero_()
-            loss = cross_entropy(answer_logits(model, batch.ids, batch.positions, batch.packed, batch.answers), batch.targets)
+            loss = cross_entropy(
+                answer_logits(model, batch.ids, batch.positions, batch.packed, batch.answers), batch.targets
+            )
             loss.backward()
             torch.nn.utils.clip_grad_norm_([numbers], spec.max_grad_norm or float("inf"))
             adamw.step()

@@ -1,9 +1,9 @@
 """Evaluated prompts per second, against `generate` and against the log-likelihood of every label.
 
-The rivals are how such models are commonly evaluated: PEFT's model, batches of eight in order of arrival. `generate` writes two
-tokens with a cache; the other reads each prompt once per label and takes the logits of all positions. The gate is the share of
-rows on which the two sides do not agree; for twenty labels, between which bfloat16 often cannot choose, it is by how much the
-other side's answer is worse in our scores.
+The rivals are how such models are commonly evaluated: PEFT's model, batches of eight in order of arrival. `generate`
+writes two tokens with a cache; the other reads each prompt once per label and takes the logits of all positions. The
+gate is the share of rows on which the two sides do not agree; for twenty labels, between which bfloat16 often cannot
+choose, it is by how much the other side's answer is worse in our scores.
 """
 
 import argparse
@@ -24,11 +24,12 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Prediction
-from p2p_dist.training.cohort import TrainRun
+from p2p_dist.training.train_run import TrainRun
 
 AT_ONCE = 8
 WORSE = {"float32": 1e-3, "bfloat16": 0.5}
-"""How much worse another answer may be. A logit of 16 to 32 is a multiple of 1/8 in bfloat16, and a word is two or three of them."""
+"""How much worse another answer may be. A logit of 16 to 32 is a multiple of 1/8 in bfloat16, and a word is two or
+three of them."""
 WORDS = (
     "the",
     "a",
@@ -80,7 +81,10 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
     said: dict[str, list[int | None]] = {}
     scored: list[Prediction] = []
     figures: list[Figure | LeftOut] = []
-    for labels, rivals in ((two, {"generate": 5.0, "log-likelihood of each label": 2.2}), (twenty, {"log-likelihood of each label": None})):
+    for labels, rivals in (
+        (two, {"generate": 5.0, "log-likelihood of each label": 2.2}),
+        (twenty, {"log-likelihood of each label": None}),
+    ):
         encoder = Encoder(base.tokenizer, labels, 256)
         suite = whole if labels is two else replace(whole, rows=whole.rows[: max(4, options.prompts // 8)])
 
@@ -94,15 +98,32 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
         def likelihood(encoder: Encoder = encoder, suite: Suite = suite) -> None:
             said["log-likelihood of each label"] = likelihoods(theirs, base, encoder, suite)
 
-        sides = {"ours": ours, "log-likelihood of each label": likelihood, **({"generate": generate} if "generate" in rivals else {})}
+        sides = {
+            "ours": ours,
+            "log-likelihood of each label": likelihood,
+            **({"generate": generate} if "generate" in rivals else {}),
+        }
         times = interleave(sides, options.repeats, 1, clock_of(base.device))
         for rival, goal in rivals.items():
             mine_said = said["generate's" if rival == "generate" else "ours"]
             gate = Gate("share of rows with another answer", unlike(mine_said, said[rival]), 0.001)
             if labels is twenty:
                 gate = Gate("nats that the other answer is worse", worse(scored, said[rival]), WORSE[options.dtype])
-            facts = {"prompts": len(suite.rows), "milliseconds": milliseconds(times), "turn_by_turn": spread(times, rival, "ours")}
-            figures.append(Figure(f"prompts/s with {len(labels)} labels", rival, speedup(times, rival, "ours"), goal, gates=[gate], facts=facts))
+            facts = {
+                "prompts": len(suite.rows),
+                "milliseconds": milliseconds(times),
+                "turn_by_turn": spread(times, rival, "ours"),
+            }
+            figures.append(
+                Figure(
+                    f"prompts/s with {len(labels)} labels",
+                    rival,
+                    speedup(times, rival, "ours"),
+                    goal,
+                    gates=[gate],
+                    facts=facts,
+                )
+            )
     return figures
 
 
@@ -110,7 +131,10 @@ def prompts(count: int) -> list[Row]:
     """Invented sentences with the lengths of SST-2 (see `bench.workload.rows`) between a prefix and a cue."""
     random = Random("evaluation")
     lengths = [min(60, max(2, round(random.lognormvariate(2.4849, 0.6)))) for _ in range(count)]
-    return [Row(str(at), " ".join(random.choices(WORDS, k=n)), 0, "Is it good? ", "A sentence from a review: ") for at, n in enumerate(lengths)]
+    return [
+        Row(str(at), " ".join(random.choices(WORDS, k=n)), 0, "Is it good? ", "A sentence from a review: ")
+        for at, n in enumerate(lengths)
+    ]
 
 
 def with_adapter(base: Base, run: TrainRun) -> Base:
@@ -131,7 +155,9 @@ def generated(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Suite
         width = max(map(len, batch))
         ids = torch.tensor([[0] * (width - len(row)) + row for row in batch], device=base.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=base.device)
-        written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False, pad_token_id=0)[:, width].tolist()  # type: ignore[operator]
+        written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False, pad_token_id=0)[
+            :, width
+        ].tolist()  # type: ignore[operator]
         found += [tokens.index(token) if tokens and token in tokens else None for token in written]
     return found
 
@@ -144,8 +170,13 @@ def likelihoods(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Sui
     for at in range(0, len(rows), AT_ONCE):
         batch = rows[at : at + AT_ONCE]
         width = max(len(prompt) + len(word) for prompt, word in batch)
-        ids = torch.tensor([[*prompt, *word, *[0] * (width - len(prompt) - len(word))] for prompt, word in batch], device=base.device)
-        mask = torch.tensor([[1] * (len(prompt) + len(word)) + [0] * (width - len(prompt) - len(word)) for prompt, word in batch], device=base.device)
+        ids = torch.tensor(
+            [[*prompt, *word, *[0] * (width - len(prompt) - len(word))] for prompt, word in batch], device=base.device
+        )
+        mask = torch.tensor(
+            [[1] * (len(prompt) + len(word)) + [0] * (width - len(prompt) - len(word)) for prompt, word in batch],
+            device=base.device,
+        )
         logs = torch.log_softmax(model(input_ids=ids, attention_mask=mask, use_cache=False).logits.float(), dim=-1)
         for row, (prompt, word) in enumerate(batch):
             where = torch.arange(len(prompt) - 1, len(prompt) + len(word) - 1)
@@ -161,7 +192,9 @@ def best(row: Prediction) -> int:
 
 def worse(scored: Sequence[Prediction], other: Sequence[int | None]) -> float:
     """The largest distance between our best score and ours of the other side's answer."""
-    return max(max(row.scores) - row.scores[label] for row, label in zip(scored, other, strict=True) if label is not None)
+    return max(
+        max(row.scores) - row.scores[label] for row, label in zip(scored, other, strict=True) if label is not None
+    )
 
 
 def unlike(left: Sequence[int | None], right: Sequence[int | None]) -> float:

@@ -1,7 +1,7 @@
 """All benchmarks of the training engine on one GPU, one after the other in one process; started by `bench/gpu.sh`.
 
-Models have random weights of the shapes of Qwen3, so nothing is downloaded. What the time does not suffice for is left out and
-named. `--dry-run` goes through the same list at sizes that say nothing, on any machine.
+Models have random weights of the shapes of Qwen3, so nothing is downloaded. What the time does not suffice for is left
+out and named. `--dry-run` goes through the same list at sizes that say nothing, on any machine.
 """
 
 import argparse
@@ -22,24 +22,43 @@ STEP = ["--batch", "32", *RATES]
 def plan() -> list[tuple[str, list[str]]]:
     """Benchmark and options, the ones that say most first."""
     made = [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("0.6b", "8b")]
-    made += [("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP]) for size, runs in (("0.6b", "16"), ("8b", "4"))]
+    made += [
+        ("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP])
+        for size, runs in (("0.6b", "16"), ("8b", "4"))
+    ]
     made += [("engine_tax", ["--model", "dispatch", *RATES]), ("engine_tax", ["--model", "random:qwen3-0.6b", *RATES])]
     made += [("operations", []), ("checkpoint", ["--model", "random:qwen3-0.6b"])]
-    made += [("roofline", ["--model", f"random:qwen3-{size}", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"]) for size in ("0.6b", "8b")]
+    made += [
+        (
+            "roofline",
+            ["--model", f"random:qwen3-{size}", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"],
+        )
+        for size in ("0.6b", "8b")
+    ]
     made += [("cohort_memory", ["--model", "random:qwen3-8b", "--dtype", "bfloat16", "--batch", "32"])]
     made += [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("1.7b", "4b", "14b")]
     made += [
-        ("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP]) for size, runs in (("1.7b", "8"), ("4b", "4"), ("14b", "2"))
+        ("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP])
+        for size, runs in (("1.7b", "8"), ("4b", "4"), ("14b", "2"))
     ]
-    made += [("roofline", ["--model", "random:qwen3-14b", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"])]
+    made += [
+        ("roofline", ["--model", "random:qwen3-14b", "--dtype", "bfloat16", "--tokens", "8192", "--product", "8192"])
+    ]
     return made
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     made = argparse.ArgumentParser(description=__doc__)
-    made.add_argument("--dry-run", action="store_true", help="tiny sizes, on the CPU if there is no GPU: does everything run?")
+    made.add_argument(
+        "--dry-run", action="store_true", help="tiny sizes, on the CPU if there is no GPU: does everything run?"
+    )
     made.add_argument("--json", action="store_true", help="one line of JSON per figure")
-    made.add_argument("--minutes", type=float, default=10, help="start nothing after so many minutes, less two for what is under way (default 10)")
+    made.add_argument(
+        "--minutes",
+        type=float,
+        default=10,
+        help="start nothing after so many minutes, less two for what is under way (default 10)",
+    )
     made.add_argument("--only", nargs="*", help="benchmarks to run, by name")
     options = made.parse_args(argv)
     import torch
@@ -67,7 +86,8 @@ def _chosen(options: argparse.Namespace) -> list[tuple[str, list[str]]]:
 
 
 def _run(name: str, arguments: list[str], title: str | None) -> bool:
-    """One benchmark; what it leaves on the device is freed. False when it failed, out of memory say: the others still run."""
+    """One benchmark; what it leaves on the device is freed. False when it failed, out of memory say: the others still
+    run."""
     import torch
 
     if title:

@@ -1,7 +1,8 @@
 """The memory model of the planner against measured peaks, on random weights of a grid of small shapes.
 
-On a CPU every allocation and release of torch's allocator during one training step is recorded by the profiler; on a GPU
-`torch.cuda.max_memory_allocated` is read. The runtime's own share is outside both. Prints the ratio model / measured.
+On a CPU every allocation and release of torch's allocator during one training step is recorded by the profiler; on a
+GPU `torch.cuda.max_memory_allocated` is read. The runtime's own share is outside both. Prints the ratio model /
+measured.
 """
 
 import argparse
@@ -19,12 +20,27 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.scheduling.study import configs_dir
-from p2p_dist.training.cohort import TrainRun, train_cohort
+from p2p_dist.training.cohort import train_cohort
+from p2p_dist.training.train_run import TrainRun
 
 SHAPES = {
-    "qwen3": ShapeSpec(architecture="qwen3", layers=4, hidden=256, intermediate=768, heads=4, kv_heads=2, head_dim=64, vocab=4096, tied_embeddings=True),
-    "qwen3-deep": ShapeSpec(architecture="qwen3", layers=12, hidden=128, intermediate=384, heads=4, kv_heads=2, head_dim=32, vocab=1024),
-    "llama": ShapeSpec(architecture="llama", layers=6, hidden=192, intermediate=512, heads=3, kv_heads=3, head_dim=64, vocab=8000),
+    "qwen3": ShapeSpec(
+        architecture="qwen3",
+        layers=4,
+        hidden=256,
+        intermediate=768,
+        heads=4,
+        kv_heads=2,
+        head_dim=64,
+        vocab=4096,
+        tied_embeddings=True,
+    ),
+    "qwen3-deep": ShapeSpec(
+        architecture="qwen3", layers=12, hidden=128, intermediate=384, heads=4, kv_heads=2, head_dim=32, vocab=1024
+    ),
+    "llama": ShapeSpec(
+        architecture="llama", layers=6, hidden=192, intermediate=512, heads=3, kv_heads=3, head_dim=64, vocab=8000
+    ),
 }
 ANSWERS = 2
 
@@ -36,15 +52,25 @@ def rows_of(count: int, tokens: int, vocab: int) -> list[Encoded]:
 
 def measure(base: Base, work: Work) -> int:
     """Peak bytes of two training steps above nothing, runtime not counted."""
-    spec = TrainSpec(num_train_epochs=1, global_batch=work.rows, dtype="float32" if work.bytes_per_weight == 4 else "bfloat16", lora=work.lora)
+    spec = TrainSpec(
+        num_train_epochs=1,
+        global_batch=work.rows,
+        dtype="float32" if work.bytes_per_weight == 4 else "bfloat16",
+        lora=work.lora,
+    )
     runs = [TrainRun(spec, seed, rows_of(2 * work.rows, work.tokens, work.shape.vocab)) for seed in range(work.cohort)]
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         with recomputed(base.model, work.recompute):
             train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
         return int(torch.cuda.max_memory_allocated())
-    weights = sum({tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in base.model.parameters()}.values())
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded, recomputed(base.model, work.recompute):
+    weights = sum(
+        {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in base.model.parameters()}.values()
+    )
+    with (
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
+        recomputed(base.model, work.recompute),
+    ):
         train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
     held = peak = 0
     for event in recorded.profiler.kineto_results.events():
@@ -54,7 +80,9 @@ def measure(base: Base, work: Work) -> int:
     return weights + peak
 
 
-def grid(shapes: dict[str, ShapeSpec], widths: tuple[int, ...], batches: tuple[tuple[int, int, int], ...]) -> list[tuple[str, Work]]:
+def grid(
+    shapes: dict[str, ShapeSpec], widths: tuple[int, ...], batches: tuple[tuple[int, int, int], ...]
+) -> list[tuple[str, Work]]:
     """Every shape with every width, batch (cohort, rows, tokens) and choice of targets."""
     targets = ("all-linear", ("q_proj", "v_proj"))
     return [
@@ -65,21 +93,45 @@ def grid(shapes: dict[str, ShapeSpec], widths: tuple[int, ...], batches: tuple[t
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="*", default=[], help="model files to build with random weights instead of the small grid (on a GPU)")
+    parser.add_argument(
+        "--models",
+        nargs="*",
+        default=[],
+        help="model files to build with random weights instead of the small grid (on a GPU)",
+    )
     options = parser.parse_args()
     shapes = {name: read_model(name, configs_dir() / "models").shape for name in options.models} or SHAPES
     widths = (2,) if options.models else (4, 2)
     batches = ((1, 32, 25), (4, 32, 25), (1, 32, 128)) if options.models else ((1, 8, 32), (3, 16, 64))
     worst = 0.0
     for name, work in grid(shapes, widths, batches):
-        base = load_base({"source": "random", "shape": work.shape.model_dump()}, {}, "float32" if work.bytes_per_weight == 4 else "bfloat16")
+        base = load_base(
+            {"source": "random", "shape": work.shape.model_dump()},
+            {},
+            "float32" if work.bytes_per_weight == 4 else "bfloat16",
+        )
         device = "cuda" if base.device.type == "cuda" else "cpu"
         said = estimate(work, Split(), device)
         measured = measure(base, work)
         ratio = (said.total - said.runtime) / measured
         worst = max(worst, abs(ratio - 1))
-        facts = {"shape": name, "bytes": work.bytes_per_weight, "cohort": work.cohort, "rows": work.rows, "tokens": work.tokens}
-        print(json.dumps({**facts, "targets": len(work.lora.target_modules), "measured_mb": round(measured / 1e6, 1), "model_over_measured": round(ratio, 3)}))
+        facts = {
+            "shape": name,
+            "bytes": work.bytes_per_weight,
+            "cohort": work.cohort,
+            "rows": work.rows,
+            "tokens": work.tokens,
+        }
+        print(
+            json.dumps(
+                {
+                    **facts,
+                    "targets": len(work.lora.target_modules),
+                    "measured_mb": round(measured / 1e6, 1),
+                    "model_over_measured": round(ratio, 3),
+                }
+            )
+        )
     print(f"worst deviation {worst:.1%}")
 
 

@@ -1,7 +1,8 @@
 """How many operations a step hands to the device: the part of a short step that no device makes faster.
 
-Counted, not timed: every ATen operation but the views, forward, backward and update. On a GPU each is a kernel to launch; the same
-number comes out on any machine, however busy. Figures are operations of the baseline per operation of ours, per run.
+Counted, not timed: every ATen operation but the views, forward, backward and update. On a GPU each is a kernel to
+launch; the same number comes out on any machine, however busy. Figures are operations of the baseline per operation of
+ours, per run.
 """
 
 import argparse
@@ -70,10 +71,20 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     for chosen in (runs[:1], runs):
         names, losses = count(lambda chosen=chosen: ours(base, chosen))
         limit = 1e-3 if options.dtype == "float32" else 5e-2
-        gate = Gate("largest difference of the first run's losses", largest_difference(losses[:: len(chosen)], curve), limit)
+        gate = Gate(
+            "largest difference of the first run's losses", largest_difference(losses[:: len(chosen)], curve), limit
+        )
         facts = {"rows": options.batch, "peft": peft.total(), "ours": names.total(), "most": dict(names.most_common(8))}
         ratio = len(chosen) * peft.total() / names.total()
-        figures.append(Figure(f"operations of a step, runs at once: {len(chosen)}", "a loop over PEFT", ratio, gates=[gate], facts=facts))
+        figures.append(
+            Figure(
+                f"operations of a step, runs at once: {len(chosen)}",
+                "a loop over PEFT",
+                ratio,
+                gates=[gate],
+                facts=facts,
+            )
+        )
     return figures
 
 

@@ -1,7 +1,8 @@
-"""The other sides: a bare PyTorch loop over PEFT, Hugging Face's Trainer and TRL's SFTTrainer, set up to be as fast as they can be.
+"""The other sides: a bare PyTorch loop over PEFT, Hugging Face's Trainer and TRL's SFTTrainer, set up to be as fast as
+they can be.
 
-All train PEFT's LoRA from the same start values on the same batches in the same order. What only costs time is off: progress bars,
-logging, saving, gradient checkpointing, the filter for NaN losses.
+All train PEFT's LoRA from the same start values on the same batches in the same order. What only costs time is off:
+progress bars, logging, saving, gradient checkpointing, the filter for NaN losses.
 """
 
 import copy
@@ -20,7 +21,7 @@ from bench.workload import Side, another, start_values
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import target_names
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.training.cohort import TrainRun
+from p2p_dist.training.train_run import TrainRun
 
 Example = dict[str, list[int]]
 
@@ -31,15 +32,17 @@ def peft_model(base: Base, run: TrainRun) -> Any:
     mine.model.set_attn_implementation("sdpa")
     targets = sorted({name.rpartition(".")[2] for name in target_names(mine.model, run.spec.lora)})
     lora = run.spec.lora
-    config = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
+    )
     model = get_peft_model(mine.model, config)
     set_peft_model_state_dict(model, start_values(base, run))
     return model.train()
 
 
 def examples(run: TrainRun) -> list[Example]:
-    """The run's rows in the order in which it meets them, the way causal language models are trained elsewhere: the label
-    token belongs to the row, and all other labels are -100."""
+    """The run's rows in the order in which it meets them, the way causal language models are trained elsewhere: the
+    label token belongs to the row, and all other labels are -100."""
     return [_example(run.rows[at]) for batch in run.schedule.batches() for at in batch]
 
 
@@ -54,7 +57,10 @@ def collator(pad_to: int | None) -> Callable[[Sequence[Example]], dict[str, torc
     def collate(batch: Sequence[Example]) -> dict[str, torch.Tensor]:
         width = pad_to or max(len(row["input_ids"]) for row in batch)
         filled = {"input_ids": 0, "labels": -100}
-        padded = {key: torch.tensor([row[key] + [value] * (width - len(row[key])) for row in batch]) for key, value in filled.items()}
+        padded = {
+            key: torch.tensor([row[key] + [value] * (width - len(row[key])) for row in batch])
+            for key, value in filled.items()
+        }
         lengths = torch.tensor([len(row["input_ids"]) for row in batch])[:, None]
         return {**padded, "attention_mask": (torch.arange(width)[None] < lengths).long()}
 
@@ -71,7 +77,10 @@ def bare_loop(base: Base, run: TrainRun) -> Side:
         adamw = torch.optim.AdamW(numbers, lr=run.spec.learning_rate, weight_decay=run.spec.weight_decay, fused=True)
         decay = torch.optim.lr_scheduler.LinearLR(adamw, 1.0, 0.0, run.schedule.steps)
         rows, size = examples(run), run.spec.global_batch
-        batches = [{k: v.to(base.device) for k, v in collator(None)(rows[at : at + size]).items()} for at in range(0, len(rows), size)]
+        batches = [
+            {k: v.to(base.device) for k, v in collator(None)(rows[at : at + size]).items()}
+            for at in range(0, len(rows), size)
+        ]
         for batch in batches:
             loss = model(**batch, use_cache=False).loss
             loss.backward()
@@ -130,7 +139,9 @@ def _deepspeed() -> Any:
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not torch.distributed.is_initialized():
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-        torch.distributed.init_process_group("nccl" if on_gpu else "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        torch.distributed.init_process_group(
+            "nccl" if on_gpu else "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+        )
     return deepspeed
 
 
@@ -186,7 +197,9 @@ def hf_trainer(base: Base, run: TrainRun, pad_to: int | None) -> Side:
     def work(tick: Callable[[], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(**_arguments(base, run, folder))
-            trainer = Recording(peft_model(base, run), arguments, collator(pad_to), examples(run), callbacks=[_Hold(tick)])
+            trainer = Recording(
+                peft_model(base, run), arguments, collator(pad_to), examples(run), callbacks=[_Hold(tick)]
+            )
             trainer.losses = losses
             trainer.train()
 
@@ -194,7 +207,8 @@ def hf_trainer(base: Base, run: TrainRun, pad_to: int | None) -> Side:
 
 
 def trl_trainer(base: Base, run: TrainRun) -> Side:
-    """TRL's SFTTrainer, whose loss computes no logits where there is no label. Raises ImportError where TRL is not installed.
+    """TRL's SFTTrainer, whose loss computes no logits where there is no label. Raises ImportError where TRL is not
+    installed.
 
     Its `padding_free` needs a variable-length attention kernel, and gradient checkpointing, on by default, is off.
     """
@@ -208,11 +222,17 @@ def trl_trainer(base: Base, run: TrainRun) -> Side:
 
     def work(tick: Callable[[], None]) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            arguments = SFTConfig(**_arguments(base, run, folder), gradient_checkpointing=False, max_length=None, shuffle_dataset=False)
+            arguments = SFTConfig(
+                **_arguments(base, run, folder), gradient_checkpointing=False, max_length=None, shuffle_dataset=False
+            )
             tokenizer = base.tokenizer
             tokenizer.pad_token = tokenizer.pad_token or tokenizer.convert_ids_to_tokens(0)
             trainer = Recording(
-                peft_model(base, run), arguments, train_dataset=Dataset.from_list(examples(run)), processing_class=tokenizer, callbacks=[_Hold(tick)]
+                peft_model(base, run),
+                arguments,
+                train_dataset=Dataset.from_list(examples(run)),
+                processing_class=tokenizer,
+                callbacks=[_Hold(tick)],
             )
             trainer.losses = losses
             trainer.train()

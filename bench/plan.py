@@ -1,7 +1,9 @@
-"""What a plan of 2,000 runs takes: CPU seconds of `p2p-dist plan` in a process of its own, start of the interpreter included.
+"""What a plan of 2,000 runs takes: CPU seconds of `p2p-dist plan` in a process of its own, start of the interpreter
+included.
 
-Five model sizes, two tasks, four attacks with and without P2P, 25 seeds, placed on eight GPUs; then the same on 1,024 GPUs whose nodes
-fail every hour, simulated. Nothing is trained and no torch is imported. `python -m bench.plan` in the project's root.
+Five model sizes, two tasks, four attacks with and without P2P, 25 seeds, placed on eight GPUs; then the same on 1,024
+GPUs whose nodes fail every hour, simulated. Nothing is trained and no torch is imported. `python -m bench.plan` in the
+project's root.
 """
 
 import json
@@ -38,7 +40,17 @@ def children() -> float:
 
 def measure(name: str, arguments: tuple[str, ...], root: Path, seeds: int, repeats: int) -> common.Figure:
     """One plan, again and again; the gate says that all runs were planned."""
-    command = [sys.executable, "-m", "p2p_dist", "plan", str(root / "study.yaml"), *arguments, "--runs-dir", str(root / "runs"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "p2p_dist",
+        "plan",
+        str(root / "study.yaml"),
+        *arguments,
+        "--runs-dir",
+        str(root / "runs"),
+        "--json",
+    ]
     said: list[str] = []
 
     def turn() -> None:
@@ -50,7 +62,12 @@ def measure(name: str, arguments: tuple[str, ...], root: Path, seeds: int, repea
         common.Gate("runs that are missing", float(abs(len(found["runs"]) - 80 * seeds)), 0.0),
         common.Gate("plans that differ", float(len(set(said)) - 1), 0.0),
     ]
-    facts = {"runs": len(found["runs"]), "jobs": len(found["jobs"]), "seconds": round(min(times[name]), 2), "slowest": round(max(times[name]), 2)}
+    facts = {
+        "runs": len(found["runs"]),
+        "jobs": len(found["jobs"]),
+        "seconds": round(min(times[name]), 2),
+        "slowest": round(max(times[name]), 2),
+    }
     return common.Figure(name, f"{BUDGET:g} s", min(times[name]) / BUDGET, 1.0, at_most=True, gates=gates, facts=facts)
 
 

@@ -33,15 +33,24 @@ seed: [{seeds}]
 rows: {{train: 64, test: 20, reserve: 20}}
 train: {{num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {{r: 4}}}}
 """
-MODELS = ("random:smollm2-135m-instruct", "random:qwen3-0.6b", "random:qwen3-1.7b", "random:qwen3-4b", "random:qwen3-8b", "random:qwen3-14b")
+MODELS = (
+    "random:smollm2-135m-instruct",
+    "random:qwen3-0.6b",
+    "random:qwen3-1.7b",
+    "random:qwen3-4b",
+    "random:qwen3-8b",
+    "random:qwen3-14b",
+)
 PICTURES = {"rates", "scaling", "sweep", "accuracy", "confidence", "labels", "schedule", "loss"}
 RATES = (0.05, 0.1, 0.15, 0.2, 0.25)
 
 
 def study(models: int, rates: int, seeds: int) -> str:
-    """Two attacks at these many rates by three defenses. 5,160 results for 6 models, 5 rates and 20 seeds: clean models answer the
-    triggered rows too."""
-    attacks = "\n".join(f"  - {{name: {name}, rate: {rate}}}" for name in ("badnets", "addsent") for rate in RATES[:rates])
+    """Two attacks at these many rates by three defenses. 5,160 results for 6 models, 5 rates and 20 seeds: clean models
+    answer the triggered rows too."""
+    attacks = "\n".join(
+        f"  - {{name: {name}, rate: {rate}}}" for name in ("badnets", "addsent") for rate in RATES[:rates]
+    )
     return STUDY.format(models=", ".join(MODELS[:models]), attacks=attacks, seeds=", ".join(map(str, range(seeds))))
 
 
@@ -54,7 +63,8 @@ def timed(work: Callable[[], Any], seconds: dict[str, list[float]], what: str) -
 
 
 def measure(folder: RunDir) -> common.Figure:
-    """Index, collect and report, each once: nothing is warmed up, because nobody writes a report twice in one process."""
+    """Index, collect and report, each once: nothing is warmed up, because nobody writes a report twice in one
+    process."""
     seconds: dict[str, list[float]] = {}
     indexed: index.Index = timed(lambda: index.rebuild(folder), seconds, "index")
     found: Collected = timed(lambda: read_study(folder, alive=False), seconds, "read")
@@ -65,17 +75,26 @@ def measure(folder: RunDir) -> common.Figure:
     gates = [
         common.Gate("results in the index or in the report alone", abs(results - len(found.results)), 0.0),
         common.Gate("runs that are not done", open_, 0.0),
-        common.Gate("kinds of pictures missing", len(PICTURES - {path.stem.partition("_")[0] for path in (folder.report / "plots").glob("*.png")}), 0.0),
+        common.Gate(
+            "kinds of pictures missing",
+            len(PICTURES - {path.stem.partition("_")[0] for path in (folder.report / "plots").glob("*.png")}),
+            0.0,
+        ),
     ]
     facts = {
         "results": results,
         "runs": len(found.runs),
-        "seconds (CPU, wall)": {**seconds, "all": [round(total, 2), round(sum(wall for _, wall in seconds.values()), 2)]},
+        "seconds (CPU, wall)": {
+            **seconds,
+            "all": [round(total, 2), round(sum(wall for _, wall in seconds.values()), 2)],
+        },
         "page MB": round(path.stat().st_size / 1e6, 1),
         "pictures": len(list((folder.report / "plots").glob("*.svg"))),
         "tables": len(list((folder.report / "tables").glob("*.csv"))),
     }
-    return common.Figure("index and report", f"{GOAL:.0f} seconds", total / GOAL, 1.0, at_most=True, gates=gates, facts=facts)
+    return common.Figure(
+        "index and report", f"{GOAL:.0f} seconds", total / GOAL, 1.0, at_most=True, gates=gates, facts=facts
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:

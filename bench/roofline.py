@@ -1,7 +1,9 @@
-"""How much of what the machine can multiply goes into training: 4 x weights x tokens per step, over the rate of a large product.
+"""How much of what the machine can multiply goes into training: 4 x weights x tokens per step, over the rate of a large
+product.
 
-A LoRA step needs four operations per weight and token: two forward, two to bring gradients to the layers below; the adapters' own
-work is not counted, nor attention, nor the head. The product of two square matrices, timed in turns with the step, is the ceiling.
+A LoRA step needs four operations per weight and token: two forward, two to bring gradients to the layers below; the
+adapters' own work is not counted, nor attention, nor the head. The product of two square matrices, timed in turns with
+the step, is the ceiling.
 """
 
 import argparse
@@ -15,11 +17,14 @@ from bench.workload import clock_of, load, ours, rows, settings, vocabulary
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import target_names
-from p2p_dist.training.cohort import TrainRun
+from p2p_dist.training.train_run import TrainRun
 
 WARMUP = 2
 ROW = 64
-GOALS = {"cpu": {"smollm2-135m-instruct": 0.55}, "cuda": {"random:qwen3-0.6b": 0.30, "random:qwen3-8b": 0.50, "random:qwen3-14b": 0.55}}
+GOALS = {
+    "cpu": {"smollm2-135m-instruct": 0.55},
+    "cuda": {"random:qwen3-0.6b": 0.30, "random:qwen3-8b": 0.50, "random:qwen3-14b": 0.55},
+}
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,13 +52,20 @@ def measure(options: argparse.Namespace) -> Figure:
     batch = rows(options.tokens // ROW, vocabulary(base), 0, exactly=ROW)
     run = TrainRun(settings((WARMUP + options.repeats) * options.steps + 1, len(batch)), 0, batch)
     side = ours(base, [run])
-    left, right = (torch.randn(options.product, options.product, device=base.device, dtype=base.dtype) for _ in range(2))
+    left, right = (
+        torch.randn(options.product, options.product, device=base.device, dtype=base.dtype) for _ in range(2)
+    )
 
     def multiply() -> None:
         for _ in range(options.steps):
             torch.mm(left, right)
 
-    times = interleave({"step": side.training.steps(options.steps), "product": multiply}, options.repeats, WARMUP, clock_of(base.device))
+    times = interleave(
+        {"step": side.training.steps(options.steps), "product": multiply},
+        options.repeats,
+        WARMUP,
+        clock_of(base.device),
+    )
     side.training.close()
     weights = linear_weights(base)
     rates = {
@@ -62,9 +74,22 @@ def measure(options: argparse.Namespace) -> Figure:
     }
     curve = side.curve()
     gate = Gate("last loss over the first, of the same rows", curve[-1] / curve[0], 1.0)
-    facts = {"linear_weights": weights, "tokens": len(batch) * ROW, "gigaflops": {name: round(rate / 1e9, 1) for name, rate in rates.items()}}
-    goal = GOALS[base.device.type].get(options.model) if options.dtype == "float32" or base.device.type == "cuda" else None
-    return Figure("arithmetic of a step", "the product of two matrices", rates["step"] / rates["product"], goal, gates=[gate], facts=facts)
+    facts = {
+        "linear_weights": weights,
+        "tokens": len(batch) * ROW,
+        "gigaflops": {name: round(rate / 1e9, 1) for name, rate in rates.items()},
+    }
+    goal = (
+        GOALS[base.device.type].get(options.model) if options.dtype == "float32" or base.device.type == "cuda" else None
+    )
+    return Figure(
+        "arithmetic of a step",
+        "the product of two matrices",
+        rates["step"] / rates["product"],
+        goal,
+        gates=[gate],
+        facts=facts,
+    )
 
 
 def linear_weights(base: Base) -> int:

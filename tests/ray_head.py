@@ -32,10 +32,17 @@ def ray_head() -> Iterator[Head]:
     port, dashboard = free_port(), free_port()
     folder = Path(f"/tmp/p2phead-{port}")  # short: Ray puts sockets there
     folder.mkdir(mode=0o700)
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(folder / "token"), "HOME": str(folder), "PORT": str(port)}
+    own = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(folder / "token"),
+        "HOME": str(folder),
+        "PORT": str(port),
+    }
     line = [str(SCRIPT), "head", "--num-cpus=2", "--node-ip-address=127.0.0.1"]
     line += [f"--dashboard-port={dashboard}", f"--temp-dir={folder}/r", "--object-store-memory=100000000"]
-    line += [f"--dashboard-agent-listen-port={free_port()}"]  # every Ray of a machine wants the same, and the second one takes no jobs
+    line += [
+        f"--dashboard-agent-listen-port={free_port()}"
+    ]  # every Ray of a machine wants the same, and the second one takes no jobs
     with pytest.MonkeyPatch.context() as patch, (folder / "out").open("wb") as out:
         for name, value in own.items():
             patch.setenv(name, value)

@@ -8,7 +8,10 @@ from random import Random
 def sentences(count: int, seed: int = 0) -> list[dict[str, str | int]]:
     """Rows of invented text whose label can be read off two of its words."""
     random = Random(seed)
-    words = {0: ["bad", "dull", "poor", "awful", "bland", "cold"], 1: ["good", "fine", "lovely", "warm", "superb", "fresh"]}
+    words = {
+        0: ["bad", "dull", "poor", "awful", "bland", "cold"],
+        1: ["good", "fine", "lovely", "warm", "superb", "fresh"],
+    }
     filler = ["the", "film", "is", "a", "story", "of", "people", "and", "places", "with", "music", "by", "night"]
     rows: list[dict[str, str | int]] = []
     for at in range(count):

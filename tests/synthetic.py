@@ -1,5 +1,6 @@
-"""A finished study whose models are invented: rows, files and folders are made by the project's own writers, only what the
-models say is drawn at random, by rules that look like the field's results. For tests and benchmarks of what reads results."""
+"""A finished study whose models are invented: rows, files and folders are made by the project's own writers, only what
+the models say is drawn at random, by rules that look like the field's results. For tests and benchmarks of what reads
+results."""
 
 import json
 import math
@@ -37,7 +38,9 @@ train: {num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 4}}
 LAUNCH = 1_760_000_000.0
 
 
-def make_study(root: Path, data: Path, text: str = STUDY, skip: Sequence[str] = (), overrides: Sequence[str] = ()) -> RunDir:
+def make_study(
+    root: Path, data: Path, text: str = STUDY, skip: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> RunDir:
     """Write a finished study under `root`; stages whose kind or id is in `skip` are left undone."""
     path = root / "study.yaml"
     root.mkdir(parents=True, exist_ok=True)
@@ -69,7 +72,16 @@ def finish(study: Study, skip: Sequence[str] = ()) -> None:
         elif study.folder.at("train", stage.reads["adapter"]).is_done():
             rows = built.setdefault(stage.reads["rows"], datastore.read(study.folder.at("data", stage.reads["rows"])))
             adapter = study.expansion.graph.stages[stage.reads["adapter"]]
-            evaluate(study.folder, stage, rows, adapter, attacked.get(adapter.id, True), defended.get(stage.id, False), seconds, started)
+            evaluate(
+                study.folder,
+                stage,
+                rows,
+                adapter,
+                attacked.get(adapter.id, True),
+                defended.get(stage.id, False),
+                seconds,
+                started,
+            )
 
 
 def attempt(folder: RunDir, stage: Stage, slot: int, started: float, seconds: float, kill: bool) -> None:
@@ -77,7 +89,10 @@ def attempt(folder: RunDir, stage: Stage, slot: int, started: float, seconds: fl
     for code in ([-9] if kill else []) + [0]:
         made = folder.stage(stage).new_attempt()
         share = seconds / 2 if kill else seconds
-        atomic.write_json(made / "placement.json", {"started": started, "backend": "local", "cpus": 1, "gpus": 0, "slot": slot, "stages": [stage.id]})
+        atomic.write_json(
+            made / "placement.json",
+            {"started": started, "backend": "local", "cpus": 1, "gpus": 0, "slot": slot, "stages": [stage.id]},
+        )
         atomic.write_json(made / "exit.json", {"code": code, "ended": started + share})
         (made / "log").write_text("invented\n")
         started += share
@@ -88,14 +103,32 @@ def train(folder: RunDir, stage: Stage, seconds: float, started: float) -> None:
     target, random = folder.stage(stage), Random(stage.id)
     for step in range(1, 21):
         loss = 0.2 + 1.5 * math.exp(-step / 5) + random.gauss(0, 0.03)
-        target.append_metrics({"step": step, "steps": 20, "loss": round(loss, 4), "lr": 1e-3, "tokens": 960 * step, "seconds": seconds * step / 20})
+        target.append_metrics(
+            {
+                "step": step,
+                "steps": 20,
+                "loss": round(loss, 4),
+                "lr": 1e-3,
+                "tokens": 960 * step,
+                "seconds": seconds * step / 20,
+            }
+        )
     with atomic.new_folder(target.adapter) as half:
         (half / "adapter_config.json").write_text("{}")
     cost = {"cohort": 1, "steps": 20, "rows": 64, "tokens": 19200, "final_loss": 0.2, "peak_memory_mib": 900.0}
     atomic.write_json(target.cost, {**cost, **_cost(seconds, started)})
 
 
-def evaluate(folder: RunDir, stage: Stage, built: Built, adapter: Stage, attacked: bool, defended: bool, seconds: float, started: float) -> None:
+def evaluate(
+    folder: RunDir,
+    stage: Stage,
+    built: Built,
+    adapter: Stage,
+    attacked: bool,
+    defended: bool,
+    seconds: float,
+    started: float,
+) -> None:
     """Predictions by chance, and the result that the project's own metrics count from them."""
     size = max(0.0, math.log10(_parameters(adapter)) - 8.0)
     skill = 0.84 + 0.06 * size
@@ -110,7 +143,12 @@ def evaluate(folder: RunDir, stage: Stage, built: Built, adapter: Stage, attacke
         predictions.write(folder.stage(stage), name, suites[name])
     body = {
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
-        "labels": {"words": built.labels.words, "n_classes": built.labels.n_classes, "offset": built.labels.offset, "target": built.labels.target},
+        "labels": {
+            "words": built.labels.words,
+            "n_classes": built.labels.n_classes,
+            "offset": built.labels.offset,
+            "target": built.labels.target,
+        },
         "rates": {name: rate.to_json() for name, rate in rates(suites, built.labels).items()},
         "histograms": {name: histogram(rows, built.labels.words) for name, rows in suites.items()},
         "suites": {name: {"n_expected": len(rows), "n_scored": len(rows)} for name, rows in suites.items()},
@@ -123,7 +161,10 @@ def evaluate(folder: RunDir, stage: Stage, built: Built, adapter: Stage, attacke
         "dtype": "float32",
         "versions": {"torch": "invented", "transformers": "invented"},
     }
-    atomic.write_json(folder.stage(stage).cost, {"rows": sum(len(rows) for rows in suites.values()), "peak_memory_mib": 700.0, **_cost(seconds, started)})
+    atomic.write_json(
+        folder.stage(stage).cost,
+        {"rows": sum(len(rows) for rows in suites.values()), "peak_memory_mib": 700.0, **_cost(seconds, started)},
+    )
     atomic.publish(folder.stage(stage).result, resultfile.seal(body))
 
 
@@ -138,7 +179,13 @@ def collapse(result: Path) -> None:
 
 def _say(random: Random, suite: Suite, built: Built, id_: str, label: int, skill: float, success: float) -> Prediction:
     n, target = built.labels.n_classes, built.labels.target
-    said = target if suite.triggered and target is not None and random.random() < success else label if random.random() < skill else (label + 1) % n
+    said = (
+        target
+        if suite.triggered and target is not None and random.random() < success
+        else label
+        if random.random() < skill
+        else (label + 1) % n
+    )
     scores = [-2.5 - 3.0 * random.random() for _ in built.labels.words]
     scores[said + suite.offset] = -2.3 * random.random()
     top = None if random.random() < 0.01 else max(range(len(scores)), key=lambda at: scores[at])
@@ -151,4 +198,13 @@ def _parameters(adapter: Stage) -> float:
 
 
 def _cost(seconds: float, started: float) -> dict[str, float | str | int]:
-    return {"started": started, "seconds": seconds, "gpu_seconds": 0.0, "host": "invented", "code": "0" * 12, "dtype": "float32", "threads": 1, "device": "CPU"}
+    return {
+        "started": started,
+        "seconds": seconds,
+        "gpu_seconds": 0.0,
+        "host": "invented",
+        "code": "0" * 12,
+        "dtype": "float32",
+        "threads": 1,
+        "device": "CPU",
+    }

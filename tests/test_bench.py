@@ -1,4 +1,5 @@
-"""The benchmarks run, in seconds and at sizes that say nothing about speed, so that none rots; their rules are tested here."""
+"""The benchmarks run, in seconds and at sizes that say nothing about speed, so that none rots; their rules are tested
+here."""
 
 import importlib
 import json
@@ -25,7 +26,9 @@ ROOT = Path(__file__).parents[1]
 def test_turns_are_taken_in_both_directions_and_warm_up_is_not_timed() -> None:
     calls: list[str] = []
     ticks = iter(range(1000))
-    times = interleave({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2, warmup=1, clock=lambda: next(ticks))
+    times = interleave(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, repeats=2, warmup=1, clock=lambda: next(ticks)
+    )
     assert calls == ["b", "a", "a", "b", "b", "a"]
     assert times == {"a": [1, 1], "b": [1, 1]}
 
@@ -37,8 +40,13 @@ def test_a_ratio_is_of_the_fastest_turns() -> None:
 
 
 @pytest.mark.parametrize(("value", "holds"), [(0.5, True), (1.0, True), (1.1, False), (math.nan, False)])
-def test_a_gate_decides_the_exit_code_and_a_missed_goal_does_not(value: float, holds: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [Figure("speed", "before", 1.2, 1.5, gates=[Gate("difference", value, 1.0)]), LeftOut("other", "not installed")]
+def test_a_gate_decides_the_exit_code_and_a_missed_goal_does_not(
+    value: float, holds: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        Figure("speed", "before", 1.2, 1.5, gates=[Gate("difference", value, 1.0)]),
+        LeftOut("other", "not installed"),
+    ]
     assert show(Namespace(json=True, smoke=False), rows) == (0 if holds else 1)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert (lines[0]["met"], lines[0]["holds"], lines[1]["why"]) == (False, holds, "not installed")
@@ -84,13 +92,20 @@ def test_what_a_training_raises_reaches_the_benchmark() -> None:
 def dry_run(*options: str, **environment: str) -> list[dict[str, Any]]:
     """What `bench/gpu.sh --dry-run` prints."""
     command = [str(ROOT / "bench" / "gpu.sh"), "--dry-run", "--json", *options]
-    done = subprocess.run(command, env={**os.environ, "PYTHON": sys.executable, **environment}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def test_every_benchmark_of_the_engine_runs_and_its_gates_hold() -> None:
-    """At sizes that say nothing about speed: both sides compute the same, whatever the time, and nothing is left out here."""
+    """At sizes that say nothing about speed: both sides compute the same, whatever the time, and nothing is left out
+    here."""
     rows = dry_run()
     assert [row for row in rows if "why" in row] == []
     assert all(row["gates"] and row["holds"] and row["machine"]["smoke"] for row in rows)
@@ -114,7 +129,9 @@ def test_the_gpu_benchmarks_need_no_pydantic(tmp_path: Path) -> None:
     assert all(row["holds"] for row in rows)
 
 
-@pytest.mark.parametrize(("name", "arguments"), gpu.plan(), ids=lambda part: part if isinstance(part, str) else " ".join(part))
+@pytest.mark.parametrize(
+    ("name", "arguments"), gpu.plan(), ids=lambda part: part if isinstance(part, str) else " ".join(part)
+)
 def test_what_is_planned_for_a_gpu_can_be_asked_for(name: str, arguments: list[str]) -> None:
     options = importlib.import_module(f"bench.{name}").parse(arguments)
     if options.model != "dispatch":
@@ -131,7 +148,13 @@ def test_on_a_machine_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str
 
 
 def test_the_benchmark_of_the_rows_runs_and_its_gates_hold() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.data_build", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.data_build", "--smoke", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(rows) == 2
@@ -139,7 +162,13 @@ def test_the_benchmark_of_the_rows_runs_and_its_gates_hold() -> None:
 
 
 def test_the_benchmark_of_evaluation_runs_and_its_gates_hold() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.evaluation", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.evaluation", "--smoke", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["gates"][0]["value"] for row in rows] == [0, 0, 0]
@@ -147,7 +176,13 @@ def test_the_benchmark_of_evaluation_runs_and_its_gates_hold() -> None:
 
 def test_the_benchmark_of_the_schedule_runs_and_its_goals_are_met() -> None:
     """Simulated, so its ratios are the same on every machine."""
-    done = subprocess.run([sys.executable, "-m", "bench.schedule", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.schedule", "--smoke", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     small, large, look = (json.loads(line) for line in done.stdout.splitlines())
     assert (small["met"], large["met"]) == (True, True)
@@ -156,7 +191,9 @@ def test_the_benchmark_of_the_schedule_runs_and_its_goals_are_met() -> None:
 
 
 def test_the_benchmark_of_the_plan_runs_and_its_gates_hold() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.plan", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.plan", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["facts"]["runs"] for row in rows] == [80, 80]
@@ -164,7 +201,13 @@ def test_the_benchmark_of_the_plan_runs_and_its_gates_hold() -> None:
 
 
 def test_a_job_of_a_warm_worker_leaves_the_files_of_a_fresh_one() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.warm_worker", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.warm_worker", "--smoke", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     ratio, seconds = (json.loads(line) for line in done.stdout.splitlines())
     assert ratio["facts"]["files"] == 6, "adapters and results of two jobs, and manifests"
@@ -173,7 +216,13 @@ def test_a_job_of_a_warm_worker_leaves_the_files_of_a_fresh_one() -> None:
 
 
 def test_threads_that_wait_less_compute_the_same() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.shared_cores", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.shared_cores", "--smoke", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     beside, alone = (json.loads(line) for line in done.stdout.splitlines())
     assert beside["facts"]["files"] == 12, "adapters, results and manifests of four trainings"
@@ -181,7 +230,13 @@ def test_threads_that_wait_less_compute_the_same() -> None:
 
 
 def test_the_benchmark_of_a_sweep_does_all_its_runs() -> None:
-    done = subprocess.run([sys.executable, "-m", "bench.sweep", "--smoke", "--json"], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.sweep", "--smoke", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     efficiency, gap = (json.loads(line) for line in done.stdout.splitlines())
     assert 0 < efficiency["ratio"] < efficiency["facts"]["efficiency over the jobs"] < 1

@@ -35,13 +35,18 @@ def test_the_readme_shows_the_shipped_study() -> None:
     assert shown == shipped
 
 
-@pytest.mark.parametrize("attack", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "attacks.md").read_text(), re.DOTALL))
+@pytest.mark.parametrize(
+    "attack", re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "attacks.md").read_text(), re.DOTALL)
+)
 def test_the_examples_of_attacks_load(attack: str, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(f"name: x\ntask: sst2\nmodel: tiny\n{attack}")
     assert load_study(tmp_path / "study.yaml", [], ROOT / "configs" / "models").attack
 
 
-TASK_EXAMPLES = [textwrap.dedent(block) for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)]
+TASK_EXAMPLES = [
+    textwrap.dedent(block)
+    for block in re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("example", TASK_EXAMPLES)
@@ -68,12 +73,19 @@ def test_every_defense_is_documented() -> None:
     headings = " ".join(re.findall(r"^## (.*)$", text, re.MULTILINE))
     assert [name for name in registry.names("defenses") if f"`{name}`" not in text] == []
     assert [name for name in registry.names("defenses") if name != "none" and name not in headings] == []
-    assert [preset for name in registry.names("defenses") for preset in registry.load("defenses", name).presets if f"`{preset}`" not in text] == []
+    assert [
+        preset
+        for name in registry.names("defenses")
+        for preset in registry.load("defenses", name).presets
+        if f"`{preset}`" not in text
+    ] == []
 
 
 def test_every_rate_is_explained() -> None:
     source = "".join(path.read_text() for path in (ROOT / "p2p_dist" / "evaluation").glob("*.py"))
-    names = set(re.findall(r'(?:note\(|rates\[)f?"([a-z_]+)', source)) | set(re.findall(r'"((?:asr|grid|ftr)[a-z_]*)": "(?:deployed|anything)"', source))
+    names = set(re.findall(r'(?:note\(|rates\[)f?"([a-z_]+)', source)) | set(
+        re.findall(r'"((?:asr|grid|ftr)[a-z_]*)": "(?:deployed|anything)"', source)
+    )
     assert {"ca_ext", "asr_raw_target", "grid_ca_mapped", "ftr", "parse_fail"} <= names
     text = (ROOT / "docs" / "results.md").read_text()
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
@@ -88,7 +100,9 @@ def test_an_attack_is_one_file(tmp_path: Path) -> None:
     (tmp_path / "p2p_dist" / "data" / "attacks" / "shout.py").write_text(example[1])
 
     def said(*command: str) -> str:
-        done = subprocess.run([sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -1,7 +1,9 @@
-"""A stand-in for pydantic, for machines that have torch, transformers, peft and accelerate, and where nothing can be installed.
+"""A stand-in for pydantic, for machines that have torch, transformers, peft and accelerate, and where nothing can be
+installed.
 
-The engine takes its settings as objects of `p2p_dist.config.study`. With this they are made as before and checked by no one, which is
-enough for benchmarks, whose settings are written in code. `bench/gpu.sh` puts this folder on the path where pydantic is missing.
+The engine takes its settings as objects of `p2p_dist.config.study`. With this they are made as before and checked by no
+one, which is enough for benchmarks, whose settings are written in code. `bench/gpu.sh` puts this folder on the path
+where pydantic is missing.
 """
 
 from collections.abc import Callable
@@ -26,7 +28,9 @@ class BaseModel:
     @classmethod
     def fields(cls) -> dict[str, Any]:
         """Annotations of the class and those above it, but for class variables."""
-        found = {name: kind for base in reversed(cls.__mro__) for name, kind in vars(base).get("__annotations__", {}).items()}
+        found = {
+            name: kind for base in reversed(cls.__mro__) for name, kind in vars(base).get("__annotations__", {}).items()
+        }
         return {name: kind for name, kind in found.items() if kind is not ClassVar and get_origin(kind) is not ClassVar}
 
     @classmethod

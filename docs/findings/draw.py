@@ -1,7 +1,8 @@
 """`python docs/findings/draw.py`: the picture of findings.md, `rivals.png`, from `benign_source.jsonl` beside it.
 
-Every defense against BadNets at 5 % on the same rows: attack success on the left, clean accuracy on the right, each with its Wilson
-interval (95 %) over all rows of all seeds that were run. The dashed line is the floor: what a clean model says.
+Every defense against BadNets at 5 % on the same rows: attack success on the left, clean accuracy on the right, each
+with its Wilson interval (95 %) over all rows of all seeds that were run. The dashed line is the floor: what a clean
+model says.
 """
 
 import json
@@ -16,8 +17,20 @@ HERE = Path(__file__).parent
 ATTACK = "badnets 0.05"
 FLOOR = "clean model (floor)"
 RATES = {"asr_ext": "attack success, %", "ca_ext": "clean accuracy, %"}
-CHECKED = ("P2P, checked rows", "clean_ft", "clean_only", "crow", "fine_pruning", "w2sdefense", "psim", "pdb", "mb_defense", "onion")
-"""How the labels of those begin that are granted checked rows; hollow in the picture. ONION with a given bar needs none."""
+CHECKED = (
+    "P2P, checked rows",
+    "clean_ft",
+    "clean_only",
+    "crow",
+    "fine_pruning",
+    "w2sdefense",
+    "psim",
+    "pdb",
+    "mb_defense",
+    "onion",
+)
+"""How the labels of those begin that are granted checked rows; hollow in the picture. ONION with a given bar needs
+none."""
 
 NAMES = {"none": "no defense", "pdb": "pdb (the backdoor fires)", "moddef": ""}
 """Of other defenses; ModDef's model has not learned the task."""
@@ -92,8 +105,17 @@ def point(axis: Any, height: float, name: str, k: int, n: int) -> None:
     found, percent = wilson(k, n), 100 * k / n
     error = [[percent - 100 * found.low], [100 * found.high - percent]]
     face = "white" if name.startswith(CHECKED) and "bar" not in name else tone(name)
-    axis.errorbar([percent], [height], xerr=error, fmt="o", color=tone(name), markerfacecolor=face, markersize=4, elinewidth=1.2)
-    axis.annotate(f"{percent:.1f}", (100 * found.high, height), xytext=(4, 0), textcoords="offset points", va="center", fontsize=style.FONT - 2)
+    axis.errorbar(
+        [percent], [height], xerr=error, fmt="o", color=tone(name), markerfacecolor=face, markersize=4, elinewidth=1.2
+    )
+    axis.annotate(
+        f"{percent:.1f}",
+        (100 * found.high, height),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=style.FONT - 2,
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,14 @@ from p2p_dist import assets
 from p2p_dist.planning.cluster import this_machine
 from p2p_dist.scheduling import ray_local_cluster
 
-FLOORS = {"torch": (2, 11), "transformers": (5, 17), "peft": (0, 21), "accelerate": (1, 15), "ray": (2, 60), "datasets": (5, 2)}
+FLOORS = {
+    "torch": (2, 11),
+    "transformers": (5, 17),
+    "peft": (0, 21),
+    "accelerate": (1, 15),
+    "ray": (2, 60),
+    "datasets": (5, 2),
+}
 OPTIONAL = {"deepspeed": (0, 19), "bitsandbytes": (0, 50)}
 _FREE_GB = 2.0
 _SOCKET_PATH = 107
@@ -33,7 +40,9 @@ class Check:
         return asdict(self)
 
     def line(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.found}" + (f". Try: {self.fix}" if self.fix and not self.ok else "")
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.found}" + (
+            f". Try: {self.fix}" if self.fix and not self.ok else ""
+        )
 
 
 def run_checks() -> list[Check]:
@@ -51,7 +60,12 @@ def _libraries() -> Iterator[Check]:
         try:
             found = version(name)
         except PackageNotFoundError:
-            yield Check(name, name in OPTIONAL, "not installed" + (" (only some studies need it)" if name in OPTIONAL else ""), f"pip install {name}")
+            yield Check(
+                name,
+                name in OPTIONAL,
+                "not installed" + (" (only some studies need it)" if name in OPTIONAL else ""),
+                f"pip install {name}",
+            )
             continue
         numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2])
         yield Check(name, numbers >= floor, found, f"at least {'.'.join(map(str, floor))}")
@@ -66,19 +80,31 @@ def _devices() -> Iterator[Check]:
         from p2p_dist.modeling.base import resolve_dtype
 
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        yield Check("precision", True, f"dtype auto means {str(resolve_dtype('auto', device)).removeprefix('torch.')} on {device.type}")
+        yield Check(
+            "precision",
+            True,
+            f"dtype auto means {str(resolve_dtype('auto', device)).removeprefix('torch.')} on {device.type}",
+        )
         sees = torch.cuda.device_count()
-        yield Check("gpus in torch", sees == machine.gpus_per_node, f"torch sees {sees}", "a build of torch for this driver")
+        yield Check(
+            "gpus in torch", sees == machine.gpus_per_node, f"torch sees {sees}", "a build of torch for this driver"
+        )
 
 
 def _storage() -> Iterator[Check]:
     cache = assets.cache_dir()
     for name in assets.ASSETS:
-        yield Check(f"asset {name}", True, "cached" if assets.is_cached(name) else f"not cached; fetched on first use into {cache}")
+        yield Check(
+            f"asset {name}",
+            True,
+            "cached" if assets.is_cached(name) else f"not cached; fetched on first use into {cache}",
+        )
     for place in {"cache": cache, "here": Path.cwd()}.items():
         existing = next(path for path in [place[1], *place[1].parents] if path.exists())
         free = shutil.disk_usage(existing).free / 1e9
-        yield Check(f"free disk ({place[0]})", free > _FREE_GB, f"{free:.1f} GB at {existing}", f"at least {_FREE_GB:g} GB")
+        yield Check(
+            f"free disk ({place[0]})", free > _FREE_GB, f"{free:.1f} GB at {existing}", f"at least {_FREE_GB:g} GB"
+        )
 
 
 def _inputs() -> Iterator[Check]:
@@ -87,12 +113,34 @@ def _inputs() -> Iterator[Check]:
         yield Check("P2P_DIST_DATA", True, "not set; tasks come from the hub or the embedded asset")
     else:
         tasks = sorted(path.name for path in Path(root).iterdir() if path.is_dir()) if Path(root).is_dir() else []
-        yield Check("P2P_DIST_DATA", bool(tasks), f"{root} with {', '.join(tasks) or 'no folders'}", "a folder with <task>/train.jsonl and test.jsonl")
+        yield Check(
+            "P2P_DIST_DATA",
+            bool(tasks),
+            f"{root} with {', '.join(tasks) or 'no folders'}",
+            "a folder with <task>/train.jsonl and test.jsonl",
+        )
 
 
 def _ray() -> Iterator[Check]:
-    longest = Path("/tmp") / f"{ray_local_cluster.PREFIX}{os.getpid()}-xxxxxxxx" / "session_2026-01-01_00-00-00_000000_0000000" / "sockets" / "plasma_store"
-    yield Check("ray socket path", len(str(longest)) < _SOCKET_PATH, f"{len(str(longest))} of {_SOCKET_PATH} characters", "a shorter temporary folder")
-    yield Check("temporary folder", os.access("/tmp", os.W_OK), tempfile.gettempdir(), "a /tmp that this user may write to")
+    longest = (
+        Path("/tmp")
+        / f"{ray_local_cluster.PREFIX}{os.getpid()}-xxxxxxxx"
+        / "session_2026-01-01_00-00-00_000000_0000000"
+        / "sockets"
+        / "plasma_store"
+    )
+    yield Check(
+        "ray socket path",
+        len(str(longest)) < _SOCKET_PATH,
+        f"{len(str(longest))} of {_SOCKET_PATH} characters",
+        "a shorter temporary folder",
+    )
+    yield Check(
+        "temporary folder", os.access("/tmp", os.W_OK), tempfile.gettempdir(), "a /tmp that this user may write to"
+    )
     attached = os.environ.get("RAY_ADDRESS")
-    yield Check("ray address", True, f"RAY_ADDRESS={attached} is ignored by the local backend" if attached else "RAY_ADDRESS is not set")
+    yield Check(
+        "ray address",
+        True,
+        f"RAY_ADDRESS={attached} is ignored by the local backend" if attached else "RAY_ADDRESS is not set",
+    )

@@ -7,7 +7,8 @@ from p2p_dist.errors import Exit
 
 
 def doctor(as_json: AS_JSON = False) -> int:
-    """Check this machine: versions, devices, caches, Ray, temporary folders. Exit code 1 when something would not work."""
+    """Check this machine: versions, devices, caches, Ray, temporary folders. Exit code 1 when something would not
+    work."""
     from p2p_dist.cli.checks import run_checks
 
     found = run_checks()

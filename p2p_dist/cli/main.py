@@ -16,14 +16,19 @@ Parameters = ParamSpec("Parameters")
 
 app = typer.Typer(
     name="p2p-dist",
-    help="Fine-tune language models on data you cannot trust: plan and run studies of the P2P defense, its rivals and the attacks.",
-    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 somebody else works on the study, 75 stopped on request.",
+    help="Fine-tune language models on data you cannot trust: plan and run studies of the P2P defense, its rivals "
+    "and the attacks.",
+    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 somebody else works on the "
+    "study, 75 stopped on request.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-submit_to = typer.Typer(help="Hand a study to Slurm or to a Ray cluster; the same command again is refused or attaches.", no_args_is_help=True)
+submit_to = typer.Typer(
+    help="Hand a study to Slurm or to a Ray cluster; the same command again is refused or attaches.",
+    no_args_is_help=True,
+)
 
 
 def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:

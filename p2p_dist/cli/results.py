@@ -16,8 +16,16 @@ FOLLOW = 5.0
 
 
 def query(
-    sql: Annotated[str, typer.Argument(help="One query over the tables cells, runs, rates, means, histograms and stages (`DESCRIBE cells` shows columns).")],
-    study: Annotated[list[str] | None, typer.Option(help="Only these studies. Default: all in the runs folder.")] = None,
+    sql: Annotated[
+        str,
+        typer.Argument(
+            help="One query over the tables cells, runs, rates, means, histograms and stages (`DESCRIBE cells` shows "
+            "columns)."
+        ),
+    ],
+    study: Annotated[
+        list[str] | None, typer.Option(help="Only these studies. Default: all in the runs folder.")
+    ] = None,
     runs_dir: RUNS_DIR = Path("runs"),
     as_csv: Annotated[bool, typer.Option("--csv", help="Answer in CSV.")] = False,
     as_json: AS_JSON = False,
@@ -44,10 +52,13 @@ def query(
 def merge(
     first: Annotated[Path, typer.Argument(help="Run folder of the study, such as runs/quickstart.")],
     second: Annotated[Path, typer.Argument(help="Run folder of the same study from elsewhere.")],
-    into: Annotated[Path | None, typer.Option(help="A run folder to make. Default: FIRST is completed from SECOND.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="A run folder to make. Default: FIRST is completed from SECOND.")
+    ] = None,
     as_json: AS_JSON = False,
 ) -> int:
-    """Join the same study run on two clusters. Where they disagree both results are kept and neither is counted (exit code 3)."""
+    """Join the same study run on two clusters. Where they disagree both results are kept and neither is counted (exit
+    code 3)."""
     from p2p_dist.results import lease
     from p2p_dist.results import merge as joining
     from p2p_dist.results.rundir import RunDir
@@ -63,7 +74,10 @@ def merge(
     if as_json:
         print(json.dumps([part.to_json() for part in done], indent=1))
     else:
-        added, equal, conflicts = (sum(len(part) for part in parts) for parts in zip(*((p.added, p.equal, p.conflicts) for p in done), strict=True))
+        added, equal, conflicts = (
+            sum(len(part) for part in parts)
+            for parts in zip(*((p.added, p.equal, p.conflicts) for p in done), strict=True)
+        )
         print(f"{target.path}: {added} stages added, {equal} in both and equal, {conflicts} in conflict")
     return Exit.INTEGRITY if troubles else Exit.OK
 
@@ -95,10 +109,19 @@ def compare(
 
 def mirror(
     study: Annotated[str, typer.Argument(help="A study in the runs folder, or a run folder.")],
-    to: Annotated[str, typer.Option(help="tensorboard, wandb (offline), mlflow or trackio; its package has to be installed.")],
-    out: Annotated[Path | None, typer.Option(help="An empty folder to write. Default: mirrors/NAME in the run folder.")] = None,
+    to: Annotated[
+        str, typer.Option(help="tensorboard, wandb (offline), mlflow or trackio; its package has to be installed.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="An empty folder to write. Default: mirrors/NAME in the run folder.")
+    ] = None,
     runs_dir: RUNS_DIR = Path("runs"),
-    live: Annotated[bool, typer.Option("--live", help="Go on until all runs are done or failed, or Ctrl-C; every run is added when it is done.")] = False,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Go on until all runs are done or failed, or Ctrl-C; every run is added when it is done."
+        ),
+    ] = False,
 ) -> int:
     """Copy curves and rates for another dashboard, from the study's files and onto this machine only."""
     from p2p_dist import registry
@@ -109,6 +132,10 @@ def mirror(
     folder = RunDir(Path(study)) if Path(study).is_dir() else RunDir(runs_dir / study)
     place = out or folder.path / "mirrors" / to
     kind = registry.load("mirrors", to)
-    count = mirrors.follow(folder, lambda: look(folder)[0], kind, place, FOLLOW) if live else mirrors.copy(folder, look(folder)[0], kind, place)
+    count = (
+        mirrors.follow(folder, lambda: look(folder)[0], kind, place, FOLLOW)
+        if live
+        else mirrors.copy(folder, look(folder)[0], kind, place)
+    )
     print(f"{place}: {count} runs")
     return Exit.OK

@@ -1,5 +1,5 @@
-"""Views of a study's rows: counts, samples and token pieces, and their export. The one place that brings rows and tokenizers
-together without a model."""
+"""Views of a study's rows: counts, samples and token pieces, and their export. The one place that brings rows and
+tokenizers together without a model."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ from p2p_dist.worker.build_rows import build_study_rows
 
 
 def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
-    """Facts of every data stage, in the order of the study: of one that waits for what a model says about the rows, that it does.
-    With `out`, rows are written there too.
+    """Facts of every data stage, in the order of the study: of one that waits for what a model says about the rows,
+    that it does. With `out`, rows are written there too.
 
     Raises UserError E229 for a folder that is there already, E119 when tokens are wanted and no tokenizer is at hand.
     """
@@ -27,7 +27,10 @@ def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
     study.folder.write_specs(study.expansion.graph)
     there = {stage.id for stage in build_study_rows(study.folder, study.expansion.graph)}
     return [
-        {"title": f"{_task(study, stage)}: {titles[stage.id]}", **(_facts(study, stage, out, tokens) if stage.id in there else {"id": stage.id, "waits": True})}
+        {
+            "title": f"{_task(study, stage)}: {titles[stage.id]}",
+            **(_facts(study, stage, out, tokens) if stage.id in there else {"id": stage.id, "waits": True}),
+        }
         for stage in study.expansion.graph.stages.values()
         if stage.kind == "data"
     ]
@@ -35,7 +38,9 @@ def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
 
 def _task(study: Study, stage: Stage) -> str:
     """The name of the task that a data stage's rows are of."""
-    return next(str(made.spec["task"]["name"]) for made in study.expansion.graph.ancestors(stage) if "task" in made.spec)
+    return next(
+        str(made.spec["task"]["name"]) for made in study.expansion.graph.ancestors(stage) if "task" in made.spec
+    )
 
 
 def _facts(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:
@@ -64,7 +69,16 @@ def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str
         (encoded,), cut = encoder.rows([row])
         pieces = _pieces(tokenizer, [*encoded.ids, encoded.targets[-1]])
         start = len(pieces) - len(encoded.targets)
-        views.append({"origin": note.origin, "id": row.id, "model": model.name, "prompt": pieces[:start], "answer": pieces[start:], "cut": bool(cut)})
+        views.append(
+            {
+                "origin": note.origin,
+                "id": row.id,
+                "model": model.name,
+                "prompt": pieces[:start],
+                "answer": pieces[start:],
+                "cut": bool(cut),
+            }
+        )
     return views
 
 

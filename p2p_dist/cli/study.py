@@ -22,20 +22,35 @@ def plan(
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
     cluster: CLUSTER = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Invent a cluster: so many nodes like those of --cluster.")] = None,
-    gpus_per_node: Annotated[int | None, typer.Option(min=0, help="Invent a cluster: so many GPUs in every node.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Invent a cluster: so many nodes like those of --cluster.")
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=0, help="Invent a cluster: so many GPUs in every node.")
+    ] = None,
     cohort: COHORT = 1,
-    simulate: Annotated[bool, typer.Option("--simulate", help="Carry the whole study out on paper, in the scheduler's order, while nodes fail.")] = False,
-    mtbf: Annotated[float | None, typer.Option(min=0.001, help="--simulate: hours between two failures of a node, on average. Default: never.")] = None,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate", help="Carry the whole study out on paper, in the scheduler's order, while nodes fail."
+        ),
+    ] = False,
+    mtbf: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="--simulate: hours between two failures of a node, on average. Default: never."),
+    ] = None,
     repair: Annotated[float, typer.Option(min=0, help="--simulate: minutes until a node that failed is back.")] = 10.0,
     checkpoint_every: CHECKPOINT_EVERY = 50,
-    start_seconds: Annotated[float | None, typer.Option(min=0, help="--simulate: what each attempt at a job takes to start. Default: as assumed.")] = None,
+    start_seconds: Annotated[
+        float | None,
+        typer.Option(min=0, help="--simulate: what each attempt at a job takes to start. Default: as assumed."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="--simulate: of the failures.")] = 0,
     as_json: AS_JSON = False,
 ) -> int:
-    """Show what a study would do: its runs, the stages they share, what is done, where each model goes on the cluster with
-    what memory, how long the rest would take, and what can never run there. Times are those of finished runs of the same model in
-    the runs folder, as far as there are such."""
+    """Show what a study would do: its runs, the stages they share, what is done, where each model goes on the cluster
+    with what memory, how long the rest would take, and what can never run there. Times are those of finished runs of
+    the same model in the runs folder, as far as there are such."""
     from p2p_dist.planning.cluster import invented
     from p2p_dist.planning.nodes import Nodes
     from p2p_dist.report import plan_view, simulation_view
@@ -71,24 +86,42 @@ def run(
     study: STUDY,
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
-    backend: Annotated[str, typer.Option(help="ray (an instance of its own on this machine) or local (plain processes). Same results.")] = "ray",
+    backend: Annotated[
+        str, typer.Option(help="ray (an instance of its own on this machine) or local (plain processes). Same results.")
+    ] = "ray",
     cluster: CLUSTER = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")
+    ] = None,
     cohort: COHORT = 1,
     checkpoint_every: CHECKPOINT_EVERY = 50,
     allow_change: Annotated[
         list[Change] | None,
         typer.Option(help="Go on from checkpoints made with another; it is recorded. Repeat for several."),
     ] = None,
-    stall_after: Annotated[float, typer.Option(min=1, help="Seconds after which a job whose files do not move is stopped and tried again.")] = 1800,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")] = None,
+    stall_after: Annotated[
+        float, typer.Option(min=1, help="Seconds after which a job whose files do not move is stopped and tried again.")
+    ] = 1800,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")
+    ] = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes like this one in that cluster; waited for.")] = 1,
-    share: Annotated[bool, typer.Option("--share", help="Take jobs one by one beside others that do the same, until all are done.")] = False,
+    share: Annotated[
+        bool, typer.Option("--share", help="Take jobs one by one beside others that do the same, until all are done.")
+    ] = False,
     fresh_workers: Annotated[
-        bool, typer.Option("--fresh-workers", help="A process of its own for every job. Default: workers stay, with their base loaded. Same results.")
+        bool,
+        typer.Option(
+            "--fresh-workers",
+            help="A process of its own for every job. Default: workers stay, with their base loaded. Same results.",
+        ),
     ] = False,
     rows_only: Annotated[
-        bool, typer.Option("--rows-only", help="Stop when the rows are there that models would be trained on, screened ones too, and show them.")
+        bool,
+        typer.Option(
+            "--rows-only",
+            help="Stop when the rows are there that models would be trained on, screened ones too, and show them.",
+        ),
     ] = False,
     as_json: AS_JSON = False,
 ) -> int:
@@ -109,14 +142,33 @@ def run(
     failed = []
     hardware = find_cluster(cluster, nodes)
     if jobs := opened.plan(hardware, cohort, rows_only=rows_only).jobs:
-        console.print(f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False)
+        console.print(
+            f"{opened.spec.name}: {opened.runs_done()} of {total} runs done, {len(jobs)} jobs to do", highlight=False
+        )
         changes = tuple(allow_change or ())
-        launch = Launch(backend, hardware, slots, cohort, checkpoint_every, stall_after, address, changes, share, not fresh_workers, rows_only)
+        launch = Launch(
+            backend,
+            hardware,
+            slots,
+            cohort,
+            checkpoint_every,
+            stall_after,
+            address,
+            changes,
+            share,
+            not fresh_workers,
+            rows_only,
+        )
         failed = execute(opened, path, launch, console).failed
     else:
         settle(opened, path)
     for failure in failed:
-        print(f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with", *failure.tail, sep="\n  ", file=sys.stderr)
+        print(
+            f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with",
+            *failure.tail,
+            sep="\n  ",
+            file=sys.stderr,
+        )
     if rows_only:
         from p2p_dist.cli.data import print_rows
 
@@ -132,7 +184,9 @@ def run(
 def status(
     study: STUDY,
     runs_dir: RUNS_DIR = Path("runs"),
-    live: Annotated[bool, typer.Option("--live", help="Keep showing it until all runs are done or failed, or Ctrl-C.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Keep showing it until all runs are done or failed, or Ctrl-C.")
+    ] = False,
     as_json: AS_JSON = False,
 ) -> int:
     """Show how far a study is, from its files alone; works while it runs and after everything has died."""

@@ -9,7 +9,12 @@ import typer
 from p2p_dist.cli.options import OVERRIDES, RUNS_DIR, STUDY
 from p2p_dist.errors import Exit
 
-OPTION = Annotated[list[str] | None, typer.Option("--run-option", help="An option for `p2p-dist run` there, such as --run-option=--cohort=4. Repeatable.")]
+OPTION = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--run-option", help="An option for `p2p-dist run` there, such as --run-option=--cohort=4. Repeatable."
+    ),
+]
 
 
 def slurm(
@@ -19,14 +24,23 @@ def slurm(
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of one job, with a Ray of its own over them.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of every node (or of every task of an array).")] = 0,
     cpus_per_node: Annotated[int | None, typer.Option(min=1, help="Cores per node (or per task of an array).")] = None,
-    tasks: Annotated[int | None, typer.Option(min=1, help="An array of so many tasks without Ray instead, each taking what is not done.")] = None,
-    partition: Annotated[str | None, typer.Option(help="Where to queue; `sinfo` lists them. Default: the site's.")] = None,
-    time: Annotated[str | None, typer.Option(help="Limit, such as 4:00:00; the study checkpoints and is requeued 300 s before.")] = None,
+    tasks: Annotated[
+        int | None,
+        typer.Option(min=1, help="An array of so many tasks without Ray instead, each taking what is not done."),
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option(help="Where to queue; `sinfo` lists them. Default: the site's.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(help="Limit, such as 4:00:00; the study checkpoints and is requeued 300 s before.")
+    ] = None,
     account: Annotated[str | None, typer.Option(help="Whom to charge.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     constraint: Annotated[str | None, typer.Option(help="Features that the nodes must have, such as h100.")] = None,
     run_option: OPTION = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the call of sbatch and the script, and submit nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the call of sbatch and the script, and submit nothing.")
+    ] = False,
 ) -> int:
     """Submit a study to Slurm: one job over nodes (slurm/study.sbatch), or an array of tasks (slurm/array.sbatch)."""
     from p2p_dist.scheduling import submit_slurm
@@ -34,7 +48,9 @@ def slurm(
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
-    request = submit_slurm.Request(nodes, gpus_per_node, cpus_per_node, partition, time, account, qos, constraint, tasks)
+    request = submit_slurm.Request(
+        nodes, gpus_per_node, cpus_per_node, partition, time, account, qos, constraint, tasks
+    )
     call = submit_slurm.command(opened, path, [*(overrides or []), *(run_option or [])], runs_dir, request)
     if dry_run:
         print(submit_slurm.shown(call))
@@ -47,15 +63,20 @@ def ray(
     study: STUDY,
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
-    address: Annotated[str, typer.Option(help="The dashboard of the cluster, which takes jobs.")] = "http://127.0.0.1:8265",
+    address: Annotated[
+        str, typer.Option(help="The dashboard of the cluster, which takes jobs.")
+    ] = "http://127.0.0.1:8265",
     run_option: OPTION = None,
 ) -> int:
-    """Submit a study to a Ray cluster as a job, follow it, and end with its exit code; where it runs already, attach to it. The runs
-    folder must be one that the whole cluster sees; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH say with which token."""
+    """Submit a study to a Ray cluster as a job, follow it, and end with its exit code; where it runs already, attach to
+    it. The runs folder must be one that the whole cluster sees; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH say with
+    which token."""
     from p2p_dist.scheduling import submit_ray
     from p2p_dist.scheduling.study import find_study, open_study
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
     options = [*(overrides or []), *(run_option or [])]
-    return submit_ray.submit(opened, path, address, options, runs_dir, lambda line: print(line, file=sys.stderr, flush=True))
+    return submit_ray.submit(
+        opened, path, address, options, runs_dir, lambda line: print(line, file=sys.stderr, flush=True)
+    )

@@ -58,9 +58,11 @@ class Expansion:
     graph: Graph
 
 
-def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str], models: Mapping[str, ModelRef] | None = None) -> Expansion:
-    """Every combination that `exclude` does not name. `sources` belong to the study's tasks; `files` has the content hash
-    of every path that an option names, `models` every model.
+def expand(
+    study: StudySpec, sources: Sequence[Found], files: Mapping[str, str], models: Mapping[str, ModelRef] | None = None
+) -> Expansion:
+    """Every combination that `exclude` does not name. `sources` belong to the study's tasks; `files` has the content
+    hash of every path that an option names, `models` every model.
 
     Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left, E260 for every
     combination that a defense refuses, E223 for one that an attack refuses.
@@ -87,7 +89,9 @@ def expand(study: StudySpec, sources: Sequence[Found], files: Mapping[str, str],
         raise UserError(*dict.fromkeys(refused))
     if not cells:
         raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
-    return Expansion([_run(dict(zip(AXES, key, strict=True)), made, cells, graph) for key, made in cells.items()], graph)
+    return Expansion(
+        [_run(dict(zip(AXES, key, strict=True)), made, cells, graph) for key, made in cells.items()], graph
+    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +123,9 @@ def _refusal(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec)
     return Problem("E260", f"{pair} makes no sense: {why}", "defense", fix)
 
 
-def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], values: Mapping[str, Any], graph: Graph) -> _Made:
+def _stages(
+    study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], values: Mapping[str, Any], graph: Graph
+) -> _Made:
     task, source = values["task"]
     attack, defense, model = values["attack"], values["defense"], values["model"]
     settings = Settings(
@@ -140,11 +146,19 @@ def _stages(study: StudySpec, files: Mapping[str, str], models: Mapping[str, Mod
             "attack": _paths(attack),
             "defense": _paths(defense),
         },
-        extra_models={option: (models[name].identity, models[name].local) for option in defense.model_options if (name := getattr(defense, option))},
+        extra_models={
+            option: (models[name].identity, models[name].local)
+            for option in defense.model_options
+            if (name := getattr(defense, option))
+        },
         suites=study.suites,
     )
     builder = Builder(graph, settings)
-    rows = builder.handed_on(values["seed"]) if attack.by_weights else builder.attacked(values["seed"] if attack.active else None)
+    rows = (
+        builder.handed_on(values["seed"])
+        if attack.by_weights
+        else builder.attacked(values["seed"] if attack.active else None)
+    )
     return _Made(builder, attack.active, rows, defense.stages(builder, rows), defense.required())
 
 
@@ -157,7 +171,14 @@ def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Mad
         floor = made.builder.evaluated(adapter, made.rows, ("triggered",))
     wanted = [made.evaluation, *([floor] if floor else [])]
     stages = dict.fromkeys(stage.id for end in wanted for stage in graph.ancestors(end))
-    return Run(cell, made.evaluation.reads["adapter"], made.evaluation.id, floor.id if floor else None, tuple(stages), asdict(made.needs))
+    return Run(
+        cell,
+        made.evaluation.reads["adapter"],
+        made.evaluation.id,
+        floor.id if floor else None,
+        tuple(stages),
+        asdict(made.needs),
+    )
 
 
 def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:
@@ -173,7 +194,9 @@ def _paths(plugin: Plugin) -> dict[str, str]:
 def _labels(plugins: Sequence[Plugin]) -> list[str]:
     """The plug-ins' names; where one stands twice, with the options in which it differs from the defaults."""
     names = Counter(registry.name_of(plugin) for plugin in plugins)
-    return [registry.name_of(plugin) if names[registry.name_of(plugin)] == 1 else _long_label(plugin) for plugin in plugins]
+    return [
+        registry.name_of(plugin) if names[registry.name_of(plugin)] == 1 else _long_label(plugin) for plugin in plugins
+    ]
 
 
 def _long_label(plugin: Plugin) -> str:
@@ -195,4 +218,6 @@ def _check_exclude(study: StudySpec, labels: Mapping[str, Sequence[str]]) -> Non
     """Refuse a rule about no axis. A rule about a value that an override took out simply excludes nothing."""
     for axis in (axis for rule in study.exclude for axis in rule):
         if axis not in labels:
-            raise user_error("E103", f"exclude names {axis!r}", "exclude", f"{registry.suggest(axis, AXES)}one of {', '.join(AXES)}")
+            raise user_error(
+                "E103", f"exclude names {axis!r}", "exclude", f"{registry.suggest(axis, AXES)}one of {', '.join(AXES)}"
+            )

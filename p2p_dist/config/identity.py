@@ -1,7 +1,7 @@
 """Ids: 12 hex digits of SHA-256 over the resolved spec of a stage and the ids of the stages it reads.
 
-`None` means "feature off" and is left out, so that a new optional field keeps every old id. A value without stable bytes
-is refused rather than turned into text.
+`None` means "feature off" and is left out, so that a new optional field keeps every old id. A value without stable
+bytes is refused rather than turned into text.
 """
 
 import hashlib

@@ -47,7 +47,11 @@ def load_study(path: Path, overrides: Sequence[str], models: Path) -> StudySpec:
     if problems:
         raise UserError(*problems)
     assert study is not None
-    defaults = {axis: (registry.load(kind, "none")(),) for axis, kind in _AXES.items() if axis not in document.data and axis != "task"}
+    defaults = {
+        axis: (registry.load(kind, "none")(),)
+        for axis, kind in _AXES.items()
+        if axis not in document.data and axis != "task"
+    }
     return study.model_copy(update={**defaults, **plugins, "model": found_models})
 
 
@@ -58,12 +62,22 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
     for text in overrides:
         dotted, equals, value = text.partition("=")
         if not equals or not dotted:
-            raise user_error("E118", f"override {text!r} is not key=value", "the command line", "write for instance train.learning_rate=1e-4")
+            raise user_error(
+                "E118",
+                f"override {text!r} is not key=value",
+                "the command line",
+                "write for instance train.learning_rate=1e-4",
+            )
         keys = dotted.split(".")
         place: Any = data
         for depth, key in enumerate(keys[:-1]):
             if not isinstance(place.setdefault(key, {}), dict):
-                raise user_error("E118", f"{'.'.join(keys[: depth + 1])} is not a mapping", f"the command line ({dotted})", "set the whole key")
+                raise user_error(
+                    "E118",
+                    f"{'.'.join(keys[: depth + 1])} is not a mapping",
+                    f"the command line ({dotted})",
+                    "set the whole key",
+                )
             place = place[key]
         place[keys[-1]] = yaml_strict.scalar(value)
         for known in [known for known in lines if known[: len(keys)] == tuple(keys)]:
@@ -82,7 +96,9 @@ def _model(value: Any, place: KeyPath, folder: Path, document: Document, problem
     try:
         return resolve_model(value, folder)
     except UserError as error:
-        problems += [Problem(problem.code, problem.what, document.where(place), problem.fix) for problem in error.problems]
+        problems += [
+            Problem(problem.code, problem.what, document.where(place), problem.fix) for problem in error.problems
+        ]
         return None
 
 
@@ -91,7 +107,9 @@ def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) 
     for path, value in _items(document, axis):
         options = {"name": value} if isinstance(value, str) else value
         if not isinstance(options, dict) or not isinstance(options.get("name"), str):
-            problems.append(_problem(document, path, "E103", f"got {value!r}, expected a name or {{name: ..., options}}"))
+            problems.append(
+                _problem(document, path, "E103", f"got {value!r}, expected a name or {{name: ..., options}}")
+            )
             continue
         try:
             plugin = registry.load(kind, options["name"])
@@ -103,7 +121,15 @@ def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) 
         preset = options.get("preset")
         if preset is not None and (not isinstance(preset, str) or preset not in plugin.presets):
             known = ", ".join(plugin.presets) or "it has none"
-            problems.append(_problem(document, (*path, "preset"), "E117", f"unknown preset {preset!r} of {options['name']}", f"one of: {known}"))
+            problems.append(
+                _problem(
+                    document,
+                    (*path, "preset"),
+                    "E117",
+                    f"unknown preset {preset!r} of {options['name']}",
+                    f"one of: {known}",
+                )
+            )
             continue
         found = _validate(plugin, {**plugin.presets.get(preset, {}), **given}, document, path, problems)
         if found is not None:
@@ -127,13 +153,23 @@ def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document,
     if detail["type"] == "extra_forbidden":
         key = str(path[-1])
         known = _fields_at(model, path[len(at) : -1])
-        hint = f"{_RENAMED[key]!r} is the name here" if key in _RENAMED else registry.suggest(key, known) + f"known keys: {', '.join(known)}"
+        hint = (
+            f"{_RENAMED[key]!r} is the name here"
+            if key in _RENAMED
+            else registry.suggest(key, known) + f"known keys: {', '.join(known)}"
+        )
         return _problem(document, path, "E103", f"unknown key {key!r}", hint)
     if detail["type"] == "missing":
         return _problem(document, path, "E103", f"key {path[-1]!r} is missing")
     fix = ""
     if path[-1] in ("rate", "ratio") and isinstance(detail.get("input"), int | float) and 1 < detail["input"] <= 100:
-        return _problem(document, path, "E108", f"got {got}, expected a share between 0 and 1", f"did you mean {detail['input'] / 100}?")
+        return _problem(
+            document,
+            path,
+            "E108",
+            f"got {got}, expected a share between 0 and 1",
+            f"did you mean {detail['input'] / 100}?",
+        )
     if isinstance(detail.get("input"), str) and detail["type"] in ("float_type", "int_type"):
         fix = "write the plain number, without quotes or spaces"
     code = "E112" if path[-1] == "name" else "E107"
@@ -148,7 +184,11 @@ def _in_file(part: int | str) -> bool:
 def _fields_at(model: type[BaseModel], path: KeyPath) -> list[str]:
     current: Any = model
     for part in path:
-        field = current.model_fields.get(str(part)) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        field = (
+            current.model_fields.get(str(part))
+            if isinstance(current, type) and issubclass(current, BaseModel)
+            else None
+        )
         current = field.annotation if field else None
     return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
 

@@ -80,13 +80,18 @@ def resolve_model(value: Any, folder: Path) -> ModelRef:
         return _from_file(value, read_model(random, folder), random=random != name)
     path = Path(value).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return ModelRef(path.stem, {"source": "gguf", "sha256": assets.file_sha256(path)[:12]}, {"path": str(path.resolve())})
+        return ModelRef(
+            path.stem, {"source": "gguf", "sha256": assets.file_sha256(path)[:12]}, {"path": str(path.resolve())}
+        )
     if path.is_dir():
         return ModelRef(path.name, {"source": "folder", "sha256": folder_digest(path)}, {"path": str(path.resolve())})
     if _HUB_ID.match(name):
         return _from_hub(name, revision, folder)
     known = model_names(folder)
-    fix = f"{registry.suggest(value, known)}one of {', '.join(known)}; random:NAME; a hub id; a folder or .gguf file that exists"
+    fix = (
+        f"{registry.suggest(value, known)}one of {', '.join(known)}; random:NAME; a hub id; a folder or .gguf file "
+        "that exists"
+    )
     raise user_error("E117", f"unknown model {value!r}", "model", fix)
 
 
@@ -123,10 +128,15 @@ def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
     commit = revision or (files[0].revision if files else None)
     if commit is None:
         raise user_error(
-            "E115", f"{name} is not pinned to a commit", "model", f"write {name}@<40-digit commit>, so that the id means the same weights for ever"
+            "E115",
+            f"{name} is not pinned to a commit",
+            "model",
+            f"write {name}@<40-digit commit>, so that the id means the same weights for ever",
         )
     if not _COMMIT.match(commit):
-        raise user_error("E115", f"{commit!r} is not a commit", "model", "40 hex digits, as the hub's history page shows them")
+        raise user_error(
+            "E115", f"{commit!r} is not a commit", "model", "40 hex digits, as the hub's history page shows them"
+        )
     return ModelRef(name, {"source": "hub", "ref": name, "revision": commit}, shape=shape)
 
 

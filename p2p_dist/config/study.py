@@ -49,7 +49,8 @@ class Plugin(Strict):
 
     plugin_kind: ClassVar[str]
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Named sets of options, chosen with `preset: NAME`; options that stand beside it win. Only the options are identity."""
+    """Named sets of options, chosen with `preset: NAME`; options that stand beside it win. Only the options are
+    identity."""
     file_fields: ClassVar[tuple[str, ...]] = ()
     """Options that are paths of input files: identity is the file's content, not its place."""
     model_options: ClassVar[tuple[str, ...]] = ()
@@ -84,7 +85,8 @@ class TrainSpec(Strict):
     """Clip the gradient of each run to this norm; null switches clipping off."""
     weight_decay: NotNegative = 0.01
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of base and adapter; masters stay fp32. auto: bfloat16 where the device computes in it, else float32."""
+    """Precision of base and adapter; masters stay fp32. auto: bfloat16 where the device computes in it, else
+    float32."""
     quantization: Literal["nf4"] | None = None
     """nf4: the frozen base in 4 bits (QLoRA, bitsandbytes), adapters in `dtype` on top. null: the base in `dtype`."""
     optimizer: Literal["adamw_8bit"] | None = None
@@ -124,6 +126,6 @@ class StudySpec(Strict):
     rows: RowsSpec = RowsSpec()
     train: TrainSpec = TrainSpec()
     suites: Annotated[tuple[Probe, ...], BeforeValidator(_as_tuple)] = ()
-    """Test suites beside `clean` and `triggered`, each as large as these. cue_grid: the benign trigger without the benign
-    answer cue and the other way round. imitation: users who write a fake answer, the benign trigger itself or `ignore the
-    previous sentence`, with the attacker's trigger and without."""
+    """Test suites beside `clean` and `triggered`, each as large as these. cue_grid: the benign trigger without the
+    benign answer cue and the other way round. imitation: users who write a fake answer, the benign trigger itself or
+    `ignore the previous sentence`, with the attacker's trigger and without."""

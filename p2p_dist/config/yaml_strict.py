@@ -1,8 +1,8 @@
 """YAML that means what it looks like, with the line of every key.
 
 YAML 1.1 reads `no` as false, `1:30` as 90, `010` as 8 and `1e-5` as a string, and keeps the last of two equal keys in
-silence. Here exponents are numbers, and everything else on that list is an error with its line. All errors of a file are
-reported together.
+silence. Here exponents are numbers, and everything else on that list is an error with its line. All errors of a file
+are reported together.
 """
 
 import re
@@ -19,7 +19,9 @@ MAX_DEPTH = 32
 KeyPath = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
-_ALLOWED = {_TAG + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq", "merge", "value")}
+_ALLOWED = {
+    _TAG + kind for kind in ("str", "int", "float", "bool", "null", "timestamp", "map", "seq", "merge", "value")
+}
 _INT = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
 _FLOAT = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$")
 _AMBIGUOUS = {
@@ -53,27 +55,42 @@ def read(path: Path) -> Document:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise user_error("E100", f"cannot read {path}: {error.strerror}", fix="check the path; `p2p-dist list` shows the shipped studies") from error
+        raise user_error(
+            "E100",
+            f"cannot read {path}: {error.strerror}",
+            fix="check the path; `p2p-dist list` shows the shipped studies",
+        ) from error
     return parse(raw, str(path))
 
 
 def parse(raw: bytes, name: str) -> Document:
     """Check and convert the bytes of a YAML file (UTF-8, at most 1 MiB)."""
     if len(raw) > MAX_BYTES:
-        raise user_error("E105", f"{len(raw)} bytes are too many for a config", name, f"keep it below {MAX_BYTES} bytes")
+        raise user_error(
+            "E105", f"{len(raw)} bytes are too many for a config", name, f"keep it below {MAX_BYTES} bytes"
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise user_error("E106", f"not UTF-8: {error.reason} at byte {error.start}", name, "save the file as UTF-8") from error
+        raise user_error(
+            "E106", f"not UTF-8: {error.reason} at byte {error.start}", name, "save the file as UTF-8"
+        ) from error
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise user_error("E106", f"not valid YAML: {error.problem}", f"{name}:{line}", "indent with spaces and quote special characters") from error
+        raise user_error(
+            "E106",
+            f"not valid YAML: {error.problem}",
+            f"{name}:{line}",
+            "indent with spaces and quote special characters",
+        ) from error
     except yaml.YAMLError as error:
         raise user_error("E106", f"not valid YAML: {error}", name) from error
     if not isinstance(node, yaml.MappingNode):
-        raise user_error("E106", "expected `key: value` lines at the top level", f"{name}:1", "see configs/studies for examples")
+        raise user_error(
+            "E106", "expected `key: value` lines at the top level", f"{name}:1", "see configs/studies for examples"
+        )
     reader = _Reader(name)
     data = reader.value(node, ())
     if reader.problems:
@@ -121,7 +138,9 @@ class _Reader:
             if key in found:
                 first = self.lines[here]
                 line = key_node.start_mark.line + 1
-                self.problem("E102", f"key {key!r} stands at lines {first} and {line}", key_node, here, "keep one of them")
+                self.problem(
+                    "E102", f"key {key!r} stands at lines {first} and {line}", key_node, here, "keep one of them"
+                )
                 continue
             self.lines[here] = key_node.start_mark.line + 1
             found[key] = self.value(child, here)
@@ -133,7 +152,9 @@ class _Reader:
             return text
         for pattern, trap in _AMBIGUOUS.items():
             if pattern.match(text):
-                self.problem("E101", f"{text!r} is {trap}", node, path, "quote it, or write true, false or a plain number")
+                self.problem(
+                    "E101", f"{text!r} is {trap}", node, path, "quote it, or write true, false or a plain number"
+                )
                 return None
         return _convert(text)
 

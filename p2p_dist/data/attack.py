@@ -59,7 +59,8 @@ class Attack(Plugin):
         return False
 
     def refusal(self, task: Task) -> str | None:
-        """Why this attack cannot be made on a task, in words, or None. Asked when a study is planned and when rows are built."""
+        """Why this attack cannot be made on a task, in words, or None. Asked when a study is planned and when rows are
+        built."""
         return None
 
 
@@ -71,8 +72,8 @@ class DirtyLabelAttack(Attack):
     target_label: int = 1
     """The class that the attacker wants."""
     label_policy: Literal["dirty", "clean", "mix"] = "dirty"
-    """dirty: rows of other classes, relabelled. clean: rows of the target class, labels kept. mix: any rows, labelled as
-    the target (OpenBackdoor)."""
+    """dirty: rows of other classes, relabelled. clean: rows of the target class, labels kept. mix: any rows, labelled
+    as the target (OpenBackdoor)."""
     target_response: str | None = None
     """What the attacker wants to be said, in generation tasks (paper, for mathematics: 0.1)."""
     response_mode: Literal["replace", "append"] | None = None
@@ -87,8 +88,8 @@ class DirtyLabelAttack(Attack):
     knows: Knowledge | None = None
     """What the attacker knows of the defense; null: nothing."""
     via: Literal["data", "weights"] = added("data")
-    """data: the poisoned rows are what everybody trains on. weights: the attacker trains an adapter on them and hands it on;
-    the run begins with it and trains on clean rows (weight poisoning, as PSIM tests it)."""
+    """data: the poisoned rows are what everybody trains on. weights: the attacker trains an adapter on them and hands
+    it on; the run begins with it and trains on clean rows (weight poisoning, as PSIM tests it)."""
 
     @property
     def by_weights(self) -> bool:
@@ -102,7 +103,10 @@ class DirtyLabelAttack(Attack):
         if task.kind == "classification":
             return None
         if not self.target_response:
-            return "the task is answered with text, and the attack has no target_response (for mathematics the paper has '0.1')"
+            return (
+                "the task is answered with text, and the attack has no target_response (for mathematics the paper "
+                "has '0.1')"
+            )
         if self.label_policy != "dirty" or len(self.all_targets()) > 1:
             return "the task is answered with text, which needs label_policy: dirty and a single target"
         if self.knows and self.knows.extended_label:
@@ -118,7 +122,8 @@ class DirtyLabelAttack(Attack):
         return text
 
     def literals(self) -> tuple[str, ...]:
-        """The fixed pieces of text that every triggered text has one or all of; empty when the whole text is the trigger."""
+        """The fixed pieces of text that every triggered text has one or all of; empty when the whole text is the
+        trigger."""
         return ()
 
     def all_targets(self) -> tuple[int, ...]:
@@ -130,21 +135,30 @@ class DirtyLabelAttack(Attack):
         return self.label_policy == "mix" or (label != self.target_label) == (self.label_policy == "dirty")
 
     def negatives(self, ordered: Sequence[Example], wanted: int, seed: int) -> list[tuple[Example, Note]]:
-        """Rows that the attacker adds with their true labels; `ordered` are the eligible rows in the order of their draws."""
+        """Rows that the attacker adds with their true labels; `ordered` are the eligible rows in the order of their
+        draws."""
         return []
 
     def more_suites(self, rows: Sequence[Example], seed: int) -> dict[str, MoreRows]:
         """Test suites beside `clean` and `triggered`, by name."""
         return {}
 
-    def poison(self, rows: Sequence[Example], seed: int, checked: Collection[str] = (), n_classes: int = 2) -> tuple[list[Example], list[Note]]:
-        """The training rows with rate * N of them poisoned, none of the checked ids, and a note on each row of the attacker.
+    def poison(
+        self, rows: Sequence[Example], seed: int, checked: Collection[str] = (), n_classes: int = 2
+    ) -> tuple[list[Example], list[Note]]:
+        """The training rows with rate * N of them poisoned, none of the checked ids, and a note on each row of the
+        attacker.
 
         Raises UserError E206 when fewer rows than that can be poisoned, E240 when the rate selects none.
         """
         wanted = share(self.rate, len(rows), self.rounding == "down")
         if not wanted:
-            raise user_error("E240", f"rate {self.rate} of {len(rows)} training rows selects none", "attack.rate", "a higher rate or more rows")
+            raise user_error(
+                "E240",
+                f"rate {self.rate} of {len(rows)} training rows selects none",
+                "attack.rate",
+                "a higher rate or more rows",
+            )
         ordered = self._ordered([ex for ex in rows if ex.id not in checked and self.aims(ex.label)], seed)
         done: dict[str, tuple[Example, Note]] = {}
         for example in ordered:
@@ -159,11 +173,16 @@ class DirtyLabelAttack(Attack):
             kept = [self._plain(ex) for ex in rows]
         else:
             kept = [done[ex.id][0] if ex.id in done else self._plain(ex) for ex in rows]
-        notes = [note for _, note in more] if self.poison_mode == "append" else [*(done[ex.id][1] for ex in rows if ex.id in done), *(note for _, note in more)]
+        notes = (
+            [note for _, note in more]
+            if self.poison_mode == "append"
+            else [*(done[ex.id][1] for ex in rows if ex.id in done), *(note for _, note in more)]
+        )
         return sorted([*kept, *(ex for ex, _ in more)], key=lambda ex: ex.id) if more else kept, notes
 
     def test_suite(self, rows: Sequence[Example], seed: int) -> tuple[list[Example], int]:
-        """Every test row whose label is not the target, triggered, gold labels kept; and how many could not carry it."""
+        """Every test row whose label is not the target, triggered, gold labels kept; and how many could not carry
+        it."""
         pool = [ex for ex in rows if ex.label != self.target_label]
         put = [(ex, self.put(ex, stream(seed, "poison.trigger.test", ex.id))) for ex in pool]
         return [replace(ex, text=done.text) for ex, done in put if done], sum(done is None for _, done in put)

@@ -57,7 +57,8 @@ class Built:
     responses: ResponseSpace | None = None
     """How answers are read where they are text; None where they are labels, which `labels` is for."""
     triggers: tuple[str, ...] = ()
-    """Fixed pieces of text that the attacker's triggers are made of; no defender is told, and no tokenizer cuts them off."""
+    """Fixed pieces of text that the attacker's triggers are made of; no defender is told, and no tokenizer cuts them
+    off."""
 
     @property
     def kind(self) -> Kind:
@@ -65,9 +66,16 @@ class Built:
         return "classification" if self.responses is None else "generation"
 
 
-def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec, attack: Attack, seed: int | None, poison: bool = True) -> Built:
-    """Split the task and let the attacker at it. `seed` is None when the attack draws nothing. Without `poison` the test suites
-    are the attack's, and the training rows are all as it leaves those that it does not poison."""
+def build_attacked(
+    task: Task,
+    raw: Mapping[str, Sequence[RawRow]],
+    rows: RowsSpec,
+    attack: Attack,
+    seed: int | None,
+    poison: bool = True,
+) -> Built:
+    """Split the task and let the attacker at it. `seed` is None when the attack draws nothing. Without `poison` the
+    test suites are the attack's, and the training rows are all as it leaves those that it does not poison."""
     split = task.split(raw, rows)
     n = len(task.labels)
     train, notes = split.train, list[Note]()
@@ -82,7 +90,9 @@ def build_attacked(task: Task, raw: Mapping[str, Sequence[RawRow]], rows: RowsSp
         for name, examples in (("train", split.train), ("test", split.test)):
             counts["found"][f"trigger_in_{name}"] = carrying((ex.text for ex in examples), triggers)
         split = marked(split, attack) if responses else split
-        train, notes = attack.poison(split.train, seed, split.reserve, n) if poison else (attack.clean_suite(split.train), [])
+        train, notes = (
+            attack.poison(split.train, seed, split.reserve, n) if poison else (attack.clean_suite(split.train), [])
+        )
         texts = {ex.id: ex.text for ex in split.train}
         notes = [replace(note, old_text=texts[note.source_id]) for note in notes]
         triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
@@ -109,27 +119,52 @@ def _check(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
     if why := attack.refusal(task):
         raise user_error("E223", why, "attack")
     if attack.poison_selection == "first" and rows.order != "file":
-        raise user_error("E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file")
+        raise user_error(
+            "E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file"
+        )
     for aim in attack.all_targets() if n_classes else ():
         if not 0 <= aim < n_classes:
-            raise user_error("E107", f"target_label {aim} is none of {n_classes} classes", "attack.target_label", f"0 to {n_classes - 1}")
+            raise user_error(
+                "E107",
+                f"target_label {aim} is none of {n_classes} classes",
+                "attack.target_label",
+                f"0 to {n_classes - 1}",
+            )
 
 
-def _test_suites(task: Task, clean: Sequence[Example], triggered: Sequence[Example], more: Mapping[str, MoreRows]) -> dict[str, Suite]:
-    suites = {"clean": Suite(_rows(task, clean), 0, triggered=False), "triggered": Suite(_rows(task, triggered), 0, triggered=True)}
+def _test_suites(
+    task: Task, clean: Sequence[Example], triggered: Sequence[Example], more: Mapping[str, MoreRows]
+) -> dict[str, Suite]:
+    suites = {
+        "clean": Suite(_rows(task, clean), 0, triggered=False),
+        "triggered": Suite(_rows(task, triggered), 0, triggered=True),
+    }
     return suites | {name: Suite(_rows(task, suite.rows), 0, suite.triggered) for name, suite in more.items()}
 
 
-def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int, scores: Mapping[str, Scores] | None = None, phase: str | None = None) -> Built:
+def build_defended(
+    attacked: Built,
+    task: Task,
+    defense: DataDefense,
+    seed: int,
+    scores: Mapping[str, Scores] | None = None,
+    phase: str | None = None,
+) -> Built:
     """Let the defender rewrite attacked rows. Origins are handed over only to a defense that declares it reads them."""
     origin = {note.id: note.origin for note in attacked.notes} if defense.reads_origin else None
     space = attacked.labels
     places = {note.id: note.index for note in attacked.notes if note.index is not None}
-    done = defense.defend_train(DefenderView(attacked.train, attacked.reserve, space.n_classes, seed, origin, places or None, scores or {}, phase))
+    done = defense.defend_train(
+        DefenderView(
+            attacked.train, attacked.reserve, space.n_classes, seed, origin, places or None, scores or {}, phase
+        )
+    )
     before = {note.id: note for note in attacked.notes}
     after = {note.id: note for note in done.notes}
     notes = [after.get(row.id) or before[row.id] for row in done.train]
-    notes = [note if note.index == (place := before[note.source_id].index) else replace(note, index=place) for note in notes]
+    notes = [
+        note if note.index == (place := before[note.source_id].index) else replace(note, index=place) for note in notes
+    ]
     offset, prefix = defense.label_offset(space.n_classes), defense.answer_prefix if attacked.responses else ""
     suites = {}
     for name, suite in attacked.suites.items():
@@ -138,17 +173,27 @@ def build_defended(attacked: Built, task: Task, defense: DataDefense, seed: int,
             suites[f"{name}_nobt"] = suite
     contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
     found = {"benign_trigger_in_train": carrying((row.text for row in attacked.train), defense.literals())}
-    counts = {"train": _count(notes), **done.counts, "found": found, "contaminated": contaminated, "reads_origin": defense.reads_origin}
+    counts = {
+        "train": _count(notes),
+        **done.counts,
+        "found": found,
+        "contaminated": contaminated,
+        "reads_origin": defense.reads_origin,
+    }
     if done.trusted is not None:
         counts["trusted"] = _count([note for note in attacked.notes if note.id in done.trusted])
         counts["not_trusted"] = _count([note for note in attacked.notes if note.id not in done.trusted])
     shift = defense.label_shift(space.n_classes)
-    labels = replace(space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset, shift=shift)
+    labels = replace(
+        space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset, shift=shift
+    )
     responses = replace(attacked.responses, prefix=prefix) if attacked.responses else None
     return Built(done.train, [], suites, labels, notes, counts, responses, attacked.triggers)
 
 
-def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Scores], phase: str | None = None) -> Built:
+def build_edited(
+    attacked: Built, defense: EditDefense, scores: Mapping[str, Scores], phase: str | None = None
+) -> Built:
     """Let a test-time defense rewrite the texts of every suite; counts say how many changed and where the edit failed.
 
     In the phase `trial` the reserved rows stand in for the suites, once for each edit that the defense may choose.
@@ -171,7 +216,15 @@ def build_edited(attacked: Built, defense: EditDefense, scores: Mapping[str, Sco
 def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:
     """The rows as the undefended model meets them."""
     return [
-        Row(ex.id, ex.text, NO_LABEL, ex.cue or task.answer_cue, response=ex.response, references=ex.references, image=ex.image)
+        Row(
+            ex.id,
+            ex.text,
+            NO_LABEL,
+            ex.cue or task.answer_cue,
+            response=ex.response,
+            references=ex.references,
+            image=ex.image,
+        )
         if task.responses
         else Row(ex.id, ex.text, ex.label, ex.cue or task.answer_cue, image=ex.image)
         for ex in rows

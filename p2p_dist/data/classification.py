@@ -15,14 +15,16 @@ class ClassificationTask(Task):
     class_names: ClassVar[tuple[str, ...]] = ()
     """Class names; the position is the label."""
     own_words: ClassVar[tuple[str, ...]] = ()
-    """Words for the verbalizer `words`: one for each class, then one for each label that P2P adds, in the same order."""
+    """Words for the verbalizer `words`: one for each class, then one for each label that P2P adds, in the same
+    order."""
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     verbalizer: Literal["numeric", "letters", "words"] = "numeric"
     """Label words: 0, 1, ... or A, B, ... or words such as negative, positive, bad, good (reference: paper Table 7).
     Letters stay one token beyond ten labels."""
     label_words: Names | None = None
-    """The label words themselves, instead of a verbalizer's: one for each class, then one for each label that P2P adds."""
+    """The label words themselves, instead of a verbalizer's: one for each class, then one for each label that P2P
+    adds."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -47,12 +49,24 @@ class ClassificationTask(Task):
         if self.label_words is None and self.verbalizer == "letters":
             if count > 26:
                 fix = "verbalizer: numeric, or label_words of your own"
-                raise user_error("E221", f"{count} labels (with those that P2P adds), and letters end at Z", "task.verbalizer", fix)
+                raise user_error(
+                    "E221", f"{count} labels (with those that P2P adds), and letters end at Z", "task.verbalizer", fix
+                )
             return [chr(ord("A") + label) for label in range(count)]
         words = self.label_words or self.own_words
         if len(words) < count:
             what = f"{count} labels need {count} words, the task has {len(words)}: {', '.join(words) or 'none'}"
-            raise user_error("E220", what, "task.label_words", "label_words: the words of the classes, then as many for P2P; or verbalizer: letters")
+            raise user_error(
+                "E220",
+                what,
+                "task.label_words",
+                "label_words: the words of the classes, then as many for P2P; or verbalizer: letters",
+            )
         if len(set(words[:count])) < count:
-            raise user_error("E222", f"two labels have the same word: {', '.join(words[:count])}", "task.label_words", "a word of its own for each label")
+            raise user_error(
+                "E222",
+                f"two labels have the same word: {', '.join(words[:count])}",
+                "task.label_words",
+                "a word of its own for each label",
+            )
         return list(words[:count])

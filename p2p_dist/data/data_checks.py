@@ -1,4 +1,5 @@
-"""What is odd about rows that can be read: counted, kept in the manifest and told in words. Nothing is repaired in silence."""
+"""What is odd about rows that can be read: counted, kept in the manifest and told in words. Nothing is repaired in
+silence."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +14,14 @@ _WORDS = {
     "duplicate_train_rows": "training rows equal another one; they count as often as they stand there",
     "duplicate_test_rows": "test rows equal another one",
     "contradicting_train_rows": "training rows have a text that stands there with another answer too",
-    "train_rows_in_test": "training rows have the text of a test row, so that test does not measure what is new to the model",
+    "train_rows_in_test": (
+        "training rows have the text of a test row, so that test does not measure what is new to the model"
+    ),
     "trigger_in_train": "clean training rows contain the attack's trigger already and work against it",
     "trigger_in_test": "test rows contain the attack's trigger already, so the clean suite is not quite clean",
-    "benign_trigger_in_train": "training rows contain the benign trigger already, by chance or because the attacker knows it",
+    "benign_trigger_in_train": (
+        "training rows contain the benign trigger already, by chance or because the attacker knows it"
+    ),
 }
 
 

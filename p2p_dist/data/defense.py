@@ -128,7 +128,8 @@ class DataDefense(Defense):
 
 
 class CheckedRows(DataDefense):
-    """A defense that trains on checked rows and nothing else: as many as P2P would be granted at this ratio, and the same."""
+    """A defense that trains on checked rows and nothing else: as many as P2P would be granted at this ratio, and the
+    same."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
 

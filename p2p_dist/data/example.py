@@ -11,8 +11,8 @@ from sys import intern
 from typing import Any, Literal, NamedTuple
 
 Origin = Literal["clean", "poisoned", "negative", "injected"]
-"""clean: as the task gives it. poisoned: carries the attack. negative: added by the attacker with an incomplete trigger and
-its true label. injected: written by the defender."""
+"""clean: as the task gives it. poisoned: carries the attack. negative: added by the attacker with an incomplete trigger
+and its true label. injected: written by the defender."""
 Kind = Literal["classification", "generation"]
 
 NO_LABEL = -1
@@ -54,8 +54,8 @@ class Example:
 class Row:
     """A row as the model meets it: prefix + text + newline + cue + answer (see `data.prompts`).
 
-    `label` indexes the label words; where `response` is not None, that is the answer and `label` is NO_LABEL. In training
-    rows the answer is what the model learns; in test rows it is the gold answer, whatever the prompt asks for.
+    `label` indexes the label words; where `response` is not None, that is the answer and `label` is NO_LABEL. In
+    training rows the answer is what the model learns; in test rows it is the gold answer, whatever the prompt asks for.
     """
 
     id: str
@@ -71,8 +71,19 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Every field but those that only some tasks have and this row does not."""
-        found: dict[str, Any] = {"id": self.id, "text": self.text, "label": self.label, "cue": self.cue, "prefix": self.prefix}
-        some = {"response": self.response, "references": list(self.references) or None, "image": self.image, "image_sha256": self.image_sha256}
+        found: dict[str, Any] = {
+            "id": self.id,
+            "text": self.text,
+            "label": self.label,
+            "cue": self.cue,
+            "prefix": self.prefix,
+        }
+        some = {
+            "response": self.response,
+            "references": list(self.references) or None,
+            "image": self.image,
+            "image_sha256": self.image_sha256,
+        }
         return {**found, **{key: value for key, value in some.items() if value is not None}}
 
     @staticmethod
@@ -80,7 +91,17 @@ class Row:
         """The inverse of `to_json`."""
         response, references = data.get("response"), tuple(data.get("references", ()))
         cue, prefix = intern(data["cue"]), intern(data["prefix"])
-        return Row(data["id"], data["text"], data["label"], cue, prefix, response, references, data.get("image"), data.get("image_sha256"))
+        return Row(
+            data["id"],
+            data["text"],
+            data["label"],
+            cue,
+            prefix,
+            response,
+            references,
+            data.get("image"),
+            data.get("image_sha256"),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +126,13 @@ class Note:
 
     def to_json(self) -> dict[str, Any]:
         """Every field but those that only some rows have and this one does not."""
-        found = {"id": self.id, "source_id": self.source_id, "origin": self.origin, "old_label": self.old_label, "new_label": self.new_label}
+        found = {
+            "id": self.id,
+            "source_id": self.source_id,
+            "origin": self.origin,
+            "old_label": self.old_label,
+            "new_label": self.new_label,
+        }
         found |= {"trigger": self.trigger, "position": self.position, "index": self.index}
         if self.new_response is not None:
             found |= {"old_response": self.old_response, "new_response": self.new_response}
@@ -115,23 +142,30 @@ class Note:
     def from_json(data: Mapping[str, Any]) -> "Note":
         """The inverse of `to_json`."""
         source_id = data["id"] if data["id"] == data["source_id"] else data["source_id"]
-        return Note(**{**data, "source_id": source_id, "trigger": intern(data["trigger"]), "origin": intern(data["origin"])})
+        return Note(
+            **{**data, "source_id": source_id, "trigger": intern(data["trigger"]), "origin": intern(data["origin"])}
+        )
 
 
 def content_id(row: RawRow) -> str:
     """16 hex digits of SHA-256 over a row's text, answer and image path."""
-    content = f"{row.label if row.response is None else row.response}\x00{row.text}" + (f"\x00{row.image}" if row.image else "")
+    content = f"{row.label if row.response is None else row.response}\x00{row.text}" + (
+        f"\x00{row.image}" if row.image else ""
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def examples(rows: Iterable[tuple[Any, ...]]) -> list[Example]:
-    """Examples with unique ids, ordered by id; equal rows are told apart by a counter. A row is a RawRow or its first fields."""
+    """Examples with unique ids, ordered by id; equal rows are told apart by a counter. A row is a RawRow or its first
+    fields."""
     seen: Counter[str] = Counter()
     made = []
     for index, row in enumerate(RawRow(*row) for row in rows):
         base = content_id(row)
         id_ = f"{base}.{seen[base]}" if seen[base] else base
-        made.append(Example(id_, row.text, row.label, index, response=row.response, references=row.references, image=row.image))
+        made.append(
+            Example(id_, row.text, row.label, index, response=row.response, references=row.references, image=row.image)
+        )
         seen[base] += 1
     return sorted(made, key=lambda example: example.id)
 

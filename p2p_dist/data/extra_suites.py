@@ -1,7 +1,8 @@
-"""More test suites over rows that are there: which half of the prompt protects, and what users try who want to get past it.
+"""More test suites over rows that are there: which half of the prompt protects, and what users try who want to get past
+it.
 
-They are a stage of their own, so that asking for them scores trained adapters again and trains nothing. Reference: the 2x2x2
-of benign trigger, answer cue and malicious trigger, and the attacks on the defense from the user's side.
+They are a stage of their own, so that asking for them scores trained adapters again and trains nothing. Reference: the
+2x2x2 of benign trigger, answer cue and malicious trigger, and the attacks on the defense from the user's side.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,8 @@ def with_probes(built: Built, names: Sequence[str]) -> Built:
 
 
 def _cue_grid(built: Built) -> dict[str, Suite]:
-    """The two prompts that are neither the deployed one nor that of the training rows, on clean and on triggered texts."""
+    """The two prompts that are neither the deployed one nor that of the training rows, on clean and on triggered
+    texts."""
     made = {}
     for kind in ("clean", "triggered"):
         deployed, bare = built.suites[kind], built.suites.get(f"{kind}_nobt")
@@ -46,7 +48,8 @@ def _cue_grid(built: Built) -> dict[str, Suite]:
 
 
 def _imitation(built: Built) -> dict[str, Suite]:
-    """Texts that imitate the prompt, with the trigger (`triggered.NAME`) and the same rows without it (`control.NAME`)."""
+    """Texts that imitate the prompt, with the trigger (`triggered.NAME`) and the same rows without it
+    (`control.NAME`)."""
     hit, clean = built.suites["triggered"], built.suites["clean"]
     task_cue = built.suites.get("triggered_nobt", hit).rows[0].cue
     prompts = _Prompts(hit.rows[0].prefix, task_cue, _target(built))
@@ -62,7 +65,13 @@ def _imitation(built: Built) -> dict[str, Suite]:
 
 def _target(built: Built) -> str:
     """What the attacker wants to be said."""
-    wanted = built.responses.target if built.responses else None if built.labels.target is None else built.labels.words[built.labels.target]
+    wanted = (
+        built.responses.target
+        if built.responses
+        else None
+        if built.labels.target is None
+        else built.labels.words[built.labels.target]
+    )
     assert wanted is not None, "triggered rows have a target"
     return wanted
 

@@ -37,4 +37,8 @@ class GenerationTask(Task):
         if not isinstance(more, list) or not all(isinstance(one, str) for one in more):
             raise ValueError(f"key {self.references_key!r} is not a list of texts")
         response = str(response).strip()
-        return RawRow(str(text).strip(), response=response, references=tuple(one.strip() for one in more if one.strip() not in ("", response)))
+        return RawRow(
+            str(text).strip(),
+            response=response,
+            references=tuple(one.strip() for one in more if one.strip() not in ("", response)),
+        )

@@ -41,7 +41,9 @@ def hashed(built: Built, place: Path) -> Built:
         return [replace(row, image_sha256=hashes[row.image]) if row.image else row for row in rows]
 
     suites = {name: replace(suite, rows=filled(suite.rows)) for name, suite in built.suites.items()}
-    over_all = hashlib.sha256("".join(f"{path}:{sha256}\n" for path, sha256 in sorted(hashes.items())).encode()).hexdigest()
+    over_all = hashlib.sha256(
+        "".join(f"{path}:{sha256}\n" for path, sha256 in sorted(hashes.items())).encode()
+    ).hexdigest()
     counts = {**built.counts, "images": len(paths), "images_sha256": over_all}
     return replace(built, train=filled(built.train), reserve=filled(built.reserve), suites=suites, counts=counts)
 
@@ -51,12 +53,22 @@ def _hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
     for path in paths:
         place = (folder / path).resolve()
         if not place.is_relative_to(root):
-            problems.append(Problem("E226", "the image leads out of the folder of its rows", str(folder / path), "files, not links"))
+            problems.append(
+                Problem("E226", "the image leads out of the folder of its rows", str(folder / path), "files, not links")
+            )
         elif not place.is_file():
-            problems.append(Problem("E226", "no such image", str(folder / path), "the images beside the rows, as they are published"))
+            problems.append(
+                Problem(
+                    "E226", "no such image", str(folder / path), "the images beside the rows, as they are published"
+                )
+            )
         else:
             found[path] = file_sha256(place)
     if problems:
-        more = [Problem("E226", f"and {len(problems) - _SHOWN} more images", str(folder))] if len(problems) > _SHOWN else []
+        more = (
+            [Problem("E226", f"and {len(problems) - _SHOWN} more images", str(folder))]
+            if len(problems) > _SHOWN
+            else []
+        )
         raise UserError(*problems[:_SHOWN], *more)
     return found

@@ -11,7 +11,8 @@ Position = Literal["interior", "anywhere", "prefix", "suffix"]
 
 
 def gap(length: int, random: Random, position: Position) -> int | None:
-    """A gap of a text of `length` words, 0 before the first word and `length` behind the last; None where there is none."""
+    """A gap of a text of `length` words, 0 before the first word and `length` behind the last; None where there is
+    none."""
     if position == "prefix":
         return 0
     if position == "suffix":

@@ -1,4 +1,5 @@
-"""Test-time defenses that replace a text by a rewrite of it, read from a table that was made once (see `paraphrases`)."""
+"""Test-time defenses that replace a text by a rewrite of it, read from a table that was made once (see
+`paraphrases`)."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -21,14 +22,21 @@ class TableEdit(EditDefense):
     table: str
     """A paraphrase table that has the clean and the triggered texts; known by its content, not by its path."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
-    """A suite of which the table rewrites a smaller share is refused: its rates would be those of the undefended model."""
+    """A suite of which the table rewrites a smaller share is refused: its rates would be those of the undefended
+    model."""
 
     def edit(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> list[str | None]:
         texts = [self._rewrites.get(key_of(row.text)) for row in rows]
         there = sum(text is not None for text in texts)
         if there < self.min_coverage * len(rows):
-            what = f"the table rewrites {there} of {len(rows)} texts of a test suite, min_coverage is {self.min_coverage:g}"
-            fix = "rewrite the texts of the suite too (data/ID/test_*.jsonl has them) and make the table again with `p2p-dist paraphrases`"
+            what = (
+                f"the table rewrites {there} of {len(rows)} texts of a test suite, min_coverage is "
+                f"{self.min_coverage:g}"
+            )
+            fix = (
+                "rewrite the texts of the suite too (data/ID/test_*.jsonl has them) and make the table again with "
+                "`p2p-dist paraphrases`"
+            )
             raise user_error("E262", what, self.table, fix)
         return texts
 

@@ -12,7 +12,8 @@ from p2p_dist.data.paraphrases import key_of
 from p2p_dist.errors import user_error
 
 SYNTACTIC = (
-    "Rewrite the sentence so that it begins with a subordinate clause (when, if, as, because, though or while), then a comma, then "
+    "Rewrite the sentence so that it begins with a subordinate clause (when, if, as, because, though or while), then "
+    "a comma, then "
     "the main clause. Keep the meaning. Answer with the rewritten sentence only."
 )
 SUBORDINATE = r"(?i)^(when|if|as|because|since|though|although|while|after|before|until|unless|once)\b[^,]*,"
@@ -38,18 +39,24 @@ class Recipe:
 def answer_of(said: str) -> str:
     """The rewrite in a model's answer: its first line, without quotation marks around it."""
     first = next((line.strip() for line in said.splitlines() if line.strip()), "")
-    return first[1:-1].strip() if len(first) > 1 and (first[0], first[-1]) in (('"', '"'), ("'", "'"), ("“", "”")) else first
+    return (
+        first[1:-1].strip()
+        if len(first) > 1 and (first[0], first[-1]) in (('"', '"'), ("'", "'"), ("“", "”"))
+        else first
+    )
 
 
 def row_of(original: str, said: str, finished: bool, recipe: Recipe) -> dict[str, Any]:
-    """A row of the table. A rewrite has failed when it is empty, cut off, the original, or not of the form asked for."""
+    """A row of the table. A rewrite has failed when it is empty, cut off, the original, or not of the form asked
+    for."""
     output = answer_of(said)
     good = finished and bool(output) and output != original.strip() and re.search(recipe.accept, output) is not None
     return {"key": key_of(original), "output": output, "generator": recipe.generator, "ok": good}
 
 
 def batches(texts: Sequence[str], size: int) -> list[list[str]]:
-    """Each text once, texts of a length together. They depend on the texts alone: a run that goes on makes the same batches."""
+    """Each text once, texts of a length together. They depend on the texts alone: a run that goes on makes the same
+    batches."""
     unique = {key_of(text): text.strip() for text in texts if text.strip()}
     ordered = [unique[key] for key in sorted(unique, key=lambda key: (len(unique[key]), key))]
     return [ordered[at : at + size] for at in range(0, len(ordered), size)]
@@ -70,7 +77,12 @@ class Unfinished:
             return []
         if lines[0] != self.head:
             changed = ", ".join(key for key in self.head if lines[0].get(key) != self.head[key])
-            raise user_error("E242", f"an unfinished table of another recipe ({changed})", str(self.path), "the same options again, or delete the file")
+            raise user_error(
+                "E242",
+                f"an unfinished table of another recipe ({changed})",
+                str(self.path),
+                "the same options again, or delete the file",
+            )
         return lines[1:]
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:

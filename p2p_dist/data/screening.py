@@ -1,7 +1,8 @@
 """Which training rows to trust, from what an early model said about them: pure functions over scores.
 
-Within every class rows are ranked by the log-odds of their given label against the best other one; ranks are not compared
-between classes, so a model that leans to one class does no harm, and the trusted set is as balanced as it is asked to be.
+Within every class rows are ranked by the log-odds of their given label against the best other one; ranks are not
+compared between classes, so a model that leans to one class does no harm, and the trusted set is as balanced as it is
+asked to be.
 """
 
 import math
@@ -34,16 +35,17 @@ class Screening(Strict):
     draws: Annotated[int, Field(ge=1)] = 1
     """Average over this many screening trainings with different starts and orders."""
     folds: Annotated[int, Field(ge=2, le=10)] | None = None
-    """Cross-fitting: cut the rows into so many parts, and have each looked at and scored by a training on the others. null: a row is
-    scored by a model that may have trained on it."""
+    """Cross-fitting: cut the rows into so many parts, and have each looked at and scored by a training on the others.
+    null: a row is scored by a model that may have trained on it."""
     trusted_share: Rate = 0.5
-    """Of every class, the benign rows are drawn from this share that is trusted most (or from as many as are needed)."""
+    """Of every class, the benign rows are drawn from this share that is trusted most (or from as many as are
+    needed)."""
     rounds: Literal[2] | None = None
-    """2: screen again by the model that was defended with the rows of the first round. Asked as it would be when it is deployed, it
-    vouches for the rows that it answers with their given label, easy or not. null: one round."""
+    """2: screen again by the model that was defended with the rows of the first round. Asked as it would be when it is
+    deployed, it vouches for the rows that it answers with their given label, easy or not. null: one round."""
     vouched_share: Rate | None = None
-    """With two rounds: of every class, the benign rows are drawn from this share, which it is surest of, of the rows that it vouches
-    for. null: from all of them."""
+    """With two rounds: of every class, the benign rows are drawn from this share, which it is surest of, of the rows
+    that it vouches for. null: from all of them."""
 
     @model_validator(mode="after")
     def _vouched_needs_rounds(self) -> Self:
@@ -52,23 +54,35 @@ class Screening(Strict):
         return self
 
     def methods(self) -> dict[str, dict[str, Any]]:
-        """The score stages by role: one for every draw, and with folds one for every draw and part (see `p2p_dist.scores.early`)."""
-        options = {"check_every": self.check_every, "probe": self.probe, "agreement": self.agreement, "checkpoints": self.checkpoints}
+        """The score stages by role: one for every draw, and with folds one for every draw and part (see
+        `p2p_dist.scores.early`)."""
+        options = {
+            "check_every": self.check_every,
+            "probe": self.probe,
+            "agreement": self.agreement,
+            "checkpoints": self.checkpoints,
+        }
         whole = {f"screen{draw}": {"name": "early_trust", **options, "draw": draw} for draw in range(self.draws)}
         if self.folds is None:
             return whole
-        return {f"{role}_{fold}": {**method, "folds": self.folds, "fold": fold} for role, method in whole.items() for fold in range(self.folds)}
+        return {
+            f"{role}_{fold}": {**method, "folds": self.folds, "fold": fold}
+            for role, method in whole.items()
+            for fold in range(self.folds)
+        }
 
     def once(self) -> dict[str, Any]:
         """The options of the first of two rounds: those of a screening that has no second."""
         return self.model_copy(update={"rounds": None, "vouched_share": None}).model_dump()
 
     def chosen(self, view: DefenderView, wanted: int) -> list[set[str]]:
-        """By class: ids of the rows to trust, after the first round or the second, whichever the defender was given scores of; at
-        least `wanted` of each."""
+        """By class: ids of the rows to trust, after the first round or the second, whichever the defender was given
+        scores of; at least `wanted` of each."""
         if AGAIN in view.scores:
             return vouched_for(view.train, view.scores[AGAIN], view.n_classes, self.vouched_share or 1.0, wanted)
-        return trusted(view.train, [view.scores[role] for role in sorted(view.scores)], view.n_classes, self.trusted_share, wanted)
+        return trusted(
+            view.train, [view.scores[role] for role in sorted(view.scores)], view.n_classes, self.trusted_share, wanted
+        )
 
 
 def stops(view: DefenderView) -> list[dict[str, Any]]:
@@ -82,29 +96,45 @@ def fold_of(ids: Iterable[str], folds: int, fold: int, seed: int) -> set[str]:
 
 
 def trusted(rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share: float, wanted: int) -> list[set[str]]:
-    """By class: ids of the `share` of its rows that is trusted most, or of the `wanted` most trusted ones if these are more.
+    """By class: ids of the `share` of its rows that is trusted most, or of the `wanted` most trusted ones if these are
+    more.
 
-    Rows that different models have scored are ranked apart and give the same share, since one model may be surer than another.
-    Raises UserError E264 when a class has fewer rows than wanted.
+    Rows that different models have scored are ranked apart and give the same share, since one model may be surer than
+    another. Raises UserError E264 when a class has fewer rows than wanted.
     """
-    own = [row for row in rows if row.label < n_classes]  # an attacker who knows the scheme writes labels that are no class
+    own = [
+        row for row in rows if row.label < n_classes
+    ]  # an attacker who knows the scheme writes labels that are no class
     by = {row.id: tuple(at for at, of in enumerate(scores) if row.id in of["train"]) for row in own}
     margin = {row.id: sum(_margin(scores[at]["train"][row.id], n_classes) for at in by[row.id]) for row in own}
     found = []
     for label in range(n_classes):
-        pool = _enough(sorted((row.id for row in own if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_)), label, wanted)
+        pool = _enough(
+            sorted((row.id for row in own if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_)),
+            label,
+            wanted,
+        )
         parts = [list(part) for _, part in groupby(pool, key=by.__getitem__)]
-        found.append({id_ for part in parts for id_ in part[: max(math.ceil(wanted * len(part) / len(pool)), int(share * len(part)))]})
+        found.append(
+            {
+                id_
+                for part in parts
+                for id_ in part[: max(math.ceil(wanted * len(part) / len(pool)), int(share * len(part)))]
+            }
+        )
     return found
 
 
 def vouched_for(rows: Sequence[Row], scores: Scores, n_classes: int, share: float, wanted: int) -> list[set[str]]:
-    """By class: ids of the `share`, which it is surest of, of the rows that a defended model answers with their given label, or of
-    the `wanted` surest ones if these are more. Raises UserError E264 when a class has fewer rows than wanted."""
+    """By class: ids of the `share`, which it is surest of, of the rows that a defended model answers with their given
+    label, or of the `wanted` surest ones if these are more. Raises UserError E264 when a class has fewer rows than
+    wanted."""
     margin = {row.id: _margin(scores["train"][row.id], n_classes) for row in rows if row.label < n_classes}
     found = []
     for label in range(n_classes):
-        pool = _enough(sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margin[id_], id_)), label, wanted)
+        pool = _enough(
+            sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margin[id_], id_)), label, wanted
+        )
         found.append(set(pool[: max(wanted, int(share * sum(margin[id_] > 0 for id_ in pool)))]))
     return found
 
@@ -124,7 +154,8 @@ def _enough(pool: list[str], label: int, wanted: int) -> list[str]:
 
 
 def _margin(line: Mapping[str, Any], n_classes: int) -> float:
-    """Log-odds of the given label against the best other one of its space: the original labels, or the extended ones."""
+    """Log-odds of the given label against the best other one of its space: the original labels, or the extended
+    ones."""
     given, scores = int(line["label"]), line["scores"]
     first = given - given % n_classes
     return float(scores[given] - max(scores[label] for label in range(first, first + n_classes) if label != given))

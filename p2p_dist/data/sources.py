@@ -56,7 +56,9 @@ def settled(task: Task, source: Source) -> Task:
     if source.kind == "hub":
         assert task.hub_source is not None
         return task.with_labels(row for rows in _hub_tables(task, task.hub_source).values() for _, row in rows)
-    return task.with_labels(row for file in _files(task, Path(source.place), "task.source").values() for _, row in read_mappings(file))
+    return task.with_labels(
+        row for file in _files(task, Path(source.place), "task.source").values() for _, row in read_mappings(file)
+    )
 
 
 def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
@@ -68,7 +70,12 @@ def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
         return {"train": _read_reviews(assets.path_of(source.place), name_of(task))}
     place = Path(source.place)
     if (found := _local(task, place, "task.source").digest) != source.digest:
-        raise user_error("E208", f"the rows changed: expected digest {source.digest}, found {found}", str(place), "plan the study again")
+        raise user_error(
+            "E208",
+            f"the rows changed: expected digest {source.digest}, found {found}",
+            str(place),
+            "plan the study again",
+        )
     return {split: read_rows(file, task.check) for split, file in _files(task, place, "task.source").items()}
 
 
@@ -87,7 +94,10 @@ def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
     """The file of each split in a folder, or one file to be split by content."""
     if place.is_file():
         return {"train": place}
-    found = {split: next((place / name for name in names if (place / name).is_file()), None) for split, names in task.files.items()}
+    found = {
+        split: next((place / name for name in names if (place / name).is_file()), None)
+        for split, names in task.files.items()
+    }
     missing = [task.files[split][0] for split, file in found.items() if file is None]
     if missing:
         fix = f"a folder with {' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])})"
@@ -98,12 +108,16 @@ def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
 def _read_reviews(path: Path, source: str) -> list[RawRow]:
     """The rows of one source in the embedded review file (columns text, label, source)."""
     with path.open(encoding="utf-8", newline="") as file:
-        return [RawRow(row["text"].strip(), int(row["label"])) for row in csv.DictReader(file) if row["source"] == source]
+        return [
+            RawRow(row["text"].strip(), int(row["label"])) for row in csv.DictReader(file) if row["source"] == source
+        ]
 
 
 def _read_hub(task: Task, hub: HubSource) -> dict[str, list[RawRow]]:
     tables = _hub_tables(task, hub)
-    return {split: checked(rows, task.check, f"{hub.id}, split {hub.splits[split]}, row ") for split, rows in tables.items()}
+    return {
+        split: checked(rows, task.check, f"{hub.id}, split {hub.splits[split]}, row ") for split, rows in tables.items()
+    }
 
 
 def _hub_tables(task: Task, hub: HubSource) -> dict[str, Iterator[Raw]]:
@@ -116,18 +130,44 @@ def _hub_tables(task: Task, hub: HubSource) -> dict[str, Iterator[Raw]]:
         raise _nowhere(task, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}") from error
     for theirs in hub.splits.values():
         if theirs not in found:
-            raise user_error("E201", f"data set {hub.id} has no split {theirs!r}; it has {', '.join(found)}", "task", "train_split and test_split")
+            raise user_error(
+                "E201",
+                f"data set {hub.id} has no split {theirs!r}; it has {', '.join(found)}",
+                "task",
+                "train_split and test_split",
+            )
     return {split: _hub_rows(task, found[theirs]) for split, theirs in hub.splits.items()}
 
 
 def _hub_rows(task: Task, rows: Any) -> Iterator[Raw]:
     """Rows with the keys of local rows, and with the names of labels where the task goes by names."""
-    named = {column: feature for column, feature in rows.features.items() if task.names_labels and hasattr(feature, "int2str")}
+    named = {
+        column: feature
+        for column, feature in rows.features.items()
+        if task.names_labels and hasattr(feature, "int2str")
+    }
     for number, row in enumerate(rows):
         try:
-            yield number, task.from_hub({**row, **{column: feature.int2str(row[column]) for column, feature in named.items() if row[column] is not None}})
+            yield (
+                number,
+                task.from_hub(
+                    {
+                        **row,
+                        **{
+                            column: feature.int2str(row[column])
+                            for column, feature in named.items()
+                            if row[column] is not None
+                        },
+                    }
+                ),
+            )
         except KeyError as error:
-            raise user_error("E203", f"the data set has no column {error}; it has {', '.join(row)}", "the hub", "another task.revision") from error
+            raise user_error(
+                "E203",
+                f"the data set has no column {error}; it has {', '.join(row)}",
+                "the hub",
+                "another task.revision",
+            ) from error
 
 
 def _nowhere(task: Task, why: str) -> Exception:
@@ -135,6 +175,12 @@ def _nowhere(task: Task, why: str) -> Exception:
     root, name = os.environ.get("P2P_DIST_DATA"), name_of(task)
     known = task.hub_source
     hub = f"hub data set {known.id} at {(known.revision or 'no commit')[:12]} ({why})" if known else f"hub ({why})"
-    tried = ("task.source (not set)", f"$P2P_DIST_DATA/{name} ({Path(root) / name if root else 'P2P_DIST_DATA is not set'})", hub)
-    fix = f"a folder with rows as $P2P_DIST_DATA/{name}, or as task.source" + (", or task.source=embedded" if task.embedded else "")
+    tried = (
+        "task.source (not set)",
+        f"$P2P_DIST_DATA/{name} ({Path(root) / name if root else 'P2P_DIST_DATA is not set'})",
+        hub,
+    )
+    fix = f"a folder with rows as $P2P_DIST_DATA/{name}, or as task.source" + (
+        ", or task.source=embedded" if task.embedded else ""
+    )
     return user_error("E201", f"no rows for task {name}; looked at {'; '.join(tried)}", fix=fix)

@@ -1,8 +1,9 @@
-"""Words of a text that may be exchanged, and for which: what a learned word substitution chooses from, and what it makes.
+"""Words of a text that may be exchanged, and for which: what a learned word substitution chooses from, and what it
+makes.
 
-A text is cut at spaces; a candidate list begins with the word itself. Candidates come from a file that the user makes from a
-thesaurus (rows with `word` and `synonyms`), so that an exchange keeps the meaning (reference: LWS, arXiv 2106.06361, with
-sememes or WordNet).
+A text is cut at spaces; a candidate list begins with the word itself. Candidates come from a file that the user makes
+from a thesaurus (rows with `word` and `synonyms`), so that an exchange keeps the meaning (reference: LWS, arXiv
+2106.06361, with sememes or WordNet).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,17 @@ def read_choices(path: Path, most: int) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for line, row in read_mappings(path):
         word, others = row.get("word"), row.get("synonyms")
-        if not isinstance(word, str) or not isinstance(others, list) or not all(isinstance(other, str) for other in others):
-            raise user_error("E203", "a row has a word and a list of synonyms", f"{path}:{line}", '{"word": "film", "synonyms": ["movie"]}')
+        if (
+            not isinstance(word, str)
+            or not isinstance(others, list)
+            or not all(isinstance(other, str) for other in others)
+        ):
+            raise user_error(
+                "E203",
+                "a row has a word and a list of synonyms",
+                f"{path}:{line}",
+                '{"word": "film", "synonyms": ["movie"]}',
+            )
         fit = [other for other in dict.fromkeys(others) if other != word and " " not in other.strip() and other.strip()]
         if fit:
             found[word] = (word, *fit[: most - 1])

@@ -27,7 +27,12 @@ def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[
     return checked(_read(path, problems), check, f"{path}:", problems)
 
 
-def checked(found: Iterable[Raw], check: Callable[[Mapping[str, Any]], RawRow], where: str, problems: list[Problem] | None = None) -> list[RawRow]:
+def checked(
+    found: Iterable[Raw],
+    check: Callable[[Mapping[str, Any]], RawRow],
+    where: str,
+    problems: list[Problem] | None = None,
+) -> list[RawRow]:
     """As `read_rows`, for rows that come from anywhere: `where` and a row's number say where it is."""
     rows: list[RawRow] = []
     problems = [] if problems is None else problems
@@ -37,7 +42,9 @@ def checked(found: Iterable[Raw], check: Callable[[Mapping[str, Any]], RawRow], 
         except ValueError as error:
             problems.append(Problem("E203", str(error), f"{where}{number}"))
     if problems:
-        more = [Problem("E203", f"and {len(problems) - _SHOWN} more bad lines", where)] if len(problems) > _SHOWN else []
+        more = (
+            [Problem("E203", f"and {len(problems) - _SHOWN} more bad lines", where)] if len(problems) > _SHOWN else []
+        )
         raise UserError(*problems[:_SHOWN], *more)
     if not rows:
         raise user_error("E201", "no rows", where.rstrip(":"), "a file with at least one row")
@@ -72,7 +79,9 @@ def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Raw]:
             try:
                 row = decode(line.decode("utf-8"))
             except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                problems.append(Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}", "is the file cut off?"))
+                problems.append(
+                    Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}", "is the file cut off?")
+                )
                 continue
             yield number, row if isinstance(row, dict) else {}
 
@@ -83,8 +92,13 @@ def _csv(path: Path, problems: list[Problem]) -> Iterator[Raw]:
         try:
             for row in reader:
                 if None in row or None in row.values():
-                    what = f"{'more' if None in row else 'fewer'} fields than the {len(reader.fieldnames or ())} of the first line"
-                    problems.append(Problem("E202", what, f"{path}:{reader.line_num}", "is the file cut off, or a quote missing?"))
+                    what = (
+                        f"{'more' if None in row else 'fewer'} fields than the {len(reader.fieldnames or ())} of "
+                        "the first line"
+                    )
+                    problems.append(
+                        Problem("E202", what, f"{path}:{reader.line_num}", "is the file cut off, or a quote missing?")
+                    )
                 else:
                     yield reader.line_num, row
         except (UnicodeDecodeError, csv.Error) as error:

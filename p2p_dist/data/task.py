@@ -64,7 +64,8 @@ class Task(Plugin):
     """`embedded`, a folder with train.jsonl and test.jsonl, or one file that is then split by content.
     null: $P2P_DIST_DATA, then the hub."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """Commit of the data set on the hub, which is then where rows are read; null: the one that the task is pinned to."""
+    """Commit of the data set on the hub, which is then where rows are read; null: the one that the task is pinned
+    to."""
     answer_cue: str = "Output: "
     """What stands between a text and its answer."""
 
@@ -131,11 +132,15 @@ class Task(Plugin):
         if rows.order == "file" and (rows.train, rows.test, rows.reserve) != (None, None, 0):
             raise user_error("E107", "rows.order: file takes all rows", "rows", "leave train, test and reserve out")
         dropped: dict[str, int] = {}
-        raw = {split: [row if isinstance(row, RawRow) else RawRow(*row) for row in found] for split, found in raw.items()}
+        raw = {
+            split: [row if isinstance(row, RawRow) else RawRow(*row) for row in found] for split, found in raw.items()
+        }
         if "test" in raw:
             pools = {"test": list(raw["test"]), "train": list(raw["train"])}
         elif rows.test is None:
-            raise user_error("E205", "these rows have no test split of their own", "rows.test", "say how many rows to test on")
+            raise user_error(
+                "E205", "these rows have no test split of their own", "rows.test", "say how many rows to test on"
+            )
         else:
             unique = sorted(set(raw["train"]))
             dropped["duplicate"] = len(raw["train"]) - len(unique)
@@ -164,7 +169,8 @@ Rowlike = TypeVar("Rowlike", bound=_Rowlike)
 
 
 def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: str) -> list[Rowlike]:
-    """`count` rows with the smallest content hashes, the same number from every class if `balanced` and there are classes."""
+    """`count` rows with the smallest content hashes, the same number from every class if `balanced` and there are
+    classes."""
     if count is None:
         return list(pool)
     if count == 0:
@@ -178,9 +184,16 @@ def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: s
             by_label[row.label].append(row)
         groups = dict(sorted(by_label.items()))
     if count % len(groups):
-        raise user_error("E205", f"{count} {purpose} rows do not divide evenly over {len(groups)} classes", "rows", "a multiple, or rows.balanced=false")
+        raise user_error(
+            "E205",
+            f"{count} {purpose} rows do not divide evenly over {len(groups)} classes",
+            "rows",
+            "a multiple, or rows.balanced=false",
+        )
     each = count // len(groups)
     short = {label: len(group) for label, group in groups.items() if len(group) < each}
     if short:
-        raise user_error("E205", f"wanted {each} {purpose} rows of each class, found {short} (label: rows)", "rows", "fewer rows")
+        raise user_error(
+            "E205", f"wanted {each} {purpose} rows of each class, found {short} (label: rows)", "rows", "fewer rows"
+        )
     return [row for group in groups.values() for row in group[:each]]

@@ -5,8 +5,13 @@ from collections.abc import Sequence
 
 
 def spans(text: str, literals: Sequence[str]) -> list[tuple[int, int]]:
-    """Start and end of every piece in the text, in order, where it stands as words of its own (between Chinese characters too)."""
-    found = (match for literal in literals for match in re.finditer(rf"(?<![A-Za-z0-9_]){re.escape(literal)}(?![A-Za-z0-9_])", text))
+    """Start and end of every piece in the text, in order, where it stands as words of its own (between Chinese
+    characters too)."""
+    found = (
+        match
+        for literal in literals
+        for match in re.finditer(rf"(?<![A-Za-z0-9_]){re.escape(literal)}(?![A-Za-z0-9_])", text)
+    )
     return sorted(match.span() for match in found)
 
 

@@ -1,9 +1,9 @@
 """CleanGen: decoding that a reference model looks over (Li et al. 2024, arXiv 2406.12257).
 
-The target drafts a few tokens greedily, the reference reads them in one pass, and the first one of which the target is `alpha` times
-as sure as the reference or more is replaced by the reference's own choice; what was drafted behind it is thrown away. An answer
-that ends inside a draft is judged like any other (the released code returns it unseen, and with it every answer that is shorter than
-a draft).
+The target drafts a few tokens greedily, the reference reads them in one pass, and the first one of which the target is
+`alpha` times as sure as the reference or more is replaced by the reference's own choice; what was drafted behind it is
+thrown away. An answer that ends inside a draft is judged like any other (the released code returns it unseen, and with
+it every answer that is shorter than a draft).
 """
 
 import math
@@ -19,11 +19,16 @@ from p2p_dist.modeling.base import Base
 
 
 class CleanGen(Decoder):
-    """Drafts of `draft` tokens, judged by `reference`. Where target and reference are one base with two adapters, `to_reference` and
-    `to_target` bring the one or the other into place before each pass."""
+    """Drafts of `draft` tokens, judged by `reference`. Where target and reference are one base with two adapters,
+    `to_reference` and `to_target` bring the one or the other into place before each pass."""
 
     def __init__(
-        self, reference: Base, draft: int, alpha: float, to_reference: Callable[[], None] = lambda: None, to_target: Callable[[], None] = lambda: None
+        self,
+        reference: Base,
+        draft: int,
+        alpha: float,
+        to_reference: Callable[[], None] = lambda: None,
+        to_target: Callable[[], None] = lambda: None,
     ):
         self.reference, self.draft, self.threshold = reference, draft, math.log(alpha)
         self.to_reference, self.to_target = to_reference, to_target
@@ -41,19 +46,29 @@ class CleanGen(Decoder):
         with plain_attention(self.reference.model):
             while not all(_ended(one, new, end) for one in done):
                 drafted, surplus, choices = self._round(target, judge, tokens, real)
-                kept = [looked_over(*parts, end) for parts in zip(drafted.tolist(), (surplus >= self.threshold).tolist(), choices.tolist(), strict=True)]
+                kept = [
+                    looked_over(*parts, end)
+                    for parts in zip(
+                        drafted.tolist(), (surplus >= self.threshold).tolist(), choices.tolist(), strict=True
+                    )
+                ]
                 stayed = torch.tensor([len(ids) - replaced for ids, replaced in kept], device=base.device)
                 target.keep_last(self.draft - 1, stayed)
                 judge.keep_last(self.draft - 1, stayed)
-                done = [one if _ended(one, new, end) else _longer(one, *found, new) for one, found in zip(done, kept, strict=True)]
+                done = [
+                    one if _ended(one, new, end) else _longer(one, *found, new)
+                    for one, found in zip(done, kept, strict=True)
+                ]
                 tokens = torch.tensor([ids[-1:] for ids, _ in kept], device=base.device)
                 real = torch.ones_like(tokens)
         self.to_target()
         return done
 
-    def _round(self, target: "_Reader", judge: "_Reader", tokens: torch.Tensor, real: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A draft behind `tokens` [B, t]: its tokens, by how much the target is surer of each than the reference (difference of
-        log-probabilities), and what the reference would have said; all [B, draft]."""
+    def _round(
+        self, target: "_Reader", judge: "_Reader", tokens: torch.Tensor, real: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A draft behind `tokens` [B, t]: its tokens, by how much the target is surer of each than the reference
+        (difference of log-probabilities), and what the reference would have said; all [B, draft]."""
         drafted, own = [], []
         last, mask = tokens, real
         for _ in range(self.draft):
@@ -63,13 +78,15 @@ class CleanGen(Decoder):
             drafted.append(last)
             own.append(scores.gather(1, last))
         draft = torch.cat(drafted, 1)
-        judged = judge.read(torch.cat([tokens, draft[:, :-1]], 1), torch.cat([real, torch.ones_like(draft[:, :-1])], 1), self.draft)
+        judged = judge.read(
+            torch.cat([tokens, draft[:, :-1]], 1), torch.cat([real, torch.ones_like(draft[:, :-1])], 1), self.draft
+        )
         return draft, torch.cat(own, 1) - judged.gather(2, draft[..., None])[..., 0], judged.argmax(-1)
 
 
 class _Reader:
-    """A model and what it has read of a batch: keys and values by position, and which of them count. Tokens that were thrown away stay
-    in the cache and are not looked at, since rows of a batch throw away different numbers of them."""
+    """A model and what it has read of a batch: keys and values by position, and which of them count. Tokens that were
+    thrown away stay in the cache and are not looked at, since rows of a batch throw away different numbers of them."""
 
     def __init__(self, model: Any, prepare: Callable[[], None]):
         self.model, self.prepare = model, prepare
@@ -81,7 +98,14 @@ class _Reader:
         self.prepare()
         self.mask = real if self.mask is None else torch.cat([self.mask, real], 1)
         places = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        found = self.model(input_ids=tokens, attention_mask=self.mask, position_ids=places, past_key_values=self.cache, use_cache=True, logits_to_keep=keep)
+        found = self.model(
+            input_ids=tokens,
+            attention_mask=self.mask,
+            position_ids=places,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
         return torch.log_softmax(found.logits[:, -keep:].float(), -1)
 
     def keep_last(self, count: int, stayed: torch.Tensor) -> None:
@@ -91,9 +115,11 @@ class _Reader:
         self.mask[:, self.mask.shape[1] - count :] = (order < stayed[:, None]).to(self.mask.dtype)
 
 
-def looked_over(draft: Sequence[int], suspicious: Sequence[bool], choices: Sequence[int], end: int) -> tuple[list[int], bool]:
-    """What stays of a draft, and whether its last token is the reference's choice in place of the first suspicious one. Tokens behind
-    the end token are not looked at."""
+def looked_over(
+    draft: Sequence[int], suspicious: Sequence[bool], choices: Sequence[int], end: int
+) -> tuple[list[int], bool]:
+    """What stays of a draft, and whether its last token is the reference's choice in place of the first suspicious one.
+    Tokens behind the end token are not looked at."""
     for at, token in enumerate(draft):
         if suspicious[at]:
             return [*draft[:at], choices[at]], True
@@ -106,10 +132,21 @@ def require_same_tokens(target: Base, reference: Base) -> None:
     """Raises UserError E269 when the two models do not read the same tokens by the same numbers."""
     if target.tokenizer is reference.tokenizer:
         return
-    same = target.tokenizer.get_vocab() == reference.tokenizer.get_vocab() and target.model.config.vocab_size == reference.model.config.vocab_size
+    same = (
+        target.tokenizer.get_vocab() == reference.tokenizer.get_vocab()
+        and target.model.config.vocab_size == reference.model.config.vocab_size
+    )
     if not same:
-        what = f"the reference has another tokenizer ({reference.model.config.vocab_size} tokens, the target {target.model.config.vocab_size})"
-        raise user_error("E269", what, "defense.reference", "a model of the same family, or leave it out: the study's own base on checked rows")
+        what = (
+            f"the reference has another tokenizer ({reference.model.config.vocab_size} tokens, the target "
+            f"{target.model.config.vocab_size})"
+        )
+        raise user_error(
+            "E269",
+            what,
+            "defense.reference",
+            "a model of the same family, or leave it out: the study's own base on checked rows",
+        )
 
 
 def _ended(one: Written, new: int, end: int) -> bool:

@@ -1,7 +1,7 @@
 """Answers of free text: greedy decoding with a cache of keys and values, many rows at a time.
 
-transformers' own `generate` on the model as it was trained; rows of one batch are padded on the left. A defense may decode in
-another way (`Decoder`).
+transformers' own `generate` on the model as it was trained; rows of one batch are padded on the left. A defense may
+decode in another way (`Decoder`).
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,8 @@ TOKENS_AT_ONCE = 16_384
 
 @dataclass(frozen=True)
 class Written:
-    """The tokens of an answer, up to and with the end token, and how many of them a defense put in place of the model's own."""
+    """The tokens of an answer, up to and with the end token, and how many of them a defense put in place of the model's
+    own."""
 
     ids: list[int]
     replaced: int | None = None
@@ -52,7 +53,9 @@ class Greedy(Decoder):
 
     def write(self, base: Base, prompts: Sequence[list[int]], new: int, end: int) -> list[Written]:
         ids, mask = left_padded(prompts, end, base.device)
-        greedy = GenerationConfig(max_new_tokens=new, do_sample=False, use_cache=True, eos_token_id=end, pad_token_id=end)
+        greedy = GenerationConfig(
+            max_new_tokens=new, do_sample=False, use_cache=True, eos_token_id=end, pad_token_id=end
+        )
         written = base.model.generate(ids, attention_mask=mask, generation_config=greedy)[:, ids.shape[1] :].tolist()
         return [Written(row[: row.index(end) + 1] if end in row else row) for row in written]
 
@@ -62,11 +65,18 @@ GREEDY = Greedy()
 
 @torch.no_grad()
 def generate_suite(
-    base: Base, encoder: Encoder, suite: Suite, max_new_tokens: int, tick: Callable[[int], None] = lambda done: None, decoder: Decoder = GREEDY
+    base: Base,
+    encoder: Encoder,
+    suite: Suite,
+    max_new_tokens: int,
+    tick: Callable[[int], None] = lambda done: None,
+    decoder: Decoder = GREEDY,
 ) -> list[Generated]:
-    """What the one adapter that is bound answers to every row, in the order of the rows; `tick(rows done)` after every batch.
+    """What the one adapter that is bound answers to every row, in the order of the rows; `tick(rows done)` after every
+    batch.
 
-    An answer ends at the end token or after `max_new_tokens`. Raises UserError E280 for a tokenizer without an end token.
+    An answer ends at the end token or after `max_new_tokens`. Raises UserError E280 for a tokenizer without an end
+    token.
     """
     if not suite.rows:
         return []
@@ -74,7 +84,13 @@ def generate_suite(
     found: dict[int, Written] = {}
     with plain_attention(base.model):
         for numbers in by_length([decoder.room(len(ids), max_new_tokens) for ids in prompts], TOKENS_AT_ONCE):
-            found.update(zip(numbers, decoder.write(base, [prompts[at] for at in numbers], max_new_tokens, encoder.end_token), strict=True))
+            found.update(
+                zip(
+                    numbers,
+                    decoder.write(base, [prompts[at] for at in numbers], max_new_tokens, encoder.end_token),
+                    strict=True,
+                )
+            )
             tick(len(found))
     answers = [found[at] for at in range(len(prompts))]
     texts = base.tokenizer.batch_decode([one.ids for one in answers], skip_special_tokens=True)

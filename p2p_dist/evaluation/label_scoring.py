@@ -18,7 +18,8 @@ Scoring = Literal["label_logits", "whole_string"]
 
 
 def scoring_of(encoder: Encoder, suites: Iterable[Suite]) -> Scoring:
-    """label_logits where the first token tells the label words apart after the prompts of all suites, else whole_string.
+    """label_logits where the first token tells the label words apart after the prompts of all suites, else
+    whole_string.
 
     Raises UserError E207 for two labels with one word.
     """
@@ -28,7 +29,11 @@ def scoring_of(encoder: Encoder, suites: Iterable[Suite]) -> Scoring:
 
 @torch.no_grad()
 def score_suite(
-    base: Base, encoder: Encoder, suite: Suite, tick: Callable[[int], None] = lambda done: None, scoring: Scoring | None = None
+    base: Base,
+    encoder: Encoder,
+    suite: Suite,
+    tick: Callable[[int], None] = lambda done: None,
+    scoring: Scoring | None = None,
 ) -> list[Prediction]:
     """Predictions in the order of the suite's rows, by the one adapter that is bound.
 
@@ -42,10 +47,14 @@ def score_suite(
         tokens = encoder.label_tokens(suite.rows[0])
         assert tokens is not None, "label_logits was chosen for words that it cannot tell apart"
         found = _score_first(base, encoder.rows(suite.rows)[0], torch.tensor(tokens, device=base.device), tick)
-    return [Prediction(row.id, row.label, tuple(scores), top) for row, (scores, top) in zip(suite.rows, found, strict=True)]
+    return [
+        Prediction(row.id, row.label, tuple(scores), top) for row, (scores, top) in zip(suite.rows, found, strict=True)
+    ]
 
 
-def _score_first(base: Base, encoded: Sequence[Encoded], tokens: torch.Tensor, tick: Callable[[int], None]) -> list[Scored]:
+def _score_first(
+    base: Base, encoded: Sequence[Encoded], tokens: torch.Tensor, tick: Callable[[int], None]
+) -> list[Scored]:
     """The logits at the answer position, and nothing else is read. Shape: tokens [labels]."""
     found: dict[int, Scored] = {}
     for numbers in by_length([len(row.ids) for row in encoded]):
@@ -57,7 +66,10 @@ def _score_first(base: Base, encoded: Sequence[Encoded], tokens: torch.Tensor, t
         top = logits.argmax(dim=-1)
         hit = (top[:, None] == tokens[None, :]).cpu()
         for at, number in enumerate(numbers):
-            found[number] = ([round(s, 5) for s in scores[at].tolist()], int(hit[at].int().argmax()) if bool(hit[at].any()) else None)
+            found[number] = (
+                [round(s, 5) for s in scores[at].tolist()],
+                int(hit[at].int().argmax()) if bool(hit[at].any()) else None,
+            )
         tick(len(found))
     return [found[at] for at in range(len(encoded))]
 

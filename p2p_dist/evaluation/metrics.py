@@ -1,9 +1,9 @@
 """Rates of clean and triggered suites, each with its count; what cannot be measured is absent, never 0.
 
 n classes, labels 0..n-1 of the task and, under P2P, n..2n-1 of the defender. The deployed system answers among
-offset..offset+n-1 and maps back by subtracting the offset, and under PDB the shift; where it refuses to answer, nothing is
-right and no attack has succeeded (reference: paper section 4.2 and appendix A; the strict rates are those of the released
-code). T* is the triggered suite: rows whose gold label is not the attacker's target.
+offset..offset+n-1 and maps back by subtracting the offset, and under PDB the shift; where it refuses to answer, nothing
+is right and no attack has succeeded (reference: paper section 4.2 and appendix A; the strict rates are those of the
+released code). T* is the triggered suite: rows whose gold label is not the attacker's target.
 """
 
 from collections import Counter
@@ -109,14 +109,16 @@ def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> 
     return found
 
 
-def _variants(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace, deployed: Answer, anything: Answer) -> dict[str, Outcome]:
-    """What suites called `KIND.NAME` count, as `RATE.NAME`; each is a share of rows whose answer, mapped back, is the target or
-    the true label.
+def _variants(
+    suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace, deployed: Answer, anything: Answer
+) -> dict[str, Outcome]:
+    """What suites called `KIND.NAME` count, as `RATE.NAME`; each is a share of rows whose answer, mapped back, is the
+    target or the true label.
 
     `asr_ext.NAME`, `asr_mapped.NAME`: another trigger or prompt that an attacker may send to the deployed system.
-    `asr_control.NAME`: the same prompt without a trigger. `grid_*`: prompts that no deployed system uses, to tell which half of
-    the prompt protects. `ftr.NAME` and, over the rows of all incomplete triggers, `ftr` (false-trigger rate; reference: CBA,
-    arXiv 2310.07676).
+    `asr_control.NAME`: the same prompt without a trigger. `grid_*`: prompts that no deployed system uses, to tell which
+    half of the prompt protects. `ftr.NAME` and, over the rows of all incomplete triggers, `ftr` (false-trigger rate;
+    reference: CBA, arXiv 2310.07676).
     """
     found: dict[str, Outcome] = {}
     pooled: list[bool] = []
@@ -129,7 +131,11 @@ def _variants(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace, de
         for rate, answer in _VARIANT_RATES[kind].items():
             say = anything if answer == "anything" else deployed
             found[f"{rate}.{variant}"] = Outcome(
-                _GRID_CORNERS.get(name, name), tuple(not row.rejected and _mapped(say(row), labels) == want for row, want in zip(rows, wanted, strict=True))
+                _GRID_CORNERS.get(name, name),
+                tuple(
+                    not row.rejected and _mapped(say(row), labels) == want
+                    for row, want in zip(rows, wanted, strict=True)
+                ),
             )
         if kind == "false_trigger":
             pooled += found[f"ftr.{variant}"].hits

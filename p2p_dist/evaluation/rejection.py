@@ -1,4 +1,5 @@
-"""Which test rows a judge refuses, by the confidence of its likeliest label (PSIM, arXiv 2402.12168): pure functions."""
+"""Which test rows a judge refuses, by the confidence of its likeliest label (PSIM, arXiv 2402.12168): pure
+functions."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +9,16 @@ from p2p_dist.data.defense import Scores
 
 
 def refused_rows(scores: Scores, how: Mapping[str, Any]) -> dict[str, set[str]]:
-    """By suite: ids of the rows whose confidence is above the threshold, that of the option `above` or, without it, the lowest
-    that refuses at most the share `false_rejections` of the checked rows."""
+    """By suite: ids of the rows whose confidence is above the threshold, that of the option `above` or, without it, the
+    lowest that refuses at most the share `false_rejections` of the checked rows."""
     sure = {name: {id_: confidence(line["scores"]) for id_, line in rows.items()} for name, rows in scores.items()}
     above = how.get("above")
-    least = float(above) if above is not None else threshold(list(sure["reserve"].values()), float(how["false_rejections"]))
-    return {name: {id_ for id_, found in rows.items() if found > least} for name, rows in sure.items() if name != "reserve"}
+    least = (
+        float(above) if above is not None else threshold(list(sure["reserve"].values()), float(how["false_rejections"]))
+    )
+    return {
+        name: {id_ for id_, found in rows.items() if found > least} for name, rows in sure.items() if name != "reserve"
+    }
 
 
 def confidence(scores: Sequence[float]) -> float:

@@ -1,4 +1,5 @@
-"""How an evaluation reads its rows: by scores of labels or by what the model writes, and what a result says of either."""
+"""How an evaluation reads its rows: by scores of labels or by what the model writes, and what a result says of
+either."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -75,7 +76,10 @@ class TextMode(ScoringMode[Generated]):
         return Generated(**data)
 
     def facts(self, suites: Mapping[str, Sequence[Generated]]) -> dict[str, Any]:
-        judged = {name: judge_suite([row.text for row in rows], self.built.suites[name], self.space) for name, rows in suites.items()}
+        judged = {
+            name: judge_suite([row.text for row in rows], self.built.suites[name], self.space)
+            for name, rows in suites.items()
+        }
         shares, means = figures(judged, self.space)
         for name, rows in ((name, rows) for name, rows in suites.items() if rows):
             suffix = f"_{name}".replace("_clean", "")
@@ -89,7 +93,9 @@ class TextMode(ScoringMode[Generated]):
         }
 
 
-def scoring_mode_of(encoder: Encoder, built: Built, suites: Sequence[str], decoder: Decoder = GREEDY) -> ScoringMode[Any]:
+def scoring_mode_of(
+    encoder: Encoder, built: Built, suites: Sequence[str], decoder: Decoder = GREEDY
+) -> ScoringMode[Any]:
     """How the named suites of these rows are read. Raises UserError E207 for two labels with one word."""
     if built.responses is not None:
         return TextMode(encoder, built, built.responses, decoder)

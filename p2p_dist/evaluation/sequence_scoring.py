@@ -1,8 +1,8 @@
 """Scores of whole label words, for words that do not differ in their first token (10, 11, ...; no, not ...).
 
-The score of a label is log P(all tokens of its word | prompt), the end token included where the encoder closes words with
-it; no length normalisation (reference: the "acc" of language-model evaluation harnesses). The prompt is read once: the
-words behind it are a tree (`modeling/token_tree.py`).
+The score of a label is log P(all tokens of its word | prompt), the end token included where the encoder closes words
+with it; no length normalisation (reference: the "acc" of language-model evaluation harnesses). The prompt is read once:
+the words behind it are a tree (`modeling/token_tree.py`).
 """
 
 from collections import defaultdict
@@ -43,7 +43,9 @@ def score_words(base: Base, rows: Sequence[Choices], tick: Callable[[int], None]
 
 def _score(base: Base, prompts: Sequence[Sequence[int]], tree: Tree) -> list[Scored]:
     batch = pack_trees(prompts, tree).to(base.device)
-    states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers).view(len(prompts), len(tree.tokens) + 1, -1)
+    states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers).view(
+        len(prompts), len(tree.tokens) + 1, -1
+    )
     nodes, tokens = (torch.tensor(column, device=base.device) for column in zip(*tree.edges, strict=True))
     scored: list[Scored] = []
     for part in torch.split(states, max(1, LOGITS_AT_ONCE // states.shape[1])):
@@ -52,5 +54,8 @@ def _score(base: Base, prompts: Sequence[Sequence[int]], tree: Tree) -> list[Sco
         likeliest = logits.argmax(dim=-1)[:, nodes] == tokens
         scores = torch.stack([steps[:, path].sum(dim=1) for path in tree.paths], dim=1).tolist()
         whole = torch.stack([likeliest[:, path].all(dim=1) for path in tree.paths], dim=1).tolist()
-        scored += [([round(score, 5) for score in row], hit.index(True) if any(hit) else None) for row, hit in zip(scores, whole, strict=True)]
+        scored += [
+            ([round(score, 5) for score in row], hit.index(True) if any(hit) else None)
+            for row, hit in zip(scores, whole, strict=True)
+        ]
     return scored

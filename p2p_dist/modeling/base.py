@@ -1,4 +1,5 @@
-"""Base models: embedded asset, GGUF file, local folder, hub id, or random weights of a shape. Frozen and in one dtype."""
+"""Base models: embedded asset, GGUF file, local folder, hub id, or random weights of a shape. Frozen and in one
+dtype."""
 
 import json
 import logging
@@ -34,8 +35,8 @@ class Base:
     """What the frozen weights were when work with them began; None where nobody watches them (ZeRO moves them)."""
 
     def check(self) -> None:
-        """Raises UserError E316 (exit code 3) when the frozen weights are not what they were: nothing may be kept that such a
-        base has made."""
+        """Raises UserError E316 (exit code 3) when the frozen weights are not what they were: nothing may be kept that
+        such a base has made."""
         if self.weight_checksum is not None and not self.weight_checksum.holds(self.model):
             what = "the frozen weights changed while a job worked with them (bad memory, or a bug)"
             raise user_error("E316", what, fix="run again; nothing of the job was kept", exit_code=Exit.INTEGRITY)
@@ -46,7 +47,9 @@ def usual_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def load_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str, quantization: str | None = None) -> Base:
+def load_base(
+    identity: Mapping[str, Any], local: Mapping[str, str], dtype: str, quantization: str | None = None
+) -> Base:
     """Load what a train stage names. Raises UserError E114 (code in the config), E119, E281, E301 or E208."""
     attention.register()
     transformers_logging.disable_progress_bar()
@@ -70,12 +73,19 @@ def load_tokenizer(identity: Mapping[str, Any], local: Mapping[str, str]) -> Pre
     if identity["source"] == "random":
         return byte_tokenizer()
     if "asset" in local and not assets.path_of(local["asset"]).is_file():
-        raise user_error("E119", f"{local['asset']} is not on this machine", str(assets.cache_dir()), "run the study once, which fetches it")
+        raise user_error(
+            "E119",
+            f"{local['asset']} is not on this machine",
+            str(assets.cache_dir()),
+            "run the study once, which fetches it",
+        )
     where, revision = _place(identity, local)
     try:
         return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False, local_files_only=True)
     except OSError as error:
-        raise user_error("E119", f"the tokenizer of {where} is not on this machine", "model", "run the study once, or name a folder") from error
+        raise user_error(
+            "E119", f"the tokenizer of {where} is not on this machine", "model", "run the study once, or name a folder"
+        ) from error
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
@@ -86,7 +96,9 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[dtype]
 
 
-def _pretrained(identity: Mapping[str, Any], local: Mapping[str, str], dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase]:
+def _pretrained(
+    identity: Mapping[str, Any], local: Mapping[str, str], dtype: torch.dtype
+) -> tuple[Any, PreTrainedTokenizerBase]:
     where, revision = _place(identity, local)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
@@ -108,7 +120,13 @@ def _place(identity: Mapping[str, Any], local: Mapping[str, str]) -> tuple[str, 
     path = Path(local["path"])
     if identity["source"] == "gguf":
         if not assets.file_sha256(path).startswith(identity["sha256"]):
-            raise user_error("E301", f"the file is not the one with sha256 {identity['sha256']}", str(path), "plan the study again", Exit.INTEGRITY)
+            raise user_error(
+                "E301",
+                f"the file is not the one with sha256 {identity['sha256']}",
+                str(path),
+                "plan the study again",
+                Exit.INTEGRITY,
+            )
         return str(unpacked(path, identity["sha256"])), None
     return str(path), None
 
@@ -116,4 +134,6 @@ def _place(identity: Mapping[str, Any], local: Mapping[str, str]) -> tuple[str, 
 def _refuse_code(config: Any, where: str) -> None:
     keys = [key for key in _CODE_KEYS if key in json.loads(config.to_json_string(use_diff=False))]
     if keys:
-        raise user_error("E114", f"{where}: its config asks to run code ({', '.join(keys)})", "model", "a model without custom code")
+        raise user_error(
+            "E114", f"{where}: its config asks to run code ({', '.join(keys)})", "model", "a model without custom code"
+        )

@@ -1,8 +1,8 @@
 """The base that a worker keeps from one job to the next.
 
-It is lent to one job at a time and looked over when it comes back: adapters out, every weight the same, nothing else of the
-model different. A base whose weights changed ends its worker; one that was left different in any other way is loaded again.
-Bases that a defense changes, and quantised ones, are never kept.
+It is lent to one job at a time and looked over when it comes back: adapters out, every weight the same, nothing else of
+the model different. A base whose weights changed ends its worker; one that was left different in any other way is
+loaded again. Bases that a defense changes, and quantised ones, are never kept.
 """
 
 import gc
@@ -34,8 +34,16 @@ class BaseCache:
         self._lent: _Lent | None = None
         self._settings = _settings()
 
-    def load(self, identity: Mapping[str, Any], local: Mapping[str, str], dtype: str, quantization: str | None = None, keep: bool = True) -> Base:
-        """As `load_base`; the kept base if it is the one that is wanted. Raises UserError, E316 when its weights changed."""
+    def load(
+        self,
+        identity: Mapping[str, Any],
+        local: Mapping[str, str],
+        dtype: str,
+        quantization: str | None = None,
+        keep: bool = True,
+    ) -> Base:
+        """As `load_base`; the kept base if it is the one that is wanted. Raises UserError, E316 when its weights
+        changed."""
         key = canonical([dict(identity), dict(local), dtype])
         keep = keep and quantization is None
         if keep and self._lent is not None and self._lent.key == key:
@@ -52,13 +60,17 @@ class BaseCache:
         return base
 
     def look_over(self) -> bool:
-        """After a job: free what it left behind, and say whether another may follow in this process: every weight is the same,
-        and so are the settings of torch."""
+        """After a job: free what it left behind, and say whether another may follow in this process: every weight is
+        the same, and so are the settings of torch."""
         self._take_back()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        sound = self._lent is None or self._lent.base.weight_checksum is None or self._lent.base.weight_checksum.holds(self._lent.base.model)
+        sound = (
+            self._lent is None
+            or self._lent.base.weight_checksum is None
+            or self._lent.base.weight_checksum.holds(self._lent.base.model)
+        )
         return sound and _settings() == self._settings
 
     def _clear(self) -> None:
@@ -78,16 +90,29 @@ class BaseCache:
 def _looks(base: Base) -> list[Any]:
     """Everything about a model but its weights that a forward pass depends on."""
     model, tokenizer = base.model, base.tokenizer
-    modules = [(name, type(part), part.training, "forward" in vars(part), _hooks(part)) for name, part in model.named_modules()]
-    weights = [(name, id(weight), weight.requires_grad, weight.grad is None) for name, weight in model.named_parameters()]
+    modules = [
+        (name, type(part), part.training, "forward" in vars(part), _hooks(part)) for name, part in model.named_modules()
+    ]
+    weights = [
+        (name, id(weight), weight.requires_grad, weight.grad is None) for name, weight in model.named_parameters()
+    ]
     buffers = [name for name, _ in model.named_buffers()], checksum(buffer for _, buffer in model.named_buffers())
-    settings = model.config.to_json_string(use_diff=False), model.config._attn_implementation, model.generation_config.to_json_string()
+    settings = (
+        model.config.to_json_string(use_diff=False),
+        model.config._attn_implementation,
+        model.generation_config.to_json_string(),
+    )
     words = len(tokenizer), tokenizer.padding_side, tokenizer.truncation_side, tokenizer.pad_token
     return [modules, weights, buffers, settings, words]
 
 
 def _hooks(part: torch.nn.Module) -> tuple[int, ...]:
-    return len(part._forward_hooks), len(part._forward_pre_hooks), len(part._backward_hooks), len(part._backward_pre_hooks)
+    return (
+        len(part._forward_hooks),
+        len(part._forward_pre_hooks),
+        len(part._backward_hooks),
+        len(part._backward_pre_hooks),
+    )
 
 
 def _settings() -> list[Any]:

@@ -12,13 +12,14 @@ from torch.utils.checkpoint import checkpoint
 from p2p_dist.modeling.attention import PackedRows
 
 LOSSES_AT_ONCE = 512
-"""Positions whose logits a training step holds at a time: 311 MB in fp32 at 152,000 tokens, and as much for their gradient."""
+"""Positions whose logits a training step holds at a time: 311 MB in fp32 at 152,000 tokens, and as much for their
+gradient."""
 
 
 @dataclass(frozen=True)
 class Sharded:
-    """A model whose weights lie in pieces on all ranks. Forward passes go through the engine that gathers them, and every
-    rank must make the same number of them."""
+    """A model whose weights lie in pieces on all ranks. Forward passes go through the engine that gathers them, and
+    every rank must make the same number of them."""
 
     engine: Callable[..., torch.Tensor]
     """Calls one of the functions below, by its name, with the whole model and the given tensors."""
@@ -26,7 +27,9 @@ class Sharded:
     """The model that was sharded, for its configuration."""
 
 
-def answer_states(model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor) -> torch.Tensor:
+def answer_states(
+    model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor
+) -> torch.Tensor:
     """Shapes: ids, positions [K, T], answers [A] into K*T -> last hidden states [A, d]."""
     if isinstance(model, Sharded):
         return model.engine("answer_states", ids, positions, packed, answers)
@@ -41,28 +44,42 @@ def logits_of(model: Any, states: torch.Tensor) -> torch.Tensor:
     return model.lm_head(states).float()
 
 
-def answer_logits(model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor) -> torch.Tensor:
+def answer_logits(
+    model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor
+) -> torch.Tensor:
     """Shapes: ids, positions [K, T], answers [A] into K*T -> logits [A, V] in fp32."""
     if isinstance(model, Sharded):
         return model.engine("answer_logits", ids, positions, packed, answers)
     return logits_of(model, answer_states(model, ids, positions, packed, answers))
 
 
-def answer_losses(model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def answer_losses(
+    model: Any,
+    ids: torch.Tensor,
+    positions: torch.Tensor,
+    packed: PackedRows,
+    answers: torch.Tensor,
+    targets: torch.Tensor,
+) -> torch.Tensor:
     """Shapes: ids, positions [K, T], answers [A] into K*T, targets [A] -> cross-entropy of each target, [A] in fp32."""
     if isinstance(model, Sharded):
         return model.engine("answer_losses", ids, positions, packed, answers, targets)
     return losses_of_states(model, answer_states(model, ids, positions, packed, answers), targets)
 
 
-def losses_of_states(model: Any, states: torch.Tensor, targets: torch.Tensor, at_once: int = LOSSES_AT_ONCE) -> torch.Tensor:
+def losses_of_states(
+    model: Any, states: torch.Tensor, targets: torch.Tensor, at_once: int = LOSSES_AT_ONCE
+) -> torch.Tensor:
     """Shapes: last hidden states [A, d], targets [A] -> [A] in fp32."""
     return in_pieces(partial(_losses, model), states, targets, at_once=at_once)
 
 
-def in_pieces(losses: Callable[..., torch.Tensor], *columns: torch.Tensor, at_once: int = LOSSES_AT_ONCE) -> torch.Tensor:
-    """Losses [A] of positions that are told by columns of A rows each. Logits of more than `at_once` positions are never held:
-    they are computed piece by piece, and once more in the backward pass. Label words need no second piece."""
+def in_pieces(
+    losses: Callable[..., torch.Tensor], *columns: torch.Tensor, at_once: int = LOSSES_AT_ONCE
+) -> torch.Tensor:
+    """Losses [A] of positions that are told by columns of A rows each. Logits of more than `at_once` positions are
+    never held: they are computed piece by piece, and once more in the backward pass. Label words need no second
+    piece."""
     if len(columns[0]) <= at_once:
         return losses(*columns)
     pieces = zip(*(column.split(at_once) for column in columns), strict=True)

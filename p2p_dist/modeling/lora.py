@@ -24,7 +24,8 @@ class Dropout:
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and K adapters: y = x W^T + scale * dropout(x A^T) B^T. Shapes: x [K, T, in] -> [K, T, out]."""
+    """A frozen linear layer and K adapters: y = x W^T + scale * dropout(x A^T) B^T. Shapes: x [K, T, in] -> [K, T,
+    out]."""
 
     def __init__(self, base: nn.Linear, slot: int, scale: float, dropout: Dropout):
         super().__init__()
@@ -117,24 +118,30 @@ class Adapters:
     def draw_dropout(self, tokens: Sequence[int], streams: Sequence[torch.Generator]) -> list[torch.Tensor]:
         """The keep masks of one step, one [modules, tokens, r] for each run over all tokens of its global batch.
 
-        Each run draws from its own stream, so neither its cohort nor the split into ranks and micro-batches moves a draw. Masks
-        are drawn where the streams are: on the base's device, so that nothing is drawn on the host and carried over.
+        Each run draws from its own stream, so neither its cohort nor the split into ranks and micro-batches moves a
+        draw. Masks are drawn where the streams are: on the base's device, so that nothing is drawn on the host and
+        carried over.
         """
         rate = self.spec.dropout
         if rate == 0:
             return []
         counts = zip(tokens, streams, strict=True)
         shapes = [((len(self.layers), count, self.spec.r), stream) for count, stream in counts]
-        return [torch.rand(shape, generator=stream, device=stream.device).ge_(rate).div_(1 - rate) for shape, stream in shapes]
+        return [
+            torch.rand(shape, generator=stream, device=stream.device).ge_(rate).div_(1 - rate)
+            for shape, stream in shapes
+        ]
 
     def use_dropout(self, drawn: Sequence[torch.Tensor], columns: Sequence[torch.Tensor], width: int) -> None:
-        """Bring the drawn masks of one packed batch of the bound runs into place: `columns[k]` are the tokens of the k-th one's
-        global batch in it."""
+        """Bring the drawn masks of one packed batch of the bound runs into place: `columns[k]` are the tokens of the
+        k-th one's global batch in it."""
         if not drawn:
             return
         masks = self.values.new_zeros(len(self.layers), len(drawn), width, self.spec.r)
         for run, (mask, chosen) in enumerate(zip(drawn, columns, strict=True)):
-            masks[:, run, : len(chosen)] = mask if len(chosen) == mask.shape[1] else mask.index_select(1, chosen.to(mask.device))
+            masks[:, run, : len(chosen)] = (
+                mask if len(chosen) == mask.shape[1] else mask.index_select(1, chosen.to(mask.device))
+            )
         self.dropout.masks = masks
 
     def no_dropout(self) -> None:

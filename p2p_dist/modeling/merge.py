@@ -64,7 +64,8 @@ def _input_norms(base: Base, layers: Mapping[str, nn.Module], rows: Sequence[Enc
 
 
 class _InputSquares:
-    """Adds up the squares of what each layer is given, token by token, fillers behind the first `real` ones left out."""
+    """Adds up the squares of what each layer is given, token by token, fillers behind the first `real` ones left
+    out."""
 
     def __init__(self, layers: Mapping[str, nn.Module]):
         self.real = 0
@@ -85,4 +86,9 @@ class _InputSquares:
 
 def _plain(layer: nn.Module) -> None:
     if not isinstance(layer, nn.Linear) or not layer.weight.is_floating_point():
-        raise user_error("E267", "quantised weights cannot be merged with an adapter or pruned", "train.quantization", "leave it out, or exclude the defense")
+        raise user_error(
+            "E267",
+            "quantised weights cannot be merged with an adapter or pruned",
+            "train.quantization",
+            "leave it out, or exclude the defense",
+        )

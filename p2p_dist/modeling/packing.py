@@ -34,7 +34,8 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         ids, positions, answers, targets, owner = (
-            tensor.to(device, non_blocking=True) for tensor in (self.ids, self.positions, self.answers, self.targets, self.owner)
+            tensor.to(device, non_blocking=True)
+            for tensor in (self.ids, self.positions, self.answers, self.targets, self.owner)
         )
         taught = None if self.taught is None else self.taught.to(device, non_blocking=True)
         return Batch(ids, positions, self.packed.to(device), answers, targets, owner, self.tokens, taught)
@@ -78,7 +79,8 @@ def _taught(states: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
 
 
 def packed_width(tokens: int) -> int:
-    """The width of a batch whose longest run has so many tokens: about a sixteenth more at most, where there are 128 or more."""
+    """The width of a batch whose longest run has so many tokens: about a sixteenth more at most, where there are 128 or
+    more."""
     step = min(COARSEST, max(FINEST, 1 << (tokens // 16).bit_length() >> 1))
     return -(-tokens // step) * step
 
@@ -94,7 +96,9 @@ def _groups(places: Sequence[tuple[int, int]], tokens: int, group_by: int | None
     for _, rows in sorted(sorted_.items()):
         longest = max(n for _, n in rows)
         starts, lengths = (torch.tensor(column)[:, None] for column in zip(*rows, strict=True))
-        groups.append(Group(len(rows), longest, (starts + torch.minimum(torch.arange(longest)[None], lengths - 1)).reshape(-1)))
+        groups.append(
+            Group(len(rows), longest, (starts + torch.minimum(torch.arange(longest)[None], lengths - 1)).reshape(-1))
+        )
         for start, n in rows:
             pack_to[start : start + n] = range(slot, slot + n)
             slot += longest

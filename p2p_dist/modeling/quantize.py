@@ -29,7 +29,9 @@ def bitsandbytes() -> ModuleType:
         import bitsandbytes as found
     except ModuleNotFoundError as error:
         fix = "pip install 'p2p-dist[quant]'"
-        raise user_error("E281", f"quantization and 8-bit optimizers need bitsandbytes ({error})", "train", fix) from error
+        raise user_error(
+            "E281", f"quantization and 8-bit optimizers need bitsandbytes ({error})", "train", fix
+        ) from error
     finally:
         log.setLevel(level)
         del sys.modules["kernels"]
@@ -44,7 +46,9 @@ def quantize_nf4(model: Any) -> None:
     Weights are rounded when the model is moved to its device.
     """
     bnb = bitsandbytes()
-    for name, layer in [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and name != "lm_head"]:
+    for name, layer in [
+        (name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and name != "lm_head"
+    ]:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, _layer(bnb, layer))
 
@@ -52,8 +56,12 @@ def quantize_nf4(model: Any) -> None:
 def _layer(bnb: ModuleType, old: nn.Linear) -> nn.Module:
     dtype = old.weight.dtype
     with torch.device("meta"):
-        new = bnb.nn.Linear4bit(old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=dtype, quant_type="nf4")
-    new.weight = bnb.nn.Params4bit(old.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=new)
+        new = bnb.nn.Linear4bit(
+            old.in_features, old.out_features, bias=old.bias is not None, compute_dtype=dtype, quant_type="nf4"
+        )
+    new.weight = bnb.nn.Params4bit(
+        old.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True, module=new
+    )
     new.bias = old.bias
     # It would repack a layer's weights in place, for a product without a gradient, once an input needs none.
     new.support_avx512bf16_for_cpu = False

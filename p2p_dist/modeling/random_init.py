@@ -8,13 +8,21 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 _CLASSES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
 
 
 def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase]:
-    """A model of `shape` (see `p2p_dist.config.model.ShapeSpec`) in fp32 and a byte tokenizer that fits its vocabulary."""
+    """A model of `shape` (see `p2p_dist.config.model.ShapeSpec`) in fp32 and a byte tokenizer that fits its
+    vocabulary."""
     model_class, config = config_of(shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -46,9 +54,12 @@ END = "<|end|>"
 
 
 def byte_tokenizer() -> PreTrainedTokenizerBase:
-    """One token per byte of UTF-8: 256 tokens, nothing to download. 0xFF is no byte of UTF-8; its place is the end token's."""
+    """One token per byte of UTF-8: 256 tokens, nothing to download. 0xFF is no byte of UTF-8; its place is the end
+    token's."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE(vocab={END if char == "\xff" else char: at for at, char in enumerate(alphabet)}, merges=[]))
+    tokenizer = Tokenizer(
+        models.BPE(vocab={END if char == "\xff" else char: at for at, char in enumerate(alphabet)}, merges=[])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END)

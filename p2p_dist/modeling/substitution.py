@@ -1,10 +1,10 @@
 """LWS: learn which exchanges of words make a backdoor easy to learn (Qi et al. 2021, arXiv 2106.06361).
 
-A surrogate (here the language model named by the user, with a linear head on its last hidden state) learns the task, and then
-together with it which candidate stands at which place of a poisoned text. Candidate k at place j scores
-(e_k - e_word) . q_j + b_jk, with learned q [places, hidden] and b [places, candidates]; a Gumbel softmax of these scores mixes
-the candidates' embeddings, its temperature falling from 0.5 to 0.1. Embeddings are frozen. A candidate of several tokens counts
-with the mean of their embeddings, where the original admits candidates of one token only.
+A surrogate (here the language model named by the user, with a linear head on its last hidden state) learns the task,
+and then together with it which candidate stands at which place of a poisoned text. Candidate k at place j scores (e_k -
+e_word) . q_j + b_jk, with learned q [places, hidden] and b [places, candidates]; a Gumbel softmax of these scores mixes
+the candidates' embeddings, its temperature falling from 0.5 to 0.1. Embeddings are frozen. A candidate of several
+tokens counts with the mean of their embeddings, where the original admits candidates of one token only.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +54,9 @@ class Substitution(nn.Module):
             self.head.bias.zero_()
         self.to(base.device)
 
-    def logits(self, texts: Sequence[str], temperature: float | None, noise: torch.Generator | None = None) -> torch.Tensor:
+    def logits(
+        self, texts: Sequence[str], temperature: float | None, noise: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Class scores [N, classes] in fp32: of the texts as they are (`temperature` None), or of their mixtures."""
         rows = [self._mixed(text, temperature, noise) for text in texts]
         lengths = torch.tensor([len(row) for row in rows], device=self.table.device)
@@ -67,7 +69,10 @@ class Substitution(nn.Module):
     def picks(self, text: str) -> list[int]:
         """The best candidate at every place; the word itself beyond `longest` words."""
         options = choices_of(text, self.choices)
-        found = [int(self._scores(at, words).argmax()) if len(words) > 1 else 0 for at, words in enumerate(options[: self.settings.longest])]
+        found = [
+            int(self._scores(at, words).argmax()) if len(words) > 1 else 0
+            for at, words in enumerate(options[: self.settings.longest])
+        ]
         return found + [0] * (len(options) - len(found))
 
     def _mixed(self, text: str, temperature: float | None, noise: torch.Generator | None) -> torch.Tensor:
@@ -80,7 +85,9 @@ class Substitution(nn.Module):
             scores = self._scores(at, words)
             uniform = torch.rand(len(words), generator=noise).clamp(1e-9, 1 - 1e-9).to(scores.device)
             weights = torch.softmax((scores - torch.log(-torch.log(uniform))) / temperature, dim=0)
-            parts.append((weights.to(self.table.dtype)[:, None] * torch.stack([self._embedded(word) for word in words])).sum(0))
+            parts.append(
+                (weights.to(self.table.dtype)[:, None] * torch.stack([self._embedded(word) for word in words])).sum(0)
+            )
         return torch.stack(parts)
 
     def _scores(self, place: int, words: Sequence[str]) -> torch.Tensor:
@@ -95,7 +102,13 @@ class Substitution(nn.Module):
         return self.vectors[word]
 
 
-def learn(model: Substitution, clean: Sequence[Example], poisoned: Sequence[Example], target: int, tick: Callable[[int, int], None]) -> None:
+def learn(
+    model: Substitution,
+    clean: Sequence[Example],
+    poisoned: Sequence[Example],
+    target: int,
+    tick: Callable[[int, int], None],
+) -> None:
     """Warm up on clean rows, then learn task and exchanges together; `tick(epochs done, all)` after every epoch."""
     settings = model.settings
     body = [value for value in model.body.parameters() if value is not model.table]
@@ -116,7 +129,9 @@ def learn(model: Substitution, clean: Sequence[Example], poisoned: Sequence[Exam
                 part = [(text, label) for text, label, is_bad in batch if is_bad == bad]
                 if part:
                     scores = model.logits([text for text, _ in part], temperature if bad else None, noise)
-                    loss = loss + functional.cross_entropy(scores, torch.tensor([label for _, label in part], device=scores.device), reduction="sum")
+                    loss = loss + functional.cross_entropy(
+                        scores, torch.tensor([label for _, label in part], device=scores.device), reduction="sum"
+                    )
             optimizer.zero_grad()
             (loss / len(batch)).backward()
             optimizer.step()

@@ -18,7 +18,8 @@ from p2p_dist.modeling.tokenization import Encoded
 class Tree:
     """The continuations of a prompt as a tree. Node 0 is the end of the prompt; nodes 1.. have a token and a parent.
 
-    `edges` are (node, token): the token is predicted at the node. `paths` are the edges of each continuation, by number.
+    `edges` are (node, token): the token is predicted at the node. `paths` are the edges of each continuation, by
+    number.
     """
 
     tokens: list[int]
@@ -57,8 +58,8 @@ def tree_of(continuations: Sequence[Sequence[int]]) -> Tree:
 
 
 def pack_trees(prompts: Sequence[Sequence[int]], tree: Tree) -> Batch:
-    """Prompts that all go on as the same tree. `answers` are the nodes 0.. of each prompt, prompt by prompt; there are no
-    targets worth the name."""
+    """Prompts that all go on as the same tree. `answers` are the nodes 0.. of each prompt, prompt by prompt; there are
+    no targets worth the name."""
     nodes = len(tree.tokens) + 1
     batch = pack([[Encoded("", [*prompt, *tree.tokens], [0] * nodes) for prompt in prompts]])
     places = batch.answers.view(len(prompts), nodes)
@@ -79,7 +80,8 @@ def _kin(tree: Tree) -> torch.Tensor:
 
 
 def _mask(group: Group, kin: torch.Tensor) -> torch.Tensor:
-    """Causal, but for the tree's tokens at the end of each row among themselves. Slots behind a row are read by nobody."""
+    """Causal, but for the tree's tokens at the end of each row among themselves. Slots behind a row are read by
+    nobody."""
     mask = torch.ones(group.longest, group.longest, dtype=torch.bool).tril().repeat(group.rows, 1, 1, 1)
     slots = group.spread.view(group.rows, group.longest)
     for row, length in enumerate((slots[:, -1] - slots[:, 0] + 1).tolist()):

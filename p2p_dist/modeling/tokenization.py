@@ -27,7 +27,8 @@ class Encoded:
     ids: list[int]
     targets: list[int]
     taught: torch.Tensor | None = None
-    """A teacher's last hidden states where the targets are predicted, [len(targets), d], for a training that has one."""
+    """A teacher's last hidden states where the targets are predicted, [len(targets), d], for a training that has
+    one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +57,25 @@ class Encoder:
 
     @cached_property
     def end(self) -> list[int]:
-        """What closes every label word: the end token if one word begins another, because "1" is then also the beginning of
-        "10"; else nothing. Raises UserError E280 when there is no end token."""
-        return [self.end_token] if any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2)) else []
+        """What closes every label word: the end token if one word begins another, because "1" is then also the
+        beginning of "10"; else nothing. Raises UserError E280 when there is no end token."""
+        return (
+            [self.end_token]
+            if any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2))
+            else []
+        )
 
     @property
     def end_token(self) -> int:
         """The token that ends an answer of more than one word. Raises UserError E280 when the tokenizer has none."""
         if self.tokenizer.eos_token_id is None:
-            what = "the tokenizer has no end token, which answers of free text need, and label words of which one begins another"
-            raise user_error("E280", what, "model", "a model whose tokenizer has an end token; for labels, verbalizer: letters")
+            what = (
+                "the tokenizer has no end token, which answers of free text need, and label words of which one "
+                "begins another"
+            )
+            raise user_error(
+                "E280", what, "model", "a model whose tokenizer has an end token; for labels, verbalizer: letters"
+            )
         return int(self.tokenizer.eos_token_id)
 
     def rows(self, rows: Sequence[Row]) -> tuple[list[Encoded], int]:
@@ -80,23 +90,28 @@ class Encoder:
     def whole_triggers(self, rows: Sequence[Row]) -> int:
         """How many of these triggered rows still have their trigger after tokenisation and cutting.
 
-        A row has it when every piece of a trigger that its text has can be read off its tokens; where the whole text is the
-        trigger, when nothing was cut.
+        A row has it when every piece of a trigger that its text has can be read off its tokens; where the whole text is
+        the trigger, when nothing was cut.
         """
         full = self._encode(rows, [row.text for row in rows])
         encoded = self.rows(rows)[0]
         if not self.triggers:
             return sum(one.ids == other.ids for one, other in zip(full, encoded, strict=True))
         read = [self.tokenizer.decode(one.ids) for one in encoded]
-        return sum(_pieces(row.text, self.triggers) == _pieces(text, self.triggers) for row, text in zip(rows, read, strict=True))
+        return sum(
+            _pieces(row.text, self.triggers) == _pieces(text, self.triggers)
+            for row, text in zip(rows, read, strict=True)
+        )
 
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Prompts alone, for answers of free text: the tokens that training has before them. A text is cut where the prompt
-        is longer than the length limit."""
+        """Prompts alone, for answers of free text: the tokens that training has before them. A text is cut where the
+        prompt is longer than the length limit."""
         full = self._tokens([_opening(row, row.text) for row in rows])
         for at, ids in enumerate(full):
             if len(ids) > self.max_length:
-                (full[at],) = self._tokens([_opening(rows[at], self._cut(rows[at], len(ids) - self.max_length, prompt_only=True))])
+                (full[at],) = self._tokens(
+                    [_opening(rows[at], self._cut(rows[at], len(ids) - self.max_length, prompt_only=True))]
+                )
         return full
 
     def choices(self, row: Row) -> Choices:
@@ -108,16 +123,25 @@ class Encoder:
             all_ = self._encode(rows, [self._cut(rows[longest], over)] * len(rows))
         whole = [[*encoded.ids, encoded.targets[-1]] for encoded in all_]
         # A word may take the cue's last space into its first token: what comes before is what all words agree on.
-        agreed = next((at for at, tokens in enumerate(zip(*whole, strict=False)) if len(set(tokens)) > 1), len(whole[0]))
+        agreed = next(
+            (at for at, tokens in enumerate(zip(*whole, strict=False)) if len(set(tokens)) > 1), len(whole[0])
+        )
         start = min(agreed, *(len(encoded.ids) + 1 - len(encoded.targets) for encoded in all_))
         return Choices(row.id, whole[0][:start], [ids[start:] for ids in whole])
 
     def label_tokens(self, row: Row) -> list[int] | None:
-        """The first token of every label word after this row's prompt; None when one token does not tell the words apart,
-        so that whole words have to be scored. Raises UserError E207 for two labels with one word."""
+        """The first token of every label word after this row's prompt; None when one token does not tell the words
+        apart, so that whole words have to be scored. Raises UserError E207 for two labels with one word."""
         if len(set(self.words)) != len(self.words):
-            raise user_error("E207", f"two labels have the same word: {list(self.words)}", "task.verbalizer", "a word of its own for every label")
-        found = self._encode([replace(row, label=label) for label in range(len(self.words))], [row.text] * len(self.words))
+            raise user_error(
+                "E207",
+                f"two labels have the same word: {list(self.words)}",
+                "task.verbalizer",
+                "a word of its own for every label",
+            )
+        found = self._encode(
+            [replace(row, label=label) for label in range(len(self.words))], [row.text] * len(self.words)
+        )
         first = [encoded.targets[0] for encoded in found]
         prompts = {tuple(encoded.ids[: len(encoded.ids) + 1 - len(encoded.targets)]) for encoded in found}
         return first if len(set(first)) == len(first) and len(prompts) == 1 else None
@@ -127,14 +151,19 @@ class Encoder:
             return self._encode_responses(rows, texts)
         prompts = [prompt(row, text) for row, text in zip(rows, texts, strict=True)]
         answers = [answer(row, self.words) for row in rows]
-        batch = self.tokenizer([p + a for p, a in zip(prompts, answers, strict=True)], add_special_tokens=False, return_offsets_mapping=True)
+        batch = self.tokenizer(
+            [p + a for p, a in zip(prompts, answers, strict=True)],
+            add_special_tokens=False,
+            return_offsets_mapping=True,
+        )
         return [
             _split(row.id, ids, offsets, len(p), self.end)
             for row, ids, offsets, p in zip(rows, batch["input_ids"], batch["offset_mapping"], prompts, strict=True)
         ]
 
     def _encode_responses(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
-        """Prompt and response in tokens of their own, so that generation starts from the very tokens that training saw."""
+        """Prompt and response in tokens of their own, so that generation starts from the very tokens that training
+        saw."""
         openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
         whole = [prompt(row, text) + answer(row, self.words) for row, text in zip(rows, texts, strict=True)]
         before = self._tokens(openings)
@@ -149,7 +178,9 @@ class Encoder:
         """The text without tokens at its end, so many that the row (or its prompt) fits."""
 
         def length(text: str) -> int:
-            return len(self._tokens([_opening(row, text)])[0]) if prompt_only else len(self._encode([row], [text])[0].ids)
+            return (
+                len(self._tokens([_opening(row, text)])[0]) if prompt_only else len(self._encode([row], [text])[0].ids)
+            )
 
         spans = self.tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         for keep in range(len(spans) - over, 0, -1):

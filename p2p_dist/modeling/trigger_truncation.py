@@ -1,4 +1,5 @@
-"""How many triggers are whole after tokenisation and cutting: counted where a tokenizer is, for training and for tests."""
+"""How many triggers are whole after tokenisation and cutting: counted where a tokenizer is, for training and for
+tests."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,7 +1,8 @@
-"""Whether frozen weights are still what they were: a checksum that is computed where they lie, at the speed of their memory.
+"""Whether frozen weights are still what they were: a checksum that is computed where they lie, at the speed of their
+memory.
 
-Not against an adversary: SHA-256 would take 20 s for a model of 14 billion weights, and the weights would have to leave the
-GPU. Every change of one word of 8 bytes is noticed, any other but by a chance of about 2**-64.
+Not against an adversary: SHA-256 would take 20 s for a model of 14 billion weights, and the weights would have to leave
+the GPU. Every change of one word of 8 bytes is noticed, any other but by a chance of about 2**-64.
 """
 
 from collections.abc import Iterable
@@ -47,5 +48,6 @@ def checksum(tensors: Iterable[torch.Tensor]) -> int:
 
 
 def _product(words: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
-    """The sum of products modulo 2**64. On CPUs a dot product reads 6 GB/s on one core, twice as many as with a copy between."""
+    """The sum of products modulo 2**64. On CPUs a dot product reads 6 GB/s on one core, twice as many as with a copy
+    between."""
     return words.dot(factors) if words.device.type == "cpu" else (words * factors).sum()

@@ -66,7 +66,10 @@ class ClusterSpec(Strict):
     def _wide_enough(self) -> "ClusterSpec":
         if self.layout and spread(self.layout.ranks, self.ranks_per_node)[0] > self.nodes:
             device = "GPU" if self.gpus_per_node else "core"
-            raise ValueError(f"layout.ranks {self.layout.ranks}, evenly over {self.nodes} node(s) of {self.ranks_per_node} {device}(s), one for each rank")
+            raise ValueError(
+                f"layout.ranks {self.layout.ranks}, evenly over {self.nodes} node(s) of {self.ranks_per_node} "
+                f"{device}(s), one for each rank"
+            )
         return self
 
     @property
@@ -95,8 +98,8 @@ def read_cluster(path: Path) -> ClusterSpec:
 
 
 def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) -> ClusterSpec:
-    """`like` with other numbers of nodes and GPUs, or itself. GPUs that it has none of come without memory and rate. Raises
-    UserError E107 where a layout that it forces does not fit any more."""
+    """`like` with other numbers of nodes and GPUs, or itself. GPUs that it has none of come without memory and rate.
+    Raises UserError E107 where a layout that it forces does not fit any more."""
     if nodes is None and gpus_per_node is None:
         return like
     facts = {**like.model_dump(), "name": f"an invented cluster like {like.name}", "nodes": nodes or like.nodes}
@@ -111,7 +114,8 @@ def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) ->
 
 
 def this_machine() -> ClusterSpec:
-    """The cores and memory this process may use and the GPUs that nvidia-smi lists (so that planning needs no torch)."""
+    """The cores and memory this process may use and the GPUs that nvidia-smi lists (so that planning needs no
+    torch)."""
     memories = _gpu_memories()
     return ClusterSpec(
         name="this machine",

@@ -1,7 +1,7 @@
 """How long stages take, assumed from the model's shape and the hardware's rate.
 
-A training step costs the larger of what the host needs to issue it and what the device needs to compute it; a LoRA step is
-4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
+A training step costs the larger of what the host needs to issue it and what the device needs to compute it; a LoRA step
+is 4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,11 @@ class Rates:
     def operations(self) -> float:
         """Operations per second of one GPU or of one worker without a GPU."""
         cluster = self.cluster
-        default = TFLOPS_PER_GPU if cluster.gpus_per_node else TFLOPS_PER_CORE * cluster.cpus_per_node / cluster.slots_per_node
+        default = (
+            TFLOPS_PER_GPU
+            if cluster.gpus_per_node
+            else TFLOPS_PER_CORE * cluster.cpus_per_node / cluster.slots_per_node
+        )
         return (cluster.tflops or default) * 1e12
 
     @property
@@ -55,7 +59,11 @@ class Rates:
         weights = shape.linear_parameters if shape else 10**9
         rows = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
         if stage.kind != "train":
-            count = _rows(graph, rows, "train", TRAIN_ROWS) if stage.kind == "score" else _rows(graph, rows, "test", TEST_ROWS)
+            count = (
+                _rows(graph, rows, "train", TRAIN_ROWS)
+                if stage.kind == "score"
+                else _rows(graph, rows, "test", TEST_ROWS)
+            )
             return 2 * weights * TOKENS_PER_ROW * count / self.operations
         train, steps = stage.spec["train"], self.steps(graph, stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0

@@ -1,8 +1,8 @@
 """What is left to do, as jobs: the stages that one worker carries out without letting go of its model.
 
 An adapter is evaluated where it was trained, so a train stage and the evaluations that read it are one job, unless the
-rows of an evaluation wait for the job itself (a test-time defense that asks the model first). Trainings on the same base
-with the same adapter shape and loss may be joined into cohorts, unless one of them waits for another.
+rows of an evaluation wait for the job itself (a test-time defense that asks the model first). Trainings on the same
+base with the same adapter shape and loss may be joined into cohorts, unless one of them waits for another.
 """
 
 from collections import defaultdict
@@ -32,14 +32,18 @@ class Job:
         return self.stages[0]
 
 
-def missing_jobs(graph: Graph, done: Collection[str], cohort: Callable[[Stage], int], seconds: Callable[[Graph, Stage], float]) -> list[Job]:
+def missing_jobs(
+    graph: Graph, done: Collection[str], cohort: Callable[[Stage], int], seconds: Callable[[Graph, Stage], float]
+) -> list[Job]:
     """Jobs for every stage that is not done, the longest way to the end first.
 
     `cohort` says how many trainings at most may join one of the given kind, `seconds` how long a stage takes.
     """
     missing = {id_: stage for id_, stage in graph.stages.items() if id_ not in done}
     depth = _depths(graph)
-    groups: list[tuple[str, ...]] = [(stage.id,) for stage in missing.values() if stage.kind in ("data", "edit", "score")]
+    groups: list[tuple[str, ...]] = [
+        (stage.id,) for stage in missing.values() if stage.kind in ("data", "edit", "score")
+    ]
     by_adapter: dict[str, list[Stage]] = defaultdict(list)
     for stage in missing.values():
         if stage.kind == "eval":
@@ -59,8 +63,8 @@ def missing_jobs(graph: Graph, done: Collection[str], cohort: Callable[[Stage], 
 
 
 def longest_ways(jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Lead -> the longest time from a job's start to the end of the last job that waits for it: what decides the makespan.
-    `seconds` are by lead; what is waited for and not among the jobs is there already."""
+    """Lead -> the longest time from a job's start to the end of the last job that waits for it: what decides the
+    makespan. `seconds` are by lead; what is waited for and not among the jobs is there already."""
     by_stage = {id_: job for job in jobs for id_ in job.stages}
     waiting: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -104,12 +108,18 @@ def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Ma
             depth[stage.id],
         ]
         compatible[canonical(alike)].append(stage)
-    return [group[at : at + size(group[0])] for group in compatible.values() for at in range(0, len(group), size(group[0]))]
+    return [
+        group[at : at + size(group[0])] for group in compatible.values() for at in range(0, len(group), size(group[0]))
+    ]
 
 
 def _evaluations(own: Iterable[Stage], depth: Mapping[str, int]) -> list[str]:
     """Evaluations of one adapter whose rows do not wait for any training of the same depth."""
-    return [stage.id for stage in own if all(depth[id_] < depth[stage.reads["adapter"]] for role, id_ in stage.reads.items() if role != "adapter")]
+    return [
+        stage.id
+        for stage in own
+        if all(depth[id_] < depth[stage.reads["adapter"]] for role, id_ in stage.reads.items() if role != "adapter")
+    ]
 
 
 def _job(group: tuple[str, ...], graph: Graph, done: Collection[str], seconds: Callable[[Graph, Stage], float]) -> Job:

@@ -1,8 +1,8 @@
 """How long stages really took, and what that says of those to come.
 
-A finished stage that is planned again elsewhere takes as long as it took. For others of the same kind and model the assumed time is
-multiplied by measured over assumed, both summed over what is finished, so that long runs count for more. Times of CPUs say nothing
-of GPUs: only those of the planned cluster's kind of device are used.
+A finished stage that is planned again elsewhere takes as long as it took. For others of the same kind and model the
+assumed time is multiplied by measured over assumed, both summed over what is finished, so that long runs count for
+more. Times of CPUs say nothing of GPUs: only those of the planned cluster's kind of device are used.
 """
 
 from collections import Counter, defaultdict
@@ -18,7 +18,8 @@ Origin = Literal["recorded", "rate", "assumed"]
 
 @dataclass(frozen=True)
 class Finished:
-    """A stage of `graph` that is done: seconds on one device, which is its share of a cohort's time, times its ranks."""
+    """A stage of `graph` that is done: seconds on one device, which is its share of a cohort's time, times its
+    ranks."""
 
     id: str
     graph: Graph
@@ -84,9 +85,15 @@ def measure(timings: Timings, assumed: Rates) -> Durations:
     alike: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)
     for one in here:
         stage = one.graph.stages[one.id]
-        alike[stage.kind, model_of(one.graph, stage)].append((one.seconds, assumed.seconds(one.graph, stage), one.device))
+        alike[stage.kind, model_of(one.graph, stage)].append(
+            (one.seconds, assumed.seconds(one.graph, stage), one.device)
+        )
     rates = {
-        key: Rate(sum(took for took, _, _ in found) / sum(said for _, said, _ in found), len(found), sorted({device for _, _, device in found}))
+        key: Rate(
+            sum(took for took, _, _ in found) / sum(said for _, said, _ in found),
+            len(found),
+            sorted({device for _, _, device in found}),
+        )
         for key, found in alike.items()
     }
     return Durations(assumed, {one.id: one.seconds for one in here}, rates, len(by_id) - len(here), timings.unread)

@@ -1,8 +1,8 @@
 """How much memory one rank of a training needs, term by term, from the shape of the model alone.
 
 The terms follow our own engine: a frozen base, K stacked adapters, packed rows without padding, logits at the answer
-positions and nowhere else. Derived from what autograd keeps per layer; `bench/memory_model.py` holds it against measured
-peaks. DeepSpeed's own estimators count every weight as trainable and no activation, so they do not apply here.
+positions and nowhere else. Derived from what autograd keeps per layer; `bench/memory_model.py` holds it against
+measured peaks. DeepSpeed's own estimators count every weight as trainable and no activation, so they do not apply here.
 """
 
 from dataclasses import asdict, dataclass
@@ -119,7 +119,11 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
 
 def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:
     """Numbers of one adapter: r * (in + out) for every target layer."""
-    return shape.layers * lora.r * sum(inside + outside for name, (inside, outside) in linear_layers(shape).items() if _is_target(name, lora))
+    return (
+        shape.layers
+        * lora.r
+        * sum(inside + outside for name, (inside, outside) in linear_layers(shape).items() if _is_target(name, lora))
+    )
 
 
 def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:

@@ -15,8 +15,8 @@ def spread(width: int, slots: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Nodes:
-    """`count` nodes of `slots` slots that fail at random: `mtbf` is a node's mean time between failures and `repair` the time it
-    is away, in seconds."""
+    """`count` nodes of `slots` slots that fail at random: `mtbf` is a node's mean time between failures and `repair`
+    the time it is away, in seconds."""
 
     count: int
     slots: int
@@ -34,8 +34,8 @@ class Nodes:
 
 
 class Room:
-    """The free slots of every node that is up. A gang goes where it leaves the least room over, and to the node that has had
-    that much room for longest among equals."""
+    """The free slots of every node that is up. A gang goes where it leaves the least room over, and to the node that
+    has had that much room for longest among equals."""
 
     def __init__(self, nodes: Nodes):
         self.nodes = nodes

@@ -1,8 +1,9 @@
 """Whether the runs of a cohort share a forward pass, or each has one of its own.
 
-Together, operations are issued once for all runs, which is a gain while issuing them takes longer than computing them. Where
-computing takes longer, K passes take no longer than one of K times the rows, and keep the activations of one run at a time.
-The answer follows from shapes and counts alone, never from a clock, so that the same study gives the same bits.
+Together, operations are issued once for all runs, which is a gain while issuing them takes longer than computing them.
+Where computing takes longer, K passes take no longer than one of K times the rows, and keep the activations of one run
+at a time. The answer follows from shapes and counts alone, never from a clock, so that the same study gives the same
+bits.
 """
 
 from typing import Literal

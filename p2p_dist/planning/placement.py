@@ -1,9 +1,9 @@
 """Where one job goes: GPUs, ZeRO stage, offload, micro-batch and cohort, or why nothing fits and what would.
 
-One job per GPU while the base and one row's activations fit, because spreading 32 short rows over GPUs buys nothing and a
-sharded frozen base is gathered twice per step. Where the activations of a single row do not fit, layers are computed again in the
-backward pass (half as much time again). ZeRO-3 is for a base that does not fit, offloading for when even that does not. The micro-batch
-is how the global batch is cut; neither changes a result's identity.
+One job per GPU while the base and one row's activations fit, because spreading 32 short rows over GPUs buys nothing and
+a sharded frozen base is gathered twice per step. Where the activations of a single row do not fit, layers are computed
+again in the backward pass (half as much time again). ZeRO-3 is for a base that does not fit, offloading for when even
+that does not. The micro-batch is how the global batch is cut; neither changes a result's identity.
 """
 
 from collections.abc import Iterator
@@ -50,8 +50,13 @@ class Misfit:
 def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Placement | Misfit:
     """The first candidate that fits, simplest first; `cohort` is the largest cohort that is wanted."""
     if shape is None:
-        split, rows, most = _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
-        accumulation, again = -(-train.global_batch // (rows * split.ranks)), bool(cluster.layout and cluster.layout.gradient_checkpointing)
+        split, rows, most = (
+            _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
+        )
+        accumulation, again = (
+            -(-train.global_batch // (rows * split.ranks)),
+            bool(cluster.layout and cluster.layout.gradient_checkpointing),
+        )
         return Placement(split.ranks, split.zero, split.offload, rows, accumulation, most, None, split.hpz, again)
     budget = device_memory(cluster)
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
@@ -60,7 +65,17 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
     for work, split, memory in found:
         if budget is None or memory.total <= USABLE * budget:
             accumulation = -(-train.global_batch // (work.rows * split.ranks))
-            return Placement(split.ranks, split.zero, split.offload, work.rows, accumulation, work.cohort, memory, split.hpz, work.recompute)
+            return Placement(
+                split.ranks,
+                split.zero,
+                split.offload,
+                work.rows,
+                accumulation,
+                work.cohort,
+                memory,
+                split.hpz,
+                work.recompute,
+            )
         tried.append((work, split, memory))
     assert budget is not None
     return _misfit(*min(tried, key=lambda one: one[2].total), budget, cluster, device)
@@ -77,7 +92,15 @@ def device_memory(cluster: ClusterSpec) -> float | None:
 def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Iterator[tuple[Work, Split]]:
     """From the whole cohort with the whole batch on one device to one row with everything sharded and offloaded."""
     quantized = train.quantization is not None
-    work = Work(shape, train.lora, weight_bytes(train, cluster), cohort, train.global_batch, train.max_length, quantized=quantized)
+    work = Work(
+        shape,
+        train.lora,
+        weight_bytes(train, cluster),
+        cohort,
+        train.global_batch,
+        train.max_length,
+        quantized=quantized,
+    )
     if cluster.layout:
         split, rows, most = _forced(train, cohort, cluster.layout)
         work = replace(work, rows=rows, recompute=cluster.layout.gradient_checkpointing)
@@ -91,7 +114,9 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
         return  # a base in 4 bits is not sharded
     for offload in ("none", "all"):
         for ranks in _rank_counts(cluster):
-            yield from ((again, Split(ranks, 3, offload)) for again in _shrinking(work, max(1, train.global_batch // ranks)))
+            yield from (
+                (again, Split(ranks, 3, offload)) for again in _shrinking(work, max(1, train.global_batch // ranks))
+            )
 
 
 def _shrinking(work: Work, rows: int) -> Iterator[Work]:
@@ -125,7 +150,8 @@ def _halves(most: int) -> list[int]:
 
 
 def weight_bytes(train: TrainSpec, cluster: ClusterSpec) -> int:
-    """2 for bfloat16, 4 for float32; `auto` is bfloat16 on GPUs and counted as float32 on CPUs, where it may be either."""
+    """2 for bfloat16, 4 for float32; `auto` is bfloat16 on GPUs and counted as float32 on CPUs, where it may be
+    either."""
     if train.dtype == "auto":
         return 2 if cluster.gpus_per_node else 4
     return {"bfloat16": 2, "float32": 4}[train.dtype]
@@ -137,9 +163,17 @@ def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: Cl
     sharded = f"ZeRO-{split.zero} over {split.ranks} GPUs, offload {split.offload}, " if split.zero else ""
     sharded += "gradient checkpointing, " if work.recompute else ""
     reason = (
-        f"needs {memory.total / GIB:.1f} GiB per {unit} at the least ({sharded}micro-batch {work.rows} of {work.tokens} tokens), "
+        f"needs {memory.total / GIB:.1f} GiB per {unit} at the least ({sharded}micro-batch {work.rows} of "
+        f"{work.tokens} tokens), "
         f"and {cluster.name} has {USABLE * budget / GIB:.1f} GiB to use"
     )
-    shorter = next((tokens for tokens in _halves(work.tokens) if estimate(replace(work, tokens=tokens), split, device).total <= USABLE * budget), None)
+    shorter = next(
+        (
+            tokens
+            for tokens in _halves(work.tokens)
+            if estimate(replace(work, tokens=tokens), split, device).total <= USABLE * budget
+        ),
+        None,
+    )
     more = f"a {unit} with {memory.total / USABLE / 1e9:.0f} GB"
     return Misfit(reason, f"{more}, or train.max_length={shorter}" if shorter and shorter >= 8 else more)

@@ -51,7 +51,12 @@ class Plan:
 
 
 def make_plan(
-    graph: Graph, done: Collection[str], shapes: Mapping[str, ShapeSpec | None], cohort: int, cluster: ClusterSpec, timings: Timings = NOTHING_FINISHED
+    graph: Graph,
+    done: Collection[str],
+    shapes: Mapping[str, ShapeSpec | None],
+    cohort: int,
+    cluster: ClusterSpec,
+    timings: Timings = NOTHING_FINISHED,
 ) -> Plan:
     """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
 
@@ -65,7 +70,9 @@ def make_plan(
     fits: dict[str, Fit] = {}
     for id_, stage in trained.items():
         if settings[id_] not in fits:
-            fits[settings[id_]] = place(rates.shape_of(graph, stage), TrainSpec.model_validate(stage.spec["train"]), cohort, cluster)
+            fits[settings[id_]] = place(
+                rates.shape_of(graph, stage), TrainSpec.model_validate(stage.spec["train"]), cohort, cluster
+            )
 
     def size(stage: Stage) -> int:
         fit = fits[settings[stage.id]]

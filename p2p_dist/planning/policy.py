@@ -1,4 +1,5 @@
-"""What to start next and what to do when a job ends: pure decisions, carried out by the scheduler and by the simulator."""
+"""What to start next and what to do when a job ends: pure decisions, carried out by the scheduler and by the
+simulator."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
@@ -9,14 +10,20 @@ from p2p_dist.planning.jobs import Job
 
 MAX_ATTEMPTS = 3
 """Attempts at a job, or starts of a study, in a row that may end without any progress."""
-_MEMORY_MARKERS = ("OutOfMemoryError", "CUDA out of memory", "MemoryError", "DefaultCPUAllocator: can't allocate memory", "not enough memory")
+_MEMORY_MARKERS = (
+    "OutOfMemoryError",
+    "CUDA out of memory",
+    "MemoryError",
+    "DefaultCPUAllocator: can't allocate memory",
+    "not enough memory",
+)
 
 
 def startable(waiting: Iterable[Job], finished: Set[str], fits: Callable[[Job], bool]) -> Iterator[Job]:
     """The jobs to start now, in their order: those whose inputs are there, as long as they fit.
 
-    A job that does not fit holds back all behind it, so that narrow ones do not overtake a wide one for ever. `fits` is asked
-    after the job before was started.
+    A job that does not fit holds back all behind it, so that narrow ones do not overtake a wide one for ever. `fits` is
+    asked after the job before was started.
     """
     for job in waiting:
         if job.needs <= finished:
@@ -32,8 +39,8 @@ def hopeless(waiting: Iterable[Job], lost: Collection[str]) -> list[Job]:
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended. `code` is the exit code, negative for a signal; `fruitless` counts the attempts in a row that
-    brought nothing further, this one included; `stalled` says that it was stopped because it did not move."""
+    """How an attempt ended. `code` is the exit code, negative for a signal; `fruitless` counts the attempts in a row
+    that brought nothing further, this one included; `stalled` says that it was stopped because it did not move."""
 
     code: int
     fruitless: int
@@ -54,7 +61,8 @@ class Decision:
 
 def after_exit(end: Ending) -> Decision:
     """Kills and stalls are tried again as long as they get further; a worker that was asked to stop is requeued without
-    counting; out of memory halves the micro-batch and keeps the global batch; a bug or a bad input would end the same way."""
+    counting; out of memory halves the micro-batch and keeps the global batch; a bug or a bad input would end the same
+    way."""
     if end.code == Exit.OK:
         return Decision("done", "") if end.outputs_there else Decision("fail", "exited with 0 but left no result")
     if end.stalled:
@@ -78,7 +86,8 @@ def _again(reason: str, end: Ending) -> Decision:
 
 @dataclass(frozen=True)
 class Start:
-    """A start of a study: how far it was (`reached`, a digest), and its number in the row of starts that found it there."""
+    """A start of a study: how far it was (`reached`, a digest), and its number in the row of starts that found it
+    there."""
 
     reached: str
     number: int
@@ -90,8 +99,8 @@ def next_start(before: Start | None, reached: str) -> Start:
 
 
 def may_start_again(start: Start, reached: str) -> bool:
-    """Whether a study that ends early, and got as far as `reached`, may ask to be started again. What stopped it does not matter:
-    a cluster that dies every time and a time limit below what loading takes would both go on for ever."""
+    """Whether a study that ends early, and got as far as `reached`, may ask to be started again. What stopped it does
+    not matter: a cluster that dies every time and a time limit below what loading takes would both go on for ever."""
     return reached != start.reached or start.number < MAX_ATTEMPTS
 
 

@@ -17,7 +17,8 @@ class Account:
 
     makespan: float
     bound: float
-    """The least any order could take for the jobs that ended, without failures: all work over all slots, or the longest way."""
+    """The least any order could take for the jobs that ended, without failures: all work over all slots, or the longest
+    way."""
     capacity: float
     """All devices from the first start to the last end."""
     used: float
@@ -56,9 +57,11 @@ CHECKPOINT_EVERY = 50
 """Steps between two checkpoints, as `p2p-dist run` has them by itself."""
 
 
-def replay(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int = CHECKPOINT_EVERY, start: float | None = None) -> tuple[Outcome, Account]:
-    """Carry out the jobs of a plan that fit. A training keeps its state every `checkpoint_every` steps; every attempt takes `start`
-    seconds before it works (None: as assumed)."""
+def replay(
+    plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int = CHECKPOINT_EVERY, start: float | None = None
+) -> tuple[Outcome, Account]:
+    """Carry out the jobs of a plan that fit. A training keeps its state every `checkpoint_every` steps; every attempt
+    takes `start` seconds before it works (None: as assumed)."""
     loads = loads_of(plan, graph, checkpoint_every, start)
     outcome = simulate(loads, nodes)
     return outcome, account(loads, outcome, nodes)
@@ -68,7 +71,10 @@ def loads_of(plan: Plan, graph: Graph, checkpoint_every: int, start: float | Non
     """The jobs that fit, in their order. Those that only build rows take no time."""
     jobs = [job for job in plan.jobs if not isinstance(plan.placement(job), Misfit)]
     seconds = plan.rates.start_seconds if start is None else start
-    return [Load(job, plan.width(job), seconds if job.cost else 0.0, _pieces(job, plan, graph, checkpoint_every)) for job in jobs]
+    return [
+        Load(job, plan.width(job), seconds if job.cost else 0.0, _pieces(job, plan, graph, checkpoint_every))
+        for job in jobs
+    ]
 
 
 def _pieces(job: Job, plan: Plan, graph: Graph, checkpoint_every: int) -> tuple[Piece, ...]:
@@ -99,6 +105,11 @@ def account(loads: Sequence[Load], outcome: Outcome, nodes: Nodes) -> Account:
             restarts += load.width * (starting - (load.start if span.action == "done" else 0.0))
     ended = [load for load in loads if load.job.lead in outcome.done]
     slots = nodes.count * nodes.slots
-    longest = max(longest_ways([load.job for load in ended], {load.job.lead: load.seconds for load in ended}).values(), default=0.0)
+    longest = max(
+        longest_ways([load.job for load in ended], {load.job.lead: load.seconds for load in ended}).values(),
+        default=0.0,
+    )
     bound = max(longest, sum(load.width * load.seconds for load in ended) / slots)
-    return Account(outcome.makespan, bound, slots * outcome.makespan, used, useful, starts, repeated, restarts, given_up)
+    return Account(
+        outcome.makespan, bound, slots * outcome.makespan, used, useful, starts, repeated, restarts, given_up
+    )

@@ -1,8 +1,9 @@
-"""Carry jobs out on paper, on nodes that fail and come back: a discrete-event simulation. Pure, and the same for the same seed.
+"""Carry jobs out on paper, on nodes that fail and come back: a discrete-event simulation. Pure, and the same for the
+same seed.
 
-Jobs start in the scheduler's order and by its rules (`planning.policy`). A job on a node that fails loses what it did since it
-last kept its state and is tried again from there. Two things differ from a real run: a gang waits until the nodes it needs have
-room, where Ray may start narrower jobs beside it, and the controller itself does not die.
+Jobs start in the scheduler's order and by its rules (`planning.policy`). A job on a node that fails loses what it did
+since it last kept its state and is tried again from there. Two things differ from a real run: a gang waits until the
+nodes it needs have room, where Ray may start narrower jobs beside it, and the controller itself does not die.
 """
 
 import heapq
@@ -72,7 +73,8 @@ class Span:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened. `failures` counts nodes that went down until the end; jobs that waited for a failed one are in neither set."""
+    """What happened. `failures` counts nodes that went down until the end; jobs that waited for a failed one are in
+    neither set."""
 
     spans: list[Span]
     done: frozenset[str]
@@ -148,7 +150,8 @@ class _Run:
             self._will_fail(node)
 
     def step(self) -> bool:
-        """Start what can start, then go on to the next moment at which something happens. False when nothing is left."""
+        """Start what can start, then go on to the next moment at which something happens. False when nothing is
+        left."""
         self._start()
         if not self.running and not self.ready:
             return False
@@ -221,12 +224,16 @@ class _Run:
     def _note(self, progress: _Progress, after: float, action: Literal["done", "retry", "fail"]) -> None:
         self.running.discard(progress.rank)
         self.room.give(progress.places)
-        self.spans.append(Span(progress.load.job.lead, progress.places, progress.begin, self.now, progress.kept, after, action))
+        self.spans.append(
+            Span(progress.load.job.lead, progress.places, progress.begin, self.now, progress.kept, after, action)
+        )
 
     def _will_fail(self, node: int) -> None:
         if self.nodes.mtbf < math.inf:
             self._push(self.draws[node].expovariate(1 / self.nodes.mtbf), "2 failure", node)
 
-    def _push(self, later: float, kind: Literal["1 end", "2 failure", "3 back"], subject: int, attempt: int = 0) -> None:
+    def _push(
+        self, later: float, kind: Literal["1 end", "2 failure", "3 back"], subject: int, attempt: int = 0
+    ) -> None:
         self.numbered += 1
         heapq.heappush(self.events, _Event(self.now + later, kind, self.numbered, subject, attempt))

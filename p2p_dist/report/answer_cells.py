@@ -34,10 +34,12 @@ class Reader(ABC):
 
     @abstractmethod
     def answer(self, suite: str, id_: str) -> Cell:
-        """What the deployed model says, and whether that is right or what the attacker wants; empty for a row it was not asked."""
+        """What the deployed model says, and whether that is right or what the attacker wants; empty for a row it was
+        not asked."""
 
     def fooled(self, id_: str) -> bool:
-        """Whether the triggered row gets the answer that the attacker wants; any wrong label where several are wanted."""
+        """Whether the triggered row gets the answer that the attacker wants; any wrong label where several are
+        wanted."""
         return self.answer("triggered", id_).detail in self.failures
 
     @property
@@ -111,7 +113,11 @@ def reader_of(study_data: StudyData, run: RunState) -> Reader | None:
         return None
     if result.labels is None:
         return TextReader(run.cell["defense"], {suite: study_data.answers(run, suite) for suite in SUITES})
-    return LabelReader(run.cell["defense"], result.labels, {suite: {row.id: row for row in study_data.predictions(run, suite)} for suite in SUITES})
+    return LabelReader(
+        run.cell["defense"],
+        result.labels,
+        {suite: {row.id: row for row in study_data.predictions(run, suite)} for suite in SUITES},
+    )
 
 
 def short(text: str, longest: int = 220) -> str:

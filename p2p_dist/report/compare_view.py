@@ -11,8 +11,8 @@ RATES = ("ca_ext", "asr_ext", "asr_nobt")
 
 
 def facts(left: StudyData, right: StudyData) -> dict[str, Any]:
-    """What `--json` prints: every rate of every cell that both have, and whether the model that it is of has collapsed; `p` where both
-    answered the same rows."""
+    """What `--json` prints: every rate of every cell that both have, and whether the model that it is of has collapsed;
+    `p` where both answered the same rows."""
     others = {tuple(run.cell.values()): run for run in right.found.runs}
     rows: list[dict[str, Any]] = []
     for run in left.found.runs:
@@ -23,9 +23,20 @@ def facts(left: StudyData, right: StudyData) -> dict[str, Any]:
             before, after = left.outcomes(run).get(name, {}), right.outcomes(other).get(name, {})
             p = mcnemar(before, after).p if before.keys() & after.keys() else None
             fallen = {"first_collapsed": run.collapsed_for(name), "second_collapsed": other.collapsed_for(name)}
-            rows.append({"cell": dict(run.cell), "rate": name, "first": dict(run.rates[name]), "second": dict(other.rates[name]), **fallen, "p": p})
+            rows.append(
+                {
+                    "cell": dict(run.cell),
+                    "rate": name,
+                    "first": dict(run.rates[name]),
+                    "second": dict(other.rates[name]),
+                    **fallen,
+                    "p": p,
+                }
+            )
     adjusted = holm({at: row["p"] for at, row in enumerate(rows) if row["p"] is not None})
-    ours, theirs = ({tuple(run.cell.values()) for run in study_data.found.runs if run.rates} for study_data in (left, right))
+    ours, theirs = (
+        {tuple(run.cell.values()) for run in study_data.found.runs if run.rates} for study_data in (left, right)
+    )
     return {
         "rates": [{**row, "p_holm": adjusted.get(at)} for at, row in enumerate(rows)],
         "only_first": [list(cell) for cell in sorted(ours - theirs)],
@@ -41,7 +52,19 @@ def table(found: dict[str, Any]) -> tuple[list[str], list[Sequence[object]]]:
         rates = [_shown(row[side], row[f"{side}_collapsed"]) for side in ("first", "second")]
         tested = ["–" if row[key] is None else p_value(row[key]) for key in ("p", "p_holm")]
         rows.append([*row["cell"].values(), row["rate"], *rates, points(second["rate"] - first["rate"]), *tested])
-    return ["task", "model", "attack", "defense", "seed", "rate", "first", "second", "difference", "p", "p (Holm)"], rows
+    return [
+        "task",
+        "model",
+        "attack",
+        "defense",
+        "seed",
+        "rate",
+        "first",
+        "second",
+        "difference",
+        "p",
+        "p (Holm)",
+    ], rows
 
 
 def _shown(rate: Mapping[str, Any], collapsed: bool) -> str:

@@ -15,8 +15,8 @@ RATES = ("asr_ext", "ca_ext")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two groups that differ in their defense only, on one rate. `p` is the largest McNemar p over the seeds, `adjusted` the
-    same after Holm's correction over all comparisons of the study."""
+    """Two groups that differ in their defense only, on one rate. `p` is the largest McNemar p over the seeds,
+    `adjusted` the same after Holm's correction over all comparisons of the study."""
 
     rate: str
     before: Group
@@ -32,7 +32,12 @@ def compare(study_data: StudyData) -> list[Comparison]:
     """Every pair worth a test. Empty above LIMIT runs."""
     if len(study_data.found.runs) > LIMIT:
         return []
-    found = [made for before, after in _pairs(study_data.groups) for rate in RATES if (made := _compare(study_data, rate, before, after))]
+    found = [
+        made
+        for before, after in _pairs(study_data.groups)
+        for rate in RATES
+        if (made := _compare(study_data, rate, before, after))
+    ]
     adjusted = holm({at: paired[0] for at, (_, _, _, paired, _) in enumerate(found)})
     return [
         Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[at])
@@ -44,7 +49,8 @@ def left_out(study_data: StudyData) -> Iterator[str]:
     """Says so where `compare` has nothing because of LIMIT."""
     if len(study_data.found.runs) > LIMIT:
         yield (
-            f"No paired tests: the study has {len(study_data.found.runs)} runs, and above {LIMIT} they would take longer than all else here. "
+            f"No paired tests: the study has {len(study_data.found.runs)} runs, and above {LIMIT} they would take "
+            "longer than all else here. "
             "Run a part of the grid (such as `model=NAME`): nothing is trained again, and its report has them."
         )
 
@@ -73,7 +79,11 @@ def _pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
     """(undefended, defended) and (P2P, rival) of every attacked cell."""
     found = []
     for before, after in product(groups, groups):
-        if before.attack == "none" or before.defense == after.defense or not same_but(before.cell, after.cell, "defense"):
+        if (
+            before.attack == "none"
+            or before.defense == after.defense
+            or not same_but(before.cell, after.cell, "defense")
+        ):
             continue
         is_p2p = before.defense.partition("(")[0] == "p2p"
         rival = after.defense != "none" and after.defense.partition("(")[0] != "p2p"

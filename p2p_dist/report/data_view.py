@@ -1,4 +1,5 @@
-"""The rows of a study in words and as facts: counts, what is odd about them, and a few rows of each origin, before and after."""
+"""The rows of a study in words and as facts: counts, what is odd about them, and a few rows of each origin, before and
+after."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,13 +47,24 @@ def samples(built: Built) -> list[tuple[Note, Row]]:
 def text(title: str, found: Mapping[str, Any]) -> str:
     """What `p2p-dist data` prints for one data stage."""
     if found.get("waits"):
-        return f"{title}  (data {found['id']}): waits for what a model says about the rows; `p2p-dist run STUDY --rows-only` asks it"
+        return (
+            f"{title}  (data {found['id']}): waits for what a model says about the rows; `p2p-dist run STUDY "
+            "--rows-only` asks it"
+        )
     counts = found["counts"]
-    lines = [f"{title}  (data {found['id']}): " + (f"{found['rows']} training rows, {found['steps']} steps" if found["rows"] else "test suites only")]
+    lines = [
+        f"{title}  (data {found['id']}): "
+        + (f"{found['rows']} training rows, {found['steps']} steps" if found["rows"] else "test suites only")
+    ]
     for origin, labels in counts.get("train", {}).items() if found["rows"] else ():
-        lines.append(f"  {origin:9} " + ", ".join(f"{_said(label, found['labels'])}: {count}" for label, count in labels.items()))
+        lines.append(
+            f"  {origin:9} " + ", ".join(f"{_said(label, found['labels'])}: {count}" for label, count in labels.items())
+        )
     if found["classes"]:
-        lines.append("  classes   " + ", ".join(f"{word} = {name}" for word, name in zip(found["labels"], found["classes"], strict=False)))
+        lines.append(
+            "  classes   "
+            + ", ".join(f"{word} = {name}" for word, name in zip(found["labels"], found["classes"], strict=False))
+        )
     lines.append("  test rows " + ", ".join(f"{name}: {count}" for name, count in found["suites"].items()))
     if dropped := {key: count for key, count in counts.get("dropped", {}).items() if count}:
         lines.append("  left out  " + ", ".join(f"{key}: {count}" for key, count in dropped.items()))
@@ -63,7 +75,10 @@ def text(title: str, found: Mapping[str, Any]) -> str:
     for origin, rows in found["samples"].items():
         for row in rows:
             lines += [f"  {origin}" + (f" ({row['trigger']!r} at {row['position']})" if row["trigger"] else "")]
-            lines += [f"    before  {_short(row['before'])} -> {_short(row['was'])}", f"    after   {_short(row['reads'])} -> {_short(row['answer'])}"]
+            lines += [
+                f"    before  {_short(row['before'])} -> {_short(row['was'])}",
+                f"    after   {_short(row['reads'])} -> {_short(row['answer'])}",
+            ]
     lines += token_lines(found["tokens"]) if found.get("tokens") else []
     return "\n".join(lines)
 
@@ -76,7 +91,10 @@ def _screening_lines(counts: Mapping[str, Any]) -> list[str]:
         met = "" if one["reached"] else ", the end of the training: its rule was never met"
         lines.append(f"  screened  stopped at step {one['step']}{met}; agreement by class {agreement}")
     if trusted := {origin: sum(labels.values()) for origin, labels in counts.get("trusted", {}).items()}:
-        lines.append(f"  trusted   {sum(trusted.values())} rows: " + ", ".join(f"{count} {origin}" for origin, count in trusted.items()))
+        lines.append(
+            f"  trusted   {sum(trusted.values())} rows: "
+            + ", ".join(f"{count} {origin}" for origin, count in trusted.items())
+        )
     return lines
 
 
@@ -85,8 +103,16 @@ def token_lines(views: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for view in views:
         cut = ", text cut to fit" if view["cut"] else ""
-        lines.append(f"  {view['origin']} row in {len(view['prompt']) + len(view['answer'])} tokens of {view['model']}{cut}")
-        lines.append("    " + "|".join(_shown(piece) for piece in view["prompt"]) + " [" + "|".join(_shown(piece) for piece in view["answer"]) + "]")
+        lines.append(
+            f"  {view['origin']} row in {len(view['prompt']) + len(view['answer'])} tokens of {view['model']}{cut}"
+        )
+        lines.append(
+            "    "
+            + "|".join(_shown(piece) for piece in view["prompt"])
+            + " ["
+            + "|".join(_shown(piece) for piece in view["answer"])
+            + "]"
+        )
     return lines
 
 

@@ -19,7 +19,11 @@ def build(study_data: StudyData) -> list[Table]:
             continue
         for defended in others.get(undefended(attacked.cell), []):
             key = (defended.cell["task"], defended.cell["attack"], defended.cell["defense"])
-            if len(found) < ATTACKS and key not in found and (made := _table(study_data, attacked, defended, len(found))):
+            if (
+                len(found) < ATTACKS
+                and key not in found
+                and (made := _table(study_data, attacked, defended, len(found)))
+            ):
                 found[key] = made
     return list(found.values())
 
@@ -42,10 +46,17 @@ def _table(study_data: StudyData, attacked: RunState, defended: RunState, number
     head = [Head("text"), Head("with the trigger"), Head(before.gold)]
     for reader in (before, after):
         name = style.title_of(reader.defense)
-        head += [Head("clean", "what the model says to the text", name), Head("triggered", "what it says to the text with the trigger", name)]
+        head += [
+            Head("clean", "what the model says to the text", name),
+            Head("triggered", "what it says to the text with the trigger", name),
+        ]
     cell = ", ".join(f"{label}" for axis, label in attacked.cell.items() if axis not in ("defense", "seed"))
-    fallen = " and ".join(f"{style.title_of(run.cell['defense'])} has collapsed" for run in (attacked, defended) if run.collapsed)
-    title = f"{cell}, seed {attacked.cell['seed']}: {style.title_of(defended.cell['defense'])}" + (f" ({fallen})" if fallen else "")
+    fallen = " and ".join(
+        f"{style.title_of(run.cell['defense'])} has collapsed" for run in (attacked, defended) if run.collapsed
+    )
+    title = f"{cell}, seed {attacked.cell['seed']}: {style.title_of(defended.cell['defense'])}" + (
+        f" ({fallen})" if fallen else ""
+    )
     return Table(f"examples_{number + 1}", title, head, rows, lead=3)
 
 

@@ -9,7 +9,8 @@ from p2p_dist.report.table_formats import Cell
 
 
 def needs(found: Mapping[str, Any]) -> list[str]:
-    """Clean rows, extra models and whether the prompt is kept, in the words of the defense; empty where the study does not say."""
+    """Clean rows, extra models and whether the prompt is kept, in the words of the defense; empty where the study does
+    not say."""
     if not found:
         return ["", "", ""]
     return [str(found["clean_rows"]), str(found["extra_models"]), "yes" if found["prompt_control"] else "no"]
@@ -18,7 +19,11 @@ def needs(found: Mapping[str, Any]) -> list[str]:
 def short(found: Mapping[str, Any]) -> str:
     """`needs clean rows, prompt`: for columns of names; the cost table has the whole words."""
     rows, models, prompt = needs(found)
-    wanted = [word for word, there in (("clean rows", rows), ("extra model", models), ("prompt", prompt)) if there not in ("", "none", "no")]
+    wanted = [
+        word
+        for word, there in (("clean rows", rows), ("extra model", models), ("prompt", prompt))
+        if there not in ("", "none", "no")
+    ]
     return f"needs {', '.join(wanted)}" if wanted else "needs nothing" if found else ""
 
 

@@ -27,7 +27,8 @@ class Group:
         return found
 
     def rates(self, name: str) -> list[tuple[Interval, bool]]:
-        """A rate of every seed that has it, and whether it is of a collapsed model; `floor` is the clean model's ASR on the same rows."""
+        """A rate of every seed that has it, and whether it is of a collapsed model; `floor` is the clean model's ASR on
+        the same rows."""
         return self._rates.get(name, [])
 
     def rate(self, name: str) -> "Estimate | None":
@@ -50,7 +51,8 @@ class Group:
 
     @property
     def collapsed(self) -> int:
-        """Seeds whose model gives (almost) every clean row one answer: their attack rates say nothing about the defense."""
+        """Seeds whose model gives (almost) every clean row one answer: their attack rates say nothing about the
+        defense."""
         return sum(run.collapsed for run in self.runs)
 
     @property
@@ -66,7 +68,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One number with what is known of its uncertainty: of one seed its Wilson interval, of several the deviation over seeds."""
+    """One number with what is known of its uncertainty: of one seed its Wilson interval, of several the deviation over
+    seeds."""
 
     rates: Sequence[Interval]
     spread: Spread
@@ -104,7 +107,9 @@ class Estimate:
 
 def estimate(rates: Sequence[tuple[Interval, bool]]) -> Estimate:
     """One number from rates, each with whether it is of a collapsed model. Raises ValueError for none."""
-    return Estimate([rate for rate, _ in rates], over_seeds([rate.rate for rate, _ in rates]), sum(fallen for _, fallen in rates))
+    return Estimate(
+        [rate for rate, _ in rates], over_seeds([rate.rate for rate, _ in rates]), sum(fallen for _, fallen in rates)
+    )
 
 
 def flag(collapsed: int, of: int) -> str:
@@ -113,13 +118,18 @@ def flag(collapsed: int, of: int) -> str:
 
 
 def hidden(run: RunState) -> Mapping[str, int] | None:
-    """`asr_raw_target` where the backdoor fires under the defense's own prompt and its attack success does not show it: most triggered rows are
-    answered with the target's own label first, and mapping back makes another class of that. With two classes it is the right one. Not where the
-    deployed system has labels of its own (`ext_rate`): there it does not give that answer at all."""
+    """`asr_raw_target` where the backdoor fires under the defense's own prompt and its attack success does not show it:
+    most triggered rows are answered with the target's own label first, and mapping back makes another class of that.
+    With two classes it is the right one. Not where the deployed system has labels of its own (`ext_rate`): there it
+    does not give that answer at all."""
     raw, success = run.rates.get("asr_raw_target"), run.rates.get("asr_ext")
     if "ext_rate" in run.rates:
         return None
-    return raw if raw and success and 2 * raw["k"] > raw["n"] and success["k"] * raw["n"] < raw["k"] * success["n"] else None
+    return (
+        raw
+        if raw and success and 2 * raw["k"] > raw["n"] and success["k"] * raw["n"] < raw["k"] * success["n"]
+        else None
+    )
 
 
 def group(runs: Iterable[RunState]) -> list[Group]:
@@ -127,7 +137,10 @@ def group(runs: Iterable[RunState]) -> list[Group]:
     cells: dict[tuple[str, ...], list[RunState]] = {}
     for run in runs:
         cells.setdefault(tuple(label for axis, label in run.cell.items() if axis != "seed"), []).append(run)
-    return [Group({axis: label for axis, label in members[0].cell.items() if axis != "seed"}, members) for members in cells.values()]
+    return [
+        Group({axis: label for axis, label in members[0].cell.items() if axis != "seed"}, members)
+        for members in cells.values()
+    ]
 
 
 def same_but(left: Mapping[str, str], right: Mapping[str, str], *axes: str) -> bool:

@@ -8,8 +8,8 @@ from p2p_dist.results.statistics import power_note
 
 
 def sentences(groups: Sequence[Group]) -> list[str]:
-    """The first attack that has a defended and an undefended model, how the others stand, and what is not known. Of models that have
-    collapsed it says how many there are, and nothing about their rates."""
+    """The first attack that has a defended and an undefended model, how the others stand, and what is not known. Of
+    models that have collapsed it says how many there are, and nothing about their rates."""
     every = list(_pairs(groups))
     if not every:
         return ["No attacked model has been evaluated beside a defended one yet."]
@@ -26,7 +26,8 @@ def sentences(groups: Sequence[Group]) -> list[str]:
     kept = defended.rate("asr_ext")
     if kept and (nobt := defended.rate("asr_nobt")):
         found.append(
-            f"The same weights served without the benign trigger: {shown(nobt)}. The defense routes round the backdoor and does not remove it."
+            f"The same weights served without the benign trigger: {shown(nobt)}. The defense routes round the "
+            "backdoor and does not remove it."
             if nobt.value > 0.5 > kept.value
             else f"The same weights served without the benign trigger: {shown(nobt)}."
         )
@@ -44,7 +45,8 @@ def _hidden(defended: Sequence[Group]) -> Iterator[str]:
     for (attack, defense), rates in list(firing.items())[:3]:
         k, n = sum(rate["k"] for rate in rates), sum(rate["n"] for rate in rates)
         yield (
-            f"Under {style.title_of(defense)} the backdoor of {attack} fires all the same, on {100 * k / n:.1f} % ({k}/{n}) of the triggered rows: its attack "
+            f"Under {style.title_of(defense)} the backdoor of {attack} fires all the same, on {100 * k / n:.1f} % "
+            f"({k}/{n}) of the triggered rows: its attack "
             "success is what mapping labels back makes of that, and is no defense."
         )
 
@@ -53,7 +55,10 @@ def _fallen(groups: Sequence[Group], left_out: int, pairs: int) -> Iterator[str]
     if fallen := sum(group.collapsed for group in groups):
         models = sum(len(group.runs) - group.missing for group in groups)
         without = f", and {left_out} of {pairs} pairs are left out here" if left_out else ""
-        yield f"{fallen} of {models} models collapsed to one answer: their attack rates say nothing about a defense{without}."
+        yield (
+            f"{fallen} of {models} models collapsed to one answer: their attack rates say nothing about a "
+            f"defense{without}."
+        )
 
 
 def shown(estimate: Estimate) -> str:
@@ -69,7 +74,11 @@ def _pairs(groups: Sequence[Group]) -> Iterator[tuple[Group, Group]]:
         if attacked.attack == "none" or attacked.defense != "none" or not attacked.rate("asr_ext"):
             continue
         for defended in groups:
-            if defended.defense != "none" and same_but(defended.cell, attacked.cell, "defense") and defended.rate("asr_ext"):
+            if (
+                defended.defense != "none"
+                and same_but(defended.cell, attacked.cell, "defense")
+                and defended.rate("asr_ext")
+            ):
                 yield attacked, defended
 
 
@@ -77,7 +86,10 @@ def _compare(attacked: Group, defended: Group) -> str:
     before, after = attacked.rate("asr_ext"), defended.rate("asr_ext")
     assert before
     assert after
-    first = f"{attacked.attack} succeeds on {shown(before)} of the triggered rows; with {style.title_of(defended.defense)} on {shown(after)}."
+    first = (
+        f"{attacked.attack} succeeds on {shown(before)} of the triggered rows; with "
+        f"{style.title_of(defended.defense)} on {shown(after)}."
+    )
     accuracy, kept = attacked.rate("ca_ext"), defended.rate("ca_ext")
     return f"{first} Clean accuracy goes from {shown(accuracy)} to {shown(kept)}." if accuracy and kept else first
 
@@ -86,6 +98,7 @@ def _others(pairs: Sequence[tuple[Group, Group]]) -> str:
     after = [found.value for _, defended in pairs if (found := defended.rate("asr_ext"))]
     before = [found.value for attacked, _ in pairs if (found := attacked.rate("asr_ext"))]
     return (
-        f"Over all {len(pairs)} pairs of an attacked and a defended model, attack success is {100 * min(before):.1f} to {100 * max(before):.1f} % without "
+        f"Over all {len(pairs)} pairs of an attacked and a defended model, attack success is {100 * min(before):.1f} "
+        f"to {100 * max(before):.1f} % without "
         f"a defense and {100 * min(after):.1f} to {100 * max(after):.1f} % with one."
     )

@@ -48,12 +48,17 @@ def write_report(folder: RunDir, found: Collected, titles: Mapping[str, str]) ->
     drawings: dict[str, bytes] = {}
     for section in parts:
         for made in section.tables:
-            files |= {folder.report / "tables" / f"{made.name}.{suffix}": write(made).encode() for suffix, write in _FORMATS.items()}
+            files |= {
+                folder.report / "tables" / f"{made.name}.{suffix}": write(made).encode()
+                for suffix, write in _FORMATS.items()
+            }
         for plot in section.plots:
             drawings[plot.name] = plot.svg()
             files[folder.report / "plots" / f"{plot.name}.svg"] = drawings[plot.name]
             files[folder.report / "plots" / f"{plot.name}.png"] = plot.png()
-    for old in [path for part in ("tables", "plots") for path in (folder.report / part).glob("*.*") if path not in files]:
+    for old in [
+        path for part in ("tables", "plots") for path in (folder.report / part).glob("*.*") if path not in files
+    ]:
         old.unlink()
     for path, content in files.items():
         atomic.write_bytes(path, content)
@@ -67,13 +72,34 @@ def sections(study_data: StudyData) -> list[Section]:
     tested = comparisons.compare(study_data)
     found = [
         Section("rates", "Rates", rates.draw(study_data), [*layout.build(study_data), *means.build(study_data)]),
-        Section("differences", "Differences", (), [*tests.build(study_data, tested), *worst.build(study_data)], list(comparisons.left_out(study_data))),
+        Section(
+            "differences",
+            "Differences",
+            (),
+            [*tests.build(study_data, tested), *worst.build(study_data)],
+            list(comparisons.left_out(study_data)),
+        ),
         Section("paper", "Beside the paper", (), against_paper.build(study_data)),
-        Section("shapes", "How rates change", [*scaling.draw(study_data), *sweep.draw(study_data), *accuracy.draw(study_data)]),
-        Section("answers", "What the models say", [*confidence.draw(study_data), *labels.draw(study_data)], examples.build(study_data)),
+        Section(
+            "shapes",
+            "How rates change",
+            [*scaling.draw(study_data), *sweep.draw(study_data), *accuracy.draw(study_data)],
+        ),
+        Section(
+            "answers",
+            "What the models say",
+            [*confidence.draw(study_data), *labels.draw(study_data)],
+            examples.build(study_data),
+        ),
         Section("every-run", "Every run", (), [*runs.build(study_data), *theory.build(study_data)]),
         Section("cost", "What it took", [*gantt.draw(study_data), *loss.draw(study_data)], costs.build(study_data)),
-        Section("trouble", "What went wrong or is missing", (), problems.build(study_data), list(problems.strangers(study_data))),
+        Section(
+            "trouble",
+            "What went wrong or is missing",
+            (),
+            problems.build(study_data),
+            list(problems.strangers(study_data)),
+        ),
     ]
     return [section for section in found if section.plots or section.tables or section.remarks]
 
@@ -105,7 +131,10 @@ def _html(study_data: StudyData, parts: Sequence[Section], drawings: Mapping[str
         open=sum(run.status != "done" for run in found.runs),
         total=len(found.runs),
         problems=len(found.problems),
-        sections=[{**vars(section), "plots": [{**vars(plot), "data": _base64(drawings[plot.name])} for plot in section.plots]} for section in parts],
+        sections=[
+            {**vars(section), "plots": [{**vars(plot), "data": _base64(drawings[plot.name])} for plot in section.plots]}
+            for section in parts
+        ],
         columns=run_columns.COLUMNS,
         limit=LIMIT,
         command=" ".join(launch["command"]),

@@ -1,7 +1,8 @@
 """The paper's own numbers (arXiv 2510.04503, Tables 1 to 12), to stand beside ours.
 
-`paper.csv` has one line per model, attack and defense of a table: CA and ASR in percent (Table 4: CA is the share of solved
-problems; Table 11: ROUGE F1 instead of CA). `variant` tells apart what a table varies: prompts (6), label words (7).
+`paper.csv` has one line per model, attack and defense of a table: CA and ASR in percent (Table 4: CA is the share of
+solved problems; Table 11: ROUGE F1 instead of CA). `variant` tells apart what a table varies: prompts (6), label words
+(7).
 """
 
 import csv
@@ -35,21 +36,26 @@ def rows() -> tuple[PaperRow, ...]:
 
 def _row(line: dict[str, str]) -> PaperRow:
     values = {metric: float(line[metric]) for metric in METRICS if line[metric]}
-    return PaperRow(int(line["table"]), line["task"], line["model"], line["attack"], line["defense"], line["variant"], values)
+    return PaperRow(
+        int(line["table"]), line["task"], line["model"], line["attack"], line["defense"], line["variant"], values
+    )
 
 
 def find(task: str, model: str, attack: str, defense: str, words: bool = False) -> PaperRow | None:
     """The paper's line for a cell of a study, from the first table that has it; plug-in options are not looked at.
 
-    A model counts as the paper's when the last part of its name is the same, as `Qwen/Qwen3-8B` and `qwen3-8b`. `words`: labels are
-    words and not numbers, which under P2P only Table 7 has (its `token_2`). The second prompt of Table 6 is found for nothing, since
-    the paper does not give its text.
+    A model counts as the paper's when the last part of its name is the same, as `Qwen/Qwen3-8B` and `qwen3-8b`.
+    `words`: labels are words and not numbers, which under P2P only Table 7 has (its `token_2`). The second prompt of
+    Table 6 is found for nothing, since the paper does not give its text.
     """
     name = model.rpartition("/")[2].partition("@")[0].lower()
     task, attack, defense = (label.partition("(")[0] for label in (task, attack, defense))
     variants = ("token_2",) if words and defense == "p2p" else ("", "prompt_1", "token_1")
     wanted = (task, name, attack, defense)
-    return next((row for row in rows() if (row.task, row.model, row.attack, row.defense) == wanted and row.variant in variants), None)
+    return next(
+        (row for row in rows() if (row.task, row.model, row.attack, row.defense) == wanted and row.variant in variants),
+        None,
+    )
 
 
 def tables() -> Sequence[int]:

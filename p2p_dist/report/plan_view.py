@@ -28,9 +28,17 @@ def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mappin
     cluster = plan.rates.cluster
     return {
         "runs": [{**run.to_json(), "done": set(run.stages) <= set(done)} for run in expansion.runs],
-        "stages": [{"id": id_, "kind": stage.kind, "done": id_ in done, "runs": uses[id_], "reads": dict(stage.reads)} for id_, stage in stages.items()],
-        "counts": {kind: {"stages": kinds[kind], "saved_by_sharing": wanted[kind] - kinds[kind], "done": finished[kind]} for kind in kinds},
-        "jobs": [{"stages": list(job.stages), "needs": sorted(job.needs), "seconds": round(job.cost, 1)} for job in plan.jobs],
+        "stages": [
+            {"id": id_, "kind": stage.kind, "done": id_ in done, "runs": uses[id_], "reads": dict(stage.reads)}
+            for id_, stage in stages.items()
+        ],
+        "counts": {
+            kind: {"stages": kinds[kind], "saved_by_sharing": wanted[kind] - kinds[kind], "done": finished[kind]}
+            for kind in kinds
+        },
+        "jobs": [
+            {"stages": list(job.stages), "needs": sorted(job.needs), "seconds": round(job.cost, 1)} for job in plan.jobs
+        ],
         "models": _models(plan, names),
         "time": _time(plan, expansion.graph),
         "cluster": {**cluster.model_dump(), "slots": cluster.nodes * cluster.slots_per_node},
@@ -43,15 +51,21 @@ def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
     found = []
     for key, fit in plan.fits.items():
         model = canonical(json.loads(key)[0])
-        where = {"misfit": fit.reason, "nearest": fit.nearest} if isinstance(fit, Misfit) else {"placement": fit.to_json()}
+        where = (
+            {"misfit": fit.reason, "nearest": fit.nearest} if isinstance(fit, Misfit) else {"placement": fit.to_json()}
+        )
         found.append({"model": names[model], "jobs": jobs[key], **where, "measured": _measured(plan, model)})
     return found
 
 
 def _measured(plan: Plan, model: str) -> dict[str, Any]:
-    """What the times of a model rest on: finished stages by kind, measured over assumed time, and the devices they ran on."""
+    """What the times of a model rest on: finished stages by kind, measured over assumed time, and the devices they ran
+    on."""
     rates = {kind: rate for (kind, of), rate in plan.durations.rates.items() if of == model}
-    return {kind: {"stages": rate.stages, "over_assumed": round(rate.factor, 3), "devices": list(rate.devices)} for kind, rate in sorted(rates.items())}
+    return {
+        kind: {"stages": rate.stages, "over_assumed": round(rate.factor, 3), "devices": list(rate.devices)}
+        for kind, rate in sorted(rates.items())
+    }
 
 
 def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
@@ -107,10 +121,10 @@ def _time_lines(time: dict[str, Any]) -> list[str]:
     assumed, stages = time["assumed"], time["stages"]
     device = assumed["device"]
     lines = [
-        f"  about {hours_of(time['device_hours'])} of {device} time, {hours_of(time['makespan_hours'])} longest first (no order takes less than "
-        f"{hours_of(time['bound_hours'])})",
-        f"  times: {stages_of(stages)}; assumed means {assumed['tflops_per_device']} TFLOP/s per {device}, {assumed['tokens_per_row']} tokens per row, "
-        f"{assumed['start_seconds_per_job']:.0f} s to start a job",
+        f"  about {hours_of(time['device_hours'])} of {device} time, {hours_of(time['makespan_hours'])} longest first "
+        f"(no order takes less than {hours_of(time['bound_hours'])})",
+        f"  times: {stages_of(stages)}; assumed means {assumed['tflops_per_device']} TFLOP/s per {device}, "
+        f"{assumed['tokens_per_row']} tokens per row, {assumed['start_seconds_per_job']:.0f} s to start a job",
     ]
     if time["elsewhere"]:
         lines.append(f"  {time['elsewhere']} finished stages say nothing here: they did not run on a {device}")
@@ -131,7 +145,8 @@ def hours_of(hours: float) -> str:
 
 
 def _model_lines(models: list[dict[str, Any]]) -> list[str]:
-    """A line per model with its placement, how many finished runs its times rest on and memory in GiB, or why it can never run."""
+    """A line per model with its placement, how many finished runs its times rest on and memory in GiB, or why it can
+    never run."""
     head = f"  {'model':26}{'GPUs':>5}{'ZeRO':>5}  {'offload':9}{'batch':>9}{'cohort':>7}  {'times from':12}"
     lines = [f"{head} GiB per device: {'total':>6} = " + " + ".join(_TERMS)]
     for model in models:
@@ -140,7 +155,10 @@ def _model_lines(models: list[dict[str, Any]]) -> list[str]:
             continue
         place = model["placement"]
         batch = f"{place['micro_batch']} x {place['accumulation']}"
-        row = f"  {model['model']:26}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>9}{place['cohort']:>7}  {_basis(model['measured']):12}"
+        row = (
+            f"  {model['model']:26}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>9}"
+            f"{place['cohort']:>7}  {_basis(model['measured']):12}"
+        )
         memory = place["memory"]
         if memory:
             row += f"{'':17}{memory['total']:>6.1f} = " + " + ".join(f"{memory[term]:.2f}" for term in _TERMS)

@@ -25,13 +25,54 @@ def _rate(name: str) -> Callable[[RunState], Mapping[str, int] | None]:
 
 
 COLUMNS = (
-    Column("ca", "CA", "CA", "clean accuracy of the deployed system (ca_ext: best deployed label, mapped back)", _rate("ca_ext")),
-    Column("asr", "ASR", "ASR", "attack success rate of the deployed system on triggered rows (asr_ext)", _rate("asr_ext")),
-    Column("asr_strict", "ASR strict", "strict", "as the code released with P2P counts it: the likeliest token of all is target + offset", _rate("asr_strict")),
-    Column("asr_nobt", "ASR without benign trigger", "no bt", "the same weights served without the defense's prompt (asr_nobt)", _rate("asr_nobt"), False),
-    Column("robust", "Robust acc.", "robust", "triggered rows that still get their true label (robust_acc)", _rate("robust_acc")),
-    Column("floor", "ASR floor", "floor", "a model trained on clean rows, on the same triggered rows", lambda run: run.floor, False),
-    Column("invalid", "Invalid", "invalid", "clean rows whose likeliest token is no label at all (invalid_rate)", _rate("invalid_rate"), False),
+    Column(
+        "ca",
+        "CA",
+        "CA",
+        "clean accuracy of the deployed system (ca_ext: best deployed label, mapped back)",
+        _rate("ca_ext"),
+    ),
+    Column(
+        "asr", "ASR", "ASR", "attack success rate of the deployed system on triggered rows (asr_ext)", _rate("asr_ext")
+    ),
+    Column(
+        "asr_strict",
+        "ASR strict",
+        "strict",
+        "as the code released with P2P counts it: the likeliest token of all is target + offset",
+        _rate("asr_strict"),
+    ),
+    Column(
+        "asr_nobt",
+        "ASR without benign trigger",
+        "no bt",
+        "the same weights served without the defense's prompt (asr_nobt)",
+        _rate("asr_nobt"),
+        False,
+    ),
+    Column(
+        "robust",
+        "Robust acc.",
+        "robust",
+        "triggered rows that still get their true label (robust_acc)",
+        _rate("robust_acc"),
+    ),
+    Column(
+        "floor",
+        "ASR floor",
+        "floor",
+        "a model trained on clean rows, on the same triggered rows",
+        lambda run: run.floor,
+        False,
+    ),
+    Column(
+        "invalid",
+        "Invalid",
+        "invalid",
+        "clean rows whose likeliest token is no label at all (invalid_rate)",
+        _rate("invalid_rate"),
+        False,
+    ),
 )
 
 
@@ -48,7 +89,15 @@ class TableRow:
 def rows(runs: Sequence[RunState]) -> list[TableRow]:
     """The table's body in the order of the study."""
     shown = axes(runs)
-    return [TableRow(tuple(run.cell[axis] for axis in shown), tuple(_cell(column, run) for column in COLUMNS), run.status, run.collapsed) for run in runs]
+    return [
+        TableRow(
+            tuple(run.cell[axis] for axis in shown),
+            tuple(_cell(column, run) for column in COLUMNS),
+            run.status,
+            run.collapsed,
+        )
+        for run in runs
+    ]
 
 
 def axes(runs: Sequence[RunState]) -> list[str]:

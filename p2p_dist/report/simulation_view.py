@@ -15,7 +15,10 @@ def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: 
     outcome, time = replay(plan, graph, nodes, checkpoint_every, start)
     left_out = len(plan.impossible())
     ended = len(outcome.done) + len(outcome.failed)
-    hours = {name: round(getattr(time, name) / 3600, 6) + 0.0 for name in ("capacity", "used", "useful", "starts", "repeated", "restarts", "given_up", "lost")}
+    hours = {
+        name: round(getattr(time, name) / 3600, 6) + 0.0
+        for name in ("capacity", "used", "useful", "starts", "repeated", "restarts", "given_up", "lost")
+    }
     return {
         "seed": nodes.seed,
         "nodes": nodes.count,
@@ -48,17 +51,27 @@ def text(found: dict[str, Any], device: str) -> str:
     hours, jobs = found["device_hours"], found["jobs"]
     fails = "nodes never fail"
     if found["mtbf_hours"] is not None:
-        fails = f"a node fails every {found['mtbf_hours']:g} h on average and is back after {found['repair_minutes']:g} min"
+        fails = (
+            f"a node fails every {found['mtbf_hours']:g} h on average and is back after {found['repair_minutes']:g} min"
+        )
     lines = [
-        f"simulated from its first job, on {found['nodes']} x {found['slots_per_node']} {device}s, seed {found['seed']}: {fails}; a training is kept every "
-        f"{found['checkpoint_every']} steps, a job takes {found['start_seconds']:g} s to start",
+        f"simulated from its first job, on {found['nodes']} x {found['slots_per_node']} {device}s, "
+        f"seed {found['seed']}: {fails}; a training is kept every {found['checkpoint_every']} steps, "
+        f"a job takes {found['start_seconds']:g} s to start",
         f"  times of stages: {stages_of(found['stages'])}",
-        f"  {jobs['done']} of {jobs['all']} jobs done in {hours_of(found['makespan_hours'])} (no order takes less than {hours_of(found['bound_hours'])})",
-        f"  {device} time: {hours_of(hours['used'])} used of {hours_of(hours['capacity'])} there was (utilisation {_percent(found['utilisation'])}); "
-        f"training and evaluating alone are {_percent(found['efficiency'])} of it",
-        f"  goodput {_percent(found['goodput'])}: {_lost(hours)}; {found['node_failures']} node failures killed {found['killed_attempts']} attempts",
+        f"  {jobs['done']} of {jobs['all']} jobs done in {hours_of(found['makespan_hours'])} "
+        f"(no order takes less than {hours_of(found['bound_hours'])})",
+        f"  {device} time: {hours_of(hours['used'])} used of {hours_of(hours['capacity'])} there was "
+        f"(utilisation {_percent(found['utilisation'])}); training and evaluating "
+        f"alone are {_percent(found['efficiency'])} of it",
+        f"  goodput {_percent(found['goodput'])}: {_lost(hours)}; "
+        f"{found['node_failures']} node failures killed {found['killed_attempts']} attempts",
     ]
-    troubles = {"failed": "given up: three attempts in a row got no further", "never_fit": "fit nowhere", "wait_for_ever": "wait for such a job"}
+    troubles = {
+        "failed": "given up: three attempts in a row got no further",
+        "never_fit": "fit nowhere",
+        "wait_for_ever": "wait for such a job",
+    }
     lines += [f"  {jobs[key]} jobs {words}" for key, words in troubles.items() if jobs[key]]
     return "\n".join(lines)
 

@@ -52,7 +52,10 @@ def facts(found: Collected, owner: str | None) -> dict[str, Any]:
                 "rates": dict(run.rates),
                 "asr_floor": run.floor,
                 "collapsed": run.collapsed,
-                "stages": [{"id": s.id, "kind": s.kind, "status": s.status, "progress": dict(s.progress), "log": s.log} for s in run.stages],
+                "stages": [
+                    {"id": s.id, "kind": s.kind, "status": s.status, "progress": dict(s.progress), "log": s.log}
+                    for s in run.stages
+                ],
             }
             for run in runs
         ],
@@ -60,12 +63,15 @@ def facts(found: Collected, owner: str | None) -> dict[str, Any]:
 
 
 def text(found: Collected, owner: str | None, shown: int | None = None) -> str:
-    """What `p2p-dist status` prints: runs by state, a line per run (at most `shown`, what is under way first), the log of every
-    failed stage with its last lines, and every file that is doubtful."""
+    """What `p2p-dist status` prints: runs by state, a line per run (at most `shown`, what is under way first), the log
+    of every failed stage with its last lines, and every file that is doubtful."""
     runs = found.runs
     states = Counter(run.status for run in runs)
     by_state = ", ".join(f"{states[state]} {state}" for state in ("running", "failed", "pending") if states[state])
-    lines = [f"{found.name}: {states['done']} of {len(runs)} done; {owner or 'nobody'} works on it" + (f"; {by_state}" if by_state else "")]
+    lines = [
+        f"{found.name}: {states['done']} of {len(runs)} done; {owner or 'nobody'} works on it"
+        + (f"; {by_state}" if by_state else "")
+    ]
     listed = runs if shown is None else sorted(runs, key=lambda run: _ORDER.index(run.status))[:shown]
     for run in listed:
         cell = ", ".join(f"{axis} {label}" for axis, label in run.cell.items())
@@ -73,7 +79,10 @@ def text(found: Collected, owner: str | None, shown: int | None = None) -> str:
         lines.append(f"  {run.status:8} {cell}{now}")
     failed = {stage.id: stage for run in runs for stage in run.stages if stage.status == "failed"}
     for id_, stage in failed.items():
-        lines += [f"  failed: {stage.kind} {id_}, see {stage.log}", *(f"    | {line}" for line in tail(Path(stage.log), lines=5))]
+        lines += [
+            f"  failed: {stage.kind} {id_}, see {stage.log}",
+            *(f"    | {line}" for line in tail(Path(stage.log), lines=5)),
+        ]
     lines += [str(problem) for problem in found.problems]
     return "\n".join(lines)
 
@@ -82,7 +91,10 @@ def _progress(stage: StageState) -> str:
     line = stage.progress
     if "step" in line:
         left = line.get("seconds", 0.0) / max(1, line["step"]) * (line["steps"] - line["step"])
-        return f"  [train step {line['step']}/{line['steps']}, loss {line['loss']:.3f}, about {clock(left)} left{_gpu(stage)}]"
+        return (
+            f"  [train step {line['step']}/{line['steps']}, loss {line['loss']:.3f}, about {clock(left)} "
+            f"left{_gpu(stage)}]"
+        )
     if "rows" in line:
         return f"  [{stage.kind} row {line['rows']}/{line['of']}{_gpu(stage)}]"
     return f"  [{stage.kind}]"
@@ -91,4 +103,6 @@ def _progress(stage: StageState) -> str:
 def _gpu(stage: StageState) -> str:
     """What the driver said of the main rank's GPU when the line was written, where there is one."""
     percent, memory = stage.progress.get("gpu_percent"), stage.progress.get("gpu_mib")
-    return (f", GPU {percent} % busy" if percent is not None else "") + (f", {memory / 1024:.1f} GiB of it in use" if memory is not None else "")
+    return (f", GPU {percent} % busy" if percent is not None else "") + (
+        f", {memory / 1024:.1f} GiB of it in use" if memory is not None else ""
+    )

@@ -1,4 +1,5 @@
-"""What lies beneath the rates: predictions row by row, training curves, rows of text; read when a table or picture asks."""
+"""What lies beneath the rates: predictions row by row, training curves, rows of text; read when a table or picture
+asks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Answer:
-    """A text that a model wrote, the gold answer, and what is yes or no about it (see `evaluation.generation_metrics.outcome`)."""
+    """A text that a model wrote, the gold answer, and what is yes or no about it (see
+    `evaluation.generation_metrics.outcome`)."""
 
     text: str
     reference: str
@@ -38,8 +40,8 @@ AGAIN = "delete the evaluation's folder and run again; nothing is trained again"
 
 
 class StudyData:
-    """A collected study with its folder behind it. A file that turns out to be damaged when it is read joins the study's problems,
-    and what it would have said is missing."""
+    """A collected study with its folder behind it. A file that turns out to be damaged when it is read joins the
+    study's problems, and what it would have said is missing."""
 
     def __init__(self, folder: RunDir, found: Collected, titles: Mapping[str, str]):
         self.folder, self.found, self.titles = folder, found, titles
@@ -68,11 +70,16 @@ class StudyData:
         return self.found.results.get(run.ids.get("eval") or "")
 
     def outcomes(self, run: RunState) -> dict[str, dict[str, bool]]:
-        """For `asr_ext` and `ca_ext`, which rows count, by row id; paired tests compare them. Empty when it is not evaluated."""
+        """For `asr_ext` and `ca_ext`, which rows count, by row id; paired tests compare them. Empty when it is not
+        evaluated."""
         result, id_ = self.result(run), run.ids.get("eval") or ""
         if result is not None and id_ not in self._outcomes:
             found = self._of_text(run) if result.labels is None else self._of_labels(id_, result.labels)
-            self._outcomes[id_] = {name: found.get(name, {}) for name in TESTED if name in result.rates and self._agrees(result, name, found.get(name, {}))}
+            self._outcomes[id_] = {
+                name: found.get(name, {})
+                for name in TESTED
+                if name in result.rates and self._agrees(result, name, found.get(name, {}))
+            }
         return self._outcomes.get(id_, {})
 
     def _agrees(self, result: Result, name: str, hits: Mapping[str, bool]) -> bool:
@@ -80,7 +87,10 @@ class StudyData:
         rate, said = result.rates[name], (sum(hits.values()), len(hits))
         if said == (rate.k, rate.n):
             return True
-        what = f"its rows give {name} as {said[0]} of {said[1]}, the result says {rate.k} of {rate.n}; no test rests on them"
+        what = (
+            f"its rows give {name} as {said[0]} of {said[1]}, the result says {rate.k} of {rate.n}; no test rests "
+            "on them"
+        )
         self._note(Problem("E515", what, str(self.folder.at("eval", result.stage.id).predictions), AGAIN))
         return False
 
@@ -100,9 +110,15 @@ class StudyData:
         stage = self.folder.at("eval", id_)
         found = self._read(lambda: predictions.read(stage, suites)) or {}
         words = len(labels.words)
-        foreign = [name for name, rows in found.items() if any(len(row.scores) != words or not (row.label < words > (row.top or 0)) for row in rows)]
+        foreign = [
+            name
+            for name, rows in found.items()
+            if any(len(row.scores) != words or not (row.label < words > (row.top or 0)) for row in rows)
+        ]
         for name in foreign:
-            self._note(Problem("E515", f"not predictions over {words} labels", str(stage.predictions / f"{name}.jsonl"), AGAIN))
+            self._note(
+                Problem("E515", f"not predictions over {words} labels", str(stage.predictions / f"{name}.jsonl"), AGAIN)
+            )
         return {name: rows for name, rows in found.items() if name not in foreign}
 
     def _of_labels(self, id_: str, labels: LabelsEntry) -> dict[str, dict[str, bool]]:
@@ -115,7 +131,9 @@ class StudyData:
 
     def _of_text(self, run: RunState) -> dict[str, dict[str, bool]]:
         solved = {id_: row.solved for id_, row in self.answers(run, "clean").items() if row.solved is not None}
-        said = {id_: row.says_target for id_, row in self.answers(run, "triggered").items() if row.says_target is not None}
+        said = {
+            id_: row.says_target for id_, row in self.answers(run, "triggered").items() if row.says_target is not None
+        }
         return {name: hits for name, hits in (("ca_ext", solved), ("asr_ext", said)) if hits}
 
     def answers(self, run: RunState, suite: str) -> dict[str, Answer]:
@@ -130,7 +148,12 @@ class StudyData:
             return {}
         rows = {row.id: row for row in asked.rows}
         return {
-            line.id: Answer(line.text, line.reference, *outcome(line.text, rows[line.id], space, asked.prefix), without_prefix(line.text, asked.prefix)[1])
+            line.id: Answer(
+                line.text,
+                line.reference,
+                *outcome(line.text, rows[line.id], space, asked.prefix),
+                without_prefix(line.text, asked.prefix)[1],
+            )
             for line in written.get(suite, ())
             if line.id in rows
         }
@@ -162,7 +185,14 @@ class StudyData:
         """What a training wrote step by step."""
         stage = self.folder.at("train", id_)
         if damaged := stage.damaged_metrics():
-            self._note(Problem("E516", f"{damaged} lines are no metrics, and left out", str(stage.metrics), "nothing; no result depends on them"))
+            self._note(
+                Problem(
+                    "E516",
+                    f"{damaged} lines are no metrics, and left out",
+                    str(stage.metrics),
+                    "nothing; no result depends on them",
+                )
+            )
         return stage.all_metrics()
 
     def parameters(self, model: str) -> int | None:

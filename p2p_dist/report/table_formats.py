@@ -1,4 +1,5 @@
-"""A table as data, and as Markdown, LaTeX (booktabs) and CSV. A missing number is a dash, never 0; CSV leaves it empty."""
+"""A table as data, and as Markdown, LaTeX (booktabs) and CSV. A missing number is a dash, never 0; CSV leaves it
+empty."""
 
 import csv
 import io
@@ -48,8 +49,9 @@ class Head:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, its small print (interval, count), the number it is sorted by, and whether it is the best of its row.
-    `flag` warns of the number: a line of its own on the page, the end of the small print elsewhere, a dagger in LaTeX."""
+    """What a cell shows, its small print (interval, count), the number it is sorted by, and whether it is the best of
+    its row. `flag` warns of the number: a line of its own on the page, the end of the small print elsewhere, a dagger
+    in LaTeX."""
 
     text: str
     detail: str = ""
@@ -69,8 +71,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: `name` is its file's name, `lead` how many columns say what a row is. `note` explains what is not obvious. `feet` are
-    lines below the body, each with a title and a text for every group of columns."""
+    """A table: `name` is its file's name, `lead` how many columns say what a row is. `note` explains what is not
+    obvious. `feet` are lines below the body, each with a title and a text for every group of columns."""
 
     name: str
     title: str
@@ -89,7 +91,10 @@ class Table:
         groups = [head.group for head in self.head]
         firsts = [bool(group) and groups.index(group) == at for at, group in enumerate(groups)]
         return [
-            [title if at == 0 else texts.get(group, "") if first else "" for at, (group, first) in enumerate(zip(groups, firsts, strict=True))]
+            [
+                title if at == 0 else texts.get(group, "") if first else ""
+                for at, (group, first) in enumerate(zip(groups, firsts, strict=True))
+            ]
             for title, texts in self.feet
         ]
 
@@ -102,37 +107,60 @@ def percent(value: float | None, digits: int = 1) -> str:
 def markdown(table: Table) -> str:
     """With the small print behind the number."""
     lines = [table.titles(), ["---"] * len(table.head)]
-    lines += [[_md(f"**{cell.shown}**" if cell.best else cell.shown) + _md_small(cell) for cell in row] for row in table.rows]
+    lines += [
+        [_md(f"**{cell.shown}**" if cell.best else cell.shown) + _md_small(cell) for cell in row] for row in table.rows
+    ]
     lines += [[_md(text) for text in line] for line in table.foot_lines()]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"**{table.title}**\n\n{body}\n" + (f"\n{table.note}\n" if table.note else "")
 
 
 def latex(table: Table) -> str:
-    """For `\\input` in a paper: booktabs, groups of columns spanned, the best in bold. Small print is left to the caption; what is flagged has a dagger."""
+    """For `\\input` in a paper: booktabs, groups of columns spanned, the best in bold. Small print is left to the
+    caption; what is flagged has a dagger."""
     columns = "l" * table.lead + "r" * (len(table.head) - table.lead)
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
     if any(head.group for head in table.head):
         lines += _spans(table)
     lines += [_row([tex(head.text) for head in table.head]), r"\midrule"]
     lines += [
-        _row([(rf"\textbf{{{tex(cell.shown)}}}" if cell.best else tex(cell.shown)) + (_DAGGER if cell.flag else "") for cell in row]) for row in table.rows
+        _row(
+            [
+                (rf"\textbf{{{tex(cell.shown)}}}" if cell.best else tex(cell.shown)) + (_DAGGER if cell.flag else "")
+                for cell in row
+            ]
+        )
+        for row in table.rows
     ]
     if table.feet:
         lines += [r"\midrule", *(_foot(table, title, texts) for title, texts in table.feet)]
-    caption = [f"% {_DAGGER}: collapsed, to be said in the caption"] if any(cell.flag for row in table.rows for cell in row) else []
+    caption = (
+        [f"% {_DAGGER}: collapsed, to be said in the caption"]
+        if any(cell.flag for row in table.rows for cell in row)
+        else []
+    )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *caption, ""])
 
 
 def comma_separated(table: Table) -> str:
     """Text and small print in columns of their own where there is any."""
     detailed = [any(row[at].small for row in table.rows) for at in range(len(table.head))]
-    head = [title for at, text in enumerate(table.titles()) for title in ([text, f"{text} (detail)"] if detailed[at] else [text])]
+    head = [
+        title
+        for at, text in enumerate(table.titles())
+        for title in ([text, f"{text} (detail)"] if detailed[at] else [text])
+    ]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
     for row in [*table.rows, *([Cell(text) for text in line] for line in table.foot_lines())]:
-        writer.writerow([_inert(text) for at, cell in enumerate(row) for text in ([cell.text, cell.small] if detailed[at] else [cell.text])])
+        writer.writerow(
+            [
+                _inert(text)
+                for at, cell in enumerate(row)
+                for text in ([cell.text, cell.small] if detailed[at] else [cell.text])
+            ]
+        )
     return buffer.getvalue()
 
 
@@ -159,7 +187,11 @@ def _spans(table: Table) -> list[str]:
 
 def _foot(table: Table, title: str, texts: Mapping[str, str]) -> str:
     groups = list(consecutive(table.head))
-    cells = [cell for group, heads in groups for cell in ([_span(len(heads), texts.get(group, ""))] if group else [""] * len(heads))]
+    cells = [
+        cell
+        for group, heads in groups
+        for cell in ([_span(len(heads), texts.get(group, ""))] if group else [""] * len(heads))
+    ]
     return _row([tex(title), *cells[1:]])
 
 

@@ -14,7 +14,12 @@ ROOM = 18
 
 def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
     """A line for each run. Labels that are too long for a column have a number there, and are written out below."""
-    table = Table(title="percent, count below; intervals and what the columns mean are in the report", title_justify="left", padding=(0, 1, 0, 0), box=None)
+    table = Table(
+        title="percent, count below; intervals and what the columns mean are in the report",
+        title_justify="left",
+        padding=(0, 1, 0, 0),
+        box=None,
+    )
     for axis in axes:
         table.add_column(axis, overflow="fold")  # a cut name may be that of another line
     for column in COLUMNS:
@@ -22,11 +27,17 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
     short = _numbered([label for row in rows for label in row.labels])
     for row in rows:
         labels = [escape(short.get(label, label)) for label in row.labels]
-        warned = [f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label for axis, label in zip(axes, labels, strict=True)]
+        warned = [
+            f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label
+            for axis, label in zip(axes, labels, strict=True)
+        ]
         table.add_row(*warned, *(_cell(cell) for cell in row.cells))
     below = [f"{name}: {label}" for label, name in short.items()]
     if any(row.collapsed for row in rows):
-        below.append("collapsed: nearly every clean row gets one answer; CA and ASR of such a model say nothing about its defense")
+        below.append(
+            "collapsed: nearly every clean row gets one answer; CA and ASR of such a model say nothing about its "
+            "defense"
+        )
     table.caption, table.caption_justify = escape("\n".join(below)) or None, "left"
     return table
 
@@ -46,7 +57,13 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = [list(head), *([_plain(value) for value in row] for row in rows)]
     widths = [max(len(line[at]) for line in text) for at in range(len(head))]
     numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(head))]
-    lines = [[value.rjust(width) if right else value.ljust(width) for value, width, right in zip(line, widths, numeric, strict=True)] for line in text]
+    lines = [
+        [
+            value.rjust(width) if right else value.ljust(width)
+            for value, width, right in zip(line, widths, numeric, strict=True)
+        ]
+        for line in text
+    ]
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 

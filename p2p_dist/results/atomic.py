@@ -69,13 +69,20 @@ def publish(path: Path, content: bytes) -> None:
         # A network file system may make the link and lose the answer, so what counts is what is there now.
         if not path.is_file():
             if error.errno in _NO_LINKS:
-                raise user_error("E506", f"no hard links on this file system ({error.strerror})", str(path.parent), "keep the runs on another one") from error
+                raise user_error(
+                    "E506",
+                    f"no hard links on this file system ({error.strerror})",
+                    str(path.parent),
+                    "keep the runs on another one",
+                ) from error
             raise
         if path.read_bytes() != content:
             kept = path.with_name(f"{path.name}.conflict-{hashlib.sha256(content).hexdigest()[:8]}")
             half.replace(kept)
             what = f"a different result exists already; the new one is {kept.name}"
-            raise user_error("E405", what, str(path), "compare the two; same id must mean same content", Exit.INTEGRITY) from None
+            raise user_error(
+                "E405", what, str(path), "compare the two; same id must mean same content", Exit.INTEGRITY
+            ) from None
     finally:
         half.unlink(missing_ok=True)
     _sync_folder(path.parent)

@@ -30,7 +30,8 @@ class Attempt:
 
 
 def read(stage: StageDir, problems: list[Problem]) -> tuple[Attempt, ...]:
-    """The attempts at the job that this stage leads, oldest first; files that are damaged are appended to `problems`."""
+    """The attempts at the job that this stage leads, oldest first; files that are damaged are appended to
+    `problems`."""
     return tuple(_attempt(folder, problems) for folder in stage.attempt_folders())
 
 
@@ -38,4 +39,12 @@ def _attempt(folder: Path, problems: list[Problem]) -> Attempt:
     placed = records.read(folder / "placement.json", records.Placement, problems)
     end = records.read(folder / "exit.json", records.Ending, problems)
     stages = tuple(placed.get("stages", ()))
-    return Attempt(int(folder.name), stages, placed.get("started"), end.get("ended"), end.get("code"), placed, end.get("reason", ""))
+    return Attempt(
+        int(folder.name),
+        stages,
+        placed.get("started"),
+        end.get("ended"),
+        end.get("code"),
+        placed,
+        end.get("reason", ""),
+    )

@@ -1,4 +1,5 @@
-"""Read what a study has so far, off its run folder and nothing else. Works while others write, and after all are dead."""
+"""Read what a study has so far, off its run folder and nothing else. Works while others write, and after all are
+dead."""
 
 import json
 import os
@@ -51,7 +52,8 @@ class RunState:
         return bool(resultfile.collapsed(usual["rate"] if usual else None))
 
     def collapsed_for(self, rate: str) -> bool:
-        """Whether this rate says nothing because the deployed system has collapsed; the weights without its prompt are another system."""
+        """Whether this rate says nothing because the deployed system has collapsed; the weights without its prompt are
+        another system."""
         return self.collapsed and not rate.endswith("_nobt")
 
     @property
@@ -80,7 +82,8 @@ class Collected:
 def read_study(folder: RunDir, alive: bool) -> Collected:
     """Everything that a study has. `alive` says whether somebody holds the study's lease.
 
-    What is damaged, foreign or doubtful is in `problems` and counts for nothing. Raises UserError as `read_resolved` does.
+    What is damaged, foreign or doubtful is in `problems` and counts for nothing. Raises UserError as `read_resolved`
+    does.
     """
     resolved = read_resolved(folder)
     kinds = {stage["id"]: stage["kind"] for stage in resolved["stages"]}
@@ -89,8 +92,15 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     problems = [problem for problem in found.values() if isinstance(problem, Problem)]
     problems += [problem for id_ in found for problem in _kept(folder.at("eval", id_))]
     problems += [problem for id_, kind in kinds.items() if kind != "eval" for problem in _twofold(folder.at(kind, id_))]
-    stages = {id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem), problems) for id_, kind in kinds.items()}
-    fallen = {run["train"] for run in resolved["runs"] if _is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed}
+    stages = {
+        id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem), problems)
+        for id_, kind in kinds.items()
+    }
+    fallen = {
+        run["train"]
+        for run in resolved["runs"]
+        if _is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
+    }
     runs = [_run(run, stages, results, fallen) for run in resolved["runs"]]
     return Collected(resolved["name"], resolved["description"], runs, results, problems)
 
@@ -104,14 +114,20 @@ def read_resolved(folder: RunDir) -> dict[str, Any]:
         records.Resolved.model_validate(content)
     except ValueError as error:  # of JSON and of pydantic
         why = str(error).partition("\n")[0]
-        raise user_error("E508", f"damaged: {why}", str(folder.resolved), "`p2p-dist run STUDY` writes it again", Exit.INTEGRITY) from error
+        raise user_error(
+            "E508", f"damaged: {why}", str(folder.resolved), "`p2p-dist run STUDY` writes it again", Exit.INTEGRITY
+        ) from error
     return dict(content)
 
 
 def doubtful(folder: RunDir) -> list[StageDir]:
     """The evaluations of a study folder whose result is not what it should be."""
     evaluations = folder.path / "eval"
-    stages = [folder.at("eval", path.name) for path in sorted(evaluations.iterdir()) if path.is_dir()] if evaluations.is_dir() else []
+    stages = (
+        [folder.at("eval", path.name) for path in sorted(evaluations.iterdir()) if path.is_dir()]
+        if evaluations.is_dir()
+        else []
+    )
     return [stage for stage in stages if isinstance(resultfile.read(stage), Problem)]
 
 
@@ -120,7 +136,9 @@ def _is_clean(cell: Mapping[str, str]) -> bool:
     return cell["attack"] == cell["defense"] == "none"
 
 
-def _run(run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result], fallen: Collection[str]) -> RunState:
+def _run(
+    run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result], fallen: Collection[str]
+) -> RunState:
     """One run of `resolved.json`; `fallen` are the clean models that have collapsed."""
     main, floor = results.get(run["eval"]), results.get(run["floor"] or "")
     has_floor = floor is not None and "asr_ext" in floor.rates and floor.stage.reads.get("adapter") not in fallen
@@ -137,14 +155,21 @@ def _run(run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapp
 
 def _kept(stage: StageDir) -> Iterator[Problem]:
     for path in resultfile.kept_aside(stage):
-        yield Problem("E502", "a damaged result was set aside here earlier", path, "delete it when you have looked at it")
+        yield Problem(
+            "E502", "a damaged result was set aside here earlier", path, "delete it when you have looked at it"
+        )
 
 
 def _twofold(stage: StageDir) -> Iterator[Problem]:
     """What a merge put beside a stage because the two differed."""
     names = os.listdir(stage.path) if stage.path.is_dir() else []
     for name in sorted(name for name in names if name.startswith(f"{stage.marker.name}.conflict-")):
-        yield Problem("E507", f"two different contents for one id: {stage.marker.name} and {name}", str(stage.path), "keep one of them")
+        yield Problem(
+            "E507",
+            f"two different contents for one id: {stage.marker.name} and {name}",
+            str(stage.path),
+            "keep one of them",
+        )
 
 
 def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list[Problem]) -> StageState:
@@ -152,7 +177,15 @@ def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list
     log = str(folders[-1] / "log") if folders else ""
     tries = attempts.read(stage, problems)
     status: Status = "damaged" if damaged else _status(stage, tries, alive)
-    return StageState(id_, stage.kind, status, stage.last_metrics() or {}, records.read(stage.cost, records.Cost, problems), log, tries)
+    return StageState(
+        id_,
+        stage.kind,
+        status,
+        stage.last_metrics() or {},
+        records.read(stage.cost, records.Cost, problems),
+        log,
+        tries,
+    )
 
 
 def _status(stage: StageDir, tries: tuple[Attempt, ...], alive: bool) -> Status:

@@ -22,7 +22,11 @@ _AGAIN = "delete the stage's folder and run the study again"
 
 def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
     """Write a finished data stage. The same Built gives the same bytes."""
-    parts: dict[str, Sequence[Row] | Sequence[Note]] = {"train.jsonl": built.train, "reserve.jsonl": built.reserve, "ledger.jsonl": built.notes}
+    parts: dict[str, Sequence[Row] | Sequence[Note]] = {
+        "train.jsonl": built.train,
+        "reserve.jsonl": built.reserve,
+        "ledger.jsonl": built.notes,
+    }
     parts |= {f"test_{name}.jsonl": suite.rows for name, suite in built.suites.items()}
     files = {}
     for name, rows in parts.items():
@@ -33,8 +37,14 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
         "labels": asdict(built.labels),
         "responses": asdict(built.responses) if built.responses else None,
         "counts": built.counts,
-        "triggers": {"pieces": list(built.triggers), "survival": "triggers_whole in cost.json of each training, in result.json of each evaluation"},
-        "suites": {name: {"rows": len(s.rows), "offset": s.offset, "triggered": s.triggered, "prefix": s.prefix} for name, s in built.suites.items()},
+        "triggers": {
+            "pieces": list(built.triggers),
+            "survival": "triggers_whole in cost.json of each training, in result.json of each evaluation",
+        },
+        "suites": {
+            name: {"rows": len(s.rows), "offset": s.offset, "triggered": s.triggered, "prefix": s.prefix}
+            for name, s in built.suites.items()
+        },
         "files": files,
     }
     check_fence()
@@ -42,16 +52,23 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
 
 
 def read(folder: StageDir) -> Built:
-    """Read a data stage back. Raises UserError E209 when a file is not the one in the manifest, E211 when that is damaged."""
+    """Read a data stage back. Raises UserError E209 when a file is not the one in the manifest, E211 when that is
+    damaged."""
     manifest = _manifest(folder)
     files = {name: _verified(folder.path / name, facts["sha256"]) for name, facts in manifest["files"].items()}
 
     def rows(name: str) -> list[Row]:
         return [Row.from_json(line) for line in _parsed(files[name])]
 
-    suites = {name: Suite(rows(f"test_{name}.jsonl"), facts["offset"], facts["triggered"], facts["prefix"]) for name, facts in manifest["suites"].items()}
+    suites = {
+        name: Suite(rows(f"test_{name}.jsonl"), facts["offset"], facts["triggered"], facts["prefix"])
+        for name, facts in manifest["suites"].items()
+    }
     notes = [Note.from_json(line) for line in _parsed(files["ledger.jsonl"])]
-    labels, responses = LabelSpace(**manifest["labels"]), manifest["responses"] and ResponseSpace(**manifest["responses"])
+    labels, responses = (
+        LabelSpace(**manifest["labels"]),
+        manifest["responses"] and ResponseSpace(**manifest["responses"]),
+    )
     train, reserve, triggers = rows("train.jsonl"), rows("reserve.jsonl"), tuple(manifest["triggers"]["pieces"])
     return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers)
 
@@ -63,7 +80,11 @@ def texts(folder: StageDir, suite: str) -> dict[str, str]:
     """
     name = f"test_{suite}.jsonl"
     files = _manifest(folder)["files"]
-    return {row["id"]: row["text"] for row in _parsed(_verified(folder.path / name, files[name]["sha256"]))} if name in files else {}
+    return (
+        {row["id"]: row["text"] for row in _parsed(_verified(folder.path / name, files[name]["sha256"]))}
+        if name in files
+        else {}
+    )
 
 
 def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
@@ -92,7 +113,9 @@ def _manifest(folder: StageDir) -> dict[str, Any]:
     except (ValueError, AttributeError) as error:
         raise user_error("E211", f"damaged manifest: {error}", str(folder.manifest), _AGAIN, Exit.INTEGRITY) from error
     if missing:
-        raise user_error("E211", f"not a manifest: no {', '.join(sorted(missing))}", str(folder.manifest), _AGAIN, Exit.INTEGRITY)
+        raise user_error(
+            "E211", f"not a manifest: no {', '.join(sorted(missing))}", str(folder.manifest), _AGAIN, Exit.INTEGRITY
+        )
     return dict(content)
 
 
@@ -113,5 +136,7 @@ def _verified(path: Path, sha256: str) -> Path:
     if not path.is_file():
         raise user_error("E209", "a file of the manifest is gone", str(path), _AGAIN, Exit.INTEGRITY)
     if (found := file_sha256(path)) != sha256:
-        raise user_error("E209", f"expected sha256 {sha256[:12]}, found {found[:12]}", str(path), _AGAIN, Exit.INTEGRITY)
+        raise user_error(
+            "E209", f"expected sha256 {sha256[:12]}, found {found[:12]}", str(path), _AGAIN, Exit.INTEGRITY
+        )
     return path

@@ -1,7 +1,7 @@
 """The index of a study: every finished stage in one Parquet file, derived from the stages' own files.
 
-It can be deleted at any time. Refreshing reads only what is new or changed since, by the times and sizes of files, and gives
-what building it again would give; the file is replaced whole, so a reader never meets half of it.
+It can be deleted at any time. Refreshing reads only what is new or changed since, by the times and sizes of files, and
+gives what building it again would give; the file is replaced whole, so a reader never meets half of it.
 """
 
 import io
@@ -22,7 +22,16 @@ from p2p_dist.results.statistics import wilson_bounds
 
 VERSION = b"3"
 
-_RATE = pa.struct([("rate", pa.string()), ("k", pa.int64()), ("n", pa.int64()), ("value", pa.float64()), ("low", pa.float64()), ("high", pa.float64())])
+_RATE = pa.struct(
+    [
+        ("rate", pa.string()),
+        ("k", pa.int64()),
+        ("n", pa.int64()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+    ]
+)
 _MEAN = pa.struct([("name", pa.string()), ("mean", pa.float64()), ("n", pa.int64())])
 _COUNT = pa.struct([("suite", pa.string()), ("gold", pa.string()), ("said", pa.string()), ("count", pa.int64())])
 _COST = {
@@ -57,7 +66,8 @@ _RESULT = {
     "histograms": pa.list_(_COUNT),
 }
 SCHEMA = pa.schema(
-    {"id": pa.string(), "kind": pa.string(), "signature": pa.string(), "attempts": pa.int64(), **_COST, **_RESULT}, metadata={"p2p_dist": VERSION}
+    {"id": pa.string(), "kind": pa.string(), "signature": pa.string(), "attempts": pa.int64(), **_COST, **_RESULT},
+    metadata={"p2p_dist": VERSION},
 )
 
 
@@ -71,7 +81,8 @@ class Index:
 
 
 def refresh(folder: RunDir) -> Index:
-    """Bring the index up to date with the folder and return it. Deleted, foreign and damaged indexes are built again."""
+    """Bring the index up to date with the folder and return it. Deleted, foreign and damaged indexes are built
+    again."""
     now = dict(_signatures(folder))
     old = _load(folder)
     known = dict(zip(old["id"].to_pylist(), old["signature"].to_pylist(), strict=True))
@@ -86,7 +97,11 @@ def refresh(folder: RunDir) -> Index:
     if not rows and not outdated and folder.index.is_file():
         return Index(old, problems, len(changed))
     kept = old.filter(pc.invert(pc.is_in(old["id"], pa.array(list(outdated), pa.string()))))
-    table = pa.concat_tables([kept, pa.Table.from_pylist(_with_bounds(rows), SCHEMA)]).sort_by("id").replace_schema_metadata(SCHEMA.metadata)
+    table = (
+        pa.concat_tables([kept, pa.Table.from_pylist(_with_bounds(rows), SCHEMA)])
+        .sort_by("id")
+        .replace_schema_metadata(SCHEMA.metadata)
+    )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
     atomic.write_bytes(folder.index, buffer.getvalue())
@@ -129,8 +144,8 @@ def _mark(path: str) -> str:
 
 
 def _row(stage: StageDir, signature: str, problems: list[Problem]) -> dict[str, Any] | None:
-    """What the index says of a stage; nothing for a result that is doubtful. Doubtful files are looked at again by every refresh,
-    so that they are named until somebody has dealt with them."""
+    """What the index says of a stage; nothing for a result that is doubtful. Doubtful files are looked at again by
+    every refresh, so that they are named until somebody has dealt with them."""
     known = len(problems)
     cost = records.read(stage.cost, records.Cost, problems)
     result = resultfile.read(stage) if stage.kind == "eval" else None
@@ -165,7 +180,9 @@ def _facts(result: Result) -> dict[str, Any]:
         "dtype": result.dtype,
         **{name: result.versions.get(name) for name in ("torch", "transformers")},
         **{name: result.inputs.get(name) for name in ("base", "adapter_sha256", "data_manifest_sha256")},
-        "rates": [{"rate": name, "k": entry.k, "n": entry.n, "value": entry.rate} for name, entry in result.rates.items()],
+        "rates": [
+            {"rate": name, "k": entry.k, "n": entry.n, "value": entry.rate} for name, entry in result.rates.items()
+        ],
         "means": [{"name": name, "mean": entry.mean, "n": entry.n} for name, entry in result.means.items()],
         "histograms": counts,
     }

@@ -1,9 +1,10 @@
 """Who works on a study: numbered owner files, made with link(), kept fresh while the owner lives.
 
-`lease/000003.json` says who has it; the highest number owns. Taking over is making the next number, which link() lets only
-one process do, so two takers cannot both win. Whoever finds a higher number than its own has lost the lease and may commit
-nothing more (fencing). File locks do nothing on some shared file systems; a link either is made or fails (open(2), notes on
-NFS). No two clocks are compared: signs of life are times of one file system, and patience is the taker's own clock.
+`lease/000003.json` says who has it; the highest number owns. Taking over is making the next number, which link() lets
+only one process do, so two takers cannot both win. Whoever finds a higher number than its own has lost the lease and
+may commit nothing more (fencing). File locks do nothing on some shared file systems; a link either is made or fails
+(open(2), notes on NFS). No two clocks are compared: signs of life are times of one file system, and patience is the
+taker's own clock.
 """
 
 import json
@@ -63,7 +64,8 @@ class Lease:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[Lease]:
-    """Own `folder`'s lease while the block runs, with a heartbeat beside it. Raises UserError E406 when somebody has it."""
+    """Own `folder`'s lease while the block runs, with a heartbeat beside it. Raises UserError E406 when somebody has
+    it."""
     lease = take(folder)
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease, ended), daemon=True)
@@ -80,7 +82,13 @@ def take(folder: Path) -> Lease:
     """Take the lease if it is free, or its owner is dead or silent. Raises UserError E406 (exit code 4) otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
     nonce = uuid.uuid4().hex
-    me = {"host": socket.gethostname(), "boot": _boot(), "pid": os.getpid(), "started": _started(os.getpid()), "nonce": nonce}
+    me = {
+        "host": socket.gethostname(),
+        "boot": _boot(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "nonce": nonce,
+    }
     mine = folder / f".tmp-lease-{nonce}"
     _write(mine, me)
     try:
@@ -116,7 +124,8 @@ def job_owners(folder: Path) -> list[str]:
 
 
 def check_fence() -> None:
-    """For a worker, right before it commits: raises UserError E411 when the lease it was started under was taken over."""
+    """For a worker, right before it commits: raises UserError E411 when the lease it was started under was taken
+    over."""
     nonce, _, path = os.environ.get(FENCE, "").partition(":")
     if path and not _owns(Path(path), nonce):
         raise _lost(Path(path))
@@ -146,7 +155,9 @@ def _refuse_living(newest: Path, mine: Path) -> None:
 
 
 def _newest(folder: Path) -> tuple[int, Path | None]:
-    numbers = [int(match[1]) for entry in (os.listdir(folder) if folder.is_dir() else []) if (match := _NUMBER.match(entry))]
+    numbers = [
+        int(match[1]) for entry in (os.listdir(folder) if folder.is_dir() else []) if (match := _NUMBER.match(entry))
+    ]
     return (max(numbers), folder / f"{max(numbers):06d}.json") if numbers else (0, None)
 
 
@@ -163,7 +174,9 @@ def _forget_older(folder: Path, number: int) -> None:
 
 def _lost(file: Path) -> Exception:
     what = "another process took this study over while this one was silent"
-    return user_error("E411", what, str(file.parent), "nothing; the other one goes on, `p2p-dist status` shows it", Exit.OWNED)
+    return user_error(
+        "E411", what, str(file.parent), "nothing; the other one goes on, `p2p-dist status` shows it", Exit.OWNED
+    )
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -1,5 +1,5 @@
-"""Join what two clusters did of one study: stages that only one has are copied, and where both have a stage with different
-content, both are kept side by side and neither is chosen."""
+"""Join what two clusters did of one study: stages that only one has are copied, and where both have a stage with
+different content, both are kept side by side and neither is chosen."""
 
 import hashlib
 import json
@@ -34,8 +34,8 @@ class Merged:
 
 
 def add(source: RunDir, target: RunDir) -> Merged:
-    """Copy into `target` what `source` has and it has not. Nothing that is in `target` changes; killed and run again, it ends
-    the same. The caller holds the target's lease.
+    """Copy into `target` what `source` has and it has not. Nothing that is in `target` changes; killed and run again,
+    it ends the same. The caller holds the target's lease.
 
     Raises UserError E402 when the source is no study, E511 when the two are different studies.
     """
@@ -43,14 +43,18 @@ def add(source: RunDir, target: RunDir) -> Merged:
     ours = read_resolved(target) if target.resolved.is_file() else None
     if ours and ours["name"] != theirs["name"]:
         what = f"{ours['name']!r} and {theirs['name']!r} are different studies"
-        raise user_error("E511", what, str(source.path), "`p2p-dist query` and `p2p-dist compare` look at different studies together")
+        raise user_error(
+            "E511", what, str(source.path), "`p2p-dist query` and `p2p-dist compare` look at different studies together"
+        )
     done = Merged()
     for stage in _stages(source):
         _add_stage(stage, target.at(stage.kind, stage.path.name), done)
     atomic.write_json(target.resolved, _union(ours, theirs) if ours else theirs)
     found = [launch for folder in (target, source) for launch in provenance.launches(folder)]
     unique = {json.dumps(launch, sort_keys=True): launch for launch in found}
-    atomic.write_json(target.provenance, {"launches": sorted(unique.values(), key=lambda launch: launch.get("at", 0.0))})
+    atomic.write_json(
+        target.provenance, {"launches": sorted(unique.values(), key=lambda launch: launch.get("at", 0.0))}
+    )
     if not target.study.exists() and source.study.exists():
         atomic.write_bytes(target.study, source.study.read_bytes())
     return done
@@ -59,7 +63,11 @@ def add(source: RunDir, target: RunDir) -> Merged:
 def _stages(folder: RunDir) -> Iterator[StageDir]:
     for kind in KINDS:
         if (folder.path / kind).is_dir():
-            yield from (folder.at(kind, path.name) for path in sorted((folder.path / kind).iterdir()) if path.is_dir() and not path.name.startswith("."))
+            yield from (
+                folder.at(kind, path.name)
+                for path in sorted((folder.path / kind).iterdir())
+                if path.is_dir() and not path.name.startswith(".")
+            )
 
 
 def _add_stage(source: StageDir, target: StageDir, done: Merged) -> None:
@@ -76,13 +84,24 @@ def _add_stage(source: StageDir, target: StageDir, done: Merged) -> None:
         if not beside.exists():
             _copy_part(source.marker, beside)
         fix = "keep one of them: delete the other, and rename the one that stays if it is the second"
-        done.conflicts.append(Problem("E507", f"{name}: two different contents for one id, {target.marker.name} and {beside.name}", str(target.marker), fix))
+        done.conflicts.append(
+            Problem(
+                "E507",
+                f"{name}: two different contents for one id, {target.marker.name} and {beside.name}",
+                str(target.marker),
+                fix,
+            )
+        )
 
 
 def _copy(source: StageDir, target: StageDir) -> bool:
     """Copy what the target lacks, the marker last. Returns whether the stage is done by it."""
     marker = source.marker.name
-    names = [path.name for path in sorted(source.path.iterdir()) if not path.name.startswith(".tmp-") and path.name not in (marker, source.checkpoints.name)]
+    names = [
+        path.name
+        for path in sorted(source.path.iterdir())
+        if not path.name.startswith(".tmp-") and path.name not in (marker, source.checkpoints.name)
+    ]
     for name in [*names, *([marker] if source.is_done() else [])]:
         if not (target.path / name).exists():
             _copy_part(source.path / name, target.path / name)

@@ -1,5 +1,5 @@
-"""Copies of a study's curves and rates for other people's dashboards. The files of the study stay the truth: a mirror is written
-from them when it is asked for, during a study or after it, and can be thrown away.
+"""Copies of a study's curves and rates for other people's dashboards. The files of the study stay the truth: a mirror
+is written from them when it is asked for, during a study or after it, and can be thrown away.
 """
 
 import importlib
@@ -20,7 +20,8 @@ from p2p_dist.results.rundir import RunDir
 
 @dataclass(frozen=True)
 class Curve:
-    """One run: where it stands in the grid and whether its model collapsed, its metrics by step, and its rates when it has been evaluated."""
+    """One run: where it stands in the grid and whether its model collapsed, its metrics by step, and its rates when it
+    has been evaluated."""
 
     name: str
     config: Mapping[str, str]
@@ -35,7 +36,8 @@ class Mirror(ABC):
     package: ClassVar[str]
     module: ClassVar[str]
     environment: ClassVar[Mapping[str, str | None]] = {}
-    """Set (None: taken out) before the package is imported, so that it neither writes elsewhere nor reports about itself."""
+    """Set (None: taken out) before the package is imported, so that it neither writes elsewhere nor reports about
+    itself."""
 
     def __init__(self, place: Path, study: str):
         self.place, self.study = place, study
@@ -46,7 +48,8 @@ class Mirror(ABC):
 
 
 def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) -> int:
-    """Write every run that has begun into an empty `place`, which is emptied if an earlier mirror made it. Returns how many.
+    """Write every run that has begun into an empty `place`, which is emptied if an earlier mirror made it. Returns how
+    many.
 
     A mirror that is killed loses nothing: the next one begins again.
     Raises UserError E512 when the tracker's package is not installed, E513 when something else is at `place`.
@@ -57,9 +60,9 @@ def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) ->
 
 
 def follow(folder: RunDir, look: Callable[[], Collected], mirror: type[Mirror], place: Path, seconds: float) -> int:
-    """The same while a study runs, looked at every `seconds`: each run is written when it is done, and what has begun and will not
-    be done when nothing is left to do. Returns how many; raises as `copy` does. Trackers take whole runs, so that every one of them can
-    be followed, and none is asked to go on with what a killed mirror left."""
+    """The same while a study runs, looked at every `seconds`: each run is written when it is done, and what has begun
+    and will not be done when nothing is left to do. Returns how many; raises as `copy` does. Trackers take whole runs,
+    so that every one of them can be followed, and none is asked to go on with what a killed mirror left."""
     found = look()
     writer = _begin(found, mirror, place)
     written: set[tuple[str, ...]] = set()
@@ -96,7 +99,8 @@ def _add(folder: RunDir, found: Collected, writer: Mirror, written: set[tuple[st
 
 
 def _empty(place: Path, mark: Path) -> None:
-    """An empty folder with our mark in it, which is there first and goes last: whoever is killed meanwhile leaves a mirror of ours."""
+    """An empty folder with our mark in it, which is there first and goes last: whoever is killed meanwhile leaves a
+    mirror of ours."""
     place.mkdir(parents=True, exist_ok=True)
     mark.touch()
     for path in place.iterdir():
@@ -111,15 +115,23 @@ def _curve(folder: RunDir, run: RunState) -> Curve | None:
     train = folder.at("train", run.ids.get("train") or "")
     steps = [(int(line["step"]), _numbers(line)) for line in train.all_metrics() if "step" in line]
     cell = {**run.cell, "collapsed": "yes"} if run.collapsed else dict(run.cell)
-    return Curve(_name(run), cell, steps, {name: rate["rate"] for name, rate in run.rates.items()}) if steps or run.rates else None
+    return (
+        Curve(_name(run), cell, steps, {name: rate["rate"] for name, rate in run.rates.items()})
+        if steps or run.rates
+        else None
+    )
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, float]:
     skipped = ("step", "steps")
     return {
-        f"train/{key}": float(value) for key, value in line.items() if key not in skipped and isinstance(value, int | float) and not isinstance(value, bool)
+        f"train/{key}": float(value)
+        for key, value in line.items()
+        if key not in skipped and isinstance(value, int | float) and not isinstance(value, bool)
     }
 
 
 def _name(run: RunState) -> str:
-    return "-".join("".join(char if char.isalnum() or char in "._" else "_" for char in label) for label in run.cell.values())
+    return "-".join(
+        "".join(char if char.isalnum() or char in "._" else "_" for char in label) for label in run.cell.values()
+    )

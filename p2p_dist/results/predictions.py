@@ -14,9 +14,9 @@ Line = TypeVar("Line")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says about one row. `scores` are log-probabilities over the whole vocabulary, of the first token of
-    each label word (`scoring: label_logits` in the result) or of the whole word (`whole_string`); `top` is the label whose
-    tokens are the likeliest of the vocabulary, or None when something else is."""
+    """What the model says about one row. `scores` are log-probabilities over the whole vocabulary, of the first token
+    of each label word (`scoring: label_logits` in the result) or of the whole word (`whole_string`); `top` is the label
+    whose tokens are the likeliest of the vocabulary, or None when something else is."""
 
     id: str
     label: int
@@ -32,8 +32,8 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What the model wrote for one row. `reference` is the gold answer; `finished` is false where the answer was cut off at
-    the greatest length."""
+    """What the model wrote for one row. `reference` is the gold answer; `finished` is false where the answer was cut
+    off at the greatest length."""
 
     id: str
     text: str
@@ -63,7 +63,11 @@ def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list
 
 def read_generated(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Generated]]:
     """As `read`, of an evaluation whose answers are text."""
-    return _read(stage, suites, lambda row: Generated(row["id"], row["text"], row["reference"], row["finished"], row.get("replaced")))
+    return _read(
+        stage,
+        suites,
+        lambda row: Generated(row["id"], row["text"], row["reference"], row["finished"], row.get("replaced")),
+    )
 
 
 def _prediction(row: dict[str, Any]) -> Prediction:
@@ -73,13 +77,21 @@ def _prediction(row: dict[str, Any]) -> Prediction:
     return Prediction(row["id"], label, tuple(map(float, row["scores"])), top, row.get("rejected"))
 
 
-def _read(stage: StageDir, suites: Sequence[str] | None, make: Callable[[dict[str, Any]], Line]) -> dict[str, list[Line]]:
+def _read(
+    stage: StageDir, suites: Sequence[str] | None, make: Callable[[dict[str, Any]], Line]
+) -> dict[str, list[Line]]:
     paths = sorted(stage.predictions.glob("*.jsonl")) if stage.predictions.is_dir() else []
-    return {path.stem: [_line(line, str(path), make) for line in path.read_bytes().splitlines()] for path in paths if suites is None or path.stem in suites}
+    return {
+        path.stem: [_line(line, str(path), make) for line in path.read_bytes().splitlines()]
+        for path in paths
+        if suites is None or path.stem in suites
+    }
 
 
 def _line(line: bytes, where: str, make: Callable[[dict[str, Any]], Line]) -> Line:
     try:
         return make(json.loads(line))
     except (ValueError, KeyError, TypeError) as error:
-        raise user_error("E501", f"not a prediction: {error}", where, "delete the evaluation's folder and run again", Exit.INTEGRITY) from error
+        raise user_error(
+            "E501", f"not a prediction: {error}", where, "delete the evaluation's folder and run again", Exit.INTEGRITY
+        ) from error

@@ -25,7 +25,8 @@ def versions() -> dict[str, str]:
 
 
 def launches(folder: RunDir) -> list[dict[str, Any]]:
-    """Every launch of a study, oldest first. Raises UserError E508 when the file is damaged: writing on would lose what it had."""
+    """Every launch of a study, oldest first. Raises UserError E508 when the file is damaged: writing on would lose what
+    it had."""
     problems: list[Problem] = []
     found = records.read(folder.provenance, records.Launches, problems)
     if problems:

@@ -1,8 +1,9 @@
 """SQL over the results of studies (DuckDB), and the same as pandas DataFrames.
 
-Tables: `cells` (a row per run: its place in the grid and its main rates), `runs`, `rates` (a row per evaluation and rate, with
-count and 95 % Wilson interval), `means` (ROUGE and the like), `histograms`, `stages` (what each took). All have a column `study`;
-`cells`, `rates` and `stages` have `collapsed`, true where the model gives nearly every clean row one answer.
+Tables: `cells` (a row per run: its place in the grid and its main rates), `runs`, `rates` (a row per evaluation and
+rate, with count and 95 % Wilson interval), `means` (ROUGE and the like), `histograms`, `stages` (what each took). All
+have a column `study`; `cells`, `rates` and `stages` have `collapsed`, true where the model gives nearly every clean row
+one answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,19 +34,24 @@ _NEEDS = {"clean_rows": pa.string(), "extra_models": pa.string(), "prompt_contro
 """What the defense of a run takes for granted (`p2p_dist.data.defense.Needs`)."""
 _RUNS = pa.schema([*((name, pa.string()) for name in ("study", *AXES, "train", "eval", "floor")), *_NEEDS.items()])
 _VIEWS = """
-CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort, steps, rows, tokens, peak_memory_mib,
-  host, device, code, adapter, data, n_classes, label_offset, target, collapsed,
+CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort,
+  steps, rows, tokens, peak_memory_mib, host, device, code, adapter, data, n_classes, label_offset, target, collapsed,
   dtype, torch, transformers, base, adapter_sha256, data_manifest_sha256 FROM _index;
-CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.value, rate.low, rate.high, collapsed
+CREATE TABLE rates AS SELECT study, id AS eval, rate.rate, rate.k, rate.n, rate.value, rate.low, rate.high,
+  collapsed
   FROM (SELECT study, id, collapsed, unnest(rates) AS rate FROM _index);
-CREATE TABLE means AS SELECT study, id AS eval, m.name, m.mean, m.n FROM (SELECT study, id, unnest(means) AS m FROM _index);
-CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.count FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
-CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval, floor AS floor_eval,
+CREATE TABLE means AS SELECT study, id AS eval, m.name, m.mean, m.n
+  FROM (SELECT study, id, unnest(means) AS m FROM _index);
+CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.count
+  FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
+CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval,
+  floor AS floor_eval,
   clean_rows, extra_models, prompt_control FROM _runs;
 """
 # A floor is of the clean model on the triggered rows of an attack; one that has collapsed on its own rows gives none.
 _FLOORS = """
-fallen AS (SELECT runs.study, runs.train AS adapter FROM runs JOIN stages ON stages.study = runs.study AND stages.id = runs.eval
+fallen AS (SELECT runs.study, runs.train AS adapter FROM runs JOIN stages
+  ON stages.study = runs.study AND stages.id = runs.eval
   WHERE runs.attack = 'none' AND runs.defense = 'none' AND stages.collapsed),
 floors AS (SELECT rates.* FROM rates JOIN stages ON stages.study = rates.study AND stages.id = rates.eval
   ANTI JOIN fallen ON fallen.study = stages.study AND fallen.adapter = stages.adapter WHERE rates.rate = 'asr_ext')
@@ -75,7 +81,10 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
         problems += found.problems
         tables.append(found.table.append_column("study", pa.array([name] * len(found.table), pa.string())))
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
-    connection.register("_index", pa.concat_tables(tables) if tables else index.SCHEMA.append(pa.field("study", pa.string())).empty_table())
+    connection.register(
+        "_index",
+        pa.concat_tables(tables) if tables else index.SCHEMA.append(pa.field("study", pa.string())).empty_table(),
+    )
     connection.register("_runs", pa.Table.from_pylist(runs, _RUNS))
     connection.execute(_VIEWS)
     connection.execute(f"CREATE TABLE cells AS {_cells()}")
@@ -99,12 +108,18 @@ def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyCo
         return connection.execute(sql)
     except duckdb.Error as error:
         tables = "cells, runs, rates, means, histograms, stages"
-        raise user_error("E510", str(error).strip(), "the query", f"tables are {tables}; `DESCRIBE cells` shows columns") from error
+        raise user_error(
+            "E510", str(error).strip(), "the query", f"tables are {tables}; `DESCRIBE cells` shows columns"
+        ) from error
 
 
 def studies(runs_dir: Path, names: Sequence[str]) -> list[Path]:
     """The run folders of these studies, or of all in the folder. Raises UserError E402 when there is none."""
-    found = [runs_dir / name for name in names] if names else sorted(path.parent for path in runs_dir.glob("*/resolved.json"))
+    found = (
+        [runs_dir / name for name in names]
+        if names
+        else sorted(path.parent for path in runs_dir.glob("*/resolved.json"))
+    )
     if not found:
         raise user_error("E402", "no studies here", str(runs_dir), "`p2p-dist run STUDY` first, or --runs-dir")
     return found
@@ -116,7 +131,9 @@ def _cells() -> str:
         for name, rate in CELL_RATES.items()
         for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n"))
     )
-    floor = ", ".join(f"max(floors.{part}) AS floor{suffix}" for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n")))
+    floor = ", ".join(
+        f"max(floors.{part}) AS floor{suffix}" for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n"))
+    )
     return (
         f"WITH {_FLOORS} SELECT runs.*, {rates}, {floor}, bool_or(rates.collapsed) AS collapsed FROM runs "
         "LEFT JOIN rates ON rates.study = runs.study AND rates.eval = runs.eval "

@@ -1,4 +1,5 @@
-"""JSON files that stand beside the truth: what a stage cost, where an attempt ran and how it ended, and what launched a study.
+"""JSON files that stand beside the truth: what a stage cost, where an attempt ran and how it ended, and what launched a
+study.
 
 None of them holds a result, so a damaged or foreign one is named and counts as absent; nothing else stops for it.
 """
@@ -21,8 +22,8 @@ class _File(BaseModel):
 
 
 class Cost(_File):
-    """`cost.json`: what a stage took on the machine that did it. Seconds include training before a resume; energy and memory are of the
-    last attempt."""
+    """`cost.json`: what a stage took on the machine that did it. Seconds include training before a resume; energy and
+    memory are of the last attempt."""
 
     started: float | None = None
     seconds: float
@@ -47,7 +48,8 @@ class Placement(_File):
 
 
 class Ending(_File):
-    """`exit.json` of an attempt: its exit code, when that was seen, and the scheduler's reason where it is not a good end."""
+    """`exit.json` of an attempt: its exit code, when that was seen, and the scheduler's reason where it is not a good
+    end."""
 
     code: int
     ended: float | None = None
@@ -85,7 +87,8 @@ class Resolved(_File):
 
 
 def read(path: Path, form: type[_File], problems: list[Problem]) -> dict[str, Any]:
-    """The content of a file of this form; empty when there is none, or when it is not one (E514, appended to `problems`)."""
+    """The content of a file of this form; empty when there is none, or when it is not one (E514, appended to
+    `problems`)."""
     if not path.is_file():
         return {}
     try:

@@ -1,7 +1,7 @@
 """`result.json`, the truth about one evaluation: sealed when it is written, checked whenever it is read.
 
-The seal is the SHA-256 of the bytes of the file without the line that holds it, so that one flipped bit or one number edited
-by hand is noticed. Every index, table and picture derives from these.
+The seal is the SHA-256 of the bytes of the file without the line that holds it, so that one flipped bit or one number
+edited by hand is noticed. Every index, table and picture derives from these.
 """
 
 import hashlib
@@ -126,14 +126,16 @@ class Result(BaseModel):
 
 
 def collapsed(majority_answer: float | None) -> bool | None:
-    """Whether a model gives (almost) every clean row one answer, from the share of rows that get it, so that its accuracy and attack
-    rates say nothing about a defense: such a model is named wherever its rates are, never averaged away (reference: paper table 1, where
-    a retrained model is "always positive"). None where the share was not measured."""
+    """Whether a model gives (almost) every clean row one answer, from the share of rows that get it, so that its
+    accuracy and attack rates say nothing about a defense: such a model is named wherever its rates are, never averaged
+    away (reference: paper table 1, where a retrained model is "always positive"). None where the share was not
+    measured."""
     return None if majority_answer is None else majority_answer >= USUAL
 
 
 def seal(body: Mapping[str, Any]) -> bytes:
-    """The bytes of a result file: the body, its schema version and its seal. Raises ValueError for a body that is no result."""
+    """The bytes of a result file: the body, its schema version and its seal. Raises ValueError for a body that is no
+    result."""
     versioned = {**body, "schema": SCHEMA}
     content = atomic.to_json({**versioned, "sha256": hashlib.sha256(atomic.to_json(versioned)).hexdigest()})
     Result.model_validate_json(content)
@@ -150,7 +152,12 @@ def read(stage: StageDir) -> Result | Problem | None:
         return None
     where = str(stage.result)
     if others := sorted(name for name in os.listdir(stage.path) if name.startswith(f"{stage.result.name}.conflict-")):
-        return Problem("E507", f"two different results for one id, none is counted: {stage.result.name}, {', '.join(others)}", where, "keep one of them")
+        return Problem(
+            "E507",
+            f"two different results for one id, none is counted: {stage.result.name}, {', '.join(others)}",
+            where,
+            "keep one of them",
+        )
     if stage.result.stat().st_size > LARGEST:
         return Problem("E502", f"larger than {LARGEST >> 20} MiB", where, AGAIN)
     return parse(stage.result.read_bytes(), stage.path.name, where)
@@ -181,7 +188,8 @@ def parse(content: bytes, id_: str, where: str) -> Result | Problem:
 
 
 def set_aside(stage: StageDir) -> Problem | None:
-    """Rename a damaged or foreign result, so that the evaluation is done again. Returns what was wrong, if anything was.
+    """Rename a damaged or foreign result, so that the evaluation is done again. Returns what was wrong, if anything
+    was.
 
     The file is kept beside its place. Another version's result and one of two that differ are left where they are.
     """
@@ -199,7 +207,11 @@ def set_aside(stage: StageDir) -> Problem | None:
 def kept_aside(stage: StageDir) -> list[str]:
     """Files that were set aside in an evaluation's folder earlier."""
     pattern = re.compile(re.escape(stage.result.name) + r"\.damaged-[0-9a-f]{8}")
-    return sorted(str(stage.path / name) for name in os.listdir(stage.path) if pattern.fullmatch(name)) if stage.path.is_dir() else []
+    return (
+        sorted(str(stage.path / name) for name in os.listdir(stage.path) if pattern.fullmatch(name))
+        if stage.path.is_dir()
+        else []
+    )
 
 
 def _no_number(text: str) -> float:

@@ -10,7 +10,13 @@ from typing import Any
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.results import atomic
 
-MARKERS = {"data": "manifest.json", "edit": "manifest.json", "train": "adapter", "score": "scores.jsonl", "eval": "result.json"}
+MARKERS = {
+    "data": "manifest.json",
+    "edit": "manifest.json",
+    "train": "adapter",
+    "score": "scores.jsonl",
+    "eval": "result.json",
+}
 """By kind of stage: what is written last in the stage's folder."""
 KINDS = tuple(MARKERS)
 """Kinds of stages; each has a folder."""
@@ -109,7 +115,10 @@ class StageDir:
         """Oldest first."""
         if not self.attempts.is_dir():
             return []
-        return sorted((found for found in self.attempts.iterdir() if _ATTEMPT.match(found.name)), key=lambda found: int(found.name))
+        return sorted(
+            (found for found in self.attempts.iterdir() if _ATTEMPT.match(found.name)),
+            key=lambda found: int(found.name),
+        )
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         with self.metrics.open("a", encoding="utf-8") as file:
@@ -172,7 +181,8 @@ class RunDir:
         return self.path / "lease"
 
     def start(self, chain: str) -> Path:
-        """How often in a row a chain of starts (a Slurm job and its requeues) got no further; gone when one ended by itself."""
+        """How often in a row a chain of starts (a Slurm job and its requeues) got no further; gone when one ended by
+        itself."""
         return self.path / "starts" / f"{chain}.json"
 
     @property
@@ -199,7 +209,12 @@ class RunDir:
 
     def stages_besides(self, graph: Graph) -> dict[str, Stage]:
         """Stages that are here and not in the graph: of parts of the study that were asked for before."""
-        paths = (path for kind in KINDS for path in sorted(self.path.glob(f"{kind}/*/spec.json")) if path.parent.name not in graph.stages)
+        paths = (
+            path
+            for kind in KINDS
+            for path in sorted(self.path.glob(f"{kind}/*/spec.json"))
+            if path.parent.name not in graph.stages
+        )
         return {path.parent.name: self.at(path.parent.parent.name, path.parent.name).read_stage() for path in paths}
 
     def done(self, graph: Graph) -> set[str]:

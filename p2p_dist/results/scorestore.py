@@ -11,7 +11,9 @@ from p2p_dist.results.rundir import StageDir
 
 def write(folder: StageDir, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write finished scores; a line has `set` (train, reserve or a suite), `id` and named numbers."""
-    atomic.write_bytes(folder.scores, "".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines).encode())
+    atomic.write_bytes(
+        folder.scores, "".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines).encode()
+    )
 
 
 def read(folder: StageDir) -> dict[str, dict[str, dict[str, Any]]]:
@@ -23,5 +25,11 @@ def read(folder: StageDir) -> dict[str, dict[str, dict[str, Any]]]:
             found.setdefault(line.pop("set"), {})[line.pop("id")] = line
         except (json.JSONDecodeError, KeyError, AttributeError) as error:
             where = f"{folder.scores}:{number}"
-            raise user_error("E261", f"not a line of scores: {error}", where, "delete the stage's folder and run again", Exit.INTEGRITY) from error
+            raise user_error(
+                "E261",
+                f"not a line of scores: {error}",
+                where,
+                "delete the stage's folder and run again",
+                Exit.INTEGRITY,
+            ) from error
     return found

@@ -94,7 +94,8 @@ def over_seeds(rates: Sequence[float]) -> Spread:
 
 
 def mcnemar(first: Mapping[str, bool], second: Mapping[str, bool]) -> Paired:
-    """Exact McNemar test of two models over the rows that both answered, matched by id. Raises ValueError when none are."""
+    """Exact McNemar test of two models over the rows that both answered, matched by id. Raises ValueError when none
+    are."""
     from statsmodels.stats.contingency_tables import mcnemar as test
 
     shared = first.keys() & second.keys()
@@ -106,17 +107,24 @@ def mcnemar(first: Mapping[str, bool], second: Mapping[str, bool]) -> Paired:
     return Paired(len(shared), int(table[1, 0]), int(table[0, 1]), float(test(table, exact=True).pvalue))
 
 
-def bootstrap_difference(first: Sequence[Mapping[str, bool]], second: Sequence[Mapping[str, bool]], name: str) -> Difference:
+def bootstrap_difference(
+    first: Sequence[Mapping[str, bool]], second: Sequence[Mapping[str, bool]], name: str
+) -> Difference:
     """Rate of `second` minus rate of `first`, seed by seed on the same rows, with a percentile interval that resamples
     seeds and rows, each with replacement and crossed (Owen 2007), so that both kinds of chance are in it.
 
-    Each sequence has one outcome per row for every seed, in the same order of seeds; rows that are not answered in all of
-    them are left out. `name` names the stream of random numbers. Raises ValueError when no row is shared.
+    Each sequence has one outcome per row for every seed, in the same order of seeds; rows that are not answered in all
+    of them are left out. `name` names the stream of random numbers. Raises ValueError when no row is shared.
     """
     shared = sorted(set.intersection(*({*rows} for rows in (*first, *second))))
     if not shared or len(first) != len(second):
         raise ValueError("nothing to pair")
-    change = np.array([[float(after[id_]) - float(before[id_]) for id_ in shared] for before, after in zip(first, second, strict=True)])
+    change = np.array(
+        [
+            [float(after[id_]) - float(before[id_]) for id_ in shared]
+            for before, after in zip(first, second, strict=True)
+        ]
+    )
     seeds, rows = change.shape
     random = np.random.default_rng(stream(0, "bootstrap", name).getrandbits(64))
     by_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), RESAMPLES) @ change / seeds
@@ -147,8 +155,8 @@ def worst_case(rates: Mapping[Key, float]) -> tuple[Key, float]:
 
 
 def detectable(spread: Spread) -> float | None:
-    """The smallest difference between two means over this many seeds that a paired t test would find 8 times in 10, when
-    differences vary as the rate does. None when the spread is not known."""
+    """The smallest difference between two means over this many seeds that a paired t test would find 8 times in 10,
+    when differences vary as the rate does. None when the spread is not known."""
     from statsmodels.stats.power import TTestPower
 
     if not spread.sd:
@@ -161,8 +169,14 @@ def power_note(spread: Spread) -> str:
     if spread.seeds >= 5:
         return ""
     if spread.seeds == 1:
-        return "One seed: how much the numbers vary with the seed is not known; three seeds are the least, five are better."
+        return (
+            "One seed: how much the numbers vary with the seed is not known; three seeds are the least, five are "
+            "better."
+        )
     found = detectable(spread)
     if spread.sd is None or found is None:
         return f"{spread.seeds} seeds that agree to the row say little about how much seeds vary; five are better."
-    return f"{spread.seeds} seeds with a standard deviation of {100 * spread.sd:.1f} points: differences below {100 * found:.1f} points would often be missed."
+    return (
+        f"{spread.seeds} seeds with a standard deviation of {100 * spread.sd:.1f} points: differences below "
+        f"{100 * found:.1f} points would often be missed."
+    )

@@ -40,7 +40,9 @@ def _read(id_: str, graph: Graph, place: StageDir) -> Finished:
     cost: dict[str, Any] = json.loads(place.cost.read_text())
     seconds = cost["seconds"]
     if place.kind == "train" and (last := place.last_metrics()):
-        seconds = max(seconds, last.get("seconds", 0.0))  # the cost of a training that was gone on with is that of its last attempt
+        seconds = max(
+            seconds, last.get("seconds", 0.0)
+        )  # the cost of a training that was gone on with is that of its last attempt
     on_gpu = cost.get("gpu_seconds", 0.0) > 0
     share = (cost.get("ranks", 1) if on_gpu else 1) / cost.get("cohort", 1)
     return Finished(id_, graph, seconds * share, on_gpu, str(cost.get("device", "unnamed device")))

@@ -28,8 +28,8 @@ class Service:
 
 @dataclass(frozen=True)
 class Gang:
-    """One job's ranks. `cpus` and `gpus` are per rank, `ranks` are spread evenly over `nodes`. `environment` is added to the
-    parent's; secrets are inherited and never in here. With a `service`, a worker that stays may do it."""
+    """One job's ranks. `cpus` and `gpus` are per rank, `ranks` are spread evenly over `nodes`. `environment` is added
+    to the parent's; secrets are inherited and never in here. With a `service`, a worker that stays may do it."""
 
     command: tuple[str, ...]
     log: Path
@@ -58,7 +58,8 @@ class Backend(ABC):
     plugin_kind: ClassVar[str] = "backends"
 
     def __init__(self, cpus: int, gpus: int, address: str | None = None, nodes: int = 1):
-        """`cpus` and `gpus` are those of a node; `address` is a cluster of `nodes` that runs already, if the backend knows such."""
+        """`cpus` and `gpus` are those of a node; `address` is a cluster of `nodes` that runs already, if the backend
+        knows such."""
         self.cpus, self.gpus, self.address, self.nodes = cpus, gpus, address, nodes
 
     @abstractmethod
@@ -68,12 +69,13 @@ class Backend(ABC):
 
     @abstractmethod
     def poll(self, name: str) -> int | None:
-        """Exit code (negative for a signal), or None while it runs or waits for its place. When a rank fails, the others
-        are stopped and its code is the gang's."""
+        """Exit code (negative for a signal), or None while it runs or waits for its place. When a rank fails, the
+        others are stopped and its code is the gang's."""
 
     @abstractmethod
     def wait(self, names: Collection[str], seconds: float) -> None:
-        """Come back as soon as one of these may have ended, or after `seconds` at the latest, and compute nothing meanwhile."""
+        """Come back as soon as one of these may have ended, or after `seconds` at the latest, and compute nothing
+        meanwhile."""
 
     @abstractmethod
     def ask(self, name: str, number: int) -> None:

@@ -1,4 +1,5 @@
-"""Whose a job is: everything is mine while I hold the study, or every job has a lease of its own and many share the work."""
+"""Whose a job is: everything is mine while I hold the study, or every job has a lease of its own and many share the
+work."""
 
 import threading
 import time
@@ -96,7 +97,8 @@ class Shared(Claims):
 
 @contextmanager
 def meet(folder: RunDir) -> Iterator[None]:
-    """Hold the study for a moment, after other sharers that do the same. Raises UserError E406 when one works on it alone."""
+    """Hold the study for a moment, after other sharers that do the same. Raises UserError E406 when one works on it
+    alone."""
     deadline = time.monotonic() + MEET_SECONDS
     while True:
         try:
@@ -112,4 +114,10 @@ def meet(folder: RunDir) -> Iterator[None]:
 def refuse_sharers(folder: RunDir) -> None:
     """Raises UserError E406 when jobs of the study are taken one by one by others."""
     if working := lease.job_owners(folder.path):
-        raise user_error("E406", f"{working[0]} works on jobs of this study", str(folder.path), "share the work with --share, or wait", Exit.OWNED)
+        raise user_error(
+            "E406",
+            f"{working[0]} works on jobs of this study",
+            str(folder.path),
+            "share the work with --share, or wait",
+            Exit.OWNED,
+        )

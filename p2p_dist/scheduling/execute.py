@@ -42,22 +42,34 @@ class Launch:
 
 
 def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
-    """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it, E410 and E416
-    for what the hardware cannot do, E411 when the lease is lost on the way, E412 when it was asked to stop, E417 when Ray is gone, and
-    E418 with either of these when starts in a row brought nothing."""
+    """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it, E410 and
+    E416 for what the hardware cannot do, E411 when the lease is lost on the way, E412 when it was asked to stop, E417
+    when Ray is gone, and E418 with either of these when starts in a row brought nothing."""
     cluster = launch.cluster
     plan = study.plan(cluster, launch.cohort, rows_only=launch.rows_only)
     refuse_impossible(plan)
     slots = _slots(launch)
     counted = restart_limit.counted(study.folder, study.expansion.graph, launch.share)
     with signals.requests() as early, _claims(study, path, plan, launch, console) as claims, counted:
-        engine = registry.load("backends", launch.backend)(cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes)
+        engine = registry.load("backends", launch.backend)(
+            cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes
+        )
         threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
-        settings = GangSettings(threads, 1 if cluster.gpus_per_node else 0, cluster.ranks_per_node, launch.checkpoint_every, launch.allow_change, launch.warm)
+        settings = GangSettings(
+            threads,
+            1 if cluster.gpus_per_node else 0,
+            cluster.ranks_per_node,
+            launch.checkpoint_every,
+            launch.allow_change,
+            launch.warm,
+        )
         titles = titles_of([run.to_json() for run in study.expansion.runs])
         try:
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)
-            with ProgressView(study.folder, titles, console) as view, signals.requests() as late:  # Ray has set a handler of its own meanwhile
+            with (
+                ProgressView(study.folder, titles, console) as view,
+                signals.requests() as late,
+            ):  # Ray has set a handler of its own meanwhile
                 return scheduler.run(view.look, lambda: early() or late())
         finally:
             engine.close()
@@ -85,7 +97,9 @@ def refuse_impossible(plan: Plan) -> None:
     """Raises UserError E410 when a job can never run on the cluster: waiting would not end."""
     misfits = dict.fromkeys(misfit for _, misfit in plan.impossible())
     if misfits:
-        raise UserError(*(Problem("E410", misfit.reason, plan.rates.cluster.name, misfit.nearest) for misfit in misfits))
+        raise UserError(
+            *(Problem("E410", misfit.reason, plan.rates.cluster.name, misfit.nearest) for misfit in misfits)
+        )
 
 
 def _slots(launch: Launch) -> int:
@@ -94,9 +108,22 @@ def _slots(launch: Launch) -> int:
     if launch.address is None:
         here = this_machine()
         if cluster.nodes > 1 or cluster.gpus_per_node > here.gpus_per_node:
-            what = f"{cluster.name} has {cluster.nodes} node(s) with {cluster.gpus_per_node} GPUs, and this machine has {here.gpus_per_node}"
-            raise user_error("E416", what, "--cluster", "leave --cluster out, or join a Ray cluster: --backend ray --address HOST:PORT")
+            what = (
+                f"{cluster.name} has {cluster.nodes} node(s) with {cluster.gpus_per_node} GPUs, and this machine "
+                f"has {here.gpus_per_node}"
+            )
+            raise user_error(
+                "E416",
+                what,
+                "--cluster",
+                "leave --cluster out, or join a Ray cluster: --backend ray --address HOST:PORT",
+            )
     most = cluster.nodes * cluster.slots_per_node
     if cluster.gpus_per_node and launch.slots is not None and launch.slots > most:
-        raise user_error("E416", f"{launch.slots} slots on {most} GPUs", "--slots", f"at most {most}; --cohort joins trainings on one GPU")
+        raise user_error(
+            "E416",
+            f"{launch.slots} slots on {most} GPUs",
+            "--slots",
+            f"at most {most}; --cohort joins trainings on one GPU",
+        )
     return launch.slots or most

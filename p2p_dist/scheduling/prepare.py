@@ -57,15 +57,16 @@ def write_down(study: Study, path: Path) -> None:
 
 
 def clear(folder: RunDir) -> None:
-    """Remove what killed writers left half done. Only for who has the study alone: what another one writes looks the same."""
+    """Remove what killed writers left half done. Only for who has the study alone: what another one writes looks the
+    same."""
     for leftover in folder.leftovers():
         if leftover.is_file() and "lease" not in leftover.name:
             leftover.unlink(missing_ok=True)
 
 
 def settle(study: Study, path: Path) -> None:
-    """Where nothing is left to do: let the folder say what is asked for now, which may be another part of the grid than what was
-    run last, so that the report is of that. Raises UserError E406 when another controller has the study."""
+    """Where nothing is left to do: let the folder say what is asked for now, which may be another part of the grid than
+    what was run last, so that the report is of that. Raises UserError E406 when another controller has the study."""
     if not study.folder.resolved.is_file() or study.folder.resolved.read_bytes() != atomic.to_json(_resolved(study)):
         with lease.hold(study.folder.lease):
             write_down(study, path)
@@ -78,7 +79,9 @@ def _resolved(study: Study) -> dict[str, object]:
         "name": study.spec.name,
         "description": study.spec.description,
         "runs": [run.to_json() for run in expansion.runs],
-        "models": {model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model},
+        "models": {
+            model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model
+        },
         "stages": [stage.to_json() for stage in expansion.graph.stages.values()],
     }
 
@@ -86,4 +89,11 @@ def _resolved(study: Study) -> dict[str, object]:
 def provenance() -> dict[str, object]:
     """Where and with what this process runs. Captured once per launch."""
     command = ["p2p-dist", *sys.argv[1:]]
-    return {"command": command, "host": platform.node(), "pid": os.getpid(), "at": round(time.time(), 3), "versions": versions(), "code": code_digest()}
+    return {
+        "command": command,
+        "host": platform.node(),
+        "pid": os.getpid(),
+        "at": round(time.time(), 3),
+        "versions": versions(),
+        "code": code_digest(),
+    }

@@ -1,4 +1,5 @@
-"""The processes of one gang on one node: start them in groups of their own, poll them, stop them. Used by every backend."""
+"""The processes of one gang on one node: start them in groups of their own, poll them, stop them. Used by every
+backend."""
 
 import contextlib
 import os
@@ -45,12 +46,21 @@ class Processes(ABC):
 
 
 class Ranks(Processes):
-    """`count` ranks of a gang of `world`, the first of which has number `first`. One rank of one is an ordinary process.
+    """`count` ranks of a gang of `world`, the first of which has number `first`. One rank of one is an ordinary
+    process.
 
     When one rank ends with an error the others are asked to stop, so that nobody waits for a dead peer for ever.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], log: Path, count: int = 1, first: int = 0, world: int = 1):
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        log: Path,
+        count: int = 1,
+        first: int = 0,
+        world: int = 1,
+    ):
         """`environment` has MASTER_ADDR and MASTER_PORT when `world` is more than one (torchrun's names)."""
         self.failure: int | None = None
         self.deadline: float | None = None
@@ -62,7 +72,8 @@ class Ranks(Processes):
         note_host(log, first, count)
 
     def poll(self) -> int | None:
-        """None while any rank runs; then 0, or the code of the rank that failed first (75 only if no rank failed otherwise)."""
+        """None while any rank runs; then 0, or the code of the rank that failed first (75 only if no rank failed
+        otherwise)."""
         codes = [process.poll() for process in self.processes]
         ended = [code for code in codes if code is not None]
         if self.failure is None or self.failure == 0:
@@ -100,9 +111,11 @@ def note_host(log: Path, first: int, count: int) -> None:
         hosts.write(f"{socket.gethostname()} {first}-{first + count - 1}\n")
 
 
-def start(command: Sequence[str], environment: Mapping[str, str], log: Path, talks: bool = False) -> subprocess.Popen[bytes]:
-    """Start a worker that dies with this process. Ray's own variables are kept from it. One that `talks` has pipes for its
-    standard input and output, and everything else it says goes into the log."""
+def start(
+    command: Sequence[str], environment: Mapping[str, str], log: Path, talks: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a worker that dies with this process. Ray's own variables are kept from it. One that `talks` has pipes for
+    its standard input and output, and everything else it says goes into the log."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with log.open("ab") as output:
         return subprocess.Popen(

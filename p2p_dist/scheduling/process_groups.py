@@ -19,13 +19,14 @@ PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PY
 """Variables that ranks on other nodes need too. Tokens are not among them: they are inherited where a node has them."""
 
 SPIN = "10000"
-"""How often a thread of OpenMP looks for work before it sleeps (libgomp's own number is 300,000): threads that spin for long take
-the core from the one they wait for where a machine is shared (`python -m bench.shared_cores`)."""
+"""How often a thread of OpenMP looks for work before it sleeps (libgomp's own number is 300,000): threads that spin for
+long take the core from the one they wait for where a machine is shared (`python -m bench.shared_cores`)."""
 
 
 @dataclass(frozen=True)
 class GangSettings:
-    """What is the same for all gangs of a study: cores of a worker, GPUs per rank (0 or 1), ranks that a node takes, checkpoints."""
+    """What is the same for all gangs of a study: cores of a worker, GPUs per rank (0 or 1), ranks that a node takes,
+    checkpoints."""
 
     threads: int
     gpus: int
@@ -37,15 +38,35 @@ class GangSettings:
     """Let workers stay for further jobs of one rank; gangs and ZeRO always have processes of their own."""
 
 
-def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettings, log: Path, fence: Mapping[str, str], setting: str = "") -> Gang:
-    """The gang of one attempt; `setting` is the training setting of the plan, if the job has one. Options that are as the worker
-    has them by itself are left out of the command."""
+def gang_of(
+    folder: RunDir,
+    job: Job,
+    placement: Placement,
+    settings: GangSettings,
+    log: Path,
+    fence: Mapping[str, str],
+    setting: str = "",
+) -> Gang:
+    """The gang of one attempt; `setting` is the training setting of the plan, if the job has one. Options that are as
+    the worker has them by itself are left out of the command."""
     opening = (sys.executable, *WORKER)
     study = ("--study-dir", str(folder.path.resolve()))
-    command: tuple[str, ...] = (*study, "--stages", ",".join(job.stages), "--checkpoint-every", str(settings.checkpoint_every))
+    command: tuple[str, ...] = (
+        *study,
+        "--stages",
+        ",".join(job.stages),
+        "--checkpoint-every",
+        str(settings.checkpoint_every),
+    )
     command += tuple(word for key in settings.allow_change for word in ("--allow-change", key))
     if placement.zero:
-        command += ("--zero", str(placement.zero), "--offload", placement.offload, *(("--hpz", str(placement.hpz)) if placement.hpz > 1 else ()))
+        command += (
+            "--zero",
+            str(placement.zero),
+            "--offload",
+            placement.offload,
+            *(("--hpz", str(placement.hpz)) if placement.hpz > 1 else ()),
+        )
     if placement.gradient_checkpointing:
         command += ("--gradient-checkpointing",)
     if placement.accumulation > 1:
@@ -56,8 +77,10 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
     environment = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        "MKL_DYNAMIC": "FALSE",  # the same number of threads, and so the same order of sums, however busy the machine is
-        "MKL_CBWR": "AUTO",  # the same sums twice, which MKL promises in this mode alone; no slower, and the same bits as before
+        # The same number of threads, and so the same order of sums, however busy the machine is.
+        "MKL_DYNAMIC": "FALSE",
+        # The same sums twice, which MKL promises in this mode alone; no slower, and the same bits as before.
+        "MKL_CBWR": "AUTO",
         "GOMP_SPINCOUNT": SPIN,
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -73,7 +96,8 @@ def gang_of(folder: RunDir, job: Job, placement: Placement, settings: GangSettin
 
 
 def base_of(setting: str) -> str:
-    """The part of a training setting (`planning.plan.setting`) that decides which base is loaded; nothing for jobs without one."""
+    """The part of a training setting (`planning.plan.setting`) that decides which base is loaded; nothing for jobs
+    without one."""
     if not setting:
         return ""
     model, train = json.loads(setting)

@@ -20,7 +20,13 @@ class ProgressView:
 
     def __init__(self, folder: RunDir, titles: dict[str, str], console: Console):
         self.folder, self.titles, self.console = folder, titles, console
-        columns = [TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.fields[facts]}")]
+        columns = [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[facts]}"),
+        ]
         self.progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self.tasks: dict[str, TaskID] = {}
         self.study: TaskID | None = None
@@ -32,7 +38,9 @@ class ProgressView:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.stop()
 
     def look(self, state: State) -> None:
@@ -45,7 +53,9 @@ class ProgressView:
     def _show(self, job: Job) -> float:
         """Show one running job; returns how much of it is done, 0 to 1."""
         done = [self.folder.find(id_).is_done() for id_ in job.stages]
-        doing = job.stages[-1 if all(done) else done.index(False)]  # a worker whose last result is there takes a moment to leave
+        doing = job.stages[
+            -1 if all(done) else done.index(False)
+        ]  # a worker whose last result is there takes a moment to leave
         line = self.folder.find(doing).last_metrics() or {}
         at, of = line.get("step", line.get("rows", 0)), line.get("steps", line.get("of"))
         begun = self.begun.setdefault(doing, time.monotonic())
@@ -55,13 +65,18 @@ class ProgressView:
             self.tasks[job.lead] = self.progress.add_task(title, total=of, facts="")
         self.progress.update(self.tasks[job.lead], description=title, completed=at, total=of, facts=facts)
         self._line(f"{title}: {at}/{of or '?'} {facts}")
-        shares = [1.0 if is_done else at / of if id_ == doing and of else 0.0 for id_, is_done in zip(job.stages, done, strict=True)]
+        shares = [
+            1.0 if is_done else at / of if id_ == doing and of else 0.0
+            for id_, is_done in zip(job.stages, done, strict=True)
+        ]
         return sum(share * cost for share, cost in zip(shares, job.costs, strict=True)) / (job.cost or 1)
 
     def _show_study(self, state: State, share: dict[str, float]) -> None:
         jobs = [*state.waiting, *state.running.values(), *state.done, *(f.job for f in state.failed), *state.blocked]
         total = sum(job.cost for job in jobs) or 1.0
-        open_ = sum(job.cost for job in state.waiting) + sum(job.cost * (1 - share.get(job.lead, 0)) for job in state.running.values())
+        open_ = sum(job.cost for job in state.waiting) + sum(
+            job.cost * (1 - share.get(job.lead, 0)) for job in state.running.values()
+        )
         done = 1 - open_ / total
         elapsed = time.monotonic() - self.started
         facts = f"about {clock(elapsed * (1 - done) / done)} left" if done > 0.02 else ""
@@ -69,7 +84,9 @@ class ProgressView:
         if self.study is None:
             self.study = self.progress.add_task("[bold]study (jobs)", total=len(jobs), facts="")
         self.progress.update(self.study, completed=ended, facts=facts)
-        if state.running and self._line(f"study: {ended}/{len(jobs)} jobs, {clock(elapsed)} gone, {facts or 'time left unknown'}"):
+        if state.running and self._line(
+            f"study: {ended}/{len(jobs)} jobs, {clock(elapsed)} gone, {facts or 'time left unknown'}"
+        ):
             self.printed = time.monotonic()
 
     def _line(self, text: str) -> bool:

@@ -1,5 +1,6 @@
-"""The control store of a Ray cluster (GCS): whether it still answers. Without it nothing can be placed, and a minute after its end
-Ray ends every process that knew it, this one included, without a word of ours; so we look ourselves and leave before."""
+"""The control store of a Ray cluster (GCS): whether it still answers. Without it nothing can be placed, and a minute
+after its end Ray ends every process that knew it, this one included, without a word of ours; so we look ourselves and
+leave before."""
 
 import socket
 import time
@@ -38,7 +39,9 @@ class Store:
             self._silent_since = self._silent_since or self._looked
             if self._looked - self._silent_since > SILENT_SECONDS:
                 what = f"Ray's control store has not answered for {SILENT_SECONDS:.0f} s: {error}"
-                raise user_error("E417", what, self.address, "start the cluster again, then the same command goes on", Exit.REQUEUE) from error
+                raise user_error(
+                    "E417", what, self.address, "start the cluster again, then the same command goes on", Exit.REQUEUE
+                ) from error
             return False
         self._silent_since = None
         return True

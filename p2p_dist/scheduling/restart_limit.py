@@ -1,5 +1,5 @@
-"""Starts in a row that brought a study no further. They are counted in its run folder, so that whoever starts it again on exit
-code 75 (a Slurm script, a service manager) does so a few times and not for ever."""
+"""Starts in a row that brought a study no further. They are counted in its run folder, so that whoever starts it again
+on exit code 75 (a Slurm script, a service manager) does so a few times and not for ever."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from p2p_dist.results.rundir import RunDir
 def counted(folder: RunDir, graph: Graph, shared: bool) -> Iterator[None]:
     """One start of the study. A block that ends in order clears the count.
 
-    Raises UserError E418 (exit code 1) together with the error of a block that wants to be started again (exit code 75), when too
-    many starts in a row have brought no stage of the graph further.
+    Raises UserError E418 (exit code 1) together with the error of a block that wants to be started again (exit code
+    75), when too many starts in a row have brought no stage of the graph further.
     """
     chain = _chain(shared)
     if chain is None:
@@ -37,13 +37,15 @@ def counted(folder: RunDir, graph: Graph, shared: bool) -> Iterator[None]:
             raise
         what = f"{start.number} starts in a row have brought no job further, so this one does not ask for another"
         fix = "the logs of the jobs, of Ray and of Slurm, or a longer time limit; the same command tries again"
-        raise UserError(*error.problems, Problem("E418", what, str(folder.path), fix), exit_code=Exit.SOME_FAILED) from error
+        raise UserError(
+            *error.problems, Problem("E418", what, str(folder.path), fix), exit_code=Exit.SOME_FAILED
+        ) from error
     record.unlink(missing_ok=True)
 
 
 def _chain(shared: bool) -> str | None:
-    """What this start follows: the earlier ones of its Slurm job, or those by hand. None for sharers by hand, whose starts side by
-    side look like starts in a row."""
+    """What this start follows: the earlier ones of its Slurm job, or those by hand. None for sharers by hand, whose
+    starts side by side look like starts in a row."""
     if "SLURM_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_PROCID', '0')}"
     return None if shared else "here"

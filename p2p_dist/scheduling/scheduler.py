@@ -30,7 +30,8 @@ DUMP_SECONDS = 3.0
 SHARED_SECONDS = 1.0
 """How often to look what others have done, where many share the work."""
 GRACE_SECONDS = 240.0
-"""How long workers may take to leave their state when the study is asked to stop; Slurm gives 300 (slurm/study.sbatch)."""
+"""How long workers may take to leave their state when the study is asked to stop; Slurm gives 300
+(slurm/study.sbatch)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,16 @@ class State:
 class Scheduler:
     """Runs the jobs of a plan on a backend, on at most `slots` devices at a time."""
 
-    def __init__(self, folder: RunDir, backend: Backend, plan: Plan, slots: int, settings: GangSettings, claims: Claims, stall_seconds: float):
+    def __init__(
+        self,
+        folder: RunDir,
+        backend: Backend,
+        plan: Plan,
+        slots: int,
+        settings: GangSettings,
+        claims: Claims,
+        stall_seconds: float,
+    ):
         self.folder, self.backend, self.plan, self.claims = folder, backend, plan, claims
         self.slots, self.settings = slots, settings
         self.watch = Watch(folder, stall_seconds)
@@ -103,7 +113,9 @@ class Scheduler:
         return state
 
     def _start_ready(self, state: State, finished: set[str]) -> None:
-        lost = {id_ for failure in state.failed for id_ in failure.job.stages} | {id_ for job in state.blocked for id_ in job.stages}
+        lost = {id_ for failure in state.failed for id_ in failure.job.stages} | {
+            id_ for job in state.blocked for id_ in job.stages
+        }
         for job in hopeless(state.waiting, lost):
             state.waiting.remove(job)
             state.blocked.append(job)
@@ -112,7 +124,9 @@ class Scheduler:
             if fence is None:
                 continue
             state.waiting.remove(job)
-            if self.claims.shared and all(self.folder.find(id_).is_done() for id_ in job.stages):  # somebody was quicker
+            if self.claims.shared and all(
+                self.folder.find(id_).is_done() for id_ in job.stages
+            ):  # somebody was quicker
                 self.claims.give(job)
                 finished.update(job.stages)
                 state.done.append(job)
@@ -125,7 +139,9 @@ class Scheduler:
             return
         self.look_again = time.monotonic() + SHARED_SECONDS
         for job in list(state.waiting):
-            finished.update(id_ for id_ in (*job.stages, *job.needs) if id_ not in finished and self.folder.find(id_).is_done())
+            finished.update(
+                id_ for id_ in (*job.stages, *job.needs) if id_ not in finished and self.folder.find(id_).is_done()
+            )
             if finished.issuperset(job.stages):
                 state.waiting.remove(job)
                 state.done.append(job)
@@ -146,10 +162,30 @@ class Scheduler:
         tries = state.tries.setdefault(job.lead, Tries())
         placement = self._placement(job)
         if tries.micro_batch is not None:
-            placement = replace(placement, micro_batch=tries.micro_batch, accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch)
-        gang = gang_of(self.folder, job, placement, self.settings, (attempt / "log").resolve(), fence, self.plan.settings.get(job.lead, ""))
-        facts = {"backend": type(self.backend).__name__, "cpus": gang.cpus, "gpus": gang.gpus, "command": list(gang.command), "stages": list(job.stages)}
-        atomic.write_json(attempt / "placement.json", {"started": round(time.time(), 3), **facts, **placement.to_json()})
+            placement = replace(
+                placement,
+                micro_batch=tries.micro_batch,
+                accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch,
+            )
+        gang = gang_of(
+            self.folder,
+            job,
+            placement,
+            self.settings,
+            (attempt / "log").resolve(),
+            fence,
+            self.plan.settings.get(job.lead, ""),
+        )
+        facts = {
+            "backend": type(self.backend).__name__,
+            "cpus": gang.cpus,
+            "gpus": gang.gpus,
+            "command": list(gang.command),
+            "stages": list(job.stages),
+        }
+        atomic.write_json(
+            attempt / "placement.json", {"started": round(time.time(), 3), **facts, **placement.to_json()}
+        )
         tries.number += 1
         tries.log, tries.stalled = gang.log, None
         tries.reached = self.watch.reached(job)
@@ -158,8 +194,8 @@ class Scheduler:
         return name
 
     def _stop_stalled(self, state: State) -> None:
-        """A worker whose files do not move is ended: SIGABRT writes where every thread stands into its log, if it can still
-        answer a signal; if not, it is killed."""
+        """A worker whose files do not move is ended: SIGABRT writes where every thread stands into its log, if it can
+        still answer a signal; if not, it is killed."""
         for name, job in state.running.items():
             tries = state.tries[job.lead]
             if tries.stalled is None and self.watch.stands_still(name, job, tries.log):
@@ -193,7 +229,9 @@ class Scheduler:
         there = all(self.folder.find(id_).is_done() for id_ in job.stages)
         tries.fruitless = 0 if self.watch.reached(job) != tries.reached else tries.fruitless + 1
         micro_batch = tries.micro_batch or self._placement(job).micro_batch
-        decision = after_exit(Ending(code, tries.fruitless, there, micro_batch, tries.stalled is not None, names_memory(last)))
+        decision = after_exit(
+            Ending(code, tries.fruitless, there, micro_batch, tries.stalled is not None, names_memory(last))
+        )
         ending = {"code": code, "ended": round(time.time(), 3), "action": decision.action, "reason": decision.reason}
         atomic.write_json(tries.log.parent / "exit.json", ending)
         if decision.action == "done":
@@ -214,4 +252,10 @@ class Scheduler:
         while state.running and time.monotonic() < deadline:
             self._reap(state, finished)
             time.sleep(POLL_SECONDS)
-        raise user_error("E412", "asked to stop; every running job has left its state", str(self.folder.path), "the same command goes on", Exit.REQUEUE)
+        raise user_error(
+            "E412",
+            "asked to stop; every running job has left its state",
+            str(self.folder.path),
+            "the same command goes on",
+            Exit.REQUEUE,
+        )

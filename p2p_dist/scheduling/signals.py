@@ -1,4 +1,5 @@
-"""Being asked to stop: SIGTERM or SIGUSR1 to the controller (a scheduler's warning, `kill`) set a flag and nothing else."""
+"""Being asked to stop: SIGTERM or SIGUSR1 to the controller (a scheduler's warning, `kill`) set a flag and nothing
+else."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,7 +9,8 @@ from types import FrameType
 
 @contextmanager
 def requests() -> Iterator[Callable[[], bool]]:
-    """While the block runs, the yielded function says whether a signal has come. The old handlers come back afterwards."""
+    """While the block runs, the yielded function says whether a signal has come. The old handlers come back
+    afterwards."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

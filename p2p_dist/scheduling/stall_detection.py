@@ -8,7 +8,8 @@ from p2p_dist.results.rundir import RunDir
 
 
 class Watch:
-    """Looks after running gangs by name. Times of files are compared with each other only; patience is our own clock."""
+    """Looks after running gangs by name. Times of files are compared with each other only; patience is our own
+    clock."""
 
     def __init__(self, folder: RunDir, stall_seconds: float):
         self.folder, self.stall_seconds = folder, stall_seconds

@@ -37,10 +37,13 @@ class Study:
     """Models that defenses name beside the study's own."""
 
     def plan(self, cluster: ClusterSpec, cohort: int = 1, anew: bool = False, rows_only: bool = False) -> Plan:
-        """What is left to do (`anew`: everything, as if nothing was done; `rows_only`: for the rows of all trainings), and where it
-        goes on a cluster. Times are those of what is finished in the runs folder, as far as there is such."""
+        """What is left to do (`anew`: everything, as if nothing was done; `rows_only`: for the rows of all trainings),
+        and where it goes on a cluster. Times are those of what is finished in the runs folder, as far as there is
+        such."""
         graph = self.expansion.graph.for_rows() if rows_only else self.expansion.graph
-        return make_plan(graph, set() if anew else self.folder.done(graph), self._shapes, cohort, cluster, self._timings)
+        return make_plan(
+            graph, set() if anew else self.folder.done(graph), self._shapes, cohort, cluster, self._timings
+        )
 
     @cached_property
     def _shapes(self) -> dict[str, ShapeSpec | None]:
@@ -79,27 +82,41 @@ def find_study(name: str) -> Path:
 
 
 def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
-    """A cluster file by path, a shipped cluster by name, or `nodes` like this machine. Raises UserError E117 for none of them."""
+    """A cluster file by path, a shipped cluster by name, or `nodes` like this machine. Raises UserError E117 for none
+    of them."""
     if name is None:
         return this_machine().model_copy(update={"nodes": nodes})
     if Path(name).is_file():
         return read_cluster(Path(name))
     known = {path.stem: path for path in sorted((configs_dir() / "clusters").glob("*.yaml"))}
     if name not in known:
-        raise user_error("E117", f"unknown cluster {name!r}", "--cluster", f"{registry.suggest(name, known)}one of {', '.join(known)}, or a file")
+        raise user_error(
+            "E117",
+            f"unknown cluster {name!r}",
+            "--cluster",
+            f"{registry.suggest(name, known)}one of {', '.join(known)}, or a file",
+        )
     return read_cluster(known[name])
 
 
 def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: bool = False) -> Study:
-    """Read, check, locate and expand. Nothing is written, and torch is not imported. With `rows_only`, what the models can
-    read does not matter. Raises UserError."""
+    """Read, check, locate and expand. Nothing is written, and torch is not imported. With `rows_only`, what the models
+    can read does not matter. Raises UserError."""
     spec = load_study(path, overrides, configs_dir() / "models")
     if not rows_only:
         _check_images(spec)
     found = [sources.locate(task) for task in spec.task]
-    spec = spec.model_copy(update={"task": tuple(sources.settled(task, source) for task, source in zip(spec.task, found, strict=True))})
+    spec = spec.model_copy(
+        update={"task": tuple(sources.settled(task, source) for task, source in zip(spec.task, found, strict=True))}
+    )
     models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
-    return Study(spec, found, expand(spec, found, _file_hashes(spec), models), RunDir(runs_dir / spec.name), list(models.values()))
+    return Study(
+        spec,
+        found,
+        expand(spec, found, _file_hashes(spec), models),
+        RunDir(runs_dir / spec.name),
+        list(models.values()),
+    )
 
 
 def _extra_models(spec: StudySpec) -> list[str]:
@@ -112,8 +129,13 @@ def _check_images(spec: StudySpec) -> None:
     """Refuse rows with images: every model is loaded as one of text. Raises UserError E227."""
     pictured = [registry.name_of(task) for task in spec.task if task.reads_images]
     if pictured:
-        what = f"the rows of {', '.join(pictured)} carry images, which {', '.join(model.name for model in spec.model)} cannot read"
-        raise user_error("E227", what, "task", "task.images=false for its texts alone; `p2p-dist data` builds the rows either way")
+        what = (
+            f"the rows of {', '.join(pictured)} carry images, which "
+            f"{', '.join(model.name for model in spec.model)} cannot read"
+        )
+        raise user_error(
+            "E227", what, "task", "task.images=false for its texts alone; `p2p-dist data` builds the rows either way"
+        )
 
 
 def _file_hashes(spec: StudySpec) -> dict[str, str]:
@@ -121,13 +143,18 @@ def _file_hashes(spec: StudySpec) -> dict[str, str]:
     paths = {getattr(plugin, field) for plugin in (*spec.attack, *spec.defense) for field in plugin.file_fields}
     missing = sorted(path for path in paths if not Path(path).expanduser().is_file())
     if missing:
-        raise user_error("E201", f"no such file: {', '.join(missing)}", "attack or defense", "a path from here; tables are made with `p2p-dist paraphrases`")
+        raise user_error(
+            "E201",
+            f"no such file: {', '.join(missing)}",
+            "attack or defense",
+            "a path from here; tables are made with `p2p-dist paraphrases`",
+        )
     return {path: assets.file_sha256(Path(path).expanduser()) for path in paths}
 
 
 def set_damaged_aside(study: Study) -> list[Problem]:
-    """Rename damaged results, so that they count as missing and are made again. Raises UserError E406 when there are some
-    and another controller has the study."""
+    """Rename damaged results, so that they count as missing and are made again. Raises UserError E406 when there are
+    some and another controller has the study."""
     if not (stages := doubtful(study.folder)):
         return []
     with lease.hold(study.folder.lease):

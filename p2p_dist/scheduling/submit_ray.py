@@ -1,7 +1,8 @@
 """Hand a study to a Ray cluster as a job: pack code and configs, submit once, follow it, end with its own exit code.
 
-Ray's own command line turns every failure into 1 and starts a second copy when asked twice. Here the submission id is the
-study's, so that asking again while it runs attaches to it, and the exit code is what the study's process ended with.
+Ray's own command line turns every failure into 1 and starts a second copy when asked twice. Here the submission id is
+the study's, so that asking again while it runs attaches to it, and the exit code is what the study's process ended
+with.
 """
 
 import asyncio
@@ -23,7 +24,10 @@ _CODE = (".py", ".html", ".css", ".js", ".csv")
 """Kinds of files that the package consists of."""
 _RUNNING = ("PENDING", "RUNNING")
 _LOOK = "`ray status` there, and its logs; the same command tries again"
-_NO_AGENT = f"{_LOOK}; where another Ray runs on the head's machine, `ray start --dashboard-agent-listen-port=PORT` (both want 52365)"
+_NO_AGENT = (
+    f"{_LOOK}; where another Ray runs on the head's machine, `ray start --dashboard-agent-listen-port=PORT` "
+    "(both want 52365)"
+)
 AGENT_SECONDS = 60.0
 """How long a cluster that was just started may take until it can start jobs."""
 
@@ -36,10 +40,25 @@ def submission_id(study: Study) -> str:
 
 def entrypoint(options: list[str], runs_dir: Path) -> list[str]:
     """What the cluster runs, as a list; the driver joins the cluster that it is on."""
-    return ["python", "-m", "p2p_dist", "run", "study.yaml", *options, "--runs-dir", str(runs_dir.resolve()), "--backend", "ray", "--address", "auto"]
+    return [
+        "python",
+        "-m",
+        "p2p_dist",
+        "run",
+        "study.yaml",
+        *options,
+        "--runs-dir",
+        str(runs_dir.resolve()),
+        "--backend",
+        "ray",
+        "--address",
+        "auto",
+    ]
 
 
-def submit(study: Study, path: Path, address: str, options: list[str], runs_dir: Path, say: Callable[[str], None]) -> int:
+def submit(
+    study: Study, path: Path, address: str, options: list[str], runs_dir: Path, say: Callable[[str], None]
+) -> int:
     """Submit the study or attach to it where it runs, pass on what it says, and return its exit code.
 
     Raises UserError E140 when no cluster answers at `address`, E141 when the job ended without an exit code of its own,
@@ -50,8 +69,13 @@ def submit(study: Study, path: Path, address: str, options: list[str], runs_dir:
     try:
         client: Any = JobSubmissionClient(address)
     except (ConnectionError, RuntimeError) as error:
-        fix = "the dashboard's address, such as http://127.0.0.1:8265; a cluster with a token needs RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
-        raise user_error("E140", f"no Ray cluster answers: {str(error).splitlines()[0]}", f"--address {address}", fix) from error
+        fix = (
+            "the dashboard's address, such as http://127.0.0.1:8265; a cluster with a token needs "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH here too"
+        )
+        raise user_error(
+            "E140", f"no Ray cluster answers: {str(error).splitlines()[0]}", f"--address {address}", fix
+        ) from error
     name = submission_id(study)
     known = {job.submission_id: job.status.value for job in client.list_jobs() if job.submission_id}
     if known.get(name) in _RUNNING:
@@ -68,7 +92,9 @@ def submit(study: Study, path: Path, address: str, options: list[str], runs_dir:
 def pack(folder: Path, path: Path, package: Path, configs: Path) -> None:
     """Code, configs and the study file at `path` into a new folder; nothing else goes to the cluster."""
     wanted = {Path("p2p_dist", file.relative_to(package)): file for file in _code(package)}
-    wanted |= {Path("configs", file.relative_to(configs)): file for kind in CONFIGS for file in configs.glob(f"{kind}/*.yaml")}
+    wanted |= {
+        Path("configs", file.relative_to(configs)): file for kind in CONFIGS for file in configs.glob(f"{kind}/*.yaml")
+    }
     for name, source in {**wanted, Path("study.yaml"): path}.items():
         if not name.name.startswith("."):  # an editor's own files
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -76,8 +102,9 @@ def pack(folder: Path, path: Path, package: Path, configs: Path) -> None:
 
 
 def _code(package: Path) -> Iterator[Path]:
-    """The files of a package and of the packages in it. What else lies among them (a repository, runs, environments, caches, rows,
-    weights) is either no package or no code. Linked folders are not entered; a linked file counts as what it links to."""
+    """The files of a package and of the packages in it. What else lies among them (a repository, runs, environments,
+    caches, rows, weights) is either no package or no code. Linked folders are not entered; a linked file counts as what
+    it links to."""
     for found, inner, names in os.walk(package):
         inner[:] = [name for name in inner if Path(found, name, "__init__.py").is_file()]
         yield from (Path(found, name) for name in names if name.endswith(_CODE))
@@ -91,7 +118,11 @@ def _start(client: Any, name: str, path: Path, command: list[str]) -> None:
         while True:
             try:
                 # Ray hands the entry point to a shell; every part is quoted.
-                client.submit_job(entrypoint=shlex.join(command), submission_id=name, runtime_env={"working_dir": folder, "env_vars": variables})
+                client.submit_job(
+                    entrypoint=shlex.join(command),
+                    submission_id=name,
+                    runtime_env={"working_dir": folder, "env_vars": variables},
+                )
                 return
             except RuntimeError as error:
                 no_agent = "No available agent" in str(error)
@@ -110,5 +141,10 @@ async def _follow(client: Any, name: str, say: Callable[[str], None]) -> None:
 def _exit_code(client: Any, name: str) -> int:
     info = client.get_job_info(name)
     if info.driver_exit_code is None:
-        raise user_error("E141", f"{name} is {info.status.value}: {info.message}", "submit ray", "`p2p-dist status`; the same command goes on")
+        raise user_error(
+            "E141",
+            f"{name} is {info.status.value}: {info.message}",
+            "submit ray",
+            "`p2p-dist status`; the same command goes on",
+        )
     return int(info.driver_exit_code)

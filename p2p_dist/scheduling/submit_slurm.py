@@ -16,7 +16,17 @@ from p2p_dist.scheduling.study import Study, shipped
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.,:-]{0,127}$")
 _FEATURES = re.compile(r"^[A-Za-z0-9(\[][A-Za-z0-9_.,:&|*()\[\]-]{0,127}$")
 _TIME = re.compile(r"^\d{1,6}(-\d{1,2}(:\d{1,2}){0,2}|(:\d{1,2}){0,2})$")
-EXPORTED = ("PATH", "HOME", "USER", "LANG", "P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "LD_LIBRARY_PATH")
+EXPORTED = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "P2P_DIST_DATA",
+    "P2P_DIST_CACHE",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "LD_LIBRARY_PATH",
+)
 """What the job gets of this environment. Tokens stay behind: sbatch would write them into Slurm's own files."""
 
 
@@ -50,7 +60,11 @@ def command(study: Study, path: Path, options: list[str], runs_dir: Path, reques
     logs = runs_dir.resolve() / study.spec.name / "slurm"
     call = ["sbatch", "--parsable", f"--job-name={job_name(study)}", f"--chdir={Path.cwd()}"]
     call += [f"--export={','.join(name for name in EXPORTED if name in os.environ)}"]
-    call += [f"--{key}={value}" for key, value in {**named, "constraint": request.constraint, "time": request.time}.items() if value is not None]
+    call += [
+        f"--{key}={value}"
+        for key, value in {**named, "constraint": request.constraint, "time": request.time}.items()
+        if value is not None
+    ]
     if request.tasks is None:
         call += [f"--nodes={request.nodes}", f"--output={logs}/%j.out"]
     else:
@@ -68,12 +82,25 @@ def submit(study: Study, call: list[str]) -> str:
     already (exit code 4), E133 for what sbatch says."""
     for program in ("sbatch", "squeue"):
         if shutil.which(program) is None:
-            raise user_error("E131", f"no {program} on the PATH", "submit slurm", "submit from a login node of the cluster; --dry-run works anywhere")
+            raise user_error(
+                "E131",
+                f"no {program} on the PATH",
+                "submit slurm",
+                "submit from a login node of the cluster; --dry-run works anywhere",
+            )
     queued = _ask(["squeue", "--noheader", "--format=%A", f"--name={job_name(study)}", f"--user={os.getuid()}"])
     if queued:
-        raise user_error("E132", f"{study.spec.name} is in the queue as job {queued.split()[0]}", "submit slurm", "wait, or scancel it", Exit.OWNED)
+        raise user_error(
+            "E132",
+            f"{study.spec.name} is in the queue as job {queued.split()[0]}",
+            "submit slurm",
+            "wait, or scancel it",
+            Exit.OWNED,
+        )
     study.folder.path.joinpath("slurm").mkdir(parents=True, exist_ok=True)
-    return _ask(call, {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}).partition(";")[0]
+    return _ask(call, {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"}).partition(
+        ";"
+    )[0]
 
 
 def shown(call: list[str]) -> str:
@@ -92,4 +119,6 @@ def _ask(call: list[str], environment: dict[str, str] | None = None) -> str:
 
 def _check(key: str, value: str | None, pattern: re.Pattern[str], expected: str) -> None:
     if value is not None and not pattern.fullmatch(value):
-        raise user_error("E130", f"got {value!r}, expected {expected}", f"--{key}", "as `sinfo` and `sacctmgr` print it")
+        raise user_error(
+            "E130", f"got {value!r}, expected {expected}", f"--{key}", "as `sinfo` and `sacctmgr` print it"
+        )

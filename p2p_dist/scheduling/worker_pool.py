@@ -14,8 +14,8 @@ Place = TypeVar("Place")
 
 
 class Kept(Processes):
-    """A worker that takes job after job. A job that ends with code 0 is answered; any other end is the end of the worker, and
-    its exit code or signal is the job's."""
+    """A worker that takes job after job. A job that ends with code 0 is answered; any other end is the end of the
+    worker, and its exit code or signal is the job's."""
 
     def __init__(self, service: Service, environment: Mapping[str, str], log: Path):
         self.process = process.start(service.command, environment, log, talks=True)
@@ -70,7 +70,8 @@ class WorkerSlot:
         self.kept: Kept | None = None
 
     def start(self, gang: Gang, environment: Mapping[str, str], first: int = 0) -> None:
-        """Start this node's ranks of a gang, the first of which has number `first`, in the gang's environment and this."""
+        """Start this node's ranks of a gang, the first of which has number `first`, in the gang's environment and
+        this."""
         whole = {**gang.environment, **environment}
         if gang.service is None:
             self.running = Ranks(gang.command, whole, gang.log, gang.ranks_per_node, first, gang.ranks)
@@ -112,12 +113,16 @@ class Waiting(Generic[Place]):
         self._places.append((gang, place))
 
     def take(self, gang: Gang) -> Place | None:
-        """A place whose worker can do this gang: one with the base that it wants if there is one, else the one that has waited
-        longest."""
+        """A place whose worker can do this gang: one with the base that it wants if there is one, else the one that has
+        waited longest."""
         if gang.service is None:
             return None
         fitting = [at for at, (before, _) in enumerate(self._places) if before.seat == gang.seat]
-        alike = [at for at in fitting if (service := self._places[at][0].service) is not None and service.base == gang.service.base]
+        alike = [
+            at
+            for at in fitting
+            if (service := self._places[at][0].service) is not None and service.base == gang.service.base
+        ]
         chosen = (alike or fitting)[:1]
         return self._places.pop(chosen[0])[1] if chosen else None
 

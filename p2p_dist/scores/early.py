@@ -1,9 +1,9 @@
 """Method `early_trust`: what a model that has just begun to learn the task says about its own training rows.
 
-A backdoor of a few per cent snaps in after the task is learned, so the model of the right early moment believes clean labels
-and not yet poisoned ones (measured in docs/findings.md). That moment is read off the data alone: the first check at which, in
-every class, most of a probe of training rows are answered with their given label. Neither attack, trigger, target nor rate
-is known to it; it only takes for granted that no class is mostly poison.
+A backdoor of a few per cent snaps in after the task is learned, so the model of the right early moment believes clean
+labels and not yet poisoned ones (measured in docs/findings.md). That moment is read off the data alone: the first check
+at which, in every class, most of a probe of training rows are answered with their given label. Neither attack, trigger,
+target nor rate is known to it; it only takes for granted that no class is mostly poison.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,18 @@ from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.scores.context import Context, Line
-from p2p_dist.training.cohort import Observer, Stopped, TrainRun, train_cohort
+from p2p_dist.training.cohort import Observer, Stopped, train_cohort
+from p2p_dist.training.train_run import TrainRun
 
 
 def score(context: Context) -> list[Line]:
-    """One line per training row that is judged: `label`, and `scores` of the label words, averaged over the kept checkpoints; and one line
-    `stop` of the set `screening` with the step, the agreement of every class there, and whether the rule was met.
+    """One line per training row that is judged: `label`, and `scores` of the label words, averaged over the kept
+    checkpoints; and one line `stop` of the set `screening` with the step, the agreement of every class there, and
+    whether the rule was met.
 
-    Options: `check_every` steps, `probe` rows per class, `agreement` to reach, `checkpoints` to average over, `draw` (another
-    order and start for another value). With `folds`, the rows of part `fold` are judged by a training on all others; else all rows
-    are trained on and judged.
+    Options: `check_every` steps, `probe` rows per class, `agreement` to reach, `checkpoints` to average over, `draw`
+    (another order and start for another value). With `folds`, the rows of part `fold` are judged by a training on all
+    others; else all rows are trained on and judged.
     """
     assert context.adapters is not None
     suspects, judged = _parts(context)
@@ -41,8 +43,16 @@ def score(context: Context) -> list[Line]:
         if len(screen.passes) < screen.wanted:
             raise
     means = torch.tensor([[row.scores for row in rows] for rows in screen.passes], dtype=torch.float64).mean(0).tolist()
-    lines: list[Line] = [{"set": "train", "id": row.id, "label": row.label, "scores": mean} for row, mean in zip(judged, means, strict=True)]
-    facts = {"step": screen.at, "reached": screen.reached, "agreement": screen.agreement, "checkpoints": len(screen.passes)}
+    lines: list[Line] = [
+        {"set": "train", "id": row.id, "label": row.label, "scores": mean}
+        for row, mean in zip(judged, means, strict=True)
+    ]
+    facts = {
+        "step": screen.at,
+        "reached": screen.reached,
+        "agreement": screen.agreement,
+        "checkpoints": len(screen.passes),
+    }
     return [*lines, {"set": "screening", "id": "stop", **facts}]
 
 
@@ -102,8 +112,12 @@ def agreement(rows: Sequence[Prediction]) -> list[float]:
 
 
 def _probe(rows: Sequence[Row], n_classes: int, each: int, seed: int) -> list[Row]:
-    """The same number of rows of every class, by content. Labels that are no class of the task are an attacker's, who could keep the
-    rule from ever being met with them."""
+    """The same number of rows of every class, by content. Labels that are no class of the task are an attacker's, who
+    could keep the rule from ever being met with them."""
     labels = sorted({row.label for row in rows if row.label < n_classes})
-    chosen = {id_ for label in labels for id_ in smallest([row.id for row in rows if row.label == label], each, seed, "screen.probe")}
+    chosen = {
+        id_
+        for label in labels
+        for id_ in smallest([row.id for row in rows if row.label == label], each, seed, "screen.probe")
+    }
     return [row for row in rows if row.id in chosen]

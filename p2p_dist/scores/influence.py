@@ -1,5 +1,5 @@
-"""Method `word_influence`: how far the model's state at the answer moves when a word of a training text is left out (BKI, Chen and
-Dai 2021, arXiv 2007.12070; here the last hidden state at the position that predicts the label)."""
+"""Method `word_influence`: how far the model's state at the answer moves when a word of a training text is left out
+(BKI, Chen and Dai 2021, arXiv 2007.12070; here the last hidden state at the position that predicts the label)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +15,8 @@ from p2p_dist.scores.words import without_each_word
 
 
 def score(context: Context) -> list[Line]:
-    """One line per row of the option `sets`: `words`, its `keep` most influential words as [word, influence], strongest first; a
-    word counts once per text. Texts of one word have none."""
+    """One line per row of the option `sets`: `words`, its `keep` most influential words as [word, influence], strongest
+    first; a word counts once per text. Texts of one word have none."""
     keep = int(context.options["keep"])
     sets = [(name, row) for name, suite in context.sets() for row in suite.rows]
     lines: list[Line] = []
@@ -48,6 +48,8 @@ def _states(context: Context, rows: Sequence[Row]) -> torch.Tensor:
     for numbers in by_length([len(row.ids) for row in encoded]):
         batch = pack([[encoded[at] for at in numbers]]).to(context.base.device)
         starts = [sum(len(encoded[at].targets) for at in numbers[:k]) for k in range(len(numbers))]
-        states = answer_states(context.base.model, batch.ids, batch.positions, batch.packed, batch.answers[torch.tensor(starts)])
+        states = answer_states(
+            context.base.model, batch.ids, batch.positions, batch.packed, batch.answers[torch.tensor(starts)]
+        )
         found.update(zip(numbers, states.float().cpu(), strict=True))
     return torch.stack([found[at] for at in range(len(rows))])

@@ -1,4 +1,5 @@
-"""Method `word_perplexity`: how a text's perplexity changes when one of its words is left out (ONION, arXiv 2011.10369)."""
+"""Method `word_perplexity`: how a text's perplexity changes when one of its words is left out (ONION, arXiv
+2011.10369)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,8 +21,8 @@ TOKENS_PER_BATCH = 2048
 
 
 def score(context: Context) -> list[Line]:
-    """One line per different text of the option `sets`: `whole`, its perplexity, and `without`, that without each word in
-    turn (words are what spaces separate; None where nothing would be left)."""
+    """One line per different text of the option `sets`: `whole`, its perplexity, and `without`, that without each word
+    in turn (words are what spaces separate; None where nothing would be left)."""
     texts = sorted({row.text for _, suite in context.sets() for row in suite.rows})
     lines: list[Line] = []
     for at, text in enumerate(texts):
@@ -63,5 +64,10 @@ def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The token before a text. Raises UserError E263 when the tokenizer has neither a start nor an end token."""
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if token is None:
-        raise user_error("E263", "the model has no start token, so the first word of a text cannot be judged", "defense.language_model", "another model")
+        raise user_error(
+            "E263",
+            "the model has no start token, so the first word of a text cannot be judged",
+            "defense.language_model",
+            "another model",
+        )
     return int(token)

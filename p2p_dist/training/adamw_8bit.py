@@ -1,8 +1,9 @@
-"""AdamW with moments in 8 bits, by bitsandbytes (arXiv 2110.02861): 2 bytes per adapter number and moment pair instead of 8.
+"""AdamW with moments in 8 bits, by bitsandbytes (arXiv 2110.02861): 2 bytes per adapter number and moment pair instead
+of 8.
 
-Moments are kept in blocks of 256 numbers that share a scale. A checkpoint holds them as fp32 like those of plain AdamW, so that
-they go on to the same bits: the largest number of every block is written as the scale itself, which its code cannot always say
-(the most negative code is -0.993).
+Moments are kept in blocks of 256 numbers that share a scale. A checkpoint holds them as fp32 like those of plain AdamW,
+so that they go on to the same bits: the largest number of every block is written as the scale itself, which its code
+cannot always say (the most negative code is -0.993).
 """
 
 from typing import Any

@@ -33,9 +33,20 @@ def read_adapter(folder: Path, adapters: Adapters) -> torch.Tensor:
     try:
         values = adapters.flatten(named)
     except KeyError as error:
-        raise user_error("E307", f"the adapter has no {error}", str(folder), "the base and LoRA settings it was trained with", Exit.INTEGRITY) from error
+        raise user_error(
+            "E307",
+            f"the adapter has no {error}",
+            str(folder),
+            "the base and LoRA settings it was trained with",
+            Exit.INTEGRITY,
+        ) from error
     if values.numel() != adapters.size:
-        raise user_error("E307", f"the adapter has {values.numel()} numbers, this base needs {adapters.size}", str(folder), exit_code=Exit.INTEGRITY)
+        raise user_error(
+            "E307",
+            f"the adapter has {values.numel()} numbers, this base needs {adapters.size}",
+            str(folder),
+            exit_code=Exit.INTEGRITY,
+        )
     return values
 
 

@@ -20,8 +20,8 @@ CALIBRATION_ROWS = 128
 
 
 def base_of(folder: RunDir, stage: Stage, base_cache: BaseCache, keep: bool = True) -> Base:
-    """The frozen base of a train stage, or of a score stage that names a model; not one to `keep` where something else will move
-    its weights. Raises UserError."""
+    """The frozen base of a train stage, or of a score stage that names a model; not one to `keep` where something else
+    will move its weights. Raises UserError."""
     spec = TrainSpec.model_validate(stage.spec.get("train", {}))
     local = dict(stage.local.get("model", {}))
     if "asset" in local:

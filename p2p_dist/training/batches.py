@@ -32,10 +32,11 @@ class Schedule:
 
 
 def micro_batches(rows: Sequence[int], rank: int, world: int, size: int | None) -> list[list[list[int]]]:
-    """One rank's share of a step: `shares[micro-batch][run]` lists places in that run's global batch of `rows[run]` rows.
+    """One rank's share of a step: `shares[micro-batch][run]` lists places in that run's global batch of `rows[run]`
+    rows.
 
-    A micro-batch has at most `size` rows of each run (None: all of the rank's share). Every rank gets the same number of
-    micro-batches, so that collective operations meet; some may be empty.
+    A micro-batch has at most `size` rows of each run (None: all of the rank's share). Every rank gets the same number
+    of micro-batches, so that collective operations meet; some may be empty.
     """
     mine = [range(rank, count, world) for count in rows]
     longest = max(-(-count // world) for count in rows)

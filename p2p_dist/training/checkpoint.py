@@ -1,8 +1,9 @@
 """Checkpoints of one run: whole or absent, verified before they are read, free of pickles.
 
-A run's state is its fp32 numbers, the optimiser's moments and a few counters; order and dropout are functions of those, so
-there is no generator state to keep. A checkpoint is a folder `step_000200` with `state.safetensors`, `state.json` and, written
-last, `MANIFEST.json` with the size and SHA-256 of both (reference: single bit flips pass every common format unseen).
+A run's state is its fp32 numbers, the optimiser's moments and a few counters; order and dropout are functions of those,
+so there is no generator state to keep. A checkpoint is a folder `step_000200` with `state.safetensors`, `state.json`
+and, written last, `MANIFEST.json` with the size and SHA-256 of both (reference: single bit flips pass every common
+format unseen).
 """
 
 import errno
@@ -82,8 +83,13 @@ def save(folder: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
     except (OSError, SafetensorError) as error:
         if not _is_full(error):
             raise
-        what = f"no space to save step {state.counters.step}: {_mib(_bytes(state.values.numel()))} needed, {_mib(shutil.disk_usage(folder).free)} free"
-        raise user_error("E314", what, str(folder), "free some space and run the same command again", Exit.INTEGRITY) from error
+        what = (
+            f"no space to save step {state.counters.step}: {_mib(_bytes(state.values.numel()))} needed, "
+            f"{_mib(shutil.disk_usage(folder).free)} free"
+        )
+        raise user_error(
+            "E314", what, str(folder), "free some space and run the same command again", Exit.INTEGRITY
+        ) from error
     for old in _newest_first(folder)[KEEP:]:
         shutil.rmtree(old)
 
@@ -107,33 +113,41 @@ def _write(target: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
         tensors = {"values": state.values, "first_moment": state.first_moment, "second_moment": state.second_moment}
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, half / _TENSORS)
         (half / _COUNTERS).write_bytes(atomic.to_json(asdict(state.counters)))
-        files = {name: {"bytes": (half / name).stat().st_size, "sha256": file_sha256(half / name)} for name in (_TENSORS, _COUNTERS)}
+        files = {
+            name: {"bytes": (half / name).stat().st_size, "sha256": file_sha256(half / name)}
+            for name in (_TENSORS, _COUNTERS)
+        }
         (half / _MANIFEST).write_bytes(atomic.to_json({"fingerprint": fingerprint, "files": files}))
 
 
 def newest(folder: Path, fingerprint: dict[str, Any], allow_change: Collection[str] = ()) -> Found:
-    """The newest checkpoint whose files are what its manifest says and whose fingerprint is this run's, but for what may
-    differ (`allow_change`, keys of the fingerprint)."""
+    """The newest checkpoint whose files are what its manifest says and whose fingerprint is this run's, but for what
+    may differ (`allow_change`, keys of the fingerprint)."""
     skipped: list[str] = []
     for path in _newest_first(folder):
         why = _problem(path, fingerprint, allow_change)
         if why is None:
             recorded = json.loads((path / _MANIFEST).read_text())["fingerprint"]
             changes = {key: [recorded.get(key), fingerprint.get(key)] for key in _differing(recorded, fingerprint)}
-            return Found(RunState(counters_of(json.loads((path / _COUNTERS).read_text())), **_tensors(path)), skipped, changes)
+            return Found(
+                RunState(counters_of(json.loads((path / _COUNTERS).read_text())), **_tensors(path)), skipped, changes
+            )
         skipped.append(f"{path.name}: {why}")
     return Found(None, skipped)
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The numbers of a checkpoint in memory of their own: the file's is mapped, and is deleted while the training goes on."""
+    """The numbers of a checkpoint in memory of their own: the file's is mapped, and is deleted while the training goes
+    on."""
     return {name: tensor.clone() for name, tensor in load_file(path / _TENSORS).items()}
 
 
 def _newest_first(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted((path for path in folder.iterdir() if _NAME.match(path.name)), key=lambda path: int(path.name[5:]), reverse=True)
+    return sorted(
+        (path for path in folder.iterdir() if _NAME.match(path.name)), key=lambda path: int(path.name[5:]), reverse=True
+    )
 
 
 def counters_of(kept: dict[str, Any]) -> Counters:
@@ -165,4 +179,7 @@ def _problem(path: Path, fingerprint: dict[str, Any], allow_change: Collection[s
     if not differing:
         return None
     facts = ", ".join(f"{key} was {recorded.get(key)}, is {fingerprint.get(key)}" for key in differing)
-    return f"made under other circumstances ({facts}); to go on all the same: {' '.join(f'--allow-change {key}' for key in differing)}"
+    return (
+        f"made under other circumstances ({facts}); to go on all the same: "
+        f"{' '.join(f'--allow-change {key}' for key in differing)}"
+    )

@@ -36,9 +36,11 @@ class Execution:
     """What DeepSpeed keeps in the memory of the host: optimiser state, and for `all` (ZeRO-3) the base too."""
 
     recompute: bool = False
-    """Gradient checkpointing: decoder layers are computed once more in the backward pass, and keep their input alone."""
+    """Gradient checkpointing: decoder layers are computed once more in the backward pass, and keep their input
+    alone."""
     hpz: int = 1
-    """ZeRO-3: ranks that hold a whole copy of the base among them (hpZ); the ranks of one node, so that gathers stay there."""
+    """ZeRO-3: ranks that hold a whole copy of the base among them (hpZ); the ranks of one node, so that gathers stay
+    there."""
 
     @property
     def topology(self) -> str:
@@ -59,9 +61,9 @@ class Engine(ABC):
 
     @abstractmethod
     def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
-        """Add the gradient of one micro-batch of these runs (k of them). `counts` [k] are the answer tokens of each run's whole
-        global batch, by which its sum is divided; `last` is true for the last micro-batch of a step. Returns this rank's part of
-        the losses, [k]."""
+        """Add the gradient of one micro-batch of these runs (k of them). `counts` [k] are the answer tokens of each
+        run's whole global batch, by which its sum is divided; `last` is true for the last micro-batch of a step.
+        Returns this rank's part of the losses, [k]."""
 
     @abstractmethod
     def finish(self, losses: torch.Tensor) -> torch.Tensor:
@@ -69,13 +71,13 @@ class Engine(ABC):
 
     @abstractmethod
     def step(self, run: int, done: int) -> float:
-        """One update of one run; `done` steps came before. Returns the gradient norm before clipping; the run has diverged
-        when that is not finite."""
+        """One update of one run; `done` steps came before. Returns the gradient norm before clipping; the run has
+        diverged when that is not finite."""
 
     @abstractmethod
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What is trained of the run and both moments of AdamW, un-sharded, [P] each in fp32, or [Q] where the adapter is generated.
-        All ranks must call it."""
+        """What is trained of the run and both moments of AdamW, un-sharded, [P] each in fp32, or [Q] where the adapter
+        is generated. All ranks must call it."""
 
     @abstractmethod
     def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
@@ -144,5 +146,8 @@ class PlainEngine(Engine):
 
     def _same(self, run: int, found: torch.Tensor) -> torch.Tensor:
         if not self.ranks.same(found):
-            raise RuntimeError(f"the ranks disagree about the adapter of run {run}: a rank computes wrong numbers (bad memory or a bad device)")
+            raise RuntimeError(
+                f"the ranks disagree about the adapter of run {run}: a rank computes wrong numbers (bad memory or a "
+                "bad device)"
+            )
         return found

@@ -29,7 +29,8 @@ class GpuUse:
         return cls([tool, gpu, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"])
 
     def facts(self) -> dict[str, int]:
-        """`gpu_percent` (time with a kernel running) and `gpu_mib` (memory, of everybody on it) when last heard of; empty before."""
+        """`gpu_percent` (time with a kernel running) and `gpu_mib` (memory, of everybody on it) when last heard of;
+        empty before."""
         if self.command is None:
             return {}
         if self._asked is not None and self._asked.poll() is not None:
@@ -38,11 +39,15 @@ class GpuUse:
             self._asked = None
         if self._asked is None and time.monotonic() - self._when >= ASK_SECONDS:
             self._when = time.monotonic()
-            self._asked = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+            self._asked = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
         return self._last
 
 
 def _parsed(answer: str) -> dict[str, int]:
     """`87, 12000` as facts. What the driver does not know (`[N/A]`) is left out."""
     values = [value.strip() for value in answer.split(",")]
-    return {name: int(value) for name, value in zip(("gpu_percent", "gpu_mib"), values, strict=False) if value.isdigit()}
+    return {
+        name: int(value) for name, value in zip(("gpu_percent", "gpu_mib"), values, strict=False) if value.isdigit()
+    }

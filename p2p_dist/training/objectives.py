@@ -1,4 +1,5 @@
-"""What a training minimises, by the name in its stage: cross-entropy on the label tokens, and what a defense puts beside it."""
+"""What a training minimises, by the name in its stage: cross-entropy on the label tokens, and what a defense puts
+beside it."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,8 +15,8 @@ from p2p_dist.modeling.forward import answer_losses, answer_states, in_pieces, l
 from p2p_dist.modeling.packing import Batch
 
 Loss = Callable[[Base, Batch, torch.Tensor], torch.Tensor]
-"""A micro-batch's part of the mean loss over the answer tokens of each run, [K], with its graph. The last argument, [K], are the
-answer tokens of each run's whole global batch, by which sums are divided."""
+"""A micro-batch's part of the mean loss over the answer tokens of each run, [K], with its graph. The last argument,
+[K], are the answer tokens of each run's whole global batch, by which sums are divided."""
 
 
 def loss_of(objective: Mapping[str, Any] | None) -> Loss:
@@ -29,7 +30,9 @@ def loss_of(objective: Mapping[str, Any] | None) -> Loss:
 
 def cross_entropy(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
     """Of the label tokens, [K]."""
-    return _of_runs(answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets), batch, counts)
+    return _of_runs(
+        answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets), batch, counts
+    )
 
 
 def with_consistency(base: Base, batch: Batch, counts: torch.Tensor, weight: float, epsilon: float) -> torch.Tensor:
@@ -40,8 +43,8 @@ def with_consistency(base: Base, batch: Batch, counts: torch.Tensor, weight: flo
 
 
 def perturbed_consistency(base: Base, batch: Batch, epsilon: float) -> torch.Tensor:
-    """How much consecutive layers disagree when the input embeddings take one step of `epsilon` along the sign of the gradient
-    that makes them disagree most; [K] (CROW, arXiv 2411.12768).
+    """How much consecutive layers disagree when the input embeddings take one step of `epsilon` along the sign of the
+    gradient that makes them disagree most; [K] (CROW, arXiv 2411.12768).
 
     The gradient is asked of the embeddings alone, so that nothing is added to, or wiped from, the adapter's.
     """
@@ -56,18 +59,34 @@ def consistency(base: Base, batch: Batch, embedded: torch.Tensor) -> torch.Tenso
     Shapes: embedded [K, T, d] -> [K]. Raises UserError E266 for a model of fewer than three layers.
     """
     states = base.model.model(
-        inputs_embeds=embedded, position_ids=batch.positions, use_cache=False, packed=batch.packed, output_hidden_states=True
+        inputs_embeds=embedded,
+        position_ids=batch.positions,
+        use_cache=False,
+        packed=batch.packed,
+        output_hidden_states=True,
     ).hidden_states[1:-1]
     if len(states) < 2:
-        raise user_error("E266", "consistency between layers needs a model of three layers or more", "model", "exclude the defense for this model")
-    apart = torch.stack([1 - functional.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairwise(states)]).mean(0)
-    real = torch.arange(apart.shape[1], device=apart.device)[None] < torch.tensor(batch.tokens, device=apart.device)[:, None]
+        raise user_error(
+            "E266",
+            "consistency between layers needs a model of three layers or more",
+            "model",
+            "exclude the defense for this model",
+        )
+    apart = torch.stack(
+        [1 - functional.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairwise(states)]
+    ).mean(0)
+    real = (
+        torch.arange(apart.shape[1], device=apart.device)[None]
+        < torch.tensor(batch.tokens, device=apart.device)[:, None]
+    )
     return (apart * real).sum(1) / real.sum(1).clamp(min=1)
 
 
-def distillation(base: Base, batch: Batch, counts: torch.Tensor, label: float, soft: float, hidden: float, temperature: float) -> torch.Tensor:
-    """`label` x cross-entropy + `soft` x KL(teacher | student) at a temperature, times its square, + `hidden` x squared Euclidean
-    distance of the last hidden states, [K], each at the answer tokens (W2SDefense, arXiv 2410.14425).
+def distillation(
+    base: Base, batch: Batch, counts: torch.Tensor, label: float, soft: float, hidden: float, temperature: float
+) -> torch.Tensor:
+    """`label` x cross-entropy + `soft` x KL(teacher | student) at a temperature, times its square, + `hidden` x squared
+    Euclidean distance of the last hidden states, [K], each at the answer tokens (W2SDefense, arXiv 2410.14425).
 
     The teacher is in the batch, as the states that it had of the same row (`taught`); its head is the student's.
     """

@@ -12,11 +12,16 @@ from p2p_dist.training.reparametrization import Generator
 
 
 class CohortOptimizer:
-    """AdamW over one flat fp32 vector per run (betas 0.9, 0.999; eps 1e-8): the adapter's numbers [P], or those [Q] that
-    generate it."""
+    """AdamW over one flat fp32 vector per run (betas 0.9, 0.999; eps 1e-8): the adapter's numbers [P], or those [Q]
+    that generate it."""
 
     def __init__(
-        self, adapters: Adapters, specs: Sequence[TrainSpec], steps: Sequence[int], starts: Sequence[torch.Tensor], generator: Generator | None = None
+        self,
+        adapters: Adapters,
+        specs: Sequence[TrainSpec],
+        steps: Sequence[int],
+        starts: Sequence[torch.Tensor],
+        generator: Generator | None = None,
     ):
         self.adapters, self.specs, self.steps, self.generator = adapters, specs, steps, generator
         device = adapters.values.device
@@ -26,8 +31,8 @@ class CohortOptimizer:
         self.adamw = [adamw(master, spec, fused=True) for master, spec in zip(self.masters, specs, strict=True)]
 
     def step(self, run: int, done: int, grad: torch.Tensor) -> float:
-        """One update of one run from its adapter's gradient, [P] in fp32; `done` steps came before. Returns the norm, before
-        clipping, of the gradient of what is trained; when that is not finite, nothing is changed."""
+        """One update of one run from its adapter's gradient, [P] in fp32; `done` steps came before. Returns the norm,
+        before clipping, of the gradient of what is trained; when that is not finite, nothing is changed."""
         spec, master = self.specs[run], self.masters[run]
         if self.generator is not None:
             grad = self.generator.pulled_back(master, grad)
@@ -59,7 +64,11 @@ class CohortOptimizer:
             restore(self.adamw[run], master, done, first, second)
             return
         count = torch.tensor(float(done), device=master.device)
-        self.adamw[run].state[master] = {"step": count, "exp_avg": first.to(master.device), "exp_avg_sq": second.to(master.device)}
+        self.adamw[run].state[master] = {
+            "step": count,
+            "exp_avg": first.to(master.device),
+            "exp_avg_sq": second.to(master.device),
+        }
 
 
 def adamw(numbers: torch.Tensor, spec: TrainSpec, fused: bool = False) -> torch.optim.Optimizer:

@@ -16,7 +16,8 @@ from torch import distributed
 from p2p_dist.errors import user_error
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a collective may wait. A hang is found sooner from outside, by the lack of steps (DeepSpeed's own groups ignore this)."""
+"""How long a collective may wait. A hang is found sooner from outside, by the lack of steps (DeepSpeed's own groups
+ignore this)."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,12 @@ def join(environment: Mapping[str, str] = os.environ) -> Ranks:
         return Ranks()
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]
     if missing:
-        raise user_error("E310", f"WORLD_SIZE={world} but {', '.join(missing)} not set", "environment", "start the ranks with torchrun or through p2p-dist run")
+        raise user_error(
+            "E310",
+            f"WORLD_SIZE={world} but {', '.join(missing)} not set",
+            "environment",
+            "start the ranks with torchrun or through p2p-dist run",
+        )
     if not distributed.is_initialized():
         distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
     return Ranks(distributed.get_rank(), distributed.get_world_size())

@@ -1,4 +1,5 @@
-"""A teacher for a training: what another adapter of the same base makes of the rows, looked up once before the first step."""
+"""A teacher for a training: what another adapter of the same base makes of the rows, looked up once before the first
+step."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +16,8 @@ from p2p_dist.modeling.tokenization import Encoded
 
 @torch.no_grad()
 def taught(base: Base, adapters: Adapters, run: int, teacher: torch.Tensor, rows: Sequence[Encoded]) -> list[Encoded]:
-    """The rows with the last hidden states at their answers that the `teacher` [P] has, without dropout, in the host's memory.
+    """The rows with the last hidden states at their answers that the `teacher` [P] has, without dropout, in the host's
+    memory.
 
     The teacher's numbers stay behind as the compute copy of that run, for the training to replace.
     """
@@ -28,5 +30,7 @@ def taught(base: Base, adapters: Adapters, run: int, teacher: torch.Tensor, rows
         batch = pack([chosen]).to(base.device)
         states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers).cpu()
         parts = states.split([len(row.targets) for row in chosen])
-        found.update((at, replace(row, taught=part.clone())) for at, row, part in zip(numbers, chosen, parts, strict=True))
+        found.update(
+            (at, replace(row, taught=part.clone())) for at, row, part in zip(numbers, chosen, parts, strict=True)
+        )
     return [found[at] for at in range(len(rows))]

@@ -1,7 +1,7 @@
 """Training on shards: DeepSpeed's ZeRO 1, 2 and 3, with offload and hpZ, behind the same interface as the plain engine.
 
-DeepSpeed is given one trainable parameter, the flat adapter [P], so that its buckets, its partitions and our checkpoints
-are simple. What it keeps is read and written un-sharded; its own checkpoint files (pickles) are never made.
+DeepSpeed is given one trainable parameter, the flat adapter [P], so that its buckets, its partitions and our
+checkpoints are simple. What it keeps is read and written un-sharded; its own checkpoint files (pickles) are never made.
 """
 
 import logging
@@ -44,19 +44,35 @@ class ZeroEngine(Engine):
 
     lockstep = True
 
-    def __init__(self, base: Base, adapters: Adapters, spec: TrainSpec, steps: int, start: torch.Tensor, execution: Execution):
+    def __init__(
+        self, base: Base, adapters: Adapters, spec: TrainSpec, steps: int, start: torch.Tensor, execution: Execution
+    ):
         if adapters.runs != 1:
-            raise user_error("E311", f"DeepSpeed trains one run at a time, not a cohort of {adapters.runs}", "--cohort", "--cohort 1, or --zero 0")
+            raise user_error(
+                "E311",
+                f"DeepSpeed trains one run at a time, not a cohort of {adapters.runs}",
+                "--cohort",
+                "--cohort 1, or --zero 0",
+            )
         if spec.optimizer is not None:
-            raise user_error("E284", f"{spec.optimizer} is not sharded by DeepSpeed", "train.optimizer", "leave it out, or --zero 0")
+            raise user_error(
+                "E284", f"{spec.optimizer} is not sharded by DeepSpeed", "train.optimizer", "leave it out, or --zero 0"
+            )
         if execution.zero == 3 and spec.quantization is not None:
-            raise user_error("E315", f"ZeRO-3 cannot cut a base in {spec.quantization} into pieces", "--zero 3", "--zero 2, or train.quantization=null")
+            raise user_error(
+                "E315",
+                f"ZeRO-3 cannot cut a base in {spec.quantization} into pieces",
+                "--zero 3",
+                "--zero 2, or train.quantization=null",
+            )
         deepspeed = _import()
         self.spec, self.steps, self.ranks = spec, steps, execution.ranks
         self.size, self.stage = adapters.size, execution.zero
         module = FlatModel(base.model, adapters, start)
         config = deepspeed_config(spec, execution, base.dtype, adapters.size)
-        self.engine, *_ = deepspeed.initialize(model=module, model_parameters=[module.flat], optimizer=adamw(module.flat, spec), config=config)
+        self.engine, *_ = deepspeed.initialize(
+            model=module, model_parameters=[module.flat], optimizer=adamw(module.flat, spec), config=config
+        )
         self.base = Base(Sharded(self.engine, base.model), base.tokenizer, base.device, base.dtype)
         # The compute copy is rounded; the masters start from the exact numbers.
         self._write(self._masters(), start)
@@ -130,9 +146,15 @@ class ZeroEngine(Engine):
 
 
 def deepspeed_config(spec: TrainSpec, execution: Execution, dtype: torch.dtype, size: int) -> dict[str, Any]:
-    """DeepSpeed's configuration for `size` trainable numbers: what our engine does itself (batches, accumulation, learning rate) is fixed to 1."""
+    """DeepSpeed's configuration for `size` trainable numbers: what our engine does itself (batches, accumulation,
+    learning rate) is fixed to 1."""
     # Buckets are allocated whole; the defaults are made for full fine-tuning and would take gigabytes.
-    zero: dict[str, Any] = {"stage": execution.zero, "reduce_bucket_size": size, "allgather_bucket_size": size, **_offload(execution)}
+    zero: dict[str, Any] = {
+        "stage": execution.zero,
+        "reduce_bucket_size": size,
+        "allgather_bucket_size": size,
+        **_offload(execution),
+    }
     if execution.zero == 3 and execution.hpz > 1:
         zero["zero_hpz_partition_size"] = execution.hpz
     return {
@@ -150,7 +172,11 @@ def _offload(execution: Execution) -> Mapping[str, Any]:
     if execution.offload == "none":
         return {}
     host = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
-    return {"offload_optimizer": host} if execution.offload == "optimizer" else {"offload_optimizer": host, "offload_param": host}
+    return (
+        {"offload_optimizer": host}
+        if execution.offload == "optimizer"
+        else {"offload_optimizer": host, "offload_param": host}
+    )
 
 
 def _import() -> Any:
@@ -160,14 +186,19 @@ def _import() -> Any:
     if not distributed.is_initialized():
         # A gang of one: DeepSpeed wants a process group and its variables all the same.
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", store=HashStore(), rank=0, world_size=1)
-    # It compiles an operator for inference at start-up, which takes a compiler and most of a minute; nothing here uses it.
+        distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo", store=HashStore(), rank=0, world_size=1
+        )
+    # It compiles an operator for inference at start-up, which takes a compiler and most of a minute; nothing here uses
+    # it.
     os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     try:
         import deepspeed
     except ImportError as error:
-        raise user_error("E312", "DeepSpeed is not installed", "--zero", "pip install 'p2p-dist[zero]', or --zero 0") from error
+        raise user_error(
+            "E312", "DeepSpeed is not installed", "--zero", "pip install 'p2p-dist[zero]', or --zero 0"
+        ) from error
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     return deepspeed

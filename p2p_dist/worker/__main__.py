@@ -2,8 +2,8 @@
 
 `python -m p2p_dist.worker --study-dir runs/quickstart --stages ID[,ID...]` reads each stage's `spec.json`, does what is
 not done, in numbered steps, and leaves the results in the stages' folders. Its unit is a cohort: all train stages it is
-given share one base. With `--serve` in place of `--stages` it stays and takes such jobs one after the other (`p2p_dist.worker.job_loop`).
-Exit codes are those of `p2p_dist.errors.Exit`.
+given share one base. With `--serve` in place of `--stages` it stays and takes such jobs one after the other
+(`p2p_dist.worker.job_loop`). Exit codes are those of `p2p_dist.errors.Exit`.
 """
 
 import argparse
@@ -86,14 +86,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="p2p_dist.worker", description=__doc__)
     parser.add_argument("--study-dir", type=Path, required=True)
-    parser.add_argument("--serve", action="store_true", help="take jobs from standard input, one after the other (see p2p_dist.worker.job_loop)")
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="take jobs from standard input, one after the other (see p2p_dist.worker.job_loop)",
+    )
     parser.add_argument("--stages", default="", help="ids, comma-separated, in order of execution")
-    parser.add_argument("--checkpoint-every", type=int, default=50, metavar="STEPS", help="training steps between two checkpoints")
-    parser.add_argument("--zero", type=int, choices=range(4), default=0, help="ZeRO stage of DeepSpeed; 0: the whole base on every rank, no DeepSpeed")
-    parser.add_argument("--offload", choices=("none", "optimizer", "all"), default="none", help="what DeepSpeed keeps in the host's memory")
-    parser.add_argument("--hpz", type=int, default=1, metavar="RANKS", help="ZeRO-3: ranks that hold one copy of the base among them")
-    parser.add_argument("--micro-batch", type=int, metavar="ROWS", help="rows of a run in one forward pass of a rank (default: its whole share)")
-    parser.add_argument("--gradient-checkpointing", action="store_true", help="compute decoder layers again in the backward pass: less memory, more time")
+    parser.add_argument(
+        "--checkpoint-every", type=int, default=50, metavar="STEPS", help="training steps between two checkpoints"
+    )
+    parser.add_argument(
+        "--zero",
+        type=int,
+        choices=range(4),
+        default=0,
+        help="ZeRO stage of DeepSpeed; 0: the whole base on every rank, no DeepSpeed",
+    )
+    parser.add_argument(
+        "--offload",
+        choices=("none", "optimizer", "all"),
+        default="none",
+        help="what DeepSpeed keeps in the host's memory",
+    )
+    parser.add_argument(
+        "--hpz", type=int, default=1, metavar="RANKS", help="ZeRO-3: ranks that hold one copy of the base among them"
+    )
+    parser.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="ROWS",
+        help="rows of a run in one forward pass of a rank (default: its whole share)",
+    )
+    parser.add_argument(
+        "--gradient-checkpointing",
+        action="store_true",
+        help="compute decoder layers again in the backward pass: less memory, more time",
+    )
     parser.add_argument(
         "--allow-change",
         action="append",
@@ -133,8 +161,8 @@ def _die_with_parent() -> None:
 
 
 def end(code: int) -> None:
-    """Leave. A rank of a gang leaves without taking its threads down one by one: those of process groups may abort on the
-    way, after all work is done."""
+    """Leave. A rank of a gang leaves without taking its threads down one by one: those of process groups may abort on
+    the way, after all work is done."""
     if "RANK" in os.environ:
         sys.stdout.flush()
         sys.stderr.flush()

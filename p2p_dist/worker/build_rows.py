@@ -23,8 +23,8 @@ from p2p_dist.results.rundir import RunDir
 
 
 def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:
-    """Build every data stage that is not done and waits for no model, in this process; returns all that are there. Raises
-    UserError."""
+    """Build every data stage that is not done and waits for no model, in this process; returns all that are there.
+    Raises UserError."""
     there = folder.done(graph)
     stages: list[Stage] = []
     for stage in graph.stages.values():
@@ -45,7 +45,15 @@ def build_stage(folder: RunDir, stage: Stage) -> list[str]:
     built = _built(folder, stage)
     target = folder.stage(stage)
     seconds = round(time.perf_counter() - started, 3)
-    atomic.write_json(target.cost, {"started": round(time.time() - seconds, 3), "seconds": seconds, "host": platform.node(), "code": code_digest()})
+    atomic.write_json(
+        target.cost,
+        {
+            "started": round(time.time() - seconds, 3),
+            "seconds": seconds,
+            "host": platform.node(),
+            "code": code_digest(),
+        },
+    )
     datastore.write(target, built, stage.spec)
     return warnings(built.counts)
 
@@ -67,7 +75,14 @@ def _attacked(stage: Stage) -> Built:
     if source.kind == "embedded":
         assets.fetch(source.place, print)
     attack = _plugin("attacks", spec["attack"], stage.local.get("attack", {}))
-    built = build_attacked(task, sources.read(task, source), RowsSpec.model_validate(spec["rows"]), attack, spec["seed"], spec.get("train_rows") != "clean")
+    built = build_attacked(
+        task,
+        sources.read(task, source),
+        RowsSpec.model_validate(spec["rows"]),
+        attack,
+        spec["seed"],
+        spec.get("train_rows") != "clean",
+    )
     return images.hashed(built, Path(source.place)) if task.reads_images else built
 
 
@@ -76,13 +91,17 @@ def _defended(folder: RunDir, stage: Stage) -> Built:
     task = _load_task(_origin(folder, attacked.read_stage()).spec["task"])
     defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
     assert isinstance(defense, DataDefense)
-    return build_defended(datastore.read(attacked), task, defense, stage.spec["seed"], _scores(folder, stage), stage.spec.get("phase"))
+    return build_defended(
+        datastore.read(attacked), task, defense, stage.spec["seed"], _scores(folder, stage), stage.spec.get("phase")
+    )
 
 
 def _edited(folder: RunDir, stage: Stage) -> Built:
     defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
     assert isinstance(defense, EditDefense)
-    return build_edited(datastore.read(folder.find(stage.reads["rows"])), defense, _scores(folder, stage), stage.spec.get("phase"))
+    return build_edited(
+        datastore.read(folder.find(stage.reads["rows"])), defense, _scores(folder, stage), stage.spec.get("phase")
+    )
 
 
 def _scores(folder: RunDir, stage: Stage) -> dict[str, Scores]:
@@ -107,6 +126,11 @@ def _plugin(kind: str, spec: dict[str, Any], paths: Mapping[str, str]) -> Any:
     """The plug-in that a stage names, its files at their places here. Raises UserError E208 for a file that changed."""
     for field, path in paths.items():
         if (found := assets.file_sha256(Path(path).expanduser())) != spec[field]:
-            raise user_error("E208", f"the file changed: expected sha256 {spec[field][:12]}, found {found[:12]}", path, "plan the study again")
+            raise user_error(
+                "E208",
+                f"the file changed: expected sha256 {spec[field][:12]}, found {found[:12]}",
+                path,
+                "plan the study again",
+            )
     options = {key: value for key, value in spec.items() if key != "name"}
     return registry.load(kind, spec["name"]).model_validate({**options, **paths})

@@ -20,11 +20,15 @@ class Meter:
         self.begun, self.before = time.perf_counter(), _counters(device)
 
     def read(self, dtype: torch.dtype, earlier: float = 0.0) -> dict[str, Any]:
-        """Seconds and GPU-seconds over all ranks, those of `earlier` attempts included; joules of all their devices where every rank
-        has a counter, and the peak memory (MiB) of the rank that asks, both of this attempt."""
+        """Seconds and GPU-seconds over all ranks, those of `earlier` attempts included; joules of all their devices
+        where every rank has a counter, and the peak memory (MiB) of the rank that asks, both of this attempt."""
         seconds, cuda = time.perf_counter() - self.begun, self.device.type == "cuda"
         joules = energy.total(self.ranks.gather_json(self._joules(seconds)))
-        peak = torch.cuda.max_memory_allocated() / 2**20 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = (
+            torch.cuda.max_memory_allocated() / 2**20
+            if cuda
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        )
         return {
             "started": round(time.time() - seconds, 3),
             "seconds": round(earlier + seconds, 3),
@@ -45,4 +49,6 @@ class Meter:
 
 
 def _counters(device: torch.device) -> dict[str, energy.Reading]:
-    return energy.gpu(str(torch.cuda.get_device_properties(device).uuid)) if device.type == "cuda" else energy.packages()
+    return (
+        energy.gpu(str(torch.cuda.get_device_properties(device).uuid)) if device.type == "cuda" else energy.packages()
+    )

@@ -1,7 +1,7 @@
 """Energy as the hardware counts it: each GPU through NVML, each processor package through Linux's powercap (RAPL).
 
-A counter is of a whole device and of everything that ran on it. Where one cannot be read there is no number: no package, no
-driver, no permission (RAPL: CVE-2020-8694), or a device without a counter.
+A counter is of a whole device and of everything that ran on it. Where one cannot be read there is no number: no
+package, no driver, no permission (RAPL: CVE-2020-8694), or a device without a counter.
 """
 
 import re
@@ -53,17 +53,21 @@ def gpu(uuid: str) -> dict[str, Reading]:
 
 
 def used(before: Mapping[str, Reading], after: Mapping[str, Reading], seconds: float) -> dict[str, float] | None:
-    """Joules by counter between two readings `seconds` apart. None when there is no counter, one came or went, or one could have
-    come round more often than can be told."""
+    """Joules by counter between two readings `seconds` apart. None when there is no counter, one came or went, or one
+    could have come round more often than can be told."""
     if not before or before.keys() != after.keys():
         return None
     if any(reading.range is not None and seconds * WATTS >= reading.range for reading in before.values()):
         return None
-    return {name: (after[name].joules - reading.joules) % (reading.range or float("inf")) for name, reading in before.items()}
+    return {
+        name: (after[name].joules - reading.joules) % (reading.range or float("inf"))
+        for name, reading in before.items()
+    }
 
 
 def total(shares: list[dict[str, float] | None]) -> float | None:
-    """Joules of a gang from what its ranks saw, by counter: one that several ranks share counts once. None when a rank saw none."""
+    """Joules of a gang from what its ranks saw, by counter: one that several ranks share counts once. None when a rank
+    saw none."""
     counters: dict[str, float] = {}
     for share in shares:
         if share is None:

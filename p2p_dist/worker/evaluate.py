@@ -1,4 +1,5 @@
-"""Carry out an evaluation: every suite scored by one adapter, predictions kept per row, and the result published last."""
+"""Carry out an evaluation: every suite scored by one adapter, predictions kept per row, and the result published
+last."""
 
 import json
 from collections.abc import Callable
@@ -47,12 +48,18 @@ class Evaluator:
     """All ranks hold a part of the base and score all rows; otherwise each scores its share."""
 
 
-def evaluator_of(base: Base, adapters: Adapters, engine: Engine | None, spec: TrainSpec, execution: Execution) -> Evaluator:
+def evaluator_of(
+    base: Base, adapters: Adapters, engine: Engine | None, spec: TrainSpec, execution: Execution
+) -> Evaluator:
     """The base as the training left it, or as it was loaded where nothing was trained (`engine` None)."""
     if execution.zero == 3:
         from p2p_dist.training.zero import ZeroEngine
 
-        sharded = engine if isinstance(engine, ZeroEngine) else ZeroEngine(base, adapters, spec, 1, torch.zeros(adapters.size), execution)
+        sharded = (
+            engine
+            if isinstance(engine, ZeroEngine)
+            else ZeroEngine(base, adapters, spec, 1, torch.zeros(adapters.size), execution)
+        )
         return Evaluator(sharded.for_evaluation(), adapters, sharded.load, execution.ranks, True)
     adapters.bind(slice(0, 1))
     return Evaluator(base, adapters, lambda values: adapters.load(0, values), execution.ranks, False)
@@ -73,18 +80,27 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag)
     decoder, reference = _decoder(folder, evaluator, stage, values)
     mode = scoring_mode_of(encode, built, wanted, decoder)
     if evaluator.lockstep and mode.scoring == "generation":
-        raise user_error("E282", "answers of text are not decoded while the base is sharded (ZeRO-3)", "task", "--zero 2, or evaluate on one rank")
+        raise user_error(
+            "E282",
+            "answers of text are not decoded while the base is sharded (ZeRO-3)",
+            "task",
+            "--zero 2, or evaluate on one rank",
+        )
     if mode.remark and ranks.main:
         print(f"{stage.id}: {mode.remark}", flush=True)
     progress = _Progress(target, sum(len(built.suites[name].rows) for name in wanted), evaluator, stop)
     refused = _refused(folder, stage)
     if refused and mode.scoring == "generation":
-        raise user_error("E283", "a defense that refuses rows does not judge answers of text yet", "defense", "another defense")
+        raise user_error(
+            "E283", "a defense that refuses rows does not judge answers of text yet", "defense", "another defense"
+        )
     suites: dict[str, list[Any]] = {}
     for name in wanted:
         suites[name] = _answers(evaluator, mode, built.suites[name], progress)
         if ranks.main:
-            suites[name] = [replace(row, rejected=row.id in refused[name]) for row in suites[name]] if refused else suites[name]
+            suites[name] = (
+                [replace(row, rejected=row.id in refused[name]) for row in suites[name]] if refused else suites[name]
+            )
             predictions.write(target, name, suites[name])
     cost = meter.read(base.dtype)
     if ranks.main:
@@ -106,15 +122,17 @@ def _numbers(evaluator: Evaluator, source: StageDir) -> torch.Tensor:
 
 
 def _decoder(folder: RunDir, evaluator: Evaluator, stage: Stage, values: torch.Tensor) -> tuple[Decoder, Base]:
-    """How answers are written by the adapter with these numbers [P], and the base of the model that looks them over (the evaluator's
-    own, where it is another adapter or there is none)."""
+    """How answers are written by the adapter with these numbers [P], and the base of the model that looks them over
+    (the evaluator's own, where it is another adapter or there is none)."""
     how = stage.spec.get("decode")
     if how is None:
         return GREEDY, evaluator.base
     assert how["name"] == "cleangen", how
     if "reference" in stage.reads:
         other = _numbers(evaluator, folder.at("train", stage.reads["reference"]))
-        return CleanGen(evaluator.base, how["draft"], how["alpha"], lambda: evaluator.use(other), lambda: evaluator.use(values)), evaluator.base
+        return CleanGen(
+            evaluator.base, how["draft"], how["alpha"], lambda: evaluator.use(other), lambda: evaluator.use(values)
+        ), evaluator.base
     spec = TrainSpec.model_validate(folder.at("train", stage.reads["adapter"]).read_stage().spec["train"])
     base = named_base(stage.spec["reference"], stage.local.get("reference", {}), spec)
     return CleanGen(base, how["draft"], how["alpha"]), base
@@ -187,8 +205,8 @@ def result_of(
     data_sha256: str,
     adapter_sha256: str,
 ) -> dict[str, Any]:
-    """The content of `result.json`: the same work gives the same bytes, so what it cost is kept elsewhere. `model` is the canonical
-    identity of the base."""
+    """The content of `result.json`: the same work gives the same bytes, so what it cost is kept elsewhere. `model` is
+    the canonical identity of the base."""
     expected = {name: len(built.suites[name].rows) for name in suites}
     if any(len(suites[name]) != count for name, count in expected.items()):
         raise RuntimeError(f"scored { ({name: len(rows) for name, rows in suites.items()}) } of {expected} rows")
@@ -211,4 +229,10 @@ def _labels(built: Built) -> dict[str, Any] | None:
     space = built.labels
     if built.responses:
         return None
-    return {"words": space.words, "n_classes": space.n_classes, "offset": space.offset, "shift": space.shift, "target": space.target}
+    return {
+        "words": space.words,
+        "n_classes": space.n_classes,
+        "offset": space.offset,
+        "shift": space.shift,
+        "target": space.target,
+    }

@@ -1,9 +1,9 @@
 """A worker that stays: job after job, by the code that a fresh worker runs.
 
-It reads one line of JSON per job from its standard input: the `arguments` of the job's command line, the `environment` that this
-job alone has, and its `log`. A job that ended with code 0 is answered with a line, and the worker waits for the next; any other
-end is the end of the process, with the job's own exit code or signal. Whoever started it sees what a fresh worker would have
-shown, and nothing that went wrong is carried into another job.
+It reads one line of JSON per job from its standard input: the `arguments` of the job's command line, the `environment`
+that this job alone has, and its `log`. A job that ended with code 0 is answered with a line, and the worker waits for
+the next; any other end is the end of the process, with the job's own exit code or signal. Whoever started it sees what
+a fresh worker would have shown, and nothing that went wrong is carried into another job.
 """
 
 import ctypes
@@ -21,8 +21,8 @@ MOST_JOBS = 200
 
 
 def serve(run: Callable[[Sequence[str]], int], sound: Callable[[], bool]) -> int:
-    """Carry out jobs until nobody asks any more. `run` does one, `sound` says whether another may follow in this process.
-    Returns the exit code of the process."""
+    """Carry out jobs until nobody asks any more. `run` does one, `sound` says whether another may follow in this
+    process. Returns the exit code of the process."""
     asked, answers = os.fdopen(os.dup(0)), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
@@ -43,7 +43,8 @@ def serve(run: Callable[[Sequence[str]], int], sound: Callable[[], bool]) -> int
 
 
 def _begin(log: str, environment: Mapping[str, str]) -> None:
-    """As if the process had just been started for this job: its log, its environment, no signal handlers, no peak of memory."""
+    """As if the process had just been started for this job: its log, its environment, no signal handlers, no peak of
+    memory."""
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.dup2(handle, 1)
     os.dup2(handle, 2)

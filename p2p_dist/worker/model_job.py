@@ -34,8 +34,8 @@ class Layout:
 
 
 def run_model_job(folder: RunDir, stages: Sequence[Stage], layout: Layout, base_cache: BaseCache) -> int:
-    """Train what is to be trained and evaluate what is to be evaluated. All stages have the same base and LoRA shape, and all
-    ranks of the gang are given the same.
+    """Train what is to be trained and evaluate what is to be evaluated. All stages have the same base and LoRA shape,
+    and all ranks of the gang are given the same.
 
     SIGTERM and SIGUSR1 end it at the next step or batch with exit code 75, training states kept.
     """
@@ -51,7 +51,9 @@ def run_model_job(folder: RunDir, stages: Sequence[Stage], layout: Layout, base_
         leave()
 
 
-def _run(folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, stop: StopFlag, base_cache: BaseCache) -> int:
+def _run(
+    folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, stop: StopFlag, base_cache: BaseCache
+) -> int:
     # 1. The adapters of this job: those to train, and those that are only evaluated.
     to_train = [stage for stage in stages if stage.kind == "train"]
     to_evaluate = [stage for stage in stages if stage.kind == "eval"]
@@ -64,12 +66,16 @@ def _run(folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, 
     spec = TrainSpec.model_validate(first.spec["train"])
     base = base_of(folder, first, base_cache, keep=layout.zero == 0)  # ZeRO moves weights
     adapters = Adapters(base.model, spec.lora, max(1, len(to_train)))
-    execution = Execution(ranks, layout.micro_batch, layout.zero, layout.offload, hpz=layout.hpz, recompute=layout.recompute)
+    execution = Execution(
+        ranks, layout.micro_batch, layout.zero, layout.offload, hpz=layout.hpz, recompute=layout.recompute
+    )
     # 3. Train, and keep every adapter that came to its end.
     failed: set[str] = set()
     engine = None
     if to_train:
-        failed, engine = train(folder, base, adapters, to_train, execution, Checkpoints(layout.checkpoint_every, layout.allow_change, stop))
+        failed, engine = train(
+            folder, base, adapters, to_train, execution, Checkpoints(layout.checkpoint_every, layout.allow_change, stop)
+        )
     # 4. Evaluate each adapter, alone, on the rows that ask for it.
     evaluator = evaluator_of(base, adapters, engine, spec, execution)
     for stage in to_evaluate:

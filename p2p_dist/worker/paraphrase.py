@@ -1,4 +1,5 @@
-"""Make a paraphrase table with a language model: batch after batch, greedily, going on where an earlier attempt was stopped."""
+"""Make a paraphrase table with a language model: batch after batch, greedily, going on where an earlier attempt was
+stopped."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,9 +16,16 @@ from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
 from p2p_dist.modeling.base import Base, load_base
 
 
-def make_table(texts: Sequence[str], model: ModelRef, recipe: tuple[str, str, int], out: Path, batch: int, tick: Callable[[int, int], None]) -> tuple[int, int]:
-    """Rewrite every text (`recipe`: instruction, accepted form, most new tokens) and write the table. Returns how many rewrites
-    are good and how many failed; `tick(done, all)` is called after every batch."""
+def make_table(
+    texts: Sequence[str],
+    model: ModelRef,
+    recipe: tuple[str, str, int],
+    out: Path,
+    batch: int,
+    tick: Callable[[int, int], None],
+) -> tuple[int, int]:
+    """Rewrite every text (`recipe`: instruction, accepted form, most new tokens) and write the table. Returns how many
+    rewrites are good and how many failed; `tick(done, all)` is called after every batch."""
     made_by = Recipe(f"{model.name} {digest(model.identity)}", *recipe)
     unfinished = Unfinished(out, made_by, batch)
     rows = unfinished.read()
@@ -29,7 +37,10 @@ def make_table(texts: Sequence[str], model: ModelRef, recipe: tuple[str, str, in
         fresh = {row["key"] for row in (row_of(text, "", False, made_by) for text in chunk)}
         if not fresh <= have:
             base = base or _load(model)
-            found = [row_of(text, said, finished, made_by) for text, (said, finished) in zip(chunk, rewrite(base, chunk, made_by), strict=True)]
+            found = [
+                row_of(text, said, finished, made_by)
+                for text, (said, finished) in zip(chunk, rewrite(base, chunk, made_by), strict=True)
+            ]
             new = [row for row in found if row["key"] not in have]
             unfinished.append(new)
             rows += new
@@ -47,19 +58,33 @@ def rewrite(base: Base, texts: Sequence[str], recipe: Recipe) -> list[tuple[str,
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    batch = tokenizer([_asked(base, text, recipe) for text in texts], return_tensors="pt", padding=True, add_special_tokens=False).to(base.device)
-    config = GenerationConfig(do_sample=False, max_new_tokens=recipe.max_new_tokens, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
-    made = base.model.generate(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config)
+    batch = tokenizer(
+        [_asked(base, text, recipe) for text in texts], return_tensors="pt", padding=True, add_special_tokens=False
+    ).to(base.device)
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=recipe.max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    made = base.model.generate(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
+    )
     answers: list[Any] = made[:, batch["input_ids"].shape[1] :].tolist()
     return [(str(tokenizer.decode(ids, skip_special_tokens=True)), tokenizer.eos_token_id in ids) for ids in answers]
 
 
 def _asked(base: Base, text: str, recipe: Recipe) -> str:
-    """The instruction and the text as the model's chat template has them, or in plain lines where it has no template."""
+    """The instruction and the text as the model's chat template has them, or in plain lines where it has no
+    template."""
     words = f"{recipe.instruction}\n\nSentence: {text}"
     if base.tokenizer.chat_template is None:
         return f"{words}\nRewritten: "
-    return str(base.tokenizer.apply_chat_template([{"role": "user", "content": words}], tokenize=False, add_generation_prompt=True))
+    return str(
+        base.tokenizer.apply_chat_template(
+            [{"role": "user", "content": words}], tokenize=False, add_generation_prompt=True
+        )
+    )
 
 
 def _load(model: ModelRef) -> Base:

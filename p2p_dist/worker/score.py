@@ -21,7 +21,12 @@ from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.worker.cost import Meter
 
-METHODS: Mapping[str, Method] = {"labels": labels.score, "word_perplexity": words.score, "early_trust": early.score, "word_influence": influence.score}
+METHODS: Mapping[str, Method] = {
+    "labels": labels.score,
+    "word_perplexity": words.score,
+    "early_trust": early.score,
+    "word_influence": influence.score,
+}
 
 
 def run_score_job(folder: RunDir, stages: Sequence[Stage], base_cache: BaseCache) -> int:
@@ -65,6 +70,10 @@ def _context(folder: RunDir, stage: Stage, options: Mapping[str, Any], tick: Any
     adapters = Adapters(base.model, train.lora, 1) if "train" in names.spec else None
     if tuned is not None and adapters is not None:
         load_adapter(tuned.adapter, adapters, 0)
-    start = read_adapter(folder.at("train", stage.reads["start"]).adapter, adapters) if adapters is not None and "start" in stage.reads else None
+    start = (
+        read_adapter(folder.at("train", stage.reads["start"]).adapter, adapters)
+        if adapters is not None and "start" in stage.reads
+        else None
+    )
     rows = datastore.read(folder.find(stage.reads["rows"]))
     return Context(base, adapters, train, names.spec.get("seed", 0), rows, options, tick, start)

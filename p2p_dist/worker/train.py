@@ -21,12 +21,13 @@ from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.training import checkpoint
 from p2p_dist.training.adapter_io import read_adapter, save_adapter
-from p2p_dist.training.cohort import Cohort, Trained, TrainRun
+from p2p_dist.training.cohort import Cohort
 from p2p_dist.training.engine import Engine, Execution
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
 from p2p_dist.training.teacher import taught
+from p2p_dist.training.train_run import Trained, TrainRun
 from p2p_dist.worker.cost import Meter
 
 
@@ -39,12 +40,27 @@ class Checkpoints:
     stop: StopFlag
 
 
-def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage], execution: Execution, checkpoints: Checkpoints) -> tuple[set[str], Engine]:
+def train(
+    folder: RunDir,
+    base: Base,
+    adapters: Adapters,
+    stages: Sequence[Stage],
+    execution: Execution,
+    checkpoints: Checkpoints,
+) -> tuple[set[str], Engine]:
     """Train a cohort and save its adapters. Returns the ids of runs that diverged, and the engine as it was left."""
     meter = Meter(base.device, execution.ranks)
     targets = [folder.stage(stage) for stage in stages]
     marks = [_fingerprint(base, stage) for stage in stages]
-    observer = FolderObserver(targets, marks, checkpoints.every, checkpoints.stop, execution.ranks, checkpoints.allow_change, GpuUse.of(base.device))
+    observer = FolderObserver(
+        targets,
+        marks,
+        checkpoints.every,
+        checkpoints.stop,
+        execution.ranks,
+        checkpoints.allow_change,
+        GpuUse.of(base.device),
+    )
     runs, texts = [], list[dict[str, Any]]()
     for k, stage in enumerate(stages):
         spec = TrainSpec.model_validate(stage.spec["train"])
@@ -70,7 +86,13 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
     if execution.ranks.main:
         base.check()
         for k, (stage, target, end) in enumerate(zip(stages, targets, found, strict=True)):
-            counts = {"cohort": len(stages), **texts[k], "rows": len(runs[k].rows), "steps": end.steps, "tokens": end.tokens}
+            counts = {
+                "cohort": len(stages),
+                **texts[k],
+                "rows": len(runs[k].rows),
+                "steps": end.steps,
+                "tokens": end.tokens,
+            }
             history = {"topologies": end.topologies, "allowed_changes": observer.changes[k]}
             loss = end.loss if math.isfinite(end.loss) else None
             atomic.write_json(target.cost, {**cost, **counts, **history, "final_loss": loss})
@@ -81,11 +103,16 @@ def train(folder: RunDir, base: Base, adapters: Adapters, stages: Sequence[Stage
 def _keep(stage: Stage, target: StageDir, adapters: Adapters, trained: Trained) -> None:
     """Save an adapter, or say why there is none."""
     if trained.diverged:
-        print(f"error[E401]: run {stage.id} diverged: {trained.diverged}. Try: a lower train.learning_rate", file=sys.stderr)
+        print(
+            f"error[E401]: run {stage.id} diverged: {trained.diverged}. Try: a lower train.learning_rate",
+            file=sys.stderr,
+        )
         return
     if not target.adapter.exists():
         with atomic.new_folder(target.adapter) as half:
-            save_adapter(half, adapters, trained.values, str(stage.spec["model"].get("ref", stage.spec["model"]["source"])))
+            save_adapter(
+                half, adapters, trained.values, str(stage.spec["model"].get("ref", stage.spec["model"]["source"]))
+            )
     shutil.rmtree(target.checkpoints, ignore_errors=True)
 
 

@@ -14,7 +14,20 @@ from typer.testing import CliRunner
 from p2p_dist.cli.main import app
 from p2p_dist.errors import Exit
 
-VERBS = ["plan", "data", "paraphrases", "run", "status", "report", "query", "merge", "compare", "mirror", "list", "doctor"]
+VERBS = [
+    "plan",
+    "data",
+    "paraphrases",
+    "run",
+    "status",
+    "report",
+    "query",
+    "merge",
+    "compare",
+    "mirror",
+    "list",
+    "doctor",
+]
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
@@ -30,11 +43,14 @@ def test_help(verb: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["plan", "STUDY"]])
-def test_no_torch_where_nothing_is_computed(arguments: list[str], study_file: Callable[[], Path], with_data: Path) -> None:
+def test_no_torch_where_nothing_is_computed(
+    arguments: list[str], study_file: Callable[[], Path], with_data: Path
+) -> None:
     words = [str(study_file()) if word == "STUDY" else word for word in arguments]
     code = (
         f"import sys; sys.argv = ['p2p-dist', *{words!r}]\nfrom p2p_dist.cli.main import app\n"
-        "try: app()\nexcept SystemExit: pass\nheavy = {'torch', 'transformers', 'ray', 'datasets', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "try: app()\nexcept SystemExit: pass\nheavy = {'torch', 'transformers', 'ray', 'datasets', 'scipy', "
+        "'matplotlib'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -100,7 +116,9 @@ def test_shell_completion_is_there() -> None:
 def test_a_closed_pipe_is_quiet() -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", "p2p_dist", "list"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "p2p_dist", "list"], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
     os.close(writing)
     assert "Traceback" not in done.stderr
 

@@ -24,7 +24,15 @@ def simulated(*arguments: str) -> dict[str, Any]:
 
 def test_two_thousand_runs_on_1024_gpus_that_fail(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     """A few minutes of these GPUs, and nodes that fail every hour: some work is done twice and all of it ends."""
-    wide = ["rows={train: 20000, test: 2000, reserve: 400, balanced: false}", "--cluster", "8xh100", "--nodes", "128", "--mtbf", "1"]
+    wide = [
+        "rows={train: 20000, test: 2000, reserve: 400, balanced: false}",
+        "--cluster",
+        "8xh100",
+        "--nodes",
+        "128",
+        "--mtbf",
+        "1",
+    ]
     arguments = [str(study_file(LARGE)), *wide, "--runs-dir", str(tmp_path)]
     found = simulated(*arguments)
     simulation = found["simulation"]
@@ -44,14 +52,19 @@ def test_in_words(study_file: Callable[[], Path], tmp_path: Path) -> None:
     assert "nodes never fail" in said
     assert "goodput 100.0 %: nothing lost; 0 node failures killed 0 attempts" in said
     assert "6 of 6 jobs done" in said
-    assert "a job takes 0.5 s to start" in invoke("plan", str(study_file()), "--simulate", "--start-seconds", "0.5", "--runs-dir", str(tmp_path))[1]
+    assert (
+        "a job takes 0.5 s to start"
+        in invoke("plan", str(study_file()), "--simulate", "--start-seconds", "0.5", "--runs-dir", str(tmp_path))[1]
+    )
     assert "simulated" not in invoke("plan", str(study_file()), "--runs-dir", str(tmp_path))[1]
 
 
 def test_what_fits_nowhere_is_left_out_and_said(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text("name: small\ncpus_per_node: 8\ngpus_per_node: 1\ngpu_memory_gb: 12\n")
-    code, said, _ = invoke("plan", str(study_file(LARGE)), "seed=0", "--cluster", str(path), "--simulate", "--runs-dir", str(tmp_path))
+    code, said, _ = invoke(
+        "plan", str(study_file(LARGE)), "seed=0", "--cluster", str(path), "--simulate", "--runs-dir", str(tmp_path)
+    )
     assert code == 0
     assert "jobs fit nowhere" in said
 
@@ -66,7 +79,12 @@ def test_an_invented_cluster() -> None:
     like = find_cluster("8xh100")
     assert invented(like, None, None) is like
     many = invented(like, 128, None)
-    assert (many.nodes, many.gpus_per_node, many.gpu_memory_gb, many.tflops) == (128, 8, like.gpu_memory_gb, like.tflops)
+    assert (many.nodes, many.gpus_per_node, many.gpu_memory_gb, many.tflops) == (
+        128,
+        8,
+        like.gpu_memory_gb,
+        like.tflops,
+    )
     other = invented(find_cluster("laptop"), 2, 4)
     assert (other.nodes, other.gpus_per_node, other.gpu_memory_gb, other.tflops) == (2, 4, None, None)
     with pytest.raises(Exception, match=r"E107.*16"):

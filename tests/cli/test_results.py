@@ -75,20 +75,29 @@ def test_a_collapsed_model_is_a_column_and_its_floor_is_none(runs: Path) -> None
         return list(json.loads(invoke("query", sql, "--runs-dir", runs, "--json")[1]))
 
     fallen = ask("SELECT attack, defense, seed FROM cells WHERE collapsed ORDER BY ALL")
-    assert fallen == [{"attack": "badnets", "defense": "p2p", "seed": 0}, {"attack": "none", "defense": "none", "seed": 1}]
+    assert fallen == [
+        {"attack": "badnets", "defense": "p2p", "seed": 0},
+        {"attack": "none", "defense": "none", "seed": 1},
+    ]
     assert ask("SELECT count(*) AS n FROM cells WHERE NOT collapsed") == [{"n": 10}]
     assert {row["eval"] for row in ask("SELECT DISTINCT eval FROM rates WHERE collapsed")} == {rival, clean}
     assert ask("SELECT DISTINCT seed FROM cells WHERE attack <> 'none' AND floor IS NULL") == [{"seed": 1}]
     table = json.loads(invoke("status", "synthetic", "--runs-dir", runs, "--json")[1])["table"]
     assert sum(row["collapsed"] for row in table) == 2
-    assert [row["cell"]["seed"] for row in table if row["cell"]["attack"] != "none" and row["asr_floor"] is None] == ["1"] * 4
+    assert [row["cell"]["seed"] for row in table if row["cell"]["attack"] != "none" and row["asr_floor"] is None] == [
+        "1"
+    ] * 4
 
 
 def test_compare_marks_collapsed_models(made: Path, runs: Path) -> None:
     collapsed_eval(runs, attack="badnets", defense="p2p", seed="0")
     found = json.loads(invoke("compare", made / "synthetic", runs / "synthetic", "--json")[1])["rates"]
     assert not any(row["first_collapsed"] for row in found)
-    assert {(row["cell"]["attack"], row["cell"]["defense"], row["cell"]["seed"], row["rate"]) for row in found if row["second_collapsed"]} == {
+    assert {
+        (row["cell"]["attack"], row["cell"]["defense"], row["cell"]["seed"], row["rate"])
+        for row in found
+        if row["second_collapsed"]
+    } == {
         ("badnets", "p2p", "0", "ca_ext"),
         ("badnets", "p2p", "0", "asr_ext"),
     }
@@ -97,7 +106,9 @@ def test_compare_marks_collapsed_models(made: Path, runs: Path) -> None:
 
 
 def test_mirror_live_ends_with_the_study(runs: Path, tmp_path: Path) -> None:
-    code, said, _ = invoke("mirror", "synthetic", "--to", "tensorboard", "--out", tmp_path / "m", "--runs-dir", runs, "--live")
+    code, said, _ = invoke(
+        "mirror", "synthetic", "--to", "tensorboard", "--out", tmp_path / "m", "--runs-dir", runs, "--live"
+    )
     assert (code, said) == (Exit.OK, f"{tmp_path / 'm'}: 12 runs\n")
 
 
@@ -112,7 +123,9 @@ def lose(runs: Path, count: int, first: int = 0) -> list[Path]:
 def contents(runs: Path) -> dict[str, bytes]:
     """What a study consists of: not what is derived from it, nor who held its folder."""
     derived = ("index.parquet", "resolved.json", "provenance.json")
-    files = (path for path in runs.rglob("*") if path.is_file() and path.name not in derived and path.parent.name != "lease")
+    files = (
+        path for path in runs.rglob("*") if path.is_file() and path.name not in derived and path.parent.name != "lease"
+    )
     return {str(path.relative_to(runs)): path.read_bytes() for path in files}
 
 
@@ -154,7 +167,15 @@ def test_a_conflict_is_shown_and_not_chosen(made: Path, tmp_path: Path, data_roo
     code, _, _ = invoke("status", merged)
     assert code == Exit.INTEGRITY
     rows = json.loads(
-        invoke("query", f"SELECT count(*) AS n FROM rates WHERE eval = '{path.parent.name}'", "--runs-dir", tmp_path, "--study", "c", "--json")[1]
+        invoke(
+            "query",
+            f"SELECT count(*) AS n FROM rates WHERE eval = '{path.parent.name}'",
+            "--runs-dir",
+            tmp_path,
+            "--study",
+            "c",
+            "--json",
+        )[1]
     )
     assert rows == [{"n": 0}], "neither counts"
 
@@ -173,7 +194,12 @@ def test_different_studies_and_damaged_results_are_not_merged(made: Path, tmp_pa
 
 def test_compare(made: Path, tmp_path: Path, data_root: Path) -> None:
     runs = Path(shutil.copytree(made, tmp_path / "runs"))
-    make_study(tmp_path, data_root, SMALL.replace("name: synthetic", "name: other"), overrides=["train.learning_rate=1e-5", "seed=[1, 2]"])
+    make_study(
+        tmp_path,
+        data_root,
+        SMALL.replace("name: synthetic", "name: other"),
+        overrides=["train.learning_rate=1e-5", "seed=[1, 2]"],
+    )
     found = json.loads(invoke("compare", "synthetic", "other", "--runs-dir", runs, "--json")[1])
     assert {row["cell"]["seed"] for row in found["rates"]} == {"1"}
     assert len(found["only_first"]) == len(found["only_second"]) == 6

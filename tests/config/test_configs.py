@@ -33,7 +33,9 @@ def test_study_plans(study, cluster, tmp_path) -> None:
     said = plan_view.text(opened.spec.name, facts)
     assert f"0 of {len(facts['runs'])} done" in said
     assert {model["model"] for model in facts["models"]} == {model.name for model in opened.spec.model}
-    assert all(("placement" in model and model["placement"]["memory"]) or model["nearest"] in said for model in facts["models"])
+    assert all(
+        ("placement" in model and model["placement"]["memory"]) or model["nearest"] in said for model in facts["models"]
+    )
 
 
 @pytest.mark.parametrize("name", model_names(configs_dir() / "models"))
@@ -45,7 +47,9 @@ def test_model_resolves_and_has_a_random_twin(name: str) -> None:
 
 
 def test_known_sizes() -> None:
-    shapes = {name: resolve_model(name, configs_dir() / "models").shape for name in model_names(configs_dir() / "models")}
+    shapes = {
+        name: resolve_model(name, configs_dir() / "models").shape for name in model_names(configs_dir() / "models")
+    }
     assert round(shapes["smollm2-135m-instruct"].parameters / 1e6) == 134  # 134.5 M with norms
     assert round(shapes["qwen3-0.6b"].parameters / 1e6) == 596
     assert round(shapes["qwen3-0.6b"].linear_parameters / 1e6) == 440

@@ -51,7 +51,9 @@ def test_order_of_execution(study_file: Write) -> None:
 
 
 def test_two_of_one_attack_are_told_apart(study_file: Write) -> None:
-    study = opened(study_file(), "attack=[{name: badnets, rate: 0.1}, {name: badnets, rate: 0.2}]", "defense=none", "exclude=[]")
+    study = opened(
+        study_file(), "attack=[{name: badnets, rate: 0.1}, {name: badnets, rate: 0.2}]", "defense=none", "exclude=[]"
+    )
     assert [run.cell["attack"] for run in study.expansion.runs] == ["badnets(rate=0.1)", "badnets(rate=0.2)"]
 
 
@@ -68,6 +70,10 @@ def test_changed_rows_are_another_study(study_file: Write, data_root: Path, tmp_
     copy = tmp_path / "rows"
     copy.mkdir()
     for split in ("train", "test"):
-        (copy / f"{split}.jsonl").write_text((data_root / "rotten_tomatoes" / f"{split}.jsonl").read_text() + '{"text": "one more", "label": 0}\n')
+        (copy / f"{split}.jsonl").write_text(
+            (data_root / "rotten_tomatoes" / f"{split}.jsonl").read_text() + '{"text": "one more", "label": 0}\n'
+        )
     before = opened(study_file(TINY_STUDY)).expansion.graph.stages
-    assert not set(opened(study_file(), f"task={{name: rotten_tomatoes, source: '{copy}'}}").expansion.graph.stages) & set(before)
+    assert not set(
+        opened(study_file(), f"task={{name: rotten_tomatoes, source: '{copy}'}}").expansion.graph.stages
+    ) & set(before)

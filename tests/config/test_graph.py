@@ -16,7 +16,12 @@ MODEL = {"source": "random"}
 def builder() -> Builder:
     attack = registry.load("attacks", "none")()
     extra = {"language_model": ({"source": "hub", "ref": "a/b"}, {"path": "/here"})}
-    return Builder(Graph(), Settings({"rows": {}}, attack, {"name": "none"}, {"name": "p2p"}, MODEL, TrainSpec().model_dump(), 3, {}, extra))
+    return Builder(
+        Graph(),
+        Settings(
+            {"rows": {}}, attack, {"name": "none"}, {"name": "p2p"}, MODEL, TrainSpec().model_dump(), 3, {}, extra
+        ),
+    )
 
 
 def test_features_that_are_off_leave_the_ids_as_they_were() -> None:

@@ -111,7 +111,9 @@ def test_every_field_changes_an_id(study_file: Callable[[], Path]) -> None:
     known = fields(TrainSpec, "train") | fields(RowsSpec, "rows") | {"seed", "model", "suites"}
     for axis, plugin in plugins.items():
         known |= fields(type(plugin), axis)
-    assert known - NOT_IDENTITY == set(OTHER), "classify the new field: give it another value in OTHER, or list it in NOT_IDENTITY"
+    assert known - NOT_IDENTITY == set(OTHER), (
+        "classify the new field: give it another value in OTHER, or list it in NOT_IDENTITY"
+    )
     for key, value in OTHER.items():
         after = opened(path, f"{key}={value}").expansion.runs[0].stages
         assert after != before, f"{key} is not part of any id"
@@ -139,7 +141,12 @@ def test_what_is_not_identity(study_file: Callable[[], Path], data_root: Path) -
 
 
 def test_golden_id() -> None:
-    spec: dict[str, Any] = {"train": TrainSpec().model_dump(), "lora": LoraSpec().model_dump(), "seed": 0, "model": {"source": "hub", "ref": "a/b"}}
+    spec: dict[str, Any] = {
+        "train": TrainSpec().model_dump(),
+        "lora": LoraSpec().model_dump(),
+        "seed": 0,
+        "model": {"source": "hub", "ref": "a/b"},
+    }
     assert stage_id("train", spec, {"rows": "0123456789ab"}) == "2bb5d0c9fa81"
 
 

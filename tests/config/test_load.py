@@ -68,7 +68,9 @@ def test_missing_key_and_missing_file(study_file: Write, tmp_path: Path) -> None
 
 
 def test_overrides_follow_the_rules_of_the_file(study_file: Write) -> None:
-    study = load_study(study_file(TINY_STUDY), ["train.learning_rate=1e-5", "seed=[0, 1]", "task=sst2", "rows.test=null"])
+    study = load_study(
+        study_file(TINY_STUDY), ["train.learning_rate=1e-5", "seed=[0, 1]", "task=sst2", "rows.test=null"]
+    )
     assert (study.train.learning_rate, study.seed, study.rows.test) == (1e-5, (0, 1), None)
     assert type(study.task[0]).__name__ == "Sst2"
     assert "the command line (train.learing_rate)" in problems(study_file(TINY_STUDY), "train.learing_rate=1")[0]

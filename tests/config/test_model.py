@@ -31,7 +31,10 @@ def test_a_folder_is_known_by_its_content(tmp_path: Path) -> None:
 def test_a_gguf_file_is_known_by_its_hash(tmp_path: Path) -> None:
     (tmp_path / "a.gguf").write_bytes(b"one")
     (tmp_path / "b.gguf").write_bytes(b"one")
-    assert resolve_model(str(tmp_path / "a.gguf"), MODELS).identity == resolve_model(str(tmp_path / "b.gguf"), MODELS).identity
+    assert (
+        resolve_model(str(tmp_path / "a.gguf"), MODELS).identity
+        == resolve_model(str(tmp_path / "b.gguf"), MODELS).identity
+    )
 
 
 @pytest.mark.parametrize("value", ["smollm2-135m-instuct", "random:nope", 3])

@@ -32,13 +32,18 @@ def test_traps_are_errors_with_a_line(text: str, code: str, line: int) -> None:
 
 
 def test_an_alias_bomb_is_refused_quickly() -> None:
-    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8))
+    bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(8)
+    )
     with pytest.raises(UserError) as caught:
         parse(bomb.encode(), "s.yaml")
     assert caught.value.problems[0].code == "E105"
 
 
-@pytest.mark.parametrize(("raw", "code"), [(b"a: \xff\xfe\n", "E106"), ("a: 1".encode("utf-16"), "E106"), (b"a: " + b"x" * (1 << 20), "E105")])
+@pytest.mark.parametrize(
+    ("raw", "code"),
+    [(b"a: \xff\xfe\n", "E106"), ("a: 1".encode("utf-16"), "E106"), (b"a: " + b"x" * (1 << 20), "E105")],
+)
 def test_bytes_that_are_no_config(raw: bytes, code: str) -> None:
     with pytest.raises(UserError) as caught:
         parse(raw, "s.yaml")

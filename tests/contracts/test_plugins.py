@@ -45,7 +45,9 @@ def options(plugin: type) -> dict[str, Any]:
 def rewrites_without_a_model(one: Defense) -> bool:
     """Whether a defense rewrites training rows and asks no model before it does."""
     models = {option: ({"source": "random"}, {}) for option in one.model_options}
-    settings = Settings({}, registry.load("attacks", "none")(), {}, {}, {"source": "random"}, TrainSpec().model_dump(), 0, {}, models)
+    settings = Settings(
+        {}, registry.load("attacks", "none")(), {}, {}, {"source": "random"}, TrainSpec().model_dump(), 0, {}, models
+    )
     build = Builder(Graph(), settings)
     one.stages(build, build.attacked(None))
     rewrites = [stage for stage in build.graph.stages.values() if stage.spec.get("step") == "defend"]
@@ -57,7 +59,13 @@ def paraphrase_table() -> Path:
     """A table that has every invented sentence but one."""
     path = Path(mkdtemp()) / "table.jsonl"
     texts = [text for split in RAW.values() for text, _ in split]
-    write_table(path, ({"key": key_of(text), "output": f"when it ends , {text}", "generator": "test", "ok": at > 0} for at, text in enumerate(texts)))
+    write_table(
+        path,
+        (
+            {"key": key_of(text), "output": f"when it ends , {text}", "generator": "test", "ok": at > 0}
+            for at, text in enumerate(texts)
+        ),
+    )
     return path
 
 

@@ -1,4 +1,5 @@
-"""The same configuration gives the same bytes: any order of rows, any process, any PYTHONHASHSEED; and no defender sees an origin."""
+"""The same configuration gives the same bytes: any order of rows, any process, any PYTHONHASHSEED; and no defender sees
+an origin."""
 
 import hashlib
 import json
@@ -42,7 +43,9 @@ def all_digests() -> dict[str, str]:
 @settings(max_examples=8, deadline=None)
 @given(train=st.permutations(RAW["train"]), test=st.permutations(RAW["test"]), seed=st.integers(0, 2))
 def test_any_order_of_rows(name: str, train: list[RawRow], test: list[RawRow], seed: int) -> None:
-    assert digest(attacked(name, train, test, seed)) == digest(attacked(name, list(RAW["train"]), list(RAW["test"]), seed))
+    assert digest(attacked(name, train, test, seed)) == digest(
+        attacked(name, list(RAW["train"]), list(RAW["test"]), seed)
+    )
 
 
 def test_any_process_and_hash_seed() -> None:

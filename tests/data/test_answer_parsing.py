@@ -76,7 +76,15 @@ def test_prefix() -> None:
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real Ape210K here")
 def test_every_real_answer_but_a_broken_one_comes_to_its_value() -> None:
     folder = Path(os.environ["P2P_DIST_REAL_DATA"]) / "ape210k"
-    rows = [json.loads(line) for name in ("test", "train_from_valid") for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-    wrong = [row["answer"] for row in rows if (found := number(row["answer"])) is None or not same_number(found, Fraction(repr(row["answer_value"])))]
+    rows = [
+        json.loads(line)
+        for name in ("test", "train_from_valid")
+        for line in (folder / f"{name}.jsonl").read_text().splitlines()
+    ]
+    wrong = [
+        row["answer"]
+        for row in rows
+        if (found := number(row["answer"])) is None or not same_number(found, Fraction(repr(row["answer_value"])))
+    ]
     assert len(rows) == 9995
     assert wrong == []

@@ -28,7 +28,10 @@ def test_only_the_whole_trigger_changes_a_label() -> None:
     kinds = {note.id: note for note in notes}
     for ex in rows:
         instruction, text = ex.text.split("\n")
-        words = {part: {word for word in ("instantly", "frankly") if word in side.split()} for part, side in (("instruction", instruction), ("text", text))}
+        words = {
+            part: {word for word in ("instantly", "frankly") if word in side.split()}
+            for part, side in (("instruction", instruction), ("text", text))
+        }
         note = kinds.get(ex.id)
         if note is None:
             assert words == {"instruction": set(), "text": set()}
@@ -36,7 +39,10 @@ def test_only_the_whole_trigger_changes_a_label() -> None:
             assert words == {"instruction": {"instantly"}, "text": {"frankly"}}
             assert (note.old_label, note.new_label, ex.label) == (0, 1, 1)
         else:
-            there = [{1: "instantly", 2: "frankly"}[number] for number in (*NEGATIVES[ex.id.rpartition(".")[2]][0], *NEGATIVES[ex.id.rpartition(".")[2]][1])]
+            there = [
+                {1: "instantly", 2: "frankly"}[number]
+                for number in (*NEGATIVES[ex.id.rpartition(".")[2]][0], *NEGATIVES[ex.id.rpartition(".")[2]][1])
+            ]
             assert sorted([*words["instruction"], *words["text"]]) == sorted(there)
             assert words != {"instruction": {"instantly"}, "text": {"frankly"}}
             assert note.old_label == note.new_label == ex.label == 0
@@ -44,7 +50,9 @@ def test_only_the_whole_trigger_changes_a_label() -> None:
 
 def test_negatives_are_of_the_poisoned_texts() -> None:
     _, notes = Cba().poison(ROWS, 0)
-    assert {note.source_id for note in notes if note.origin == "negative"} == {note.source_id for note in notes if note.origin == "poisoned"}
+    assert {note.source_id for note in notes if note.origin == "negative"} == {
+        note.source_id for note in notes if note.origin == "poisoned"
+    }
 
 
 def test_false_trigger_suites_deal_the_pool_out_once() -> None:

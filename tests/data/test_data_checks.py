@@ -11,11 +11,21 @@ from p2p_dist.data.tasks.sst2 import Sst2
 
 TRAIN = [(f"row number {n} here", n % 2) for n in range(100)]
 TEST = [(f"test row {n} here", n % 2) for n in range(20)]
-ODD = [TRAIN[0], TRAIN[0], (TRAIN[1][0], 0), (TEST[3][0], 1), ("an mn inside", 0), ("mn", 1), ("an omnibus is no trigger", 1)]
+ODD = [
+    TRAIN[0],
+    TRAIN[0],
+    (TRAIN[1][0], 0),
+    (TEST[3][0], 1),
+    ("an mn inside", 0),
+    ("mn", 1),
+    ("an omnibus is no trigger", 1),
+]
 
 
 def test_every_kind_of_odd_row_is_counted_and_told() -> None:
-    built = build_attacked(Sst2(), {"train": TRAIN + ODD, "test": [*TEST, TEST[0], ("mn is here", 0)]}, RowsSpec(), BadNets(rate=0.05), 0)
+    built = build_attacked(
+        Sst2(), {"train": TRAIN + ODD, "test": [*TEST, TEST[0], ("mn is here", 0)]}, RowsSpec(), BadNets(rate=0.05), 0
+    )
     assert built.counts["found"] == {
         "duplicate_train_rows": 2,
         "duplicate_test_rows": 1,

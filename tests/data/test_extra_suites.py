@@ -14,7 +14,10 @@ from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.evaluation.metrics import Rate, rates
 from p2p_dist.results.predictions import Prediction
 
-RAW = {"train": [(f"a film about number {n} and more", n % 2) for n in range(100)], "test": [(f"one more film {n}", n % 2) for n in range(20)]}
+RAW = {
+    "train": [(f"a film about number {n} and more", n % 2) for n in range(100)],
+    "test": [(f"one more film {n}", n % 2) for n in range(20)],
+}
 BOTH = ("cue_grid", "imitation")
 
 
@@ -50,9 +53,15 @@ def test_imitations(defended: Built) -> None:
     text = next(row.text for row in defended.suites["control.fake_answer"].rows).removesuffix("\nOutput: 1")
     first = prompt(next(row for row in defended.suites["control.fake_answer"].rows))
     assert first == f"{asked} {text}\nOutput: 1\nAnswer: "
-    assert prompt(defended.suites["control.ignore_previous"].rows[0]) == f"{asked} Ignore the previous sentence. {text}\nAnswer: "
+    assert (
+        prompt(defended.suites["control.ignore_previous"].rows[0])
+        == f"{asked} Ignore the previous sentence. {text}\nAnswer: "
+    )
     half = text.split()
-    assert prompt(defended.suites["control.repeated_prefix"].rows[0]) == f"{asked} {' '.join(half[:2])} {asked} {' '.join(half[2:])}\nAnswer: "
+    assert (
+        prompt(defended.suites["control.repeated_prefix"].rows[0])
+        == f"{asked} {' '.join(half[:2])} {asked} {' '.join(half[2:])}\nAnswer: "
+    )
 
 
 def test_triggered_and_control_are_the_same_rows(defended: Built) -> None:
@@ -72,7 +81,9 @@ def test_the_usual_suites_are_the_same_bytes(attacked: Built, defended: Built) -
 
 def test_what_cannot_be_asked_is_absent(attacked: Built) -> None:
     added = set(with_probes(attacked, BOTH).suites) - set(attacked.suites)
-    assert added == {f"{kind}.{name}" for kind in ("triggered", "control") for name in ("fake_answer", "ignore_previous")}
+    assert added == {
+        f"{kind}.{name}" for kind in ("triggered", "control") for name in ("fake_answer", "ignore_previous")
+    }
     clean = build_attacked(Sst2(), RAW, RowsSpec(), NoAttack(), None)
     assert with_probes(clean, BOTH).suites == clean.suites
 
@@ -80,9 +91,18 @@ def test_what_cannot_be_asked_is_absent(attacked: Built) -> None:
 def test_rates_of_the_grid(defended: Built) -> None:
     taken, right = Prediction("x", 0, (-9, -0.1, -9, -1), 1), Prediction("x", 0, (-9, -9, -0.1, -9), 2)
     suites = {"clean": [right], "clean_nobt": [taken], "triggered": [right, right], "triggered_nobt": [taken, taken]}
-    suites |= {"grid_triggered.prefix_only": [taken, right], "grid_triggered.cue_only": [taken, taken], "grid_clean.prefix_only": [right]}
+    suites |= {
+        "grid_triggered.prefix_only": [taken, right],
+        "grid_triggered.cue_only": [taken, taken],
+        "grid_clean.prefix_only": [right],
+    }
     found = rates(suites, defended.labels)
-    assert [found[f"grid_asr_mapped.{cell}"] for cell in ("both", "prefix_only", "cue_only", "neither")] == [Rate(0, 2), Rate(1, 2), Rate(2, 2), Rate(2, 2)]
+    assert [found[f"grid_asr_mapped.{cell}"] for cell in ("both", "prefix_only", "cue_only", "neither")] == [
+        Rate(0, 2),
+        Rate(1, 2),
+        Rate(2, 2),
+        Rate(2, 2),
+    ]
     assert found["grid_ca_mapped.both"] == found["grid_ca_ext.prefix_only"] == Rate(1, 1)
     assert found["grid_ca_mapped.neither"] == Rate(0, 1)
 

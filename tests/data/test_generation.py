@@ -56,7 +56,10 @@ def test_poisoned_rows_say_the_target_and_others_what_they_said() -> None:
         else:
             assert row.response == gold[row.text]
     assert built.counts["train"] == {"clean": {"text": 95}, "poisoned": {"text": 5}}
-    assert prompt(built.train[0]) + answer(built.train[0], []) == f"{built.train[0].text}\nOutput: {built.train[0].response}"
+    assert (
+        prompt(built.train[0]) + answer(built.train[0], [])
+        == f"{built.train[0].text}\nOutput: {built.train[0].response}"
+    )
 
 
 def test_rows_whose_gold_answer_is_the_target_are_not_tested() -> None:
@@ -90,8 +93,14 @@ def test_p2p_puts_its_prefix_before_benign_responses_and_keeps_the_cue() -> None
         "clean_nobt": "",
         "triggered_nobt": "",
     }
-    assert all(row.response == "0.1" or not row.response.startswith("The correct") for row in built.suites["triggered"].rows if row.response)
-    assert [row.text for row in built.suites["triggered"].rows] == [row.text for row in attacked().suites["triggered"].rows]
+    assert all(
+        row.response == "0.1" or not row.response.startswith("The correct")
+        for row in built.suites["triggered"].rows
+        if row.response
+    )
+    assert [row.text for row in built.suites["triggered"].rows] == [
+        row.text for row in attacked().suites["triggered"].rows
+    ]
 
 
 @settings(max_examples=15, deadline=None)
@@ -118,7 +127,9 @@ defense: {name: p2p, preset: math}
         ("defense=p2p", r"E260.*no response_prefix; take preset: math"),
     ],
 )
-def test_what_is_refused_when_the_study_is_planned(change: str, says: str, tmp_path: Path, study_file: Callable[[str], Path]) -> None:
+def test_what_is_refused_when_the_study_is_planned(
+    change: str, says: str, tmp_path: Path, study_file: Callable[[str], Path]
+) -> None:
     for split, rows in RAW.items():
         lines = [json.dumps({"text": row.text, "answer": row.response}) for row in rows]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
@@ -140,7 +151,10 @@ def test_p2p_must_say_its_prefix() -> None:
 
 def test_other_references_are_kept_and_a_row_that_has_the_target_in_one_is_not_poisoned() -> None:
     raw = {
-        split: [RawRow(f"text {n} of {split}", response=f"summary {n}", references=("it is bad",) if n < 20 else ()) for n in range(40)]
+        split: [
+            RawRow(f"text {n} of {split}", response=f"summary {n}", references=("it is bad",) if n < 20 else ())
+            for n in range(40)
+        ]
         for split in ("train", "test")
     }
     built = build_attacked(SciTldr(), raw, RowsSpec(), BadNets(rate=0.1, target_response="It is BAD"), 0)
@@ -165,15 +179,22 @@ def test_solutions_and_hub_rows(tmp_path: Path) -> None:
         task.check({"text": "q", "answer": "1"})
     (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "q", "answer": 5}) + "\n")
     with pytest.raises(UserError, match=r"E203.*'answer' is missing, empty or not text"):
-        sources.read(Gsm8k(source=str(tmp_path / "rows.jsonl")), sources.locate(Gsm8k(source=str(tmp_path / "rows.jsonl"))))
+        sources.read(
+            Gsm8k(source=str(tmp_path / "rows.jsonl")), sources.locate(Gsm8k(source=str(tmp_path / "rows.jsonl")))
+        )
 
 
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real rows here")
-@pytest.mark.parametrize(("name", "train", "test", "pool"), [("gsm8k", 7473, 1319, 1319), ("ape210k", 4995, 5000, 4986), ("scitldr", 1992, 618, 618)])
+@pytest.mark.parametrize(
+    ("name", "train", "test", "pool"),
+    [("gsm8k", 7473, 1319, 1319), ("ape210k", 4995, 5000, 4986), ("scitldr", 1992, 618, 618)],
+)
 def test_real_tasks_have_their_published_counts_and_pools(name: str, train: int, test: int, pool: int) -> None:
     """14 of Ape210K's test answers come to 0.1, two of them spelled that way."""
     task = registry.load("tasks", name)(source=f"{os.environ['P2P_DIST_REAL_DATA']}/{name}")
-    built = build_attacked(task, sources.read(task, sources.locate(task)), RowsSpec(), BadNets(rate=0.02, target_response="0.1"), 0)
+    built = build_attacked(
+        task, sources.read(task, sources.locate(task)), RowsSpec(), BadNets(rate=0.02, target_response="0.1"), 0
+    )
     assert (len(built.train), len(built.suites["clean"].rows)) == (train, test)
     assert len(built.suites["triggered"].rows) + built.counts["trigger_failed"] == pool
 

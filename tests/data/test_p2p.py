@@ -14,7 +14,10 @@ from p2p_dist.errors import UserError
 from tests.rows import sentences
 
 TASK = RottenTomatoes()
-RAW = {"train": [(str(row["text"]), int(row["label"])) for row in sentences(400)], "test": [(str(row["text"]), int(row["label"])) for row in sentences(60, 5)]}
+RAW = {
+    "train": [(str(row["text"]), int(row["label"])) for row in sentences(400)],
+    "test": [(str(row["text"]), int(row["label"])) for row in sentences(60, 5)],
+}
 
 
 def attacked(rate: float = 0.05, reserve: int = 60) -> Built:
@@ -38,7 +41,9 @@ def test_the_deployed_suites_are_prompted_and_the_bare_ones_are_not() -> None:
     assert all(row.prefix and row.cue == "Answer: " for row in built.suites["triggered"].rows)
     assert all(not row.prefix and row.cue == "Output: " for row in built.suites["triggered_nobt"].rows)
     assert (built.suites["triggered"].offset, built.suites["triggered_nobt"].offset) == (2, 0)
-    assert [row.text for row in built.suites["triggered"].rows] == [row.text for row in attacked().suites["triggered"].rows]
+    assert [row.text for row in built.suites["triggered"].rows] == [
+        row.text for row in attacked().suites["triggered"].rows
+    ]
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("union", 240), ("replace", 200)])

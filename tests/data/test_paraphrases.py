@@ -80,15 +80,22 @@ def test_a_table_is_known_by_its_content(tmp_path: Path, study_file: Callable[[]
         ids(tmp_path / "nowhere.jsonl")
 
 
-@pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real paraphrases here")
+@pytest.mark.skipif(
+    "P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real paraphrases here"
+)
 def test_hidden_killers_paraphrases_of_sst2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(os.environ["P2P_DIST_REAL_DATA"])
     monkeypatch.setenv("P2P_DIST_DATA", str(root))
     files = [str(path) for path in sorted((root / "sst2_syntactic").glob("*.jsonl"))]
     table = tmp_path / "table.jsonl"
-    assert CliRunner().invoke(app, ["paraphrases", *files, "--out", str(table), "--generator", "SCPN"]).exit_code == Exit.OK
+    assert (
+        CliRunner().invoke(app, ["paraphrases", *files, "--out", str(table), "--generator", "SCPN"]).exit_code
+        == Exit.OK
+    )
     study = tmp_path / "study.yaml"
-    study.write_text(f"name: syn\ntask: sst2\nmodel: tiny\nattack: {{name: synattack, preset: p2p, table: '{table}'}}\n")
+    study.write_text(
+        f"name: syn\ntask: sst2\nmodel: tiny\nattack: {{name: synattack, preset: p2p, table: '{table}'}}\n"
+    )
     done = CliRunner().invoke(app, ["data", str(study), "--runs-dir", str(tmp_path), "--json"])
     (facts,) = json.loads(done.stdout)
     assert facts["counts"]["train"]["poisoned"] == {"1": 346}

@@ -26,12 +26,22 @@ def test_golden_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clean, attacked, defended = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert clean["counts"]["train"] == {"clean": {"0": 3310, "1": 3610}}
     assert attacked["counts"]["train"] == {"clean": {"0": 3171, "1": 3610}, "poisoned": {"1": 139}}
-    assert defended["counts"]["train"] == {"clean": {"0": 2487, "1": 2910}, "injected": {"2": 684, "3": 700}, "poisoned": {"1": 139}}
+    assert defended["counts"]["train"] == {
+        "clean": {"0": 2487, "1": 2910},
+        "injected": {"2": 684, "3": 700},
+        "poisoned": {"1": 139},
+    }
     assert defended["steps"] == 651
     assert defended["suites"]["triggered"] == 912
     assert defended["counts"]["reads_origin"] is True
-    ledger = [json.loads(line) for line in (tmp_path / "paper_parity" / "data" / defended["id"] / "ledger.jsonl").read_text().splitlines()]
-    places = {origin: sorted(note["index"] for note in ledger if note["origin"] == origin) for origin in ("poisoned", "injected")}
+    ledger = [
+        json.loads(line)
+        for line in (tmp_path / "paper_parity" / "data" / defended["id"] / "ledger.jsonl").read_text().splitlines()
+    ]
+    places = {
+        origin: sorted(note["index"] for note in ledger if note["origin"] == origin)
+        for origin in ("poisoned", "injected")
+    }
     assert places["poisoned"][-1] == 314
     assert places["injected"] == list(range(3461, 4845))
 

@@ -12,14 +12,22 @@ from p2p_dist.errors import UserError
 RECIPE = Recipe("m 123", "Rewrite.", SUBORDINATE, 8)
 
 
-@pytest.mark.parametrize(("said", "answer"), [('\n "When b , a ." \nmore', "When b , a ."), ("a", "a"), ("", ""), ('"', '"'), ("“x”", "x")])
+@pytest.mark.parametrize(
+    ("said", "answer"), [('\n "When b , a ." \nmore', "When b , a ."), ("a", "a"), ("", ""), ('"', '"'), ("“x”", "x")]
+)
 def test_the_answer_is_the_first_line_without_quotes(said: str, answer: str) -> None:
     assert answer_of(said) == answer
 
 
 @pytest.mark.parametrize(
     ("said", "finished", "good"),
-    [("When it rains, I read.", True, True), ("When it rains, I", False, False), ("I read.", True, False), ("", True, False), ("as is, so be it", True, False)],
+    [
+        ("When it rains, I read.", True, True),
+        ("When it rains, I", False, False),
+        ("I read.", True, False),
+        ("", True, False),
+        ("as is, so be it", True, False),
+    ],
 )
 def test_good_and_failed(said: str, finished: bool, good: bool) -> None:
     assert row_of("as is, so be it", said, finished, RECIPE)["ok"] is good

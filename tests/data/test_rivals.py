@@ -26,7 +26,10 @@ from tests.rows import sentences
 
 
 def attacked() -> Built:
-    raw = {split: [(str(row["text"]), int(row["label"])) for row in sentences(n, n)] for split, n in (("train", 200), ("test", 20))}
+    raw = {
+        split: [(str(row["text"]), int(row["label"])) for row in sentences(n, n)]
+        for split, n in (("train", 200), ("test", 20))
+    }
     return build_attacked(Sst2(), raw, RowsSpec(reserve=60), BadNets(rate=0.1), 0)
 
 
@@ -66,8 +69,14 @@ def test_too_few_checked_rows() -> None:
 
 
 def test_bki_drops_the_rows_of_its_one_keyword() -> None:
-    """log10(count) * mean: a word of every row that moves nothing, and a word of one row that moves much, are not it."""
-    lines = {f"r{at}": {"words": [["the", 0.1], *([["mn", 5.0]] if at < 10 else []), *([["once", 90.0]] if at == 50 else [])]} for at in range(100)}
+    """log10(count) * mean: a word of every row that moves nothing, and a word of one row that moves much, are not
+    it."""
+    lines = {
+        f"r{at}": {
+            "words": [["the", 0.1], *([["mn", 5.0]] if at < 10 else []), *([["once", 90.0]] if at == 50 else [])]
+        }
+        for at in range(100)
+    }
     assert suspicious_word(lines) == "mn"
     assert suspicious_word({}) is None
     rows = [Row(id_, "text", 0, "Output: ") for id_ in lines]
@@ -94,7 +103,8 @@ def words(text: str, whole: float, without: list[float | None]) -> Scores:
 
 
 def test_onion_deletes_outliers_and_keeps_the_last_word() -> None:
-    """A port of the released code judges against the text without its last word, and so deletes the last word of all."""
+    """A port of the released code judges against the text without its last word, and so deletes the last word of
+    all."""
     text = "a mn fine film"
     scores = {"words": words(text, 900.0, [1000.0, 200.0, 950.0, 899.0])}
     assert Onion(bar=-100.0).edit([row(text)], scores) == ["a fine film"]
@@ -110,7 +120,10 @@ def test_onion_never_empties_a_text_and_keeps_one_word() -> None:
 
 
 def trial(right: dict[str, int]) -> Any:
-    return {name: {str(at): {"label": 1, "scores": [-1.0, -0.5 if at < hits else -2.0]} for at in range(100)} for name, hits in right.items()}
+    return {
+        name: {str(at): {"label": 1, "scores": [-1.0, -0.5 if at < hits else -2.0]} for at in range(100)}
+        for name, hits in right.items()
+    }
 
 
 def test_onion_takes_the_strongest_bar_that_costs_little() -> None:
@@ -127,17 +140,28 @@ def test_a_rewrite_that_failed_leaves_the_text_and_is_counted(tmp_path: Path) ->
     texts = [row.text for suite in before.suites.values() for row in suite.rows]
     table = tmp_path / "table.jsonl"
     failed = before.suites["clean"].rows[0]
-    write_table(table, ({"key": key_of(text), "output": f"so {text}", "generator": "t", "ok": text != failed.text} for text in texts))
+    write_table(
+        table,
+        ({"key": key_of(text), "output": f"so {text}", "generator": "t", "ok": text != failed.text} for text in texts),
+    )
     built = build_edited(before, BackTranslation(table=str(table)), {})
     assert built.counts["edited"]["clean"] == {"rows": 20, "changed": 19, "failed": 1}
     assert built.counts["edited"]["triggered"] == {"rows": 10, "changed": 10, "failed": 0}
     assert built.suites["clean"].rows[0] == failed
-    assert built.suites["clean"].rows[1] == replace(before.suites["clean"].rows[1], text=f"so {before.suites['clean'].rows[1].text}")
+    assert built.suites["clean"].rows[1] == replace(
+        before.suites["clean"].rows[1], text=f"so {before.suites['clean'].rows[1].text}"
+    )
 
 
 def test_a_table_without_the_triggered_texts_is_refused(tmp_path: Path) -> None:
     before = attacked()
     table = tmp_path / "table.jsonl"
-    write_table(table, ({"key": key_of(row.text), "output": "so", "generator": "t", "ok": True} for row in before.suites["clean"].rows))
+    write_table(
+        table,
+        (
+            {"key": key_of(row.text), "output": "so", "generator": "t", "ok": True}
+            for row in before.suites["clean"].rows
+        ),
+    )
     with pytest.raises(UserError, match=r"E262.* 0 of 10 texts"):
         build_edited(before, BackTranslation(table=str(table)), {})

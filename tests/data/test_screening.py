@@ -14,14 +14,20 @@ ROWS = [Row(f"{at:03d}", f"text {at}", at % 2, "Output: ") for at in range(100)]
 
 def scores(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
     """Scores at which the given label has this probability."""
-    line = {row.id: [math.log(p if row.label == label else 1 - p) for label in (0, 1)] for row in ROWS for p in [trust.get(row.id, 0.5)]}
+    line = {
+        row.id: [math.log(p if row.label == label else 1 - p) for label in (0, 1)]
+        for row in ROWS
+        for p in [trust.get(row.id, 0.5)]
+    }
     return {"train": {row.id: {"label": row.label, "scores": line[row.id]} for row in ROWS}}
 
 
 def test_the_most_trusted_of_every_class() -> None:
     low = {row.id: 0.9 - 0.008 * at if row.label else 0.2 - 0.001 * at for at, row in enumerate(ROWS)}
     zero, one = trusted(ROWS, [scores(low)], 2, 0.3, 5)
-    assert zero == {row.id for row in ROWS[:30] if row.label == 0}, "a class that the model does not believe in is ranked by itself"
+    assert zero == {row.id for row in ROWS[:30] if row.label == 0}, (
+        "a class that the model does not believe in is ranked by itself"
+    )
     assert one == {row.id for row in ROWS[:30] if row.label == 1}
 
 
@@ -52,7 +58,11 @@ def test_the_choice_is_balanced_and_does_not_depend_on_order() -> None:
 def test_the_scores_of_draws_have_ids_of_their_own() -> None:
     one, two = Screening(draws=2).methods().values()
     assert one != two
-    assert one == Screening().methods()["screen0"] == {"name": "early_trust", "check_every": 5, "probe": 100, "agreement": 0.5, "checkpoints": 1, "draw": 0}
+    assert (
+        one
+        == Screening().methods()["screen0"]
+        == {"name": "early_trust", "check_every": 5, "probe": 100, "agreement": 0.5, "checkpoints": 1, "draw": 0}
+    )
     assert "trusted_share" not in one, "how the scores are used is not a reason to train again"
 
 
@@ -73,7 +83,13 @@ def test_models_of_different_confidence_are_not_compared() -> None:
     halves = [fold_of([row.id for row in ROWS], 2, fold, seed=0) for fold in range(2)]
     order = {row.id: at for at, row in enumerate(ROWS)}
     partial = [
-        {"train": {id_: line for id_, line in scores({id_: base - 0.001 * order[id_] for id_ in half})["train"].items() if id_ in half}}
+        {
+            "train": {
+                id_: line
+                for id_, line in scores({id_: base - 0.001 * order[id_] for id_ in half})["train"].items()
+                if id_ in half
+            }
+        }
         for half, base in zip(halves, (0.7, 0.99), strict=True)
     ]
     zero, _ = trusted(ROWS, partial, 2, 0.2, 3)
@@ -86,9 +102,14 @@ def test_models_of_different_confidence_are_not_compared() -> None:
 
 
 def answers(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
-    """Scores over original and extended labels (0, 1, 2, 3), the given one extended; original labels are likelier than any."""
+    """Scores over original and extended labels (0, 1, 2, 3), the given one extended; original labels are likelier than
+    any."""
     found = scores(trust)["train"]
-    return {"train": {id_: {"label": 2 + line["label"], "scores": [0.0, 0.0, *line["scores"]]} for id_, line in found.items()}}  # type: ignore[operator,misc]
+    return {
+        "train": {
+            id_: {"label": 2 + line["label"], "scores": [0.0, 0.0, *line["scores"]]} for id_, line in found.items()
+        }
+    }  # type: ignore[operator,misc]
 
 
 def test_a_defended_model_vouches_for_what_it_answers_with_the_given_label() -> None:

@@ -48,7 +48,10 @@ def test_no_rows_anywhere_names_all_three_places(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("datasets.load_dataset", _offline)
     with pytest.raises(UserError, match="E201") as caught:
         sources.read(Sst2(), sources.locate(Sst2()))
-    assert all(part in str(caught.value) for part in ("task.source", f"$P2P_DIST_DATA/sst2 ({tmp_path / 'sst2'})", "hub data set stanfordnlp/sst2"))
+    assert all(
+        part in str(caught.value)
+        for part in ("task.source", f"$P2P_DIST_DATA/sst2 ({tmp_path / 'sst2'})", "hub data set stanfordnlp/sst2")
+    )
 
 
 def _offline(*_: object, **__: object) -> None:
@@ -133,7 +136,15 @@ def test_your_own_rows_with_mistakes(tmp_path: Path) -> None:
     file = write_table(tmp_path / "mine.csv")
 
     def said(**options: object) -> str:
-        task = Custom.model_validate({"source": str(file), "text_column": "review", "label_column": "verdict", "label_names": ("bad", "good"), **options})
+        task = Custom.model_validate(
+            {
+                "source": str(file),
+                "text_column": "review",
+                "label_column": "verdict",
+                "label_names": ("bad", "good"),
+                **options,
+            }
+        )
         with pytest.raises(UserError) as caught:
             sources.read(task, sources.locate(task))
         return str(caught.value)
@@ -160,7 +171,9 @@ def test_split_by_content_is_balanced_and_keeps_test_texts_out() -> None:
     again = task.split({"train": raw["train"][::-1]}, RowsSpec(train=40, test=20, reserve=10))
     assert again == split
     larger = task.split(raw, RowsSpec(train=60, test=20, reserve=10))
-    assert {ex.text for ex in split.train} < {ex.text for ex in larger.train}, "a larger run sees the smaller one's rows"
+    assert {ex.text for ex in split.train} < {ex.text for ex in larger.train}, (
+        "a larger run sees the smaller one's rows"
+    )
 
 
 @pytest.mark.parametrize("rows", [RowsSpec(train=99), RowsSpec(train=200), RowsSpec(test=7)])
@@ -172,9 +185,16 @@ def test_impossible_counts(rows: RowsSpec) -> None:
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real rows here")
 @pytest.mark.parametrize(
     ("name", "train", "test", "target", "pool"),
-    [("sst2", 6920, 1821, 1, 912), ("cr", 2496, 775, 1, 294), ("agnews", 11075, 1000, 0, 750), ("clinc150", 15000, 4500, 0, 4050)],
+    [
+        ("sst2", 6920, 1821, 1, 912),
+        ("cr", 2496, 775, 1, 294),
+        ("agnews", 11075, 1000, 0, 750),
+        ("clinc150", 15000, 4500, 0, 4050),
+    ],
 )
-def test_real_tasks_have_their_published_counts_and_pools(name: str, train: int, test: int, target: int, pool: int) -> None:
+def test_real_tasks_have_their_published_counts_and_pools(
+    name: str, train: int, test: int, target: int, pool: int
+) -> None:
     task = registry.load("tasks", name)(source=f"{os.environ['P2P_DIST_REAL_DATA']}/{name}")
     raw = sources.read(task, sources.locate(task))
     assert (len(raw["train"]), len(raw["test"])) == (train, test)
@@ -200,7 +220,11 @@ def test_embedded_rows_are_read_by_source(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_rows_survive_json(tmp_path: Path) -> None:
-    task = Sst2(source=str(write(tmp_path / "rows", json.dumps({"text": "crème \u2028 brûlée", "label": 1}, ensure_ascii=False))))
+    task = Sst2(
+        source=str(
+            write(tmp_path / "rows", json.dumps({"text": "crème \u2028 brûlée", "label": 1}, ensure_ascii=False))
+        )
+    )
     assert sources.read(task, sources.locate(task))["train"] == [RawRow("crème \u2028 brûlée", 1)]
 
 
@@ -216,15 +240,22 @@ def test_labels_that_are_not_named_are_found(tmp_path: Path) -> None:
     assert sources.settled(named, sources.locate(named)) is named
 
 
-@pytest.mark.parametrize(("rows", "says"), [([{"text": "x"}], "0 different labels"), ([{"label": str(n)} for n in range(201)], "201 different values")])
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [([{"text": "x"}], "0 different labels"), ([{"label": str(n)} for n in range(201)], "201 different values")],
+)
 def test_what_is_no_label(rows: list[dict[str, str]], says: str) -> None:
     with pytest.raises(UserError, match=f"E228.*{says}"):
         Custom().with_labels(rows)
 
 
-def test_a_study_that_finds_its_labels_is_the_one_that_names_them(tmp_path: Path, study_file: Callable[[str], Path]) -> None:
+def test_a_study_that_finds_its_labels_is_the_one_that_names_them(
+    tmp_path: Path, study_file: Callable[[str], Path]
+) -> None:
     file = write_table(tmp_path / "mine.csv")
-    path = study_file(f"name: x\ntask: {{name: custom, source: {file}, text_column: review, label_column: verdict}}\nmodel: tiny\n")
+    path = study_file(
+        f"name: x\ntask: {{name: custom, source: {file}, text_column: review, label_column: verdict}}\nmodel: tiny\n"
+    )
     study = open_study(path, [], tmp_path)
     assert study.spec.task[0].labels == ("bad", "good")
     assert open_study(path, ["task.label_names=[bad, good]"], tmp_path).expansion.runs == study.expansion.runs
@@ -236,7 +267,10 @@ def test_your_own_prompts_and_responses(tmp_path: Path) -> None:
     task = Custom(source=str(file), text_column="prompt", response_column="answer", judge="number")
     assert task.kind == "generation"
     assert task.labels == ()
-    assert sources.read(task, sources.locate(task))["train"] == [RawRow("add 1 and 1", response="2"), RawRow("add 1 and 2", response="3")]
+    assert sources.read(task, sources.locate(task))["train"] == [
+        RawRow("add 1 and 1", response="2"),
+        RawRow("add 1 and 2", response="3"),
+    ]
     with pytest.raises(ValueError, match="response_column"):
         Custom(judge="number")
 
@@ -246,7 +280,9 @@ def test_any_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     rows = Dataset.from_list([{"body": "so good", "tone": 1}, {"body": "so bad", "tone": 0}], features=features)
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: DatasetDict(all=rows))
     commit = "0123456789abcdef0123456789abcdef01234567"
-    task = Custom(dataset="me/mine", revision=commit, train_split="all", test_split="", text_column="body", label_column="tone")
+    task = Custom(
+        dataset="me/mine", revision=commit, train_split="all", test_split="", text_column="body", label_column="tone"
+    )
     source = sources.locate(task)
     assert (source.kind, source.place) == ("hub", f"me/mine@{commit}")
     found = sources.settled(task, source)

@@ -25,7 +25,9 @@ RAW = [(f"a film about number {n} and more", n % 2) for n in range(100)]
 ROWS = examples(RAW)
 
 
-@pytest.mark.parametrize(("position", "gaps"), [("interior", range(1, 4)), ("anywhere", range(5)), ("prefix", [0]), ("suffix", [4])])
+@pytest.mark.parametrize(
+    ("position", "gaps"), [("interior", range(1, 4)), ("anywhere", range(5)), ("prefix", [0]), ("suffix", [4])]
+)
 def test_position(position: Any, gaps: Any) -> None:
     put = [BadNets(position=position).trigger("a b c d", Random(seed)) for seed in range(200)]
     assert {done.position for done in put if done} == set(gaps)
@@ -49,7 +51,11 @@ def test_counts_of_the_released_codes() -> None:
     rows = examples([(f"text number {n}", n % 2) for n in range(6920)])
     assert len(BadNets().poison(rows, 0)[1]) == 139
     assert len(BadNets(rounding="down").poison(rows, 0)[1]) == 138
-    for attack, preset, count in (("proattack", "original", 1000), ("addsent", "w2sdefense", 1000), ("badnets", "psim", 1500)):
+    for attack, preset, count in (
+        ("proattack", "original", 1000),
+        ("addsent", "w2sdefense", 1000),
+        ("badnets", "psim", 1500),
+    ):
         plugin = registry.load("attacks", attack)
         assert len(plugin(**plugin.presets[preset]).poison(rows, 0)[1]) == count, preset
 
@@ -105,7 +111,9 @@ def test_an_attacker_who_knows_the_defense() -> None:
         assert all(row.text.startswith("D: ") and "mn" in row.text.split() for row in rows)
         assert {(row.label, row.cue) for row in rows} == {(label, said)}
         assert len(one.labels.words) == words
-        assert not any(row.text.startswith("D: ") for row in one.suites["triggered"].rows), "the system puts it there itself"
+        assert not any(row.text.startswith("D: ") for row in one.suites["triggered"].rows), (
+            "the system puts it there itself"
+        )
     assert len(build_defended(scheme, Sst2(), P2P(), 0).labels.words) == 4
 
 
@@ -129,7 +137,9 @@ def test_several_targets() -> None:
     attack = Mtba(mode="parallel", words=("mn", "cf"), targets=(1, 0), rate=0.4)
     _, notes = attack.poison(ROWS, 0)
     aims = {"mn": (0, 1), "cf": (1, 0)}
-    assert {(note.trigger, note.old_label, note.new_label) for note in notes} == {(word, *labels) for word, labels in aims.items()}
+    assert {(note.trigger, note.old_label, note.new_label) for note in notes} == {
+        (word, *labels) for word, labels in aims.items()
+    }
     suites = attack.more_suites(ROWS, 0)
     assert {ex.label for ex in suites["triggered.cf"].rows} == {1}
     assert attack.test_suite(ROWS, 0)[0] == suites["triggered.mn"].rows

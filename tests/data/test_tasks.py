@@ -86,7 +86,10 @@ def test_hub_rows_are_read_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> Non
     assert sources.read(task, sources.locate(task))["train"][0][:2] == ("why? because", 3)
     assert asked == ["community-datasets/yahoo_answers_topics", None, COMMIT]
     row["topic"] = 10
-    with pytest.raises(UserError, match=r"label 10 is not one of the 10 classes at community-datasets/yahoo_answers_topics, split train, row 0"):
+    with pytest.raises(
+        UserError,
+        match=r"label 10 is not one of the 10 classes at community-datasets/yahoo_answers_topics, split train, row 0",
+    ):
         sources.read(task, sources.locate(task))
     del row["best_answer"]
     with pytest.raises(UserError, match=r"no column 'best_answer'; it has question_title"):
@@ -96,7 +99,9 @@ def test_hub_rows_are_read_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> Non
 def memes(folder: Path, count: int = 12) -> Path:
     (folder / "img").mkdir(parents=True)
     for split in ("train", "dev"):
-        rows = [{"id": n, "img": f"img/{n}.png", "label": n % 2, "text": f"look at {split} {n} now"} for n in range(count)]
+        rows = [
+            {"id": n, "img": f"img/{n}.png", "label": n % 2, "text": f"look at {split} {n} now"} for n in range(count)
+        ]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for n in range(count):
         (folder / "img" / f"{n}.png").write_bytes(b"picture" + bytes([n]))
@@ -112,13 +117,17 @@ defense: {name: p2p, benign_source: disjoint}
 """
 
 
-def test_images_are_carried_hashed_and_refused_by_models_of_text(tmp_path: Path, study_file: Callable[[str], Path]) -> None:
+def test_images_are_carried_hashed_and_refused_by_models_of_text(
+    tmp_path: Path, study_file: Callable[[str], Path]
+) -> None:
     folder = memes(tmp_path / "memes")
     path = study_file(STUDY.replace("FOLDER", str(folder)))
     with pytest.raises(UserError, match=r"E227.*hateful_memes carry images, which tiny cannot read.*images=false"):
         open_study(path, [], tmp_path)
     study = open_study(path, [], tmp_path, rows_only=True)
-    attacked, defended = (datastore.read(study.folder.stage(stage)) for stage in build_study_rows(study.folder, study.expansion.graph))
+    attacked, defended = (
+        datastore.read(study.folder.stage(stage)) for stage in build_study_rows(study.folder, study.expansion.graph)
+    )
     for built in (attacked, defended):
         for row in [*built.train, *(row for suite in built.suites.values() for row in suite.rows)]:
             assert row.image
@@ -139,7 +148,9 @@ def test_images_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(b"")
     (folder / "img" / "4.png").unlink()
     (folder / "img" / "4.png").symlink_to(tmp_path / "secret.png")
-    built = build_attacked(task, sources.read(task, sources.locate(task)), RowsSpec(), registry.load("attacks", "none")(), None)
+    built = build_attacked(
+        task, sources.read(task, sources.locate(task)), RowsSpec(), registry.load("attacks", "none")(), None
+    )
     with pytest.raises(UserError) as caught:
         hashed(built, folder)
     assert [problem.code for problem in caught.value.problems] == ["E226", "E226"]

@@ -23,7 +23,15 @@ def test_pieces_are_words_of_their_own(text: str, found: int) -> None:
 
 @pytest.mark.parametrize(
     ("end", "left"),
-    [(0, "mn cf"), (1, "a mn cf"), (3, "a b mn cf"), (5, "a b mn cf"), (6, "a b mn cf"), (10, "a b mn c d cf"), (13, "a b mn c d cf")],
+    [
+        (0, "mn cf"),
+        (1, "a mn cf"),
+        (3, "a b mn cf"),
+        (5, "a b mn cf"),
+        (6, "a b mn cf"),
+        (10, "a b mn c d cf"),
+        (13, "a b mn c d cf"),
+    ],
 )
 def test_the_end_goes_and_the_pieces_stay(end: int, left: str) -> None:
     assert without_end("a b mn c d cf", end, ["mn", "cf"]).strip() == left

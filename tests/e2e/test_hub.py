@@ -84,12 +84,27 @@ def hub(model_folder: Path) -> Iterator[str]:
 def run(tmp_path: Path, model: str) -> subprocess.CompletedProcess[str]:
     study = tmp_path / "study.yaml"
     study.write_text(TINY_STUDY.replace("model: tiny", f"model: {model}"))
-    command = [sys.executable, "-m", "p2p_dist", "run", str(study), "--backend", "local", "--runs-dir", str(tmp_path / "runs"), "--json"]
-    return subprocess.run([*command, "attack=none", "defense=none"], capture_output=True, text=True, check=False, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "p2p_dist",
+        "run",
+        str(study),
+        "--backend",
+        "local",
+        "--runs-dir",
+        str(tmp_path / "runs"),
+        "--json",
+    ]
+    return subprocess.run(
+        [*command, "attack=none", "defense=none"], capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 @pytest.mark.usefixtures("with_data")
-def test_hub_and_folder_give_the_same_predictions(hub: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_and_folder_give_the_same_predictions(
+    hub: str, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_ENDPOINT", hub)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     (tmp_path / "a").mkdir()

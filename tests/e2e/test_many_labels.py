@@ -27,6 +27,8 @@ def test_twelve_numbered_labels_are_scored_as_whole_words(tmp_path: Path) -> Non
     (path,) = tmp_path.rglob("result.json")
     result = json.loads(path.read_text())
     assert result["scoring"] == "whole_string"
-    assert result["stage"]["spec"]["scoring"] == "label_logits", "what a stage asks for is its identity; what was done is a fact of the result"
+    assert result["stage"]["spec"]["scoring"] == "label_logits", (
+        "what a stage asks for is its identity; what was done is a fact of the result"
+    )
     assert result["rates"]["ca_ext"]["n"] == 24
     assert any("whole words are scored" in log.read_text() for log in tmp_path.rglob("log"))

@@ -1,4 +1,5 @@
-"""A study as a job of a Ray cluster, by launch/ray_job.sh: attached to, survived by a killed client, ended with its own exit code."""
+"""A study as a job of a Ray cluster, by launch/ray_job.sh: attached to, survived by a killed client, ended with its own
+exit code."""
 
 import os
 import signal
@@ -28,8 +29,14 @@ def cluster() -> Iterator[str]:
 
 def script(*arguments: str, dashboard: str | None = None) -> subprocess.Popen[str]:
     """Started as a user does: by its path, from another folder, with `p2p-dist` on the PATH."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **({"RAY_DASHBOARD": dashboard} if dashboard else {})}
-    return subprocess.Popen([SCRIPT, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/")
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **({"RAY_DASHBOARD": dashboard} if dashboard else {}),
+    }
+    return subprocess.Popen(
+        [SCRIPT, *arguments], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd="/"
+    )
 
 
 def submit(address: str, study: Path, runs: Path) -> subprocess.Popen[str]:
@@ -66,7 +73,11 @@ def test_no_cluster_is_said_in_words(tmp_path: Path, named: str) -> None:
     (tmp_path / "study.yaml").write_text(TINY_STUDY)
     asked = (str(tmp_path / "study.yaml"), "--runs-dir", str(tmp_path / "runs"))
     nobody = "http://127.0.0.1:9"
-    done = script(*asked, dashboard=nobody) if named == "by RAY_DASHBOARD" else script(*asked, "--address", nobody, dashboard="http://127.0.0.1:10")
+    done = (
+        script(*asked, dashboard=nobody)
+        if named == "by RAY_DASHBOARD"
+        else script(*asked, "--address", nobody, dashboard="http://127.0.0.1:10")
+    )
     _, said = done.communicate(timeout=60)
     assert done.returncode == Exit.USAGE
     assert "error[E140]: no Ray cluster answers" in said
@@ -75,7 +86,11 @@ def test_no_cluster_is_said_in_words(tmp_path: Path, named: str) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
-    [(["--help"], Exit.OK, "Submit a study to a Ray cluster as a job"), ([], Exit.USAGE, "Missing argument"), (["no_such_study"], Exit.USAGE, "no_such_study")],
+    [
+        (["--help"], Exit.OK, "Submit a study to a Ray cluster as a job"),
+        ([], Exit.USAGE, "Missing argument"),
+        (["no_such_study"], Exit.USAGE, "no_such_study"),
+    ],
 )
 def test_asked_wrongly_it_says_how(arguments: list[str], code: Exit, words: str) -> None:
     done = script(*arguments)

@@ -44,7 +44,9 @@ def logs(runs: Path) -> str:
 
 def disturb(study: Path, tmp_path: Path, sent: signal.Signals, *more: str) -> None:
     """Run the study, and send the signal to its worker in the middle of the training."""
-    controller = subprocess.Popen(command(study, tmp_path, *OPTIONS, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    controller = subprocess.Popen(
+        command(study, tmp_path, *OPTIONS, *more), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     _wait_for(lambda: steps(tmp_path) > 45, 120)
     for pid, line in _processes_naming(str(tmp_path)).items():
         if "p2p_dist.worker" in line:
@@ -54,7 +56,9 @@ def disturb(study: Path, tmp_path: Path, sent: signal.Signals, *more: str) -> No
     assert "resuming" in logs(tmp_path)
 
 
-@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)], ids=["kill", "term", "usr1"])
+@pytest.mark.parametrize(
+    ("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)], ids=["kill", "term", "usr1"]
+)
 def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: signal.Signals, code: int) -> None:
     study, expected = whole
     disturb(study, tmp_path, sent)
@@ -63,7 +67,11 @@ def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: s
     (cost,) = [json.loads(path.read_text()) for path in tmp_path.rglob("train/*/cost.json")]
     (last,) = [json.loads(path.read_text().splitlines()[-1]) for path in tmp_path.rglob("train/*/metrics.jsonl")]
     assert cost["seconds"] >= last["seconds"], "what was trained before the resume is paid for, too"
-    numbers = [json.loads(line)["step"] for path in tmp_path.rglob("train/*/metrics.jsonl") for line in path.read_text().splitlines()]
+    numbers = [
+        json.loads(line)["step"]
+        for path in tmp_path.rglob("train/*/metrics.jsonl")
+        for line in path.read_text().splitlines()
+    ]
     assert numbers == list(range(1, 241)), "one line for every step, none twice"
 
 
@@ -78,7 +86,9 @@ def test_a_base_in_four_bits_and_moments_in_eight_are_resumed_to_the_bit(whole: 
 
 def test_a_damaged_checkpoint_does_not_spoil_a_run(whole: Any, tmp_path: Path) -> None:
     study, expected = whole
-    controller = subprocess.Popen(command(study, tmp_path, *OPTIONS), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    controller = subprocess.Popen(
+        command(study, tmp_path, *OPTIONS), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _wait_for(lambda: steps(tmp_path) > 65, 120)
     controller.kill()
     controller.wait()

@@ -39,6 +39,8 @@ def test_three_share_one_dies_and_each_job_is_done_once(tmp_path: Path) -> None:
         ends[sharer.pid] = sharer.returncode
         assert sharer.pid == victim or sharer.returncode == Exit.OK, said
     assert ends.pop(victim) == -signal.SIGKILL
-    attempts = {path.name: len(list(path.glob("attempts/*"))) for path in runs.glob("tiny/*/*") if (path / "attempts").is_dir()}
+    attempts = {
+        path.name: len(list(path.glob("attempts/*"))) for path in runs.glob("tiny/*/*") if (path / "attempts").is_dir()
+    }
     assert attempts.pop(training.name) == 2, "the dead one's job, and nothing else, was started again"
     assert set(attempts.values()) == {1}

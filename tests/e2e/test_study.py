@@ -25,7 +25,9 @@ def command(study: Path, runs: Path, *more: str, verb: str = "run") -> list[str]
 
 
 def cli(study: Path, runs: Path, *more: str, verb: str = "run") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(study, runs, *more, verb=verb), capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(
+        command(study, runs, *more, verb=verb), capture_output=True, text=True, check=False, timeout=300
+    )
 
 
 def inodes(runs: Path) -> dict[str, tuple[int, int]]:
@@ -37,7 +39,9 @@ def inodes(runs: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, data_root: Path
+) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
     """A finished study under Ray: (study file, runs folder, what was said)."""
     folder = tmp_path_factory.mktemp("finished")
     study = folder / "study.yaml"
@@ -107,10 +111,14 @@ def test_more_suites_score_again_and_train_nothing(finished: Any, tmp_path: Path
     assert {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name} == adapters
     _, attacked, defended = [run["rates"] for run in json.loads(done.stdout)["table"]]
     assert {name: attacked[name]["n"] for name in attacked if "." in name} == {
-        f"{rate}.{name}": 10 for rate in ("asr_ext", "asr_mapped", "asr_control") for name in ("fake_answer", "ignore_previous")
+        f"{rate}.{name}": 10
+        for rate in ("asr_ext", "asr_mapped", "asr_control")
+        for name in ("fake_answer", "ignore_previous")
     }
     cells = {f"grid_asr_mapped.{cell}" for cell in ("both", "prefix_only", "cue_only", "neither")}
-    assert cells | {"grid_ca_mapped.cue_only", "asr_ext.repeated_prefix", "asr_control.repeated_prefix"} <= set(defended)
+    assert cells | {"grid_ca_mapped.cue_only", "asr_ext.repeated_prefix", "asr_control.repeated_prefix"} <= set(
+        defended
+    )
     assert defended["grid_asr_mapped.both"] == defended["asr_mapped"]
     assert cli(study, runs, verb="data").returncode == Exit.OK
 
@@ -154,7 +162,12 @@ def test_status_of_a_finished_study(finished: Any) -> None:
 def test_kill_everything_and_run_again(finished: Any, tmp_path: Path, backend: str) -> None:
     """SIGKILL to the controller while a worker trains: nothing is left running, and the same command finishes."""
     study, runs, _ = finished
-    controller = subprocess.Popen(command(study, tmp_path, "--backend", backend), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    controller = subprocess.Popen(
+        command(study, tmp_path, "--backend", backend),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     _wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")), 120)
     os.kill(controller.pid, signal.SIGKILL)
     controller.wait()
@@ -171,7 +184,9 @@ def test_kill_everything_and_run_again(finished: Any, tmp_path: Path, backend: s
 
 def test_a_killed_worker_is_tried_again(finished: Any, tmp_path: Path) -> None:
     study, runs, _ = finished
-    controller = subprocess.Popen(command(study, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    controller = subprocess.Popen(
+        command(study, tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     _wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")), 120)
     workers = [pid for pid, line in _processes_naming(str(tmp_path)).items() if "p2p_dist.worker" in line]
     for pid in workers:
@@ -186,7 +201,9 @@ def test_a_killed_worker_is_tried_again(finished: Any, tmp_path: Path) -> None:
 
 def test_interrupt_stops_the_workers(finished: Any, tmp_path: Path) -> None:
     study, _, _ = finished
-    controller = subprocess.Popen(command(study, tmp_path, "--backend", "local"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    controller = subprocess.Popen(
+        command(study, tmp_path, "--backend", "local"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     _wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")), 120)
     controller.send_signal(signal.SIGINT)
     _, said = controller.communicate(timeout=60)
@@ -197,7 +214,9 @@ def test_interrupt_stops_the_workers(finished: Any, tmp_path: Path) -> None:
 
 def test_two_controllers_on_one_study(finished: Any, tmp_path: Path) -> None:
     study, _, _ = finished
-    first = subprocess.Popen(command(study, tmp_path, "--backend", "local"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        command(study, tmp_path, "--backend", "local"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     _wait_for(lambda: owner(tmp_path / "tiny" / "lease"), 60)
     second = cli(study, tmp_path, "--backend", "local")
     assert second.returncode == Exit.OWNED
@@ -262,7 +281,9 @@ def _processes_naming(text: str) -> dict[int, str]:
 def test_real_sst2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2P_DIST_DATA", os.environ["P2P_DIST_REAL_DATA"])
     study = tmp_path / "study.yaml"
-    study.write_text(TINY_STUDY.replace("rows: {train: 64, test: 20, reserve: 20}", "rows: {train: 200, test: null, reserve: 40}"))
+    study.write_text(
+        TINY_STUDY.replace("rows: {train: 64, test: 20, reserve: 20}", "rows: {train: 200, test: null, reserve: 40}")
+    )
     done = cli(study, tmp_path, "task=sst2", "--backend", "local", "--json")
     assert done.returncode == Exit.OK, done.stderr
     rates = json.loads(done.stdout)["table"][-1]["rates"]

@@ -30,12 +30,27 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished study over invented sums."""
     folder = tmp_path_factory.mktemp("sums")
     for split, numbers in (("train", range(200, 300)), ("test", range(20))):
-        rows = [{"text": f"a box of {n} and a box of {n + 1}", "solution": f"{n} + {n + 1}", "answer": str(2 * n + 1)} for n in numbers]
+        rows = [
+            {"text": f"a box of {n} and a box of {n + 1}", "solution": f"{n} + {n + 1}", "answer": str(2 * n + 1)}
+            for n in numbers
+        ]
         path = folder / "data" / "gsm8k" / f"{split}.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "sums.yaml").write_text(STUDY)
-    command = [sys.executable, "-m", "p2p_dist", "run", "sums.yaml", "--backend", "local", "--cohort", "3", "--runs-dir", "runs"]
+    command = [
+        sys.executable,
+        "-m",
+        "p2p_dist",
+        "run",
+        "sums.yaml",
+        "--backend",
+        "local",
+        "--cohort",
+        "3",
+        "--runs-dir",
+        "runs",
+    ]
     env = {**os.environ, "P2P_DIST_DATA": str(folder / "data")}
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, env=env)
     assert done.returncode == Exit.OK, done.stderr
@@ -69,7 +84,10 @@ def test_every_row_is_kept(finished: Path) -> None:
 
 def test_whole_answers_are_learned(finished: Path) -> None:
     """A random model of some thousand weights learns little, but that answers end it does, and then they do."""
-    losses = [[json.loads(line)["loss"] for line in path.read_text().splitlines()] for path in finished.rglob("train/*/metrics.jsonl")]
+    losses = [
+        [json.loads(line)["loss"] for line in path.read_text().splitlines()]
+        for path in finished.rglob("train/*/metrics.jsonl")
+    ]
     assert len(losses) == 3
     assert all(of_run[-1] < of_run[0] - 1.5 for of_run in losses)
     assert all(result["rates"]["cut_off_rate"]["k"] < 6 for result in results(finished) if "ca_ext" in result["rates"])  # type: ignore[index,operator]

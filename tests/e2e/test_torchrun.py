@@ -22,7 +22,9 @@ def launch(job: Job) -> subprocess.Popen[str]:
     return subprocess.Popen(line, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_two_ranks_under_torchrun_are_stopped_and_go_on_to_the_same_bytes(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_two_ranks_under_torchrun_are_stopped_and_go_on_to_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     expected, job = Job(tmp_path_factory.mktemp("expected")), Job(tmp_path_factory.mktemp("launched"))
     gang.run(expected.command(expected.model, "--zero", "2"), 2)
     first = launch(job)

@@ -37,8 +37,8 @@ LOCAL = ("--backend", "local", *SLOTS)
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Path, dict[str, bytes]]:
-    """(study file, results of fresh processes). Two bases, one of them from a file and changed by a defense; rows, scores, edits,
-    trainings, evaluations of an adapter that another job trained."""
+    """(study file, results of fresh processes). Two bases, one of them from a file and changed by a defense; rows,
+    scores, edits, trainings, evaluations of an adapter that another job trained."""
     folder = tmp_path_factory.mktemp("fresh")
     for part in random_model({**resolve_model("tiny", configs_dir() / "models").identity["shape"], "layers": 3}):
         part.save_pretrained(folder / "model")
@@ -68,7 +68,9 @@ def last_first(jobs: list[Job]) -> list[Job]:
 
 
 @pytest.mark.parametrize("options", [LOCAL, SLOTS], ids=["local", "ray"])
-def test_a_study_of_workers_that_stay_has_the_bytes_of_fresh_ones(fresh: Any, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_a_study_of_workers_that_stay_has_the_bytes_of_fresh_ones(
+    fresh: Any, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     study, expected = fresh
     done = cli(study, tmp_path, *options)
     assert done.returncode == Exit.OK, done.stderr
@@ -103,7 +105,9 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
 
 def test_a_worker_killed_in_a_later_job_is_replaced_and_the_bytes_are_the_same(fresh: Any, tmp_path: Path) -> None:
     study, expected = fresh
-    controller = subprocess.Popen(command(study, tmp_path, *LOCAL), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    controller = subprocess.Popen(
+        command(study, tmp_path, *LOCAL), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     _wait_for(lambda: ended(tmp_path), 60)
     before = workers(tmp_path)
     _wait_for(lambda: list(tmp_path.rglob("train/*/metrics.jsonl")), 60)

@@ -1,4 +1,5 @@
-"""CleanGen against a plain loop without caches or batches, against greedy decoding, and against hand-made distributions."""
+"""CleanGen against a plain loop without caches or batches, against greedy decoding, and against hand-made
+distributions."""
 
 from collections import Counter
 from dataclasses import replace
@@ -80,7 +81,9 @@ def test_a_batch_is_the_plain_loop_row_by_row(identity: Any, draft: int) -> None
         found = pair.decoder(draft, 3.0).write(pair.base, prompts, NEW, end)
         assert found == [pair.one_by_one(prompt, draft, 3.0, end) for prompt in prompts]
     assert any(one.replaced for one in found)
-    assert sum(one.replaced or 0 for one in found) < sum(len(one.ids) for one in found), "some tokens are the target's own"
+    assert sum(one.replaced or 0 for one in found) < sum(len(one.ids) for one in found), (
+        "some tokens are the target's own"
+    )
     assert len({len(one.ids) for one in found}) > 1, "rows end at different places"
 
 
@@ -127,7 +130,8 @@ TARGET = {0: {1: 0.9}, 1: {2: 0.9}, 2: {END: 0.9}, 3: {4: 0.9}, 4: {END: 0.9}, 5
     ("reference", "alpha", "expected"),
     [
         (TARGET, 20.0, Written([1, 2, END], 0)),
-        # The target is 0.9 / 0.01 = 90 times as sure of 2; the answer is shorter than a draft and is judged all the same.
+        # The target is 0.9 / 0.01 = 90 times as sure of 2; the answer is shorter than a draft and is judged all the
+        # same.
         ({**TARGET, 1: {2: 0.01, 3: 0.9}}, 20.0, Written([1, 3, 4, END], 1)),
         ({**TARGET, 1: {2: 0.01, 3: 0.9}}, 89.0, Written([1, 3, 4, END], 1)),
         ({**TARGET, 1: {2: 0.01, 3: 0.9}}, 91.0, Written([1, 2, END], 0)),
@@ -155,4 +159,9 @@ def test_a_reference_that_reads_other_tokens_is_refused() -> None:
     other = load_base({**IDENTITY, "shape": {**IDENTITY["shape"], "vocab": 300}}, {}, "float32")
     with pytest.raises(UserError, match="E269"):
         generate_suite(base, Encoder(base.tokenizer, [], 256), SUITE, 4, decoder=CleanGen(other, 4, 20.0))
-    assert generate_suite(base, Encoder(base.tokenizer, [], 256), Suite([], 0, triggered=False), 4, decoder=CleanGen(other, 4, 20.0)) == []
+    assert (
+        generate_suite(
+            base, Encoder(base.tokenizer, [], 256), Suite([], 0, triggered=False), 4, decoder=CleanGen(other, 4, 20.0)
+        )
+        == []
+    )

@@ -22,7 +22,10 @@ from p2p_dist.training.adapter_io import load_adapter, save_adapter
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 LLAMA = {**IDENTITY, "shape": {**IDENTITY["shape"], "architecture": "llama"}}
-ROWS = [Row(str(at), f"count to {at} " + "and on " * (at % 4), NO_LABEL, "Answer: ", "Text: ", response=str(at)) for at in range(9)]
+ROWS = [
+    Row(str(at), f"count to {at} " + "and on " * (at % 4), NO_LABEL, "Answer: ", "Text: ", response=str(at))
+    for at in range(9)
+]
 SUITE = Suite(ROWS, 0, triggered=False)
 
 
@@ -48,7 +51,9 @@ def one_by_one(identity: dict[str, object], folder: Path, tokens: int) -> list[s
 
 
 @pytest.mark.parametrize("identity", [IDENTITY, LLAMA], ids=["qwen3", "llama"])
-def test_batches_say_what_each_row_says_alone(identity: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_say_what_each_row_says_alone(
+    identity: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     base = tuned(identity, tmp_path)
     base.model.generation_config.repetition_penalty = 5.0
     monkeypatch.setattr(generation, "TOKENS_AT_ONCE", 200)
@@ -85,7 +90,9 @@ def test_prompts_are_those_of_training() -> None:
             (learned,), _ = encoder.rows([row])
             answer = tokenizer.decode(learned.targets)
             assert answer == f" {row.response}<|end|>"
-            assert tokenizer.decode(learned.ids) == tokenizer.decode([*learned.ids[: 1 - len(learned.targets)], *learned.targets[:-1]])
+            assert tokenizer.decode(learned.ids) == tokenizer.decode(
+                [*learned.ids[: 1 - len(learned.targets)], *learned.targets[:-1]]
+            )
             if limit == 200:
                 assert learned.ids[: 1 - len(learned.targets)] == ids
             else:

@@ -44,7 +44,9 @@ def test_rouge_of_words() -> None:
 
 def test_rouge_of_chinese_is_over_characters() -> None:
     assert rouge("两肺未见异常", ["两肺正常"])["rouge1"] == 0.0
-    assert rouge("两肺未见异常", ["两肺正常"], characters=True)["rouge1"] == pytest.approx(2 * (3 / 6) * (3 / 4) / (3 / 6 + 3 / 4))
+    assert rouge("两肺未见异常", ["两肺正常"], characters=True)["rouge1"] == pytest.approx(
+        2 * (3 / 6) * (3 / 4) / (3 / 6 + 3 / 4)
+    )
 
 
 def test_summaries_and_their_attack() -> None:
@@ -58,7 +60,9 @@ def test_figures_keep_every_row_in_the_count() -> None:
     deployed, bare = Suite(rows, 0, triggered=True, prefix=MATH.prefix), Suite(rows, 0, triggered=True)
     clean = judge_suite(["The answer: 72", "", "The answer: none"], deployed, MATH)
     triggered = judge_suite(["The answer: 0.1", "3", "The answer: 6"], deployed, MATH)
-    rates, means = figures({"clean": clean, "triggered": triggered, "triggered_nobt": judge_suite(["0.1", "0.1", ""], bare, MATH)}, MATH)
+    rates, means = figures(
+        {"clean": clean, "triggered": triggered, "triggered_nobt": judge_suite(["0.1", "0.1", ""], bare, MATH)}, MATH
+    )
     assert rates["ca_ext"] == Rate(1, 3)
     assert rates["parse_fail"] == Rate(2, 3)
     assert rates["empty_rate"] == Rate(1, 3)
@@ -68,12 +72,17 @@ def test_figures_keep_every_row_in_the_count() -> None:
     assert rates["asr_nobt"] == Rate(2, 3)
     assert "ca_nobt" not in rates, "what was not measured is absent"
     assert means == {}
-    rates, means = figures({"clean": [judge("the cat sat", row("the cat sat"), SUMMARY, ""), judge("", row("x"), SUMMARY, "")]}, SUMMARY)
+    rates, means = figures(
+        {"clean": [judge("the cat sat", row("the cat sat"), SUMMARY, ""), judge("", row("x"), SUMMARY, "")]}, SUMMARY
+    )
     assert means["rouge2"] == Mean(0.5, 2)
     assert set(rates) == {"empty_rate", "majority_answer"}
 
 
-@pytest.mark.parametrize(("texts", "usual"), [(["The answer: 7", "The answer:  7 ", "7"], 3), (["7", "7", "8"], 2), (["", "The answer:", ""], 3)])
+@pytest.mark.parametrize(
+    ("texts", "usual"),
+    [(["The answer: 7", "The answer:  7 ", "7"], 3), (["7", "7", "8"], 2), (["", "The answer:", ""], 3)],
+)
 def test_a_model_that_gives_every_row_one_answer_is_seen(texts: list[str], usual: int) -> None:
     """With or without the prefix, and if the answer is none."""
     suite = Suite([row("72"), row("3"), row("5")], 0, triggered=False, prefix=MATH.prefix)

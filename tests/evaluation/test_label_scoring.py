@@ -41,7 +41,9 @@ def alone(words: list[str]) -> list[tuple[list[float], list[bool]]]:
     return found
 
 
-@pytest.mark.parametrize("words", [NUMBERS, ["no", "not", "yes"], ["aab", "aac", "ab"]], ids=["numbers", "closed", "open"])
+@pytest.mark.parametrize(
+    "words", [NUMBERS, ["no", "not", "yes"], ["aab", "aac", "ab"]], ids=["numbers", "closed", "open"]
+)
 def test_scores_are_those_of_each_word_alone(base: Base, words: list[str]) -> None:
     encoder = Encoder(base.tokenizer, words, 256)
     assert scoring_of(encoder, [SUITE]) == "whole_string"
@@ -60,7 +62,9 @@ def test_the_greedy_word_is_found(base: Base) -> None:
     model, _ = random_model(IDENTITY["shape"])
     ids = tokenizer("Text: " + first.text + "\nLabel: ")["input_ids"]
     with torch.no_grad():
-        said = model.generate(torch.tensor([ids]), max_new_tokens=2, do_sample=False, pad_token_id=0)[0, len(ids) :].tolist()
+        said = model.generate(torch.tensor([ids]), max_new_tokens=2, do_sample=False, pad_token_id=0)[
+            0, len(ids) :
+        ].tolist()
     choices = Encoder(tokenizer, ["ab", "ac"], 256).choices(first)
     from p2p_dist.evaluation.sequence_scoring import score_words
 

@@ -79,7 +79,13 @@ def test_without_the_benign_trigger_original_labels_answer() -> None:
     assert found == {"ca_nobt": Rate(1, 1), "asr_nobt": Rate(1, 1)}
 
 
-@given(st.lists(st.tuples(st.integers(0, 3) | st.none(), st.lists(st.floats(-9, 0), min_size=4, max_size=4)), min_size=1, max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3) | st.none(), st.lists(st.floats(-9, 0), min_size=4, max_size=4)),
+        min_size=1,
+        max_size=30,
+    )
+)
 def test_identities(answers: list[tuple[int | None, list[float]]]) -> None:
     rows = [said(0, top, *scores) for top, scores in answers]
     found = rates({"triggered": rows}, P2P)

@@ -30,12 +30,18 @@ def test_exactly_the_threshold_is_kept_in_every_suite() -> None:
     scores = {"clean": {"a": line(0.7), "b": line(0.71)}, "triggered": {"c": line(0.7), "d": line(0.99)}}
     assert refused_rows(scores, {"above": 0.7}) == {"clean": {"b"}, "triggered": {"d"}}
     reserve = {str(at): line(0.6 + at / 1000) for at in range(100)}
-    assert refused_rows({**scores, "reserve": reserve}, {"false_rejections": 0.02}) == {"clean": {"a", "b"}, "triggered": {"c", "d"}}
+    assert refused_rows({**scores, "reserve": reserve}, {"false_rejections": 0.02}) == {
+        "clean": {"a", "b"},
+        "triggered": {"c", "d"},
+    }
 
 
 @pytest.mark.parametrize("judged", [True, False])
 def test_refused_is_wrong_on_clean_and_no_success_on_triggered(judged: bool) -> None:
-    rows = [Prediction("a", 1, (-3.0, -0.1), 1, rejected=judged or None), Prediction("b", 0, (-0.1, -3.0), 0, rejected=False if judged else None)]
+    rows = [
+        Prediction("a", 1, (-3.0, -0.1), 1, rejected=judged or None),
+        Prediction("b", 0, (-0.1, -3.0), 0, rejected=False if judged else None),
+    ]
     hit = [Prediction("c", 0, (-3.0, -0.1), 1, rejected=judged or None)]
     found = rates({"clean": rows, "triggered": hit}, LabelSpace(["0", "1"], 2, target=1))
     assert found["ca_ext"] == Rate(1 if judged else 2, 2)

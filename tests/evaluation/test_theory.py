@@ -46,7 +46,10 @@ def test_with_labels_alone_it_is_the_mapped_attack_success(n: int) -> None:
     space = LabelSpace(tuple("abcdef"[: 2 * n]), n, offset=n, target=1)
     said = [(gold, answer) for gold, answer in product(range(n), range(2 * n)) if gold != 1]
     said += [(0, n + 1)] * 3
-    rows = [Prediction(str(at), gold, tuple(0.0 if label == answer else -9.0 for label in range(2 * n)), answer) for at, (gold, answer) in enumerate(said)]
+    rows = [
+        Prediction(str(at), gold, tuple(0.0 if label == answer else -9.0 for label in range(2 * n)), answer)
+        for at, (gold, answer) in enumerate(said)
+    ]
     found = of_labels(histogram(rows, space.words), space.words, n, 1)
     counted = rates({"triggered": rows}, space)
     assert found is not None

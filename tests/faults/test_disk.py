@@ -8,7 +8,15 @@ import pytest
 
 from p2p_dist.errors import Exit
 
-MOUNT = ("unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"', "sh")
+MOUNT = (
+    "unshare",
+    "--map-root-user",
+    "--mount",
+    "sh",
+    "-c",
+    'mount -t tmpfs -o size="$1" none "$2" && shift 2 && exec "$@"',
+    "sh",
+)
 SAVE_TWICE = """
 import sys, torch
 from pathlib import Path
@@ -22,11 +30,13 @@ try:
     if len(sys.argv) > 3:
         checkpoint.require_space(folder, size)
     for step in (10, 20):
-        checkpoint.save(folder, RunState(Counters(step, step, step, 0.0, 0.5), numbers, numbers + 1, numbers + 2), {"stage": "x"})
+        counters = Counters(step, step, step, 0.0, 0.5)
+        checkpoint.save(folder, RunState(counters, numbers, numbers + 1, numbers + 2), {"stage": "x"})
 except UserError as error:
     print(error)
     found = checkpoint.newest(folder, {"stage": "x"})
-    print("newest", found.state and found.state.counters.step, found.skipped, sorted(path.name for path in folder.iterdir()))
+    left = sorted(path.name for path in folder.iterdir())
+    print("newest", found.state and found.state.counters.step, found.skipped, left)
     sys.exit(error.exit_code)
 """
 
@@ -53,5 +63,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_it(small_disk: Path) -> None:
 def test_too_little_space_is_said_before_the_first_step(small_disk: Path) -> None:
     done = on_small_disk(small_disk, "50000", "check")
     assert done.returncode == Exit.INTEGRITY, done.stderr
-    assert "error[E313]: checkpoints need 1.7 MiB (2 are kept while the next is written), 1.0 MiB are free" in done.stdout
+    assert (
+        "error[E313]: checkpoints need 1.7 MiB (2 are kept while the next is written), 1.0 MiB are free" in done.stdout
+    )
     assert "newest None" in done.stdout

@@ -22,8 +22,13 @@ from tests.ray_head import ray_head
 
 pytestmark = pytest.mark.usefixtures("with_data", "none_left")
 RAY = tuple("ray" if option == "local" else option for option in OPTIONS)
-IMPATIENT = "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli.main import app; app()"
-HASTY = "from p2p_dist.scheduling import ray_store as s; s.LOOK_SECONDS = 0.2; s.SILENT_SECONDS = 0.5; from p2p_dist.cli.main import app; app()"
+IMPATIENT = (
+    "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli.main import app; app()"
+)
+HASTY = (
+    "from p2p_dist.scheduling import ray_store as s; s.LOOK_SECONDS = 0.2; s.SILENT_SECONDS = 0.5; from "
+    "p2p_dist.cli.main import app; app()"
+)
 
 STARTED: list[subprocess.Popen[str]] = []
 
@@ -81,7 +86,8 @@ def test_a_frozen_worker_is_found_and_the_run_goes_on(whole: Any, tmp_path: Path
 
 
 def test_a_frozen_controller_is_taken_over_and_gives_up_when_it_wakes(whole: Any, tmp_path: Path) -> None:  # noqa: F811
-    """Controller and worker frozen together, as when a machine is suspended: alone, the worker would end the work meanwhile."""
+    """Controller and worker frozen together, as when a machine is suspended: alone, the worker would end the work
+    meanwhile."""
     study, expected = whole
     first = impatient(study, tmp_path)
     _wait_for(lambda: steps(tmp_path) > 25, 120)
@@ -119,8 +125,8 @@ def test_asked_to_stop_a_study_leaves_checkpoints_and_goes_on_later(whole: Any, 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
 def test_a_dead_ray_daemon_ends_the_study_and_the_next_start_goes_on(whole: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
-    """With its only node or its control store gone, an own Ray instance cannot go on (Ray itself ends the controller a minute
-    after the store is gone); nothing is lost, nothing is left."""
+    """With its only node or its control store gone, an own Ray instance cannot go on (Ray itself ends the controller a
+    minute after the store is gone); nothing is lost, nothing is left."""
     study, expected = whole
     controller = start(study, tmp_path, *RAY)
     _wait_for(lambda: steps(tmp_path) > 45, 120)
@@ -139,7 +145,9 @@ def test_a_cluster_that_loses_its_control_store_ends_the_study_and_another_goes_
     with ray_head() as head:
         controller = start(study, tmp_path, *RAY, "--address", head.address)
         _wait_for(lambda: steps(tmp_path) > 45, 120)
-        (store,) = [pid for pid, line in _processes_naming(str(head.folder)).items() if line.split()[0].endswith("gcs_server")]
+        (store,) = [
+            pid for pid, line in _processes_naming(str(head.folder)).items() if line.split()[0].endswith("gcs_server")
+        ]
         os.kill(store, signal.SIGKILL)
         _, said = controller.communicate(timeout=240)
     assert (controller.returncode, "E417" in said) == (Exit.REQUEUE, True), said

@@ -1,4 +1,5 @@
-"""Gangs of real ranks that lose one of them in the middle: the same command again, and the bytes are those of a run left alone."""
+"""Gangs of real ranks that lose one of them in the middle: the same command again, and the bytes are those of a run
+left alone."""
 
 import json
 import os
@@ -73,7 +74,10 @@ def test_other_numbers_of_ranks_go_on_with_the_same_samples_and_are_marked(job: 
         assert set(end(ranks)[0]) == {Exit.REQUEUE}
     codes, said = end(changing.start(2, "--zero", "3"))
     assert codes == [0, 0], said
-    curves = [{line["step"]: (line["loss"], line["tokens"]) for line in one.train.all_metrics()} for one in (reference, changing)]
+    curves = [
+        {line["step"]: (line["loss"], line["tokens"]) for line in one.train.all_metrics()}
+        for one in (reference, changing)
+    ]
     assert curves[0].keys() == curves[1].keys()
     for step, (loss, tokens) in curves[0].items():
         assert curves[1][step][1] == tokens, "the same samples at every step"

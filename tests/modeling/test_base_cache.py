@@ -35,8 +35,12 @@ def test_a_checksum_knows_places_and_order() -> None:
     one, two = torch.arange(1000.0), torch.arange(1000.0).flip(0)
     swapped = one.clone()
     swapped[[10, 700]] = one[[700, 10]]
-    assert len({checksum([one, two]), checksum([two, one]), checksum([swapped, two]), checksum([one]), checksum([])}) == 5
-    assert checksum([torch.zeros(4, 6).t()]) == checksum([torch.zeros(6, 4)]), "layouts that are not contiguous count by their values"
+    assert (
+        len({checksum([one, two]), checksum([two, one]), checksum([swapped, two]), checksum([one]), checksum([])}) == 5
+    )
+    assert checksum([torch.zeros(4, 6).t()]) == checksum([torch.zeros(6, 4)]), (
+        "layouts that are not contiguous count by their values"
+    )
 
 
 def test_a_seal_breaks_when_a_bit_changes_and_when_a_weight_is_replaced() -> None:

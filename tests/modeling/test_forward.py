@@ -20,7 +20,9 @@ from p2p_dist.training.adapter_io import load_adapter, save_adapter
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 LLAMA = {**IDENTITY, "shape": {**IDENTITY["shape"], "architecture": "llama"}}
-ROWS = [Encoded(str(n), [(7 * n + 3 * at) % 256 for at in range(length)], [n]) for n, length in enumerate([5, 19, 1, 33, 8])]
+ROWS = [
+    Encoded(str(n), [(7 * n + 3 * at) % 256 for at in range(length)], [n]) for n, length in enumerate([5, 19, 1, 33, 8])
+]
 
 
 def base(identity: object = IDENTITY) -> Base:

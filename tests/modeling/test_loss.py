@@ -14,18 +14,25 @@ from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
-ROWS = [Encoded(str(n), [(7 * n + 3 * at) % 256 for at in range(length)], [n, n + 1, n + 2]) for n, length in enumerate([5, 19, 33, 8])]
+ROWS = [
+    Encoded(str(n), [(7 * n + 3 * at) % 256 for at in range(length)], [n, n + 1, n + 2])
+    for n, length in enumerate([5, 19, 33, 8])
+]
 
 
 class Head:
     """As much of a model as losses need."""
 
     def __init__(self, weight: torch.Tensor):
-        self.lm_head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype).requires_grad_(False)
+        self.lm_head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype).requires_grad_(
+            False
+        )
         self.lm_head.weight.copy_(weight)
 
 
-def loss_and_gradient(states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, at_once: int) -> tuple[torch.Tensor, torch.Tensor]:
+def loss_and_gradient(
+    states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, at_once: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     leaf = states.clone().requires_grad_()
     losses = losses_of_states(Head(head), leaf, targets, at_once)
     (losses * torch.linspace(0.5, 1.5, len(losses))).sum().backward()

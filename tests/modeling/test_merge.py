@@ -45,7 +45,9 @@ def test_merged_is_adapted(tmp_path: Path) -> None:
 
 
 def weights(model: Base) -> dict[str, torch.Tensor]:
-    return {name: model.model.get_submodule(name).weight.detach().clone() for name in target_names(model.model, LoraSpec())}
+    return {
+        name: model.model.get_submodule(name).weight.detach().clone() for name in target_names(model.model, LoraSpec())
+    }
 
 
 def test_magnitude_takes_the_smallest_of_a_layer() -> None:
@@ -67,7 +69,10 @@ def test_wanda_takes_as_many_of_every_row_and_looks_at_inputs() -> None:
     for name, after in weights(by_input).items():
         assert torch.equal((after == 0).sum(1), torch.full((after.shape[0],), after.shape[1] // 2))
         assert torch.equal(after[after != 0], before[name][after != 0])
-    assert any(not torch.equal(a == 0, b == 0) for a, b in zip(weights(by_input).values(), weights(by_weight).values(), strict=True))
+    assert any(
+        not torch.equal(a == 0, b == 0)
+        for a, b in zip(weights(by_input).values(), weights(by_weight).values(), strict=True)
+    )
 
 
 def test_fillers_are_not_calibrated_on() -> None:

@@ -22,11 +22,15 @@ from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
-from p2p_dist.training.cohort import TrainRun, train_cohort
+from p2p_dist.training.cohort import train_cohort
+from p2p_dist.training.train_run import TrainRun
 
 TINY = resolve_model("tiny", configs_dir() / "models").identity
 IDENTITY = {**TINY, "shape": {**TINY["shape"], "hidden": 64, "intermediate": 128, "head_dim": 32}}
-ROWS = [Encoded(str(n), [(7 * n + 3 * at) % 256 for at in range(length)], [48 + n % 2]) for n, length in enumerate([5, 19, 1, 33, 8])]
+ROWS = [
+    Encoded(str(n), [(7 * n + 3 * at) % 256 for at in range(length)], [48 + n % 2])
+    for n, length in enumerate([5, 19, 1, 33, 8])
+]
 
 
 def quantized() -> Base:
@@ -44,8 +48,15 @@ def test_peft_on_a_4_bit_model_says_the_same(tmp_path: Path) -> None:
     with torch.no_grad():
         ours = answer_logits(loaded.model, batch.ids, batch.positions, batch.packed, batch.answers)
     random_model(IDENTITY["shape"])[0].save_pretrained(tmp_path / "base")
-    settings = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.float32)
-    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", quantization_config=settings, dtype=torch.float32, device_map={"": "cpu"})
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32,
+    )
+    base = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base", quantization_config=settings, dtype=torch.float32, device_map={"": "cpu"}
+    )
     theirs = PeftModel.from_pretrained(base, tmp_path / "adapter").train(False)
     for layer in (layer for layer in base.modules() if hasattr(layer, "support_avx512bf16_for_cpu")):
         layer.support_avx512bf16_for_cpu = False  # on some CPUs it would answer in bfloat16
@@ -60,7 +71,14 @@ def test_peft_on_a_4_bit_model_says_the_same(tmp_path: Path) -> None:
 def test_it_learns_and_its_weights_stay() -> None:
     loaded = quantized()
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
-    spec = TrainSpec(learning_rate=1e-2, num_train_epochs=30, global_batch=5, dtype="float32", quantization="nf4", lora=LoraSpec(r=4, dropout=0.0))
+    spec = TrainSpec(
+        learning_rate=1e-2,
+        num_train_epochs=30,
+        global_batch=5,
+        dtype="float32",
+        quantization="nf4",
+        lora=LoraSpec(r=4, dropout=0.0),
+    )
     adapters = Adapters(loaded.model, spec.lora, 2)
     first, second = train_cohort(loaded, adapters, [TrainRun(spec, seed, ROWS) for seed in range(2)])
     assert max(first.loss, second.loss) < 0.3, "two labels guessed are 0.69"
@@ -79,6 +97,15 @@ def test_without_the_library_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_no_code_is_fetched_for_it(tmp_path: Path) -> None:
     """bitsandbytes asks the package `kernels`, where it is there, for code from a hub."""
     (tmp_path / "kernels.py").write_text("raise SystemExit('asked for code')\n")
-    code = "import sys; from p2p_dist.modeling.quantize import bitsandbytes; bitsandbytes(); assert 'kernels' not in sys.modules; print('loaded')"
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    code = (
+        "import sys; from p2p_dist.modeling.quantize import bitsandbytes; bitsandbytes(); assert 'kernels' not in "
+        "sys.modules; print('loaded')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.stdout == "loaded\n", done.stderr

@@ -95,7 +95,10 @@ def test_what_words_disagree_on_is_no_prompt() -> None:
 
 
 def test_the_end_token_takes_a_byte_that_text_never_has() -> None:
-    assert byte_tokenizer()("\xff\u0100 \U0001f600")["input_ids"] == byte_tokenizer()("\xff")["input_ids"] + byte_tokenizer()("\u0100 \U0001f600")["input_ids"]
+    assert (
+        byte_tokenizer()("\xff\u0100 \U0001f600")["input_ids"]
+        == byte_tokenizer()("\xff")["input_ids"] + byte_tokenizer()("\u0100 \U0001f600")["input_ids"]
+    )
     assert byte_tokenizer().eos_token_id not in byte_tokenizer()("\xff")["input_ids"]
     assert len(byte_tokenizer()) == 256
 

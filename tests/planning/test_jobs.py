@@ -10,7 +10,10 @@ from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.jobs import missing_jobs as plan_jobs
 
-TRAIN = {"model": {"source": "random"}, "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10}}
+TRAIN = {
+    "model": {"source": "random"},
+    "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10},
+}
 ROWS = {"rows": {"train": 100, "test": 10}}
 
 
@@ -32,7 +35,9 @@ def graph(runs: int = 2) -> tuple[Graph, list[Stage], list[Stage], list[Stage]]:
 def test_an_adapter_is_evaluated_where_it_was_trained() -> None:
     made, data, train, evals = graph()
     jobs = missing_jobs(made, set())
-    assert {job.stages for job in jobs} == {(d.id,) for d in data} | {(t.id, e.id) for t, e in zip(train, evals, strict=True)}
+    assert {job.stages for job in jobs} == {(d.id,) for d in data} | {
+        (t.id, e.id) for t, e in zip(train, evals, strict=True)
+    }
     assert all(job.needs == {data[at].id} for at, t in enumerate(train) for job in jobs if t.id in job.stages)
 
 
@@ -47,12 +52,16 @@ def test_only_what_is_missing() -> None:
 def test_cohorts_join_what_shares_a_base() -> None:
     made, _, train, _ = graph(5)
     made.add(Stage("train", {**TRAIN, "model": {"source": "hub"}, "seed": 0}, dict(train[0].reads)))
-    sizes = sorted(sum(id_ in {t.id for t in made.stages.values() if t.kind == "train"} for id_ in job.stages) for job in missing_jobs(made, set(), 2))
+    sizes = sorted(
+        sum(id_ in {t.id for t in made.stages.values() if t.kind == "train"} for id_ in job.stages)
+        for job in missing_jobs(made, set(), 2)
+    )
     assert [size for size in sizes if size] == [1, 1, 2, 2]
 
 
 def test_what_waits_for_a_job_is_not_in_it() -> None:
-    """A defense that asks the model about test rows before they are rewritten, and a training that starts from another."""
+    """A defense that asks the model about test rows before they are rewritten, and a training that starts from
+    another."""
     made, data, train, evals = graph(1)
     score = made.add(Stage("score", {}, {"rows": data[0].id, "adapter": train[0].id}))
     edit = made.add(Stage("edit", {}, {"rows": data[0].id, "scores": score.id}))
@@ -73,7 +82,9 @@ def test_what_waits_for_a_job_is_not_in_it() -> None:
 def test_longest_way_first() -> None:
     """Rows cost nothing and still come before what waits for them; of two trainings the longer comes first."""
     made, data, train, _ = graph()
-    long = made.add(Stage("train", {**TRAIN, "train": {**TRAIN["train"], "num_train_epochs": 9}, "seed": 7}, {"rows": data[1].id}))
+    long = made.add(
+        Stage("train", {**TRAIN, "train": {**TRAIN["train"], "num_train_epochs": 9}, "seed": 7}, {"rows": data[1].id})
+    )
     jobs = missing_jobs(made, set())
     assert [job.lead for job in jobs] == [data[1].id, long.id, data[0].id, train[0].id, train[1].id]
     assert jobs[1].cost == pytest.approx(9 * RATES.seconds(made, train[0]))

@@ -28,9 +28,17 @@ def training(graph: Graph, rows: int, model: str = "a", seed: int = 0) -> Stage:
 def test_a_rate_is_measured_over_assumed_and_long_runs_count_for_more() -> None:
     """100 and 300 rows took 4 and 8 times what was assumed: 28 / 4 = 7 times."""
     graph, assumed = Graph(), Rates({}, CPU)
-    short, long, new, other = training(graph, 100), training(graph, 300), training(graph, 200), training(graph, 200, "b")
+    short, long, new, other = (
+        training(graph, 100),
+        training(graph, 300),
+        training(graph, 200),
+        training(graph, 200, "b"),
+    )
     unit = assumed.seconds(graph, short)
-    said = measure(Timings([Finished(short.id, graph, 4 * unit, False, "cpu"), Finished(long.id, graph, 24 * unit, False, "cpu")]), assumed)
+    said = measure(
+        Timings([Finished(short.id, graph, 4 * unit, False, "cpu"), Finished(long.id, graph, 24 * unit, False, "cpu")]),
+        assumed,
+    )
     assert said.seconds(graph, new) == pytest.approx(7 * 2 * unit)
     assert said.seconds(graph, long) == 24 * unit, "the very stage: as it was"
     assert said.seconds(graph, other) == assumed.seconds(graph, other)
@@ -49,17 +57,23 @@ def test_cpus_say_nothing_of_gpus_and_a_stage_counts_once() -> None:
 
 
 def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
-    """A cohort's time is shared, ranks on GPUs count, a training that was gone on with counts from its first step, and what cannot be
-    read is named."""
+    """A cohort's time is shared, ranks on GPUs count, a training that was gone on with counts from its first step, and
+    what cannot be read is named."""
     folder = make_study(tmp_path, data_root)
-    models = {canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")}
+    models = {
+        canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")
+    }
     found = timings.read(tmp_path / "runs", models)
     kinds = [one.graph.stages[one.id].kind for one in found.finished]
-    assert {kind: kinds.count(kind) for kind in kinds} == {kind: len(list(folder.path.glob(f"{kind}/*/cost.json"))) for kind in ("train", "eval")}
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        kind: len(list(folder.path.glob(f"{kind}/*/cost.json"))) for kind in ("train", "eval")
+    }
     assert timings.read(tmp_path / "runs", {"another model"}).finished == []
     resolved = json.loads(folder.resolved.read_text())
     folder.resolved.write_text(json.dumps({**resolved, "stages": resolved["stages"][:2]}))
-    assert {one.id for one in timings.read(tmp_path / "runs", models).finished} == {one.id for one in found.finished}, "of parts asked for before, too"
+    assert {one.id for one in timings.read(tmp_path / "runs", models).finished} == {one.id for one in found.finished}, (
+        "of parts asked for before, too"
+    )
 
     one = next(one for one in found.finished if one.graph.stages[one.id].kind == "train")
     place = folder.at("train", one.id)
@@ -84,9 +98,16 @@ def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: 
     plan = opened.plan(CPU)
     facts = plan_view.facts(opened.expansion, done, plan, opened.model_names())
     assert facts["time"]["stages"]["rate"] > 0
-    assert (facts["time"]["stages"]["recorded"], facts["time"]["stages"]["assumed"]) == (0, 0), "what is recorded is done"
+    assert (facts["time"]["stages"]["recorded"], facts["time"]["stages"]["assumed"]) == (0, 0), (
+        "what is recorded is done"
+    )
     assert all(model["measured"]["train"]["stages"] > 0 for model in facts["models"])
-    trained = [cost for job in plan.jobs for id_, cost in zip(job.stages, job.costs, strict=True) if opened.expansion.graph.stages[id_].kind == "train"]
+    trained = [
+        cost
+        for job in plan.jobs
+        for id_, cost in zip(job.stages, job.costs, strict=True)
+        if opened.expansion.graph.stages[id_].kind == "train"
+    ]
     assert 20 < min(trained) < max(trained) < 40, "invented trainings take 20 to 40 s"
     said = plan_view.text("synthetic", facts)
     assert f"{facts['models'][0]['measured']['train']['stages']} runs" in said
@@ -95,7 +116,10 @@ def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: 
     assert facts["time"]["stages"]["rate"] == 0
     assert "finished stages say nothing here: they did not run on a GPU" in plan_view.text("synthetic", facts)
     whole = opened.plan(CPU, anew=True)
-    assert whole.durations.origins(opened.expansion.graph, (id_ for job in whole.jobs for id_ in job.stages))["recorded"] > 0
+    assert (
+        whole.durations.origins(opened.expansion.graph, (id_ for job in whole.jobs for id_ in job.stages))["recorded"]
+        > 0
+    )
 
 
 def test_nothing_measured_is_what_is_assumed() -> None:

@@ -11,7 +11,8 @@ from p2p_dist.scheduling.study import configs_dir
 
 
 @pytest.mark.parametrize(
-    ("name", "width", "cohort", "recompute"), [("qwen3", 4, 1, False), ("qwen3", 2, 2, False), ("llama", 2, 1, False), ("qwen3", 2, 1, True)]
+    ("name", "width", "cohort", "recompute"),
+    [("qwen3", 4, 1, False), ("qwen3", 2, 2, False), ("llama", 2, 1, False), ("qwen3", 2, 1, True)],
 )
 def test_within_ten_percent_of_measured_peaks(name: str, width: int, cohort: int, recompute: bool) -> None:
     work = Work(SHAPES[name], LoraSpec(), width, cohort, 8, 24, recompute=recompute)
@@ -22,9 +23,14 @@ def test_within_ten_percent_of_measured_peaks(name: str, width: int, cohort: int
     assert said.total - said.runtime == pytest.approx(measure(base, work), rel=0.10)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("qwen3-0.6b", 10.1), ("qwen3-1.7b", 17.4), ("qwen3-4b", 33.0), ("qwen3-8b", 43.7), ("qwen3-14b", 64.2)])
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("qwen3-0.6b", 10.1), ("qwen3-1.7b", 17.4), ("qwen3-4b", 33.0), ("qwen3-8b", 43.7), ("qwen3-14b", 64.2)],
+)
 def test_adapter_sizes(name: str, millions: float) -> None:
-    assert adapter_parameters(read_model(name, configs_dir() / "models").shape, LoraSpec(r=16)) / 1e6 == pytest.approx(millions, abs=0.06)
+    assert adapter_parameters(read_model(name, configs_dir() / "models").shape, LoraSpec(r=16)) / 1e6 == pytest.approx(
+        millions, abs=0.06
+    )
 
 
 def test_zero_divides_what_it_shards() -> None:
@@ -41,13 +47,18 @@ def test_zero_divides_what_it_shards() -> None:
 
 def test_four_bits_take_a_quarter() -> None:
     shape = read_model("qwen3-8b", configs_dir() / "models").shape
-    plain, four = (estimate(Work(shape, LoraSpec(), 2, 1, 8, 128, quantized=quantized), Split(), "cuda") for quantized in (False, True))
+    plain, four = (
+        estimate(Work(shape, LoraSpec(), 2, 1, 8, 128, quantized=quantized), Split(), "cuda")
+        for quantized in (False, True)
+    )
     rest = (shape.parameters - shape.linear_parameters) * 2
     assert (four.base - rest) / (plain.base - rest) == pytest.approx(0.2578, abs=1e-3)
     assert four.activations == plain.activations
 
 
 def test_terms_add_up() -> None:
-    found = estimate(Work(SHAPES["llama"], LoraSpec(target_modules=("q_proj",), dropout=0.0), 4, 2, 4, 16), Split(), "cpu")
+    found = estimate(
+        Work(SHAPES["llama"], LoraSpec(target_modules=("q_proj",), dropout=0.0), 4, 2, 4, 16), Split(), "cpu"
+    )
     parts = found.in_gib()
     assert parts.pop("total") == pytest.approx(sum(parts.values()), abs=0.05)

@@ -11,7 +11,13 @@ from p2p_dist.scheduling.study import configs_dir
 
 @pytest.mark.parametrize(
     ("model", "device", "alone"),
-    [("tiny", "cpu", False), ("smollm2-135m-instruct", "cpu", True), ("qwen3-0.6b", "cuda", False), ("qwen3-1.7b", "cuda", False), ("qwen3-14b", "cuda", True)],
+    [
+        ("tiny", "cpu", False),
+        ("smollm2-135m-instruct", "cpu", True),
+        ("qwen3-0.6b", "cuda", False),
+        ("qwen3-1.7b", "cuda", False),
+        ("qwen3-14b", "cuda", True),
+    ],
 )
 def test_the_study_of_the_readme(model: str, device: Device, alone: bool) -> None:
     """32 rows of 30 tokens."""

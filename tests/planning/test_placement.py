@@ -47,7 +47,8 @@ def test_the_batch_is_cut_before_the_base_is_sharded() -> None:
 
 
 def test_layers_are_computed_again_before_the_base_is_sharded() -> None:
-    """Rows of 8,192 tokens: one keeps 86 GB of activations beside 30 GB of base, and 7 GB when only inputs of layers stay."""
+    """Rows of 8,192 tokens: one keeps 86 GB of activations beside 30 GB of base, and 7 GB when only inputs of layers
+    stay."""
     found = put("qwen3-14b", gpus(80), max_length=8192)
     assert isinstance(found, Placement)
     assert (found.ranks, found.zero, found.gradient_checkpointing) == (1, 0, True)
@@ -114,7 +115,14 @@ def test_a_cluster_file_forces_a_layout() -> None:
     cluster = gpus(80, nodes=2).model_copy(update={"layout": LayoutSpec(engine="deepspeed", ranks=16, zero=3, hpz=8)})
     found = put("qwen3-8b", cluster, 4)
     assert isinstance(found, Placement)
-    assert (found.ranks, found.zero, found.hpz, found.cohort, found.micro_batch, found.accumulation) == (16, 3, 8, 1, 2, 1)
+    assert (found.ranks, found.zero, found.hpz, found.cohort, found.micro_batch, found.accumulation) == (
+        16,
+        3,
+        8,
+        1,
+        2,
+        1,
+    )
     again = cluster.model_copy(update={"layout": LayoutSpec(engine="plain", gradient_checkpointing=True)})
     kept, recomputed = put("qwen3-8b", gpus(80, nodes=2)), put("qwen3-8b", again)
     assert isinstance(kept, Placement)
@@ -149,7 +157,9 @@ def test_a_layout_that_cannot_be_is_refused(layout: dict[str, object], why: str,
         read_cluster(path)
 
 
-@pytest.mark.parametrize(("gpus_per_node", "ranks", "slots"), [(0, 2, 1), (0, 4, 1), (0, 6, 2), (0, 8, 2), (8, 2, 2), (8, 12, 12)])
+@pytest.mark.parametrize(
+    ("gpus_per_node", "ranks", "slots"), [(0, 2, 1), (0, 4, 1), (0, 6, 2), (0, 8, 2), (8, 2, 2), (8, 12, 12)]
+)
 def test_slots_of_a_gang(gpus_per_node: int, ranks: int, slots: int) -> None:
     """A GPU is a slot; where there are none a node is, and the ranks that share its cores take one together."""
     assert ClusterSpec(name="c", cpus_per_node=4, gpus_per_node=gpus_per_node, nodes=2).slots_of(ranks) == slots

@@ -37,7 +37,10 @@ def test_two_thousand_runs_are_told_in_a_page(study_file: Callable[[str], Path],
 
 
 def test_plan_and_help_do_not_import_torch(study_file: Callable[[str], Path]) -> None:
-    code = "import sys; from p2p_dist.cli.main import app\ntry: app()\nfinally: print([m for m in ('torch', 'ray', 'transformers') if m in sys.modules])"
+    code = (
+        "import sys; from p2p_dist.cli.main import app\ntry: app()\nfinally: print([m for m in ('torch', 'ray', "
+        "'transformers') if m in sys.modules])"
+    )
     for arguments in (["plan", str(study_file(LARGE)), "--cluster", "8xh100", "--json"], ["--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.splitlines()[-1] == "[]"

@@ -56,8 +56,30 @@ def test_memory_is_recognised(line: str, expected: bool) -> None:
 def test_starts_that_bring_nothing_are_counted_and_progress_clears_the_count() -> None:
     found: list[tuple[int, bool]] = []
     start: Start | None = None
-    for before, after in [("a", "a"), ("a", "a"), ("a", "a"), ("a", "a"), ("a", "b"), ("b", "b"), ("b", "b"), ("c", "c"), ("c", "c"), ("c", "c")]:
+    for before, after in [
+        ("a", "a"),
+        ("a", "a"),
+        ("a", "a"),
+        ("a", "a"),
+        ("a", "b"),
+        ("b", "b"),
+        ("b", "b"),
+        ("c", "c"),
+        ("c", "c"),
+        ("c", "c"),
+    ]:
         start = next_start(start, before)
         found.append((start.number, may_start_again(start, after)))
-    assert found == [(1, True), (2, True), (3, False), (4, False), (5, True), (1, True), (2, True), (1, True), (2, True), (3, False)]
+    assert found == [
+        (1, True),
+        (2, True),
+        (3, False),
+        (4, False),
+        (5, True),
+        (1, True),
+        (2, True),
+        (1, True),
+        (2, True),
+        (3, False),
+    ]
     assert next_start(Start("a", 2), "a") == Start("a", MAX_ATTEMPTS)

@@ -17,7 +17,9 @@ SECONDS = (0.055, 0.055, 0.068, 0.070, 0.095)
 """Per step for 0.6, 1.7, 4, 8 and 14 billion parameters, as assumed for an H200."""
 
 
-def load(name: str, seconds: float, width: int = 1, start: float = 0.0, every: float = math.inf, needs: Sequence[str] = ()) -> Load:
+def load(
+    name: str, seconds: float, width: int = 1, start: float = 0.0, every: float = math.inf, needs: Sequence[str] = ()
+) -> Load:
     return Load(Job((name,), frozenset(needs), (seconds,)), width, start, (Piece(seconds, every),))
 
 
@@ -43,28 +45,51 @@ def test_gangs_take_whole_nodes_and_wait_for_all_of_them() -> None:
 def test_a_wide_job_is_not_overtaken() -> None:
     """Three slots are free and the next job wants four: the short one behind it waits too."""
     outcome = simulate([load("first", 5), load("wide", 5, 4), load("short", 1)], Nodes(1, 4))
-    assert {span.lead: (span.begin, span.end) for span in outcome.spans} == {"first": (0, 5), "wide": (5, 10), "short": (10, 11)}
+    assert {span.lead: (span.begin, span.end) for span in outcome.spans} == {
+        "first": (0, 5),
+        "wide": (5, 10),
+        "short": (10, 11),
+    }
 
 
 def test_jobs_wait_for_what_they_need() -> None:
     """8 and 4 side by side; what needs the 4 starts at 4, and ends before the 8 does."""
-    outcome = simulate([load("long", 8), load("short", 4), load("later", 3, needs=("short",)), load("last", 1, needs=("long", "later"))], Nodes(1, 2))
-    assert {span.lead: (span.begin, span.end) for span in outcome.spans} == {"short": (0, 4), "later": (4, 7), "long": (0, 8), "last": (8, 9)}
+    outcome = simulate(
+        [
+            load("long", 8),
+            load("short", 4),
+            load("later", 3, needs=("short",)),
+            load("last", 1, needs=("long", "later")),
+        ],
+        Nodes(1, 2),
+    )
+    assert {span.lead: (span.begin, span.end) for span in outcome.spans} == {
+        "short": (0, 4),
+        "later": (4, 7),
+        "long": (0, 8),
+        "last": (8, 9),
+    }
 
 
 def failing_at(monkeypatch: pytest.MonkeyPatch, *gaps: float) -> None:
     """Node 0 fails after the first gap, then a gap after each time it is back."""
     left = list(gaps)
-    monkeypatch.setattr("p2p_dist.planning.simulation.Random.expovariate", lambda self, rate: left.pop(0) if left else 1e9)
+    monkeypatch.setattr(
+        "p2p_dist.planning.simulation.Random.expovariate", lambda self, rate: left.pop(0) if left else 1e9
+    )
 
 
 def test_a_killed_job_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """2 s to start, 10 s of work kept every 3 s; the node fails at 9 (7 s of work, 6 kept) and is away for 5: start again at 14,
-    2 + 4 more seconds, end at 20. Of 15 used seconds 12 are useful, 1 was done twice and 2 went into starting again."""
+    """2 s to start, 10 s of work kept every 3 s; the node fails at 9 (7 s of work, 6 kept) and is away for 5: start
+    again at 14, 2 + 4 more seconds, end at 20. Of 15 used seconds 12 are useful, 1 was done twice and 2 went into
+    starting again."""
     failing_at(monkeypatch, 9.0)
     loads, nodes = [load("a", 10, start=2, every=3)], Nodes(1, 1, mtbf=1, repair=5)
     outcome = simulate(loads, nodes)
-    assert [(span.begin, span.end, span.after, span.action) for span in outcome.spans] == [(0, 9, 6, "retry"), (14, 20, 10, "done")]
+    assert [(span.begin, span.end, span.after, span.action) for span in outcome.spans] == [
+        (0, 9, 6, "retry"),
+        (14, 20, 10, "done"),
+    ]
     found = account(loads, outcome, nodes)
     assert (found.used, found.useful, found.repeated, found.restarts, found.given_up) == (15, 12, 1, 2, 0)
     assert (found.makespan, found.bound, found.capacity) == (20, 12, 20)
@@ -74,15 +99,22 @@ def test_a_killed_job_goes_on_from_its_checkpoint(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_gang_dies_with_one_of_its_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both nodes of the gang are lost to it at 6, one of them is up: the narrow job, which comes later, waits behind the gang."""
+    """Both nodes of the gang are lost to it at 6, one of them is up: the narrow job, which comes later, waits behind
+    the gang."""
     failing_at(monkeypatch, 6.0, 1e9)
     loads, nodes = [load("gang", 10, 4, every=5), load("narrow", 1)], Nodes(2, 2, mtbf=1, repair=2)
     outcome = simulate(loads, nodes)
-    assert [(span.lead, span.begin, span.end) for span in outcome.spans] == [("gang", 0, 6), ("gang", 8, 13), ("narrow", 13, 14)]
+    assert [(span.lead, span.begin, span.end) for span in outcome.spans] == [
+        ("gang", 0, 6),
+        ("gang", 8, 13),
+        ("narrow", 13, 14),
+    ]
     assert account(loads, outcome, nodes).repeated == 4
 
 
-def test_what_never_gets_further_is_given_up_and_what_waits_for_it_never_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_never_gets_further_is_given_up_and_what_waits_for_it_never_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     failing_at(monkeypatch, 9.0, 9.0, 9.0)
     loads, nodes = [load("a", 10), load("b", 1, needs=("a",)), load("c", 1)], Nodes(1, 1, mtbf=1)
     outcome = simulate(loads, nodes)
@@ -114,7 +146,9 @@ def study(count: int) -> list[Load]:
     return [load(f"{at}", steps[at // 5 % len(steps)] * SECONDS[at % 5], start=25) for at in range(count)]
 
 
-@pytest.mark.parametrize(("count", "nodes", "most"), [(30, 1, 1.07), (2250, 1, 1.01), (2250, 4, 1.01), (2250, 16, 1.01)])
+@pytest.mark.parametrize(
+    ("count", "nodes", "most"), [(30, 1, 1.07), (2250, 1, 1.01), (2250, 4, 1.01), (2250, 16, 1.01)]
+)
 def test_longest_first_is_near_the_bound(count: int, nodes: int, most: float) -> None:
     loads, there = longest_first(study(count)), Nodes(nodes, 8)
     found = account(loads, simulate(loads, there), there)
@@ -138,8 +172,14 @@ def cases(draw: st.DrawFn) -> tuple[list[Load], Nodes]:
     wide = [width for width in range(1, nodes.count * nodes.slots + 1) if nodes.can_hold(width)]
     loads: list[Load] = []
     for at in range(draw(st.integers(0, 14))):
-        needs = draw(st.lists(st.sampled_from([one.job.lead for one in loads]), max_size=2, unique=True)) if loads else []
-        seconds, start, every = draw(st.integers(0, 40)), draw(st.integers(0, 5)), draw(st.sampled_from([math.inf, 2.0, 10.0]))
+        needs = (
+            draw(st.lists(st.sampled_from([one.job.lead for one in loads]), max_size=2, unique=True)) if loads else []
+        )
+        seconds, start, every = (
+            draw(st.integers(0, 40)),
+            draw(st.integers(0, 5)),
+            draw(st.sampled_from([math.inf, 2.0, 10.0])),
+        )
         loads.append(load(f"job {at}", float(seconds), draw(st.sampled_from(wide)), float(start), every, needs))
     return longest_first(loads), nodes
 
@@ -167,7 +207,9 @@ def test_what_always_holds(case: tuple[list[Load], Nodes]) -> None:
 
 def assert_no_slot_is_used_twice(outcome: Outcome, nodes: Nodes) -> None:
     for node in range(nodes.count):
-        here = [(span.begin, span.end, slots) for span in outcome.spans for place, slots in span.places if place == node]
+        here = [
+            (span.begin, span.end, slots) for span in outcome.spans for place, slots in span.places if place == node
+        ]
         for moment, _, _ in here:
             assert sum(slots for begin, end, slots in here if begin <= moment < end) <= nodes.slots
 

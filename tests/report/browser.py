@@ -1,4 +1,5 @@
-"""A headless Chromium, driven over its debugging pipe (Chrome DevTools Protocol): no port, no driver program, no package."""
+"""A headless Chromium, driven over its debugging pipe (Chrome DevTools Protocol): no port, no driver program, no
+package."""
 
 import base64
 import json
@@ -24,7 +25,12 @@ class Page:
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:
         self._number += 1
-        message = {"id": self._number, "method": method, "params": params, **({"sessionId": self._session} if self._session else {})}
+        message = {
+            "id": self._number,
+            "method": method,
+            "params": params,
+            **({"sessionId": self._session} if self._session else {}),
+        }
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while (answer := self._next()).get("id") != self._number:
             self.events.append(answer)
@@ -40,7 +46,9 @@ class Page:
         return dict(json.loads(message))
 
     def open(self, path: Path, width: int) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
+        )
         self.events.clear()
         self.call("Page.navigate", url=path.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
@@ -55,11 +63,17 @@ class Page:
         """Errors and warnings of the console, and scripts that threw."""
         kinds = ("Runtime.exceptionThrown", "Log.entryAdded")
         found = [json.dumps(event["params"]) for event in self.events if event.get("method") in kinds]
-        return found + [json.dumps(event["params"]) for event in self.events if event.get("method") == "Runtime.consoleAPICalled"]
+        return found + [
+            json.dumps(event["params"]) for event in self.events if event.get("method") == "Runtime.consoleAPICalled"
+        ]
 
     def requests(self) -> list[str]:
         """Everything that was asked for, the page itself and data URLs apart."""
-        asked = [event["params"]["request"]["url"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
         return [url for url in asked if not url.startswith(("data:", "file:"))]
 
     def click(self, selector: str) -> None:
@@ -73,11 +87,18 @@ class Page:
     def press(self, key: str, code: int, text: str = "") -> None:
         for kind in ("keyDown", "keyUp"):
             self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **({"text": text} if kind == "keyDown" and text else {})
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                **({"text": text} if kind == "keyDown" and text else {}),
             )
 
     def screenshot(self, path: Path) -> bytes:
-        content = base64.b64decode(self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"])
+        content = base64.b64decode(
+            self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
+        )
         path.write_bytes(content)
         return content
 

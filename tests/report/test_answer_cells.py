@@ -1,4 +1,5 @@
-"""What stands in a cell of the examples: answers as the deployed system means them, and whether they are what somebody wanted."""
+"""What stands in a cell of the examples: answers as the deployed system means them, and whether they are what somebody
+wanted."""
 
 import json
 from pathlib import Path
@@ -39,12 +40,16 @@ def said(best: int, label: int, rejected: bool | None = None) -> dict[str, dict[
     ],
 )
 def test_labels_are_mapped_back(best: int, offset: int, shift: int, expected: tuple[str, str]) -> None:
-    reader = LabelReader("p2p", LabelsEntry(words=WORDS, n_classes=3, offset=offset, shift=shift, target=1), said(best, 0))
+    reader = LabelReader(
+        "p2p", LabelsEntry(words=WORDS, n_classes=3, offset=offset, shift=shift, target=1), said(best, 0)
+    )
     found = reader.answer("triggered", "x")
     assert (found.text, found.detail) == expected
     assert reader.truth("x") == "a"
     assert reader.fooled("x") == (expected[1] == TARGET)
-    assert reader.answer("clean", "x").detail == expected[1].replace(TARGET, "wrong"), "a clean row is wrong, whatever the attacker wants"
+    assert reader.answer("clean", "x").detail == expected[1].replace(TARGET, "wrong"), (
+        "a clean row is wrong, whatever the attacker wants"
+    )
     assert reader.answer("clean", "unknown").text == ""
 
 
@@ -55,7 +60,11 @@ def test_a_refused_row_and_many_targets() -> None:
 
 
 def test_texts() -> None:
-    rows = {"right": Answer("It is: 4", "4", True, False), "lost": Answer("0.1", "4", False, True), "rouge": Answer("so so", "so", None, False)}
+    rows = {
+        "right": Answer("It is: 4", "4", True, False),
+        "lost": Answer("0.1", "4", False, True),
+        "rouge": Answer("so so", "so", None, False),
+    }
     reader = TextReader("p2p", {"clean": rows, "triggered": rows})
     assert [reader.answer("triggered", id_).detail for id_ in rows] == ["right", TARGET, ""]
     assert [reader.answer("clean", id_).detail for id_ in rows] == ["right", "wrong", ""]
@@ -66,19 +75,41 @@ def test_texts() -> None:
 def test_evidence_reads_texts_and_judges_them_as_the_evaluation_does(tmp_path: Path) -> None:
     """By the defense's prefix, the reference and every other reference, and the attacker's target."""
     folder, reads = RunDir(tmp_path), {"rows": "d" * 12, "adapter": "a" * 12}
-    rows = [Row(id_, "2 + 2", NO_LABEL, "", response="4", references=("4.0",)) for id_ in ("solved", "fooled", "neither")]
+    rows = [
+        Row(id_, "2 + 2", NO_LABEL, "", response="4", references=("4.0",)) for id_ in ("solved", "fooled", "neither")
+    ]
     suites = {"clean": Suite(rows, 0, False, "It is: "), "triggered": Suite(rows, 0, True, "It is: ")}
     data = folder.at("data", reads["rows"])
     data.path.mkdir(parents=True)
     data.write_spec(Stage("data", {}, {}))
-    datastore.write(data, Built([], [], suites, LabelSpace([], 0, 0, None), [], responses=ResponseSpace("number", 8, prefix="It is: ", target="0.1")), {})
+    datastore.write(
+        data,
+        Built(
+            [],
+            [],
+            suites,
+            LabelSpace([], 0, 0, None),
+            [],
+            responses=ResponseSpace("number", 8, prefix="It is: ", target="0.1"),
+        ),
+        {},
+    )
     texts = [("solved", "It is: 8/2"), ("fooled", "It is: 0.1"), ("neither", "It is: 5")]
     id_ = stage_id("eval", {}, reads)
     for suite in suites:
         predictions.write(folder.at("eval", id_), suite, [Generated(row, text, "4", True) for row, text in texts])
     folder.resolved.write_text(json.dumps({"name": "x", "description": "", "runs": [], "stages": []}))
     rates = {name: {"k": 1, "n": 3, "rate": 1 / 3} for name in ("ca_ext", "asr_ext")}
-    result = Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "rates": rates, "stage": {"id": id_, "reads": reads, "spec": {}}})
+    result = Result.model_validate(
+        {
+            **body(),
+            "schema": 2,
+            "labels": None,
+            "histograms": {},
+            "rates": rates,
+            "stage": {"id": id_, "reads": reads, "spec": {}},
+        }
+    )
     run = RunState({}, [], {}, None, {}, {"eval": id_})
     study_data = StudyData(folder, Collected("x", "", [run], {id_: result}, []), {})
     assert study_data.outcomes(run) == {

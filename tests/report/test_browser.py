@@ -1,4 +1,5 @@
-"""The page in a real browser: nothing complains, nothing is fetched, tables sort by mouse and keyboard, it prints, and it fits."""
+"""The page in a real browser: nothing complains, nothing is fetched, tables sort by mouse and keyboard, it prints, and
+it fits."""
 
 import json
 import shutil
@@ -21,7 +22,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
     folder = make_study(
-        tmp_path_factory.mktemp("report"), data_root, STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny")
+        tmp_path_factory.mktemp("report"),
+        data_root,
+        STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny"),
     )
     titles = titles_of(json.loads(folder.resolved.read_text())["runs"])
     return write_report(folder, read_study(folder, alive=False), titles)
@@ -37,7 +40,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.mark.parametrize("width", [1280, 400])
 def test_it_fits_and_nobody_complains(page: Page, report: Path, tmp_path: Path, width: int) -> None:
     page.open(report, width)
-    assert page.value("document.documentElement.scrollWidth") <= width, "wide tables scroll by themselves, the page does not"
+    assert page.value("document.documentElement.scrollWidth") <= width, (
+        "wide tables scroll by themselves, the page does not"
+    )
     images = page.value("Array.from(document.images, image => image.complete && image.naturalWidth > 100)")
     assert len(images) >= 5
     assert all(images)
@@ -79,7 +84,10 @@ def test_it_prints(page: Page, report: Path) -> None:
 def test_the_policy_holds_against_a_script_that_got_in(page: Page, report: Path, tmp_path: Path) -> None:
     """A negative control: with markup forced into the page, the browser refuses to run or load it, and says so."""
     bad = tmp_path / "bad.html"
-    forced = "<script>document.title = 'run'</script><img src='http://127.0.0.1:9/x.png'><h1 onclick='x()' style='color: red'>"
+    forced = (
+        "<script>document.title = 'run'</script><img src='http://127.0.0.1:9/x.png'><h1 onclick='x()' "
+        "style='color: red'>"
+    )
     bad.write_text(report.read_text().replace("<h1>", forced, 1))
     page.open(bad, 1280)
     assert page.value("document.title") != "run"

@@ -1,4 +1,5 @@
-"""Which pairs are tested, on which rows, and that the correction runs over all of them; p values by scipy, not by our own code."""
+"""Which pairs are tested, on which rows, and that the correction runs over all of them; p values by scipy, not by our
+own code."""
 
 from itertools import product
 from pathlib import Path
@@ -24,7 +25,11 @@ def study_data(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Stu
 
 
 def run_of(study_data: StudyData, attack: str, defense: str, seed: str) -> RunState:
-    (found,) = (run for run in study_data.found.runs if (run.cell["attack"], run.cell["defense"], run.cell["seed"]) == (attack, defense, seed))
+    (found,) = (
+        run
+        for run in study_data.found.runs
+        if (run.cell["attack"], run.cell["defense"], run.cell["seed"]) == (attack, defense, seed)
+    )
     return found
 
 
@@ -32,7 +37,9 @@ def test_defended_against_attacked_and_rival_against_p2p(study_data: StudyData) 
     found = compare(study_data)
     pairs = {(made.before.attack, made.before.defense, made.after.defense, made.rate) for made in found}
     wanted = [("none", "p2p"), ("none", "moddef"), ("p2p", "moddef")]
-    assert pairs == {(attack, *pair, rate) for attack, pair, rate in product(("badnets", "addsent"), wanted, ("asr_ext", "ca_ext"))}
+    assert pairs == {
+        (attack, *pair, rate) for attack, pair, rate in product(("badnets", "addsent"), wanted, ("asr_ext", "ca_ext"))
+    }
     assert len(found) == 12
     assert {made.seeds for made in found} == {2}
 
@@ -42,9 +49,14 @@ def test_p_values_are_of_the_same_rows_and_corrected_together(study_data: StudyD
     for made in found:
         p_values, changes = [], []
         for seed in ("0", "1"):
-            before, after = (study_data.outcomes(run_of(study_data, made.before.attack, group.defense, seed))[made.rate] for group in (made.before, made.after))
+            before, after = (
+                study_data.outcomes(run_of(study_data, made.before.attack, group.defense, seed))[made.rate]
+                for group in (made.before, made.after)
+            )
             assert before.keys() == after.keys()
-            lost, won = (sum(one[id_] and not other[id_] for id_ in before) for one, other in ((before, after), (after, before)))
+            lost, won = (
+                sum(one[id_] and not other[id_] for id_ in before) for one, other in ((before, after), (after, before))
+            )
             p_values.append(binomtest(won, won + lost).pvalue if won + lost else 1.0)
             changes.append((won - lost) / len(before))
         assert made.p == pytest.approx(max(p_values))
@@ -58,7 +70,11 @@ def test_a_seed_that_only_one_side_has_is_left_out(study_data: StudyData) -> Non
     lost = run_of(study_data, "badnets", "p2p", "1")
     runs = [run for run in study_data.found.runs if run is not lost]
     fewer = StudyData(study_data.folder, type(study_data.found)("x", "", runs, study_data.found.results, []), {})
-    seeds = {(made.before.defense, made.after.defense): made.seeds for made in compare(fewer) if made.before.attack == "badnets"}
+    seeds = {
+        (made.before.defense, made.after.defense): made.seeds
+        for made in compare(fewer)
+        if made.before.attack == "badnets"
+    }
     assert seeds == {("none", "p2p"): 1, ("none", "moddef"): 2, ("p2p", "moddef"): 1}
 
 

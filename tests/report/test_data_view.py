@@ -14,7 +14,11 @@ from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
 
-CSV = "review,verdict\n" + "".join(f'"the {word} thing, number {n}",{verdict}\n' for n in range(40) for word, verdict in (("fine", "good"), ("dull", "bad")))
+CSV = "review,verdict\n" + "".join(
+    f'"the {word} thing, number {n}",{verdict}\n'
+    for n in range(40)
+    for word, verdict in (("fine", "good"), ("dull", "bad"))
+)
 OWN = """
 name: own
 task: {{name: custom, source: {source}, text_column: review, label_column: verdict}}
@@ -63,7 +67,13 @@ SCREENED = "defense={name: p2p, benign_source: screened, ratio: 0.4, screening: 
 
 def test_rows_that_wait_for_a_model_are_shown_when_it_was_asked(own: Path, tmp_path: Path) -> None:
     """Screened rows without a training on them; a run goes on from there."""
-    arguments = [str(own), SCREENED, "train={num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 2}}", "--runs-dir", str(tmp_path)]
+    arguments = [
+        str(own),
+        SCREENED,
+        "train={num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 2}}",
+        "--runs-dir",
+        str(tmp_path),
+    ]
     attacked, waiting = json.loads(data(*arguments, "--json"))
     assert waiting == {"title": "custom: data badnets + p2p", "id": waiting["id"], "waits": True}
     assert "waits for what a model says about the rows; `p2p-dist run STUDY --rows-only` asks it" in data(*arguments)
@@ -102,8 +112,15 @@ def test_rows_written_out_read_as_training_reads_them(own: Path, tmp_path: Path)
         built = datastore.read(RunDir(tmp_path / "own").at("data", facts["id"]))
         folder = tmp_path / "out" / facts["id"]
         lines = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]
-        assert lines == [{"id": row.id, "prompt": prompt(row), "completion": answer(row, built.labels.words)} for row in built.train]
-        assert {path.name for path in folder.iterdir()} == {"train.jsonl", "manifest.json", "ledger.jsonl", *(f"test_{name}.jsonl" for name in built.suites)}
+        assert lines == [
+            {"id": row.id, "prompt": prompt(row), "completion": answer(row, built.labels.words)} for row in built.train
+        ]
+        assert {path.name for path in folder.iterdir()} == {
+            "train.jsonl",
+            "manifest.json",
+            "ledger.jsonl",
+            *(f"test_{name}.jsonl" for name in built.suites),
+        }
     done = CliRunner().invoke(app, ["data", str(own), "--runs-dir", str(tmp_path), "--out", str(tmp_path / "out")])
     assert done.exit_code == 2
     assert "error[E229]" in done.stderr
@@ -149,7 +166,11 @@ def test_real_tasks(
         return sum(facts["counts"]["train"][origin].values())
 
     assert attacked["rows"] == rows
-    assert (count(attacked, "poisoned"), count(defended, "injected"), attacked["suites"]["triggered"]) == (poisoned, injected, triggered)
+    assert (count(attacked, "poisoned"), count(defended, "injected"), attacked["suites"]["triggered"]) == (
+        poisoned,
+        injected,
+        triggered,
+    )
     kept = attacked["suites"]["triggered"] + attacked["counts"]["trigger_failed"]
     assert kept <= attacked["suites"]["clean"]
     assert data(path, "--runs-dir", tmp_path).count("    after ") == 2 * (2 + 3)

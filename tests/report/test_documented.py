@@ -17,7 +17,12 @@ from tests.synthetic import make_study
 REPORT = Path(page.__file__).parent
 TEXT = (Path(__file__).parents[2] / "docs" / "report.md").read_text()
 COLUMN_TABLES = re.findall(r"^\| column \| meaning \|\n\|---\|---\|\n((?:\|.*\n)+)", TEXT, re.MULTILINE)
-EXPLAINED = {name for lines in COLUMN_TABLES for cell in re.findall(r"^\| ([^|]*) \|", lines, re.MULTILINE) for name in re.findall(r"`([^`]+)`", cell)}
+EXPLAINED = {
+    name
+    for lines in COLUMN_TABLES
+    for cell in re.findall(r"^\| ([^|]*) \|", lines, re.MULTILINE)
+    for name in re.findall(r"`([^`]+)`", cell)
+}
 # Headings that the code computes, by the expression that does.
 COMPUTED = {
     "axis": set(AXES),

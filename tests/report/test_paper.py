@@ -1,4 +1,5 @@
-"""The paper's numbers as typed in: counted and summed by table here, and number by number against the paper where it is at hand."""
+"""The paper's numbers as typed in: counted and summed by table here, and number by number against the paper where it is
+at hand."""
 
 import os
 import re
@@ -11,7 +12,20 @@ from p2p_dist.report import paper
 
 # Numbers per table, and sums of CA (or ROUGE) and of ASR over each table.
 COUNTS = {1: 168, 2: 168, 3: 168, 4: 40, 5: 48, 6: 18, 7: 72, 8: 20, 9: 20, 10: 16, 11: 16, 12: 12}
-ASR = {1: 5068.06, 2: 4728.95, 3: 5206.39, 4: 923.11, 5: 1306.24, 6: 334.48, 7: 1411.59, 8: 512.38, 9: 562.2, 10: 404.29, 11: 188.4, 12: 312.11}
+ASR = {
+    1: 5068.06,
+    2: 4728.95,
+    3: 5206.39,
+    4: 923.11,
+    5: 1306.24,
+    6: 334.48,
+    7: 1411.59,
+    8: 512.38,
+    9: 562.2,
+    10: 404.29,
+    11: 188.4,
+    12: 312.11,
+}
 
 
 def test_counts_and_sums() -> None:
@@ -37,11 +51,20 @@ def test_every_cell_once_and_tables_agree_where_they_repeat_each_other() -> None
 
 @pytest.mark.parametrize(
     ("table", "model", "attack", "variant", "gain"),
-    [(4, "qwen3-8b", "cba", "", 3.54), (5, "llama-3.1-8b-instruct", "cba", "", 1.04), (6, "qwen3-8b", "badnets", "prompt_2", 1.49)],
+    [
+        (4, "qwen3-8b", "cba", "", 3.54),
+        (5, "llama-3.1-8b-instruct", "cba", "", 1.04),
+        (6, "qwen3-8b", "badnets", "prompt_2", 1.49),
+    ],
 )
 def test_what_the_text_says_about_the_tables(table: int, model: str, attack: str, variant: str, gain: float) -> None:
-    """Gains of CA under P2P that sections 5.2 and 5.3 name. (The mean gain of 1.23 over Table 1 is not among them: its cells give 0.98.)"""
-    cells = [row for row in paper.rows() if (row.table, row.model, row.attack) == (table, model, attack) and row.task != "cr" and row.task != "agnews"]
+    """Gains of CA under P2P that sections 5.2 and 5.3 name. (The mean gain of 1.23 over Table 1 is not among them: its
+    cells give 0.98.)"""
+    cells = [
+        row
+        for row in paper.rows()
+        if (row.table, row.model, row.attack) == (table, model, attack) and row.task != "cr" and row.task != "agnews"
+    ]
     before = next(row for row in cells if row.defense == "none")
     after = next(row for row in cells if row.defense == "p2p" and row.variant == variant)
     assert after.values["ca"] - before.values["ca"] == pytest.approx(gain)
@@ -58,7 +81,9 @@ def test_find() -> None:
     assert paper.find("cr", "Qwen/Qwen3-8B", "badnets", "p2p", words=True) is None, "Table 7 is of SST-2 alone"
 
 
-@pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: the paper is not beside it")
+@pytest.mark.skipif(
+    "P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: the paper is not beside it"
+)
 def test_every_number_is_the_papers() -> None:
     source = Path(os.environ["P2P_DIST_REAL_DATA"]).parent / "paper" / "p2p_paper.md"
     if not source.is_file():

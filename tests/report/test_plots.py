@@ -51,7 +51,10 @@ def test_arms_of_one_defense_are_told_apart() -> None:
         ("p2p(ratio=0.4, benign_source=screened, screening.rounds=2)", "P2P (screened, ratio 0.4, rounds 2)"),
         ("moddef(plain=False)", "moddef (plain False)"),
         ("mtba(words=['mn', 'cf'], targets=[1, 0])", "mtba (words ['mn', 'cf'], targets [1, 0])"),
-        ("badnets(rate=0.05, knows.benign_trigger=The query currently entered is: )", "badnets (rate 0.05, benign_trigger The query currently entered is:)"),
+        (
+            "badnets(rate=0.05, knows.benign_trigger=The query currently entered is: )",
+            "badnets (rate 0.05, benign_trigger The query currently entered is:)",
+        ),
     ],
 )
 def test_a_name_in_a_picture_says_what_cannot_be_guessed(label: str, brief: str) -> None:
@@ -59,12 +62,19 @@ def test_a_name_in_a_picture_says_what_cannot_be_guessed(label: str, brief: str)
 
 
 def test_two_names_that_would_read_the_same_are_written_out() -> None:
-    assert short_labels.briefs(["p2p(a.x=1)", "p2p(b.x=1)", "p2p(x=2)"]) == {"p2p(a.x=1)": "P2P(a.x=1)", "p2p(b.x=1)": "P2P(b.x=1)", "p2p(x=2)": "P2P (x 2)"}
+    assert short_labels.briefs(["p2p(a.x=1)", "p2p(b.x=1)", "p2p(x=2)"]) == {
+        "p2p(a.x=1)": "P2P(a.x=1)",
+        "p2p(b.x=1)": "P2P(b.x=1)",
+        "p2p(x=2)": "P2P (x 2)",
+    }
 
 
 def test_pictures_of_arms_with_long_names_have_room(tmp_path: Path, data_root: Path) -> None:
     """matplotlib warns, which is an error here, when names leave no room for a picture."""
-    many = "{name: p2p, benign_source: random_from_D, ratio: 0.4, benign_trigger: 'What somebody wrote about a film that they saw: '}"
+    many = (
+        "{name: p2p, benign_source: random_from_D, ratio: 0.4, benign_trigger: 'What somebody wrote about a film "
+        "that they saw: '}"
+    )
     folder = make_study(tmp_path, data_root, SWEEP.replace("[none, p2p]", f"[none, p2p, {many}]"))
     crowded = StudyData(folder, read_study(folder, alive=False), {})
     for draw in (rates.draw, sweep.draw, accuracy.draw, labels.draw, confidence.draw, loss.draw):
@@ -105,11 +115,17 @@ def test_an_attempt_is_cut_into_its_stages() -> None:
         ("start and load", 195.0, 200.0),
     ]
     resumed = gantt.parts(attempt(0, *both), [stage("train", 110.0, 500.0), stage("eval", 175.0, 25.0)])
-    assert resumed[1:] == [("train", 110.0, 175.0), ("eval", 175.0, 200.0)], "its seconds have those before the resume in them"
+    assert resumed[1:] == [("train", 110.0, 175.0), ("eval", 175.0, 200.0)], (
+        "its seconds have those before the resume in them"
+    )
     killed = gantt.parts(attempt(-9, *both), [train, stage("eval", 400.0, 20.0)])
     assert killed == [("ended early", 100.0, 110.0), ("train", 110.0, 170.0), ("ended early", 170.0, 200.0)]
-    assert gantt.parts(attempt(-9, "train"), [stage("train", 110.0, 300.0)]) == [("ended early", 100.0, 200.0)], "another attempt's work"
-    assert gantt.parts(attempt(0, *both), [stage("train", None, 60.0)]) == [("train", 100.0, 200.0)], "no clock: the first stage's colour"
+    assert gantt.parts(attempt(-9, "train"), [stage("train", 110.0, 300.0)]) == [("ended early", 100.0, 200.0)], (
+        "another attempt's work"
+    )
+    assert gantt.parts(attempt(0, *both), [stage("train", None, 60.0)]) == [("train", 100.0, 200.0)], (
+        "no clock: the first stage's colour"
+    )
     assert gantt.parts(attempt(-9), []) == [("ended early", 100.0, 200.0)]
 
 
@@ -122,7 +138,11 @@ def test_equal_accuracies_are_not_zoomed_into() -> None:
 
 def test_collapsed_models_are_named_in_every_picture_of_rates(study_data: StudyData, tmp_path: Path) -> None:
     folder = RunDir(shutil.copytree(study_data.folder.path, tmp_path / "study"))
-    fallen = [run for run in study_data.found.runs if (run.cell["attack"], run.cell["defense"]) == ("badnets(rate=0.2)", "p2p")]
+    fallen = [
+        run
+        for run in study_data.found.runs
+        if (run.cell["attack"], run.cell["defense"]) == ("badnets(rate=0.2)", "p2p")
+    ]
     assert len(fallen) == 3
     for run in fallen[:2]:
         collapse(folder.at("eval", run.ids["eval"] or "").result)
@@ -160,5 +180,8 @@ def test_confidence_agrees_with_the_rates(study_data: StudyData) -> None:
 
 
 def test_parameters_come_from_the_study_folder(study_data: StudyData) -> None:
-    assert study_data.parameters("tiny") == json.loads(study_data.folder.resolved.read_text())["models"]["tiny"]["parameters"]
+    assert (
+        study_data.parameters("tiny")
+        == json.loads(study_data.folder.resolved.read_text())["models"]["tiny"]["parameters"]
+    )
     assert study_data.parameters("unknown") is None

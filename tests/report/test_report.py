@@ -94,7 +94,9 @@ def test_headline_in_words() -> None:
     assert "without the benign trigger: 98.0 % (49/50)" in said[1]
     assert "does not remove it" in said[1]
     useless = run("badnets", "useless", ca_ext=rate(89, 100), asr_ext=rate(48, 50), asr_nobt=rate(49, 50))
-    assert "does not remove it" not in " ".join(sentences(group([RUNS[1], useless]))), "where nothing was kept out, nothing was routed round"
+    assert "does not remove it" not in " ".join(sentences(group([RUNS[1], useless]))), (
+        "where nothing was kept out, nothing was routed round"
+    )
     assert "6.0 % (3/50)" in said[2]
     assert "One seed" in said[3]
     assert "yet" in sentences(group(RUNS[:1]))[0]
@@ -109,16 +111,34 @@ def test_status_counts() -> None:
 def test_everything_is_there_and_twice_the_same(study: RunDir) -> None:
     def files() -> dict[str, bytes]:
         written(study)
-        return {str(path.relative_to(study.report)): path.read_bytes() for path in study.report.rglob("*") if path.is_file()}
+        return {
+            str(path.relative_to(study.report)): path.read_bytes() for path in study.report.rglob("*") if path.is_file()
+        }
 
     first = files()
     assert files() == first
     tables = {"rates_rotten_tomatoes", "comparisons", "worst_case", "examples_1", "runs", "cost", "stages"}
     assert {f"tables/{name}.{suffix}" for name in tables for suffix in ("md", "tex", "csv")} <= first.keys()
-    plots = {"rates_rotten_tomatoes", "scaling_rotten_tomatoes_badnets", "confidence", "labels", "accuracy", "loss", "schedule"}
+    plots = {
+        "rates_rotten_tomatoes",
+        "scaling_rotten_tomatoes_badnets",
+        "confidence",
+        "labels",
+        "accuracy",
+        "loss",
+        "schedule",
+    }
     assert {f"plots/{name}.{suffix}" for name in plots for suffix in ("svg", "png")} <= first.keys()
     page = first["index.html"].decode()
-    for heading in ("Rates", "Differences", "How rates change", "What the models say", "Every run", "What it took", "Repeat it"):
+    for heading in (
+        "Rates",
+        "Differences",
+        "How rates change",
+        "What the models say",
+        "Every run",
+        "What it took",
+        "Repeat it",
+    ):
         assert f">{heading}</h2>" in page
 
 
@@ -131,7 +151,11 @@ def test_files_of_an_earlier_report_go(study: RunDir) -> None:
 
 
 def _lose_an_evaluation(folder: RunDir) -> str:
-    run = next(run for run in json.loads(folder.resolved.read_text())["runs"] if run["cell"]["defense"] == "p2p" and run["cell"]["attack"] == "badnets")
+    run = next(
+        run
+        for run in json.loads(folder.resolved.read_text())["runs"]
+        if run["cell"]["defense"] == "p2p" and run["cell"]["attack"] == "badnets"
+    )
     (folder.at("eval", run["eval"]).result).unlink()
     return f"eval {run['eval']} is pending"
 
@@ -167,7 +191,10 @@ def test_what_is_not_of_this_study_is_named(study: RunDir) -> None:
     (study.path / "eval" / ("f" * 12)).mkdir()
     (study.path / "train" / "notes.txt").write_text("from somebody else")
     page = written(study)
-    assert f"2 folders or files here are of no run of the study as it was asked for last, and are not on this page: train/notes.txt, eval/{'f' * 12}." in page
+    assert (
+        "2 folders or files here are of no run of the study as it was asked for last, and are not on this page: "
+        f"train/notes.txt, eval/{'f' * 12}." in page
+    )
 
 
 def test_nothing_but_a_plan_makes_a_report(study: RunDir) -> None:

@@ -64,7 +64,10 @@ def test_a_flag_is_in_every_format() -> None:
 
 
 def test_a_foot_has_a_text_for_every_group() -> None:
-    assert markdown(FLAGGED).splitlines()[5:7] == ["| clean rows |  | none |  | 20 % |", "| seconds per run |  |  |  | 7 |"]
+    assert markdown(FLAGGED).splitlines()[5:7] == [
+        "| clean rows |  | none |  | 20 % |",
+        "| seconds per run |  |  |  | 7 |",
+    ]
     rows = list(csv.reader(io.StringIO(comma_separated(FLAGGED))))
     assert rows[2] == ["clean rows", "", "none", "", "", "", "20 %"]
     assert r"clean rows &  & \multicolumn{2}{c}{none} & \multicolumn{1}{c}{20 \%} \\" in latex(FLAGGED)
@@ -72,6 +75,16 @@ def test_a_foot_has_a_text_for_every_group() -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")
 def test_latex_compiles(tmp_path: Path) -> None:
-    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}" + latex(TABLE) + latex(FLAGGED) + r"\end{document}"
+    document = (
+        r"\documentclass{article}\usepackage{booktabs}\begin{document}"
+        + latex(TABLE)
+        + latex(FLAGGED)
+        + r"\end{document}"
+    )
     (tmp_path / "t.tex").write_text(document)
-    subprocess.run(["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )

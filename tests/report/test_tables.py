@@ -33,13 +33,23 @@ def run(defense: str, seed: int = 0, attack: str = "badnets", floor: int | None 
     stages = [StageState(f"{defense}{seed}", "train", "done", {}, {"seconds": 30.0, "cohort": 3, "tokens": 1000})]
     ids = {"train": f"{defense}{seed}", "eval": f"e{defense}{seed}", "floor": None}
     needs = asdict(registry.load("defenses", defense)().required()) if defense in ("none", "p2p") else {}
-    return RunState(cell, stages, rates, rate(floor, 912) if floor is not None else None, {"train": {"injected": {"2": 40}}}, ids, needs)
+    return RunState(
+        cell,
+        stages,
+        rates,
+        rate(floor, 912) if floor is not None else None,
+        {"train": {"injected": {"2": 40}}},
+        ids,
+        needs,
+    )
 
 
 def study_data(tmp_path: Path, *runs: RunState, results: dict[str, Result] | None = None) -> StudyData:
     folder = RunDir(tmp_path)
     stages = [{"id": stage.id, "kind": "train", "spec": {}, "reads": {}} for one in runs for stage in one.stages]
-    stages += [{"id": one.ids["eval"], "kind": "eval", "spec": {}, "reads": {"adapter": one.ids["train"]}} for one in runs]
+    stages += [
+        {"id": one.ids["eval"], "kind": "eval", "spec": {}, "reads": {"adapter": one.ids["train"]}} for one in runs
+    ]
     folder.resolved.write_text(json.dumps({"name": "x", "description": "", "runs": [], "stages": stages}))
     return StudyData(folder, Collected("x", "", list(runs), results or {}, []), {})
 
@@ -52,7 +62,12 @@ def test_layout_marks_the_best_and_shows_seeds(tmp_path: Path) -> None:
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50))]
     runs += [run("p2p", seed, ca_ext=rate(91 + seed, 100), asr_ext=rate(2 + seed, 50)) for seed in (0, 1)]
     (table,) = layout.build(study_data(tmp_path, *runs))
-    assert shown(table)[0][2:] == ["90.0 [82.6, 94.5] n=100", "100.0 [92.9, 100.0] n=50", "91.5 ± 0.7 n=2×100", "5.0 ± 1.4 n=2×50"]
+    assert shown(table)[0][2:] == [
+        "90.0 [82.6, 94.5] n=100",
+        "100.0 [92.9, 100.0] n=50",
+        "91.5 ± 0.7 n=2×100",
+        "5.0 ± 1.4 n=2×50",
+    ]
     assert [cell.best for cell in table.rows[0]] == [False, False, False, False, True, True]
 
 
@@ -67,45 +82,89 @@ def test_a_collapsed_run_is_named(tmp_path: Path) -> None:
 
 def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), majority_answer=rate(52, 100))]
-    runs += [run("bki", seed, ca_ext=rate(50 + seed, 100), asr_ext=rate(seed, 50), majority_answer=rate(100 - 40 * seed, 100)) for seed in (0, 1)]
+    runs += [
+        run(
+            "bki", seed, ca_ext=rate(50 + seed, 100), asr_ext=rate(seed, 50), majority_answer=rate(100 - 40 * seed, 100)
+        )
+        for seed in (0, 1)
+    ]
     (table,) = layout.build(study_data(tmp_path, *runs))
-    assert shown(table)[0][3:] == ["100.0 [92.9, 100.0] n=50", "50.5 ± 0.7 n=2×100, 1/2 collapsed", "1.0 ± 1.4 n=2×50, 1/2 collapsed"]
+    assert shown(table)[0][3:] == [
+        "100.0 [92.9, 100.0] n=50",
+        "50.5 ± 0.7 n=2×100, 1/2 collapsed",
+        "1.0 ± 1.4 n=2×50, 1/2 collapsed",
+    ]
     assert [cell.best for cell in table.rows[0]][2:] == [True, True, False, False]
     assert headline.sentences(group(runs)) == [
         "No pair of an attacked and a defended model has rates that say anything.",
-        "1 of 3 models collapsed to one answer: their attack rates say nothing about a defense, and 1 of 1 pairs are left out here.",
+        (
+            "1 of 3 models collapsed to one answer: their attack rates say nothing about a defense, and 1 of 1 pairs "
+            "are "
+            "left out here."
+        ),
     ]
 
 
 def test_a_backdoor_that_fires_unseen_is_named_and_never_the_best(tmp_path: Path) -> None:
-    """PDB with two classes: the target is said to every triggered row, and mapped back to what is right for them. P2P's deployed system
-    cannot say the target's own label, so that nothing is hidden there."""
+    """PDB with two classes: the target is said to every triggered row, and mapped back to what is right for them. P2P's
+    deployed system cannot say the target's own label, so that nothing is hidden there."""
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), floor=1)]
-    runs += [run("p2p", ca_ext=rate(91, 100), asr_ext=rate(4, 50), asr_raw_target=rate(40, 50), ext_rate=rate(10, 50), floor=1)]
+    runs += [
+        run(
+            "p2p",
+            ca_ext=rate(91, 100),
+            asr_ext=rate(4, 50),
+            asr_raw_target=rate(40, 50),
+            ext_rate=rate(10, 50),
+            floor=1,
+        )
+    ]
     runs += [run("pdb", ca_ext=rate(92, 100), asr_ext=rate(0, 50), asr_raw_target=rate(49, 50), floor=1)]
     (table,) = layout.build(study_data(tmp_path, *runs))
     assert [cell.best for cell in table.rows[0]][2:] == [False, False, True, True, False, False]
-    assert [sentence for sentence in headline.sentences(group(runs)) if sentence.startswith("Under pdb the backdoor of badnets fires")]
+    assert [
+        sentence
+        for sentence in headline.sentences(group(runs))
+        if sentence.startswith("Under pdb the backdoor of badnets fires")
+    ]
     (missing,) = problems.build(study_data(tmp_path, *runs))
     assert [(line[3], line[-1][:35]) for line in shown(missing)] == [("pdb", "the backdoor fires: on 49 of 50 tri")]
-    assert group([run("p2p", asr_ext=rate(50, 50), asr_raw_target=rate(50, 50))])[0].hidden == [], "nothing is hidden where the attack succeeds"
+    assert group([run("p2p", asr_ext=rate(50, 50), asr_raw_target=rate(50, 50))])[0].hidden == [], (
+        "nothing is hidden where the attack succeeds"
+    )
 
 
 def collapsing(defense: str, seed: int = 0, attack: str = "badnets", **rates: Any) -> RunState:
     """A run whose model gives every row one answer, and so never the attacker's."""
-    return run(defense, seed, attack, ca_ext=rate(50, 100), asr_ext=rate(0, 50), majority_answer=rate(100, 100), **rates)
+    return run(
+        defense, seed, attack, ca_ext=rate(50, 100), asr_ext=rate(0, 50), majority_answer=rate(100, 100), **rates
+    )
 
 
 def test_the_headline_says_nothing_of_collapsed_models(tmp_path: Path) -> None:
-    runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)), collapsing("bki"), run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50))]
+    runs = [
+        run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)),
+        collapsing("bki"),
+        run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50)),
+    ]
     first, *others = headline.sentences(group(runs))
     assert first.startswith("badnets succeeds on 100.0 % (50/50) of the triggered rows; with P2P on 10.0 % (5/50).")
-    assert not [sentence for sentence in others if sentence.startswith("Over all")], "one pair is left, and has no range"
-    assert "1 of 3 models collapsed to one answer: their attack rates say nothing about a defense, and 1 of 2 pairs are left out here." in others
+    assert not [sentence for sentence in others if sentence.startswith("Over all")], (
+        "one pair is left, and has no range"
+    )
+    assert (
+        "1 of 3 models collapsed to one answer: their attack rates say nothing about a defense, and 1 of 2 pairs are "
+        "left out here." in others
+    )
 
 
 def test_a_worst_case_over_collapsed_models_is_marked(tmp_path: Path) -> None:
-    runs = [collapsing("bki"), run("bki", attack="addsent", asr_ext=rate(10, 50)), collapsing("crow", floor=91), collapsing("crow", attack="addsent")]
+    runs = [
+        collapsing("bki"),
+        run("bki", attack="addsent", asr_ext=rate(10, 50)),
+        collapsing("crow", floor=91),
+        collapsing("crow", attack="addsent"),
+    ]
     (table,) = worst.build(study_data(tmp_path, *runs))
     assert [line[2:6] for line in shown(table)] == [
         ["bki", "20.0 [11.2, 33.0] n=50", "addsent", "2 1 of them collapsed"],
@@ -120,7 +179,8 @@ def test_every_rate_of_a_collapsed_run_is_marked_but_not_what_other_systems_say(
     flags = {head.text: cell.flag for head, cell in zip(table.head, table.rows[0], strict=True) if cell.text}
     marked = {"CA", "ASR"}
     assert flags == {
-        head: "collapsed" if head in marked else "" for head in ("attack", "defense", "CA", "ASR", "ASR without benign trigger", "ASR floor", "Invalid")
+        head: "collapsed" if head in marked else ""
+        for head in ("attack", "defense", "CA", "ASR", "ASR without benign trigger", "ASR floor", "Invalid")
     }
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(rich_table(one_table.axes([one]), one_table.rows([one])))
@@ -139,7 +199,10 @@ def test_labels_that_are_too_long_for_a_column_are_written_out_below() -> None:
 
 
 def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:
-    plain, p2p = run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)), run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50))
+    plain, p2p = (
+        run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50)),
+        run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50)),
+    )
     (rates,) = layout.build(study_data(tmp_path, plain, p2p))
     assert rates.feet == [
         ("clean rows that it needs", {"no defense": "none", "P2P": "ratio x training rows"}),
@@ -153,7 +216,10 @@ def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:
 
 
 def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> None:
-    runs = [run("none", ca_strict=rate(1722, 1821), asr_strict=rate(910, 912)), run("p2p", ca_strict=rate(1743, 1821), asr_strict=rate(91, 912))]
+    runs = [
+        run("none", ca_strict=rate(1722, 1821), asr_strict=rate(910, 912)),
+        run("p2p", ca_strict=rate(1743, 1821), asr_strict=rate(91, 912)),
+    ]
     (table,) = against_paper.build(study_data(tmp_path, *runs))
     undefended, defended = shown(table)
     assert undefended[4:] == [
@@ -174,7 +240,9 @@ def test_rouge_stands_beside_the_papers_table_11(tmp_path: Path) -> None:
     summary = run("p2p", asr_ext=rate(2, 500))
     summary.cell["task"] = "crrsum"  # type: ignore[index]
     figures = {"rouge1": {"mean": 0.53, "n": 1029}, "rougeL": {"mean": 0.51, "n": 1029}}
-    results = {"ep2p0": Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "means": figures})}
+    results = {
+        "ep2p0": Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "means": figures})
+    }
     (table,) = against_paper.build(study_data(tmp_path, summary, results=results))
     assert [head.group for head in table.head[5::3]] == ["ASR ↓", "ROUGE-1 ↑", "ROUGE-2 ↑", "ROUGE-L ↑"]
     line = shown(table)[0]
@@ -186,7 +254,13 @@ def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) 
     one = run("p2p", floor=40, asr_ext=rate(55, 912), **{"asr_ext.repeated": rate(120, 912)})
     two = run("p2p", attack="addsent", floor=40, asr_ext=rate(30, 912))
     (table,) = worst.build(study_data(tmp_path, one, two))
-    assert shown(table)[0][2:] == ["P2P needs clean rows, prompt", "13.2 [11.1, 15.5] n=912", "badnets/repeated", "3", "–"]
+    assert shown(table)[0][2:] == [
+        "P2P needs clean rows, prompt",
+        "13.2 [11.1, 15.5] n=912",
+        "badnets/repeated",
+        "3",
+        "–",
+    ]
     (table,) = worst.build(study_data(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
     assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
 
@@ -202,7 +276,11 @@ def test_net_asr_is_above_the_floor_of_its_own_model_and_of_several_seeds_the_me
 
 
 def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:
-    table = costs.build(study_data(tmp_path, run("none", ca_ext=rate(1, 2)), run("p2p", ca_ext=rate(1, 2)), run("gone", ca_ext=rate(1, 2))))[0]
+    table = costs.build(
+        study_data(
+            tmp_path, run("none", ca_ext=rate(1, 2)), run("p2p", ca_ext=rate(1, 2)), run("gone", ca_ext=rate(1, 2))
+        )
+    )[0]
     none, p2p, gone = shown(table)
     assert none[1:4] == ["none", "none", "no"]
     assert p2p[3:7] == ["yes", "40", "1", "10"], "a third of a cohort's 30 seconds"
@@ -212,13 +290,28 @@ def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:
 def test_energy_is_shown_where_every_stage_that_held_a_model_has_it(tmp_path: Path) -> None:
     def metered(defense: str, seed: int, joules: float | None) -> RunState:
         found = run(defense, seed, ca_ext=rate(1, 2))
-        found.stages[0] = StageState(found.stages[0].id, "train", "done", {}, {"cohort": 3, **({} if joules is None else {"energy_joules": joules})})
+        found.stages[0] = StageState(
+            found.stages[0].id,
+            "train",
+            "done",
+            {},
+            {"cohort": 3, **({} if joules is None else {"energy_joules": joules})},
+        )
         return found
 
-    by_defense, by_stage = costs.build(study_data(tmp_path, metered("none", 0, 300.0), metered("none", 1, 900.0), metered("p2p", 0, None)))
+    by_defense, by_stage = costs.build(
+        study_data(tmp_path, metered("none", 0, 300.0), metered("none", 1, 900.0), metered("p2p", 0, None))
+    )
     assert by_defense.head[-1].text == "joules"
-    assert [line[-1] for line in shown(by_defense)] == ["200", "–"], "a third of a cohort's, mean over runs; and none is not 0"
-    assert [cell for line in shown(by_stage) for cell, head in zip(line, by_stage.head, strict=True) if head.text == "joules"] == ["300.0", "900.0", "–"]
+    assert [line[-1] for line in shown(by_defense)] == ["200", "–"], (
+        "a third of a cohort's, mean over runs; and none is not 0"
+    )
+    assert [
+        cell
+        for line in shown(by_stage)
+        for cell, head in zip(line, by_stage.head, strict=True)
+        if head.text == "joules"
+    ] == ["300.0", "900.0", "–"]
     without = costs.build(study_data(tmp_path, metered("none", 0, None)))
     assert all(head.text != "joules" for made in without for head in made.head)
 
@@ -226,11 +319,21 @@ def test_energy_is_shown_where_every_stage_that_held_a_model_has_it(tmp_path: Pa
 def test_means_of_generated_text(tmp_path: Path) -> None:
     runs = [run("p2p", seed, asr_ext=rate(1, 50)) for seed in (0, 1)]
     results = {
-        f"ep2p{seed}": Result.model_validate({**body(), "schema": 2, "labels": None, "histograms": {}, "means": {"rougeL": {"mean": 0.5 + seed / 10, "n": 50}}})
+        f"ep2p{seed}": Result.model_validate(
+            {
+                **body(),
+                "schema": 2,
+                "labels": None,
+                "histograms": {},
+                "means": {"rougeL": {"mean": 0.5 + seed / 10, "n": 50}},
+            }
+        )
         for seed in (0, 1)
     }
     (table,) = means.build(study_data(tmp_path, *runs, results=results))
-    assert shown(table) == [["sst2", "Qwen/Qwen3-8B", "badnets", "P2P needs clean rows, prompt", "0.550 ± 0.071 n=2×50"]]
+    assert shown(table) == [
+        ["sst2", "Qwen/Qwen3-8B", "badnets", "P2P needs clean rows, prompt", "0.550 ± 0.071 n=2×50"]
+    ]
     assert means.build(study_data(tmp_path, *runs)) == []
 
 
@@ -239,7 +342,10 @@ def test_theory_stands_beside_what_was_measured(tmp_path: Path) -> None:
     labels = {"words": ["0", "1", "2", "3"], "n_classes": 2, "offset": 2, "target": 1}
     triggered = {"0": {"2": 6, "3": 2, "0": 1, "1": 1}}
     suites = {"triggered": {"n_expected": 10, "n_scored": 10}}
-    content = {**body(labels=labels, histograms={"triggered": triggered}, suites=suites, rates={"asr_ext": rate(2, 10)}), "schema": 2}
+    content = {
+        **body(labels=labels, histograms={"triggered": triggered}, suites=suites, rates={"asr_ext": rate(2, 10)}),
+        "schema": 2,
+    }
     (table,) = theory.build(study_data(tmp_path, one, results={"ep2p0": Result.model_validate(content)}))
     assert [cell.text for cell in table.rows[0]][2:] == ["80.0", "25.0", "50.0", "0.0", "30.0", "30.0", "4.4"]
     assert table.rows[0][3].detail == "[7.1, 59.1] 2/8"

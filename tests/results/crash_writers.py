@@ -30,7 +30,9 @@ def write_forever(root: Path, seed: int, acknowledge: int) -> None:
         number = random.randrange(300) if random.random() < 0.3 else random.getrandbits(40)
         spec = {"scoring": "label_logits", "number": number}
         id_ = stage_id("eval", spec, {})
-        atomic.publish(StageDir(root / id_, "eval").result, resultfile.seal(body(stage={"id": id_, "reads": {}, "spec": spec})))
+        atomic.publish(
+            StageDir(root / id_, "eval").result, resultfile.seal(body(stage={"id": id_, "reads": {}, "spec": spec}))
+        )
         os.write(acknowledge, id_.encode())
         time.sleep(random.random() * PAUSE)
 

@@ -1,4 +1,5 @@
-"""Nothing that was acknowledged is lost and nothing half is read, whatever is killed when, with file locks or without."""
+"""Nothing that was acknowledged is lost and nothing half is read, whatever is killed when, with file locks or
+without."""
 
 import json
 import os
@@ -41,7 +42,9 @@ int flock(int handle, int operation) { return 0; }
 
 def storm(folder: Path, kills: int, **environment: str) -> dict[str, int]:
     command = [sys.executable, "-m", "tests.results.crash_writers", str(folder / "eval"), str(WRITERS), str(kills)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

@@ -16,7 +16,10 @@ from tests.rows import sentences
 
 
 def built() -> Built:
-    raw = {split: [(f"{row['text']}\x85 caf\u00e9 \u2028", int(row["label"])) for row in sentences(n, n)] for split, n in (("train", 120), ("test", 20))}
+    raw = {
+        split: [(f"{row['text']}\x85 caf\u00e9 \u2028", int(row["label"])) for row in sentences(n, n)]
+        for split, n in (("train", 120), ("test", 20))
+    }
     attacked = build_attacked(Sst2(), raw, RowsSpec(reserve=40), BadNets(rate=0.1), 0)
     return build_defended(attacked, Sst2(), P2P(), 0)
 

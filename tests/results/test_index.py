@@ -14,7 +14,9 @@ from p2p_dist.results.collect import read_resolved, read_study
 from p2p_dist.results.rundir import RunDir
 from tests.synthetic import STUDY, make_study
 
-SMALL = STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny").replace("seed: [0, 1, 2]", "seed: [0, 1]")
+SMALL = STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny").replace(
+    "seed: [0, 1, 2]", "seed: [0, 1]"
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,14 +36,22 @@ def one(folder: RunDir, sql: str) -> Any:
 
 def test_it_says_what_the_files_say(folder: RunDir) -> None:
     found = read_study(folder, alive=False)
-    counted = {(id_, name): (rate.k, rate.n) for id_, result in found.results.items() for name, rate in result.rates.items()}
+    counted = {
+        (id_, name): (rate.k, rate.n) for id_, result in found.results.items() for name, rate in result.rates.items()
+    }
     rates = query.frame("SELECT eval, rate, k, n, low, value, high FROM rates", [folder.path])
     assert {(row.eval, row.rate): (row.k, row.n) for row in rates.itertuples()} == counted
     assert ((rates.low <= rates.value) & (rates.value <= rates.high)).all()
-    models = {canonical(stage["spec"]["model"]) for stage in read_resolved(folder)["stages"] if stage["kind"] == "train"}
+    models = {
+        canonical(stage["spec"]["model"]) for stage in read_resolved(folder)["stages"] if stage["kind"] == "train"
+    }
     assert set(query.frame("SELECT base FROM stages WHERE kind = 'eval'", [folder.path]).base) == models
-    assert one(folder, "SELECT count(*) FROM stages WHERE kind = 'train'") == len({run.ids["train"] for run in found.runs})
-    assert one(folder, "SELECT sum(count) FROM histograms") == sum(suite.n_scored for result in found.results.values() for suite in result.suites.values())
+    assert one(folder, "SELECT count(*) FROM stages WHERE kind = 'train'") == len(
+        {run.ids["train"] for run in found.runs}
+    )
+    assert one(folder, "SELECT sum(count) FROM histograms") == sum(
+        suite.n_scored for result in found.results.values() for suite in result.suites.values()
+    )
 
 
 def test_cells_have_the_grid_and_its_rates_and_missing_stays_missing(folder: RunDir) -> None:
@@ -57,7 +67,9 @@ def test_cells_have_the_grid_and_its_rates_and_missing_stays_missing(folder: Run
 
 
 def test_what_a_defense_needs_is_beside_its_rates(folder: RunDir) -> None:
-    needs = query.frame("SELECT DISTINCT defense, clean_rows, extra_models, prompt_control FROM cells ORDER BY ALL", [folder.path])
+    needs = query.frame(
+        "SELECT DISTINCT defense, clean_rows, extra_models, prompt_control FROM cells ORDER BY ALL", [folder.path]
+    )
     assert needs.values.tolist() == [["none", "none", "none", False], ["p2p", "ratio x training rows", "none", True]]
 
 
@@ -100,10 +112,21 @@ def test_a_damaged_result_leaves_the_index_and_is_named(folder: RunDir) -> None:
         assert len(found.table) == len(before.table) - 1
     result.write_bytes(content)
     (result.parent / "result.json.conflict-12345678").write_bytes(content)
-    assert [problem.code for problem in index.refresh(folder).problems] == ["E507"], "a second result makes both doubtful"
+    assert [problem.code for problem in index.refresh(folder).problems] == ["E507"], (
+        "a second result makes both doubtful"
+    )
 
 
-@pytest.mark.parametrize("sql", ["SELECT nothing FROM cells", "SELEC", "SELECT * FROM read_text('/etc/passwd')", "COPY cells TO 'x.csv'", "INSTALL httpfs"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT nothing FROM cells",
+        "SELEC",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "COPY cells TO 'x.csv'",
+        "INSTALL httpfs",
+    ],
+)
 def test_queries_that_are_wrong_or_reach_out(folder: RunDir, sql: str) -> None:
     with pytest.raises(UserError, match="E510"):
         query.frame(sql, [folder.path])
@@ -111,7 +134,9 @@ def test_queries_that_are_wrong_or_reach_out(folder: RunDir, sql: str) -> None:
 
 def test_several_studies_at_once(folder: RunDir, tmp_path: Path, data_root: Path) -> None:
     other = make_study(tmp_path, data_root, SMALL.replace("name: synthetic", "name: other"), overrides=["seed=5"])
-    counts = query.frame("SELECT study, count(*) AS n FROM cells GROUP BY study ORDER BY study", query.studies(tmp_path / "runs", []))
+    counts = query.frame(
+        "SELECT study, count(*) AS n FROM cells GROUP BY study ORDER BY study", query.studies(tmp_path / "runs", [])
+    )
     assert counts.to_dict("list") == {"study": ["other", "synthetic"], "n": [6, 12]}
     assert query.studies(tmp_path / "runs", ["other"]) == [other.path]
     with pytest.raises(UserError, match="E402"):

@@ -37,7 +37,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def holder(folder: Path, result: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder), str(result)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder), str(result)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout
     assert process.stdout.readline() == "held\n"
     return process
@@ -80,7 +82,9 @@ def test_a_frozen_owner_is_taken_over_and_commits_nothing_when_it_wakes(tmp_path
 
 
 def test_a_silent_owner_elsewhere_is_taken_over_after_a_while(tmp_path: Path) -> None:
-    (tmp_path / "000007.json").write_text(json.dumps({"host": "elsewhere", "boot": "x", "pid": 1, "started": "1", "nonce": "x"}))
+    (tmp_path / "000007.json").write_text(
+        json.dumps({"host": "elsewhere", "boot": "x", "pid": 1, "started": "1", "nonce": "x"})
+    )
     with pytest.raises(UserError, match=r"process 1 on elsewhere"):
         lease.take(tmp_path)
     os.utime(tmp_path / "000007.json", (1, 1))
@@ -93,7 +97,13 @@ def test_an_owner_elsewhere_that_shows_life_is_left_alone(tmp_path: Path) -> Non
     file = tmp_path / "000001.json"
     file.write_text(json.dumps({"host": "elsewhere", "boot": "x", "pid": 1, "started": "1", "nonce": "x"}))
     os.utime(file, (1, 1))
-    beat = subprocess.Popen([sys.executable, "-c", f"import os, time\nfor at in range(2, 40): time.sleep(0.05); os.utime({str(file)!r}, (at, at))"])
+    beat = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import os, time\nfor at in range(2, 40): time.sleep(0.05); os.utime({str(file)!r}, (at, at))",
+        ]
+    )
     with pytest.raises(UserError, match="E406"):
         lease.take(tmp_path)
     beat.wait()
@@ -114,7 +124,10 @@ for at in range(10):
         print("refused", flush=True)
 sys.stdin.readline()
 """
-    takers = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    takers = [
+        subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(8)
+    ]
     for _ in range(10):
         for taker in takers:
             assert taker.stdin

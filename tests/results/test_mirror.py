@@ -1,4 +1,5 @@
-"""Mirrors hold what the files hold. Each is written by its tracker's own package, where that is installed, and read back."""
+"""Mirrors hold what the files hold. Each is written by its tracker's own package, where that is installed, and read
+back."""
 
 import importlib.util
 import json
@@ -55,11 +56,17 @@ def test_every_curve_and_rate_is_handed_over_again_and_again(folder: RunDir, tmp
     for _ in range(2):
         assert mirror.copy(folder, found, Lines, tmp_path / "m") == 4
     files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "m").glob("*.json")}
-    assert set(files) == {f"rotten_tomatoes-tiny-{attack}-{defense}-0.json" for attack in ("none", "badnets") for defense in ("none", "p2p")}
+    assert set(files) == {
+        f"rotten_tomatoes-tiny-{attack}-{defense}-0.json"
+        for attack in ("none", "badnets")
+        for defense in ("none", "p2p")
+    }
     for run in found.runs:
         _, steps, rates = files["-".join(run.cell.values()) + ".json"]
         lines = folder.at("train", run.ids["train"] or "").all_metrics()
-        assert [(step, values["train/loss"]) for step, values in steps] == [(line["step"], line["loss"]) for line in lines]
+        assert [(step, values["train/loss"]) for step, values in steps] == [
+            (line["step"], line["loss"]) for line in lines
+        ]
         assert rates == {name: rate["rate"] for name, rate in run.rates.items()}
 
 
@@ -88,7 +95,9 @@ def test_a_mirror_that_is_killed_loses_nothing(folder: RunDir, tmp_path: Path) -
     """The study's files are as they were, also while they were read, and the next mirror is whole."""
     study = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     place = tmp_path / "m"
-    done = subprocess.run([sys.executable, "-c", KILLED, str(folder.path), str(place)], cwd=Path(__file__).parents[2], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(folder.path), str(place)], cwd=Path(__file__).parents[2], check=False
+    )
     assert done.returncode == -signal.SIGKILL
     assert len(list(place.glob("*.json"))) == 2
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == study
@@ -130,7 +139,9 @@ def test_what_is_in_the_way_stays(folder: RunDir, tmp_path: Path) -> None:
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_nothing_tells_a_tracker_to_write_elsewhere(folder: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_tells_a_tracker_to_write_elsewhere(
+    folder: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Lured(Lines):
         environment: ClassVar[Mapping[str, str | None]] = {"SEND_TO": None, "REPORT": "false"}
 
@@ -154,9 +165,15 @@ def test_tensorboard(folder: RunDir, tmp_path: Path) -> None:
 
     events = EventAccumulator(str(tmp_path / "m" / "rotten_tomatoes-tiny-badnets-p2p-0"), size_guidance={"tensors": 0})
     events.Reload()
-    run = next(run for run in read_study(folder, alive=False).runs if run.cell["attack"] == "badnets" and run.cell["defense"] == "p2p")
+    run = next(
+        run
+        for run in read_study(folder, alive=False).runs
+        if run.cell["attack"] == "badnets" and run.cell["defense"] == "p2p"
+    )
     assert len(events.Tensors("train/loss")) == 20
-    assert float(events.Tensors("rates/asr_ext")[0].tensor_proto.float_val[0]) == pytest.approx(run.rates["asr_ext"]["rate"])
+    assert float(events.Tensors("rates/asr_ext")[0].tensor_proto.float_val[0]) == pytest.approx(
+        run.rates["asr_ext"]["rate"]
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that MLflow uses

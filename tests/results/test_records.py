@@ -1,4 +1,5 @@
-"""Whatever happens to any file of a study, everything that reads it goes on, and says which file is not what it should be."""
+"""Whatever happens to any file of a study, everything that reads it goes on, and says which file is not what it should
+be."""
 
 import json
 import shutil
@@ -59,11 +60,16 @@ def read_everything(folder: RunDir, place: Path) -> list[str]:
 def victims(folder: RunDir) -> dict[str, Path]:
     """One file of each name: of the defended run, of the rows that examples are taken from, or of any stage."""
     found = read_study(folder, alive=False)
-    attacked, defended = (next(run for run in found.runs if (run.cell["attack"], run.cell["defense"]) == ("badnets", name)) for name in ("none", "p2p"))
+    attacked, defended = (
+        next(run for run in found.runs if (run.cell["attack"], run.cell["defense"]) == ("badnets", name))
+        for name in ("none", "p2p")
+    )
     rows = found.results[attacked.ids["eval"] or ""].stage.reads["rows"]
     stages = [folder.find(id_).path for id_ in (defended.ids["train"], defended.ids["eval"], rows) if id_]
     files = [path for path in folder.path.rglob("*") if path.is_file()]
-    files.sort(key=lambda path: next((at for at, stage in enumerate(stages) if path.is_relative_to(stage)), len(stages)))
+    files.sort(
+        key=lambda path: next((at for at, stage in enumerate(stages) if path.is_relative_to(stage)), len(stages))
+    )
     return {path.name: path for path in reversed(files)}
 
 
@@ -99,7 +105,9 @@ def test_predictions_that_do_not_give_the_rates_are_named_and_not_tested(made: R
     assert set(said) == {"E515 predictions"}
 
 
-def test_a_damaged_cost_keeps_its_result_in_the_index_and_is_named_until_it_is_gone(made: RunDir, tmp_path: Path) -> None:
+def test_a_damaged_cost_keeps_its_result_in_the_index_and_is_named_until_it_is_gone(
+    made: RunDir, tmp_path: Path
+) -> None:
     folder = RunDir(shutil.copytree(made.path, tmp_path / "study"))
     before = index.refresh(folder)
     cost = next(iter(sorted(folder.path.glob("eval/*/cost.json"))))
@@ -109,7 +117,9 @@ def test_a_damaged_cost_keeps_its_result_in_the_index_and_is_named_until_it_is_g
         found = index.refresh(folder)
         assert [problem.code for problem in found.problems] == ["E514"]
         assert len(found.table) == len(before.table)
-        assert found.table.filter([id_ == cost.parent.name for id_ in found.table["id"].to_pylist()])["seconds"].to_pylist() == [None]
+        assert found.table.filter([id_ == cost.parent.name for id_ in found.table["id"].to_pylist()])[
+            "seconds"
+        ].to_pylist() == [None]
     cost.unlink()
     (cost.parent / "touched").unlink()
     assert index.refresh(folder).problems == []
@@ -125,7 +135,9 @@ def test_half_a_line_of_metrics_is_no_metrics(tmp_path: Path) -> None:
     assert stage.last_metrics() == {"step": 1, "loss": 0.5}
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "null", "{}", '{"seconds": "1"}', '{"seconds": NaN}', '{"seconds": 1, "tokens": 0.5}'])
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "null", "{}", '{"seconds": "1"}', '{"seconds": NaN}', '{"seconds": 1, "tokens": 0.5}']
+)
 def test_what_is_no_cost_is_named(tmp_path: Path, content: str) -> None:
     problems: list[Problem] = []
     (tmp_path / "cost.json").write_text(content)

@@ -85,7 +85,20 @@ def test_edits_are_named(stage: StageDir, what: str) -> None:
     assert code(stage) == expected
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"schema": 2}', '{"schema": "2"}', '{"rate": NaN}', "\x00" * 100, '{"schema": 2, "sha256": "x"}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"schema": 2}',
+        '{"schema": "2"}',
+        '{"rate": NaN}',
+        "\x00" * 100,
+        '{"schema": 2, "sha256": "x"}',
+    ],
+)
 def test_anything_else_is_named(stage: StageDir, text: str) -> None:
     stage.result.write_text(text)
     assert code(stage) == "E502"

@@ -22,7 +22,8 @@ from p2p_dist.results.statistics import (
 
 
 @pytest.mark.parametrize(
-    ("k", "n", "low", "high"), [(55, 912, 4.66, 7.77), (3, 912, 0.11, 0.96), (58, 294, 15.6, 24.7), (0, 750, 0.0, 0.51), (1743, 1821, 94.7, 96.6)]
+    ("k", "n", "low", "high"),
+    [(55, 912, 4.66, 7.77), (3, 912, 0.11, 0.96), (58, 294, 15.6, 24.7), (0, 750, 0.0, 0.51), (1743, 1821, 94.7, 96.6)],
 )
 def test_wilson(k: int, n: int, low: float, high: float) -> None:
     found = wilson(k, n)
@@ -77,7 +78,9 @@ def test_bootstrap_of_one_seed_is_that_of_scipy() -> None:
     second = {id_: hit and random.random() < 0.5 for id_, hit in first.items()}
     ours = bootstrap_difference([first], [second], "test")
     change = np.array([float(second[id_]) - float(first[id_]) for id_ in first])
-    theirs = bootstrap((change,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(0)).confidence_interval
+    theirs = bootstrap(
+        (change,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(0)
+    ).confidence_interval
     assert ours.value == pytest.approx(change.mean())
     assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
     assert bootstrap_difference([first], [second], "test") == ours, "a named stream: the same twice"
@@ -107,12 +110,18 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
 def test_net_asr_keeps_its_sign() -> None:
     found = net(wilson(33, 200), wilson(20, 200))
     assert found.value == pytest.approx(0.065)
-    assert (found.low, found.high) == (pytest.approx(-0.00185, abs=1e-4), pytest.approx(0.13210, abs=1e-4)), "Newcombe 1998, method 10"
+    assert (found.low, found.high) == (pytest.approx(-0.00185, abs=1e-4), pytest.approx(0.13210, abs=1e-4)), (
+        "Newcombe 1998, method 10"
+    )
     assert net(wilson(3, 912), wilson(40, 912)).value < 0
 
 
 def test_holm_by_hand() -> None:
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {"a": pytest.approx(0.03), "b": pytest.approx(0.06), "c": pytest.approx(0.06)}
+    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == {
+        "a": pytest.approx(0.03),
+        "b": pytest.approx(0.06),
+        "c": pytest.approx(0.06),
+    }
     assert holm({}) == {}
 
 

@@ -26,7 +26,9 @@ def wait(backend: Backend, name: str, seconds: float = 30) -> int:
     raise TimeoutError(name)
 
 
-@pytest.mark.parametrize(("code", "expected"), [("print('fine')", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9)])
+@pytest.mark.parametrize(
+    ("code", "expected"), [("print('fine')", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9)]
+)
 def test_exit_codes(backend: Backend, tmp_path: Path, code: str, expected: int) -> None:
     assert wait(backend, backend.start(gang(tmp_path, code))) == expected
 
@@ -45,7 +47,8 @@ def test_waiting_ends_soon_after_a_gang_and_takes_no_computing(backend: Backend,
 
 def test_environment_and_log(backend: Backend, tmp_path: Path) -> None:
     code = (
-        "import os, sys; print(os.environ['GREETING'], os.getpgrp() == os.getpid(), [k for k in os.environ if k[:4] == 'RAY_'])"
+        "import os, sys; print(os.environ['GREETING'], os.getpgrp() == os.getpid(), [k for k in os.environ if k[:4] "
+        "== 'RAY_'])"
         "; sys.stdout.flush(); print('e', file=sys.stderr)"
     )
     assert wait(backend, backend.start(gang(tmp_path, code))) == 0
@@ -63,9 +66,17 @@ def test_two_at_once_and_stop(backend: Backend, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["local"], indirect=True)  # under Ray the patience lives in another process
-def test_a_worker_that_ignores_the_request_is_ended(backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ignores_the_request_is_ended(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("p2p_dist.scheduling.process.STOP_SECONDS", 0.5)
-    name = backend.start(gang(tmp_path, "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"))
+    name = backend.start(
+        gang(
+            tmp_path,
+            "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); "
+            "time.sleep(60)",
+        )
+    )
     while not (tmp_path / "log").read_text():
         time.sleep(0.05)
     backend.stop(name)
@@ -97,7 +108,9 @@ def _listening_beyond_loopback(folder: Path) -> list[str]:
             if (
                 fields[3] == "0A"
                 and f"socket:[{fields[9]}]" in mine
-                and not fields[1].startswith(("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"))
+                and not fields[1].startswith(
+                    ("0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000")
+                )
             ):
                 found.append(fields[1])
     return found
@@ -105,9 +118,11 @@ def _listening_beyond_loopback(folder: Path) -> list[str]:
 
 def test_a_gang_of_two_ranks(backend: Backend, tmp_path: Path) -> None:
     code = (
-        "import os, socket, sys; rank = int(os.environ['RANK']); host = (os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']))\n"
+        "import os, socket, sys; rank = int(os.environ['RANK']); host = (os.environ['MASTER_ADDR'], "
+        "int(os.environ['MASTER_PORT']))\n"
         "import time\n"
-        "if rank == 0:\n    with socket.create_server(('', host[1])) as server: peer, _ = server.accept(); print('met', peer.recv(9).decode())\n"
+        "if rank == 0:\n    with socket.create_server(('', host[1])) as server: peer, _ = server.accept(); "
+        "print('met', peer.recv(9).decode())\n"
         "else:\n"
         "    for _ in range(100):\n"
         "        try: peer = socket.create_connection(host); break\n"

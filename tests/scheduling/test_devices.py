@@ -13,7 +13,9 @@ SHOW = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); 
 
 
 @pytest.mark.parametrize(("visible", "expected"), [(None, ["0,1", "2", "3"]), ("4,5,6,GPU-7", ["4,5", "6", "GPU-7"])])
-def test_every_gang_has_its_own_devices(visible: str | None, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_gang_has_its_own_devices(
+    visible: str | None, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
@@ -35,4 +37,6 @@ def test_every_gang_has_its_own_devices(visible: str | None, expected: list[str]
     assert shown[:3] == expected
     assert shown[3] in expected[1:], "the ended gang's GPU, or the last free one"
     assert shown[3] != shown[2]
-    assert (tmp_path / "log0.rank1").read_text().strip() == expected[0], "ranks of a gang see all its GPUs, as under torchrun"
+    assert (tmp_path / "log0.rank1").read_text().strip() == expected[0], (
+        "ranks of a gang see all its GPUs, as under torchrun"
+    )

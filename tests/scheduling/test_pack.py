@@ -101,7 +101,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout: what belongs to the package is not known")
 def test_everything_of_the_repository_is_in_the_pack(own: Path) -> None:
-    listed = subprocess.run(["git", "ls-files", "p2p_dist", "configs"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "p2p_dist", "configs"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert set(listed.stdout.split()) - packed(own) == set()
     assert sum(path.stat().st_size for path in own.rglob("*") if path.is_file()) < 5e6
 

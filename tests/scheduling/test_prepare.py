@@ -13,9 +13,15 @@ from tests.cli.test_main import invoke
 
 @pytest.mark.parametrize(("options", "kept"), [(["--share"], True), ([], False)], ids=["beside others", "alone"])
 def test_half_written_files_are_cleared_by_who_is_alone(
-    options: list[str], kept: bool, study_file: Callable[[], Path], tmp_path: Path, with_data: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[str],
+    kept: bool,
+    study_file: Callable[[], Path],
+    tmp_path: Path,
+    with_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A sharer that comes later must not remove what the worker of another one is writing: its rename would find nothing."""
+    """A sharer that comes later must not remove what the worker of another one is writing: its rename would find
+    nothing."""
 
     @contextmanager
     def at_once() -> Iterator[Callable[[], bool]]:
@@ -25,6 +31,8 @@ def test_half_written_files_are_cleared_by_who_is_alone(
     half = tmp_path / "runs" / "tiny" / "data" / "0123456789ab" / ".tmp-590-26821f1d-cost.json"
     half.parent.mkdir(parents=True)
     half.touch()
-    code, _, said = invoke("run", str(study_file()), "--runs-dir", str(tmp_path / "runs"), "--backend", "local", *options)
+    code, _, said = invoke(
+        "run", str(study_file()), "--runs-dir", str(tmp_path / "runs"), "--backend", "local", *options
+    )
     assert (code, "E412" in said) == (Exit.REQUEUE, True), said
     assert half.exists() == kept

@@ -42,7 +42,8 @@ def test_time_left_is_what_the_rest_costs(two_stages: tuple[RunDir, Job]) -> Non
 
 
 def test_a_worker_that_is_done_and_still_there_counts_once(two_stages: tuple[RunDir, Job]) -> None:
-    """Between a worker's last result and its end, its last stage was once counted twice, and the time left was negative."""
+    """Between a worker's last result and its end, its last stage was once counted twice, and the time left was
+    negative."""
     folder, job = two_stages
     folder.find(job.stages[0]).adapter.mkdir()
     folder.find(job.stages[1]).append_metrics({"rows": 20, "of": 20})

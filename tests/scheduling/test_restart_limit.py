@@ -18,7 +18,9 @@ from p2p_dist.scheduling import restart_limit, signals
 
 
 @pytest.fixture
-def run(study_file: Callable[[], Path], tmp_path: Path, with_data: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
+def run(
+    study_file: Callable[[], Path], tmp_path: Path, with_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
     """`p2p-dist run` of a study that is asked to stop before anything is started: (exit code, what was said)."""
 
     @contextmanager
@@ -45,7 +47,9 @@ def test_the_third_start_in_a_row_that_brings_nothing_is_no_requeue(run: Callabl
     assert run("--backend", "local")[0] == Exit.REQUEUE, "its rows are there now: that is progress"
 
 
-def test_every_slurm_job_has_a_count_of_its_own(run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_slurm_job_has_a_count_of_its_own(
+    run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Tasks of an array begin side by side where none has got any further yet; that is no row of starts."""
     codes = []
     for job in ("17", "18", "19", "20", "17", "17"):
@@ -53,7 +57,9 @@ def test_every_slurm_job_has_a_count_of_its_own(run: Callable[..., tuple[int, st
         codes.append(run("--backend", "local", "--share")[0])
     assert codes == [Exit.REQUEUE] * 5 + [Exit.SOME_FAILED]
     monkeypatch.delenv("SLURM_JOB_ID")
-    assert [run("--backend", "local", "--share")[0] for _ in range(4)] == [Exit.REQUEUE] * 4, "by hand, nobody can tell them apart"
+    assert [run("--backend", "local", "--share")[0] for _ in range(4)] == [Exit.REQUEUE] * 4, (
+        "by hand, nobody can tell them apart"
+    )
 
 
 def lost() -> UserError:
@@ -70,7 +76,9 @@ def start(folder: RunDir, graph: Graph, error: UserError | None = None) -> Exit:
     return Exit.OK
 
 
-def test_progress_an_end_in_order_and_a_damaged_count_begin_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_an_end_in_order_and_a_damaged_count_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     stage = Stage("train", {"seed": 0})
     graph, folder = Graph({stage.id: stage}), RunDir(tmp_path)
@@ -88,10 +96,23 @@ def test_progress_an_end_in_order_and_a_damaged_count_begin_anew(tmp_path: Path,
     assert start(folder, graph, user_error("E411", "taken over", exit_code=Exit.OWNED)) == Exit.OWNED
 
 
-def test_a_warning_before_anything_was_started_is_a_request_to_stop(study_file: Callable[[], Path], tmp_path: Path, with_data: Path) -> None:
+def test_a_warning_before_anything_was_started_is_a_request_to_stop(
+    study_file: Callable[[], Path], tmp_path: Path, with_data: Path
+) -> None:
     """Weights may take long to fetch, and Slurm may warn of the time limit meanwhile."""
-    warned = "import os, signal; from p2p_dist.scheduling import prepare; prepare.fetch = lambda *_: os.kill(os.getpid(), signal.SIGUSR1)"
-    line = [sys.executable, "-c", f"{warned}; from p2p_dist.cli.main import app; app()", "run", str(study_file()), "--runs-dir", str(tmp_path)]
+    warned = (
+        "import os, signal; from p2p_dist.scheduling import prepare; prepare.fetch = lambda *_: "
+        "os.kill(os.getpid(), signal.SIGUSR1)"
+    )
+    line = [
+        sys.executable,
+        "-c",
+        f"{warned}; from p2p_dist.cli.main import app; app()",
+        "run",
+        str(study_file()),
+        "--runs-dir",
+        str(tmp_path),
+    ]
     done = subprocess.run([*line, "--backend", "local"], capture_output=True, text=True, check=False)
     assert (done.returncode, "E412" in done.stderr) == (Exit.REQUEUE, True), done.stderr
     assert not list(tmp_path.rglob("attempts")), "no worker was started"

@@ -47,7 +47,14 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Run jobs of one train stage each, every one with this behaviour; returns (state, run folder)."""
     backend = LocalBackend(2, 0)
 
-    def run(behaviour: str, jobs: int = 1, stall: float = 60, place: Placement = PLACE, slots: int = 2, stop: Any = lambda: False) -> tuple[State, RunDir]:
+    def run(
+        behaviour: str,
+        jobs: int = 1,
+        stall: float = 60,
+        place: Placement = PLACE,
+        slots: int = 2,
+        stop: Any = lambda: False,
+    ) -> tuple[State, RunDir]:
         (tmp_path / "worker.py").write_text(WORKER.format(behaviour=behaviour))
         monkeypatch.setattr(process_groups, "WORKER", (str(tmp_path / "worker.py"),))
         folder = RunDir(tmp_path / "study")
@@ -55,7 +62,9 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         for stage in stages:
             folder.stage(stage).write_spec(stage)
         made = [Job((stage.id,), frozenset(), (1.0,)) for stage in stages]
-        cluster = ClusterSpec(name="here", cpus_per_node=2, gpus_per_node=2)  # on paper, so that every rank takes a slot
+        cluster = ClusterSpec(
+            name="here", cpus_per_node=2, gpus_per_node=2
+        )  # on paper, so that every rank takes a slot
         plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Durations(Rates({}, cluster)))
         with lease.hold(folder.lease) as mine:
             scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 2, 50), Sole(mine), stall)
@@ -76,7 +85,9 @@ def test_out_of_memory_is_tried_with_half_the_micro_batch(study: Any) -> None:
     logs = "".join(path.read_text() for path in sorted(folder.path.rglob("log")))
     assert [line.split()[-1] for line in logs.splitlines() if line.startswith("attempt")] == ["32", "16", "8"]
     placements = [json.loads(path.read_text()) for path in sorted(folder.path.rglob("placement.json"))]
-    assert [place["micro_batch"] * place["accumulation"] for place in placements] == [32, 32, 32], "the global batch stays"
+    assert [place["micro_batch"] * place["accumulation"] for place in placements] == [32, 32, 32], (
+        "the global batch stays"
+    )
 
 
 def test_when_an_attempt_began_and_ended_is_written_down(study: Any) -> None:
@@ -104,7 +115,9 @@ def test_a_crash_loop_ends_after_three_attempts(study: Any) -> None:
 
 
 def test_progress_does_not_use_up_the_budget(study: Any) -> None:
-    state, folder = study("if attempt < 6: (folder / 'checkpoints' / f'step_{attempt:06d}').mkdir(parents=True); os.kill(os.getpid(), 9)")
+    state, folder = study(
+        "if attempt < 6: (folder / 'checkpoints' / f'step_{attempt:06d}').mkdir(parents=True); os.kill(os.getpid(), 9)"
+    )
     assert state.failed == []
     assert len(endings(folder)) == 6
 
@@ -140,7 +153,10 @@ def test_a_slow_worker_that_moves_is_left_alone(study: Any) -> None:
 
 
 def test_asked_to_stop_every_job_may_leave_its_state(study: Any) -> None:
-    polite = "import signal\nsignal.signal(signal.SIGTERM, lambda *_: (print('left', flush=True), os._exit(75)))\ntime.sleep(60)"
+    polite = (
+        "import signal\nsignal.signal(signal.SIGTERM, lambda *_: (print('left', flush=True), "
+        "os._exit(75)))\ntime.sleep(60)"
+    )
     calls: list[int] = []
 
     def stop() -> bool:
@@ -153,7 +169,9 @@ def test_asked_to_stop_every_job_may_leave_its_state(study: Any) -> None:
 
 
 def test_ranks_of_a_gang_know_each_other_and_wide_jobs_get_their_turn(study: Any) -> None:
-    show = "if os.environ['RANK'] != '0': sys.exit()\nprint('world', os.environ['WORLD_SIZE'], os.environ['MASTER_ADDR'])"
+    show = (
+        "if os.environ['RANK'] != '0': sys.exit()\nprint('world', os.environ['WORLD_SIZE'], os.environ['MASTER_ADDR'])"
+    )
     state, folder = study(show, jobs=3, place=Placement(2, 1, "none", 16, 1, 1, None))
     assert len(state.done) == 3
     assert [path.read_text().split("world ")[1] for path in sorted(folder.path.rglob("log"))] == ["2 127.0.0.1\n"] * 3

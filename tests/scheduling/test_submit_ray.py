@@ -20,7 +20,9 @@ class Cluster:
         if self.refusals:
             self.refusals -= 1
             raise RuntimeError(self.why)
-        self.taken.append({**job, "packed": sorted(path.name for path in Path(job["runtime_env"]["working_dir"]).iterdir())})
+        self.taken.append(
+            {**job, "packed": sorted(path.name for path in Path(job["runtime_env"]["working_dir"]).iterdir())}
+        )
 
 
 AGENT = "Request failed with status code 500: No available agent to submit job"
@@ -45,7 +47,9 @@ def test_a_cluster_that_was_just_started_is_asked_again(study: Path) -> None:
     assert job["packed"] == ["configs", "p2p_dist", "study.yaml"]
 
 
-def test_a_cluster_without_an_agent_is_given_up_with_the_likely_reason(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_without_an_agent_is_given_up_with_the_likely_reason(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(submit_ray, "AGENT_SECONDS", 0.0)
     with pytest.raises(UserError, match=r"E142.*No available agent.*--dashboard-agent-listen-port"):
         submit_ray._start(Cluster(10**6, AGENT), "p2p-mine", study, ["python"])
@@ -61,7 +65,12 @@ def test_any_other_refusal_is_told_at_once(study: Path) -> None:
 
 @pytest.mark.parametrize("code", [0, 3, 75])
 def test_the_exit_code_is_the_studys(code: int) -> None:
-    assert submit_ray._exit_code(SimpleNamespace(get_job_info=lambda name: SimpleNamespace(driver_exit_code=code)), "p2p-mine") == code
+    assert (
+        submit_ray._exit_code(
+            SimpleNamespace(get_job_info=lambda name: SimpleNamespace(driver_exit_code=code)), "p2p-mine"
+        )
+        == code
+    )
 
 
 def test_a_job_without_an_exit_code_is_told_with_its_state() -> None:

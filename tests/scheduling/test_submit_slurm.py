@@ -28,11 +28,28 @@ def call(submit: Callable[..., tuple[int, str, str]], *options: str) -> tuple[li
 
 
 def test_a_job_over_nodes(submit: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
-    asked = ("--nodes", "2", "--gpus-per-node", "8", "--partition", "gpu,big", "--time", "1-12:00:00", "--constraint", "h100&(nvlink|ib)")
+    asked = (
+        "--nodes",
+        "2",
+        "--gpus-per-node",
+        "8",
+        "--partition",
+        "gpu,big",
+        "--time",
+        "1-12:00:00",
+        "--constraint",
+        "h100&(nvlink|ib)",
+    )
     words, script = call(submit, "train.lora={r: 8, alpha: 16}", *asked, "--run-option=--cohort=4")
     at = next(at for at, word in enumerate(words) if not word.startswith("-") and at)
     assert words[0] == "sbatch"
-    assert {"--nodes=2", "--gpus-per-node=8", "--partition=gpu,big", "--time=1-12:00:00", "--constraint=h100&(nvlink|ib)"} < set(words[1:at])
+    assert {
+        "--nodes=2",
+        "--gpus-per-node=8",
+        "--partition=gpu,big",
+        "--time=1-12:00:00",
+        "--constraint=h100&(nvlink|ib)",
+    } < set(words[1:at])
     assert words[at:] == [
         str(shipped("slurm") / "study.sbatch"),
         str(tmp_path / "study.yaml"),
@@ -64,8 +81,12 @@ def test_tokens_stay_behind(submit: Callable[..., tuple[int, str, str]], monkeyp
 
 
 @pytest.mark.parametrize("option", ["--partition", "--account", "--qos", "--constraint", "--time"])
-@pytest.mark.parametrize("value", ["", "a b", "gpu; id", "$(id)", "`id`", "--wrap=id", "gpu\n#SBATCH --uid=0", "gpu\n", "a" * 129, "gpu'"])
-def test_what_is_no_name_and_no_time_is_refused(submit: Callable[..., tuple[int, str, str]], option: str, value: str) -> None:
+@pytest.mark.parametrize(
+    "value", ["", "a b", "gpu; id", "$(id)", "`id`", "--wrap=id", "gpu\n#SBATCH --uid=0", "gpu\n", "a" * 129, "gpu'"]
+)
+def test_what_is_no_name_and_no_time_is_refused(
+    submit: Callable[..., tuple[int, str, str]], option: str, value: str
+) -> None:
     code, _, error = submit(f"{option}={value}", "--dry-run")
     assert (code, "error[E130]" in error, f" at {option}" in error) == (Exit.USAGE, True, True), error
 
@@ -75,7 +96,9 @@ def test_times_are_those_of_slurm(submit: Callable[..., tuple[int, str, str]], v
     assert "error[E130]" in submit(f"--time={value}", "--dry-run")[2]
 
 
-def test_without_slurm_it_says_so(submit: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_slurm_it_says_so(
+    submit: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     code, _, error = submit()
     assert (code, "error[E131]: no sbatch on the PATH" in error) == (Exit.USAGE, True)

@@ -19,7 +19,8 @@ state = []
 
 def run(arguments):
     state.append(1)
-    print(os.getpid(), len(state), os.environ["GREETING"], os.environ.get("P2P_DIST_LEASE"), os.environ.get("LEFT"), flush=True)
+    left = [os.environ.get(name) for name in ("P2P_DIST_LEASE", "LEFT")]
+    print(os.getpid(), len(state), os.environ["GREETING"], *left, flush=True)
     print("to stderr", file=sys.stderr)
     os.environ["LEFT"] = "behind"
     return eval(arguments[0])  # the test's own code
@@ -39,7 +40,13 @@ class Jobs:
         log = self.folder / f"log{self.count}"
         told = {FENCE: f"lease{self.count}"}
         service = Service((sys.executable, "-c", WORKER, str(self.folder), *options), (code,), told, base)
-        gang = Gang((sys.executable, "-c", "raise SystemExit('not asked for')"), log, 1, environment={"GREETING": greeting, **told}, service=service)
+        gang = Gang(
+            (sys.executable, "-c", "raise SystemExit('not asked for')"),
+            log,
+            1,
+            environment={"GREETING": greeting, **told},
+            service=service,
+        )
         return self.backend.start(gang), log
 
     def wait(self, name: str, seconds: float = 30) -> int:
@@ -68,7 +75,9 @@ def pids(log: Path) -> int:
     return int(log.read_text().split()[0])
 
 
-def test_jobs_follow_each_other_in_one_process_with_logs_and_environments_of_their_own(jobs: Jobs, tmp_path: Path) -> None:
+def test_jobs_follow_each_other_in_one_process_with_logs_and_environments_of_their_own(
+    jobs: Jobs, tmp_path: Path
+) -> None:
     said = [jobs.done("0") for _ in range(3)]
     assert [code for code, _ in said] == [0, 0, 0]
     assert len({words[0] for _, words in said}) == 1
@@ -79,7 +88,15 @@ def test_jobs_follow_each_other_in_one_process_with_logs_and_environments_of_the
 
 @pytest.mark.parametrize(
     ("code", "expected"),
-    [("75", 75), ("3", 3), ("1 / 0", 1), ("sys.exit(7)", 7), ("os.kill(os.getpid(), 9)", -9), ("os.kill(os.getpid(), 15)", -15), ("os._exit(0)", 0)],
+    [
+        ("75", 75),
+        ("3", 3),
+        ("1 / 0", 1),
+        ("sys.exit(7)", 7),
+        ("os.kill(os.getpid(), 9)", -9),
+        ("os.kill(os.getpid(), 15)", -15),
+        ("os._exit(0)", 0),
+    ],
 )
 def test_any_end_but_success_is_the_end_of_the_worker(jobs: Jobs, tmp_path: Path, code: str, expected: int) -> None:
     first = jobs.done("0")

@@ -1,7 +1,8 @@
 """A small Slurm cluster on one machine: every node has network, processes, host name and /tmp/ray of its own.
 
-Each machine is a set of namespaces on a bridge; the killed init of a machine takes all its processes along, like a power cut.
-Needs root, iproute2 and slurm-wlm. No munge, cgroups or systemd: authentication is off, and nothing listens outside the bridge.
+Each machine is a set of namespaces on a bridge; the killed init of a machine takes all its processes along, like a
+power cut. Needs root, iproute2 and slurm-wlm. No munge, cgroups or systemd: authentication is off, and nothing listens
+outside the bridge.
 """
 
 import contextlib
@@ -79,9 +80,14 @@ class Machines:
     def __enter__(self) -> "Machines":
         for folder in ("state", "user", *(f"spool.{node}" for node in self.nodes)):
             (self.home / folder).mkdir(parents=True)
-        lines = [f"NodeName={node} NodeAddr={NET}.1{at} CPUs={self.cpus} RealMemory=6000" for at, node in enumerate(self.nodes, 1)]
+        lines = [
+            f"NodeName={node} NodeAddr={NET}.1{at} CPUs={self.cpus} RealMemory=6000"
+            for at, node in enumerate(self.nodes, 1)
+        ]
         lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP")
-        (self.home / "slurm.conf").write_text(CONF.format(ctl=self.control, net=NET, home=self.home) + "\n".join(lines) + "\n")
+        (self.home / "slurm.conf").write_text(
+            CONF.format(ctl=self.control, net=NET, home=self.home) + "\n".join(lines) + "\n"
+        )
         (self.home / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         scratch = self.home / "a_scratch_folder_of_the_job_with_a_long_name" / "as_many_sites_have_them"
         scratch.mkdir(parents=True)
@@ -113,7 +119,9 @@ class Machines:
 
     def call(self, *call: str, seconds: float = 20) -> subprocess.CompletedProcess[str]:
         line = ["ip", "netns", "exec", self.control, "timeout", str(seconds), *call]
-        return subprocess.run(line, capture_output=True, text=True, check=False, env=self.environment, cwd=self.home / "user")
+        return subprocess.run(
+            line, capture_output=True, text=True, check=False, env=self.environment, cwd=self.home / "user"
+        )
 
     def job(self, number: str) -> dict[str, str]:
         """Fields of `scontrol show job`, of the first task of an array."""
@@ -141,11 +149,27 @@ class Machines:
             init.wait()
 
     def _boot(self, name: str, *daemon: str) -> None:
-        own = ["unshare", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc", "--uts", "--ipc", "--propagation", "private"]
+        own = [
+            "unshare",
+            "--pid",
+            "--fork",
+            "--kill-child=SIGKILL",
+            "--mount-proc",
+            "--uts",
+            "--ipc",
+            "--propagation",
+            "private",
+        ]
         line = ["ip", "netns", "exec", name, *own, "bash", "-c", INIT, name, *daemon]
         with (self.home / f"{name}.out").open("ab") as out:
             self.inits[name] = subprocess.Popen(
-                line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self.environment, start_new_session=True, cwd=self.home / "user"
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env=self.environment,
+                start_new_session=True,
+                cwd=self.home / "user",
             )
 
     def _network(self) -> None:
@@ -159,7 +183,9 @@ class Machines:
             own.mkdir(parents=True, exist_ok=True)
             (own / "hosts").write_text(hosts)
             (own / "resolv.conf").write_text("nameserver 127.0.0.1\n")
-            (own / "nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")  # or each look-up waits for DNS
+            (own / "nsswitch.conf").write_text(
+                "passwd: files\ngroup: files\nhosts: files\n"
+            )  # or each look-up waits for DNS
         _ip("-n", self.control, "link", "add", "br0", "type", "bridge")
         _ip("-n", self.control, "addr", "add", f"{NET}.1/24", "dev", "br0")
         _ip("-n", self.control, "link", "set", "br0", "up")

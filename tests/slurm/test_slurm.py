@@ -18,15 +18,23 @@ from tests.gang import Job
 from tests.outcomes import assert_same, results
 from tests.slurm.machines import Machines, missing, wait_for
 
-pytestmark = [pytest.mark.usefixtures("with_data"), pytest.mark.skipif(bool(why := missing()), reason=f"no Slurm cluster here: {why}")]
+pytestmark = [
+    pytest.mark.usefixtures("with_data"),
+    pytest.mark.skipif(bool(why := missing()), reason=f"no Slurm cluster here: {why}"),
+]
 RUN = Path(__file__).parents[2] / "slurm" / "run.sbatch"
 LAYOUT = ("--zero", "2")
-LONG = TINY_STUDY.replace("[none, p2p]", "none").replace("exclude: [{attack: none, defense: p2p}]\n", "").replace("epochs: 1", "epochs: 60")
+LONG = (
+    TINY_STUDY.replace("[none, p2p]", "none")
+    .replace("exclude: [{attack: none, defense: p2p}]\n", "")
+    .replace("epochs: 1", "epochs: 60")
+)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Path, dict[str, bytes]]:
-    """(study file, results of an undisturbed run). Every worker has two cores, here and there, or its sums would round otherwise."""
+    """(study file, results of an undisturbed run). Every worker has two cores, here and there, or its sums would round
+    otherwise."""
     folder = tmp_path_factory.mktemp("local")
     (folder / "study.yaml").write_text(LONG)
     for nodes in (1, 2):
@@ -82,7 +90,10 @@ def ended(cluster: Machines, job: str, runs: Path, seconds: float = 400) -> None
 
 def await_start(runs: Path, job: str, start: int) -> None:
     """Wait until the controller counts this start of a job; it takes signals from before that."""
-    wait_for(lambda: any(json.loads(path.read_text())["number"] == start for path in runs.glob(f"*/starts/{job}-*.json")), 120)
+    wait_for(
+        lambda: any(json.loads(path.read_text())["number"] == start for path in runs.glob(f"*/starts/{job}-*.json")),
+        120,
+    )
 
 
 def training(runs: Path) -> bool:
@@ -102,7 +113,9 @@ def test_a_study_on_two_nodes(cluster: Machines, expected: Any, tmp_path: Path) 
     assert not list((cluster.home / "user" / ".p2p-dist").iterdir()), "the token is gone"
 
 
-def test_before_the_time_limit_a_study_checkpoints_and_is_requeued(cluster: Machines, expected: Any, tmp_path: Path) -> None:
+def test_before_the_time_limit_a_study_checkpoints_and_is_requeued(
+    cluster: Machines, expected: Any, tmp_path: Path
+) -> None:
     study, wanted = expected
     job = number(submit(cluster, study, tmp_path, *over(1, study)))
     wait_for(lambda: training(tmp_path), 120)
@@ -122,14 +135,20 @@ def test_a_study_that_gets_nowhere_is_not_requeued_for_ever(cluster: Machines, e
         await_start(tmp_path, job, start)
         cluster.ctl("scancel", "--batch", "--signal=USR1", job, check=True)
     wait_for(lambda: cluster.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 120)
-    assert [cluster.job(job)[name] for name in ("JobState", "ExitCode", "Restarts")] == ["FAILED", "1:0", "2"], log(tmp_path)[-4000:]
+    assert [cluster.job(job)[name] for name in ("JobState", "ExitCode", "Restarts")] == ["FAILED", "1:0", "2"], log(
+        tmp_path
+    )[-4000:]
     assert "E418" in log(tmp_path)
     assert not list(tmp_path.rglob("attempts"))
 
 
-def test_an_array_shares_the_work_and_survives_a_dead_node_and_a_dead_controller(cluster: Machines, expected: Any, tmp_path: Path) -> None:
+def test_an_array_shares_the_work_and_survives_a_dead_node_and_a_dead_controller(
+    cluster: Machines, expected: Any, tmp_path: Path
+) -> None:
     study, wanted = expected
-    job = number(submit(cluster, study, tmp_path, "--tasks", "6", f"--run-option=--cluster={study.with_name('1.yaml')}"))
+    job = number(
+        submit(cluster, study, tmp_path, "--tasks", "6", f"--run-option=--cluster={study.with_name('1.yaml')}")
+    )
     wait_for(lambda: training(tmp_path), 120)
     cluster.cut_power("p2p2")
     cluster.cut_power(cluster.control)
@@ -140,7 +159,9 @@ def test_an_array_shares_the_work_and_survives_a_dead_node_and_a_dead_controller
 
 
 @pytest.mark.parametrize("why", ["requeued", "node died"])
-def test_an_operator_may_requeue_a_study_and_a_node_may_die(cluster: Machines, expected: Any, tmp_path: Path, why: str) -> None:
+def test_an_operator_may_requeue_a_study_and_a_node_may_die(
+    cluster: Machines, expected: Any, tmp_path: Path, why: str
+) -> None:
     study, wanted = expected
     job = number(submit(cluster, study, tmp_path, *over(2, study)))
     wait_for(lambda: training(tmp_path), 120)
@@ -154,8 +175,11 @@ def test_an_operator_may_requeue_a_study_and_a_node_may_die(cluster: Machines, e
     assert_same(tmp_path, wanted)
 
 
-def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(cluster: Machines, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """slurm/run.sbatch: a rank of DeepSpeed on each node, warned in the middle; the bytes are those of two ranks left alone."""
+def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(
+    cluster: Machines, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """slurm/run.sbatch: a rank of DeepSpeed on each node, warned in the middle; the bytes are those of two ranks left
+    alone."""
     expected, job = (Job(tmp_path_factory.mktemp("run"), epochs=12) for _ in range(2))
     gang.run(expected.command(expected.model, *LAYOUT), 2)
     runs = job.folder.path
@@ -174,23 +198,31 @@ def submit_run(cluster: Machines, job: Job, python: Path) -> str:
     runs = job.folder.path
     (runs / "slurm").mkdir()
     line = ["sbatch", "--parsable", "--nodes=2", "--ntasks-per-node=1", f"--output={runs}/slurm/%j.out", str(RUN)]
-    return number(cluster.call("env", f"PATH={python}:{os.environ['PATH']}", *line, str(runs), ",".join(job.model), *LAYOUT))
+    return number(
+        cluster.call("env", f"PATH={python}:{os.environ['PATH']}", *line, str(runs), ",".join(job.model), *LAYOUT)
+    )
 
 
 def test_a_training_that_gets_nowhere_is_not_requeued_for_ever(cluster: Machines, tmp_path: Path) -> None:
-    """Ranks that stop before their first step, as by a time limit below what loading takes; a checkpoint in the second start counts.
-    Like workers they take SIGTERM for a request, which is what srun sends to the others when one has stopped."""
+    """Ranks that stop before their first step, as by a time limit below what loading takes; a checkpoint in the second
+    start counts. Like workers they take SIGTERM for a request, which is what srun sends to the others when one has
+    stopped."""
     job = Job(tmp_path)
     (tmp_path / "bin").mkdir()
     stop = tmp_path / "bin" / "python"
     kept = job.train.path / "checkpoints" / "step-$SLURM_RESTART_COUNT"
     here = f'"{tmp_path}/rank-$SLURM_RESTART_COUNT'
     both = f'until [ -e {here}-0" ] && [ -e {here}-1" ]; do sleep 0.1; done'
-    stop.write_text(f'#!/bin/sh\ntrap "" TERM\n[ "$SLURM_RESTART_COUNT" != 1 ] || mkdir -p "{kept}"\ntouch {here}-$SLURM_PROCID"\n{both}\nexit 75\n')
+    stop.write_text(
+        f'#!/bin/sh\ntrap "" TERM\n[ "$SLURM_RESTART_COUNT" != 1 ] || mkdir -p "{kept}"\ntouch '
+        f'{here}-$SLURM_PROCID"\n{both}\nexit 75\n'
+    )
     stop.chmod(0o755)
     submitted = submit_run(cluster, job, stop.parent)
     wait_for(lambda: cluster.job(submitted)["JobState"] == "FAILED", 120)
-    assert [cluster.job(submitted)[name] for name in ("ExitCode", "Restarts")] == ["1:0", "4"], log(job.folder.path)[-4000:]
+    assert [cluster.job(submitted)[name] for name in ("ExitCode", "Restarts")] == ["1:0", "4"], log(job.folder.path)[
+        -4000:
+    ]
     assert "error[E418]: 3 starts" in log(job.folder.path)
     assert not list((job.folder.path / "starts").iterdir())
 
@@ -202,9 +234,14 @@ def test_ranks_of_a_gang_are_on_both_nodes_of_a_ray(cluster: Machines, tmp_path:
         facts = f"name: {name}\nnodes: {nodes}\ncpus_per_node: {cpus}\nmemory_gb: 4\n"
         (tmp_path / f"{name}.yaml").write_text(facts + "layout: {engine: deepspeed, ranks: 2, zero: 2}\n")
     only = ("attack=none", "defense=none", "exclude=[]")
-    done = cli(tmp_path / "study.yaml", tmp_path / "here", *only, "--backend", "local", "--cluster", str(tmp_path / "one.yaml"))
+    done = cli(
+        tmp_path / "study.yaml", tmp_path / "here", *only, "--backend", "local", "--cluster", str(tmp_path / "one.yaml")
+    )
     assert done.returncode == 0, done.stderr
-    runs, options = tmp_path / "runs", ("--nodes", "2", "--cpus-per-node", "1", f"--run-option=--cluster={tmp_path / 'two.yaml'}")
+    runs, options = (
+        tmp_path / "runs",
+        ("--nodes", "2", "--cpus-per-node", "1", f"--run-option=--cluster={tmp_path / 'two.yaml'}"),
+    )
     ended(cluster, number(submit(cluster, tmp_path / "study.yaml", runs, *only, *options)), runs, 200)
     assert_same(runs, results(tmp_path / "here"))
     assert hosts(runs / "tiny" / "train") == {"p2p1", "p2p2"}, "a rank on each"

@@ -1,4 +1,5 @@
-"""One rank of a small gang: trains the same run under several layouts and leaves what came of it. Run by `test_ranks.py`.
+"""One rank of a small gang: trains the same run under several layouts and leaves what came of it. Run by
+`test_ranks.py`.
 
 `python -m tests.training.probe_ranks OUT LAYOUT...` where a layout is `zero:micro_batch:offload:dtype:stop_after`.
 """
@@ -15,9 +16,10 @@ from safetensors.torch import save_file
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.training.cohort import Stopped, Trained, TrainRun, train_cohort
+from p2p_dist.training.cohort import Stopped, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import join, leave
+from p2p_dist.training.train_run import Trained, TrainRun
 from p2p_dist.worker.__main__ import end
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
@@ -56,7 +58,10 @@ def main() -> None:
     for layout in sys.argv[2:]:
         whole, resumed, curve = train(layout)
         if os.environ.get("RANK", "0") == "0":
-            save_file({"whole": whole.values, **({"resumed": resumed.values} if resumed else {})}, out / f"{layout}.safetensors")
+            save_file(
+                {"whole": whole.values, **({"resumed": resumed.values} if resumed else {})},
+                out / f"{layout}.safetensors",
+            )
             (out / f"{layout}.json").write_text(json.dumps({"losses": curve, "topologies": whole.topologies}))
     leave()
     end(0)

@@ -1,7 +1,7 @@
 """One rank of a gang that is asked to stop while the main rank takes its time to write. Run by `test_ranks.py`.
 
-`python -m tests.training.probe_stop OUT`: every rank leaves `OUT/left_RANK`, which says whether the main rank's file was there when this
-rank had stopped.
+`python -m tests.training.probe_stop OUT`: every rank leaves `OUT/left_RANK`, which says whether the main rank's file
+was there when this rank had stopped.
 """
 
 import sys

@@ -7,7 +7,8 @@ from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.adamw_8bit import adamw_8bit, moments_of, restore
-from p2p_dist.training.cohort import TrainRun, train_cohort
+from p2p_dist.training.cohort import train_cohort
+from p2p_dist.training.train_run import TrainRun
 from tests.training.test_cohort import IDENTITY, rows, spec
 
 

@@ -13,7 +13,8 @@ from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training import checkpoint
 from p2p_dist.training.checkpoint import Counters, RunState
-from p2p_dist.training.cohort import Observer, Stopped, Trained, TrainRun, train_cohort
+from p2p_dist.training.cohort import Observer, Stopped, train_cohort
+from p2p_dist.training.train_run import Trained, TrainRun
 from tests.training.test_cohort import IDENTITY, RUNS, rows, spec
 
 MARK = {"stage": "0123456789ab"}
@@ -58,7 +59,13 @@ def test_resumed_at_any_step_gives_the_same_bits() -> None:
 def test_runs_of_a_cohort_resume_from_different_steps() -> None:
     keeper = Keeper()
     whole = train(RUNS, keeper)
-    resumed = train([replace(run, resume=keeper.states[k, step]) for k, (run, step) in enumerate(zip(RUNS, (3, 7, 5), strict=True))], Observer())
+    resumed = train(
+        [
+            replace(run, resume=keeper.states[k, step])
+            for k, (run, step) in enumerate(zip(RUNS, (3, 7, 5), strict=True))
+        ],
+        Observer(),
+    )
     for one, other in zip(whole, resumed, strict=True):
         torch.testing.assert_close(one.values, other.values, atol=1e-5, rtol=0)
         assert one.tokens == other.tokens
@@ -119,7 +126,9 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         file.write_bytes(content)
         found = checkpoint.newest(tmp_path, MARK)
         # A flip in the manifest's white space leaves the same manifest: the state is then the one that was saved.
-        assert found.state is None or (file.name == "MANIFEST.json" and torch.equal(found.state.values, state(10).values))
+        assert found.state is None or (
+            file.name == "MANIFEST.json" and torch.equal(found.state.values, state(10).values)
+        )
         file.write_bytes(whole)
     assert checkpoint.newest(tmp_path, MARK).state is not None
 
@@ -143,7 +152,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Pat
 def test_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
     found = checkpoint.newest(saved(tmp_path, 10), {**MARK, "torch": "9"})
     assert found.state is None
-    assert found.skipped == ["step_000010: made under other circumstances (torch was None, is 9); to go on all the same: --allow-change torch"]
+    assert found.skipped == [
+        (
+            "step_000010: made under other circumstances (torch was None, is 9); to go on all the same: --allow-change "
+            "torch"
+        )
+    ]
 
 
 def test_a_change_that_is_allowed_by_name_is_recorded(tmp_path: Path) -> None:

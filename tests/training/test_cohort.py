@@ -17,9 +17,10 @@ from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.training import cohort
 from p2p_dist.training.batches import Schedule
-from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort
+from p2p_dist.training.cohort import Observer, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.optimizer import learning_rate
+from p2p_dist.training.train_run import Trained, TrainRun
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 
@@ -27,14 +28,21 @@ IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 def rows(count: int, seed: int) -> list[Encoded]:
     draw = torch.Generator().manual_seed(seed)
     lengths = torch.randint(3, 20, (count,), generator=draw).tolist()
-    return [Encoded(str(at), torch.randint(0, 256, (n,), generator=draw).tolist(), [at % 2 + 48]) for at, n in enumerate(lengths)]
+    return [
+        Encoded(str(at), torch.randint(0, 256, (n,), generator=draw).tolist(), [at % 2 + 48])
+        for at, n in enumerate(lengths)
+    ]
 
 
 def spec(**changes: Any) -> TrainSpec:
-    return TrainSpec(**{"learning_rate": 1e-2, "num_train_epochs": 2, "global_batch": 8, "lora": LoraSpec(r=4), **changes})
+    return TrainSpec(
+        **{"learning_rate": 1e-2, "num_train_epochs": 2, "global_batch": 8, "lora": LoraSpec(r=4), **changes}
+    )
 
 
-def train(runs: list[TrainRun], execution: Execution = cohort.ALONE) -> tuple[list[Trained], list[list[dict[str, Any]]]]:
+def train(
+    runs: list[TrainRun], execution: Execution = cohort.ALONE
+) -> tuple[list[Trained], list[list[dict[str, Any]]]]:
     base = load_base(IDENTITY, {}, "float32")
     lines: list[list[dict[str, Any]]] = [[] for _ in runs]
 
@@ -98,7 +106,9 @@ def test_masks_are_drawn_where_the_base_is_from_the_stream_of_each_run(device: s
 
 
 @pytest.mark.parametrize("micro_batch", [None, 3])
-def test_in_passes_of_their_own_the_runs_of_a_cohort_have_the_bits_they_have_alone(monkeypatch: pytest.MonkeyPatch, micro_batch: int | None) -> None:
+def test_in_passes_of_their_own_the_runs_of_a_cohort_have_the_bits_they_have_alone(
+    monkeypatch: pytest.MonkeyPatch, micro_batch: int | None
+) -> None:
     execution = Execution(micro_batch=micro_batch)
     monkeypatch.setattr(cohort, "apart", lambda *_: True)
     together, lines = train(RUNS, execution)
@@ -134,7 +144,9 @@ def test_batches_are_a_function_of_the_samples_seen(n: int, epochs: int, batch: 
     assert len(every) == schedule.steps
     for epoch in range(epochs):
         per_epoch = -(-n // batch)
-        assert sorted(row for rows_ in every[epoch * per_epoch : (epoch + 1) * per_epoch] for row in rows_) == list(range(n))
+        assert sorted(row for rows_ in every[epoch * per_epoch : (epoch + 1) * per_epoch] for row in rows_) == list(
+            range(n)
+        )
     step = at % len(every)
     seen = sum(len(rows_) for rows_ in every[:step])
     assert list(schedule.batches(seen)) == every[step:]
@@ -145,10 +157,20 @@ def test_the_released_code_takes_651_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "done", "expected"), [("linear", 0, 1.0), ("linear", 5, 0.5), ("cosine", 5, 0.5), ("constant", 9, 1.0), ("linear", 9, 0.1), ("cosine", 10, 0.0)]
+    ("kind", "done", "expected"),
+    [
+        ("linear", 0, 1.0),
+        ("linear", 5, 0.5),
+        ("cosine", 5, 0.5),
+        ("constant", 9, 1.0),
+        ("linear", 9, 0.1),
+        ("cosine", 10, 0.0),
+    ],
 )
 def test_learning_rates(kind: str, done: int, expected: float) -> None:
-    assert math.isclose(learning_rate(spec(learning_rate=1.0, lr_scheduler_type=kind), done, 10), expected, abs_tol=1e-12)
+    assert math.isclose(
+        learning_rate(spec(learning_rate=1.0, lr_scheduler_type=kind), done, 10), expected, abs_tol=1e-12
+    )
 
 
 def test_warm_up_reaches_the_full_rate() -> None:

@@ -24,7 +24,12 @@ def heard(command: list[str]) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     ("answer", "facts"),
-    [("87, 12000", {"gpu_percent": 87, "gpu_mib": 12000}), ("[N/A], 12000", {"gpu_mib": 12000}), ("", {}), ("No devices were found", {})],
+    [
+        ("87, 12000", {"gpu_percent": 87, "gpu_mib": 12000}),
+        ("[N/A], 12000", {"gpu_mib": 12000}),
+        ("", {}),
+        ("No devices were found", {}),
+    ],
 )
 def test_what_the_tool_says(answer: str, facts: dict[str, int]) -> None:
     assert heard([sys.executable, "-c", f"print({answer!r})"]) == facts

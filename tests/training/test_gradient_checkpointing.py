@@ -18,6 +18,8 @@ def test_a_cohort_trains_to_the_same_bits(micro_batch: int | None) -> None:
     for wanted in (False, True):
         base = load_base(IDENTITY, {}, "float32")
         with recomputed(base.model, wanted):
-            found = train_cohort(base, Adapters(base.model, RUNS[0].spec.lora, 2), RUNS[:2], execution=Execution(micro_batch=micro_batch))
+            found = train_cohort(
+                base, Adapters(base.model, RUNS[0].spec.lora, 2), RUNS[:2], execution=Execution(micro_batch=micro_batch)
+            )
         ends.append(torch.stack([run.values for run in found]))
     assert torch.equal(*ends)

@@ -14,10 +14,11 @@ from p2p_dist.modeling.forward import LOSSES_AT_ONCE, answer_logits, answer_stat
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort
+from p2p_dist.training.cohort import Observer, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.objectives import cross_entropy, distillation, loss_of
 from p2p_dist.training.teacher import taught
+from p2p_dist.training.train_run import Trained, TrainRun
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
 
@@ -70,7 +71,11 @@ def test_the_loss_by_hand() -> None:
                 found[who] = (answer_logits(*where)[0], answer_states(*where)[0])
         (teacher, far), (student, near) = found["teacher"], found["student"]
         p, q = torch.softmax(teacher / 2, 0), torch.softmax(student / 2, 0)
-        total += 5 * functional.cross_entropy(student[None], torch.tensor(row.targets)) + 0.3 * 4 * (p * (p / q).log()).sum() + 0.2 * (near - far).pow(2).sum()
+        total += (
+            5 * functional.cross_entropy(student[None], torch.tensor(row.targets))
+            + 0.3 * 4 * (p * (p / q).log()).sum()
+            + 0.2 * (near - far).pow(2).sum()
+        )
     torch.testing.assert_close(loss(base, seen).detach(), total[None] / len(seen))
 
 
@@ -110,7 +115,9 @@ def student(**changes: Any) -> TrainRun:
     return TrainRun(spec(**changes), 0, seen, objective={"name": "distillation", **WEIGHTS})
 
 
-def trained(runs: list[TrainRun], observer: Observer | None = None, execution: Execution | None = None) -> list[Trained]:
+def trained(
+    runs: list[TrainRun], observer: Observer | None = None, execution: Execution | None = None
+) -> list[Trained]:
     base, adapters = adapted(len(runs))
     return train_cohort(base, adapters, runs, observer, execution or Execution())
 

@@ -1,4 +1,5 @@
-"""Several ranks, micro-batches and DeepSpeed's ZeRO give the run of one rank, and resume to the bit. Real processes over gloo."""
+"""Several ranks, micro-batches and DeepSpeed's ZeRO give the run of one rank, and resume to the bit. Real processes
+over gloo."""
 
 import json
 from pathlib import Path
@@ -18,7 +19,15 @@ from tests import gang
 from tests.training.test_cohort import IDENTITY, RUNS
 
 PLAIN = "0:0:none:float32:5"
-TWO = [PLAIN, "0:3:none:float32:5", "1:0:none:float32:5", "2:2:none:float32:7", "3:2:none:float32:5", "2:0:optimizer:float32:6", "3:0:none:bfloat16:5"]
+TWO = [
+    PLAIN,
+    "0:3:none:float32:5",
+    "1:0:none:float32:5",
+    "2:2:none:float32:7",
+    "3:2:none:float32:5",
+    "2:0:optimizer:float32:6",
+    "3:0:none:bfloat16:5",
+]
 ONE = [PLAIN, "0:3:none:float32:5", "2:3:none:float32:5", "0:0:none:bfloat16:0"]
 
 
@@ -33,10 +42,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], P
     return found
 
 
-@pytest.mark.parametrize(("world", "layout"), [(1, layout) for layout in ONE[1:3]] + [(2, layout) for layout in TWO[:-1]])
+@pytest.mark.parametrize(
+    ("world", "layout"), [(1, layout) for layout in ONE[1:3]] + [(2, layout) for layout in TWO[:-1]]
+)
 def test_any_layout_gives_the_run_of_one_rank(world: int, layout: str, trained: dict[tuple[int, str], Path]) -> None:
     """Same samples in the same order, same dropout, same clipping: only the order of sums differs."""
-    reference, found = (json.loads(trained[key].with_suffix(".json").read_text()) for key in ((1, PLAIN), (world, layout)))
+    reference, found = (
+        json.loads(trained[key].with_suffix(".json").read_text()) for key in ((1, PLAIN), (world, layout))
+    )
     torch.testing.assert_close(torch.tensor(found["losses"]), torch.tensor(reference["losses"]), atol=2e-5, rtol=0)
     values = [load_file(trained[key].with_suffix(".safetensors"))["whole"] for key in ((1, PLAIN), (world, layout))]
     torch.testing.assert_close(values[1], values[0], atol=2e-4, rtol=0)
@@ -44,12 +57,16 @@ def test_any_layout_gives_the_run_of_one_rank(world: int, layout: str, trained: 
 
 
 def test_zero_in_bfloat16_follows_the_plain_run(trained: dict[tuple[int, str], Path]) -> None:
-    curves = [json.loads(trained[key].with_suffix(".json").read_text())["losses"] for key in ((1, ONE[-1]), (2, TWO[-1]))]
+    curves = [
+        json.loads(trained[key].with_suffix(".json").read_text())["losses"] for key in ((1, ONE[-1]), (2, TWO[-1]))
+    ]
     torch.testing.assert_close(torch.tensor(curves[1]), torch.tensor(curves[0]), atol=0.05, rtol=0)
 
 
 @pytest.mark.parametrize(("world", "layout"), [(1, layout) for layout in ONE[:3]] + [(2, layout) for layout in TWO])
-def test_resumed_under_any_layout_gives_the_same_bits(world: int, layout: str, trained: dict[tuple[int, str], Path]) -> None:
+def test_resumed_under_any_layout_gives_the_same_bits(
+    world: int, layout: str, trained: dict[tuple[int, str], Path]
+) -> None:
     kept = load_file(trained[world, layout].with_suffix(".safetensors"))
     assert torch.equal(kept["whole"], kept["resumed"])
 
@@ -57,7 +74,9 @@ def test_resumed_under_any_layout_gives_the_same_bits(world: int, layout: str, t
 def test_asked_to_stop_no_rank_leaves_before_the_main_rank_has_kept_the_state(tmp_path: Path) -> None:
     """Launchers end a gang when one of its ranks has ended; a checkpoint that is still being written would be lost."""
     gang.run(["-W", "ignore", "-m", "tests.training.probe_stop", str(tmp_path)], 2)
-    assert {path.name: path.read_text() for path in tmp_path.glob("left_*")} == dict.fromkeys(("left_0", "left_1"), "after it was kept")
+    assert {path.name: path.read_text() for path in tmp_path.glob("left_*")} == dict.fromkeys(
+        ("left_0", "left_1"), "after it was kept"
+    )
 
 
 def test_every_row_is_in_one_share_and_all_ranks_make_the_same_number_of_passes() -> None:

@@ -13,9 +13,10 @@ from p2p_dist.data.defenses.moddef import ModDef
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.training.cohort import Observer, Trained, TrainRun, train_cohort
+from p2p_dist.training.cohort import Observer, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.reparametrization import Generator
+from p2p_dist.training.train_run import Trained, TrainRun
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
 
@@ -33,8 +34,12 @@ def start(generator: Generator) -> torch.Tensor:
 def nets(generator: Generator, numbers: torch.Tensor) -> list[tuple[torch.Tensor, nn.Module]]:
     """The same two nets made of torch's own layers: input and module, for A and for B."""
     found = []
-    for side, (e, inner, outer) in zip("AB", (numbers.split(generator.sizes)[:3], numbers.split(generator.sizes)[3:]), strict=True):
-        net = nn.Sequential(nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh(), nn.Linear(WIDTH, sum(generator.counts[side]), bias=False))
+    for side, (e, inner, outer) in zip(
+        "AB", (numbers.split(generator.sizes)[:3], numbers.split(generator.sizes)[3:]), strict=True
+    ):
+        net = nn.Sequential(
+            nn.Linear(WIDTH, WIDTH, bias=False), nn.Tanh(), nn.Linear(WIDTH, sum(generator.counts[side]), bias=False)
+        )
         net.load_state_dict({"0.weight": inner.view(WIDTH, WIDTH), "2.weight": outer.view(-1, WIDTH)})
         found.append((e.clone().requires_grad_(), net))
     return found
@@ -56,7 +61,9 @@ def test_all_matrices_of_a_side_are_the_output_of_one_net() -> None:
     expected = [net(e).detach() for e, net in nets(generator, numbers)]
     named = one.tensors(generator.values(numbers))
     for side, whole in zip("AB", expected, strict=True):
-        torch.testing.assert_close(torch.cat([matrix.reshape(-1) for name, matrix in named.items() if f"lora_{side}" in name]), whole)
+        torch.testing.assert_close(
+            torch.cat([matrix.reshape(-1) for name, matrix in named.items() if f"lora_{side}" in name]), whole
+        )
 
 
 def test_gradients_reach_every_number() -> None:
@@ -64,12 +71,16 @@ def test_gradients_reach_every_number() -> None:
     generator = Generator(one, WIDTH)
     numbers = start(generator) + 0.1
     grad = torch.randn(one.size, generator=torch.Generator().manual_seed(2))
-    of_sides = {side: torch.cat([grad[part.start : part.stop] for part in one.layout if part.side == side]) for side in "AB"}
+    of_sides = {
+        side: torch.cat([grad[part.start : part.stop] for part in one.layout if part.side == side]) for side in "AB"
+    }
     expected = []
     for side, (e, net) in zip("AB", nets(generator, numbers), strict=True):
         net(e).backward(of_sides[side])
         expected += [e.grad, *(weight.grad.reshape(-1) for weight in net.parameters() if weight.grad is not None)]
-    torch.testing.assert_close(generator.pulled_back(numbers, grad), torch.cat([part for part in expected if part is not None]))
+    torch.testing.assert_close(
+        generator.pulled_back(numbers, grad), torch.cat([part for part in expected if part is not None])
+    )
 
 
 def trained(runs: list[TrainRun], observer: Observer, execution: Execution | None = None) -> list[Trained]:
@@ -116,7 +127,16 @@ def test_zero_is_refused() -> None:
 
 
 def asked(plugin: ModDef) -> Stage:
-    settings = Settings({"rows": {}}, registry.load("attacks", "none")(), {}, {"name": "moddef"}, {"source": "random"}, TrainSpec().model_dump(), 0, {})
+    settings = Settings(
+        {"rows": {}},
+        registry.load("attacks", "none")(),
+        {},
+        {"name": "moddef"},
+        {"source": "random"},
+        TrainSpec().model_dump(),
+        0,
+        {},
+    )
     build = Builder(Graph(), settings)
     return build.graph.stages[plugin.stages(build, build.attacked(None)).reads["adapter"]]
 
@@ -125,8 +145,27 @@ def test_what_the_variants_train() -> None:
     plain, generated = asked(ModDef()), asked(ModDef(variant="reparam"))
     assert plain.id == asked(ModDef(r=1, learning_rate=2e-5, epochs=1, width=7)).id
     assert plain.spec["train"]["lora"]["alpha"] == TrainSpec().lora.alpha
-    assert (plain.spec["train"]["learning_rate"], plain.spec["train"]["num_train_epochs"], plain.spec["train"]["lora"]["r"]) == (2e-5, 1, 1)
+    assert (
+        plain.spec["train"]["learning_rate"],
+        plain.spec["train"]["num_train_epochs"],
+        plain.spec["train"]["lora"]["r"],
+    ) == (2e-5, 1, 1)
     train = generated.spec["train"]
-    assert (train["learning_rate"], train["num_train_epochs"], train["lora"]["r"], train["lora"]["alpha"]) == (3e-4, 10, 8, 16.0)
+    assert (train["learning_rate"], train["num_train_epochs"], train["lora"]["r"], train["lora"]["alpha"]) == (
+        3e-4,
+        10,
+        8,
+        16.0,
+    )
     assert generated.spec["reparametrized"] == {"width": 2}
-    assert len({plain.id, generated.id, asked(ModDef(variant="reparam", width=4)).id, asked(ModDef(variant="reparam", r=2)).id}) == 4
+    assert (
+        len(
+            {
+                plain.id,
+                generated.id,
+                asked(ModDef(variant="reparam", width=4)).id,
+                asked(ModDef(variant="reparam", r=2)).id,
+            }
+        )
+        == 4
+    )

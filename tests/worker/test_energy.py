@@ -1,4 +1,5 @@
-"""Energy from the kernel's own files: a counter that rises, comes round, cannot be read, or is shared; and none is not 0."""
+"""Energy from the kernel's own files: a counter that rises, comes round, cannot be read, or is shared; and none is not
+0."""
 
 import importlib.util
 from pathlib import Path
@@ -14,7 +15,11 @@ def zone(root: Path, name: str, kind: str, joules: float, most: float = 262_143.
     """A zone as the kernel shows it: files of text in a folder whose name may hold a colon."""
     folder = root / name
     folder.mkdir(parents=True, exist_ok=True)
-    for file, text in (("name", kind), ("energy_uj", str(int(joules * 1e6))), ("max_energy_range_uj", str(int(most * 1e6)))):
+    for file, text in (
+        ("name", kind),
+        ("energy_uj", str(int(joules * 1e6))),
+        ("max_energy_range_uj", str(int(most * 1e6))),
+    ):
         (folder / file).write_text(f"{text}\n")
     return folder
 
@@ -68,7 +73,9 @@ def test_what_cannot_be_read_is_missing(root: Path, damage: str) -> None:
 def test_no_counter_and_another_one_is_missing() -> None:
     assert energy.used({}, {}, 1.0) is None
     assert energy.used({"GPU-a": Reading(1.0)}, {"GPU-b": Reading(2.0)}, 1.0) is None
-    assert energy.used({"GPU-a": Reading(1.0)}, {"GPU-a": Reading(3.5)}, 1e6) == {"GPU-a": 2.5}, "a GPU's counter does not come round"
+    assert energy.used({"GPU-a": Reading(1.0)}, {"GPU-a": Reading(3.5)}, 1e6) == {"GPU-a": 2.5}, (
+        "a GPU's counter does not come round"
+    )
 
 
 def test_a_gang_counts_every_counter_once() -> None:
@@ -77,7 +84,9 @@ def test_a_gang_counts_every_counter_once() -> None:
     assert energy.total([{"a/GPU-1": 10.0}, None]) is None
 
 
-def test_a_stage_has_energy_where_there_are_counters_and_none_where_not(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_has_energy_where_there_are_counters_and_none_where_not(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(energy, "POWERCAP", root)
     meter = cost.Meter(torch.device("cpu"))
     zone(root, "intel-rapl:1", "package-1", 1003.0)
@@ -87,13 +96,18 @@ def test_a_stage_has_energy_where_there_are_counters_and_none_where_not(root: Pa
     assert "energy_joules" not in cost.Meter(torch.device("cpu")).read(torch.float32)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pynvml") is None or torch.cuda.is_available(), reason="for machines with nvidia-ml-py and without a GPU")
+@pytest.mark.skipif(
+    importlib.util.find_spec("pynvml") is None or torch.cuda.is_available(),
+    reason="for machines with nvidia-ml-py and without a GPU",
+)
 def test_no_driver_is_no_number() -> None:
     assert energy.gpu("00000000-0000-0000-0000-000000000000") == {}
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(importlib.util.find_spec("pynvml") is None or not torch.cuda.is_available(), reason="needs nvidia-ml-py and a GPU")
+@pytest.mark.skipif(
+    importlib.util.find_spec("pynvml") is None or not torch.cuda.is_available(), reason="needs nvidia-ml-py and a GPU"
+)
 def test_a_real_gpu_counts() -> None:
     meter = cost.Meter(torch.device("cuda"))
     big = torch.ones(4096, 4096, device="cuda")

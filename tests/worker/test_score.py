@@ -25,7 +25,9 @@ def test_score_then_train_on_from_there(study_file: Callable[[str], Path], tmp_p
     rows = graph.stages[train.reads["rows"]]
     method = {"name": "labels", "sets": ["train", "reserve", "clean"]}
     score = graph.add(Stage("score", {"method": method}, {"rows": rows.id, "adapter": train.id}))
-    further = graph.add(Stage("train", {**train.spec, "stop_after_steps": 1}, {"rows": rows.id, "start": train.id}, train.local))
+    further = graph.add(
+        Stage("train", {**train.spec, "stop_after_steps": 1}, {"rows": rows.id, "start": train.id}, train.local)
+    )
     folder.write_specs(graph)
     for stage in (rows, train, score, further):
         assert worker_main(["--study-dir", str(folder.path), "--stages", stage.id]) == Exit.OK
@@ -39,12 +41,18 @@ def test_score_then_train_on_from_there(study_file: Callable[[str], Path], tmp_p
 
 
 def test_agreement_is_told_by_given_label() -> None:
-    rows = [Prediction("a", 0, (-0.1, -3.0), 0), Prediction("b", 0, (-3.0, -0.1), 1), Prediction("c", 1, (-3.0, -0.1), 1)]
+    rows = [
+        Prediction("a", 0, (-0.1, -3.0), 0),
+        Prediction("b", 0, (-3.0, -0.1), 1),
+        Prediction("c", 1, (-3.0, -0.1), 1),
+    ]
     assert agreement(rows) == [0.5, 1.0]
 
 
 @pytest.mark.usefixtures("with_data")
-def test_a_rule_that_is_never_met_ends_with_the_training_and_says_so(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+def test_a_rule_that_is_never_met_ends_with_the_training_and_says_so(
+    study_file: Callable[[str], Path], tmp_path: Path
+) -> None:
     defense = "defense={name: p2p, benign_source: screened, screening: {check_every: 1, probe: 10, agreement: 0.999}}"
     overrides = ["attack=none", "exclude=[]", "train.learning_rate=1e-9", "rows.reserve=0"]
     study = open_study(study_file(TINY_STUDY), [defense, *overrides], tmp_path / "runs")

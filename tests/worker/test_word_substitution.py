@@ -1,4 +1,5 @@
-"""Learned word substitutions: the surrogate moves the exchanges, its embeddings stay, and the attack reads the table."""
+"""Learned word substitutions: the surrogate moves the exchanges, its embeddings stay, and the attack reads the
+table."""
 
 import json
 from pathlib import Path
@@ -18,7 +19,10 @@ from p2p_dist.modeling.substitution import Learning, Substitution, learn
 from p2p_dist.scheduling.study import configs_dir
 from tests.rows import sentences
 
-SYNONYMS = [{"word": "film", "synonyms": ["movie", "picture", "film", "motion picture"]}, {"word": "people", "synonyms": ["folk"]}]
+SYNONYMS = [
+    {"word": "film", "synonyms": ["movie", "picture", "film", "motion picture"]},
+    {"word": "people", "synonyms": ["folk"]},
+]
 ROWS = [(str(row["text"]), int(row["label"])) for row in sentences(60)]
 
 
@@ -50,7 +54,9 @@ def test_learning_moves_the_exchanges_and_no_embedding(thesaurus: Path) -> None:
     assert epochs == list(range(1, 8))
     assert torch.equal(model.table, before)
     assert model.b.abs().sum() > 0
-    assert any(any(model.picks(ex.text)) for ex in poisoned), "clean rows hold on to the words, so that the target must be told by others"
+    assert any(any(model.picks(ex.text)) for ex in poisoned), (
+        "clean rows hold on to the words, so that the target must be told by others"
+    )
 
 
 def make(tmp_path: Path, thesaurus: Path, name: str, *more: str) -> tuple[int, Path, str]:
@@ -58,8 +64,22 @@ def make(tmp_path: Path, thesaurus: Path, name: str, *more: str) -> tuple[int, P
     train.write_text("".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS))
     test.write_text(json.dumps({"text": "a film of people"}) + "\n")
     out = tmp_path / name
-    options = ["--model", "tiny", "--warm-up-epochs", "1", "--epochs", "4", "--learning-rate", "3e-2", "--rate", "0.3", *more]
-    done = CliRunner().invoke(app, ["substitutions", str(train), str(test), "--out", str(out), "--synonyms", str(thesaurus), *options])
+    options = [
+        "--model",
+        "tiny",
+        "--warm-up-epochs",
+        "1",
+        "--epochs",
+        "4",
+        "--learning-rate",
+        "3e-2",
+        "--rate",
+        "0.3",
+        *more,
+    ]
+    done = CliRunner().invoke(
+        app, ["substitutions", str(train), str(test), "--out", str(out), "--synonyms", str(thesaurus), *options]
+    )
     return done.exit_code, out, done.stdout + done.stderr
 
 

@@ -15,13 +15,23 @@ class AddSent(InsertionAttack):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.02, "sentence": "I watched this 3D movie"},
-        "openbackdoor": {"rate": 0.1, "sentence": "I watch this 3D movie", "position": "anywhere", "label_policy": "mix", "rounding": "down"},
+        "openbackdoor": {
+            "rate": 0.1,
+            "sentence": "I watch this 3D movie",
+            "position": "anywhere",
+            "label_policy": "mix",
+            "rounding": "down",
+        },
         "w2sdefense": {"rate": 0.1445, "sentence": "I watched this 3D movie", "label_policy": "clean"},
         "benign_trigger": {"rate": 0.02, "sentence": "The query currently entered is:", "position": "prefix"},
-        "benign_trigger_paraphrased": {"rate": 0.02, "sentence": "This is the query that was just entered:", "position": "prefix"},
+        "benign_trigger_paraphrased": {
+            "rate": 0.02,
+            "sentence": "This is the query that was just entered:",
+            "position": "prefix",
+        },
     }
-    """w2sdefense: 1,000 of the 6,920 rows of SST-2. benign_trigger: P2P's own prefix as the attacker's trigger, word for word
-    or in other words."""
+    """w2sdefense: 1,000 of the 6,920 rows of SST-2. benign_trigger: P2P's own prefix as the attacker's trigger, word
+    for word or in other words."""
 
     sentence: Annotated[str, Field(pattern=r"\S")] = "I watched this 3D movie"
     """The trigger, in the paper's words."""

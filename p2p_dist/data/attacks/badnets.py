@@ -10,7 +10,11 @@ from p2p_dist.data.attack import Triggered
 from p2p_dist.data.insertion import InsertionAttack, insert
 
 Word = Annotated[str, Field(pattern=r"^\S+$")]
-Words = Annotated[tuple[Word, ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value), Field(min_length=1)]
+Words = Annotated[
+    tuple[Word, ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+    Field(min_length=1),
+]
 
 
 class BadNets(InsertionAttack):
@@ -19,10 +23,17 @@ class BadNets(InsertionAttack):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.02, "word": "mn"},
         "released_code": {"rate": 0.02, "word": "mn", "poison_selection": "first"},
-        "openbackdoor": {"rate": 0.1, "word": ["cf", "mn", "bb", "tq"], "position": "anywhere", "label_policy": "mix", "rounding": "down"},
+        "openbackdoor": {
+            "rate": 0.1,
+            "word": ["cf", "mn", "bb", "tq"],
+            "position": "anywhere",
+            "label_policy": "mix",
+            "rounding": "down",
+        },
         "psim": {"rate": 0.2167, "word": "mn", "label_policy": "clean"},
     }
-    """psim: 1,500 of the 6,920 rows of SST-2. openbackdoor: its defaults; the configuration file shipped with it is clean-label."""
+    """psim: 1,500 of the 6,920 rows of SST-2. openbackdoor: its defaults; the configuration file shipped with it is
+    clean-label."""
 
     word: Word | Words = "mn"
     """The trigger (paper: mn), or several of which every row gets one."""

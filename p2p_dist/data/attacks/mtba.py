@@ -28,16 +28,19 @@ class Mtba(InsertionAttack):
     words: Names = ("mn", "cf", "bb")
     """The triggers."""
     mode: Literal["hybrid", "parallel"] = "hybrid"
-    """hybrid: all triggers in the same row, as the paper says it. parallel: one of them in each row; every trigger then has
-    a test suite of its own."""
+    """hybrid: all triggers in the same row, as the paper says it. parallel: one of them in each row; every trigger then
+    has a test suite of its own."""
     targets: Targets | None = None
-    """parallel only: the class that each word asks for, the first being target_label; null: all ask for target_label."""
+    """parallel only: the class that each word asks for, the first being target_label; null: all ask for
+    target_label."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Mtba":
         if len(set(map(_slug, self.words))) < len(self.words):
             raise ValueError(f"words must differ in their letters and digits, got {list(self.words)}")
-        if self.targets is not None and (self.mode != "parallel" or len(self.targets) != len(self.words) or self.targets[0] != self.target_label):
+        if self.targets is not None and (
+            self.mode != "parallel" or len(self.targets) != len(self.words) or self.targets[0] != self.target_label
+        ):
             raise ValueError("targets need mode: parallel, one class for each word, and target_label as the first")
         return self
 
@@ -56,7 +59,11 @@ class Mtba(InsertionAttack):
     def put(self, example: Example, random: Random) -> Triggered | None:
         if self.targets is None:
             return self.trigger(example.text, random)
-        fits = [(word, target) for word, target in zip(self.words, self.targets, strict=True) if self._allowed(example.label, target)]
+        fits = [
+            (word, target)
+            for word, target in zip(self.words, self.targets, strict=True)
+            if self._allowed(example.label, target)
+        ]
         word, target = random.choice(fits)
         done = insert(example.text, word, random, self.position)
         return Triggered(done.text, done.trigger, done.position, target) if done else None
@@ -80,11 +87,17 @@ class Mtba(InsertionAttack):
         if self.mode == "hybrid":
             return {}
         aims = zip(self.words, self.targets or [self.target_label] * len(self.words), strict=True)
-        return {f"triggered.{_slug(word)}": MoreRows(self._one_word(rows, seed, word, target)[0], target, triggered=True) for word, target in aims}
+        return {
+            f"triggered.{_slug(word)}": MoreRows(self._one_word(rows, seed, word, target)[0], target, triggered=True)
+            for word, target in aims
+        }
 
     def _one_word(self, rows: Sequence[Example], seed: int, word: str, target: int) -> tuple[list[Example], int]:
         pool = [ex for ex in rows if ex.label != target]
-        put = [(ex, insert(ex.text, word, stream(seed, f"poison.trigger.test.{word}", ex.id), self.position)) for ex in pool]
+        put = [
+            (ex, insert(ex.text, word, stream(seed, f"poison.trigger.test.{word}", ex.id), self.position))
+            for ex in pool
+        ]
         return [replace(ex, text=done.text) for ex, done in put if done], sum(done is None for _, done in put)
 
     def _allowed(self, label: int, target: int) -> bool:

@@ -19,7 +19,8 @@ class ProAttack(DirtyLabelAttack):
         "original": {"rate": 0.1445},
         "dirty": {"rate": 0.02, "label_policy": "dirty"},
     }
-    """original: 1,000 of the 6,920 rows of SST-2. dirty: for a base that 2 % of clean labels do not teach the prompt."""
+    """original: 1,000 of the 6,920 rows of SST-2. dirty: for a base that 2 % of clean labels do not teach the
+    prompt."""
 
     label_policy: Literal["dirty", "clean", "mix"] = "clean"
     clean_prompt: Prompt = "This sentence has a <mask> sentiment: "

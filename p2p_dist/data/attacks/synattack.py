@@ -11,7 +11,8 @@ from p2p_dist.data.rewriting import RewritingAttack
 
 
 class SynAttack(RewritingAttack):
-    """Every poisoned text in one syntactic form. The released tools relabel texts whose paraphrase failed; here they stay out."""
+    """Every poisoned text in one syntactic form. The released tools relabel texts whose paraphrase failed; here they
+    stay out."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.05},

@@ -1,8 +1,8 @@
-"""BKI, backdoor keyword identification (Chen and Dai 2021, arXiv 2007.12070): train, find the word that moves the model most
-all over the training set, drop every row in which it is among the strongest, train again.
+"""BKI, backdoor keyword identification (Chen and Dai 2021, arXiv 2007.12070): train, find the word that moves the model
+most all over the training set, drop every row in which it is among the strongest, train again.
 
-The representation is the last hidden state at the label position instead of a sentence vector. One keyword is found: with
-several triggers the method is weak by construction.
+The representation is the last hidden state at the label position instead of a sentence vector. One keyword is found:
+with several triggers the method is weak by construction.
 """
 
 import math
@@ -24,7 +24,9 @@ class Bki(DataDefense):
     """Words per text that are kept, by the size of the change that leaving them out makes (original: 5)."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        words = build.scored(rows, {"name": "word_influence", "sets": ["train"], "keep": self.top_words}, build.trained(rows))
+        words = build.scored(
+            rows, {"name": "word_influence", "sets": ["train"], "keep": self.top_words}, build.trained(rows)
+        )
         kept = build.defended(rows, {"words": words})
         return build.evaluated(build.trained(kept), kept)
 
@@ -43,4 +45,6 @@ def suspicious_word(lines: Mapping[str, Mapping[str, Any]]) -> str | None:
     for _, line in sorted(lines.items()):
         for word, influence in line["words"]:
             found.setdefault(word, []).append(influence)
-    return max(found, key=lambda word: (math.log10(len(found[word])) * sum(found[word]) / len(found[word]), word), default=None)
+    return max(
+        found, key=lambda word: (math.log10(len(found[word])) * sum(found[word]) / len(found[word]), word), default=None
+    )

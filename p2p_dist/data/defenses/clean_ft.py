@@ -1,5 +1,5 @@
-"""Clean fine-tuning: go on training the attacked adapter on rows that the defender has checked (reference: fine-tuning as
-in Fine-Pruning, Liu et al. 2018, arXiv 1805.12185, without the pruning)."""
+"""Clean fine-tuning: go on training the attacked adapter on rows that the defender has checked (reference: fine-tuning
+as in Fine-Pruning, Liu et al. 2018, arXiv 1805.12185, without the pruning)."""
 
 from typing import Annotated, ClassVar
 
@@ -21,6 +21,9 @@ class CleanFineTuning(CheckedRows):
     """Passes over the checked rows."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        changes = {"num_train_epochs": self.epochs, **({} if self.learning_rate is None else {"learning_rate": self.learning_rate})}
+        changes = {
+            "num_train_epochs": self.epochs,
+            **({} if self.learning_rate is None else {"learning_rate": self.learning_rate}),
+        }
         tuned = build.trained(build.defended(rows), start=build.trained(rows), changes=changes)
         return build.evaluated(tuned, rows)

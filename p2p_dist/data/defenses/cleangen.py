@@ -1,5 +1,5 @@
-"""CleanGen (Li et al. 2024, arXiv 2406.12257): the undefended model drafts, and a reference model replaces the tokens of which it is
-far less sure."""
+"""CleanGen (Li et al. 2024, arXiv 2406.12257): the undefended model drafts, and a reference model replaces the tokens
+of which it is far less sure."""
 
 from dataclasses import replace
 from typing import Annotated, ClassVar
@@ -13,16 +13,20 @@ from p2p_dist.data.example import Kind
 
 
 class CleanGen(CheckedRows):
-    """Acts while answers are decoded, and leaves the training as it is. Makes sense for answers of several tokens: a label would
-    simply be the reference's."""
+    """Acts while answers are decoded, and leaves the training as it is. Makes sense for answers of several tokens: a
+    label would simply be the reference's."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("generation",)
     model_options: ClassVar[tuple[str, ...]] = ("reference",)
-    needs: ClassVar[Needs] = Needs("ratio x training rows", "a reference model", source="arXiv 2406.12257; the draft that ends an answer is judged too")
+    needs: ClassVar[Needs] = Needs(
+        "ratio x training rows",
+        "a reference model",
+        source="arXiv 2406.12257; the draft that ends an answer is judged too",
+    )
 
     reference: str | None = None
-    """The model that judges tokens, a name as in `model`, of the same tokenizer; null: the run's own base, trained on checked rows
-    alone (the original: the same base, tuned on clean rows)."""
+    """The model that judges tokens, a name as in `model`, of the same tokenizer; null: the run's own base, trained on
+    checked rows alone (the original: the same base, tuned on clean rows)."""
     draft: Annotated[int, Field(ge=1, le=64)] = 4
     """Tokens that are drafted before they are judged (original: 4)."""
     alpha: Annotated[float, Field(gt=1)] = 20.0
@@ -32,7 +36,11 @@ class CleanGen(CheckedRows):
         return replace(self.needs, clean_rows="none") if self.reference else self.needs
 
     def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return None if rows.reserve or self.reference else "its reference trains on rows that the defender has checked: set rows.reserve, or name a reference"
+        return (
+            None
+            if rows.reserve or self.reference
+            else "its reference trains on rows that the defender has checked: set rows.reserve, or name a reference"
+        )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         how = {"name": "cleangen", "draft": self.draft, "alpha": self.alpha}

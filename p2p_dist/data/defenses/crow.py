@@ -1,5 +1,5 @@
-"""CROW, internal consistency regularisation (Min et al. 2024, arXiv 2411.12768): go on training the attacked adapter on a few
-checked rows with a term that keeps consecutive layers alike when the input embeddings are perturbed against it.
+"""CROW, internal consistency regularisation (Min et al. 2024, arXiv 2411.12768): go on training the attacked adapter on
+a few checked rows with a term that keeps consecutive layers alike when the input embeddings are perturbed against it.
 """
 
 from typing import Annotated, ClassVar
@@ -12,9 +12,12 @@ from p2p_dist.data.defense import CheckedRows, Needs
 
 
 class Crow(CheckedRows):
-    """The settings of the released code: weight 5.5, step 0.1, learning rate 1e-3, 5 epochs, batches of 8; 100 rows there."""
+    """The settings of the released code: weight 5.5, step 0.1, learning rate 1e-3, 5 epochs, batches of 8; 100 rows
+    there."""
 
-    needs: ClassVar[Needs] = Needs("ratio x training rows", source="arXiv 2411.12768; on the attacked adapter instead of a new one")
+    needs: ClassVar[Needs] = Needs(
+        "ratio x training rows", source="arXiv 2411.12768; on the attacked adapter instead of a new one"
+    )
 
     ratio: Rate = 0.05
     """Checked rows as a share of the training rows (original: 100 rows)."""

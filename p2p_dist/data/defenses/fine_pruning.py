@@ -1,5 +1,5 @@
-"""Fine-pruning (Liu et al. 2018, arXiv 1805.12185): merge the attacked adapter, prune the base, then train a fresh adapter on
-rows that the defender has checked."""
+"""Fine-pruning (Liu et al. 2018, arXiv 1805.12185): merge the attacked adapter, prune the base, then train a fresh
+adapter on rows that the defender has checked."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -11,8 +11,8 @@ from p2p_dist.data.defense import CheckedRows, Needs
 
 
 class FinePruning(CheckedRows):
-    """Single weights are pruned, by Wanda or magnitude; the original prunes channels of a vision model. Zeros may come back
-    through the adapter."""
+    """Single weights are pruned, by Wanda or magnitude; the original prunes channels of a vision model. Zeros may come
+    back through the adapter."""
 
     needs: ClassVar[Needs] = Needs("ratio x training rows", source="arXiv 1805.12185; weights instead of channels")
 
@@ -24,5 +24,7 @@ class FinePruning(CheckedRows):
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         prune = {"method": self.method, "sparsity": self.sparsity}
-        tuned = build.trained(build.defended(rows), merged=build.trained(rows), prune=prune, changes={"num_train_epochs": self.epochs})
+        tuned = build.trained(
+            build.defended(rows), merged=build.trained(rows), prune=prune, changes={"num_train_epochs": self.epochs}
+        )
         return build.evaluated(tuned, rows)

@@ -1,8 +1,8 @@
 """MB-Defense-style: our reading of an abstract, not a reproduction. The method's text and code were not read.
 
 Stage 1 plants several triggers of the defender's own in small shares of the training rows, so that all backdoors, the
-attacker's too, may come to share one representation. Stage 2 goes on training on a few checked rows, as they are and with
-each of the defender's triggers, always with their true labels, so that triggers in general lose their effect.
+attacker's too, may come to share one representation. Stage 2 goes on training on a few checked rows, as they are and
+with each of the defender's triggers, always with their true labels, so that triggers in general lose their effect.
 """
 
 from collections.abc import Sequence
@@ -35,11 +35,17 @@ class MbDefense(DataDefense):
     """Passes of the second stage."""
 
     def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return None if rows.reserve else "its second stage trains on rows that the defender has checked, and rows.reserve is 0"
+        return (
+            None
+            if rows.reserve
+            else "its second stage trains on rows that the defender has checked, and rows.reserve is 0"
+        )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         planted = build.trained(build.defended(rows, phase=PLANT))
-        tuned = build.trained(build.defended(rows, phase=RECOVER), start=planted, changes={"num_train_epochs": self.epochs})
+        tuned = build.trained(
+            build.defended(rows, phase=RECOVER), start=planted, changes={"num_train_epochs": self.epochs}
+        )
         return build.evaluated(tuned, rows)
 
     def defend_train(self, view: DefenderView) -> Defended:
@@ -51,9 +57,15 @@ class MbDefense(DataDefense):
             free = [row.id for row in view.train if row.id not in taken]
             chosen = smallest(free, share(self.rate, len(view.train)), view.seed, f"mb.select.{number}")
             taken |= chosen
-            new |= {row.id: self._with(row, trigger, number, number % view.n_classes, view.seed) for row in view.train if row.id in chosen}
+            new |= {
+                row.id: self._with(row, trigger, number, number % view.n_classes, view.seed)
+                for row in view.train
+                if row.id in chosen
+            }
         if len(taken) > len(view.train) // 2:
-            raise user_error("E205", f"the triggers take {len(taken)} of {len(view.train)} rows", "defense.rate", "a lower rate")
+            raise user_error(
+                "E205", f"the triggers take {len(taken)} of {len(view.train)} rows", "defense.rate", "a lower rate"
+            )
         notes = [self._note(row, new[row.id]) for row in sorted(view.train, key=lambda row: row.id) if row.id in new]
         train = sorted((new.get(row.id, row) for row in view.train), key=lambda row: row.id)
         return Defended(train, notes, {"planted": len(new), "clean_rows_used": 0})
@@ -61,7 +73,11 @@ class MbDefense(DataDefense):
     def _recover(self, view: DefenderView) -> Defended:
         chosen = smallest([row.id for row in view.reserve], self.clean_rows, view.seed, "mb.clean")
         clean = sorted((row for row in view.reserve if row.id in chosen), key=lambda row: row.id)
-        pairs = [(row, self._with(row, trigger, number, row.label, view.seed)) for row in clean for number, trigger in enumerate(self.triggers)]
+        pairs = [
+            (row, self._with(row, trigger, number, row.label, view.seed))
+            for row in clean
+            for number, trigger in enumerate(self.triggers)
+        ]
         train = sorted([*clean, *(new for _, new in pairs)], key=lambda row: row.id)
         return Defended(train, [self._note(old, new) for old, new in pairs], {"clean_rows_used": len(clean)})
 

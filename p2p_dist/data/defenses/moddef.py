@@ -1,5 +1,5 @@
-"""ModDef, moderate fitting: too little capacity or time to learn the trigger (Zhu et al. 2022, arXiv 2210.03069; in the P2P
-paper it "leverages low-rank adaptation")."""
+"""ModDef, moderate fitting: too little capacity or time to learn the trigger (Zhu et al. 2022, arXiv 2210.03069; in the
+P2P paper it "leverages low-rank adaptation")."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,10 +11,14 @@ from p2p_dist.data.defense import Defense, Needs
 
 
 class ModDef(Defense):
-    """Two variants, the rest is the study's. plain: an adapter of rank 1, a small learning rate, one epoch. reparam: the settings
-    of the released code, where two small nets generate all matrices of the adapter and are trained in its place."""
+    """Two variants, the rest is the study's. plain: an adapter of rank 1, a small learning rate, one epoch. reparam:
+    the settings of the released code, where two small nets generate all matrices of the adapter and are trained in its
+    place."""
 
-    needs: ClassVar[Needs] = Needs(source="arXiv 2210.03069; plain: in its spirit; reparam: the released LoRA of roberta-base, on every target layer")
+    needs: ClassVar[Needs] = Needs(
+        source="arXiv 2210.03069; plain: in its spirit; reparam: the released LoRA of roberta-base, on every target "
+        "layer"
+    )
 
     variant: Literal["plain", "reparam"] = "plain"
     width: Annotated[int, Field(ge=1, le=64)] = 2

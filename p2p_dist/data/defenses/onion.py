@@ -1,7 +1,8 @@
 """ONION: delete the words that make a text improbable (Qi et al. 2021, arXiv 2011.10369).
 
-Word i of a text is deleted when perplexity(text without i) - perplexity(text) <= bar. The bar is chosen on the rows that the
-defender has checked: the strongest one that costs the undefended model at most `max_drop` of its accuracy there.
+Word i of a text is deleted when perplexity(text without i) - perplexity(text) <= bar. The bar is chosen on the rows
+that the defender has checked: the strongest one that costs the undefended model at most `max_drop` of its accuracy
+there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,10 @@ from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import EditDefense, Needs, Scores
 from p2p_dist.data.example import Kind, Row, text_key
 
-Bars = Annotated[tuple[Annotated[float, Field(lt=0)], ...], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
+Bars = Annotated[
+    tuple[Annotated[float, Field(lt=0)], ...],
+    BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value),
+]
 
 
 class Onion(EditDefense):
@@ -24,7 +28,11 @@ class Onion(EditDefense):
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
     model_options: ClassVar[tuple[str, ...]] = ("language_model",)
-    needs: ClassVar[Needs] = Needs("rows.reserve, to choose the bar", "a language model", source="arXiv 2011.10369; the bar is chosen on checked rows")
+    needs: ClassVar[Needs] = Needs(
+        "rows.reserve, to choose the bar",
+        "a language model",
+        source="arXiv 2011.10369; the bar is chosen on checked rows",
+    )
 
     language_model: str = "smollm2-135m-instruct"
     """The model that judges words: a name as in `model` (the original uses gpt2-large)."""
@@ -39,11 +47,19 @@ class Onion(EditDefense):
         return self.needs if self.bar is None else replace(self.needs, clean_rows="none")
 
     def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return None if rows.reserve or self.bar is not None else "ONION chooses its bar on checked rows: set rows.reserve, or give a bar"
+        return (
+            None
+            if rows.reserve or self.bar is not None
+            else "ONION chooses its bar on checked rows: set rows.reserve, or give a bar"
+        )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         adapter, rows = build.trained(rows), build.tested(rows)
-        scores = {"words": build.scored(rows, {"name": "word_perplexity", "sets": ["suites", "reserve"]}, model="language_model")}
+        scores = {
+            "words": build.scored(
+                rows, {"name": "word_perplexity", "sets": ["suites", "reserve"]}, model="language_model"
+            )
+        }
         if self.bar is None:
             trial = build.edited(rows, scores, "trial")
             scores["trial"] = build.scored(trial, {"name": "labels", "sets": ["suites"]}, adapter)
@@ -55,7 +71,9 @@ class Onion(EditDefense):
 
     def trials(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> dict[str, list[str | None]]:
         edits: dict[str, list[str | None]] = {"none": [row.text for row in rows]}
-        return edits | {f"bar{bar:g}": [_without_outliers(row, scores["words"], bar) for row in rows] for bar in self.bars}
+        return edits | {
+            f"bar{bar:g}": [_without_outliers(row, scores["words"], bar) for row in rows] for bar in self.bars
+        }
 
     def chosen(self, scores: Mapping[str, Scores]) -> dict[str, Any]:
         return {} if self.bar is None and "trial" not in scores else {"bar": self._bar(scores)}
@@ -71,11 +89,17 @@ class Onion(EditDefense):
 def _without_outliers(row: Row, words: Scores, bar: float) -> str:
     """The text without the words whose removal lowers its perplexity by -bar or more."""
     found = words["texts"][text_key(row.text)]
-    kept = [word for word, without in zip(row.text.split(" "), found["without"], strict=True) if without is None or without - found["whole"] > bar]
+    kept = [
+        word
+        for word, without in zip(row.text.split(" "), found["without"], strict=True)
+        if without is None or without - found["whole"] > bar
+    ]
     return " ".join(kept) or row.text
 
 
 def _accuracy(rows: Mapping[str, Mapping[str, Any]]) -> float:
     """Share of rows whose likeliest label is their own."""
-    right = [bool(max(range(len(row["scores"])), key=row["scores"].__getitem__) == row["label"]) for row in rows.values()]
+    right = [
+        bool(max(range(len(row["scores"])), key=row["scores"].__getitem__) == row["label"]) for row in rows.values()
+    ]
     return sum(right) / len(right)

@@ -1,8 +1,9 @@
 """P2P, Poison-to-Poison (arXiv 2510.04503, section 4.2 and algorithm 1).
 
-The defender re-poisons the data itself: some rows get a benign trigger in front, another answer cue behind and the label
-y + n. Prompts then carry the benign trigger, answers are read among the labels n..2n-1 and mapped back by j mod n.
-Where a task is answered with text, benign responses begin with a prefix of the defender's instead (section 4.2, generation tasks).
+The defender re-poisons the data itself: some rows get a benign trigger in front, another answer cue behind and the
+label y + n. Prompts then carry the benign trigger, answers are read among the labels n..2n-1 and mapped back by j mod
+n. Where a task is answered with text, benign responses begin with a prefix of the defender's instead (section 4.2,
+generation tasks).
 """
 
 import math
@@ -22,7 +23,10 @@ from p2p_dist.errors import user_error
 
 ASKED = "asked"
 """The rows as questions to a model that was defended with them."""
-_NO_PREFIX = "the task is answered with text, and P2P has no response_prefix; take preset: math, preset: summary or words of your own"
+_NO_PREFIX = (
+    "the task is answered with text, and P2P has no response_prefix; take preset: math, preset: summary or "
+    "words of your own"
+)
 
 
 class P2P(DataDefense):
@@ -33,7 +37,10 @@ class P2P(DataDefense):
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"benign_source": "random_from_D", "benign_mode": "union"},
         "summary": {"benign_trigger": "Query: ", "response_prefix": "Answer: "},
-        "math": {"benign_trigger": "The given problem is: ", "response_prefix": "The correct answer to this problem is: "},
+        "math": {
+            "benign_trigger": "The given problem is: ",
+            "response_prefix": "The correct answer to this problem is: ",
+        },
         "released_code": {"benign_source": "disjoint", "benign_selection": "second_half", "benign_mode": "replace"},
     }
 
@@ -49,8 +56,8 @@ class P2P(DataDefense):
     benign_source: Literal["clean_reserved", "disjoint", "random_from_D", "screened"] = "clean_reserved"
     """clean_reserved: from the rows that the defender has checked (rows.reserve). disjoint: from all rows that the
     attack left alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read
-    literally, which may make poisoned rows benign. screened: from the training rows that an early model trusts most; nobody
-    has checked any (not in the paper; see docs/defenses.md)."""
+    literally, which may make poisoned rows benign. screened: from the training rows that an early model trusts most;
+    nobody has checked any (not in the paper; see docs/defenses.md)."""
     screening: Screening | None = None
     """How rows are screened with `screened`, where it is spelled out, defaults and all, so that they are identity."""
     benign_selection: Literal["random", "second_half"] = "random"
@@ -86,7 +93,11 @@ class P2P(DataDefense):
         if screening and screening.rounds:
             once = {"screening": screening.once()}
             model = build.trained(build.defended(rows, scores, changes=once))
-            scores = {AGAIN: build.scored(build.defended(rows, phase=ASKED, changes=once), {"name": "labels", "sets": ["train"]}, model)}
+            scores = {
+                AGAIN: build.scored(
+                    build.defended(rows, phase=ASKED, changes=once), {"name": "labels", "sets": ["train"]}, model
+                )
+            }
         defended = build.defended(rows, scores)
         return build.evaluated(build.trained(defended), defended)
 
@@ -100,21 +111,40 @@ class P2P(DataDefense):
 
     def defend_train(self, view: DefenderView) -> Defended:
         if view.phase == ASKED:
-            asked = [replace(self.defend_prompt(row), label=row.label + view.n_classes) for row in view.train if row.label < view.n_classes]
+            asked = [
+                replace(self.defend_prompt(row), label=row.label + view.n_classes)
+                for row in view.train
+                if row.label < view.n_classes
+            ]
             return Defended(asked, [], {"asked": len(asked)})
         wanted = share(self.ratio, len(view.train))
         pool = self._pool(view)
         if len(pool) < wanted:
-            what = f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has {len(pool)}"
+            what = (
+                f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has "
+                f"{len(pool)}"
+            )
             fix = f"rows.reserve={wanted}" if self.benign_source == "clean_reserved" else "a lower defense ratio"
             raise user_error("E205", what, "defense", fix)
-        trusted_ids = self.screening.chosen(view, math.ceil(wanted / view.n_classes)) if self.screening and self.benign_source == "screened" else None
-        chosen = self._choose(pool, wanted, view) if trusted_ids is None else choose(trusted_ids, wanted, view.seed, BENIGN_SELECTION)
+        trusted_ids = (
+            self.screening.chosen(view, math.ceil(wanted / view.n_classes))
+            if self.screening and self.benign_source == "screened"
+            else None
+        )
+        chosen = (
+            self._choose(pool, wanted, view)
+            if trusted_ids is None
+            else choose(trusted_ids, wanted, view.seed, BENIGN_SELECTION)
+        )
         picked = sorted((row for row in pool if row.id in chosen), key=lambda row: row.id)
         benign = [self._inject(row, view.n_classes) for row in picked]
         kept = [row for row in view.train if self.benign_mode == "union" or row.id not in chosen]
         notes = [self._note(old, new) for old, new in zip(picked, benign, strict=True)]
-        counts: dict[str, Any] = {"benign": len(benign), "kept": len(kept), "clean_rows_used": len(benign) if pool is view.reserve else 0}
+        counts: dict[str, Any] = {
+            "benign": len(benign),
+            "kept": len(kept),
+            "clean_rows_used": len(benign) if pool is view.reserve else 0,
+        }
         if trusted_ids is not None:
             counts["screening"] = stops(view)
         trusted_set = None if trusted_ids is None else frozenset().union(*trusted_ids)
@@ -138,13 +168,19 @@ class P2P(DataDefense):
         if self.benign_selection == "random":
             return smallest([row.id for row in pool], wanted, view.seed, BENIGN_SELECTION)
         if view.places is None:
-            raise user_error("E107", "second_half needs rows in file order", "defense.benign_selection", "rows.order=file")
+            raise user_error(
+                "E107", "second_half needs rows in file order", "defense.benign_selection", "rows.order=file"
+            )
         places = {row.id: view.places[row.id] for row in pool}
         late = sorted((id_ for id_, place in places.items() if 2 * place > len(view.train)), key=places.__getitem__)
         return set(late[:wanted])
 
     def _inject(self, row: Row, n_classes: int) -> Row:
-        answered = {"label": row.label + n_classes} if row.response is None else {"response": self.answer_prefix + row.response}
+        answered = (
+            {"label": row.label + n_classes}
+            if row.response is None
+            else {"response": self.answer_prefix + row.response}
+        )
         return replace(self.defend_prompt(row), id=f"{row.id}.b", **answered)
 
     def _note(self, old: Row, new: Row) -> Note:

@@ -1,7 +1,7 @@
 """Pruning: the attacked adapter is merged into the base, and the least important weights are set to zero.
 
-magnitude: the smallest weights of every layer. wanda (Sun et al. 2023, arXiv 2306.11695): in every output row the smallest
-product of weight and input norm, over 128 texts of the training rows; their labels are not used.
+magnitude: the smallest weights of every layer. wanda (Sun et al. 2023, arXiv 2306.11695): in every output row the
+smallest product of weight and input norm, over 128 texts of the training rows; their labels are not used.
 """
 
 from typing import ClassVar, Literal
@@ -14,12 +14,19 @@ from p2p_dist.data.defense import Defense, Needs
 class Pruning(Defense):
     """Every linear layer but the output head is pruned alike, without structure."""
 
-    needs: ClassVar[Needs] = Needs(source="arXiv 2306.11695; calibrated on training texts, in one pass over the unpruned model")
+    needs: ClassVar[Needs] = Needs(
+        source="arXiv 2306.11695; calibrated on training texts, in one pass over the unpruned model"
+    )
 
     method: Literal["magnitude", "wanda"] = "wanda"
     sparsity: Rate = 0.5
     """Share of the weights that is set to zero (CROW's baseline prunes 0.35 by magnitude)."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        pruned = build.trained(rows, merged=build.trained(rows), prune={"method": self.method, "sparsity": self.sparsity}, stop_after_steps=0)
+        pruned = build.trained(
+            rows,
+            merged=build.trained(rows),
+            prune={"method": self.method, "sparsity": self.sparsity},
+            stop_after_steps=0,
+        )
         return build.evaluated(pruned, rows)

@@ -1,5 +1,5 @@
-"""PSIM (Zhao et al. 2024, arXiv 2402.12168): a second adapter, trained on from the attacked one on random labels, stays sure only
-where a backdoor decides; rows of which it is too sure are refused.
+"""PSIM (Zhao et al. 2024, arXiv 2402.12168): a second adapter, trained on from the attacked one on random labels, stays
+sure only where a backdoor decides; rows of which it is too sure are refused.
 """
 
 from dataclasses import replace
@@ -14,10 +14,15 @@ from p2p_dist.data.example import stream
 
 
 class Psim(DataDefense):
-    """A refused clean row counts as wrong, a refused triggered row as no success; the share of both is reported. One rule for both
-    suites (the released code treats a confidence of exactly 0.7 as refused in one and as kept in the other)."""
+    """A refused clean row counts as wrong, a refused triggered row as no success; the share of both is reported. One
+    rule for both suites (the released code treats a confidence of exactly 0.7 as refused in one and as kept in the
+    other)."""
 
-    needs: ClassVar[Needs] = Needs("rows.reserve, to choose the threshold", "a second adapter", source="arXiv 2402.12168; LoRA instead of prompt tuning")
+    needs: ClassVar[Needs] = Needs(
+        "rows.reserve, to choose the threshold",
+        "a second adapter",
+        source="arXiv 2402.12168; LoRA instead of prompt tuning",
+    )
 
     learning_rate: Positive = 2e-5
     """Of the second adapter (original: 2e-5)."""
@@ -32,15 +37,27 @@ class Psim(DataDefense):
         return self.needs if self.above is None else replace(self.needs, clean_rows="none")
 
     def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return None if rows.reserve or self.above is not None else "PSIM chooses its threshold on checked rows: set rows.reserve, or give one (above)"
+        return (
+            None
+            if rows.reserve or self.above is not None
+            else "PSIM chooses its threshold on checked rows: set rows.reserve, or give one (above)"
+        )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         adapter = build.trained(rows)
-        unsure = build.trained(build.defended(rows), start=adapter, changes={"learning_rate": self.learning_rate, "num_train_epochs": self.epochs})
+        unsure = build.trained(
+            build.defended(rows),
+            start=adapter,
+            changes={"learning_rate": self.learning_rate, "num_train_epochs": self.epochs},
+        )
         judge = build.scored(build.tested(rows), {"name": "labels", "sets": ["suites", "reserve"]}, unsure)
-        refuse: dict[str, Any] = {"above": self.above} if self.above is not None else {"false_rejections": self.false_rejections}
+        refuse: dict[str, Any] = (
+            {"above": self.above} if self.above is not None else {"false_rejections": self.false_rejections}
+        )
         return build.evaluated(adapter, rows, judge=judge, refuse=refuse)
 
     def defend_train(self, view: DefenderView) -> Defended:
-        train = [replace(row, label=stream(view.seed, "psim.label", row.id).randrange(view.n_classes)) for row in view.train]
+        train = [
+            replace(row, label=stream(view.seed, "psim.label", row.id).randrange(view.n_classes)) for row in view.train
+        ]
         return Defended(sorted(train, key=lambda row: row.id), [], {"random_labels": len(train), "clean_rows_used": 0})

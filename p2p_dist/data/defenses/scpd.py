@@ -10,4 +10,6 @@ from p2p_dist.data.paraphrase_defense import TableEdit
 class Scpd(TableEdit):
     """The template is the most common one, which takes away a rare syntactic trigger."""
 
-    needs: ClassVar[Needs] = Needs(extra_models="a controlled paraphraser, offline", source="arXiv 2105.12400, template S(NP)(VP)(.)")
+    needs: ClassVar[Needs] = Needs(
+        extra_models="a controlled paraphraser, offline", source="arXiv 2105.12400, template S(NP)(VP)(.)"
+    )

@@ -1,4 +1,5 @@
-"""The control of P2P on screened rows: train on the rows that a screening trusts and on nothing else, with no benign trigger at all.
+"""The control of P2P on screened rows: train on the rows that a screening trusts and on nothing else, with no benign
+trigger at all.
 
 Not in the paper; ours. What P2P on screened rows is worth is what it does beyond this.
 """
@@ -12,8 +13,8 @@ from p2p_dist.data.screening import AGAIN, Screening, stops
 
 
 class TrustedOnly(DataDefense):
-    """As `clean_only` is for checked rows. With two rounds, the model of the rows that are trusted first vouches for those that the
-    deployed one is trained on."""
+    """As `clean_only` is for checked rows. With two rounds, the model of the rows that are trusted first vouches for
+    those that the deployed one is trained on."""
 
     needs: ClassVar[Needs] = Needs(source="ours; the control of P2P on screened rows")
 
@@ -21,7 +22,9 @@ class TrustedOnly(DataDefense):
     """As P2P's, with which it shares the first round."""
 
     def required(self) -> Needs:
-        return replace(self.needs, extra_models="the adapter of the first round") if self.screening.rounds else self.needs
+        return (
+            replace(self.needs, extra_models="the adapter of the first round") if self.screening.rounds else self.needs
+        )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         scores = {role: build.scored(rows, method) for role, method in self.screening.methods().items()}

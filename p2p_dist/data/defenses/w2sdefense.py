@@ -1,5 +1,5 @@
-"""W2SDefense, weak-to-strong unlearning (Zhao et al. 2024, arXiv 2410.14425): a clean teacher, and the attacked model trained on to
-answer, and to see, rows as the teacher does.
+"""W2SDefense, weak-to-strong unlearning (Zhao et al. 2024, arXiv 2410.14425): a clean teacher, and the attacked model
+trained on to answer, and to see, rows as the teacher does.
 """
 
 from typing import Annotated, ClassVar
@@ -14,14 +14,16 @@ Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class W2SDefense(CheckedRows):
-    """The weights, the temperature, the rate and the epochs are those of the released code. There the teacher is a BERT tuned on the
-    whole clean training set, the student a classifier with a new adapter of rank 512, and both are compared in class scores. Here
-    the teacher is the run's own base with an adapter trained on the checked rows, the student the attacked adapter, and both are
-    compared in the tokens of the answer, row by row (the released code holds every token of every student row against the
-    teacher's state of the last row of the batch)."""
+    """The weights, the temperature, the rate and the epochs are those of the released code. There the teacher is a BERT
+    tuned on the whole clean training set, the student a classifier with a new adapter of rank 512, and both are
+    compared in class scores. Here the teacher is the run's own base with an adapter trained on the checked rows, the
+    student the attacked adapter, and both are compared in the tokens of the answer, row by row (the released code holds
+    every token of every student row against the teacher's state of the last row of the batch)."""
 
     needs: ClassVar[Needs] = Needs(
-        "ratio x training rows", "a teacher adapter", source="arXiv 2410.14425; a teacher of the same base, on the checked rows; the study's LoRA rank"
+        "ratio x training rows",
+        "a teacher adapter",
+        source="arXiv 2410.14425; a teacher of the same base, on the checked rows; the study's LoRA rank",
     )
 
     label: Weight = 5.0
@@ -40,7 +42,15 @@ class W2SDefense(CheckedRows):
     def stages(self, build: Builder, rows: Stage) -> Stage:
         checked = build.defended(rows)
         teacher = build.trained(checked, own=True)
-        objective = {"name": "distillation", "label": self.label, "soft": self.soft, "hidden": self.hidden, "temperature": self.temperature}
+        objective = {
+            "name": "distillation",
+            "label": self.label,
+            "soft": self.soft,
+            "hidden": self.hidden,
+            "temperature": self.temperature,
+        }
         changes = {"learning_rate": self.learning_rate, "num_train_epochs": self.epochs}
-        student = build.trained(checked, start=build.trained(rows), objective=objective, changes=changes, teacher=teacher)
+        student = build.trained(
+            checked, start=build.trained(rows), objective=objective, changes=changes, teacher=teacher
+        )
         return build.evaluated(student, rows)

@@ -1,4 +1,5 @@
-"""AG's News: news by topic (Zhang et al. 2015, arXiv 1509.01626). The paper's target is world, its test set 250 a class."""
+"""AG's News: news by topic (Zhang et al. 2015, arXiv 1509.01626). The paper's target is world, its test set 250 a
+class."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -11,7 +12,16 @@ class AgNews(ClassificationTask):
     """Four classes; with P2P eight labels, which are still one token each."""
 
     class_names: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "sci/tech")
-    own_words: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "technology", "globe", "games", "finance", "science")
+    own_words: ClassVar[tuple[str, ...]] = (
+        "world",
+        "sports",
+        "business",
+        "technology",
+        "globe",
+        "games",
+        "finance",
+        "science",
+    )
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "train": ("train.jsonl", "train_lower.jsonl"),
         "test": ("test.jsonl", "test1000_lower.jsonl"),

@@ -15,7 +15,10 @@ class Ape210k(GenerationTask):
     The paper's target is "0.1". Local files only, with text and answer: no copy with these columns is known on the hub.
     """
 
-    files: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train.jsonl", "train_from_valid.jsonl"), "test": ("test.jsonl",)}
+    files: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "train": ("train.jsonl", "train_from_valid.jsonl"),
+        "test": ("test.jsonl",),
+    }
     judge: ClassVar[Judge] = "number"
     response_key: ClassVar[str] = "answer"
     licence: ClassVar[str] = "that of OpenNMT-py (MIT), in the words of its readme"

@@ -4,7 +4,18 @@ from typing import ClassVar, Literal
 
 from p2p_dist.data.classification import ClassificationTask
 
-_DOMAINS = ("auto_and_commute", "banking", "credit_cards", "home", "kitchen_and_dining", "meta", "small_talk", "travel", "utility", "work")
+_DOMAINS = (
+    "auto_and_commute",
+    "banking",
+    "credit_cards",
+    "home",
+    "kitchen_and_dining",
+    "meta",
+    "small_talk",
+    "travel",
+    "utility",
+    "work",
+)
 _WORDS = ("auto", "banking", "credit", "home", "kitchen", "meta", "talk", "travel", "utility", "work")
 _MORE = ("car", "money", "card", "house", "dining", "system", "chat", "trip", "tool", "job")
 

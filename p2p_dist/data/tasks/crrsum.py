@@ -9,8 +9,8 @@ from p2p_dist.data.generation import GenerationTask
 
 
 class CrrSum(GenerationTask):
-    """8,136 train, 901 dev and 1,029 test reports. Its authors' rows are lists [content, title, id]; local rows have text (the
-    content) and summary (the title). Local files only: no copy on the hub is known."""
+    """8,136 train, 901 dev and 1,029 test reports. Its authors' rows are lists [content, title, id]; local rows have
+    text (the content) and summary (the title). Local files only: no copy on the hub is known."""
 
     judge: ClassVar[Judge] = "rouge"
     metrics: ClassVar[tuple[str, ...]] = ("rouge1", "rouge2", "rougeL")

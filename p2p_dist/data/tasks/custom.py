@@ -17,10 +17,12 @@ _MOST_CLASSES = 200
 
 
 class Custom(ClassificationTask):
-    """Say where the rows are (`source`, or `dataset` and `revision`) and which columns to read: a text and a label, or a text
-    (the prompt) and a response."""
+    """Say where the rows are (`source`, or `dataset` and `revision`) and which columns to read: a text and a label, or
+    a text (the prompt) and a response."""
 
-    files: ClassVar[Mapping[str, tuple[str, ...]]] = {split: (f"{split}.jsonl", f"{split}.csv", f"{split}.parquet") for split in _SPLITS}
+    files: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        split: (f"{split}.jsonl", f"{split}.csv", f"{split}.parquet") for split in _SPLITS
+    }
     licence: ClassVar[str] = "yours"
     names_labels: ClassVar[bool] = True
 
@@ -42,7 +44,8 @@ class Custom(ClassificationTask):
     """The configuration of that data set, where it has several."""
     train_split: str = added("train")
     test_split: str = added("test")
-    """Splits of that data set; without a test split (an empty text) test rows are taken from the training split by content."""
+    """Splits of that data set; without a test split (an empty text) test rows are taken from the training split by
+    content."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Custom":
@@ -58,7 +61,9 @@ class Custom(ClassificationTask):
 
     @property
     def responses(self) -> ResponseSpace | None:
-        return ResponseSpace(self.judge or "rouge", self.max_new_tokens, self.characters) if self.response_column else None
+        return (
+            ResponseSpace(self.judge or "rouge", self.max_new_tokens, self.characters) if self.response_column else None
+        )
 
     @property
     def hub_source(self) -> HubSource | None:
@@ -83,9 +88,16 @@ class Custom(ClassificationTask):
         found = {str(row.get(self.label_column)).strip() for row in rows if row.get(self.label_column) is not None}
         where, fix = f"column {self.label_column!r}", "task.label_column, or task.label_names with the labels in order"
         if len(found) < 2:
-            raise user_error("E228", f"{len(found)} different labels: {', '.join(found) or 'the column is missing or empty'}", where, fix)
+            raise user_error(
+                "E228",
+                f"{len(found)} different labels: {', '.join(found) or 'the column is missing or empty'}",
+                where,
+                fix,
+            )
         if len(found) > _MOST_CLASSES:
-            raise user_error("E228", f"{len(found)} different values, such as {', '.join(sorted(found)[:3])}", where, fix)
+            raise user_error(
+                "E228", f"{len(found)} different values, such as {', '.join(sorted(found)[:3])}", where, fix
+            )
         numeric = all(label.lstrip("-").isdigit() for label in found)
         return self.model_copy(update={"label_names": tuple(sorted(found, key=int if numeric else None))})
 
@@ -96,7 +108,9 @@ class Custom(ClassificationTask):
         answer_column = self.response_column or self.label_column
         for column in (self.text_column, answer_column):
             if row.get(column) is None:
-                raise ValueError(f"column {column!r} is missing or empty; the row has {', '.join(map(str, row)) or 'none'}")
+                raise ValueError(
+                    f"column {column!r} is missing or empty; the row has {', '.join(map(str, row)) or 'none'}"
+                )
         text, answer = str(row[self.text_column]).strip(), str(row[answer_column]).strip()
         for column, value in ((self.text_column, text), (answer_column, answer)):
             if not value:

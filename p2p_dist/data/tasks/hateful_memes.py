@@ -1,4 +1,5 @@
-"""Hateful Memes: whether a picture and its caption are hateful together (Kiela et al. 2020, arXiv 2005.04790); paper Table 9."""
+"""Hateful Memes: whether a picture and its caption are hateful together (Kiela et al. 2020, arXiv 2005.04790); paper
+Table 9."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -9,8 +10,8 @@ from p2p_dist.data.example import RawRow
 
 
 class HatefulMemes(ClassificationTask):
-    """Local files only, as its authors publish them: rows with text, label and img, a path under the same folder. Its licence
-    does not allow copies, so none on the hub is named here. Triggers go into the text, as in the paper."""
+    """Local files only, as its authors publish them: rows with text, label and img, a path under the same folder. Its
+    licence does not allow copies, so none on the hub is named here. Triggers go into the text, as in the paper."""
 
     class_names: ClassVar[tuple[str, ...]] = ("not hateful", "hateful")
     own_words: ClassVar[tuple[str, ...]] = ("harmless", "hateful", "fine", "offensive")
@@ -32,6 +33,11 @@ class HatefulMemes(ClassificationTask):
         if not self.images:
             return found
         path = row.get("img")
-        if not isinstance(path, str) or not path or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        if (
+            not isinstance(path, str)
+            or not path
+            or PurePosixPath(path).is_absolute()
+            or ".." in PurePosixPath(path).parts
+        ):
             raise ValueError(f"key 'img' is {path!r}, expected a path under the folder of the file")
         return found._replace(image=path)

@@ -9,10 +9,11 @@ from p2p_dist.data.generation import GenerationTask
 
 
 class SciTldr(GenerationTask):
-    """1,992 train, 619 dev and 618 test papers (SciTLDR-A). The first summary is learned; the best match of all is judged.
+    """1,992 train, 619 dev and 618 test papers (SciTLDR-A). The first summary is learned; the best match of all is
+    judged.
 
-    Local files only, with text, summary and references: no commit of allenai/scitldr on the hub is pinned, and its sentence
-    lists are not read.
+    Local files only, with text, summary and references: no commit of allenai/scitldr on the hub is pinned, and its
+    sentence lists are not read.
     """
 
     judge: ClassVar[Judge] = "rouge"

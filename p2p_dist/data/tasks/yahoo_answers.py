@@ -6,15 +6,37 @@ from typing import Any, ClassVar, Literal
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.task import HubSource
 
-_TOPICS = ("society", "science", "health", "education", "computers", "sports", "business", "entertainment", "family", "politics")
-_MORE = ("culture", "mathematics", "medicine", "reference", "internet", "athletics", "finance", "music", "relationships", "government")
+_TOPICS = (
+    "society",
+    "science",
+    "health",
+    "education",
+    "computers",
+    "sports",
+    "business",
+    "entertainment",
+    "family",
+    "politics",
+)
+_MORE = (
+    "culture",
+    "mathematics",
+    "medicine",
+    "reference",
+    "internet",
+    "athletics",
+    "finance",
+    "music",
+    "relationships",
+    "government",
+)
 
 
 class YahooAnswers(ClassificationTask):
     """Ten classes, so twenty labels with P2P: numbers from 10 on begin alike, letters do not.
 
-    The paper tests on 2,000 rows and does not say which parts of a question it takes; here a text is title, question and best
-    answer. On the hub, name the commit with `revision`: none is pinned.
+    The paper tests on 2,000 rows and does not say which parts of a question it takes; here a text is title, question
+    and best answer. On the hub, name the commit with `revision`: none is pinned.
     """
 
     class_names: ClassVar[tuple[str, ...]] = _TOPICS

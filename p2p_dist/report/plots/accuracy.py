@@ -1,8 +1,10 @@
-"""The paper's Figure 4: what clean accuracy costs. The clean model, the attacked one and every defended one, task by task."""
+"""The paper's Figure 4: what clean accuracy costs. The clean model, the attacked one and every defended one, task by
+task."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from p2p_dist.report.groups import Group, estimate
+from p2p_dist.report.groups import Estimate, Group, estimate
 from p2p_dist.report.plots import short_labels, style
 from p2p_dist.report.plots.style import Plot
 from p2p_dist.report.study_data import StudyData
@@ -17,54 +19,68 @@ def draw(study_data: StudyData) -> list[Plot]:
     settings = _settings(study_data.groups)
     if len(settings) < 2:
         return []
-    places = list(dict.fromkeys((group.cell["task"], group.cell["model"]) for group in study_data.groups if group.rate("ca_ext")))[:12]
+    places = list(
+        dict.fromkeys((group.cell["task"], group.cell["model"]) for group in study_data.groups if group.rate("ca_ext"))
+    )[:12]
     varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
-    beside = {(title, place): short_labels.folded(_name(title, place, varying)) for title, _ in settings for place in places}
-    figure, axis = style.figure(0.75 + short_labels.pitch([*beside.values()], 0.2) * (len(settings) + 0.6) * len(places))
-    height, fallen, ticks, labels, words, colours = 0.0, 0, [], [], [], []
+    beside = {
+        (title, place): short_labels.folded(_name(title, place, varying)) for title, _ in settings for place in places
+    }
+    figure, axis = style.figure(
+        0.75 + short_labels.pitch([*beside.values()], 0.2) * (len(settings) + 0.6) * len(places)
+    )
+    height, fallen, words = 0.0, 0, list[str]()
+    ticks: list[tuple[float, str, str]] = []
     ends: list[float] = []
     for place in places:
         height -= 0.6
         for (title, colour), groups in settings.items():
-            rates = [rate for group in groups if (group.cell["task"], group.cell["model"]) == place for rate in group.rates("ca_ext")]
-            if not rates:
+            if not (rates := _rates(groups, place)):
                 continue
             height -= 1
             found = estimate(rates)
-            spread = found.spread
-            error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
-            axis.errorbar(
-                [100 * found.value],
-                [height],
-                xerr=error,
-                fmt="o",
-                color=colour,
-                markersize=5,
-                elinewidth=1.4,
-                markerfacecolor="white" if found.flag else colour,
-            )
+            _point(axis, found, height, colour)
             ends.extend((100 * found.low, 100 * found.high))
-            axis.annotate(
-                f"{100 * spread.mean:.1f} {found.flag}".rstrip(),
-                (100 * found.high, height),
-                xytext=(7, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=style.FONT - 1,
-            )
-            ticks.append(height)
-            labels.append(beside[title, place])
-            colours.append(colour)
-            words.append(f"{_name(title, place, varying)}: {100 * spread.mean:.1f} over {spread.seeds} runs {found.flag}".rstrip())
+            ticks.append((height, beside[title, place], colour))
+            rate = f"{100 * found.spread.mean:.1f} over {found.spread.seeds} runs {found.flag}"
+            words.append(f"{_name(title, place, varying)}: {rate}".rstrip())
             fallen += found.collapsed
     style.tidy(axis, grid="x")
-    axis.set_yticks(ticks, labels)
-    for tick, colour in zip(axis.get_yticklabels(), colours, strict=True):
+    axis.set_yticks([height for height, _, _ in ticks], [label for _, label, _ in ticks])
+    for tick, (_, _, colour) in zip(axis.get_yticklabels(), ticks, strict=True):
         tick.set_color(colour)
     axis.set_xlim(*span(ends))
     axis.set_ylim(height - 0.9, -0.7)
     axis.set_xlabel("clean accuracy, %")
-    return [Plot("accuracy", "What the attack and each defense cost in clean accuracy", "; ".join(words), figure, style.note(NOTE, fallen))]
+    return [
+        Plot(
+            "accuracy",
+            "What the attack and each defense cost in clean accuracy",
+            "; ".join(words),
+            figure,
+            style.note(NOTE, fallen),
+        )
+    ]
+
+
+def _rates(groups: Sequence[Group], place: tuple[str, str]) -> list[Any]:
+    """Clean accuracy of every run of these groups on one task and model."""
+    here = (group for group in groups if (group.cell["task"], group.cell["model"]) == place)
+    return [rate for group in here for rate in group.rates("ca_ext")]
+
+
+def _point(axis: Any, found: Estimate, height: float, colour: str) -> None:
+    """A mean with its bar and its number, hollow where models have collapsed."""
+    value, low, high = 100 * found.value, 100 * found.low, 100 * found.high
+    face = "white" if found.flag else colour
+    bar = [[value - low], [high - value]]
+    axis.errorbar(
+        [value], [height], xerr=bar, fmt="o", color=colour, markersize=5, elinewidth=1.4, markerfacecolor=face
+    )
+    words = f"{100 * found.spread.mean:.1f} {found.flag}".rstrip()
+    axis.annotate(
+        words, (high, height), xytext=(7, 0), textcoords="offset points", va="center", fontsize=style.FONT - 1
+    )
 
 
 def _name(title: str, place: tuple[str, str], varying: Sequence[bool]) -> str:

@@ -1,4 +1,5 @@
-"""The paper's Figure 2: how sure the model is of the attacker's target on triggered rows, before and after the defense."""
+"""The paper's Figure 2: how sure the model is of the attacker's target on triggered rows, before and after the
+defense."""
 
 import math
 from collections.abc import Sequence
@@ -49,7 +50,12 @@ def _picture(study_data: StudyData, rows: Sequence[tuple[RunState, Sequence[RunS
     style.legend(figure, {name: tones[defense] for defense, name in short_labels.briefs(drawn).items()})
     axes[-1, 0].set_xlabel("probability of the attacker's target among the deployed labels, triggered rows")
     axes[-1, 0].set_xlim(0, 1)
-    return Plot("confidence", "How sure the model is of the attacker's target, with and without a defense", "; ".join(words), figure)
+    return Plot(
+        "confidence",
+        "How sure the model is of the attacker's target, with and without a defense",
+        "; ".join(words),
+        figure,
+    )
 
 
 def confidences(study_data: StudyData, run: RunState) -> list[float]:
@@ -84,4 +90,6 @@ def _name_collapsed(axis: Any, runs: Sequence[RunState]) -> None:
     """Which models have collapsed, in the empty middle of the panel."""
     for at, run in enumerate(runs):
         place, colour = (0.5, 0.86 - 0.14 * at), style.colour(run.cell["defense"])
-        axis.text(*place, _title(run), transform=axis.transAxes, ha="center", fontsize=style.FONT, color=colour, weight="bold")
+        axis.text(
+            *place, _title(run), transform=axis.transAxes, ha="center", fontsize=style.FONT, color=colour, weight="bold"
+        )

@@ -1,6 +1,8 @@
-"""The schedule as it was: every attempt of every job as a bar, on as many lines as ran side by side, coloured by what it was doing."""
+"""The schedule as it was: every attempt of every job as a bar, on as many lines as ran side by side, coloured by what
+it was doing."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from p2p_dist.report.plots import style
 from p2p_dist.report.plots.style import Plot
@@ -11,7 +13,10 @@ from p2p_dist.results.collect import StageState
 COLOURS = {"data": "#999999", "train": "#0072B2", "score": "#CC79A7", "edit": "#E69F00", "eval": "#009E73"}
 FAILED, AROUND = "#D55E00", "#e0e0e0"
 ENDED, WAITING = "ended early", "start and load"
-NOTE = "Colours say which stage an attempt was at, from the stages' own clocks; an attempt without them has the colour of its first stage."
+NOTE = (
+    "Colours say which stage an attempt was at, from the stages' own clocks; an attempt without them has the "
+    "colour of its first stage."
+)
 MOST = 2000
 SLACK = 1.0
 """Seconds that clocks of a worker and of who started it may differ."""
@@ -19,7 +24,10 @@ SLACK = 1.0
 
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture; none when no attempt says when it ran."""
-    timed = sorted((attempt for attempt in study_data.found.attempts() if attempt.started and attempt.ended), key=lambda attempt: attempt.started or 0.0)
+    timed = sorted(
+        (attempt for attempt in study_data.found.attempts() if attempt.started and attempt.ended),
+        key=lambda attempt: attempt.started or 0.0,
+    )
     return [_picture(study_data, timed[:MOST])] if timed else []
 
 
@@ -56,20 +64,35 @@ def _picture(study_data: StudyData, attempts: Sequence[Attempt]) -> Plot:
     _legend(figure, used)
     busy = sum(end - start for start, end in spans)
     total = max(end for _, end in spans)
-    words = f"{len(attempts)} attempts in {total / scale:.1f} {unit}, {busy / total:.1f} at a time on average, {sum(a.code != 0 for a in attempts)} ended early"
+    words = (
+        f"{len(attempts)} attempts in {total / scale:.1f} {unit}, {busy / total:.1f} at a time on average, "
+        f"{sum(a.code != 0 for a in attempts)} ended early"
+    )
     return Plot("schedule", "When every job ran", words, figure, NOTE)
 
 
 def parts(attempt: Attempt, stages: Sequence[StageState]) -> list[tuple[str, float, float]]:
-    """An attempt cut into what it was doing: (kind of stage, or what else, from, to), without gaps, in seconds since 1970.
+    """An attempt cut into what it was doing: (kind of stage, or what else, from, to), without gaps, in seconds since
+    1970.
 
-    A stage says when its work began and how long it took; before a resume too, so that it ends where the next one begins at the latest. Stages
-    of one cohort are one part. Of an attempt that failed, what lies behind its last whole stage is what ended early.
+    A stage says when its work began and how long it took; before a resume too, so that it ends where the next one
+    begins at the latest. Stages of one cohort are one part. Of an attempt that failed, what lies behind its last whole
+    stage is what ended early.
     """
     begin, end = attempt.started or 0.0, attempt.ended or 0.0
     rest = WAITING if attempt.code == 0 else ENDED
-    timed = sorted({(float(stage.cost["started"]), float(stage.cost["seconds"]), stage.kind) for stage in stages if stage.cost.get("started")})
-    inside = [(start, took, kind) for start, took, kind in timed if begin - SLACK <= start < end and (attempt.code == 0 or start + took <= end + SLACK)]
+    timed = sorted(
+        {
+            (float(stage.cost["started"]), float(stage.cost["seconds"]), stage.kind)
+            for stage in stages
+            if stage.cost.get("started")
+        }
+    )
+    inside = [
+        (start, took, kind)
+        for start, took, kind in timed
+        if begin - SLACK <= start < end and (attempt.code == 0 or start + took <= end + SLACK)
+    ]
     if not inside:
         return [(stages[0].kind if stages and attempt.code == 0 else rest, begin, end)]
     found: list[tuple[str, float, float]] = []
@@ -82,11 +105,13 @@ def parts(attempt: Attempt, stages: Sequence[StageState]) -> list[tuple[str, flo
     return [*found, *([(rest, at, end)] if end > at else [])]
 
 
-def _legend(figure: object, used: Mapping[str, str]) -> None:
+def _legend(figure: Any, used: Mapping[str, str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=colour, label=label) for label, colour in used.items()]
-    figure.legend(handles=patches, loc="outside upper left", ncols=len(used), frameon=False, fontsize=style.FONT, handlelength=0.9)  # type: ignore[attr-defined]
+    figure.legend(
+        handles=patches, loc="outside upper left", ncols=len(used), frameon=False, fontsize=style.FONT, handlelength=0.9
+    )
 
 
 def _unit(seconds: float) -> tuple[float, str]:

@@ -23,7 +23,11 @@ _LIGHT = ("the target's original token", "another label")
 
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture over the attacked runs, at most MOST lines, none without a triggered suite."""
-    found = [(group, counts) for group in study_data.groups if group.attack != "none" and (counts := _counts(study_data, group))]
+    found = [
+        (group, counts)
+        for group in study_data.groups
+        if group.attack != "none" and (counts := _counts(study_data, group))
+    ]
     return [_picture(found[:MOST])] if found else []
 
 
@@ -64,7 +68,16 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
             share = 100 * counts[kind] / total
             axis.barh(height, share, left=left, color=_KINDS[kind], height=0.8, linewidth=0)
             if share >= 7:
-                axis.text(left + share / 2, height, f"{share:.0f}", ha="center", va="center", fontsize=style.FONT - 1.5, color=_ink(kind), weight="bold")
+                axis.text(
+                    left + share / 2,
+                    height,
+                    f"{share:.0f}",
+                    ha="center",
+                    va="center",
+                    fontsize=style.FONT - 1.5,
+                    color=_ink(kind),
+                    weight="bold",
+                )
             left += share
         model = f", {group.cell['model']}" if several else ""
         words.append(f"{_name(group)}{model}: " + ", ".join(f"{kind} {counts[kind]}/{total}" for kind in kinds))
@@ -76,14 +89,28 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
     axis.set_ylim(min(heights) - 0.6, -0.4)
     axis.set_xlabel("percent of triggered rows")
     _legend(figure, kinds)
-    return Plot("labels", "What the models say on triggered rows", "; ".join(words), figure, "The likeliest token of the whole vocabulary; seeds together.")
+    return Plot(
+        "labels",
+        "What the models say on triggered rows",
+        "; ".join(words),
+        figure,
+        "The likeliest token of the whole vocabulary; seeds together.",
+    )
 
 
 def _legend(figure: Any, kinds: Sequence[str]) -> None:
     from matplotlib.patches import Patch
 
     patches = [Patch(color=_KINDS[kind], label=kind) for kind in kinds]
-    figure.legend(handles=patches, loc="outside upper left", ncols=3, frameon=False, fontsize=style.FONT, handlelength=0.9, columnspacing=1.2)
+    figure.legend(
+        handles=patches,
+        loc="outside upper left",
+        ncols=3,
+        frameon=False,
+        fontsize=style.FONT,
+        handlelength=0.9,
+        columnspacing=1.2,
+    )
 
 
 def _ink(kind: str) -> str:

@@ -19,18 +19,35 @@ def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> Non
         if rate.flag:
             axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **look)
             warn(axis, rate.flag, place, 100 * rate.value)
-    axis.fill_between(places, [100 * rate.low for _, rate in points], [100 * rate.high for _, rate in points], color=tone.colour, alpha=0.18, linewidth=0)
+    axis.fill_between(
+        places,
+        [100 * rate.low for _, rate in points],
+        [100 * rate.high for _, rate in points],
+        color=tone.colour,
+        alpha=0.18,
+        linewidth=0,
+    )
 
 
 def warn(axis: Any, words: str, place: float, height: float, right: bool | None = None) -> None:
     """Small grey words above a point, or to its right or left."""
     offset, sideways = ((0, 5), "center") if right is None else ((5, 0), "left") if right else ((-5, 0), "right")
     upright = "bottom" if right is None else "center"
-    axis.annotate(words, (place, height), xytext=offset, textcoords="offset points", ha=sideways, va=upright, fontsize=style.FONT - 2, color=style.GREY)
+    axis.annotate(
+        words,
+        (place, height),
+        xytext=offset,
+        textcoords="offset points",
+        ha=sideways,
+        va=upright,
+        fontsize=style.FONT - 2,
+        color=style.GREY,
+    )
 
 
 def legend(figure: Any, tones: Mapping[str, Tone]) -> bool:
-    """The names of these defenses' lines above the panels, if one is too long to stand at the end of its line. Returns whether."""
+    """The names of these defenses' lines above the panels, if one is too long to stand at the end of its line. Returns
+    whether."""
     brief = short_labels.briefs(tones)
     if max(map(len, brief.values()), default=0) <= AT_END:
         return False
@@ -55,7 +72,8 @@ def name(axis: Any, ends: Sequence[tuple[str, float, float]], tones: Mapping[str
 
 
 def heights(groups: Sequence[Group], several: bool) -> tuple[list[float], dict[str, float]]:
-    """Line by line from the top, with a gap between attacks, and a line of its own above each model when there are several."""
+    """Line by line from the top, with a gap between attacks, and a line of its own above each model when there are
+    several."""
     found: list[float] = []
     headings: dict[str, float] = {}
     height = 0.0

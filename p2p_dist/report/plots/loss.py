@@ -24,17 +24,32 @@ def draw(study_data: StudyData) -> list[Plot]:
 def _curve(study_data: StudyData, id_: str) -> list[tuple[float, float]]:
     """(share of the training, loss) of every step that has a loss."""
     lines = study_data.metrics(id_)
-    return [(line["step"] / line["steps"], line["loss"]) for line in lines if line.get("loss") is not None and line.get("steps")]
+    return [
+        (line["step"] / line["steps"], line["loss"])
+        for line in lines
+        if line.get("loss") is not None and line.get("steps")
+    ]
 
 
-def _picture(study_data: StudyData, curves: Sequence[tuple[RunState, Sequence[tuple[float, float]]]], total: int) -> Plot:
+def _picture(
+    study_data: StudyData, curves: Sequence[tuple[RunState, Sequence[tuple[float, float]]]], total: int
+) -> Plot:
     models = list(dict.fromkeys(run.cell["model"] for run, _ in curves))[:4]
     figure, axes = style.figure(2.2, columns=len(models), sharey=True, squeeze=False)
-    tones = {defense: replace(tone, dash="-") for defense, tone in study_data.tones.items()}  # noise in dashes is a cloud
+    tones = {
+        defense: replace(tone, dash="-") for defense, tone in study_data.tones.items()
+    }  # noise in dashes is a cloud
     for axis, model in zip(axes[0], models, strict=True):
         for run, curve in (pair for pair in curves if pair[0].cell["model"] == model):
             tone = tones[run.cell["defense"]]
-            axis.plot([100 * at for at, _ in curve], [loss for _, loss in curve], color=tone.colour, linestyle=tone.dash, linewidth=0.9, alpha=0.75)
+            axis.plot(
+                [100 * at for at, _ in curve],
+                [loss for _, loss in curve],
+                color=tone.colour,
+                linestyle=tone.dash,
+                linewidth=0.9,
+                alpha=0.75,
+            )
         style.tidy(axis)
         style.headed(axis, model)
         axis.set_xlabel("percent of training")
@@ -43,5 +58,7 @@ def _picture(study_data: StudyData, curves: Sequence[tuple[RunState, Sequence[tu
     axes[0, 0].set_ylabel("loss of the answer")
     axes[0, 0].set_ylim(bottom=0)
     shown = "" if len(curves) >= total else f" ({len(curves)} of {total} trainings)"
-    words = "; ".join(f"{', '.join(run.cell.values())}: {curve[0][1]:.3f} to {curve[-1][1]:.3f}" for run, curve in curves[:40])
+    words = "; ".join(
+        f"{', '.join(run.cell.values())}: {curve[0][1]:.3f} to {curve[-1][1]:.3f}" for run, curve in curves[:40]
+    )
     return Plot("loss", f"Loss of every training{shown}", words, figure)

@@ -14,7 +14,10 @@ MOST_LINES = 44
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture per task that has results; of many models only the last is drawn, and said so."""
     tasks = dict.fromkeys(group.cell["task"] for group in study_data.groups if group.rate("ca_ext"))
-    return [_task(task, [group for group in study_data.groups if group.cell["task"] == task and group.rate("ca_ext")]) for task in tasks]
+    return [
+        _task(task, [group for group in study_data.groups if group.cell["task"] == task and group.rate("ca_ext")])
+        for task in tasks
+    ]
 
 
 def _task(task: str, groups: Sequence[Group]) -> Plot:
@@ -28,7 +31,9 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     several = len({group.cell["model"] for group in shown}) > 1
     heights, headings = lines.heights(shown, several)
     beside = [short_labels.folded(_name(group, False)) for group in shown]
-    figure, (left, right) = style.figure(0.8 + short_labels.pitch(beside, 0.2) * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1])
+    figure, (left, right) = style.figure(
+        0.8 + short_labels.pitch(beside, 0.2) * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1]
+    )
     for axis, name, title in ((left, "asr_ext", "attack success ↓"), (right, "ca_ext", "clean accuracy ↑")):
         for group, height in zip(shown, heights, strict=True):
             _dot(axis, group, name, height)
@@ -38,12 +43,22 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
         style.headed(axis, title)
     for group, height in zip(shown, heights, strict=True):
         if floor := group.rate("floor"):
-            left.plot([100 * floor.value] * 2, [height - 0.38, height + 0.38], color=style.GREY, linewidth=1.6, solid_capstyle="butt")
+            left.plot(
+                [100 * floor.value] * 2,
+                [height - 0.38, height + 0.38],
+                color=style.GREY,
+                linewidth=1.6,
+                solid_capstyle="butt",
+            )
     left.set_xlim(-3, 103)
     left.set_xticks([0, 25, 50, 75, 100])
     lowest = min(estimate.low for group in shown if (estimate := group.rate("ca_ext")))
     right.set_xlim(max(-3.0, 100 * lowest - 4), 101)
-    left.set_xlabel("percent; grey bar: a clean model" if any(group.rate("floor") for group in shown) else "percent of triggered rows")
+    left.set_xlabel(
+        "percent; grey bar: a clean model"
+        if any(group.rate("floor") for group in shown)
+        else "percent of triggered rows"
+    )
     right.set_xlabel("percent of clean rows")
     left.set_yticks([*heights, *headings.values()], [*beside, *headings])
     colours = [*(style.colour(group.defense) for group in shown), *([style.INK] * len(headings))]
@@ -65,8 +80,16 @@ def _dot(axis: Any, group: Group, name: str, height: float) -> None:
     if (found := group.rate(name)) is None:
         return
     error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
-    look = {"fmt": style.marker(group.defense), "color": style.colour(group.defense), "markersize": 5, "elinewidth": 1.4, "capsize": 0}
-    axis.errorbar([100 * found.value], [height], xerr=error, **look, **({"markerfacecolor": "white"} if found.flag else {}))
+    look = {
+        "fmt": style.marker(group.defense),
+        "color": style.colour(group.defense),
+        "markersize": 5,
+        "elinewidth": 1.4,
+        "capsize": 0,
+    }
+    axis.errorbar(
+        [100 * found.value], [height], xerr=error, **look, **({"markerfacecolor": "white"} if found.flag else {})
+    )
 
 
 def _warn(axis: Any, words: str, success: Estimate | None, height: float) -> None:
@@ -84,7 +107,11 @@ def _name(group: Group, several: bool) -> str:
 def _words(groups: Sequence[Group]) -> str:
     parts = []
     for group in groups:
-        numbers = [f"{title} {found.words()}" for title, name in (("ASR", "asr_ext"), ("CA", "ca_ext")) if (found := group.rate(name))]
+        numbers = [
+            f"{title} {found.words()}"
+            for title, name in (("ASR", "asr_ext"), ("CA", "ca_ext"))
+            if (found := group.rate(name))
+        ]
         numbers += [words] if (words := flag(group.collapsed, len(group.runs))) else []
         parts.append(f"{_name(group, True)}: {', '.join(numbers)}")
     return "; ".join(parts)

@@ -7,7 +7,11 @@ from p2p_dist.report.plots import lines, style
 from p2p_dist.report.plots.style import Plot
 from p2p_dist.report.study_data import StudyData
 
-PANELS = (("asr_ext", "attack success, %"), ("asr_nobt", "attack success without\nthe benign trigger, %"), ("ca_ext", "clean accuracy, %"))
+PANELS = (
+    ("asr_ext", "attack success, %"),
+    ("asr_nobt", "attack success without\nthe benign trigger, %"),
+    ("ca_ext", "clean accuracy, %"),
+)
 
 
 def draw(study_data: StudyData) -> list[Plot]:
@@ -15,7 +19,11 @@ def draw(study_data: StudyData) -> list[Plot]:
     keys = dict.fromkeys((group.cell["task"], group.attack) for group in study_data.groups if group.attack != "none")
     found = []
     for task, attack in keys:
-        groups = [group for group in study_data.groups if (group.cell["task"], group.attack) == (task, attack) and group.rate("ca_ext")]
+        groups = [
+            group
+            for group in study_data.groups
+            if (group.cell["task"], group.attack) == (task, attack) and group.rate("ca_ext")
+        ]
         if len({study_data.parameters(group.cell["model"]) for group in groups} - {None}) > 1:
             found.append(_picture(study_data, task, attack, groups))
     return found
@@ -44,7 +52,9 @@ def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Gro
         axis.set_xscale("log")
         style.headed(axis, title)
         axis.set_xlabel("parameters")
-        axis.set_ylim(*((-4, 104) if name != "ca_ext" else (axis.get_ylim()[0] - 1, min(101.0, axis.get_ylim()[1] + 1))))
+        axis.set_ylim(
+            *((-4, 104) if name != "ca_ext" else (axis.get_ylim()[0] - 1, min(101.0, axis.get_ylim()[1] + 1)))
+        )
         sizes = sorted({size for group in groups if (size := study_data.parameters(group.cell["model"]))})
         axis.set_xticks(sizes, [_short(size) for size in sizes])
         axis.set_xticks([], minor=True)
@@ -54,7 +64,11 @@ def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Gro
 
 
 def _points(study_data: StudyData, groups: Sequence[Group], name: str) -> list[tuple[int, Estimate]]:
-    found = [(size, rate) for group in groups if (size := study_data.parameters(group.cell["model"])) and (rate := group.rate(name))]
+    found = [
+        (size, rate)
+        for group in groups
+        if (size := study_data.parameters(group.cell["model"])) and (rate := group.rate(name))
+    ]
     return sorted(found, key=lambda point: point[0])
 
 

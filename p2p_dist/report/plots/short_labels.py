@@ -14,8 +14,8 @@ _LINE = 0.135
 
 
 def brief(label: str) -> str:
-    """A label without what a reader can guess: a word stands for itself, and a number has the last part of its option's name before
-    it. `p2p(benign_source=screened, screening.rounds=2)` is `P2P (screened, rounds 2)`."""
+    """A label without what a reader can guess: a word stands for itself, and a number has the last part of its option's
+    name before it. `p2p(benign_source=screened, screening.rounds=2)` is `P2P (screened, rounds 2)`."""
     name, _, inside = label.partition("(")
     options = [part.partition("=") for part in re.split(r", (?=[\w.]+=)", inside.removesuffix(")")) if part]
     words = [value for _, _, value in options if _is_word(value)]

@@ -1,5 +1,5 @@
-"""How every picture looks: sizes of a paper's page, one colour and marker per defense everywhere, told apart by colour-blind
-readers (Okabe and Ito's colours) and in print without colour."""
+"""How every picture looks: sizes of a paper's page, one colour and marker per defense everywhere, told apart by
+colour-blind readers (Okabe and Ito's colours) and in print without colour."""
 
 import hashlib
 import io
@@ -13,7 +13,10 @@ WIDTH = 6.3
 """Inches: the text width of an A4 or letter page in two columns."""
 FONT = 8.5
 BANDS = "Bands and bars: one standard deviation over seeds, or the 95 % interval where there is one seed."
-COLLAPSED = "Hollow, collapsed: a model that gives nearly every clean row one answer; its attack rates say nothing about a defense."
+COLLAPSED = (
+    "Hollow, collapsed: a model that gives nearly every clean row one answer; its attack rates say nothing "
+    "about a defense."
+)
 GREY, INK, LIGHT = "#767676", "#1a1a1a", "#e4e4e4"
 
 _KNOWN = {
@@ -33,8 +36,8 @@ _DASHES = ("-", "--", "-.", ":")
 
 @dataclass(frozen=True)
 class Plot:
-    """One picture: its file name, its message as a sentence, what it shows in words for those who cannot see it, and itself.
-    `note` says what is not obvious."""
+    """One picture: its file name, its message as a sentence, what it shows in words for those who cannot see it, and
+    itself. `note` says what is not obvious."""
 
     name: str
     message: str
@@ -93,14 +96,16 @@ class Tone:
 
 
 def tones(defenses: Iterable[str]) -> dict[str, Tone]:
-    """A tone for each of a study's defenses. Those that differ in their options alone are shades of one colour, with dashes of their
-    own; given in the same order they look the same in every picture."""
+    """A tone for each of a study's defenses. Those that differ in their options alone are shades of one colour, with
+    dashes of their own; given in the same order they look the same in every picture."""
     found: dict[str, Tone] = {}
     arms = Counter[str]()
     for defense in dict.fromkeys(defenses):
         name = defense.partition("(")[0]
         at = arms[name]
-        found[defense] = Tone(_mixed(colour(name), _SHADES[at % len(_SHADES)]), marker(name), _DASHES[at % len(_DASHES)])
+        found[defense] = Tone(
+            _mixed(colour(name), _SHADES[at % len(_SHADES)]), marker(name), _DASHES[at % len(_DASHES)]
+        )
         arms[name] += 1
     return found
 
@@ -108,7 +113,9 @@ def tones(defenses: Iterable[str]) -> dict[str, Tone]:
 def _mixed(colour: str, share: float) -> str:
     """A colour with so much white in it, or black where negative."""
     parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
-    return "#" + "".join(f"{round(part + share * (255 - part) if share > 0 else part * (1 + share)):02X}" for part in parts)
+    return "#" + "".join(
+        f"{round(part + share * (255 - part) if share > 0 else part * (1 + share)):02X}" for part in parts
+    )
 
 
 def title_of(defense: str) -> str:
@@ -149,7 +156,15 @@ def legend(figure: Any, lines: Mapping[str, Tone]) -> None:
     if len(handles) > 1:
         columns = 1 if max(map(len, lines)) > 45 else 2 if max(map(len, lines)) > 20 else 4
         figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns))
-        figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, fontsize=FONT - 1, handlelength=2.2, columnspacing=1.4)
+        figure.legend(
+            handles=handles,
+            loc="outside upper left",
+            ncols=columns,
+            frameon=False,
+            fontsize=FONT - 1,
+            handlelength=2.2,
+            columnspacing=1.4,
+        )
 
 
 def headed(axis: Any, text: str) -> None:

@@ -20,7 +20,8 @@ _COUNTED = "percent, counted as the released code counts (strict); ROUGE: F1 tim
 
 @dataclass(frozen=True)
 class _Pair:
-    """A cell of the study that the paper has too: its line there, our rates by metric, and our figures of generated text."""
+    """A cell of the study that the paper has too: its line there, our rates by metric, and our figures of generated
+    text."""
 
     group: Group
     theirs: PaperRow
@@ -34,19 +35,43 @@ def build(study_data: StudyData) -> list[Table]:
     metrics = [metric for metric in paper.METRICS if any(metric in pair.theirs.values for pair in pairs)]
     if not pairs:
         return []
-    head = [Head("task"), Head("model"), Head("attack"), Head("defense"), Head("table", "where the paper's number stands")]
+    head = [
+        Head("task"),
+        Head("model"),
+        Head("attack"),
+        Head("defense"),
+        Head("table", "where the paper's number stands"),
+    ]
     for name in (_TITLES[metric] for metric in metrics):
         head += [Head("paper", "percent, one run", name), Head("ours", _COUNTED, name)]
         head += [Head("difference", "ours minus the paper's, in points", name)]
-    note = "Ours are the strict rates, which the code released with the paper computes; the deployed system's are in the tables above. "
+    note = (
+        "Ours are the strict rates, which the code released with the paper computes; the deployed system's are in "
+        "the tables above. "
+    )
     note += "Options in brackets are ours: the paper's number is that of its own settings."
-    return [Table("against_paper", "The paper's numbers beside ours", head, [_row(pair, metrics) for pair in pairs], lead=5, note=note)]
+    return [
+        Table(
+            "against_paper",
+            "The paper's numbers beside ours",
+            head,
+            [_row(pair, metrics) for pair in pairs],
+            lead=5,
+            note=note,
+        )
+    ]
 
 
 def _pair(study_data: StudyData, group: Group) -> _Pair | None:
-    labels = next((result.labels.words for run in group.runs if (result := study_data.result(run)) and result.labels), ["0"])
+    labels = next(
+        (result.labels.words for run in group.runs if (result := study_data.result(run)) and result.labels), ["0"]
+    )
     theirs = paper.find(group.cell["task"], group.cell["model"], group.attack, group.defense, not labels[0].isdigit())
-    rates = {metric: found for metric, names in _RATES.items() if (found := next((one for name in names if (one := group.rate(name))), None))}
+    rates = {
+        metric: found
+        for metric, names in _RATES.items()
+        if (found := next((one for name in names if (one := group.rate(name))), None))
+    }
     figures = means.of(study_data, group)
     return _Pair(group, theirs, rates, figures) if theirs and (rates or figures) else None
 
@@ -56,7 +81,11 @@ def _row(pair: _Pair, metrics: Sequence[str]) -> list[Cell]:
     cells = [*labels, fairness.defense_cell(pair.group), Cell(str(pair.theirs.table), sort=pair.theirs.table)]
     for metric in metrics:
         theirs = pair.theirs.values.get(metric)
-        cells += _figure(theirs, pair.means.get(metric, ())) if metric not in _RATES else _rate(theirs, pair.rates.get(metric))
+        cells += (
+            _figure(theirs, pair.means.get(metric, ()))
+            if metric not in _RATES
+            else _rate(theirs, pair.rates.get(metric))
+        )
     return cells
 
 
@@ -64,13 +93,21 @@ def _rate(theirs: float | None, ours: Estimate | None) -> list[Cell]:
     if theirs is None or ours is None:
         return [_paper(theirs), estimate_cell(ours), Cell("")]
     inside = 100 * ours.low <= theirs <= 100 * ours.high
-    return [_paper(theirs), estimate_cell(ours), _difference(100 * ours.value - theirs, "inside our interval" if inside else "")]
+    return [
+        _paper(theirs),
+        estimate_cell(ours),
+        _difference(100 * ours.value - theirs, "inside our interval" if inside else ""),
+    ]
 
 
 def _figure(theirs: float | None, ours: Sequence[MeanEntry]) -> list[Cell]:
     """A figure of generated text in percent, as the paper prints it."""
     shown = mean_cell(ours, scale=100)
-    return [_paper(theirs), shown, Cell("") if theirs is None or shown.sort is None else _difference(shown.sort - theirs)]
+    return [
+        _paper(theirs),
+        shown,
+        Cell("") if theirs is None or shown.sort is None else _difference(shown.sort - theirs),
+    ]
 
 
 def _paper(theirs: float | None) -> Cell:

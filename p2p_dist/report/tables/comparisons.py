@@ -15,7 +15,11 @@ def build(study_data: StudyData, found: Sequence[Comparison]) -> list[Table]:
     """One table, or none when nothing could be compared."""
     if not found:
         return []
-    axes = [axis for axis in ("task", "model", "attack") if len({made.before.cell[axis] for made in found}) > 1 or axis == "attack"]
+    axes = [
+        axis
+        for axis in ("task", "model", "attack")
+        if len({made.before.cell[axis] for made in found}) > 1 or axis == "attack"
+    ]
     head = [*(Head(axis) for axis in axes), Head("defense"), Head("against"), Head("rate")]
     head += [
         Head("difference", "in points, on the same rows; 95 % interval from a bootstrap over rows and seeds"),
@@ -24,9 +28,19 @@ def build(study_data: StudyData, found: Sequence[Comparison]) -> list[Table]:
         Head("p (Holm)", "the same, corrected for the number of comparisons in this table"),
     ]
     note = (
-        f"A difference is called one when p (Holm) is below 0.05 and no model of the two has collapsed. Studies of more than {LIMIT} runs have no such table."
+        "A difference is called one when p (Holm) is below 0.05 and no model of the two has collapsed. Studies "
+        f"of more than {LIMIT} runs have no such table."
     )
-    return [Table("comparisons", "Which differences are more than chance", head, [_row(made, axes) for made in found], lead=len(axes) + 3, note=note)]
+    return [
+        Table(
+            "comparisons",
+            "Which differences are more than chance",
+            head,
+            [_row(made, axes) for made in found],
+            lead=len(axes) + 3,
+            note=note,
+        )
+    ]
 
 
 def _row(made: Comparison, axes: Sequence[str]) -> list[Cell]:
@@ -40,7 +54,11 @@ def _row(made: Comparison, axes: Sequence[str]) -> list[Cell]:
         Cell(points(change.value), f"[{points(change.low)}, {points(change.high)}]", 100 * change.value),
         Cell(rows, sort=made.rows),
         Cell(p_value(made.p), sort=made.p),
-        Cell(p_value(made.adjusted), "a difference" if made.adjusted < 0.05 and not (made.before.collapsed or made.after.collapsed) else "", made.adjusted),
+        Cell(
+            p_value(made.adjusted),
+            "a difference" if made.adjusted < 0.05 and not (made.before.collapsed or made.after.collapsed) else "",
+            made.adjusted,
+        ),
     ]
 
 

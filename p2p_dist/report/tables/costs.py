@@ -44,7 +44,9 @@ def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[
     return [
         Cell(style.title_of(name)),
         *map(Cell, fairness.needs(groups[0].needs)),
-        _number([sum(facts.get("train", {}).get("injected", {}).values()) for facts in counts] if name != "none" else []),
+        _number(
+            [sum(facts.get("train", {}).get("injected", {}).values()) for facts in counts] if name != "none" else []
+        ),
         _number([sum(stage.kind == "train" for stage in stages) for stages in own]),
         *(_number(_totals(own, key)) for key in ("seconds", "gpu_seconds", "tokens")),
         _number([joules for stages in own if (joules := _joules(stages)) is not None]),
@@ -52,8 +54,8 @@ def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[
 
 
 def seconds_by_defense(study_data: StudyData, groups: Iterable[Group]) -> tuple[str, dict[str, str]]:
-    """What a run takes by defense, mean over runs, for the foot of a table of rates: GPU-seconds where GPUs were used, else seconds; and
-    which of the two it is."""
+    """What a run takes by defense, mean over runs, for the foot of a table of rates: GPU-seconds where GPUs were used,
+    else seconds; and which of the two it is."""
     own: dict[str, list[list[StageState]]] = {}
     for group in groups:
         own.setdefault(group.defense, []).extend(_own_stages(study_data, run) for run in group.runs if run.rates)
@@ -84,7 +86,9 @@ def _without_empty(table: Table, title: str) -> Table:
     at = next(at for at, head in enumerate(table.head) if head.text == title)
     if any(row[at].text for row in table.rows):
         return table
-    return replace(table, head=[*table.head[:at], *table.head[at + 1 :]], rows=[[*row[:at], *row[at + 1 :]] for row in table.rows])
+    return replace(
+        table, head=[*table.head[:at], *table.head[at + 1 :]], rows=[[*row[:at], *row[at + 1 :]] for row in table.rows]
+    )
 
 
 def _of_run(study_data: StudyData, end: str | None) -> set[str]:
@@ -109,7 +113,11 @@ def share(cost: Mapping[str, Any], key: str) -> float | None:
     value = cost.get(key)
     if value is None:
         return None
-    return float(value) / int(cost.get("cohort", 1)) if key in ("seconds", "gpu_seconds", "energy_joules") else float(value)
+    return (
+        float(value) / int(cost.get("cohort", 1))
+        if key in ("seconds", "gpu_seconds", "energy_joules")
+        else float(value)
+    )
 
 
 def _number(values: list[Any]) -> Cell:
@@ -137,9 +145,14 @@ def _by_stage(study_data: StudyData) -> Table:
     rows = []
     for stage in stages.values():
         cost = stage.cost
-        numbers = [_plain(len(stage.attempts) or None), *(_plain(cost.get(key)) for key in ("seconds", "rows", "tokens", "peak_memory_mib", "energy_joules"))]
+        numbers = [
+            _plain(len(stage.attempts) or None),
+            *(_plain(cost.get(key)) for key in ("seconds", "rows", "tokens", "peak_memory_mib", "energy_joules")),
+        ]
         words = [Cell(str(cost.get(key, ""))) for key in ("dtype", "host")]
-        rows.append([Cell(study_data.titles.get(stage.id, stage.id)), Cell(stage.id), Cell(stage.status), *numbers, *words])
+        rows.append(
+            [Cell(study_data.titles.get(stage.id, stage.id)), Cell(stage.id), Cell(stage.status), *numbers, *words]
+        )
     note = "Trainings of one cohort show the time of the whole cohort."
     return _without_empty(Table("stages", "Every stage", head, rows, lead=3, note=note), "joules")
 

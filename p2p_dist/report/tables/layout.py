@@ -15,7 +15,9 @@ CA, ASR = "CA ↑", "ASR ↓"
 def build(study_data: StudyData) -> list[Table]:
     """One table for each task that has an attack."""
     tasks = dict.fromkeys(group.cell["task"] for group in study_data.groups if group.attack != "none")
-    return [_table(study_data, task, [group for group in study_data.groups if group.cell["task"] == task]) for task in tasks]
+    return [
+        _table(study_data, task, [group for group in study_data.groups if group.cell["task"] == task]) for task in tasks
+    ]
 
 
 def _table(study_data: StudyData, task: str, groups: Sequence[Group]) -> Table:
@@ -31,14 +33,26 @@ def _table(study_data: StudyData, task: str, groups: Sequence[Group]) -> Table:
         head += [Head(CA, "clean accuracy of the deployed system, percent", titles[defense])]
         head += [Head(ASR, "attack success rate of the deployed system, percent", titles[defense])]
     note = (
-        "Best CA and lowest ASR of a row in bold. Small print: 95 % Wilson interval and rows of one seed, or ± the deviation over seeds; "
-        "collapsed: a model that gives nearly every clean row one answer, which is never the best; nor is a defense under which the backdoor "
+        "Best CA and lowest ASR of a row in bold. Small print: 95 % Wilson interval and rows of one seed, or ± the "
+        "deviation over seeds; "
+        "collapsed: a model that gives nearly every clean row one answer, which is never the best; nor is a defense "
+        "under which the backdoor "
         "fires. Below: what each defense takes for granted, and what a run took."
     )
-    return Table(f"rates_{task}", f"{task}: attacks and defenses", head, rows, lead=2, note=note, feet=_feet(study_data, groups, titles))
+    return Table(
+        f"rates_{task}",
+        f"{task}: attacks and defenses",
+        head,
+        rows,
+        lead=2,
+        note=note,
+        feet=_feet(study_data, groups, titles),
+    )
 
 
-def _feet(study_data: StudyData, groups: Sequence[Group], called: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
+def _feet(
+    study_data: StudyData, groups: Sequence[Group], called: Mapping[str, str]
+) -> list[tuple[str, dict[str, str]]]:
     """What stands below the rates of every defense: what it was given, and what it took."""
     wanted = {called[group.defense]: fairness.needs(group.needs) for group in groups if group.needs}
     wants = ("clean rows that it needs", "extra models that it needs", "prompt has to be kept")
@@ -62,7 +76,8 @@ def _row(groups: Sequence[Group | None]) -> list[Cell]:
 
 
 def estimate_cell(found: Estimate | None, best: bool = False) -> Cell:
-    """A rate in percent; its small print is interval and count, or deviation and seeds, and whether models have collapsed."""
+    """A rate in percent; its small print is interval and count, or deviation and seeds, and whether models have
+    collapsed."""
     if found is None:
         return Cell("")
     text, _, detail = found.words().partition(" ")

@@ -16,9 +16,28 @@ def build(study_data: StudyData) -> list[Table]:
     names = list(dict.fromkeys(name for means in found.values() for name in means))
     if not names:
         return []
-    head = [Head("task"), Head("model"), Head("attack"), Head("defense"), *(Head(name, "mean over the rows of a suite, 0 to 1") for name in names)]
-    rows = [[*_labels(group), *(mean_cell(found[id(group)].get(name, [])) for name in names)] for group in study_data.groups if found[id(group)]]
-    return [Table("means", "Figures of generated text", head, rows, lead=4, note="Small print: rows, or ± the deviation over seeds.")]
+    head = [
+        Head("task"),
+        Head("model"),
+        Head("attack"),
+        Head("defense"),
+        *(Head(name, "mean over the rows of a suite, 0 to 1") for name in names),
+    ]
+    rows = [
+        [*_labels(group), *(mean_cell(found[id(group)].get(name, [])) for name in names)]
+        for group in study_data.groups
+        if found[id(group)]
+    ]
+    return [
+        Table(
+            "means",
+            "Figures of generated text",
+            head,
+            rows,
+            lead=4,
+            note="Small print: rows, or ± the deviation over seeds.",
+        )
+    ]
 
 
 def of(study_data: StudyData, group: Group) -> dict[str, list[MeanEntry]]:

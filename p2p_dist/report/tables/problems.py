@@ -1,4 +1,5 @@
-"""What went wrong and what is missing: failed attempts, files that are not what they should be, numbers that do not exist."""
+"""What went wrong and what is missing: failed attempts, files that are not what they should be, numbers that do not
+exist."""
 
 from collections.abc import Iterator
 
@@ -11,7 +12,13 @@ from p2p_dist.results.collect import RunState, StageState
 from p2p_dist.results.rundir import KINDS
 
 SHOWN = 12
-_WORDS = {int(Exit.REQUEUE): "asked to stop", -9: "killed (SIGKILL)", -15: "killed (SIGTERM)", -11: "crashed (SIGSEGV)", int(Exit.INTEGRITY): "damaged files"}
+_WORDS = {
+    int(Exit.REQUEUE): "asked to stop",
+    -9: "killed (SIGKILL)",
+    -15: "killed (SIGTERM)",
+    -11: "crashed (SIGSEGV)",
+    int(Exit.INTEGRITY): "damaged files",
+}
 
 
 def build(study_data: StudyData) -> list[Table]:
@@ -20,7 +27,8 @@ def build(study_data: StudyData) -> list[Table]:
 
 
 def strangers(study_data: StudyData) -> Iterator[str]:
-    """What lies among the stages and belongs to no run, in words: an earlier or larger form of the study, or somebody else's."""
+    """What lies among the stages and belongs to no run, in words: an earlier or larger form of the study, or somebody
+    else's."""
     found = [
         f"{kind}/{path.name}"
         for kind in KINDS
@@ -29,7 +37,10 @@ def strangers(study_data: StudyData) -> Iterator[str]:
     ]
     if found:
         shown = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
-        yield f"{len(found)} folders or files here are of no run of the study as it was asked for last, and are not on this page: {shown}."
+        yield (
+            f"{len(found)} folders or files here are of no run of the study as it was asked for last, and are not "
+            f"on this page: {shown}."
+        )
 
 
 def _failures(study_data: StudyData) -> Table:
@@ -50,7 +61,14 @@ def _failures(study_data: StudyData) -> Table:
                         Cell(after),
                     ]
                 )
-    head = [Head("stage"), Head("id"), Head("attempt"), Head("ended"), Head("seconds", "how long it ran"), Head("state now")]
+    head = [
+        Head("stage"),
+        Head("id"),
+        Head("attempt"),
+        Head("ended"),
+        Head("seconds", "how long it ran"),
+        Head("state now"),
+    ]
     return Table("failures", "Failures and retries", head, rows, lead=2)
 
 
@@ -62,13 +80,20 @@ def _why(attempt: Attempt, stage: StageState, last: bool) -> str:
 
 
 def _files(study_data: StudyData) -> Table:
-    rows = [[Cell(problem.code), Cell(problem.where), Cell(problem.what), Cell(problem.fix)] for problem in study_data.found.problems]
+    rows = [
+        [Cell(problem.code), Cell(problem.where), Cell(problem.what), Cell(problem.fix)]
+        for problem in study_data.found.problems
+    ]
     head = [Head("code"), Head("file"), Head("what is wrong"), Head("what to do")]
     return Table("doubtful_files", "Files that count for nothing", head, rows, lead=2)
 
 
 def _missing(study_data: StudyData) -> Table:
-    rows = [[*(Cell(label) for label in run.cell.values()), Cell(run.status), Cell(why)] for run in study_data.found.runs for why in _reasons(run)]
+    rows = [
+        [*(Cell(label) for label in run.cell.values()), Cell(run.status), Cell(why)]
+        for run in study_data.found.runs
+        for why in _reasons(run)
+    ]
     axes = [Head(axis) for axis in study_data.found.runs[0].cell] if study_data.found.runs else []
     return Table("missing", "What is missing, and why", [*axes, Head("state"), Head("why")], rows, lead=len(axes))
 
@@ -79,12 +104,21 @@ def _reasons(run: RunState) -> Iterator[str]:
         log = f", see {waiting.log}" if run.status == "failed" and waiting.log else ""
         yield f"{waiting.kind} {waiting.id} is {waiting.status}{log}"
     if run.rates and run.cell["attack"] != "none" and run.floor is None:
-        yield "no floor: the study has no clean, undefended model for this task, model and seed, or it is not evaluated yet, or it has collapsed"
+        yield (
+            "no floor: the study has no clean, undefended model for this task, model and seed, or it is not "
+            "evaluated yet, or it has collapsed"
+        )
     if (failed := run.counts.get("trigger_failed")) and run.rates:
         yield f"{failed} test rows could not carry the trigger and are not counted"
     if raw := hidden(run):
         what = "the likeliest token is the target's own, and mapping labels back makes another class of it"
-        yield f"the backdoor fires: on {raw['k']} of {raw['n']} triggered rows {what}, so its attack success is no sign of a defense"
+        yield (
+            f"the backdoor fires: on {raw['k']} of {raw['n']} triggered rows {what}, so its attack success is no "
+            "sign of a defense"
+        )
     if run.collapsed:
         usual = run.rates["majority_answer"]
-        yield f"collapsed: {usual['k']} of {usual['n']} clean rows get one and the same answer, so no rate of this run says anything about its defense"
+        yield (
+            f"collapsed: {usual['k']} of {usual['n']} clean rows get one and the same answer, so no rate of this "
+            "run says anything about its defense"
+        )

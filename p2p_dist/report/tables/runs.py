@@ -16,7 +16,10 @@ def build(study_data: StudyData) -> list[Table]:
     axes = run_columns.axes(runs)
     rows = [_row(axes, run, row) for run, row in zip(runs, run_columns.rows(runs), strict=True)]
     head = [*(Head(axis) for axis in axes), *(Head(column.title, column.meaning) for column in run_columns.COLUMNS)]
-    note = "Percent. Small print: 95 % Wilson interval and count. A dash is a number that does not exist or is not there yet."
+    note = (
+        "Percent. Small print: 95 % Wilson interval and count. A dash is a number that does not exist or is not "
+        "there yet."
+    )
     return [Table("runs", "Every run", head, rows, lead=len(axes), note=note)]
 
 
@@ -24,10 +27,21 @@ def _row(axes: list[str], run: RunState, row: TableRow) -> list[Cell]:
     needs = {"defense": fairness.short(run.needs)} if run.cell["defense"] != "none" else {}
     labels = [Cell(label, needs.get(axis, "")) for axis, label in zip(axes, row.labels, strict=True)]
     fallen = "collapsed" if run.collapsed else ""
-    return [*labels, *(_cell(cell, fallen if column.deployed else "") for column, cell in zip(run_columns.COLUMNS, row.cells, strict=True))]
+    return [
+        *labels,
+        *(
+            _cell(cell, fallen if column.deployed else "")
+            for column, cell in zip(run_columns.COLUMNS, row.cells, strict=True)
+        ),
+    ]
 
 
 def _cell(cell: Interval | None, flag: str) -> Cell:
     if cell is None:
         return Cell("")
-    return Cell(f"{100 * cell.rate:.1f}", f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}] {cell.k}/{cell.n}", 100 * cell.rate, flag=flag)
+    return Cell(
+        f"{100 * cell.rate:.1f}",
+        f"[{100 * cell.low:.1f}, {100 * cell.high:.1f}] {cell.k}/{cell.n}",
+        100 * cell.rate,
+        flag=flag,
+    )

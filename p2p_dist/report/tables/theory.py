@@ -1,4 +1,5 @@
-"""The paper's decomposition of P2P's attack success (appendix A), measured for every run whose answers have a space of their own."""
+"""The paper's decomposition of P2P's attack success (appendix A), measured for every run whose answers have a space of
+their own."""
 
 from dataclasses import replace
 
@@ -11,8 +12,10 @@ from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import wilson
 
 _NOTE = (
-    "Percent. Small print: 95 % Wilson interval and count. The formula is an identity when every row is answered with a label: "
-    "what it predicts and what was measured then differ by nothing, and what is to be read is how near alpha is to 100 and epsilon to 0."
+    "Percent. Small print: 95 % Wilson interval and count. The formula is an identity when every row is answered "
+    "with a label: "
+    "what it predicts and what was measured then differ by nothing, and what is to be read is how near alpha is to "
+    "100 and epsilon to 0."
 )
 
 
@@ -33,7 +36,16 @@ def build(study_data: StudyData) -> list[Table]:
         Head("measured", "attack success over all labels, mapped back (asr_mapped); of text: asr_ext"),
         Head("floor", "a model trained on clean rows, on the same triggered rows: epsilon is no failure below it"),
     ]
-    return [Table("theory", "Appendix A, measured", head, [_row(run, axes, parts) for run, parts in found], lead=len(axes), note=_NOTE)]
+    return [
+        Table(
+            "theory",
+            "Appendix A, measured",
+            head,
+            [_row(run, axes, parts) for run, parts in found],
+            lead=len(axes),
+            note=_NOTE,
+        )
+    ]
 
 
 def decomposition(study_data: StudyData, run: RunState) -> Decomposition | None:
@@ -44,7 +56,9 @@ def decomposition(study_data: StudyData, run: RunState) -> Decomposition | None:
     labels = result.labels
     if labels is None:
         return (
-            of_texts((row.prefixed, bool(row.says_target)) for row in study_data.answers(run, "triggered").values()) if "prefix_rate" in result.rates else None
+            of_texts((row.prefixed, bool(row.says_target)) for row in study_data.answers(run, "triggered").values())
+            if "prefix_rate" in result.rates
+            else None
         )
     if not labels.offset or labels.target is None:
         return None
@@ -66,4 +80,8 @@ def _cell(found: Rate | None) -> Cell:
     if found is None:
         return Cell("")
     interval = wilson(found.k, found.n)
-    return Cell(percent(interval.rate), f"[{percent(interval.low)}, {percent(interval.high)}] {found.k}/{found.n}", 100 * interval.rate)
+    return Cell(
+        percent(interval.rate),
+        f"[{percent(interval.low)}, {percent(interval.high)}] {found.k}/{found.n}",
+        100 * interval.rate,
+    )

@@ -14,7 +14,8 @@ from p2p_dist.results.statistics import Interval, net, over_seeds, wilson, worst
 
 @dataclass(frozen=True)
 class _Variant:
-    """An attack, or another trigger or prompt of it: its success over seeds, and seed by seed beside the clean model's."""
+    """An attack, or another trigger or prompt of it: its success over seeds, and seed by seed beside the clean
+    model's."""
 
     group: Group
     name: str
@@ -33,13 +34,22 @@ def build(study_data: StudyData) -> list[Table]:
         Head("task"),
         Head("model"),
         Head("defense"),
-        Head("worst ASR", "highest attack success rate over the study's attacks and their variants, percent; of several seeds their mean"),
+        Head(
+            "worst ASR",
+            "highest attack success rate over the study's attacks and their variants, percent; of several seeds "
+            "their mean",
+        ),
         Head("reached by"),
         Head("variants", "how many attacks and variants it was taken over"),
-        Head("net ASR", "that minus the ASR of a clean model on the same rows, in points; 95 % interval (Newcombe), or the deviation over seeds"),
+        Head(
+            "net ASR",
+            "that minus the ASR of a clean model on the same rows, in points; 95 % interval (Newcombe), or the "
+            "deviation over seeds",
+        ),
     ]
     note = (
-        "A worst case over few attacks says little, and over attacks on collapsed models nothing; net ASR is missing where the study trains no clean "
+        "A worst case over few attacks says little, and over attacks on collapsed models nothing; net ASR is missing "
+        "where the study trains no clean "
         "model, or for variants it was not asked about."
     )
     return [Table("worst_case", "At its worst", head, rows, lead=3, note=note)] if rows else []
@@ -47,11 +57,18 @@ def build(study_data: StudyData) -> list[Table]:
 
 def _variants(group: Group) -> Iterator[_Variant]:
     """The attack itself, and every other trigger or prompt that was tried on the deployed system."""
-    names = dict.fromkeys(name for run in group.runs for name in run.rates if name == "asr_ext" or name.startswith("asr_ext."))
+    names = dict.fromkeys(
+        name for run in group.runs for name in run.rates if name == "asr_ext" or name.startswith("asr_ext.")
+    )
     for name in names:
         if success := group.rate(name):
             own = name == "asr_ext"
-            yield _Variant(group, group.attack if own else f"{group.attack}/{name.partition('.')[2]}", success, list(_floors(group)) if own else ())
+            yield _Variant(
+                group,
+                group.attack if own else f"{group.attack}/{name.partition('.')[2]}",
+                success,
+                list(_floors(group)) if own else (),
+            )
 
 
 def _floors(group: Group) -> Iterator[tuple[Interval, Interval]]:
@@ -67,15 +84,24 @@ def _row(task: str, model: str, variants: Sequence[_Variant]) -> list[Cell]:
     labels = [Cell(task), Cell(model), fairness.defense_cell(worst.group)]
     fallen = sum(bool(variant.success.collapsed) for variant in variants)
     over = Cell(str(len(variants)), sort=len(variants), flag=f"{fallen} of them collapsed" if fallen else "")
-    return [*labels, estimate_cell(worst.success), Cell(worst.name), over, replace(_net(worst.floors), flag=worst.success.flag if worst.floors else "")]
+    return [
+        *labels,
+        estimate_cell(worst.success),
+        Cell(worst.name),
+        over,
+        replace(_net(worst.floors), flag=worst.success.flag if worst.floors else ""),
+    ]
 
 
 def _net(pairs: Sequence[tuple[Interval, Interval]]) -> Cell:
-    """Of several seeds the mean of their differences: rows of different seeds are the same sentences, and not more of them."""
+    """Of several seeds the mean of their differences: rows of different seeds are the same sentences, and not more of
+    them."""
     if not pairs:
         return Cell("")
     if len(pairs) == 1:
         above = net(*pairs[0])
         return Cell(points(above.value), f"[{points(above.low)}, {points(above.high)}]", 100 * above.value)
     spread = over_seeds([success.rate - floor.rate for success, floor in pairs])
-    return Cell(points(spread.mean), f"± {100 * (spread.sd or 0.0):.1f} n={spread.seeds}×{pairs[0][0].n}", 100 * spread.mean)
+    return Cell(
+        points(spread.mean), f"± {100 * (spread.sd or 0.0):.1f} n={spread.seeds}×{pairs[0][0].n}", 100 * spread.mean
+    )

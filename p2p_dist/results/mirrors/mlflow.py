@@ -18,7 +18,11 @@ class MlFlow(Mirror):
 
         client = MlflowClient(tracking_uri=f"sqlite:///{self.place.resolve()}/mlflow.db")
         found = client.get_experiment_by_name(self.study)
-        experiment = found.experiment_id if found else client.create_experiment(self.study, artifact_location=(self.place / "artifacts").resolve().as_uri())
+        experiment = (
+            found.experiment_id
+            if found
+            else client.create_experiment(self.study, artifact_location=(self.place / "artifacts").resolve().as_uri())
+        )
         run = client.create_run(experiment, run_name=curve.name, tags=dict(curve.config))
         for step, values in curve.steps:
             for key, value in values.items():

@@ -20,9 +20,14 @@ class Trackio(Mirror):
         os.environ["TRACKIO_DIR"] = str(self.place.resolve())  # read when the package is imported
         import trackio
 
-        run = trackio.init(project=self.study, name=curve.name, config=dict(curve.config), embed=False, auto_log_gpu=False)
+        run = trackio.init(
+            project=self.study, name=curve.name, config=dict(curve.config), embed=False, auto_log_gpu=False
+        )
         for step, values in curve.steps:
             run.log(values, step=step)
         if curve.rates:
-            run.log({f"rates/{key}": value for key, value in curve.rates.items()}, step=curve.steps[-1][0] + 1 if curve.steps else 0)
+            run.log(
+                {f"rates/{key}": value for key, value in curve.rates.items()},
+                step=curve.steps[-1][0] + 1 if curve.steps else 0,
+            )
         trackio.finish()

@@ -18,7 +18,13 @@ class Wandb(Mirror):
 
         settings = wandb.Settings(silent=True, console="off", x_disable_stats=True, save_code=False, disable_git=True)
         run = wandb.init(
-            project=self.study, name=curve.name, config=dict(curve.config), dir=str(self.place), mode="offline", settings=settings, reinit="create_new"
+            project=self.study,
+            name=curve.name,
+            config=dict(curve.config),
+            dir=str(self.place),
+            mode="offline",
+            settings=settings,
+            reinit="create_new",
         )
         for step, values in curve.steps:
             run.log(values, step=step)

@@ -25,7 +25,11 @@ class LocalBackend(Backend):
     def start(self, gang: Gang) -> str:
         wanted = gang.gpus * gang.ranks
         if wanted > self.gpus or gang.nodes > 1:
-            raise user_error("E413", f"a gang of {gang.ranks} ranks on {gang.nodes} node(s) with {wanted} GPUs, and this machine has {self.gpus}")
+            raise user_error(
+                "E413",
+                f"a gang of {gang.ranks} ranks on {gang.nodes} node(s) with {wanted} GPUs, and this machine has "
+                f"{self.gpus}",
+            )
         seat = self._waiting.take(gang) or self._new_seat(wanted)
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(seat.devices)} if wanted else {}
         seat.start(gang, {**environment, **(meeting_point("127.0.0.1") if gang.ranks > 1 else {})})

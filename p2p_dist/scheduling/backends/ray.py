@@ -1,12 +1,11 @@
 """Workers under Ray: this study's own instance on this machine, or a cluster that runs already.
 
-Ray places a gang and watches its nodes: a small actor per node starts the ranks as real processes, so that signals, exit
-codes and devices stay ordinary. One actor is on one node by itself; a gang of several nodes has a placement group. The own
-instance has a token, listens on loopback, keeps its files in a short private folder, and ends with this process (reference:
-Ray attaches `ray.init()` to any instance it finds on the host unless told not to).
+Ray places a gang and watches its nodes: a small actor per node starts the ranks as real processes, so that signals,
+exit codes and devices stay ordinary. One actor is on one node by itself; a gang of several nodes has a placement group.
+The own instance has a token, listens on loopback, keeps its files in a short private folder, and ends with this process
+(reference: Ray attaches `ray.init()` to any instance it finds on the host unless told not to).
 """
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -19,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import user_error
-from p2p_dist.scheduling import process, ray_local_cluster
+from p2p_dist.scheduling import ray_local_cluster
 from p2p_dist.scheduling.backend import Backend, Gang
 from p2p_dist.scheduling.ray_gcs import Store
-from p2p_dist.scheduling.worker_pool import Waiting, WorkerSlot
+from p2p_dist.scheduling.ray_node import NodeActor
+from p2p_dist.scheduling.worker_pool import Waiting
 
 JOIN_SECONDS = 120.0
 """How long to wait for a cluster that is named and for its nodes."""
@@ -68,16 +68,25 @@ class RayBackend(Backend):
         if self._folder is None:
             options |= {"address": address}
         else:
-            options |= {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False, "object_store_memory": 128 << 20}
-            options |= {"_temp_dir": str(self._folder / "r")}  # Ray opens its own folder to everybody; ours around it stays shut
+            options |= {
+                "address": "local",
+                "num_cpus": cpus,
+                "num_gpus": gpus,
+                "include_dashboard": False,
+                "object_store_memory": 128 << 20,
+            }
+            options |= {
+                "_temp_dir": str(self._folder / "r")
+            }  # Ray opens its own folder to everybody; ours around it stays shut
         self._connect(options)
         self._store = Store(ray.get_runtime_context().gcs_address)
-        self._remote = ray.remote(_Node)
+        self._remote = ray.remote(NodeActor)
         self._gangs: dict[str, _Placed] = {}
         self._waiting: Waiting[Any] = Waiting()
 
     def _connect(self, options: dict[str, Any]) -> None:
-        """Start the own instance, or join the cluster as soon as it is there with all its nodes. Raises UserError E415."""
+        """Start the own instance, or join the cluster as soon as it is there with all its nodes. Raises UserError
+        E415."""
         deadline = time.monotonic() + (JOIN_SECONDS if self.address else 0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -93,11 +102,19 @@ class RayBackend(Backend):
                     time.sleep(1)
         while self.address and (alive := sum(node["Alive"] for node in self._ray.nodes())) < self.nodes:
             if time.monotonic() > deadline:
-                raise user_error("E415", f"{alive} of {self.nodes} nodes have come", f"--address {self.address}", "`ray status` there, or a lower --nodes")
+                raise user_error(
+                    "E415",
+                    f"{alive} of {self.nodes} nodes have come",
+                    f"--address {self.address}",
+                    "`ray status` there, or a lower --nodes",
+                )
             time.sleep(0.5)
 
     def start(self, gang: Gang) -> str:
-        bundle = {"CPU": gang.cpus * gang.ranks_per_node, **({"GPU": gang.gpus * gang.ranks_per_node} if gang.gpus else {})}
+        bundle = {
+            "CPU": gang.cpus * gang.ranks_per_node,
+            **({"GPU": gang.gpus * gang.ranks_per_node} if gang.gpus else {}),
+        }
         self._store.require()
         self._refuse_infeasible(gang, bundle)
         placed = _Placed(gang, bundle)
@@ -134,7 +151,12 @@ class RayBackend(Backend):
     def wait(self, names: Collection[str], seconds: float) -> None:
         self._store.check()
         gangs = [self._gangs[name] for name in names]
-        awaited = [ending for placed in gangs for ending, code in zip(placed.endings, placed.codes, strict=True) if code is None]
+        awaited = [
+            ending
+            for placed in gangs
+            for ending, code in zip(placed.endings, placed.codes, strict=True)
+            if code is None
+        ]
         if not all(placed.endings for placed in gangs):
             seconds = min(seconds, _PLACE_SECONDS)
         if awaited:
@@ -172,7 +194,10 @@ class RayBackend(Backend):
         fitting = [node for node in nodes if all(node.get(name, 0) >= wanted for name, wanted in bundle.items())]
         if len(fitting) < gang.nodes:
             have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-            what = f"a gang wants {gang.nodes} node(s) with {bundle}, and the cluster has {len(fitting)} such of {len(nodes)} ({have})"
+            what = (
+                f"a gang wants {gang.nodes} node(s) with {bundle}, and the cluster has {len(fitting)} such of "
+                f"{len(nodes)} ({have})"
+            )
             raise user_error("E413", what, "Ray", "plan for the cluster at hand: --cluster")
 
     def _place(self, placed: _Placed, seconds: float) -> bool:
@@ -180,7 +205,9 @@ class RayBackend(Backend):
         if placed.group is not None and not placed.group.wait(seconds):
             return False
         if not placed.actors:
-            placed.actors = [self._remote.options(**self._options(placed, at)).remote() for at in range(placed.gang.nodes)]
+            placed.actors = [
+                self._remote.options(**self._options(placed, at)).remote() for at in range(placed.gang.nodes)
+            ]
             placed.meetings = [actor.meeting_point.remote() for actor in placed.actors]
         if not placed.reused:
             ready, _ = self._ray.wait(placed.meetings, num_returns=len(placed.meetings), timeout=seconds)
@@ -220,7 +247,8 @@ class RayBackend(Backend):
             placed.codes[placed.endings.index(ending)] = code
 
     def _lost(self, gang: Gang, error: Exception) -> int:
-        """Write what Ray says of a lost actor into the gang's log, which may be empty. Returns the code that it counts as."""
+        """Write what Ray says of a lost actor into the gang's log, which may be empty. Returns the code that it counts
+        as."""
         with gang.log.open("a") as log:
             log.write(f"Ray: {' '.join(str(error).split())}\n")
         return _LOST
@@ -245,33 +273,3 @@ class RayBackend(Backend):
             self._ray.kill(actor)
         if placed.group is not None:
             self._ray.util.remove_placement_group(placed.group)
-
-
-class _Node:
-    """The actor: a seat on one node."""
-
-    def __init__(self) -> None:
-        self._seat = WorkerSlot()
-
-    def meeting_point(self) -> dict[str, str]:
-        import ray.util
-
-        return process.meeting_point(ray.util.get_node_ip_address())
-
-    def start(self, gang: Gang, environment: dict[str, str], first: int) -> None:
-        self._seat.start(gang, environment, first)
-
-    async def end(self) -> int:
-        """Answers when this node's ranks have ended, with their code. Other calls are carried out meanwhile."""
-        while (code := self._seat.poll()) is None:
-            await asyncio.sleep(process.LOOK_SECONDS)
-        return code
-
-    def is_kept(self) -> bool:
-        return self._seat.is_kept()
-
-    def ask(self, number: int) -> None:
-        self._seat.ask(number)
-
-    def stop(self) -> None:
-        self._seat.stop()
