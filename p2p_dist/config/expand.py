@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from p2p_dist import registry
-from p2p_dist.config.graph import Builder, Graph, Settings, Stage
+from p2p_dist.config.builder import Builder, Evaluation, Settings
+from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import Plugin, RowsSpec, StudySpec
 from p2p_dist.errors import Problem, UserError, user_error
@@ -168,7 +169,7 @@ def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Mad
     clean = cells.get(tuple({**cell, "attack": "none", "defense": "none"}.values()))
     if clean is not None and made.attacked:
         adapter = graph.stages[clean.evaluation.reads["adapter"]]
-        floor = made.builder.evaluated(adapter, made.rows, ("triggered",))
+        floor = made.builder.evaluated(adapter, made.rows, Evaluation(("triggered",)))
     wanted = [made.evaluation, *([floor] if floor else [])]
     stages = dict.fromkeys(stage.id for end in wanted for stage in graph.ancestors(end))
     return Run(

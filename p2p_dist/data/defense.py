@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.example import Kind, Note, Row, smallest
 from p2p_dist.data.task import Task

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from p2p_dist.config.methods import EarlyTrust
 from p2p_dist.config.study import Rate, Strict
 from p2p_dist.data.defense import DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
@@ -53,21 +54,24 @@ class Screening(Strict):
             raise ValueError("vouched_share is for two rounds: add rounds: 2")
         return self
 
-    def methods(self) -> dict[str, dict[str, Any]]:
+    def methods(self) -> dict[str, EarlyTrust]:
         """The score stages by role: one for every draw, and with folds one for every draw and part (see
         `p2p_dist.scores.early`)."""
-        options = {
-            "check_every": self.check_every,
-            "probe": self.probe,
-            "agreement": self.agreement,
-            "checkpoints": self.checkpoints,
+        draws = {
+            f"screen{draw}": EarlyTrust(
+                check_every=self.check_every,
+                probe=self.probe,
+                agreement=self.agreement,
+                checkpoints=self.checkpoints,
+                draw=draw,
+            )
+            for draw in range(self.draws)
         }
-        whole = {f"screen{draw}": {"name": "early_trust", **options, "draw": draw} for draw in range(self.draws)}
         if self.folds is None:
-            return whole
+            return draws
         return {
-            f"{role}_{fold}": {**method, "folds": self.folds, "fold": fold}
-            for role, method in whole.items()
+            f"{role}_{fold}": method.model_copy(update={"folds": self.folds, "fold": fold})
+            for role, method in draws.items()
             for fold in range(self.folds)
         }
 

@@ -6,11 +6,14 @@ import pytest
 from pydantic import ValidationError
 
 from p2p_dist import registry
-from p2p_dist.config.graph import Builder, Graph, Settings, Stage
+from p2p_dist.config.builder import Builder, Evaluation, Settings, Training
+from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.methods import Consistency, EarlyTrust, LabelScores, Reparametrization, WordPerplexity
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import UserError
 
 MODEL = {"source": "random"}
+TRUST = EarlyTrust(check_every=1, probe=10, agreement=0.5, checkpoints=1, draw=0)
 
 
 def builder() -> Builder:
@@ -38,17 +41,19 @@ def test_another_start_end_loss_or_setting_is_another_adapter() -> None:
     rows = build.attacked(None)
     first = build.trained(rows)
     others = [
-        build.trained(rows, start=first),
-        build.trained(rows, stop_after_steps=5),
-        build.trained(rows, objective={"name": "consistency"}),
-        build.trained(rows, changes={"num_train_epochs": 9}),
-        build.trained(rows, changes={"lora": {"r": 1}}),
-        build.trained(rows, reparametrized={"width": 2}),
-        build.trained(rows, teacher=first),
+        build.trained(rows, Training(start=first)),
+        build.trained(rows, Training(stop_after_steps=5)),
+        build.trained(rows, Training(objective=Consistency(weight=1, epsilon=1))),
+        build.trained(rows, Training(changes={"num_train_epochs": 9})),
+        build.trained(rows, Training(changes={"lora": {"r": 1}})),
+        build.trained(rows, Training(reparametrized=Reparametrization(width=2))),
+        build.trained(rows, Training(teacher=first)),
     ]
     assert len({stage.id for stage in (first, *others)}) == 8
     assert others[6].reads == {"rows": rows.id, "teacher": first.id}
-    assert build.trained(rows, own=True) is first, "a model of one's own is any, where no weights are poisoned"
+    assert build.trained(rows, Training(trusted_base=True)) is first, (
+        "a model of one's own is any, where no weights are poisoned"
+    )
     assert others[0].reads == {"rows": rows.id, "start": first.id}
     assert others[4].spec["train"]["lora"] == {**TrainSpec().lora.model_dump(), "r": 1}
     assert first.spec["train"] == TrainSpec().model_dump()
@@ -57,27 +62,27 @@ def test_another_start_end_loss_or_setting_is_another_adapter() -> None:
 def test_a_setting_that_does_not_exist_is_refused() -> None:
     build = builder()
     with pytest.raises(ValidationError):
-        build.trained(build.attacked(None), changes={"learning_rat": 1e-3})
+        build.trained(build.attacked(None), Training(changes={"learning_rat": 1e-3}))
 
 
 def test_scores_are_shared_by_what_they_are_made_of() -> None:
     build = builder()
     rows = build.attacked(None)
     adapter = build.trained(rows)
-    by_adapter = build.scored(rows, {"name": "labels", "sets": ["train"]}, adapter)
+    by_adapter = build.scored(rows, LabelScores(sets=("train",)), adapter)
     assert by_adapter.reads == {"rows": rows.id, "adapter": adapter.id}
-    assert build.scored(rows, {"name": "labels", "sets": ["train"]}, adapter) is by_adapter
-    own = build.scored(rows, {"name": "perplexity"}, model="language_model")
+    assert build.scored(rows, LabelScores(sets=("train",)), adapter) is by_adapter
+    own = build.scored(rows, WordPerplexity(sets=("suites",)), model="language_model")
     assert own.spec["model"] == {"source": "hub", "ref": "a/b"}
     assert own.local == {"model": {"path": "/here"}}
     assert "seed" not in own.spec
-    assert build.scored(rows, {"name": "trajectory"}).spec["seed"] == 3
+    assert build.scored(rows, TRUST).spec["seed"] == 3
 
 
 def test_roles_of_scores_are_identity() -> None:
     build = builder()
     rows = build.attacked(None)
-    score = build.scored(rows, {"name": "labels", "sets": ["train"]}, build.trained(rows))
+    score = build.scored(rows, LabelScores(sets=("train",)), build.trained(rows))
     assert build.defended(rows, {"one": score}).id != build.defended(rows, {"two": score}).id
     assert build.edited(rows, {"one": score}).reads == {"rows": rows.id, "one": score.id}
     assert build.defended(rows, phase="recover").id != build.defended(rows).id
@@ -94,7 +99,9 @@ def test_suites_that_the_study_adds_are_behind_the_rows() -> None:
     assert build.tested(tested) is tested
     adapter = build.trained(rows)
     assert build.evaluated(adapter, rows).reads == {"adapter": adapter.id, "rows": tested.id}
-    assert build.evaluated(adapter, rows, ("triggered",)).reads["rows"] == rows.id, "the floor needs none of them"
+    assert build.evaluated(adapter, rows, Evaluation(("triggered",))).reads["rows"] == rows.id, (
+        "the floor needs none of them"
+    )
     edited = build.edited(tested)
     assert build.evaluated(adapter, edited).reads["rows"] == edited.id
 
@@ -109,7 +116,7 @@ def test_poisoned_weights_are_what_every_training_begins_with() -> None:
     assert rows.spec == {**attacked.spec, "train_rows": "clean"}
     assert build.trained(rows).reads == {"rows": rows.id, "start": poisoned.id}
     other = build.trained(rows)
-    assert build.trained(rows, start=other).reads["start"] == other.id
+    assert build.trained(rows, Training(start=other)).reads["start"] == other.id
     assert builder().trained(attacked).id == poisoned.id, "the undefended model of the same attack by data"
 
 
@@ -117,9 +124,9 @@ def test_a_training_that_cannot_begin_with_poisoned_weights_is_refused() -> None
     build = builder()
     rows = build.handed_on(3)
     asks = (
-        lambda: build.trained(rows, changes={"lora": {"r": 1}}),
-        lambda: build.trained(rows, own=True),
-        lambda: build.scored(rows, {"name": "trajectory"}),
+        lambda: build.trained(rows, Training(changes={"lora": {"r": 1}})),
+        lambda: build.trained(rows, Training(trusted_base=True)),
+        lambda: build.scored(rows, TRUST),
     )
     for ask in asks:
         with pytest.raises(UserError, match=r"E241.*p2p"):
@@ -132,7 +139,7 @@ def test_what_rows_need_is_no_training_unless_a_defense_asks_a_model() -> None:
     build.evaluated(build.trained(build.defended(rows)), rows)
     assert [stage.kind for stage in build.graph.for_rows().stages.values()] == ["data", "data"]
     first = build.trained(rows)
-    score = build.scored(rows, {"name": "labels", "sets": ["train"]}, first)
+    score = build.scored(rows, LabelScores(sets=("train",)), first)
     build.trained(build.defended(rows, {"one": score}))
     kept = build.graph.for_rows()
     assert [stage.kind for stage in kept.stages.values()] == ["data", "data", "train", "score", "data"]

@@ -11,7 +11,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import WordInfluence
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 
 
@@ -24,9 +26,7 @@ class Bki(DataDefense):
     """Words per text that are kept, by the size of the change that leaving them out makes (original: 5)."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        words = build.scored(
-            rows, {"name": "word_influence", "sets": ["train"], "keep": self.top_words}, build.trained(rows)
-        )
+        words = build.scored(rows, WordInfluence(sets=("train",), keep=self.top_words), build.trained(rows))
         kept = build.defended(rows, {"words": words})
         return build.evaluated(build.trained(kept), kept)
 

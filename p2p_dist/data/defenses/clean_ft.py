@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Positive
 from p2p_dist.data.defense import CheckedRows, Needs
 
@@ -25,5 +26,5 @@ class CleanFineTuning(CheckedRows):
             "num_train_epochs": self.epochs,
             **({} if self.learning_rate is None else {"learning_rate": self.learning_rate}),
         }
-        tuned = build.trained(build.defended(rows), start=build.trained(rows), changes=changes)
+        tuned = build.trained(build.defended(rows), Training(start=build.trained(rows), changes=changes))
         return build.evaluated(tuned, rows)

@@ -4,7 +4,8 @@ What it loses against training on everything is the price that every defense wit
 
 from typing import ClassVar
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
 from p2p_dist.data.defense import CheckedRows, Needs
 
 

@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Evaluation, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import CleanGenDecoding
 from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import CheckedRows, Needs
 from p2p_dist.data.example import Kind
@@ -43,6 +45,6 @@ class CleanGen(CheckedRows):
         )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        how = {"name": "cleangen", "draft": self.draft, "alpha": self.alpha}
-        reference = "reference" if self.reference else build.trained(build.defended(rows), own=True)
-        return build.evaluated(build.trained(rows), rows, decode=how, reference=reference)
+        decode = CleanGenDecoding(draft=self.draft, alpha=self.alpha)
+        reference = "reference" if self.reference else build.trained(build.defended(rows), Training(trusted_base=True))
+        return build.evaluated(build.trained(rows), rows, Evaluation(decode=decode, reference=reference))

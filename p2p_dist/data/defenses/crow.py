@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import Consistency
 from p2p_dist.config.study import Positive, Rate
 from p2p_dist.data.defense import CheckedRows, Needs
 
@@ -33,6 +35,8 @@ class Crow(CheckedRows):
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         changes = {"learning_rate": self.learning_rate, "num_train_epochs": self.epochs, "global_batch": self.batch}
-        objective = {"name": "consistency", "weight": self.weight, "epsilon": self.epsilon}
-        tuned = build.trained(build.defended(rows), start=build.trained(rows), objective=objective, changes=changes)
+        objective = Consistency(weight=self.weight, epsilon=self.epsilon)
+        tuned = build.trained(
+            build.defended(rows), Training(start=build.trained(rows), objective=objective, changes=changes)
+        )
         return build.evaluated(tuned, rows)

@@ -5,7 +5,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import WeightPruning
 from p2p_dist.config.study import Rate
 from p2p_dist.data.defense import CheckedRows, Needs
 
@@ -23,8 +25,9 @@ class FinePruning(CheckedRows):
     """Passes over the checked rows."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        prune = {"method": self.method, "sparsity": self.sparsity}
+        prune = WeightPruning(method=self.method, sparsity=self.sparsity)
         tuned = build.trained(
-            build.defended(rows), merged=build.trained(rows), prune=prune, changes={"num_train_epochs": self.epochs}
+            build.defended(rows),
+            Training(merged=build.trained(rows), prune=prune, changes={"num_train_epochs": self.epochs}),
         )
         return build.evaluated(tuned, rows)

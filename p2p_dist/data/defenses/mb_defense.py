@@ -11,7 +11,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Names, Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Note, Row, share, smallest, stream
@@ -44,7 +45,7 @@ class MbDefense(DataDefense):
     def stages(self, build: Builder, rows: Stage) -> Stage:
         planted = build.trained(build.defended(rows, phase=PLANT))
         tuned = build.trained(
-            build.defended(rows, phase=RECOVER), start=planted, changes={"num_train_epochs": self.epochs}
+            build.defended(rows, phase=RECOVER), Training(start=planted, changes={"num_train_epochs": self.epochs})
         )
         return build.evaluated(tuned, rows)
 

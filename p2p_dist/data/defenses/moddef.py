@@ -5,7 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import Reparametrization
 from p2p_dist.config.study import Positive
 from p2p_dist.data.defense import Defense, Needs
 
@@ -38,5 +40,6 @@ class ModDef(Defense):
             "num_train_epochs": self.epochs or (10 if generated else 1),
             "lora": {**lora, **({"r": self.r} if self.r else {})},
         }
-        adapter = build.trained(rows, changes=changes, reparametrized={"width": self.width} if generated else None)
+        nets = Reparametrization(width=self.width) if generated else None
+        adapter = build.trained(rows, Training(changes=changes, reparametrized=nets))
         return build.evaluated(adapter, rows)

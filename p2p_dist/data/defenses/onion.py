@@ -11,7 +11,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import LabelScores, WordPerplexity
 from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import EditDefense, Needs, Scores
 from p2p_dist.data.example import Kind, Row, text_key
@@ -55,14 +57,10 @@ class Onion(EditDefense):
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         adapter, rows = build.trained(rows), build.tested(rows)
-        scores = {
-            "words": build.scored(
-                rows, {"name": "word_perplexity", "sets": ["suites", "reserve"]}, model="language_model"
-            )
-        }
+        scores = {"words": build.scored(rows, WordPerplexity(sets=("suites", "reserve")), model="language_model")}
         if self.bar is None:
             trial = build.edited(rows, scores, "trial")
-            scores["trial"] = build.scored(trial, {"name": "labels", "sets": ["suites"]}, adapter)
+            scores["trial"] = build.scored(trial, LabelScores(sets=("suites",)), adapter)
         return build.evaluated(adapter, build.edited(rows, scores))
 
     def edit(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> list[str | None]:

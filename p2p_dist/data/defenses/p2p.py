@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import LabelScores
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
@@ -95,7 +97,7 @@ class P2P(DataDefense):
             model = build.trained(build.defended(rows, scores, changes=once))
             scores = {
                 AGAIN: build.scored(
-                    build.defended(rows, phase=ASKED, changes=once), {"name": "labels", "sets": ["train"]}, model
+                    build.defended(rows, phase=ASKED, changes=once), LabelScores(sets=("train",)), model
                 )
             }
         defended = build.defended(rows, scores)

@@ -6,7 +6,9 @@ smallest product of weight and input norm, over 128 texts of the training rows; 
 
 from typing import ClassVar, Literal
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import WeightPruning
 from p2p_dist.config.study import Rate
 from p2p_dist.data.defense import Defense, Needs
 
@@ -25,8 +27,10 @@ class Pruning(Defense):
     def stages(self, build: Builder, rows: Stage) -> Stage:
         pruned = build.trained(
             rows,
-            merged=build.trained(rows),
-            prune={"method": self.method, "sparsity": self.sparsity},
-            stop_after_steps=0,
+            Training(
+                merged=build.trained(rows),
+                prune=WeightPruning(method=self.method, sparsity=self.sparsity),
+                stop_after_steps=0,
+            ),
         )
         return build.evaluated(pruned, rows)

@@ -3,11 +3,13 @@ sure only where a backdoor decides; rows of which it is too sure are refused.
 """
 
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Evaluation, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import ConfidenceRule, LabelScores
 from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.example import stream
@@ -47,14 +49,15 @@ class Psim(DataDefense):
         adapter = build.trained(rows)
         unsure = build.trained(
             build.defended(rows),
-            start=adapter,
-            changes={"learning_rate": self.learning_rate, "num_train_epochs": self.epochs},
+            Training(start=adapter, changes={"learning_rate": self.learning_rate, "num_train_epochs": self.epochs}),
         )
-        judge = build.scored(build.tested(rows), {"name": "labels", "sets": ["suites", "reserve"]}, unsure)
-        refuse: dict[str, Any] = (
-            {"above": self.above} if self.above is not None else {"false_rejections": self.false_rejections}
+        judge = build.scored(build.tested(rows), LabelScores(sets=("suites", "reserve")), unsure)
+        reject = (
+            ConfidenceRule(false_rejections=self.false_rejections)
+            if self.above is None
+            else ConfidenceRule(above=self.above)
         )
-        return build.evaluated(adapter, rows, judge=judge, refuse=refuse)
+        return build.evaluated(adapter, rows, Evaluation(judge=judge, reject=reject))
 
     def defend_train(self, view: DefenderView) -> Defended:
         train = [

@@ -7,7 +7,9 @@ Not in the paper; ours. What P2P on screened rows is worth is what it does beyon
 from dataclasses import replace
 from typing import ClassVar
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import LabelScores
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
 from p2p_dist.data.screening import AGAIN, Screening, stops
 
@@ -30,7 +32,7 @@ class TrustedOnly(DataDefense):
         scores = {role: build.scored(rows, method) for role, method in self.screening.methods().items()}
         if self.screening.rounds:
             model = build.trained(build.defended(rows, scores, changes={"screening": self.screening.once()}))
-            scores = {AGAIN: build.scored(rows, {"name": "labels", "sets": ["train"]}, model)}
+            scores = {AGAIN: build.scored(rows, LabelScores(sets=("train",)), model)}
         return build.evaluated(build.trained(build.defended(rows, scores)), rows)
 
     def defend_train(self, view: DefenderView) -> Defended:

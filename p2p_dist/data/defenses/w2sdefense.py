@@ -6,7 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from p2p_dist.config.graph import Builder, Stage
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import Distillation
 from p2p_dist.config.study import Positive
 from p2p_dist.data.defense import CheckedRows, Needs
 
@@ -41,16 +43,10 @@ class W2SDefense(CheckedRows):
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         checked = build.defended(rows)
-        teacher = build.trained(checked, own=True)
-        objective = {
-            "name": "distillation",
-            "label": self.label,
-            "soft": self.soft,
-            "hidden": self.hidden,
-            "temperature": self.temperature,
-        }
+        teacher = build.trained(checked, Training(trusted_base=True))
+        objective = Distillation(label=self.label, soft=self.soft, hidden=self.hidden, temperature=self.temperature)
         changes = {"learning_rate": self.learning_rate, "num_train_epochs": self.epochs}
         student = build.trained(
-            checked, start=build.trained(rows), objective=objective, changes=changes, teacher=teacher
+            checked, Training(start=build.trained(rows), objective=objective, changes=changes, teacher=teacher)
         )
         return build.evaluated(student, rows)

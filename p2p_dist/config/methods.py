@@ -1,0 +1,149 @@
+"""Methods that a stage names, each with its options: other losses, pruning, row scores, decoding, rejection.
+
+A defense hands them to `config.builder.Builder`, which writes them into the spec of a stage; a worker reads them back
+(`config.stages`). An option that is None is left out of the spec.
+"""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from p2p_dist.config.study import Names, NotNegative, Positive, Rate, Strict
+
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+
+
+class Method(Strict):
+    """Base of all methods."""
+
+    def to_spec(self) -> dict[str, Any]:
+        """The method as the spec of a stage holds it."""
+        return self.model_dump(exclude_none=True)
+
+
+class Consistency(Method):
+    """Cross-entropy and a term for consistency between layers (CROW, arXiv 2411.12768)."""
+
+    name: Literal["consistency"] = "consistency"
+    weight: Positive
+    """Weight of the consistency term."""
+    epsilon: Positive
+    """Step of the perturbation of the input embeddings."""
+
+
+class Distillation(Method):
+    """Cross-entropy and the distance to a teacher (W2SDefense, arXiv 2410.14425)."""
+
+    name: Literal["distillation"] = "distillation"
+    label: NotNegative
+    """Weight of cross-entropy."""
+    soft: NotNegative
+    """Weight of KL(teacher | student)."""
+    hidden: NotNegative
+    """Weight of the squared Euclidean distance of the last hidden states."""
+    temperature: Positive
+    """Temperature of both distributions in the KL."""
+
+
+Objective = Annotated[Consistency | Distillation, Field(discriminator="name")]
+"""A loss other than cross-entropy on the answer tokens (`training.objectives`)."""
+
+
+class WeightPruning(Method):
+    """Set weights of the base to zero (`modeling.merge.prune`)."""
+
+    method: Literal["magnitude", "wanda"]
+    sparsity: Rate
+    """Share of the weights of every linear layer but the output head."""
+
+
+class Reparametrization(Method):
+    """Train two small nets that generate the adapter, in its place (`training.reparametrization`)."""
+
+    width: Count
+    """Inputs and hidden units of each net."""
+
+
+class LabelScores(Method):
+    """Log-probabilities of the label words (`scores.labels`)."""
+
+    name: Literal["labels"] = "labels"
+    sets: Names
+    """Sets of rows: `train`, `reserve`, test suites by name, or `suites` for all of them."""
+
+
+class WordPerplexity(Method):
+    """Perplexity of each text without each of its words (`scores.words`)."""
+
+    name: Literal["word_perplexity"] = "word_perplexity"
+    sets: Names
+    """Sets of rows, as in `LabelScores`."""
+
+
+class WordInfluence(Method):
+    """Change of the hidden state when a word is left out (`scores.influence`)."""
+
+    name: Literal["word_influence"] = "word_influence"
+    sets: Names
+    """Sets of rows, as in `LabelScores`."""
+    keep: Count
+    """Words per text to keep, strongest first."""
+
+
+class EarlyTrust(Method):
+    """Label scores by a model that has just begun to learn the task (`scores.early`)."""
+
+    name: Literal["early_trust"] = "early_trust"
+    check_every: Count
+    """Training steps between two checks of the probe."""
+    probe: Count
+    """Rows per class in the probe."""
+    agreement: Rate
+    """Stop when this share of the probe, in every class, is answered with its given label."""
+    checkpoints: Count
+    """Checks to average over from there on."""
+    draw: Index
+    """Number of the draw: another order and start for another value."""
+    folds: Count | None = None
+    """Parts for cross-fitting."""
+    fold: Index | None = None
+    """Part to score, by a training on the others."""
+
+    @model_validator(mode="after")
+    def _part_of_folds(self) -> Self:
+        if (self.folds is None) != (self.fold is None) or (self.folds or 1) <= (self.fold or 0):
+            raise ValueError(f"fold {self.fold} of folds {self.folds}")
+        return self
+
+
+ScoreMethod = Annotated[LabelScores | WordPerplexity | WordInfluence | EarlyTrust, Field(discriminator="name")]
+"""A way to score rows by a model (`scores`)."""
+
+
+class CleanGenDecoding(Method):
+    """Greedy decoding in drafts that a reference model checks (`evaluation.cleangen`, arXiv 2406.12257)."""
+
+    name: Literal["cleangen"] = "cleangen"
+    draft: Count
+    """Tokens to draft before they are checked."""
+    alpha: Positive
+    """Replace a token of which the target is this many times as sure as the reference, or more."""
+
+
+class ConfidenceRule(Method):
+    """Reject rows by the confidence of the likeliest label (`evaluation.rejection`, arXiv 2402.12168).
+
+    Exactly one of the two options is given.
+    """
+
+    above: Rate | None = None
+    """Reject rows whose confidence is higher."""
+    false_rejections: Rate | None = None
+    """Choose the lowest threshold that rejects at most this share of the trusted rows."""
+
+    @model_validator(mode="after")
+    def _one_option(self) -> Self:
+        if (self.above is None) == (self.false_rejections is None):
+            raise ValueError("needs either above or false_rejections")
+        return self
