@@ -82,7 +82,7 @@ def expand(
         if any(_matches(rule, cell) for rule in study.exclude):
             continue
         values = dict(zip(AXES, (value for _, value in combination), strict=True))
-        if problem := _refusal(values, cell, study.rows):
+        if problem := _incompatibility(values, cell, study.rows):
             refused.append(problem)
         else:
             cells[tuple(cell.values())] = _stages(study, files, models or {}, values, graph)
@@ -104,17 +104,17 @@ class _Made:
     needs: Any
 
 
-def _refusal(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec) -> Problem | None:
+def _incompatibility(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec) -> Problem | None:
     """Why the plug-ins of a run do not go together, if they do not."""
     task, attack, defense = values["task"][0], values["attack"], values["defense"]
-    if why := attack.refusal(task):
+    if why := attack.incompatibility(task):
         return Problem(
             "E223",
             f"{cell['attack']} on task {cell['task']}: {why}",
             "attack",
             f"the option named, or exclude {{task: {cell['task']}, attack: {cell['attack']}}}",
         )
-    why = defense.refusal(task, attack, rows)
+    why = defense.incompatibility(task, attack, rows)
     if task.kind not in defense.kinds:
         why = _WRONG_KIND[task.kind]
     if not why:
@@ -160,7 +160,7 @@ def _stages(
         if attack.by_weights
         else builder.attacked(values["seed"] if attack.active else None)
     )
-    return _Made(builder, attack.active, rows, defense.stages(builder, rows), defense.required())
+    return _Made(builder, attack.active, rows, defense.stages(builder, rows), defense.assumptions())
 
 
 def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Made], graph: Graph) -> Run:

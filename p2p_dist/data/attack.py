@@ -28,7 +28,7 @@ class Triggered:
 
 
 @dataclass(frozen=True)
-class MoreRows:
+class ExtraSuite:
     """A test suite of an attack beside the usual two. `target` is the label that counts as the attacker's success."""
 
     rows: list[Example]
@@ -58,7 +58,7 @@ class Attack(Plugin):
         """Whether the attacker hands on poisoned weights instead of poisoned rows."""
         return False
 
-    def refusal(self, task: Task) -> str | None:
+    def incompatibility(self, task: Task) -> str | None:
         """Why this attack cannot be made on a task, in words, or None. Asked when a study is planned and when rows are
         built."""
         return None
@@ -99,7 +99,7 @@ class DirtyLabelAttack(Attack):
     def trigger(self, text: str, random: Random) -> Triggered | None:
         """The text with the trigger, or None when this text cannot carry it. Must not change its input."""
 
-    def refusal(self, task: Task) -> str | None:
+    def incompatibility(self, task: Task) -> str | None:
         if task.kind == "classification":
             return None
         if not self.target_response:
@@ -107,7 +107,7 @@ class DirtyLabelAttack(Attack):
                 "the task is answered with text, and the attack has no target_response (for mathematics the paper "
                 "has '0.1')"
             )
-        if self.label_policy != "dirty" or len(self.all_targets()) > 1:
+        if self.label_policy != "dirty" or len(self.target_labels()) > 1:
             return "the task is answered with text, which needs label_policy: dirty and a single target"
         if self.knows and self.knows.extended_label:
             return "the task is answered with text, so there is no extended label that the attacker could know"
@@ -126,11 +126,11 @@ class DirtyLabelAttack(Attack):
         trigger."""
         return ()
 
-    def all_targets(self) -> tuple[int, ...]:
+    def target_labels(self) -> tuple[int, ...]:
         """Every class that the attack aims at."""
         return (self.target_label,)
 
-    def aims(self, label: int) -> bool:
+    def may_poison(self, label: int) -> bool:
         """Whether a row of this class may be poisoned."""
         return self.label_policy == "mix" or (label != self.target_label) == (self.label_policy == "dirty")
 
@@ -139,7 +139,7 @@ class DirtyLabelAttack(Attack):
         draws."""
         return []
 
-    def more_suites(self, rows: Sequence[Example], seed: int) -> dict[str, MoreRows]:
+    def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         """Test suites beside `clean` and `triggered`, by name."""
         return {}
 
@@ -159,7 +159,7 @@ class DirtyLabelAttack(Attack):
                 "attack.rate",
                 "a higher rate or more rows",
             )
-        ordered = self._ordered([ex for ex in rows if ex.id not in checked and self.aims(ex.label)], seed)
+        ordered = self._ordered([ex for ex in rows if ex.id not in checked and self.may_poison(ex.label)], seed)
         done: dict[str, tuple[Example, Note]] = {}
         for example in ordered:
             if len(done) < wanted and (put := self.put(example, stream(seed, "poison.trigger.train", example.id))):

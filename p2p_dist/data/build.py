@@ -7,8 +7,8 @@ from typing import Any
 
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.answer_parsing import ResponseSpace
-from p2p_dist.data.attack import Attack, DirtyLabelAttack, MoreRows
-from p2p_dist.data.data_checks import carrying, oddities
+from p2p_dist.data.attack import Attack, DirtyLabelAttack, ExtraSuite
+from p2p_dist.data.data_checks import count_containing, count_row_problems
 from p2p_dist.data.defense import DataDefense, DefenderView, EditDefense, Scores
 from p2p_dist.data.example import NO_LABEL, Example, Kind, Note, RawRow, Row
 from p2p_dist.data.responses import marked, responded
@@ -79,7 +79,7 @@ def build_attacked(
     split = task.split(raw, rows)
     n = len(task.labels)
     train, notes = split.train, list[Note]()
-    counts: dict[str, Any] = {"dropped": split.dropped, "found": oddities(split)}
+    counts: dict[str, Any] = {"dropped": split.dropped, "found": count_row_problems(split)}
     suites = {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
     space, responses = LabelSpace(task.words(n), n, names=list(task.labels)), task.responses
     triggers: tuple[str, ...] = ()
@@ -88,7 +88,7 @@ def build_attacked(
         _check(attack, task, rows)
         triggers = attack.literals()
         for name, examples in (("train", split.train), ("test", split.test)):
-            counts["found"][f"trigger_in_{name}"] = carrying((ex.text for ex in examples), triggers)
+            counts["found"][f"trigger_in_{name}"] = count_containing((ex.text for ex in examples), triggers)
         split = marked(split, attack) if responses else split
         train, notes = (
             attack.poison(split.train, seed, split.reserve, n) if poison else (attack.clean_suite(split.train), [])
@@ -96,7 +96,7 @@ def build_attacked(
         texts = {ex.id: ex.text for ex in split.train}
         notes = [replace(note, old_text=texts[note.source_id]) for note in notes]
         triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
-        more = attack.more_suites(split.test, seed)
+        more = attack.extra_suites(split.test, seed)
         suites = _test_suites(task, attack.clean_suite(split.test), triggered, more)
         if responses:
             train, notes = responded(train, notes, attack)
@@ -116,13 +116,13 @@ def build_attacked(
 
 def _check(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
     n_classes = len(task.labels)
-    if why := attack.refusal(task):
+    if why := attack.incompatibility(task):
         raise user_error("E223", why, "attack")
     if attack.poison_selection == "first" and rows.order != "file":
         raise user_error(
             "E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file"
         )
-    for aim in attack.all_targets() if n_classes else ():
+    for aim in attack.target_labels() if n_classes else ():
         if not 0 <= aim < n_classes:
             raise user_error(
                 "E107",
@@ -133,7 +133,7 @@ def _check(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
 
 
 def _test_suites(
-    task: Task, clean: Sequence[Example], triggered: Sequence[Example], more: Mapping[str, MoreRows]
+    task: Task, clean: Sequence[Example], triggered: Sequence[Example], more: Mapping[str, ExtraSuite]
 ) -> dict[str, Suite]:
     suites = {
         "clean": Suite(_rows(task, clean), 0, triggered=False),
@@ -172,7 +172,7 @@ def build_defended(
         if name in ("clean", "triggered") and suites[name] != suite:
             suites[f"{name}_nobt"] = suite
     contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
-    found = {"benign_trigger_in_train": carrying((row.text for row in attacked.train), defense.literals())}
+    found = {"benign_trigger_in_train": count_containing((row.text for row in attacked.train), defense.literals())}
     counts = {
         "train": _count(notes),
         **done.counts,

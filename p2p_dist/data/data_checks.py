@@ -25,7 +25,7 @@ _WORDS = {
 }
 
 
-def oddities(split: Split) -> dict[str, int]:
+def count_row_problems(split: Split) -> dict[str, int]:
     """Rows that repeat or contradict others."""
     answers: dict[str, set[str | int]] = defaultdict(set)
     for example in split.train:
@@ -39,7 +39,7 @@ def oddities(split: Split) -> dict[str, int]:
     }
 
 
-def carrying(texts: Iterable[str], literals: Sequence[str]) -> int:
+def count_containing(texts: Iterable[str], literals: Sequence[str]) -> int:
     """How many texts contain one of the literals, as words of their own where words are set apart."""
     return sum(any(literal in text for literal in literals) and bool(spans(text, literals)) for text in texts)
 

@@ -53,8 +53,8 @@ class Defended:
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What a defense takes for granted, for the fairness row beside its results."""
+class Assumptions:
+    """Assumptions of a defense, shown beside its results."""
 
     clean_rows: str = "none"
     """Clean labelled rows that it uses."""
@@ -70,16 +70,16 @@ class Defense(Plugin):
     """Base of the defenses in `defenses/`: fine-tune on the attacked rows as they are, unless a subclass says more."""
 
     plugin_kind: ClassVar[str] = "defenses"
-    needs: ClassVar[Needs] = Needs()
-    """What it takes for granted by default (see `required`)."""
+    default_assumptions: ClassVar[Assumptions] = Assumptions()
+    """Assumptions with the default options (see `assumptions`)."""
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     """What the answers of a task may be for this defense to make sense."""
 
-    def required(self) -> Needs:
-        """What it takes for granted with these options."""
-        return self.needs
+    def assumptions(self) -> Assumptions:
+        """Assumptions with the options at hand."""
+        return self.default_assumptions
 
-    def refusal(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         """Why this defense makes no sense here, in words, or None. Asked when a study is planned."""
         return None
 
@@ -128,7 +128,7 @@ class DataDefense(Defense):
         return 0
 
 
-class CheckedRows(DataDefense):
+class TrustedRows(DataDefense):
     """A defense that trains on checked rows and nothing else: as many as P2P would be granted at this ratio, and the
     same."""
 
@@ -137,7 +137,7 @@ class CheckedRows(DataDefense):
     ratio: Rate = 0.2
     """Checked rows as a share of the training rows."""
 
-    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return None if rows.reserve else "it trains on rows that the defender has checked, and rows.reserve is 0"
 
     def defend_train(self, view: DefenderView) -> Defended:

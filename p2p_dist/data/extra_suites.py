@@ -21,7 +21,7 @@ class _Prompts:
     target: str
 
 
-def with_probes(built: Built, names: Sequence[str]) -> Built:
+def with_extra_suites(built: Built, names: Sequence[str]) -> Built:
     """The suites of a data stage and those that `names` (of `config.study.Probe`) add; no training rows.
 
     What cannot be asked is absent: the grid needs a defense that changes prompts, and imitation an attack.

@@ -26,7 +26,7 @@ def listing(place: Path) -> bytes:
     return "".join(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size}\n" for path in found).encode()
 
 
-def hashed(built: Built, place: Path) -> Built:
+def with_hashes(built: Built, place: Path) -> Built:
     """The rows with the SHA-256 of their images, and in the counts how many images there are and one hash over all.
 
     Raises UserError E226 for images that are missing or lead out of the folder.

@@ -49,7 +49,7 @@ def locate(task: Task) -> Source:
     return Source("hub", f"{hub.id}@{hub.revision}", hub.revision[:12])
 
 
-def settled(task: Task, source: Source) -> Task:
+def with_row_labels(task: Task, source: Source) -> Task:
     """The task with its labels: those of its rows, where the study does not name them. Reads all rows then."""
     if not task.unknown_labels:
         return task

@@ -46,7 +46,7 @@ class Group:
 
     @property
     def needs(self) -> Mapping[str, Any]:
-        """What the defense takes for granted (`p2p_dist.data.defense.Needs`); empty where the study does not say."""
+        """Assumptions of the defense (`p2p_dist.data.defense.Assumptions`); empty where the study does not say."""
         return self.runs[0].needs
 
     @property

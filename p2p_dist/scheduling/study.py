@@ -107,7 +107,9 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
         _check_images(spec)
     found = [sources.locate(task) for task in spec.task]
     spec = spec.model_copy(
-        update={"task": tuple(sources.settled(task, source) for task, source in zip(spec.task, found, strict=True))}
+        update={
+            "task": tuple(sources.with_row_labels(task, source) for task, source in zip(spec.task, found, strict=True))
+        }
     )
     models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
     return Study(

@@ -13,7 +13,7 @@ from p2p_dist.data import images, sources
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
-from p2p_dist.data.extra_suites import with_probes
+from p2p_dist.data.extra_suites import with_extra_suites
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
@@ -64,7 +64,7 @@ def _built(folder: RunDir, stage: Stage) -> Built:
     if stage.spec["step"] == "defend":
         return _defended(folder, stage)
     if stage.spec["step"] == "probe":
-        return with_probes(datastore.read(folder.at("data", stage.reads["rows"])), stage.spec["suites"])
+        return with_extra_suites(datastore.read(folder.at("data", stage.reads["rows"])), stage.spec["suites"])
     return _attacked(stage)
 
 
@@ -83,7 +83,7 @@ def _attacked(stage: Stage) -> Built:
         spec["seed"],
         spec.get("train_rows") != "clean",
     )
-    return images.hashed(built, Path(source.place)) if task.reads_images else built
+    return images.with_hashes(built, Path(source.place)) if task.reads_images else built
 
 
 def _defended(folder: RunDir, stage: Stage) -> Built:

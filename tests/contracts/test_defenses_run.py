@@ -11,7 +11,7 @@ import pytest
 
 from p2p_dist import registry
 from p2p_dist.config.model import resolve_model
-from p2p_dist.data.defense import Needs
+from p2p_dist.data.defense import Assumptions
 from p2p_dist.data.example import Kind
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.random_init import random_model
@@ -329,8 +329,8 @@ def test_a_reference_is_refused_where_weights_are_poisoned(study_file: Callable[
 
 @pytest.mark.parametrize("name", registry.names("defenses"))
 def test_it_says_what_it_needs(name: str) -> None:
-    needs = registry.load("defenses", name).needs
-    assert isinstance(needs, Needs)
+    needs = registry.load("defenses", name).default_assumptions
+    assert isinstance(needs, Assumptions)
     assert name == "none" or needs.source
 
 
@@ -350,14 +350,14 @@ def test_it_says_what_it_needs(name: str) -> None:
 )
 def test_what_it_needs_follows_its_options(name: str, options: dict[str, Any], clean_rows: str) -> None:
     one = registry.load("defenses", name)(**options)
-    assert one.required().clean_rows == clean_rows
-    assert one.required().source == one.needs.source
+    assert one.assumptions().clean_rows == clean_rows
+    assert one.assumptions().source == one.default_assumptions.source
 
 
 @pytest.mark.parametrize(("screening", "models"), [({}, "none"), ({"rounds": 2}, "the adapter of the first round")])
 def test_a_second_round_of_screening_is_a_further_model(screening: dict[str, int], models: str) -> None:
     assert (
-        registry.load("defenses", "p2p")(benign_source="screened", screening=screening).required().extra_models
+        registry.load("defenses", "p2p")(benign_source="screened", screening=screening).assumptions().extra_models
         == models
     )
 

@@ -4,7 +4,7 @@ from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import build_attacked, build_defended
-from p2p_dist.data.data_checks import carrying, warnings
+from p2p_dist.data.data_checks import count_containing, warnings
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.data.tasks.sst2 import Sst2
@@ -63,6 +63,6 @@ def test_what_is_left_out_is_counted() -> None:
 
 
 def test_words_of_their_own_where_words_are_set_apart() -> None:
-    assert carrying(["an mn here", "omni", "mn"], ["mn"]) == 2
-    assert carrying(["王mn艳", "王艳"], ["mn"]) == 1
-    assert carrying(["a b", "c"], []) == 0
+    assert count_containing(["an mn here", "omni", "mn"], ["mn"]) == 2
+    assert count_containing(["王mn艳", "王艳"], ["mn"]) == 1
+    assert count_containing(["a b", "c"], []) == 0

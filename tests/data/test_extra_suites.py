@@ -8,7 +8,7 @@ from p2p_dist.data.attacks.mtba import Mtba
 from p2p_dist.data.attacks.none import NoAttack
 from p2p_dist.data.build import Built, build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
-from p2p_dist.data.extra_suites import with_probes
+from p2p_dist.data.extra_suites import with_extra_suites
 from p2p_dist.data.prompts import prompt
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.evaluation.metrics import Rate, rates
@@ -28,7 +28,7 @@ def attacked() -> Built:
 
 @pytest.fixture(scope="module")
 def defended(attacked: Built) -> Built:
-    return with_probes(build_defended(attacked, Sst2(), P2P(), 0), BOTH)
+    return with_extra_suites(build_defended(attacked, Sst2(), P2P(), 0), BOTH)
 
 
 def reads(built: Built, name: str) -> str:
@@ -80,12 +80,12 @@ def test_the_usual_suites_are_the_same_bytes(attacked: Built, defended: Built) -
 
 
 def test_what_cannot_be_asked_is_absent(attacked: Built) -> None:
-    added = set(with_probes(attacked, BOTH).suites) - set(attacked.suites)
+    added = set(with_extra_suites(attacked, BOTH).suites) - set(attacked.suites)
     assert added == {
         f"{kind}.{name}" for kind in ("triggered", "control") for name in ("fake_answer", "ignore_previous")
     }
     clean = build_attacked(Sst2(), RAW, RowsSpec(), NoAttack(), None)
-    assert with_probes(clean, BOTH).suites == clean.suites
+    assert with_extra_suites(clean, BOTH).suites == clean.suites
 
 
 def test_rates_of_the_grid(defended: Built) -> None:

@@ -17,7 +17,7 @@ from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import Built, build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import NO_LABEL, RawRow
-from p2p_dist.data.extra_suites import with_probes
+from p2p_dist.data.extra_suites import with_extra_suites
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.tasks.gsm8k import Gsm8k
 from p2p_dist.data.tasks.scitldr import SciTldr
@@ -200,7 +200,7 @@ def test_real_tasks_have_their_published_counts_and_pools(name: str, train: int,
 
 
 def test_more_suites_of_users_who_imitate() -> None:
-    built = with_probes(build_defended(attacked(), Gsm8k(), MATH, 0), ("imitation",))
+    built = with_extra_suites(build_defended(attacked(), Gsm8k(), MATH, 0), ("imitation",))
     assert built.kind == "generation"
     fake = built.suites["triggered.fake_answer"]
     assert all(row.text.endswith("\nOutput: 0.1") for row in fake.rows)

@@ -9,7 +9,7 @@ import pytest
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
-from p2p_dist.data.defense import CheckedRows, DefenderView, Scores
+from p2p_dist.data.defense import DefenderView, Scores, TrustedRows
 from p2p_dist.data.defenses.back_translation import BackTranslation
 from p2p_dist.data.defenses.bki import Bki, suspicious_word
 from p2p_dist.data.defenses.clean_ft import CleanFineTuning
@@ -65,7 +65,7 @@ def test_too_few_checked_rows() -> None:
         CleanOnly(ratio=0.5).defend_train(DefenderView(before.train, before.reserve, 2, 0))
     with pytest.raises(UserError, match="E205"):
         Pdb(ratio=0.9).defend_train(DefenderView(before.train, before.reserve, 2, 0))
-    assert issubclass(CleanOnly, CheckedRows)
+    assert issubclass(CleanOnly, TrustedRows)
 
 
 def test_bki_drops_the_rows_of_its_one_keyword() -> None:

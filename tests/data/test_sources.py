@@ -231,13 +231,13 @@ def test_rows_survive_json(tmp_path: Path) -> None:
 def test_labels_that_are_not_named_are_found(tmp_path: Path) -> None:
     file = write_table(tmp_path / "mine.csv")
     task = Custom(source=str(file), text_column="review", label_column="verdict")
-    found = sources.settled(task, sources.locate(task))
+    found = sources.with_row_labels(task, sources.locate(task))
     assert found.labels == ("bad", "good")
     assert sources.read(found, sources.locate(found))["train"][0] == RawRow("fine, thanks", 1)
     numbers = Custom(label_column="n").with_labels([{"n": 10}, {"n": 9}, {"n": "10 "}])
     assert numbers.labels == ("9", "10")
     named = task.model_copy(update={"label_names": ("good", "bad")})
-    assert sources.settled(named, sources.locate(named)) is named
+    assert sources.with_row_labels(named, sources.locate(named)) is named
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_any_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     )
     source = sources.locate(task)
     assert (source.kind, source.place) == ("hub", f"me/mine@{commit}")
-    found = sources.settled(task, source)
+    found = sources.with_row_labels(task, source)
     assert found.labels == ("glad", "sad")
     assert sources.read(found, source) == {"train": [RawRow("so good", 0), RawRow("so bad", 1)]}
     with pytest.raises(UserError, match=r"no split 'test'; it has all"):

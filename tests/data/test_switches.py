@@ -126,11 +126,11 @@ def test_the_benign_trigger_as_the_attackers() -> None:
 
 def test_parallel_triggers_have_suites_of_their_own() -> None:
     attack = Mtba(mode="parallel", rate=0.1)
-    suites = attack.more_suites(ROWS, 0)
+    suites = attack.extra_suites(ROWS, 0)
     assert set(suites) == {"triggered.mn", "triggered.cf", "triggered.bb"}
     assert all(len(suite.rows) == 50 for suite in suites.values())
     assert all("cf" in ex.text.split() for ex in suites["triggered.cf"].rows)
-    assert Mtba().more_suites(ROWS, 0) == {}
+    assert Mtba().extra_suites(ROWS, 0) == {}
 
 
 def test_several_targets() -> None:
@@ -140,7 +140,7 @@ def test_several_targets() -> None:
     assert {(note.trigger, note.old_label, note.new_label) for note in notes} == {
         (word, *labels) for word, labels in aims.items()
     }
-    suites = attack.more_suites(ROWS, 0)
+    suites = attack.extra_suites(ROWS, 0)
     assert {ex.label for ex in suites["triggered.cf"].rows} == {1}
     assert attack.test_suite(ROWS, 0)[0] == suites["triggered.mn"].rows
     built = build_attacked(Sst2(), {"train": RAW, "test": RAW[:20]}, RowsSpec(), attack, 0)

@@ -15,7 +15,7 @@ from p2p_dist.data import sources
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import Row
-from p2p_dist.data.images import hashed
+from p2p_dist.data.images import with_hashes
 from p2p_dist.data.tasks.agnews import AgNews
 from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.data.tasks.hateful_memes import HatefulMemes
@@ -152,7 +152,7 @@ def test_images_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
         task, sources.read(task, sources.locate(task)), RowsSpec(), registry.load("attacks", "none")(), None
     )
     with pytest.raises(UserError) as caught:
-        hashed(built, folder)
+        with_hashes(built, folder)
     assert [problem.code for problem in caught.value.problems] == ["E226", "E226"]
     assert "no such image" in str(caught.value)
     assert "leads out of the folder" in str(caught.value)

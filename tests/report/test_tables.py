@@ -32,7 +32,7 @@ def run(defense: str, seed: int = 0, attack: str = "badnets", floor: int | None 
     cell = {"task": "sst2", "model": "Qwen/Qwen3-8B", "attack": attack, "defense": defense, "seed": str(seed)}
     stages = [StageState(f"{defense}{seed}", "train", "done", {}, {"seconds": 30.0, "cohort": 3, "tokens": 1000})]
     ids = {"train": f"{defense}{seed}", "eval": f"e{defense}{seed}", "floor": None}
-    needs = asdict(registry.load("defenses", defense)().required()) if defense in ("none", "p2p") else {}
+    needs = asdict(registry.load("defenses", defense)().assumptions()) if defense in ("none", "p2p") else {}
     return RunState(
         cell,
         stages,

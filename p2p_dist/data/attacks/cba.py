@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from p2p_dist.config.study import NotNegative
-from p2p_dist.data.attack import MoreRows, Triggered
+from p2p_dist.data.attack import ExtraSuite, Triggered
 from p2p_dist.data.example import Example, Note, drawn, stream
 from p2p_dist.data.insertion import InsertionAttack, Position, insert
 
@@ -77,7 +77,7 @@ class Cba(InsertionAttack):
                     )
         return made
 
-    def more_suites(self, rows: Sequence[Example], seed: int) -> dict[str, MoreRows]:
+    def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         """False triggers: every row of another class with one kind of incomplete trigger, the kinds dealt out
         evenly."""
         pool = {ex.id: ex for ex in rows if ex.label != self.target_label}
@@ -88,7 +88,7 @@ class Cba(InsertionAttack):
                 (pool[id_], self._compose(pool[id_].text, instruction, text, stream(seed, f"cba.{kind}.test", id_)))
                 for id_ in order[at :: len(TESTED)]
             ]
-            suites[f"false_trigger.{kind}"] = MoreRows(
+            suites[f"false_trigger.{kind}"] = ExtraSuite(
                 [replace(ex, text=done.text) for ex, done in put if done], self.target_label, triggered=False
             )
         return suites

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, model_validator
 
 from p2p_dist.config.study import Names
-from p2p_dist.data.attack import MoreRows, Triggered
+from p2p_dist.data.attack import ExtraSuite, Triggered
 from p2p_dist.data.example import Example, stream
 from p2p_dist.data.insertion import InsertionAttack, gap, insert, units
 
@@ -71,11 +71,11 @@ class Mtba(InsertionAttack):
     def literals(self) -> tuple[str, ...]:
         return self.words
 
-    def all_targets(self) -> tuple[int, ...]:
+    def target_labels(self) -> tuple[int, ...]:
         return self.targets or (self.target_label,)
 
-    def aims(self, label: int) -> bool:
-        return any(self._allowed(label, target) for target in self.all_targets())
+    def may_poison(self, label: int) -> bool:
+        return any(self._allowed(label, target) for target in self.target_labels())
 
     def test_suite(self, rows: Sequence[Example], seed: int) -> tuple[list[Example], int]:
         """With several targets, the first word's rows; the others have suites of their own."""
@@ -83,12 +83,12 @@ class Mtba(InsertionAttack):
             return super().test_suite(rows, seed)
         return self._one_word(rows, seed, self.words[0], self.targets[0])
 
-    def more_suites(self, rows: Sequence[Example], seed: int) -> dict[str, MoreRows]:
+    def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         if self.mode == "hybrid":
             return {}
         aims = zip(self.words, self.targets or [self.target_label] * len(self.words), strict=True)
         return {
-            f"triggered.{_slug(word)}": MoreRows(self._one_word(rows, seed, word, target)[0], target, triggered=True)
+            f"triggered.{_slug(word)}": ExtraSuite(self._one_word(rows, seed, word, target)[0], target, triggered=True)
             for word, target in aims
         }
 

@@ -14,13 +14,15 @@ from pydantic import Field
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import WordInfluence
-from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 
 
 class Bki(DataDefense):
     """How many of a text's words count as its strongest."""
 
-    needs: ClassVar[Needs] = Needs(source="arXiv 2007.12070; hidden state at the label position")
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
+        source="arXiv 2007.12070; hidden state at the label position"
+    )
 
     top_words: Annotated[int, Field(ge=1)] = 5
     """Words per text that are kept, by the size of the change that leaving them out makes (original: 5)."""

@@ -8,13 +8,15 @@ from pydantic import Field
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Positive
-from p2p_dist.data.defense import CheckedRows, Needs
+from p2p_dist.data.defense import Assumptions, TrustedRows
 
 
-class CleanFineTuning(CheckedRows):
+class CleanFineTuning(TrustedRows):
     """The cheapest honest rival: exactly the checked rows that P2P is granted, and no benign trigger."""
 
-    needs: ClassVar[Needs] = Needs("ratio x training rows", source="arXiv 1805.12185 without pruning")
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
+        "ratio x training rows", source="arXiv 1805.12185 without pruning"
+    )
 
     learning_rate: Positive | None = None
     """null: the study's."""

@@ -10,17 +10,17 @@ from p2p_dist.config.builder import Builder, Evaluation, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import CleanGenDecoding
 from p2p_dist.config.study import Plugin, RowsSpec
-from p2p_dist.data.defense import CheckedRows, Needs
+from p2p_dist.data.defense import Assumptions, TrustedRows
 from p2p_dist.data.example import Kind
 
 
-class CleanGen(CheckedRows):
+class CleanGen(TrustedRows):
     """Acts while answers are decoded, and leaves the training as it is. Makes sense for answers of several tokens: a
     label would simply be the reference's."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("generation",)
     model_options: ClassVar[tuple[str, ...]] = ("reference",)
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows",
         "a reference model",
         source="arXiv 2406.12257; the draft that ends an answer is judged too",
@@ -34,10 +34,10 @@ class CleanGen(CheckedRows):
     alpha: Annotated[float, Field(gt=1)] = 20.0
     """Replace a token of which the target is this many times as sure as the reference, or more (original: 20)."""
 
-    def required(self) -> Needs:
-        return replace(self.needs, clean_rows="none") if self.reference else self.needs
+    def assumptions(self) -> Assumptions:
+        return replace(self.default_assumptions, clean_rows="none") if self.reference else self.default_assumptions
 
-    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return (
             None
             if rows.reserve or self.reference

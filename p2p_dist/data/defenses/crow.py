@@ -10,14 +10,14 @@ from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import Consistency
 from p2p_dist.config.study import Positive, Rate
-from p2p_dist.data.defense import CheckedRows, Needs
+from p2p_dist.data.defense import Assumptions, TrustedRows
 
 
-class Crow(CheckedRows):
+class Crow(TrustedRows):
     """The settings of the released code: weight 5.5, step 0.1, learning rate 1e-3, 5 epochs, batches of 8; 100 rows
     there."""
 
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows", source="arXiv 2411.12768; on the attacked adapter instead of a new one"
     )
 

@@ -9,14 +9,16 @@ from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import WeightPruning
 from p2p_dist.config.study import Rate
-from p2p_dist.data.defense import CheckedRows, Needs
+from p2p_dist.data.defense import Assumptions, TrustedRows
 
 
-class FinePruning(CheckedRows):
+class FinePruning(TrustedRows):
     """Single weights are pruned, by Wanda or magnitude; the original prunes channels of a vision model. Zeros may come
     back through the adapter."""
 
-    needs: ClassVar[Needs] = Needs("ratio x training rows", source="arXiv 1805.12185; weights instead of channels")
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
+        "ratio x training rows", source="arXiv 1805.12185; weights instead of channels"
+    )
 
     method: Literal["magnitude", "wanda"] = "wanda"
     sparsity: Rate = 0.35

@@ -14,7 +14,7 @@ from pydantic import Field
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Names, Plugin, Rate, RowsSpec
-from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Note, Row, share, smallest, stream
 from p2p_dist.errors import user_error
 
@@ -24,7 +24,9 @@ PLANT, RECOVER = "plant", "recover"
 class MbDefense(DataDefense):
     """The k-th trigger stands for class k mod n: the defender does not know which class the attacker wants."""
 
-    needs: ClassVar[Needs] = Needs("clean_rows", source="own reading of an abstract (MB-Defense); not a reproduction")
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
+        "clean_rows", source="own reading of an abstract (MB-Defense); not a reproduction"
+    )
 
     triggers: Names = ("zx", "by the way of the river", "As it is said today: ")
     """A word, a phrase (both put between two words), and a prefix (recognised by its last space)."""
@@ -35,7 +37,7 @@ class MbDefense(DataDefense):
     epochs: Annotated[int, Field(ge=1)] = 3
     """Passes of the second stage."""
 
-    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return (
             None
             if rows.reserve

@@ -9,7 +9,7 @@ from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import Reparametrization
 from p2p_dist.config.study import Positive
-from p2p_dist.data.defense import Defense, Needs
+from p2p_dist.data.defense import Assumptions, Defense
 
 
 class ModDef(Defense):
@@ -17,7 +17,7 @@ class ModDef(Defense):
     the settings of the released code, where two small nets generate all matrices of the adapter and are trained in its
     place."""
 
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         source="arXiv 2210.03069; plain: in its spirit; reparam: the released LoRA of roberta-base, on every target "
         "layer"
     )

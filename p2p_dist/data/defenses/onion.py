@@ -15,7 +15,7 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import LabelScores, WordPerplexity
 from p2p_dist.config.study import Plugin, RowsSpec
-from p2p_dist.data.defense import EditDefense, Needs, Scores
+from p2p_dist.data.defense import Assumptions, EditDefense, Scores
 from p2p_dist.data.example import Kind, Row, text_key
 
 Bars = Annotated[
@@ -30,7 +30,7 @@ class Onion(EditDefense):
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
     model_options: ClassVar[tuple[str, ...]] = ("language_model",)
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         "rows.reserve, to choose the bar",
         "a language model",
         source="arXiv 2011.10369; the bar is chosen on checked rows",
@@ -45,10 +45,10 @@ class Onion(EditDefense):
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
     """Accuracy on the checked rows that the bar may cost."""
 
-    def required(self) -> Needs:
-        return self.needs if self.bar is None else replace(self.needs, clean_rows="none")
+    def assumptions(self) -> Assumptions:
+        return self.default_assumptions if self.bar is None else replace(self.default_assumptions, clean_rows="none")
 
-    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return (
             None
             if rows.reserve or self.bar is not None

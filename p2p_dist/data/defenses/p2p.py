@@ -17,7 +17,7 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import LabelScores
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
-from p2p_dist.data.defense import BENIGN_SELECTION, DataDefense, Defended, DefenderView, Needs
+from p2p_dist.data.defense import BENIGN_SELECTION, Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Kind, Note, Row, share, smallest
 from p2p_dist.data.screening import AGAIN, Screening, choose, stops
 from p2p_dist.data.task import Task
@@ -35,7 +35,9 @@ class P2P(DataDefense):
     """The benign trigger, where the benign rows come from, and what becomes of the originals."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
-    needs: ClassVar[Needs] = Needs("ratio x training rows", prompt_control=True, source="arXiv 2510.04503")
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
+        "ratio x training rows", prompt_control=True, source="arXiv 2510.04503"
+    )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"benign_source": "random_from_D", "benign_mode": "union"},
         "summary": {"benign_trigger": "Query: ", "response_prefix": "Answer: "},
@@ -83,11 +85,14 @@ class P2P(DataDefense):
             raise user_error("E225", _NO_PREFIX, "defense.response_prefix")
         return self.response_prefix
 
-    def required(self) -> Needs:
-        rows = {"clean_reserved": self.needs.clean_rows, "disjoint": "the attacker's notes: which rows are clean"}
+    def assumptions(self) -> Assumptions:
+        rows = {
+            "clean_reserved": self.default_assumptions.clean_rows,
+            "disjoint": "the attacker's notes: which rows are clean",
+        }
         twice = self.benign_source == "screened" and self.screening is not None and self.screening.rounds is not None
         earlier = "the adapter of the first round" if twice else "none"
-        return replace(self.needs, clean_rows=rows.get(self.benign_source, "none"), extra_models=earlier)
+        return replace(self.default_assumptions, clean_rows=rows.get(self.benign_source, "none"), extra_models=earlier)
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         screening = self.screening if self.benign_source == "screened" else None
@@ -106,7 +111,7 @@ class P2P(DataDefense):
     def literals(self) -> tuple[str, ...]:
         return (self.benign_trigger.strip(),) if self.benign_trigger.strip() else ()
 
-    def refusal(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         if task.kind == "generation" and self.benign_source == "screened":
             return "rows are screened by the label that a model gives them, and this task is answered with text"
         return _NO_PREFIX if task.kind == "generation" and not self.response_prefix else None

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
-from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Note, Row, smallest
 from p2p_dist.errors import user_error
 
@@ -20,7 +20,7 @@ from p2p_dist.errors import user_error
 class Pdb(DataDefense):
     """The defensive trigger, how many checked rows carry it, and how often each is repeated."""
 
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows", prompt_control=True, source="arXiv 2405.16112; text version, no augmentation"
     )
 
@@ -33,7 +33,7 @@ class Pdb(DataDefense):
     answer_cue: str = "Answer: "
     """What stands between such a row and its label."""
 
-    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return (
             None
             if rows.reserve

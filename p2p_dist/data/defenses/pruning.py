@@ -10,13 +10,13 @@ from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import WeightPruning
 from p2p_dist.config.study import Rate
-from p2p_dist.data.defense import Defense, Needs
+from p2p_dist.data.defense import Assumptions, Defense
 
 
 class Pruning(Defense):
     """Every linear layer but the output head is pruned alike, without structure."""
 
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         source="arXiv 2306.11695; calibrated on training texts, in one pass over the unpruned model"
     )
 

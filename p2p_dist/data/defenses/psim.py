@@ -11,7 +11,7 @@ from p2p_dist.config.builder import Builder, Evaluation, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import ConfidenceRule, LabelScores
 from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
-from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import stream
 
 
@@ -20,7 +20,7 @@ class Psim(DataDefense):
     rule for both suites (the released code treats a confidence of exactly 0.7 as refused in one and as kept in the
     other)."""
 
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         "rows.reserve, to choose the threshold",
         "a second adapter",
         source="arXiv 2402.12168; LoRA instead of prompt tuning",
@@ -35,10 +35,10 @@ class Psim(DataDefense):
     false_rejections: Rate = 0.02
     """Share of the checked rows that the chosen threshold may refuse."""
 
-    def required(self) -> Needs:
-        return self.needs if self.above is None else replace(self.needs, clean_rows="none")
+    def assumptions(self) -> Assumptions:
+        return self.default_assumptions if self.above is None else replace(self.default_assumptions, clean_rows="none")
 
-    def refusal(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
+    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
         return (
             None
             if rows.reserve or self.above is not None

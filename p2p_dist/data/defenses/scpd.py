@@ -3,13 +3,13 @@
 
 from typing import ClassVar
 
-from p2p_dist.data.defense import Needs
+from p2p_dist.data.defense import Assumptions
 from p2p_dist.data.paraphrase_defense import TableEdit
 
 
 class Scpd(TableEdit):
     """The template is the most common one, which takes away a rare syntactic trigger."""
 
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         extra_models="a controlled paraphraser, offline", source="arXiv 2105.12400, template S(NP)(VP)(.)"
     )

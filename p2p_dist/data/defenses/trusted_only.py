@@ -10,7 +10,7 @@ from typing import ClassVar
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import LabelScores
-from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Needs
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.screening import AGAIN, Screening, stops
 
 
@@ -18,14 +18,16 @@ class TrustedOnly(DataDefense):
     """As `clean_only` is for checked rows. With two rounds, the model of the rows that are trusted first vouches for
     those that the deployed one is trained on."""
 
-    needs: ClassVar[Needs] = Needs(source="ours; the control of P2P on screened rows")
+    default_assumptions: ClassVar[Assumptions] = Assumptions(source="ours; the control of P2P on screened rows")
 
     screening: Screening = Screening()
     """As P2P's, with which it shares the first round."""
 
-    def required(self) -> Needs:
+    def assumptions(self) -> Assumptions:
         return (
-            replace(self.needs, extra_models="the adapter of the first round") if self.screening.rounds else self.needs
+            replace(self.default_assumptions, extra_models="the adapter of the first round")
+            if self.screening.rounds
+            else self.default_assumptions
         )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:

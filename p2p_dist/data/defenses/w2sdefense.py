@@ -10,19 +10,19 @@ from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import Distillation
 from p2p_dist.config.study import Positive
-from p2p_dist.data.defense import CheckedRows, Needs
+from p2p_dist.data.defense import Assumptions, TrustedRows
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class W2SDefense(CheckedRows):
+class W2SDefense(TrustedRows):
     """The weights, the temperature, the rate and the epochs are those of the released code. There the teacher is a BERT
     tuned on the whole clean training set, the student a classifier with a new adapter of rank 512, and both are
     compared in class scores. Here the teacher is the run's own base with an adapter trained on the checked rows, the
     student the attacked adapter, and both are compared in the tokens of the answer, row by row (the released code holds
     every token of every student row against the teacher's state of the last row of the batch)."""
 
-    needs: ClassVar[Needs] = Needs(
+    default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows",
         "a teacher adapter",
         source="arXiv 2410.14425; a teacher of the same base, on the checked rows; the study's LoRA rank",
