@@ -1,12 +1,12 @@
 """The verb `data`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from p2p_dist.cli.options import AS_JSON, OVERRIDES, RUNS_DIR, STUDY
+from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit
 
 if TYPE_CHECKING:
@@ -18,16 +18,16 @@ def data(
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
     out: Annotated[
-        Path | None, typer.Option(help="Also write the rows there, as prompts and completions, a folder per stage.")
+        Path | None,
+        typer.Option(help="Also write the rows to this folder, as prompts and completions, a folder per stage."),
     ] = None,
     tokens: Annotated[
-        bool, typer.Option("--tokens", help="Also show a row of each origin token by token (loads the tokenizer).")
+        bool, typer.Option("--tokens", help="Also show a row of each origin as tokens (loads the tokenizer).")
     ] = False,
     as_json: AS_JSON = False,
 ) -> int:
-    """Build the rows of a study, and show their counts and some of each kind. No model is loaded, so rows that one is
-    asked about first (screening) are shown once `p2p-dist run STUDY --rows-only` has made them. Workers may then be
-    started by hand."""
+    """Build a study's rows; show counts and samples. Loads no model, so rows that a model screens appear only after
+    `p2p-dist run STUDY --rows-only` has made them."""
     from p2p_dist.scheduling.study import find_study, open_study
 
     print_rows(open_study(find_study(study), overrides or [], runs_dir, rows_only=True), out, tokens, as_json)
@@ -35,13 +35,12 @@ def data(
 
 
 def print_rows(study: "Study", out: Path | None, tokens: bool, as_json: bool) -> None:
-    """Print the rows of a study, in words or in JSON; with `out`, write them there too. Raises UserError."""
+    """Print the rows of a study as text or as JSON; with `out`, write them to that folder too. Raises UserError."""
     from p2p_dist.cli.rows import show
     from p2p_dist.report import data_view
 
-    found = show(study, out, tokens)
-    print(
-        json.dumps(found, indent=1)
-        if as_json
-        else "\n\n".join(data_view.text(facts["title"], facts) for facts in found)
-    )
+    stages = show(study, out, tokens)
+    if as_json:
+        print_json(stages)
+    else:
+        print("\n\n".join(data_view.text(stage["title"], stage) for stage in stages))

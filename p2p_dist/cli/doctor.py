@@ -1,19 +1,17 @@
 """The verb `doctor`."""
 
-import json
-
 from p2p_dist.cli.options import AS_JSON
+from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit
 
 
 def doctor(as_json: AS_JSON = False) -> int:
-    """Check this machine: versions, devices, caches, Ray, temporary folders. Exit code 1 when something would not
-    work."""
+    """Check versions, devices, caches and Ray of this machine. Exit code 1 when a check fails."""
     from p2p_dist.cli.checks import run_checks
 
-    found = run_checks()
+    checks = run_checks()
     if as_json:
-        print(json.dumps([check.to_json() for check in found], indent=1))
+        print_json([check.to_json() for check in checks])
     else:
-        print("\n".join(check.line() for check in found))
-    return Exit.OK if all(check.ok for check in found) else Exit.SOME_FAILED
+        print("\n".join(check.line() for check in checks))
+    return Exit.OK if all(check.ok for check in checks) else Exit.SOME_FAILED

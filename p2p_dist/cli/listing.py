@@ -1,11 +1,13 @@
 """The verb `list`."""
 
-import json
+import textwrap
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from p2p_dist.cli.options import AS_JSON
+from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit, user_error
 
 
@@ -27,9 +29,14 @@ def list_(
             "E117", f"nothing is called {kind!r}", fix=f"{registry.suggest(kind, known)}one of {', '.join(known)}"
         )
     shown = {kind: known[kind]} if kind else known
-    print(
-        json.dumps(shown, indent=1)
-        if as_json
-        else "\n".join(f"{key:10} {', '.join(names)}" for key, names in shown.items())
-    )
+    if as_json:
+        print_json(shown)
+    else:
+        print("\n".join(_wrapped(key, names) for key, names in shown.items()))
     return Exit.OK
+
+
+def _wrapped(kind: str, names: Sequence[str]) -> str:
+    """The names of one kind in lines of at most 80 columns, under each other."""
+    indent = " " * 11
+    return textwrap.fill(f"{kind:10} {', '.join(names)}", 80, subsequent_indent=indent, break_on_hyphens=False)

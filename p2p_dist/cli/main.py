@@ -1,5 +1,5 @@
-"""The command line: verbs only. Every verb takes a study file, answers in words or `--json`, and ends with a code that
-`p2p_dist.errors.Exit` names."""
+"""The command line: the list of verbs. Every verb answers in text or in JSON (`--json`) and ends with one of the exit
+codes of `p2p_dist.errors.Exit`."""
 
 import os
 import sys
@@ -10,15 +10,19 @@ from typing import ParamSpec
 import typer
 
 from p2p_dist.cli import data, doctor, listing, results, study, submit, tables
+from p2p_dist.cli.help import Verb, Verbs
+from p2p_dist.cli.options import CLUSTERS, DATA, REFERENCE, RESULTS, STUDIES
+from p2p_dist.cli.output import print_error
 from p2p_dist.errors import UserError
 
 Parameters = ParamSpec("Parameters")
 
 app = typer.Typer(
     name="p2p-dist",
+    cls=Verbs,
     help="Fine-tune language models on data you cannot trust: plan and run studies of the P2P defense, its rivals "
     "and the attacks.",
-    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 somebody else works on the "
+    epilog="Exit codes: 0 all done, 1 some runs failed, 2 bad input, 3 damaged files, 4 another process owns the "
     "study, 75 stopped on request.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -26,23 +30,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 submit_to = typer.Typer(
-    help="Hand a study to Slurm or to a Ray cluster; the same command again is refused or attaches.",
+    cls=Verbs,
+    help="Hand a study to Slurm or to a Ray cluster. Submitting a study again is refused (Slurm) or attaches to it "
+    "(Ray).",
     no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 
 def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
-    """Turn errors that a user can act on into words and an exit code."""
+    """Turn errors that a user can act on into a message and an exit code."""
 
     @wraps(verb)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
             code = verb(*args, **kwargs)
         except UserError as error:
-            print(error, file=sys.stderr)
+            print_error(error, as_json=bool(kwargs.get("as_json")))
             code = int(error.exit_code)
         except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
+            print("stopped; run the same command to continue", file=sys.stderr)
             code = 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -52,19 +59,23 @@ def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
     return run
 
 
-app.command()(_guarded(study.plan))
-app.command()(_guarded(study.run))
-app.command()(_guarded(data.data))
-app.command()(_guarded(tables.paraphrases))
-app.command()(_guarded(tables.substitutions))
-app.command()(_guarded(study.status))
-app.command()(_guarded(study.report))
-app.command()(_guarded(results.query))
-app.command()(_guarded(results.merge))
-app.command()(_guarded(results.compare))
-app.command()(_guarded(results.mirror))
-app.add_typer(submit_to, name="submit")
-submit_to.command()(_guarded(submit.slurm))
-submit_to.command()(_guarded(submit.ray))
-app.command("list")(_guarded(listing.list_))
-app.command()(_guarded(doctor.doctor))
+def _add(panel: str, verb: Callable[..., int], name: str | None = None) -> None:
+    app.command(name, cls=Verb, rich_help_panel=panel)(_guarded(verb))
+
+
+_add(STUDIES, study.plan)
+_add(STUDIES, study.run)
+_add(STUDIES, study.status)
+_add(STUDIES, study.report)
+_add(RESULTS, results.query)
+_add(RESULTS, results.compare)
+_add(RESULTS, results.merge)
+_add(RESULTS, results.mirror)
+_add(DATA, data.data)
+_add(DATA, tables.paraphrases)
+_add(DATA, tables.substitutions)
+app.add_typer(submit_to, name="submit", rich_help_panel=CLUSTERS)
+submit_to.command(cls=Verb)(_guarded(submit.slurm))
+submit_to.command(cls=Verb)(_guarded(submit.ray))
+_add(REFERENCE, listing.list_, "list")
+_add(REFERENCE, doctor.doctor)

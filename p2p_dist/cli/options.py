@@ -1,26 +1,38 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and the headings under which the help lists verbs and options."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+STUDIES, RESULTS, DATA, CLUSTERS, REFERENCE = "Studies", "Results", "Data", "Clusters", "Reference"
+"""Groups of verbs."""
+HARDWARE, JOBS, SIMULATION, COLUMNS = "Hardware", "Jobs", "Simulation (with --simulate)", "Columns of DATA"
+"""Groups of options."""
+
 STUDY = Annotated[
-    str, typer.Argument(help="A study file, or the name of a shipped study (see `p2p-dist list studies`).")
+    str, typer.Argument(help="A study file, or a shipped study (`p2p-dist list studies`).", metavar="STUDY")
 ]
 OVERRIDES = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Changes to the study, such as train.learning_rate=1e-4 or 'seed=[0, 1]'.", metavar="[KEY=VALUE]..."
+        help="Changes to the study, such as train.learning_rate=1e-4 or 'seed=[0, 1]'.", metavar="KEY=VALUE"
     ),
 ]
-RUNS_DIR = Annotated[Path, typer.Option(help="Where run folders are kept.", envvar="P2P_DIST_RUNS")]
-AS_JSON = Annotated[bool, typer.Option("--json", help="Answer in JSON on standard output.")]
+STUDY_OR_RUNS = Annotated[str, typer.Argument(help="A study, or its run folder.", metavar="STUDY")]
+RUNS_DIR = Annotated[Path, typer.Option(help="Folder that holds the run folders.", envvar="P2P_DIST_RUNS")]
+AS_JSON = Annotated[bool, typer.Option("--json", help="Print the answer, or the error, as JSON.")]
 CLUSTER = Annotated[
     str | None,
-    typer.Option(help="Hardware to plan for: a file, or one of `p2p-dist list clusters`. Default: this machine."),
+    typer.Option(
+        help="Hardware to plan for: a file, or one of `p2p-dist list clusters`. Default: this machine.",
+        rich_help_panel=HARDWARE,
+    ),
 ]
 COHORT = Annotated[
-    int, typer.Option(min=1, help="Trainings on the same base to join in one worker, as far as they fit.")
+    int,
+    typer.Option(min=1, help="Train up to this many adapters of one base in one worker.", rich_help_panel=JOBS),
 ]
-CHECKPOINT_EVERY = Annotated[int, typer.Option(min=1, help="Training steps between two checkpoints of a run.")]
+CHECKPOINT_EVERY = Annotated[
+    int, typer.Option(min=1, help="Training steps between two checkpoints of a run.", rich_help_panel=JOBS)
+]

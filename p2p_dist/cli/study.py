@@ -10,7 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2p_dist.cli.options import AS_JSON, CHECKPOINT_EVERY, CLUSTER, COHORT, OVERRIDES, RUNS_DIR, STUDY
+from p2p_dist.cli.options import (
+    AS_JSON,
+    CHECKPOINT_EVERY,
+    CLUSTER,
+    COHORT,
+    HARDWARE,
+    JOBS,
+    OVERRIDES,
+    RUNS_DIR,
+    SIMULATION,
+    STUDY,
+    STUDY_OR_RUNS,
+)
+from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit, user_error
 
 if TYPE_CHECKING:
@@ -23,58 +36,72 @@ def plan(
     runs_dir: RUNS_DIR = Path("runs"),
     cluster: CLUSTER = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, help="Invent a cluster: so many nodes like those of --cluster.")
+        int | None,
+        typer.Option(min=1, help="Plan for this many nodes like those of --cluster.", rich_help_panel=HARDWARE),
     ] = None,
     gpus_per_node: Annotated[
-        int | None, typer.Option(min=0, help="Invent a cluster: so many GPUs in every node.")
+        int | None, typer.Option(min=0, help="Plan for this many GPUs in every node.", rich_help_panel=HARDWARE)
     ] = None,
     cohort: COHORT = 1,
     simulate: Annotated[
         bool,
         typer.Option(
-            "--simulate", help="Carry the whole study out on paper, in the scheduler's order, while nodes fail."
+            "--simulate",
+            help="Simulate the whole study, in the scheduler's order, with failing nodes.",
+            rich_help_panel=SIMULATION,
         ),
     ] = False,
     mtbf: Annotated[
         float | None,
-        typer.Option(min=0.001, help="--simulate: hours between two failures of a node, on average. Default: never."),
+        typer.Option(
+            min=0.001, help="Mean hours between two failures of a node. Default: never.", rich_help_panel=SIMULATION
+        ),
     ] = None,
-    repair: Annotated[float, typer.Option(min=0, help="--simulate: minutes until a node that failed is back.")] = 10.0,
+    repair: Annotated[
+        float, typer.Option(min=0, help="Minutes until a failed node is back.", rich_help_panel=SIMULATION)
+    ] = 10.0,
     checkpoint_every: CHECKPOINT_EVERY = 50,
     start_seconds: Annotated[
         float | None,
-        typer.Option(min=0, help="--simulate: what each attempt at a job takes to start. Default: as assumed."),
+        typer.Option(
+            min=0,
+            help="Seconds that each attempt at a job takes to start. Default: as assumed.",
+            rich_help_panel=SIMULATION,
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="--simulate: of the failures.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the failures.", rich_help_panel=SIMULATION)] = 0,
     as_json: AS_JSON = False,
 ) -> int:
-    """Show what a study would do: its runs, the stages they share, what is done, where each model goes on the cluster
-    with what memory, how long the rest would take, and what can never run there. Times are those of finished runs of
-    the same model in the runs folder, as far as there are such."""
+    """Show what a study would run, where and how long. Lists its runs, the stages they share, what is done, the
+    placement and memory of each model on the cluster, and what can never run there. Times come from finished runs of
+    the same model in the runs folder where there are any, else from assumed rates. Needs no torch, writes nothing."""
     from p2p_dist.planning.cluster import invented
     from p2p_dist.planning.nodes import Nodes
     from p2p_dist.report import plan_view, simulation_view
     from p2p_dist.scheduling.study import find_cluster, find_study, open_study
 
     if mtbf is not None and not simulate:
-        raise user_error("E143", "nodes only fail in a simulation", "--mtbf", "add --simulate")
+        raise user_error("E143", "nodes fail only in a simulation", "--mtbf", "add --simulate")
     opened = open_study(find_study(study), overrides or [], runs_dir)
     hardware = invented(find_cluster(cluster), nodes, gpus_per_node)
     graph, done = opened.expansion.graph, opened.folder.done(opened.expansion.graph)
-    found = opened.plan(hardware, cohort)
-    facts = plan_view.facts(opened.expansion, done, found, opened.model_names())
+    remaining = opened.plan(hardware, cohort)
+    facts = plan_view.facts(opened.expansion, done, remaining, opened.model_names())
     if simulate:
-        whole = opened.plan(hardware, cohort, anew=True) if done else found
-        there = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
-        facts["simulation"] = simulation_view.facts(whole, graph, there, checkpoint_every, start_seconds)
-    print(json.dumps(facts, indent=1) if as_json else plan_view.text(opened.spec.name, facts))
-    if simulate and not as_json:
+        everything = opened.plan(hardware, cohort, anew=True) if done else remaining
+        nodes_ = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
+        facts["simulation"] = simulation_view.facts(everything, graph, nodes_, checkpoint_every, start_seconds)
+    if as_json:
+        print_json(facts)
+        return Exit.OK
+    print(plan_view.text(opened.spec.name, facts))
+    if simulate:
         print("", simulation_view.text(facts["simulation"], facts["time"]["assumed"]["device"]), sep="\n")
     return Exit.OK
 
 
 class Change(StrEnum):
-    """What may differ from the circumstances a checkpoint was made under, when the user says so."""
+    """The parts of a checkpoint's fingerprint that may differ on a resume, if the user allows it."""
 
     TORCH = "torch"
     TRANSFORMERS = "transformers"
@@ -87,45 +114,66 @@ def run(
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
     backend: Annotated[
-        str, typer.Option(help="ray (an instance of its own on this machine) or local (plain processes). Same results.")
+        str,
+        typer.Option(
+            help="ray (its own on this machine) or local (processes). Same results.", rich_help_panel=HARDWARE
+        ),
     ] = "ray",
     cluster: CLUSTER = None,
     slots: Annotated[
-        int | None, typer.Option(min=1, help="Workers side by side. Default: one per GPU, or one with all cores.")
+        int | None,
+        typer.Option(
+            min=1, help="Parallel workers. Default: one per GPU, or one with all cores.", rich_help_panel=HARDWARE
+        ),
     ] = None,
     cohort: COHORT = 1,
     checkpoint_every: CHECKPOINT_EVERY = 50,
     allow_change: Annotated[
         list[Change] | None,
-        typer.Option(help="Go on from checkpoints made with another; it is recorded. Repeat for several."),
+        typer.Option(
+            help="Resume although this differs from the checkpoint; recorded in the result. Repeatable.",
+            rich_help_panel=JOBS,
+        ),
     ] = None,
     stall_after: Annotated[
-        float, typer.Option(min=1, help="Seconds after which a job whose files do not move is stopped and tried again.")
+        float,
+        typer.Option(min=1, help="Restart a job that has written nothing for this many seconds.", rich_help_panel=JOBS),
     ] = 1800,
     address: Annotated[
-        str | None, typer.Option(help="A Ray cluster that runs already, HOST:PORT. Default: this machine alone.")
+        str | None,
+        typer.Option(help="A running Ray cluster, HOST:PORT. Default: this machine alone.", rich_help_panel=HARDWARE),
     ] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes like this one in that cluster; waited for.")] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Nodes of that cluster; the study waits for them.", rich_help_panel=HARDWARE)
+    ] = 1,
     share: Annotated[
-        bool, typer.Option("--share", help="Take jobs one by one beside others that do the same, until all are done.")
+        bool,
+        typer.Option(
+            "--share",
+            help="Share the study's jobs with other controllers that run this command.",
+            rich_help_panel=HARDWARE,
+        ),
     ] = False,
     fresh_workers: Annotated[
         bool,
         typer.Option(
             "--fresh-workers",
-            help="A process of its own for every job. Default: workers stay, with their base loaded. Same results.",
+            help="Start a process for every job. Default: workers keep their base. Same results.",
+            rich_help_panel=JOBS,
         ),
     ] = False,
     rows_only: Annotated[
         bool,
         typer.Option(
             "--rows-only",
-            help="Stop when the rows are there that models would be trained on, screened ones too, and show them.",
+            help="Build and show the training rows (screened ones included), then stop.",
+            rich_help_panel=JOBS,
         ),
     ] = False,
     as_json: AS_JSON = False,
 ) -> int:
-    """Run what is missing of a study, then collect and report. The same command again continues or does nothing."""
+    """Run what is missing of a study and write its report. The same command resumes a stopped study, and does nothing
+    when all is done."""
     from rich.console import Console
 
     from p2p_dist.scheduling.claims import meet
@@ -174,7 +222,7 @@ def run(
 
         print_rows(opened, None, False, as_json)
         return Exit.SOME_FAILED if failed else Exit.OK
-    with meet(opened.folder) if share else nullcontext():  # several controllers end at the same moment
+    with meet(opened.folder) if share else nullcontext():  # several controllers may finish at the same moment
         _report(opened.folder, as_json)
     done = opened.runs_done()
     print(f"{done} of {total} done", file=sys.stderr)
@@ -182,33 +230,34 @@ def run(
 
 
 def status(
-    study: STUDY,
+    study: STUDY_OR_RUNS,
     runs_dir: RUNS_DIR = Path("runs"),
-    live: Annotated[
-        bool, typer.Option("--live", help="Keep showing it until all runs are done or failed, or Ctrl-C.")
-    ] = False,
+    live: Annotated[bool, typer.Option("--live", help="Refresh until all runs are done or failed, or Ctrl-C.")] = False,
     as_json: AS_JSON = False,
 ) -> int:
-    """Show how far a study is, from its files alone; works while it runs and after everything has died."""
+    """Show the progress of a study. Reads its files alone, so it works while the study runs and after a crash."""
     from p2p_dist.report import status_view
 
     folder = _folder_of(study, runs_dir)
     if live:
         status_view.follow(folder)
         return Exit.OK
-    found, who = status_view.look(folder)
-    print(json.dumps(status_view.facts(found, who), indent=1) if as_json else status_view.text(found, who))
-    return Exit.INTEGRITY if found.problems else Exit.OK
+    state, owner = status_view.look(folder)
+    if as_json:
+        print_json(status_view.facts(state, owner))
+    else:
+        print(status_view.text(state, owner))
+    return Exit.INTEGRITY if state.problems else Exit.OK
 
 
-def report(study: STUDY, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
-    """Write `report/` of a study from what is there, finished or not, and print its table."""
+def report(study: STUDY_OR_RUNS, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
+    """Write a study's report and print its table. Uses the results so far; the study need not be finished."""
     _report(_folder_of(study, runs_dir), as_json)
     return Exit.OK
 
 
 def _folder_of(study: str, runs_dir: Path) -> "RunDir":
-    """The run folder that a study file, a study name or a run folder means."""
+    """The run folder of a study, given as a file, a name or the folder itself."""
     from p2p_dist.config import yaml_strict
     from p2p_dist.results.rundir import RunDir
     from p2p_dist.scheduling.study import find_study
@@ -226,16 +275,16 @@ def _report(folder: "RunDir", as_json: bool) -> None:
     from p2p_dist.report.page import write_report
     from p2p_dist.scheduling.progress import titles_of
 
-    found, who = status_view.look(folder)
-    page = write_report(folder, found, titles_of(json.loads(folder.resolved.read_text())["runs"]))
-    for problem in found.problems:
+    state, owner = status_view.look(folder)
+    page = write_report(folder, state, titles_of(json.loads(folder.resolved.read_text())["runs"]))
+    for problem in state.problems:
         print(problem, file=sys.stderr)
     if as_json:
-        print(json.dumps({**status_view.facts(found, who), "report": str(page)}, indent=1))
+        print_json({**status_view.facts(state, owner), "report": str(page)})
         return
     from rich.console import Console
 
     from p2p_dist.report.terminal import rich_table
 
-    Console().print(rich_table(run_columns.axes(found.runs), run_columns.rows(found.runs)))
+    Console().print(rich_table(run_columns.axes(state.runs), run_columns.rows(state.runs)))
     print(f"report: {page}")

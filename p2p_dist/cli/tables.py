@@ -1,4 +1,4 @@
-"""Verbs that make data: tables of rewritten texts."""
+"""Verbs that make tables of rewritten texts, which attacks and defenses read."""
 
 import re
 from collections.abc import Mapping
@@ -37,8 +37,7 @@ def paraphrases(
     batch: Annotated[int, typer.Option(min=1, help="Texts that the model rewrites at a time.")] = 16,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="A rewrite that is longer has failed.")] = 96,
 ) -> int:
-    """Make a paraphrase table, which attacks and defenses that rewrite texts read. With --model it goes on where it was
-    stopped."""
+    """Make a paraphrase table for attacks and defenses. With --model, the same command resumes an interrupted table."""
     from p2p_dist.data.paraphrases import column, table_rows, write_table
     from p2p_dist.data.rewrites import SUBORDINATE, SYNTACTIC
 
@@ -122,7 +121,7 @@ def substitutions(
     learning_rate: Annotated[float, typer.Option(help="Of surrogate and exchanges.")] = 2e-5,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
 ) -> int:
-    """Learn word substitutions (the attack lws) with a surrogate model, and write them as a paraphrase table."""
+    """Learn word substitutions for the attack lws. Trains a surrogate model and writes a paraphrase table."""
     from p2p_dist.config.model import resolve_model
     from p2p_dist.data.paraphrases import column
     from p2p_dist.data.tables import read_mappings

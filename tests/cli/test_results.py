@@ -44,6 +44,15 @@ def test_query_in_words_csv_and_json(runs: Path) -> None:
     rows = json.loads(invoke("query", SQL, "--runs-dir", runs, "--json")[1])
     assert rows[0]["n"] == 60
     assert rows[4] == {"attack": "none", "defense": "none", "runs": 2, "k": None, "n": None}
+    numbers = "SELECT 'NaN'::DOUBLE AS x, 1.5::DECIMAL(3,1) AS y"
+    assert invoke("query", numbers, "--runs-dir", runs, "--json")[1].split() == [
+        *"[{",
+        '"x":',
+        "null,",
+        '"y":',
+        '"1.5"',
+        *"}]",
+    ]
     assert invoke("query", SQL, "--runs-dir", runs, "--csv")[1].splitlines()[5] == "none,none,2,,"
 
 
@@ -210,4 +219,4 @@ def test_compare(made: Path, tmp_path: Path, data_root: Path) -> None:
     assert {row["p"] for row in same["rates"] if row["p"] is not None} == {1.0}
     code, said, _ = invoke("compare", "synthetic", "other", "--runs-dir", runs)
     assert code == Exit.OK
-    assert "6 evaluated runs are in synthetic alone" in said
+    assert "6 evaluated runs are only in synthetic" in said
