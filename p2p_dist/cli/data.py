@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2p_dist.cli.options import AS_JSON, OVERRIDES, RUNS_DIR, STUDY
+from p2p_dist.cli.options import AS_JSON, OVERRIDES, PLUGINS, RUNS_DIR, STUDY
 from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit
 
@@ -17,6 +17,7 @@ def data(
     study: STUDY,
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
+    plugins: PLUGINS = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Also write the rows to this folder, as prompts and completions, a folder per stage."),

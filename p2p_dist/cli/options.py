@@ -1,9 +1,12 @@
 """Options that several verbs share, and the headings under which the help lists verbs and options."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from p2p_dist.external_plugins import VARIABLE
 
 STUDIES, RESULTS, DATA, CLUSTERS, REFERENCE = "Studies", "Results", "Data", "Clusters", "Reference"
 """Groups of verbs."""
@@ -35,4 +38,21 @@ COHORT = Annotated[
 ]
 CHECKPOINT_EVERY = Annotated[
     int, typer.Option(min=1, help="Training steps between two checkpoints of a run.", rich_help_panel=JOBS)
+]
+
+
+def _use_plugins(folder: Path | None) -> Path | None:
+    """Set P2P_DIST_PLUGINS, which every process of the study is started with."""
+    if folder is not None:
+        os.environ[VARIABLE] = str(folder.expanduser().resolve())
+    return folder
+
+
+PLUGINS = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"Folder with attacks/, defenses/ or tasks/ of your own. Default: ${VARIABLE}.",
+        callback=_use_plugins,
+        metavar="DIR",
+    ),
 ]

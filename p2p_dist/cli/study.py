@@ -18,6 +18,7 @@ from p2p_dist.cli.options import (
     HARDWARE,
     JOBS,
     OVERRIDES,
+    PLUGINS,
     RUNS_DIR,
     SIMULATION,
     STUDY,
@@ -34,6 +35,7 @@ def plan(
     study: STUDY,
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
+    plugins: PLUGINS = None,
     cluster: CLUSTER = None,
     nodes: Annotated[
         int | None,
@@ -113,6 +115,7 @@ def run(
     study: STUDY,
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
+    plugins: PLUGINS = None,
     backend: Annotated[
         str,
         typer.Option(

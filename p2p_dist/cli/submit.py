@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from p2p_dist.cli.options import OVERRIDES, RUNS_DIR, STUDY
+from p2p_dist.cli.options import OVERRIDES, PLUGINS, RUNS_DIR, STUDY
 from p2p_dist.errors import Exit
 
 OPTION = Annotated[
@@ -21,6 +21,7 @@ def slurm(
     study: STUDY,
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
+    plugins: PLUGINS = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of one job, with a Ray of its own over them.")] = 1,
     gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of every node (or of every task of an array).")] = 0,
     cpus_per_node: Annotated[int | None, typer.Option(min=1, help="Cores per node (or per task of an array).")] = None,
@@ -63,6 +64,7 @@ def ray(
     study: STUDY,
     overrides: OVERRIDES = None,
     runs_dir: RUNS_DIR = Path("runs"),
+    plugins: PLUGINS = None,
     address: Annotated[
         str, typer.Option(help="The dashboard of the cluster, which takes jobs.")
     ] = "http://127.0.0.1:8265",

@@ -131,7 +131,11 @@ def _stages(
     attack, defense, model = values["attack"], values["defense"], values["model"]
     settings = Settings(
         data={
-            "task": {"name": registry.name_of(task), **task.model_dump(exclude=set(task.place_fields))},
+            "task": {
+                "name": registry.name_of(task),
+                **task.model_dump(exclude=set(task.place_fields)),
+                **registry.code_of(task),
+            },
             "rows": study.rows.model_dump(),
             "source": source.digest,
         },
@@ -185,7 +189,7 @@ def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Mad
 def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:
     """A plug-in's name and options; files stand in with their content hash."""
     hashes = {field: files[path] for field, path in _paths(plugin).items()}
-    return {"name": registry.name_of(plugin), **plugin.model_dump(), **hashes}
+    return {"name": registry.name_of(plugin), **plugin.model_dump(), **hashes, **registry.code_of(plugin)}
 
 
 def _paths(plugin: Plugin) -> dict[str, str]:

@@ -15,7 +15,7 @@ from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Gang, Service
 
 WORKER = ("-m", "p2p_dist.worker")
-PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
+PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "P2P_DIST_PLUGINS", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
 """Variables that ranks on other nodes need too. Tokens are not among them: they are inherited where a node has them."""
 
 SPIN = "10000"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from p2p_dist import external_plugins
 from p2p_dist.config.identity import digest
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling.process_groups import PASSED_ON
@@ -95,10 +96,20 @@ def pack(folder: Path, path: Path, package: Path, configs: Path) -> None:
     wanted |= {
         Path("configs", file.relative_to(configs)): file for kind in CONFIGS for file in configs.glob(f"{kind}/*.yaml")
     }
-    for name, source in {**wanted, Path("study.yaml"): path}.items():
+    for name, source in {**wanted, **packed_plugins(), Path("study.yaml"): path}.items():
         if not name.name.startswith("."):  # an editor's own files
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
+
+
+def packed_plugins() -> dict[Path, Path]:
+    """The files of the folders in P2P_DIST_PLUGINS, by their place in the packed folder: plugins/0/attacks/NAME.py."""
+    return {
+        Path("plugins", str(number), file.relative_to(folder)): file
+        for number, folder in enumerate(external_plugins.folders())
+        for kind in external_plugins.KINDS
+        for file in sorted((folder / kind).glob("*.py"))
+    }
 
 
 def _code(package: Path) -> Iterator[Path]:
@@ -114,6 +125,8 @@ def _start(client: Any, name: str, path: Path, command: list[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="p2p-pack-") as folder:
         pack(Path(folder), path, Path(__file__).parents[1], shipped("configs"))
         variables = {key: os.environ[key] for key in PASSED_ON if key in os.environ and key != "PYTHONPATH"}
+        if count := len(external_plugins.folders()):
+            variables[external_plugins.VARIABLE] = os.pathsep.join(f"plugins/{number}" for number in range(count))
         deadline = time.monotonic() + AGENT_SECONDS
         while True:
             try:

@@ -23,6 +23,7 @@ EXPORTED = (
     "LANG",
     "P2P_DIST_DATA",
     "P2P_DIST_CACHE",
+    "P2P_DIST_PLUGINS",
     "HF_HOME",
     "HF_HUB_OFFLINE",
     "LD_LIBRARY_PATH",

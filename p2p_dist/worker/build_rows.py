@@ -132,5 +132,5 @@ def _plugin(kind: str, spec: dict[str, Any], paths: Mapping[str, str]) -> Any:
                 path,
                 "plan the study again",
             )
-    options = {key: value for key, value in spec.items() if key != "name"}
-    return registry.load(kind, spec["name"]).model_validate({**options, **paths})
+    options = {key: value for key, value in spec.items() if key not in ("name", registry.CODE)}
+    return registry.load(kind, spec["name"], spec.get(registry.CODE)).model_validate({**options, **paths})
