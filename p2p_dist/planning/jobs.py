@@ -1,8 +1,9 @@
-"""What is left to do, as jobs: the stages that one worker carries out without letting go of its model.
+"""Missing stages grouped into jobs: a job is the stages that one worker runs while it holds one model.
 
 An adapter is evaluated where it was trained, so a train stage and the evaluations that read it are one job, unless the
-rows of an evaluation wait for the job itself (a test-time defense that asks the model first). Trainings on the same
-base with the same adapter shape and loss may be joined into cohorts, unless one of them waits for another.
+rows of an evaluation depend on the job itself (a test-time defense that queries the model first). Trainings on the same
+base with the same adapter shape and loss may be joined into a cohort (a multi-adapter batch), unless one depends on
+another.
 """
 
 from collections import defaultdict
@@ -15,12 +16,12 @@ from p2p_dist.config.identity import canonical
 
 @dataclass(frozen=True)
 class Job:
-    """`stages` in order of execution; `needs` are stages of other jobs that must be done before."""
+    """Stages in order of execution; `needs` are stages of other jobs that must be done first."""
 
     stages: tuple[str, ...]
     needs: frozenset[str]
     costs: tuple[float, ...]
-    """Length of each stage in assumed seconds, for longest-first scheduling and the time that is left."""
+    """Assumed seconds of each stage, for longest-first scheduling and the remaining time."""
 
     @property
     def cost(self) -> float:
@@ -28,16 +29,16 @@ class Job:
 
     @property
     def lead(self) -> str:
-        """The stage under which the attempts of the job are kept."""
+        """Id of the stage in whose folder the attempts of the job are recorded."""
         return self.stages[0]
 
 
 def missing_jobs(
     graph: Graph, done: Collection[str], cohort: Callable[[Stage], int], seconds: Callable[[Graph, Stage], float]
 ) -> list[Job]:
-    """Jobs for every stage that is not done, the longest way to the end first.
+    """Jobs for all stages that are not done, longest critical path first.
 
-    `cohort` says how many trainings at most may join one of the given kind, `seconds` how long a stage takes.
+    `cohort` returns the maximum cohort size for a training like the given one, `seconds` the duration of a stage.
     """
     missing = {id_: stage for id_, stage in graph.stages.items() if id_ not in done}
     depth = _depths(graph)
@@ -63,8 +64,10 @@ def missing_jobs(
 
 
 def longest_ways(jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str, float]:
-    """Lead -> the longest time from a job's start to the end of the last job that waits for it: what decides the
-    makespan. `seconds` are by lead; what is waited for and not among the jobs is there already."""
+    """Critical path of each job by lead: the longest time from its start to the end of the last job that depends on it.
+
+    `seconds` are by lead. Stages that are needed and belong to no job are already done.
+    """
     by_stage = {id_: job for job in jobs for id_ in job.stages}
     waiting: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -83,8 +86,8 @@ def longest_ways(jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str,
 
 
 def _depths(graph: Graph) -> dict[str, int]:
-    """Trainings and scorings on the longest way to each stage, itself included: a stage can wait only for lower depths
-    or, at its own, for cheaper kinds, so that jobs of one depth never wait for each other in a circle."""
+    """Number of trainings and scorings on the longest path to each stage, itself included. A stage depends only on
+    lower depths or, at its own, on cheaper kinds, so jobs of one depth never depend on each other in a cycle."""
     depth: dict[str, int] = {}
     for id_, stage in graph.stages.items():
         depth[id_] = max((depth[read] for read in stage.reads.values()), default=0) + (stage.kind in ("train", "score"))
@@ -92,11 +95,11 @@ def _depths(graph: Graph) -> dict[str, int]:
 
 
 def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Mapping[str, int]) -> list[list[Stage]]:
-    """Trainings that can share one forward pass, at most `size` of the first together."""
+    """Group trainings that can share one forward pass, at most `size` of the first in a group."""
     compatible: dict[str, list[Stage]] = defaultdict(list)
     for stage in trainings:
         train = stage.spec["train"]
-        alike = [
+        shared_settings = [
             stage.spec["model"],
             train["lora"],
             train["dtype"],
@@ -107,17 +110,19 @@ def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Ma
             stage.reads.get("merged", ""),
             depth[stage.id],
         ]
-        compatible[canonical(alike)].append(stage)
+        compatible[canonical(shared_settings)].append(stage)
     return [
-        group[at : at + size(group[0])] for group in compatible.values() for at in range(0, len(group), size(group[0]))
+        group[first : first + size(group[0])]
+        for group in compatible.values()
+        for first in range(0, len(group), size(group[0]))
     ]
 
 
-def _evaluations(own: Iterable[Stage], depth: Mapping[str, int]) -> list[str]:
-    """Evaluations of one adapter whose rows do not wait for any training of the same depth."""
+def _evaluations(evaluations: Iterable[Stage], depth: Mapping[str, int]) -> list[str]:
+    """Those evaluations of one adapter whose rows do not depend on a training of the same depth."""
     return [
         stage.id
-        for stage in own
+        for stage in evaluations
         if all(depth[id_] < depth[stage.reads["adapter"]] for role, id_ in stage.reads.items() if role != "adapter")
     ]
 

@@ -1,8 +1,8 @@
-"""How long stages really took, and what that says of those to come.
+"""Measured durations of stages, and predictions from them.
 
-A finished stage that is planned again elsewhere takes as long as it took. For others of the same kind and model the
-assumed time is multiplied by measured over assumed, both summed over what is finished, so that long runs count for
-more. Times of CPUs say nothing of GPUs: only those of the planned cluster's kind of device are used.
+A finished stage that is planned again elsewhere is assumed to take the same time. For other stages of the same kind and
+model, the assumed time is multiplied by measured over assumed, both summed over the finished stages, so that long runs
+weigh more. CPU times do not predict GPU times: only those of the planned cluster's kind of device are used.
 """
 
 from collections import Counter, defaultdict
@@ -18,8 +18,7 @@ Origin = Literal["recorded", "rate", "assumed"]
 
 @dataclass(frozen=True)
 class Finished:
-    """A stage of `graph` that is done: seconds on one device, which is its share of a cohort's time, times its
-    ranks."""
+    """A finished stage of `graph`: seconds on one device, i.e. its share of the cohort's time, times its ranks."""
 
     id: str
     graph: Graph
@@ -30,7 +29,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Timings:
-    """What was found in a runs folder: finished stages of any study, and the files that could not be read."""
+    """Timings of a runs folder: finished stages of any study, and the files that could not be read."""
 
     finished: Sequence[Finished] = ()
     unread: Sequence[str] = ()
@@ -38,7 +37,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Rate:
-    """Measured over assumed time, and what that rests on: how many stages, on which devices."""
+    """Measured over assumed time, with the number of stages and the devices it was measured on."""
 
     factor: float
     stages: int
@@ -47,15 +46,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class Durations:
-    """How long the stages of a study take: as recorded, else by the rate of their model, else as assumed."""
+    """Durations of the stages of a study: as recorded, else by the rate of their model, else as assumed."""
 
     assumed: Rates
     recorded: Mapping[str, float] = field(default_factory=dict)
-    """Seconds by stage id."""
+    """Recorded seconds by stage id."""
     rates: Mapping[tuple[str, str], Rate] = field(default_factory=dict)
-    """By kind and canonical model."""
+    """Rates by kind of stage and canonical model."""
     elsewhere: int = 0
-    """Finished stages that were left out, because they ran on the other kind of device."""
+    """Number of finished stages left out because they ran on the other kind of device."""
     unread: Sequence[str] = ()
 
     def seconds(self, graph: Graph, stage: Stage) -> float:
@@ -66,34 +65,35 @@ class Durations:
         return self.assumed.seconds(graph, stage) * (rate.factor if rate else 1.0)
 
     def origin(self, graph: Graph, stage: Stage) -> Origin:
-        """What the time of a stage rests on."""
+        """Source of the time of a stage."""
         if stage.id in self.recorded:
             return "recorded"
         return "rate" if (stage.kind, model_of(graph, stage)) in self.rates else "assumed"
 
     def origins(self, graph: Graph, ids: Iterable[str]) -> dict[str, int]:
-        """How many of the stages with a model are of each origin."""
+        """Number of stages by origin, stages without a model not counted."""
         stages = [graph.stages[id_] for id_ in ids]
-        found = Counter(self.origin(graph, stage) for stage in stages if stage.kind not in ("data", "edit"))
-        return {origin: found[origin] for origin in ("recorded", "rate", "assumed")}
+        counts = Counter(self.origin(graph, stage) for stage in stages if stage.kind not in ("data", "edit"))
+        return {origin: counts[origin] for origin in ("recorded", "rate", "assumed")}
 
 
 def measure(timings: Timings, assumed: Rates) -> Durations:
-    """What finished stages say; one that is in several studies counts once."""
-    by_id = {one.id: one for one in timings.finished}
-    here = [one for one in by_id.values() if one.on_gpu == bool(assumed.cluster.gpus_per_node)]
-    alike: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)
-    for one in here:
-        stage = one.graph.stages[one.id]
-        alike[stage.kind, model_of(one.graph, stage)].append(
-            (one.seconds, assumed.seconds(one.graph, stage), one.device)
+    """Derive durations from finished stages; a stage that is in several studies counts once."""
+    by_id = {stage.id: stage for stage in timings.finished}
+    same_device = [stage for stage in by_id.values() if stage.on_gpu == bool(assumed.cluster.gpus_per_node)]
+    samples: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)
+    for finished in same_device:
+        stage = finished.graph.stages[finished.id]
+        samples[stage.kind, model_of(finished.graph, stage)].append(
+            (finished.seconds, assumed.seconds(finished.graph, stage), finished.device)
         )
     rates = {
         key: Rate(
-            sum(took for took, _, _ in found) / sum(said for _, said, _ in found),
-            len(found),
-            sorted({device for _, _, device in found}),
+            sum(measured for measured, _, _ in pairs) / sum(expected for _, expected, _ in pairs),
+            len(pairs),
+            sorted({device for _, _, device in pairs}),
         )
-        for key, found in alike.items()
+        for key, pairs in samples.items()
     }
-    return Durations(assumed, {one.id: one.seconds for one in here}, rates, len(by_id) - len(here), timings.unread)
+    recorded = {stage.id: stage.seconds for stage in same_device}
+    return Durations(assumed, recorded, rates, len(by_id) - len(same_device), timings.unread)

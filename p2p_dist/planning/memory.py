@@ -1,8 +1,8 @@
-"""How much memory one rank of a training needs, term by term, from the shape of the model alone.
+"""Memory model: peak memory of one rank of a training, term by term, from the shape of the model alone.
 
-The terms follow our own engine: a frozen base, K stacked adapters, packed rows without padding, logits at the answer
-positions and nowhere else. Derived from what autograd keeps per layer; `bench/memory_model.py` holds it against
-measured peaks. DeepSpeed's own estimators count every weight as trainable and no activation, so they do not apply here.
+The terms follow this package's engine: a frozen base, K stacked adapters, packed rows without padding, logits at the
+answer positions only. They are derived from the tensors that autograd keeps per layer; `bench/memory_model.py` compares
+them with measured peaks. DeepSpeed's estimators do not apply: they count every weight as trainable and no activation.
 """
 
 from dataclasses import asdict, dataclass
@@ -17,13 +17,13 @@ Offload = Literal["none", "optimizer", "all"]
 
 GIB = 2**30
 GATHERED_ELEMENTS = 1_000_000_000
-"""Weights that ZeRO-3 keeps gathered at once (DeepSpeed's `stage3_max_live_parameters`)."""
+"""Number of weights that ZeRO-3 keeps gathered at once (DeepSpeed's `stage3_max_live_parameters`)."""
 PREFETCHED_ELEMENTS = 50_000_000
-"""Weights that ZeRO-3 gathers ahead (`stage3_prefetch_bucket_size`)."""
+"""Number of weights that ZeRO-3 prefetches (`stage3_prefetch_bucket_size`)."""
 RUNTIME = {"cuda": 1_200_000_000, "cpu": 700_000_000}
-"""Assumed, not measured: CUDA context, kernels and libraries on a GPU; the imported libraries on a CPU."""
+"""Assumed bytes, not measured: CUDA context, kernels and libraries on a GPU; the imported libraries on a CPU."""
 NF4_BYTES = 0.5 + 1 / 64
-"""Per weight: 4 bits and the scales of blocks of 64, themselves quantised to 8 bits (arXiv 2305.14314)."""
+"""Bytes per weight: 4 bits and the scales of blocks of 64, themselves quantised to 8 bits (arXiv 2305.14314)."""
 _FLOAT = 4
 
 
@@ -44,7 +44,7 @@ class Memory:
         return sum(asdict(self).values())
 
     def in_gib(self) -> dict[str, float]:
-        """Every term and the total in GiB."""
+        """All terms and the total, in GiB."""
         return {name: round(value / GIB, 2) for name, value in {**asdict(self), "total": self.total}.items()}
 
 
@@ -60,31 +60,31 @@ class Work:
     tokens: int
     answers: int = 2
     quantized: bool = False
-    """Whether the linear layers of the base are in 4 bits (QLoRA)."""
+    """True if the linear layers of the base are in 4 bits (QLoRA)."""
     recompute: bool = False
-    """Gradient checkpointing: blocks keep their input alone, and one at a time is computed again."""
+    """Gradient checkpointing: blocks keep only their input and are recomputed one at a time."""
 
     @property
     def base_bytes(self) -> int:
-        """The frozen weights."""
+        """Bytes of the frozen weights."""
         if not self.quantized:
             return self.shape.parameters * self.bytes_per_weight
         rest = self.shape.parameters - self.shape.linear_parameters
         return round(self.shape.linear_parameters * NF4_BYTES) + rest * self.bytes_per_weight
 
     def at_once(self, device: Device) -> int:
-        """Runs that go through the base in one pass."""
+        """Number of runs that go through the base in one pass."""
         typical = self.rows * min(self.tokens, TOKENS_PER_ROW)
         return 1 if apart(self.shape.linear_parameters, self.shape.layers, typical, device) else self.cohort
 
     def packed_tokens(self, device: Device) -> int:
-        """Tokens of one pass over its runs; packed widths are at most the next multiple of 64."""
+        """Upper bound of the tokens in one pass: packed widths are at most the next multiple of 64."""
         return self.at_once(device) * -(-self.rows * self.tokens // 64) * 64
 
 
 @dataclass(frozen=True)
 class Split:
-    """How a model is spread over ranks."""
+    """Sharding of a model over ranks."""
 
     ranks: int = 1
     zero: int = 0
@@ -102,7 +102,7 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
     gather = 0
     if split.zero >= 3:
         gather = min(base, (GATHERED_ELEMENTS + PREFETCHED_ELEMENTS) * width)
-        # hpZ keeps a second copy, cut over fewer ranks.
+        # hpZ keeps a second copy, sharded over fewer ranks.
         copies = base // split.ranks + (base // split.hpz if split.hpz > 1 else 0)
         base = 0 if split.offload == "all" else copies
     gradients = adapter * width // (split.ranks if split.zero >= 2 else 1)
@@ -118,7 +118,7 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
 
 
 def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:
-    """Numbers of one adapter: r * (in + out) for every target layer."""
+    """Number of parameters of one adapter: r * (in + out) summed over the target layers."""
     return (
         shape.layers
         * lora.r
@@ -127,7 +127,7 @@ def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:
 
 
 def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
-    """The linear layers of a block: name -> (in, out)."""
+    """Linear layers of a block: name -> (in_features, out_features)."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     return {
         "q_proj": (shape.hidden, queries),
@@ -141,7 +141,7 @@ def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
 
 
 def activations(work: Work, device: Device) -> int:
-    """What autograd keeps of all blocks, and the gradients that flow while it is all still there."""
+    """Bytes of the activations that autograd keeps for all blocks, and of the gradients in flight at the peak."""
     block, inputs = _kept_per_token(work, device), work.shape.layers * work.shape.hidden * work.bytes_per_weight
     blocks = inputs + block if work.recompute else work.shape.layers * block
     per_token = blocks + _FLOAT * work.shape.hidden
@@ -150,7 +150,7 @@ def activations(work: Work, device: Device) -> int:
 
 
 def _kept_per_token(work: Work, device: Device) -> int:
-    """Bytes that one block keeps for one token."""
+    """Bytes of activations that one block keeps for one token."""
     shape, width = work.shape, work.bytes_per_weight
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     in_attention = _FLOAT if device == "cpu" else width  # the CPU kernel computes in fp32
@@ -173,7 +173,7 @@ def _kept_per_token(work: Work, device: Device) -> int:
 
 
 def logits(work: Work, device: Device) -> int:
-    """Scores over the vocabulary at the answer positions: fp32, their log-softmax, and the gradients of both."""
+    """Bytes of the logits at the answer positions: fp32, their log-softmax, and the gradients of both."""
     return work.at_once(device) * work.rows * work.answers * work.shape.vocab * (3 * _FLOAT + work.bytes_per_weight)
 
 

@@ -1,9 +1,9 @@
-"""Where one job goes: GPUs, ZeRO stage, offload, micro-batch and cohort, or why nothing fits and what would.
+"""Placement of one job: GPUs, ZeRO stage, offload, micro-batch and cohort, or the reason why nothing fits.
 
-One job per GPU while the base and one row's activations fit, because spreading 32 short rows over GPUs buys nothing and
-a sharded frozen base is gathered twice per step. Where the activations of a single row do not fit, layers are computed
-again in the backward pass (half as much time again). ZeRO-3 is for a base that does not fit, offloading for when even
-that does not. The micro-batch is how the global batch is cut; neither changes a result's identity.
+One job runs per GPU while the base and the activations of one row fit, because spreading 32 short rows over GPUs gains
+nothing and a sharded frozen base is gathered twice per step. Where the activations of a single row do not fit, layers
+are recomputed in the backward pass (1.5 times the time). ZeRO-3 is for a base that does not fit, offloading for when
+even that does not. The micro-batch divides the global batch. None of this changes a result's identity.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.passes import Device
 
 USABLE = 0.92
-"""Share of a device's memory to plan with; the rest is for fragments of the allocator."""
+"""Share of a device's memory that a plan may use; the rest is for fragmentation of the allocator."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How one training is carried out; none of it is identity. `memory` is None for a model of unknown shape."""
+    """Execution of one training; no part of its identity. `memory` is None for a model of unknown shape."""
 
     ranks: int
     zero: int
@@ -41,14 +41,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Misfit:
-    """Why a training can never run on a cluster, with the nearest thing that would."""
+    """Reason why a training cannot run on a cluster, and the nearest change with which it could."""
 
     reason: str
     nearest: str
 
 
 def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Placement | Misfit:
-    """The first candidate that fits, simplest first; `cohort` is the largest cohort that is wanted."""
+    """Return the first candidate that fits, simplest first; `cohort` is the maximum cohort size."""
     if shape is None:
         split, rows, most = (
             _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
@@ -60,9 +60,9 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
         return Placement(split.ranks, split.zero, split.offload, rows, accumulation, most, None, split.hpz, again)
     budget = device_memory(cluster)
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
-    found = ((work, split, estimate(work, split, device)) for work, split in _candidates(shape, train, cohort, cluster))
     tried = []
-    for work, split, memory in found:
+    for work, split in _candidates(shape, train, cohort, cluster):
+        memory = estimate(work, split, device)
         if budget is None or memory.total <= USABLE * budget:
             accumulation = -(-train.global_batch // (work.rows * split.ranks))
             return Placement(
@@ -78,11 +78,11 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
             )
         tried.append((work, split, memory))
     assert budget is not None
-    return _misfit(*min(tried, key=lambda one: one[2].total), budget, cluster, device)
+    return _misfit(*min(tried, key=lambda candidate: candidate[2].total), budget, cluster, device)
 
 
 def device_memory(cluster: ClusterSpec) -> float | None:
-    """Bytes that one worker may use: a GPU's, or its share of the node's. None when the cluster does not say."""
+    """Memory of one worker in bytes: a GPU's, or its share of the node's. None when the cluster file gives none."""
     if cluster.gpus_per_node:
         return cluster.gpu_memory_gb * 1e9 if cluster.gpu_memory_gb else None
     ranks = spread(cluster.layout.ranks, cluster.ranks_per_node)[1] if cluster.layout else cluster.slots_per_node
@@ -90,7 +90,8 @@ def device_memory(cluster: ClusterSpec) -> float | None:
 
 
 def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Iterator[tuple[Work, Split]]:
-    """From the whole cohort with the whole batch on one device to one row with everything sharded and offloaded."""
+    """Candidates from the whole cohort with the whole batch on one device to one row with all state sharded and
+    offloaded."""
     quantized = train.quantization is not None
     work = Work(
         shape,
@@ -120,20 +121,20 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
 
 
 def _shrinking(work: Work, rows: int) -> Iterator[Work]:
-    """Fewer and fewer rows in one pass, and when one is too many, the same with every layer computed again."""
+    """Smaller and smaller micro-batches, then the same with gradient checkpointing."""
     for recompute in (False, True):
         for few in _halves(rows):
             yield replace(work, rows=few, recompute=recompute)
 
 
 def _forced(train: TrainSpec, cohort: int, layout: LayoutSpec) -> tuple[Split, int, int]:
-    """The layout that a cluster file asks for, its micro-batch, and the largest cohort it takes."""
+    """The layout forced by a cluster file, its micro-batch, and its maximum cohort size."""
     rows = min(layout.micro_batch or train.global_batch, -(-train.global_batch // layout.ranks))
     return Split(layout.ranks, layout.zero or 0, layout.offload, layout.hpz), rows, 1 if layout.zero else cohort
 
 
 def _rank_counts(cluster: ClusterSpec) -> list[int]:
-    """2, 4, ... GPUs of a node, then whole nodes."""
+    """Rank counts to try: 2, 4, ... GPUs of a node, then whole nodes."""
     inside = [2**power for power in range(1, 8) if 2**power < cluster.gpus_per_node]
     nodes = [2**power for power in range(8) if 2**power < cluster.nodes] + [cluster.nodes]
     whole = [cluster.gpus_per_node * count for count in nodes]
@@ -141,31 +142,30 @@ def _rank_counts(cluster: ClusterSpec) -> list[int]:
 
 
 def _halves(most: int) -> list[int]:
-    """most, most / 2, ..., 1."""
-    found = []
+    """Halving sequence: most, most / 2, ..., 1."""
+    sizes = []
     while most >= 1:
-        found.append(most)
+        sizes.append(most)
         most //= 2
-    return found
+    return sizes
 
 
 def weight_bytes(train: TrainSpec, cluster: ClusterSpec) -> int:
-    """2 for bfloat16, 4 for float32; `auto` is bfloat16 on GPUs and counted as float32 on CPUs, where it may be
-    either."""
+    """Bytes per weight: 2 for bfloat16, 4 for float32. `auto` is bfloat16 on GPUs; on CPUs, where it may be either, it
+    counts as float32."""
     if train.dtype == "auto":
         return 2 if cluster.gpus_per_node else 4
     return {"bfloat16": 2, "float32": 4}[train.dtype]
 
 
 def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: ClusterSpec, device: Device) -> Misfit:
-    """The least that was found, and how it could be made to fit: more memory, or shorter rows."""
+    """Report the smallest candidate and what would make it fit: more memory, or shorter rows."""
     unit = "GPU" if device == "cuda" else "worker"
     sharded = f"ZeRO-{split.zero} over {split.ranks} GPUs, offload {split.offload}, " if split.zero else ""
     sharded += "gradient checkpointing, " if work.recompute else ""
     reason = (
-        f"needs {memory.total / GIB:.1f} GiB per {unit} at the least ({sharded}micro-batch {work.rows} of "
-        f"{work.tokens} tokens), "
-        f"and {cluster.name} has {USABLE * budget / GIB:.1f} GiB to use"
+        f"needs at least {memory.total / GIB:.1f} GiB per {unit} ({sharded}micro-batch {work.rows} of "
+        f"{work.tokens} tokens); {cluster.name} has {USABLE * budget / GIB:.1f} GiB usable"
     )
     shorter = next(
         (

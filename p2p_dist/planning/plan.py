@@ -1,4 +1,4 @@
-"""The plan of a study: what is left to do, where each job goes, how long it all takes. Values in, values out."""
+"""Plan of a study: its missing jobs, their placement and their durations. Pure functions of values."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -15,38 +15,38 @@ from p2p_dist.planning.placement import Misfit, Placement, place
 
 Fit = Placement | Misfit
 WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)
-"""Where jobs go that only build rows."""
+"""Placement of jobs that only build rows."""
 NOTHING_FINISHED = Timings()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`fits` has the placement of every training setting (see `setting`); `jobs` are longest first."""
+    """A plan: `jobs` are longest first; `fits` has the placement of every training setting (see `setting`)."""
 
     jobs: list[Job]
     fits: Mapping[str, Fit]
     settings: Mapping[str, str]
-    """Lead stage of a job -> its training setting; jobs that only build rows have none."""
+    """Training setting of each job by its lead stage; jobs that only build rows have none."""
     durations: Durations
     models: Collection[str] = ()
     """Canonical identities of the models that the jobs need."""
 
     @property
     def rates(self) -> Rates:
-        """What is assumed of the hardware."""
+        """Assumed throughput of the hardware."""
         return self.durations.assumed
 
     def placement(self, job: Job) -> Fit:
-        """Where a job goes."""
+        """Placement of a job, or its misfit."""
         return self.fits[self.settings[job.lead]] if job.lead in self.settings else WITHOUT_MODEL
 
     def width(self, job: Job) -> int:
-        """Slots that a job takes; 1 for a misfit."""
+        """Number of slots that a job takes; 1 for a misfit."""
         fit = self.placement(job)
         return self.rates.cluster.slots_of(fit.ranks) if isinstance(fit, Placement) else 1
 
     def impossible(self) -> list[tuple[Job, Misfit]]:
-        """Jobs that can never run on this cluster."""
+        """Jobs that cannot run on this cluster."""
         return [(job, fit) for job in self.jobs if isinstance(fit := self.placement(job), Misfit)]
 
 
@@ -60,11 +60,11 @@ def make_plan(
 ) -> Plan:
     """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
 
-    `shapes` are by the canonical identity of their model; `timings` are of any studies whose times count for this one.
+    `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies.
     """
     rates = Rates(shapes, cluster)
     durations = measure(timings, rates)
-    trained = {id_: stage for id_, found in graph.stages.items() if (stage := training_of(graph, found)) is not None}
+    trained = {id_: training for id_, stage in graph.stages.items() if (training := training_of(graph, stage))}
     keys = {stage.id: setting(stage) for stage in {stage.id: stage for stage in trained.values()}.values()}
     settings = {id_: keys[stage.id] for id_, stage in trained.items()}
     fits: dict[str, Fit] = {}
@@ -95,5 +95,5 @@ def training_of(graph: Graph, stage: Stage) -> Stage | None:
 
 
 def setting(stage: Stage) -> str:
-    """What decides where a training goes: its model and its training settings, as canonical text."""
+    """Key of a placement: the model and training settings of a stage as canonical text."""
     return canonical([stage.spec["model"], stage.spec["train"]])

@@ -1,5 +1,5 @@
-"""What to start next and what to do when a job ends: pure decisions, carried out by the scheduler and by the
-simulator."""
+"""Scheduling policy: the next jobs to start and the reaction to the end of an attempt. Pure decisions, shared by the
+scheduler and the simulator."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from p2p_dist.errors import Exit
 from p2p_dist.planning.jobs import Job
 
 MAX_ATTEMPTS = 3
-"""Attempts at a job, or starts of a study, in a row that may end without any progress."""
+"""Maximum number of consecutive attempts at a job, or starts of a study, without progress."""
 _MEMORY_MARKERS = (
     "OutOfMemoryError",
     "CUDA out of memory",
@@ -20,10 +20,10 @@ _MEMORY_MARKERS = (
 
 
 def startable(waiting: Iterable[Job], finished: Set[str], fits: Callable[[Job], bool]) -> Iterator[Job]:
-    """The jobs to start now, in their order: those whose inputs are there, as long as they fit.
+    """Yield the jobs to start now, in order: those whose inputs exist, while they fit.
 
-    A job that does not fit holds back all behind it, so that narrow ones do not overtake a wide one for ever. `fits` is
-    asked after the job before was started.
+    A job that does not fit holds back all jobs behind it, so that narrow jobs cannot starve a wide one. `fits` is
+    called after the previous job was started.
     """
     for job in waiting:
         if job.needs <= finished:
@@ -33,14 +33,14 @@ def startable(waiting: Iterable[Job], finished: Set[str], fits: Callable[[Job], 
 
 
 def hopeless(waiting: Iterable[Job], lost: Collection[str]) -> list[Job]:
-    """The jobs that wait for a stage which will never be there."""
+    """Jobs that depend on a stage which will never be done."""
     return [job for job in waiting if not job.needs.isdisjoint(lost)]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How an attempt ended. `code` is the exit code, negative for a signal; `fruitless` counts the attempts in a row
-    that brought nothing further, this one included; `stalled` says that it was stopped because it did not move."""
+    """End of an attempt. `code`: exit code, negative for a signal; `fruitless`: number of consecutive attempts without
+    progress, this one included; `stalled`: it was stopped because it made no progress."""
 
     code: int
     fruitless: int
@@ -52,7 +52,8 @@ class Ending:
 
 @dataclass(frozen=True)
 class Decision:
-    """Retry, with this micro-batch if one is given, or give up on the job and all that waits for it."""
+    """Reaction to the end of an attempt: done; retry, with this micro-batch if one is given; or fail the job and all
+    that depend on it."""
 
     action: Literal["done", "retry", "fail"]
     reason: str
@@ -60,13 +61,16 @@ class Decision:
 
 
 def after_exit(end: Ending) -> Decision:
-    """Kills and stalls are tried again as long as they get further; a worker that was asked to stop is requeued without
-    counting; out of memory halves the micro-batch and keeps the global batch; a bug or a bad input would end the same
-    way."""
+    """Decide what follows the end of an attempt.
+
+    Kills and stalls are retried while they make progress; a worker that was asked to stop is requeued without counting
+    an attempt; out of memory halves the micro-batch and keeps the global batch; any other exit code fails the job,
+    because a bug or a bad input would end the same way again.
+    """
     if end.code == Exit.OK:
         return Decision("done", "") if end.outputs_there else Decision("fail", "exited with 0 but left no result")
     if end.stalled:
-        return _again("stood still", end)
+        return _again("made no progress", end)
     if end.code == Exit.REQUEUE:
         return Decision("retry", "stopped on request")
     if end.out_of_memory:
@@ -81,29 +85,32 @@ def after_exit(end: Ending) -> Decision:
 def _again(reason: str, end: Ending) -> Decision:
     if end.fruitless < MAX_ATTEMPTS:
         return Decision("retry", reason)
-    return Decision("fail", f"{reason}, {end.fruitless} times without getting further")
+    return Decision("fail", f"{reason}, {end.fruitless} times in a row without progress")
 
 
 @dataclass(frozen=True)
 class Start:
-    """A start of a study: how far it was (`reached`, a digest), and its number in the row of starts that found it
-    there."""
+    """A start of a study: its progress as a digest (`reached`), and its number among the consecutive starts that found
+    the same progress."""
 
     reached: str
     number: int
 
 
 def next_start(before: Start | None, reached: str) -> Start:
-    """The start that follows: the first of a new row where anything got further since."""
+    """The next start; counting begins again at 1 after any progress."""
     return Start(reached, before.number + 1 if before is not None and before.reached == reached else 1)
 
 
 def may_start_again(start: Start, reached: str) -> bool:
-    """Whether a study that ends early, and got as far as `reached`, may ask to be started again. What stopped it does
-    not matter: a cluster that dies every time and a time limit below what loading takes would both go on for ever."""
+    """True if a study that ends early with this progress may be restarted.
+
+    The cause does not matter: a cluster that dies every time and a time limit shorter than loading would both restart
+    without end.
+    """
     return reached != start.reached or start.number < MAX_ATTEMPTS
 
 
 def names_memory(lines: list[str]) -> bool:
-    """Whether the last lines of a log say that memory ran out."""
+    """True if the last lines of a log report that memory ran out."""
     return any(marker in line for line in lines for marker in _MEMORY_MARKERS)

@@ -1,4 +1,4 @@
-"""A plan as loads of the simulator, and what the simulated nodes did with their time."""
+"""Simulation of a plan, and an account of how the simulated nodes spent their time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,25 +13,24 @@ from p2p_dist.planning.simulation import Load, Outcome, Piece, simulate
 
 @dataclass(frozen=True)
 class Account:
-    """Where the time went, in seconds; all but `makespan`, `bound` and `down` are device seconds."""
+    """Breakdown of simulated time. `makespan` and `bound` are in seconds, all others in device seconds."""
 
     makespan: float
     bound: float
-    """The least any order could take for the jobs that ended, without failures: all work over all slots, or the longest
-    way."""
+    """Lower bound of the makespan of the finished jobs: all work over all slots, or the critical path."""
     capacity: float
-    """All devices from the first start to the last end."""
+    """Capacity of all devices from the first start to the last end."""
     used: float
     useful: float
-    """One start and the work of every job that ended."""
+    """One start and the work of every finished job."""
     starts: float
-    """What of `useful` is starting."""
+    """Part of `useful` that was spent on starting."""
     repeated: float
-    """Work that was done again, because it was not kept."""
+    """Work that was repeated because it had not been checkpointed."""
     restarts: float
-    """Starting again."""
+    """Starts after the first one of a job."""
     given_up: float
-    """All time of jobs that failed in the end."""
+    """Time of jobs that finally failed."""
 
     @property
     def lost(self) -> float:
@@ -44,31 +43,31 @@ class Account:
 
     @property
     def utilisation(self) -> float | None:
-        """Used device seconds over those there were."""
+        """Used device seconds over the capacity; None for an empty simulation."""
         return self.used / self.capacity if self.capacity else None
 
     @property
     def efficiency(self) -> float | None:
-        """Training and evaluating alone, over all device seconds there were."""
+        """Device seconds of training and evaluation alone, over the capacity; None for an empty simulation."""
         return (self.useful - self.starts) / self.capacity if self.capacity else None
 
 
 CHECKPOINT_EVERY = 50
-"""Steps between two checkpoints, as `p2p-dist run` has them by itself."""
+"""Steps between two checkpoints: the default of `p2p-dist run`."""
 
 
 def replay(
     plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int = CHECKPOINT_EVERY, start: float | None = None
 ) -> tuple[Outcome, Account]:
-    """Carry out the jobs of a plan that fit. A training keeps its state every `checkpoint_every` steps; every attempt
-    takes `start` seconds before it works (None: as assumed)."""
+    """Simulate the jobs of a plan that fit. A training is checkpointed every `checkpoint_every` steps; every attempt
+    takes `start` seconds to start (None: as assumed)."""
     loads = loads_of(plan, graph, checkpoint_every, start)
     outcome = simulate(loads, nodes)
     return outcome, account(loads, outcome, nodes)
 
 
 def loads_of(plan: Plan, graph: Graph, checkpoint_every: int, start: float | None = None) -> list[Load]:
-    """The jobs that fit, in their order. Those that only build rows take no time."""
+    """Loads of the jobs that fit, in order. Jobs that only build rows take no time."""
     jobs = [job for job in plan.jobs if not isinstance(plan.placement(job), Misfit)]
     seconds = plan.rates.start_seconds if start is None else start
     return [
@@ -78,7 +77,8 @@ def loads_of(plan: Plan, graph: Graph, checkpoint_every: int, start: float | Non
 
 
 def _pieces(job: Job, plan: Plan, graph: Graph, checkpoint_every: int) -> tuple[Piece, ...]:
-    """The trainings of a cohort advance together and are kept together; everything else is done whole or not at all."""
+    """Resumable pieces of a job: the trainings of a cohort advance and are checkpointed together; other stages are not
+    checkpointed."""
     width = plan.width(job)
     stages = [(graph.stages[id_], seconds / width) for id_, seconds in zip(job.stages, job.costs, strict=True)]
     trained = sum(seconds for stage, seconds in stages if stage.kind == "train")
@@ -88,7 +88,7 @@ def _pieces(job: Job, plan: Plan, graph: Graph, checkpoint_every: int) -> tuple[
 
 
 def account(loads: Sequence[Load], outcome: Outcome, nodes: Nodes) -> Account:
-    """Add up the attempts."""
+    """Add up the time of all attempts."""
     of = {load.job.lead: load for load in loads}
     used = useful = starts = repeated = restarts = given_up = 0.0
     for span in outcome.spans:

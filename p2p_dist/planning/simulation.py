@@ -1,9 +1,8 @@
-"""Carry jobs out on paper, on nodes that fail and come back: a discrete-event simulation. Pure, and the same for the
-same seed.
+"""Discrete-event simulation of a plan on nodes that fail and are repaired. Pure and deterministic for a seed.
 
-Jobs start in the scheduler's order and by its rules (`planning.policy`). A job on a node that fails loses what it did
-since it last kept its state and is tried again from there. Two things differ from a real run: a gang waits until the
-nodes it needs have room, where Ray may start narrower jobs beside it, and the controller itself does not die.
+Jobs start in the scheduler's order and by its rules (`planning.policy`). A job on a node that fails loses its work
+since the last checkpoint and is retried from there. Two things differ from a real run: a process group waits until its
+nodes have room, where Ray may start narrower jobs beside it, and the controller itself never dies.
 """
 
 import heapq
@@ -24,7 +23,7 @@ _KILLED = -9
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a job that an attempt goes on from: `seconds` of work, kept every `every` seconds and at its end."""
+    """A resumable part of a job: `seconds` of work, checkpointed every `every` seconds and at its end."""
 
     seconds: float
     every: float = math.inf
@@ -32,7 +31,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Load:
-    """A job as the simulator sees it: slots, seconds that every attempt takes to start, and work."""
+    """A job for the simulator: its slots, the seconds that every attempt takes to start, and its work."""
 
     job: Job
     width: int
@@ -45,11 +44,11 @@ class Load:
 
     @property
     def seconds(self) -> float:
-        """From start to end when nothing fails."""
+        """Seconds from start to end without failures."""
         return self.start + self.work
 
     def kept(self, done: float) -> float:
-        """How much of the first `done` seconds of work a kill leaves."""
+        """Seconds of work that survive a kill after `done` seconds."""
         kept = 0.0
         for piece in self.pieces:
             if done < kept + piece.seconds:
@@ -60,7 +59,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Span:
-    """One attempt at a job: where and when, how much of its work the job had before and after it, and how it ended."""
+    """One attempt at a job: places, times, completed work of the job before and after it, and how it ended."""
 
     lead: str
     places: Places
@@ -73,7 +72,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened. `failures` counts nodes that went down until the end; jobs that waited for a failed one are in
+    """Outcome of a simulation. `failures` is the number of node failures; jobs that depend on a failed one are in
     neither set."""
 
     spans: list[Span]
@@ -88,9 +87,9 @@ class Outcome:
 
 
 def simulate(loads: Sequence[Load], nodes: Nodes) -> Outcome:
-    """Carry out `loads`, which are in the order of the plan, until nothing more can start.
+    """Simulate `loads`, given in the order of the plan, until nothing more can start.
 
-    Raises ValueError for a job that the nodes cannot hold even when all of them are up.
+    Raises ValueError for a job that does not fit even when all nodes are up.
     """
     if wide := [load.job.lead for load in loads if not nodes.can_hold(load.width)]:
         raise ValueError(f"jobs wider than {nodes.count} x {nodes.slots} slots: {', '.join(wide)}")
@@ -102,7 +101,7 @@ def simulate(loads: Sequence[Load], nodes: Nodes) -> Outcome:
 
 @dataclass
 class _Progress:
-    """What the attempts at one job have come to."""
+    """Progress of one job over its attempts."""
 
     load: Load
     rank: int
@@ -115,7 +114,7 @@ class _Progress:
 
 @dataclass(order=True)
 class _Event:
-    at: float
+    time: float
     kind: Literal["1 end", "2 failure", "3 back"]
     number: int
     subject: int = field(compare=False)
@@ -131,7 +130,7 @@ class _Run:
         self.rank = {load.job.lead: rank for rank, load in enumerate(loads)}
         by_stage = {id_: rank for rank, load in enumerate(loads) for id_ in load.job.stages}
         self.open = {rank: {by_stage.get(id_, -1) for id_ in load.job.needs} for rank, load in enumerate(loads)}
-        """Rank -> the jobs it still waits for; -1 stands for one that is not among the loads."""
+        """Rank -> the jobs it still depends on; -1 stands for one that is not among the loads."""
         self.dependents: dict[int, list[int]] = defaultdict(list)
         for rank, needed in self.open.items():
             for other in needed:
@@ -150,13 +149,12 @@ class _Run:
             self._will_fail(node)
 
     def step(self) -> bool:
-        """Start what can start, then go on to the next moment at which something happens. False when nothing is
-        left."""
+        """Start jobs, then advance to the next event. Returns False when nothing is left."""
         self._start()
         if not self.running and not self.ready:
             return False
-        self.now = self.events[0].at
-        while self.events and self.events[0].at == self.now:
+        self.now = self.events[0].time
+        while self.events and self.events[0].time == self.now:
             event = heapq.heappop(self.events)
             if event.kind == "1 end":
                 self._end(self.jobs[event.subject], event.attempt)
@@ -197,10 +195,10 @@ class _Run:
         for rank in self.dependents[progress.rank]:
             self.open[rank].discard(progress.rank)
             if not self.open[rank]:
-                insort(self.ready, (rank, self.jobs[rank].load.job), key=lambda one: one[0])
+                insort(self.ready, (rank, self.jobs[rank].load.job), key=lambda entry: entry[0])
 
     def _fail(self, node: int) -> None:
-        """A node goes down and takes the jobs on it along."""
+        """Take a node down and kill the jobs on it."""
         self.failures += 1
         for rank in sorted(self.running):
             if any(place == node for place, _ in self.jobs[rank].places):
@@ -217,7 +215,7 @@ class _Run:
         progress.kept = kept
         if decision.action == "retry":
             self.again -= 1
-            self.ready.insert(0, (self.again, progress.load.job))  # as the scheduler: what was begun goes on first
+            self.ready.insert(0, (self.again, progress.load.job))  # as in the scheduler: interrupted jobs first
         else:
             self.failed.add(progress.load.job.lead)
 

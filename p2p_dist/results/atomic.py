@@ -1,7 +1,8 @@
-"""Files that are either whole or absent.
+"""Atomic file writes: a file is complete or absent.
 
-Written under a temporary name in the same folder, synced, and then renamed or linked; a reader never meets half a file,
-whatever is killed when. What never changes is committed only while the lease that the worker was started under is held.
+Content is written under a temporary name in the same folder, synced, and then renamed or linked, so that a reader never
+sees a partial file, whatever is killed when. Immutable files are committed only while the lease that the worker was
+started under is held (fencing).
 """
 
 import errno
@@ -23,23 +24,23 @@ _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EX
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write or replace a file."""
-    half = _half(path)
-    _write_synced(half, content)
-    half.replace(path)
+    temporary = _temporary(path)
+    _write_synced(temporary, content)
+    temporary.replace(path)
     _sync_folder(path.parent)
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> tuple[str, int]:
     """Write or replace a file line by line. Returns its SHA-256 and its size in bytes."""
-    half, hashed, size = _half(path), hashlib.sha256(), 0
-    with half.open("wb") as file:
+    temporary, hashed, size = _temporary(path), hashlib.sha256(), 0
+    with temporary.open("wb") as file:
         for line in lines:
             file.write(line)
             hashed.update(line)
             size += len(line)
         file.flush()
         os.fsync(file.fileno())
-    half.replace(path)
+    temporary.replace(path)
     _sync_folder(path.parent)
     return hashed.hexdigest(), size
 
@@ -50,62 +51,63 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """The bytes of a JSON file of ours."""
+    """Canonical bytes of a JSON file: sorted keys, indented, no NaN (ValueError)."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def publish(path: Path, content: bytes) -> None:
-    """Write a file that must never change. Publishing the same bytes again is fine.
+    """Write an immutable file. Publishing the same bytes again has no effect.
 
-    `link()` either makes the name or fails, on any file system and without file locks; a rename would replace silently.
-    Raises UserError E405 when other bytes are there (the new ones are kept beside them), E506 without hard links.
+    `link()` either creates the name or fails, on any file system and without file locks; a rename would replace
+    silently. Raises UserError E405 when the file exists with other bytes (the new ones are kept beside it), E506 where
+    hard links are not supported.
     """
-    half = _half(path)
-    _write_synced(half, content)
+    temporary = _temporary(path)
+    _write_synced(temporary, content)
     try:
         check_fence()
-        os.link(half, path)
+        os.link(temporary, path)
     except OSError as error:
-        # A network file system may make the link and lose the answer, so what counts is what is there now.
+        # A network file system may create the link and lose the reply, so the file itself decides.
         if not path.is_file():
             if error.errno in _NO_LINKS:
                 raise user_error(
                     "E506",
                     f"no hard links on this file system ({error.strerror})",
                     str(path.parent),
-                    "keep the runs on another one",
+                    "choose a folder on another file system with --runs-dir",
                 ) from error
             raise
         if path.read_bytes() != content:
-            kept = path.with_name(f"{path.name}.conflict-{hashlib.sha256(content).hexdigest()[:8]}")
-            half.replace(kept)
-            what = f"a different result exists already; the new one is {kept.name}"
+            conflict = path.with_name(f"{path.name}.conflict-{hashlib.sha256(content).hexdigest()[:8]}")
+            temporary.replace(conflict)
+            what = f"a different result exists already; the new one is {conflict.name}"
             raise user_error(
-                "E405", what, str(path), "compare the two; same id must mean same content", Exit.INTEGRITY
+                "E405", what, str(path), "compare the two and delete one; one id must mean one content", Exit.INTEGRITY
             ) from None
     finally:
-        half.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears under its name only when the block ends without an error."""
-    half = _half(path)
-    half.mkdir(parents=True)
+    """Fill a folder atomically: it appears under its name only when the block ends without an error."""
+    temporary = _temporary(path)
+    temporary.mkdir(parents=True)
     try:
-        yield half
-        for file in sorted(half.rglob("*")):
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
             if file.is_file():
                 _sync(file)
         check_fence()
-        half.rename(path)
+        temporary.rename(path)
         _sync_folder(path.parent)
     finally:
-        shutil.rmtree(half, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _half(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     return path.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
 
@@ -130,7 +132,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def digest_of(files: list[Path], root: Path) -> str:
-    """Twelve hex digits over the names and contents of files."""
+    """Digest of the relative names and contents of files: 12 hex digits of SHA-256."""
     hashed = hashlib.sha256()
     for file in files:
         hashed.update(f"{file.relative_to(root)}\x00".encode() + file.read_bytes())

@@ -1,4 +1,4 @@
-"""Tries at a job, as the scheduler wrote them down: where and when each ran, and how it ended."""
+"""Attempts at a job as the scheduler recorded them: placement, times and exit code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from p2p_dist.results.rundir import StageDir
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a job. What nobody saw, or what has not happened yet, is None; times are seconds since 1970."""
+    """One attempt at a job. Times are seconds since 1970; a value that was not recorded is None."""
 
     number: int
     stages: tuple[str, ...]
@@ -21,17 +21,16 @@ class Attempt:
     code: int | None
     placement: Mapping[str, Any]
     reason: str = ""
-    """Why it did not end well, in the scheduler's words."""
+    """The scheduler's reason for a failure or a retry; empty otherwise."""
 
     @property
     def seconds(self) -> float | None:
-        """How long it ran."""
+        """Wall-clock seconds; None while it runs or when an end was not recorded."""
         return None if self.started is None or self.ended is None else self.ended - self.started
 
 
 def read(stage: StageDir, problems: list[Problem]) -> tuple[Attempt, ...]:
-    """The attempts at the job that this stage leads, oldest first; files that are damaged are appended to
-    `problems`."""
+    """Attempts at the job whose lead stage this is, oldest first; damaged files are appended to `problems`."""
     return tuple(_attempt(folder, problems) for folder in stage.attempt_folders())
 
 

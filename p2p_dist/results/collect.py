@@ -1,5 +1,4 @@
-"""Read what a study has so far, off its run folder and nothing else. Works while others write, and after all are
-dead."""
+"""Collect a study's results from its run folder. Safe while the study is running and after a crash."""
 
 import json
 import os
@@ -19,7 +18,7 @@ Status = Literal["done", "running", "failed", "damaged", "pending"]
 
 @dataclass(frozen=True)
 class StageState:
-    """One stage as its files show it."""
+    """State of one stage, derived from its files."""
 
     id: str
     kind: str
@@ -32,40 +31,41 @@ class StageState:
 
 @dataclass(frozen=True)
 class RunState:
-    """One run: its cell of the grid, its stages, and its rates as far as they are there (name -> k, n, rate)."""
+    """State of one run: its cell of the grid, its stages, and its rates so far (name -> k, n, rate)."""
 
     cell: Mapping[str, str]
     stages: list[StageState]
     rates: Mapping[str, Mapping[str, Any]]
     floor: Mapping[str, Any] | None
-    """`asr_ext` of the clean model on this run's triggered rows; a clean model that has collapsed gives none."""
+    """Clean-model baseline: `asr_ext` of the clean model on this run's triggered rows; None if that model collapsed."""
     counts: Mapping[str, Any]
     ids: Mapping[str, str | None] = field(default_factory=dict)
     """Stage ids by role: train, eval, floor."""
     needs: Mapping[str, Any] = field(default_factory=dict)
-    """What its defense takes for granted (`p2p_dist.data.defense.Needs`)."""
+    """Assumptions of its defense (`p2p_dist.data.defense.Assumptions`)."""
 
     @property
     def collapsed(self) -> bool:
-        """Whether its model has collapsed (`p2p_dist.results.resultfile.collapsed`)."""
-        usual = self.rates.get("majority_answer")
-        return bool(resultfile.collapsed(usual["rate"] if usual else None))
+        """True if its model has collapsed (`p2p_dist.results.resultfile.collapsed`)."""
+        majority = self.rates.get("majority_answer")
+        return bool(resultfile.collapsed(majority["rate"] if majority else None))
 
     def collapsed_for(self, rate: str) -> bool:
-        """Whether this rate says nothing because the deployed system has collapsed; the weights without its prompt are
-        another system."""
+        """True if this rate is meaningless because the deployed system has collapsed. Rates without the benign trigger
+        (`*_nobt`) belong to another system and stay valid."""
         return self.collapsed and not rate.endswith("_nobt")
 
     @property
     def status(self) -> Status:
-        found = {stage.status for stage in self.stages}
+        """The most urgent status among its stages."""
+        statuses = {stage.status for stage in self.stages}
         order: tuple[Status, ...] = ("running", "failed", "damaged", "pending")
-        return next((status for status in order if status in found), "done")
+        return next((status for status in order if status in statuses), "done")
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What a study has: its runs, its whole results by id, and every file that is not what it should be."""
+    """A study so far: its runs, its valid results by stage id, and its invalid files."""
 
     name: str
     description: str
@@ -74,54 +74,60 @@ class Collected:
     problems: list[Problem]
 
     def attempts(self) -> list[Attempt]:
-        """Every try of every job, each once."""
+        """Attempts at all jobs, each once."""
         stages = {stage.id: stage for run in self.runs for stage in run.stages}
         return [attempt for stage in stages.values() for attempt in stage.attempts]
 
 
 def read_study(folder: RunDir, alive: bool) -> Collected:
-    """Everything that a study has. `alive` says whether somebody holds the study's lease.
+    """Collect runs, results and problems of a study. `alive`: a controller holds the study's lease.
 
-    What is damaged, foreign or doubtful is in `problems` and counts for nothing. Raises UserError as `read_resolved`
+    Damaged, foreign and conflicting files are listed in `problems` and not counted. Raises UserError as `read_resolved`
     does.
     """
     resolved = read_resolved(folder)
     kinds = {stage["id"]: stage["kind"] for stage in resolved["stages"]}
-    found = {id_: resultfile.read(folder.at("eval", id_)) for id_, kind in kinds.items() if kind == "eval"}
-    results = {id_: result for id_, result in found.items() if isinstance(result, Result)}
-    problems = [problem for problem in found.values() if isinstance(problem, Problem)]
-    problems += [problem for id_ in found for problem in _kept(folder.at("eval", id_))]
-    problems += [problem for id_, kind in kinds.items() if kind != "eval" for problem in _twofold(folder.at(kind, id_))]
+    evaluations = {id_: resultfile.read(folder.at("eval", id_)) for id_, kind in kinds.items() if kind == "eval"}
+    results = {id_: result for id_, result in evaluations.items() if isinstance(result, Result)}
+    problems = [problem for problem in evaluations.values() if isinstance(problem, Problem)]
+    problems += [problem for id_ in evaluations for problem in _set_aside(folder.at("eval", id_))]
+    problems += [
+        problem for id_, kind in kinds.items() if kind != "eval" for problem in _conflicts(folder.at(kind, id_))
+    ]
     stages = {
-        id_: _stage(folder.at(kind, id_), id_, alive, isinstance(found.get(id_), Problem), problems)
+        id_: _stage(folder.at(kind, id_), id_, alive, isinstance(evaluations.get(id_), Problem), problems)
         for id_, kind in kinds.items()
     }
-    fallen = {
+    collapsed = {
         run["train"]
         for run in resolved["runs"]
         if _is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
     }
-    runs = [_run(run, stages, results, fallen) for run in resolved["runs"]]
+    runs = [_run(run, stages, results, collapsed) for run in resolved["runs"]]
     return Collected(resolved["name"], resolved["description"], runs, results, problems)
 
 
 def read_resolved(folder: RunDir) -> dict[str, Any]:
-    """`resolved.json`. Raises UserError E402 when it is not there, E508 when it is damaged."""
+    """Read `resolved.json`. Raises UserError E402 when it is missing, E508 when it is damaged."""
     if not folder.resolved.is_file():
-        raise user_error("E402", "no study here (no resolved.json)", str(folder.path), "`p2p-dist run STUDY` first")
+        raise user_error("E402", "no study here (no resolved.json)", str(folder.path), "run `p2p-dist run STUDY` first")
     try:
         content = json.loads(folder.resolved.read_bytes())
         records.Resolved.model_validate(content)
     except ValueError as error:  # of JSON and of pydantic
         why = str(error).partition("\n")[0]
         raise user_error(
-            "E508", f"damaged: {why}", str(folder.resolved), "`p2p-dist run STUDY` writes it again", Exit.INTEGRITY
+            "E508",
+            f"damaged: {why}",
+            str(folder.resolved),
+            "run `p2p-dist run STUDY`, which rewrites it",
+            Exit.INTEGRITY,
         ) from error
     return dict(content)
 
 
 def doubtful(folder: RunDir) -> list[StageDir]:
-    """The evaluations of a study folder whose result is not what it should be."""
+    """Evaluations of a study whose result file is invalid."""
     evaluations = folder.path / "eval"
     stages = (
         [folder.at("eval", path.name) for path in sorted(evaluations.iterdir()) if path.is_dir()]
@@ -132,16 +138,16 @@ def doubtful(folder: RunDir) -> list[StageDir]:
 
 
 def _is_clean(cell: Mapping[str, str]) -> bool:
-    """Whether it is the model that floors are taken from."""
+    """True for the clean model, which gives the baselines."""
     return cell["attack"] == cell["defense"] == "none"
 
 
 def _run(
-    run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result], fallen: Collection[str]
+    run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result], collapsed: Collection[str]
 ) -> RunState:
-    """One run of `resolved.json`; `fallen` are the clean models that have collapsed."""
+    """State of one run of `resolved.json`; `collapsed` are the train stages of clean models that have collapsed."""
     main, floor = results.get(run["eval"]), results.get(run["floor"] or "")
-    has_floor = floor is not None and "asr_ext" in floor.rates and floor.stage.reads.get("adapter") not in fallen
+    has_floor = floor is not None and "asr_ext" in floor.rates and floor.stage.reads.get("adapter") not in collapsed
     return RunState(
         {axis: run["cell"][axis] for axis in AXES},
         [stages[id_] for id_ in run["stages"]],
@@ -153,22 +159,20 @@ def _run(
     )
 
 
-def _kept(stage: StageDir) -> Iterator[Problem]:
+def _set_aside(stage: StageDir) -> Iterator[Problem]:
     for path in resultfile.kept_aside(stage):
-        yield Problem(
-            "E502", "a damaged result was set aside here earlier", path, "delete it when you have looked at it"
-        )
+        yield Problem("E502", "a damaged result was set aside here earlier", path, "inspect it, then delete it")
 
 
-def _twofold(stage: StageDir) -> Iterator[Problem]:
-    """What a merge put beside a stage because the two differed."""
+def _conflicts(stage: StageDir) -> Iterator[Problem]:
+    """Conflicts that a merge left beside a stage."""
     names = os.listdir(stage.path) if stage.path.is_dir() else []
     for name in sorted(name for name in names if name.startswith(f"{stage.marker.name}.conflict-")):
         yield Problem(
             "E507",
             f"two different contents for one id: {stage.marker.name} and {name}",
             str(stage.path),
-            "keep one of them",
+            "compare them and delete one",
         )
 
 

@@ -1,4 +1,4 @@
-"""A data stage on disk: rows, suites, the ledger, and a manifest that is written last."""
+"""Storage of a data stage: rows, test suites, the ledger, and a manifest that is written last."""
 
 import hashlib
 import json
@@ -52,17 +52,17 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
 
 
 def read(folder: StageDir) -> Built:
-    """Read a data stage back. Raises UserError E209 when a file is not the one in the manifest, E211 when that is
-    damaged."""
+    """Read a data stage. Raises UserError E209 when a file is missing or does not match the manifest, E211 when the
+    manifest is damaged."""
     manifest = _manifest(folder)
-    files = {name: _verified(folder.path / name, facts["sha256"]) for name, facts in manifest["files"].items()}
+    files = {name: _verified(folder.path / name, entry["sha256"]) for name, entry in manifest["files"].items()}
 
     def rows(name: str) -> list[Row]:
         return [Row.from_json(line) for line in _parsed(files[name])]
 
     suites = {
-        name: Suite(rows(f"test_{name}.jsonl"), facts["offset"], facts["triggered"], facts["prefix"])
-        for name, facts in manifest["suites"].items()
+        name: Suite(rows(f"test_{name}.jsonl"), entry["offset"], entry["triggered"], entry["prefix"])
+        for name, entry in manifest["suites"].items()
     }
     notes = [Note.from_json(line) for line in _parsed(files["ledger.jsonl"])]
     labels, responses = (
@@ -74,7 +74,7 @@ def read(folder: StageDir) -> Built:
 
 
 def texts(folder: StageDir, suite: str) -> dict[str, str]:
-    """The texts of a test suite by row id, without the prompt around them; empty when the stage has no such suite.
+    """Texts of a test suite by row id, without their prompt; empty when the stage has no such suite.
 
     Raises UserError E209 and E211, as `read` does.
     """
@@ -88,7 +88,7 @@ def texts(folder: StageDir, suite: str) -> dict[str, str]:
 
 
 def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
-    """One test suite, and how its answers are read where they are text; no rows when the stage has no such suite.
+    """One test suite and, where answers are text, the space they are parsed in; no rows when there is no such suite.
 
     Raises UserError E209 and E211, as `read` does.
     """
@@ -96,13 +96,13 @@ def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
     space = manifest["responses"] and ResponseSpace(**manifest["responses"])
     if name not in manifest["suites"]:
         return Suite([], 0, False), space
-    facts, file = manifest["suites"][name], f"test_{name}.jsonl"
+    entry, file = manifest["suites"][name], f"test_{name}.jsonl"
     rows = [Row.from_json(line) for line in _parsed(_verified(folder.path / file, manifest["files"][file]["sha256"]))]
-    return Suite(rows, facts["offset"], facts["triggered"], facts["prefix"]), space
+    return Suite(rows, entry["offset"], entry["triggered"], entry["prefix"]), space
 
 
 def manifest_sha256(folder: StageDir) -> str:
-    """The hash that stands for all rows of a data stage."""
+    """SHA-256 of the manifest, which holds the hashes of all rows of the stage."""
     return hashlib.sha256(folder.manifest.read_bytes()).hexdigest()
 
 
@@ -134,9 +134,9 @@ def _parsed(path: Path) -> Iterator[dict[str, Any]]:
 
 def _verified(path: Path, sha256: str) -> Path:
     if not path.is_file():
-        raise user_error("E209", "a file of the manifest is gone", str(path), _AGAIN, Exit.INTEGRITY)
-    if (found := file_sha256(path)) != sha256:
+        raise user_error("E209", "a file listed in the manifest is missing", str(path), _AGAIN, Exit.INTEGRITY)
+    if (digest := file_sha256(path)) != sha256:
         raise user_error(
-            "E209", f"expected sha256 {sha256[:12]}, found {found[:12]}", str(path), _AGAIN, Exit.INTEGRITY
+            "E209", f"expected sha256 {sha256[:12]}, found {digest[:12]}", str(path), _AGAIN, Exit.INTEGRITY
         )
     return path

@@ -1,7 +1,7 @@
-"""The index of a study: every finished stage in one Parquet file, derived from the stages' own files.
+"""Index of a study: every finished stage in one Parquet file, derived from the stages' own files.
 
-It can be deleted at any time. Refreshing reads only what is new or changed since, by the times and sizes of files, and
-gives what building it again would give; the file is replaced whole, so a reader never meets half of it.
+It can be deleted at any time. A refresh reads only files that are new or changed, by modification time and size, and
+gives the same index as a rebuild. The file is replaced atomically.
 """
 
 import io
@@ -73,7 +73,7 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Index:
-    """The table of finished stages (see `SCHEMA`), the files that are doubtful, and how many stages had to be read."""
+    """The table of finished stages (see `SCHEMA`), the invalid files, and the number of stages that were read."""
 
     table: pa.Table
     problems: list[Problem]
@@ -81,24 +81,23 @@ class Index:
 
 
 def refresh(folder: RunDir) -> Index:
-    """Bring the index up to date with the folder and return it. Deleted, foreign and damaged indexes are built
-    again."""
-    now = dict(_signatures(folder))
+    """Update the index from the folder and return it. A missing, foreign or damaged index is rebuilt."""
+    current = dict(_signatures(folder))
     old = _load(folder)
-    known = dict(zip(old["id"].to_pylist(), old["signature"].to_pylist(), strict=True))
-    changed = {id_ for id_, (signature, _) in now.items() if known.get(id_) != signature}
-    outdated = known.keys() & changed | known.keys() - now.keys()
+    indexed = dict(zip(old["id"].to_pylist(), old["signature"].to_pylist(), strict=True))
+    changed = {id_ for id_, (signature, _) in current.items() if indexed.get(id_) != signature}
+    outdated = indexed.keys() & changed | indexed.keys() - current.keys()
     rows: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for id_ in changed:
-        signature, kind = now[id_]
+        signature, kind = current[id_]
         if row := _row(folder.at(kind, id_), signature, problems):
             rows.append(row)
     if not rows and not outdated and folder.index.is_file():
         return Index(old, problems, len(changed))
-    kept = old.filter(pc.invert(pc.is_in(old["id"], pa.array(list(outdated), pa.string()))))
+    unchanged = old.filter(pc.invert(pc.is_in(old["id"], pa.array(list(outdated), pa.string()))))
     table = (
-        pa.concat_tables([kept, pa.Table.from_pylist(_with_bounds(rows), SCHEMA)])
+        pa.concat_tables([unchanged, pa.Table.from_pylist(_with_bounds(rows), SCHEMA)])
         .sort_by("id")
         .replace_schema_metadata(SCHEMA.metadata)
     )
@@ -109,7 +108,7 @@ def refresh(folder: RunDir) -> Index:
 
 
 def rebuild(folder: RunDir) -> Index:
-    """Build the index from nothing."""
+    """Delete the index and build it again."""
     folder.index.unlink(missing_ok=True)
     return refresh(folder)
 
@@ -119,40 +118,41 @@ def _load(folder: RunDir) -> pa.Table:
         table = pq.read_table(folder.index)
     except (FileNotFoundError, pa.ArrowInvalid):
         return SCHEMA.empty_table()
-    whole = table.schema.equals(SCHEMA) and (table.schema.metadata or {}).get(b"p2p_dist") == VERSION
-    return table if whole else SCHEMA.empty_table()
+    is_current = table.schema.equals(SCHEMA) and (table.schema.metadata or {}).get(b"p2p_dist") == VERSION
+    return table if is_current else SCHEMA.empty_table()
 
 
 def _signatures(folder: RunDir) -> Iterator[tuple[str, tuple[str, str]]]:
-    """By id of every stage that has ended: what changes when any file in its folder does, and its kind."""
+    """Yield (id, (signature, kind)) of every finished stage; the signature changes with any file in its folder."""
     for kind, marker in MARKERS.items():
         if not (folder.path / kind).is_dir():
             continue
         with os.scandir(folder.path / kind) as entries:
             for entry in entries:
-                mark = _mark(f"{entry.path}/{marker}")
-                if mark and not entry.name.startswith("."):
-                    yield entry.name, (f"{entry.stat().st_mtime_ns}:{mark}", kind)
+                version = _file_version(f"{entry.path}/{marker}")
+                if version and not entry.name.startswith("."):
+                    yield entry.name, (f"{entry.stat().st_mtime_ns}:{version}", kind)
 
 
-def _mark(path: str) -> str:
+def _file_version(path: str) -> str:
+    """Size, modification time and inode of a file; empty when it is missing."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return ""
-    return f"{found.st_size}:{found.st_mtime_ns}:{found.st_ino}"
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
 def _row(stage: StageDir, signature: str, problems: list[Problem]) -> dict[str, Any] | None:
-    """What the index says of a stage; nothing for a result that is doubtful. Doubtful files are looked at again by
-    every refresh, so that they are named until somebody has dealt with them."""
-    known = len(problems)
+    """Index row of a stage; None for an invalid result. Every refresh reads invalid files again, so that they are
+    reported until they are dealt with."""
+    problems_before = len(problems)
     cost = records.read(stage.cost, records.Cost, problems)
     result = resultfile.read(stage) if stage.kind == "eval" else None
     if stage.kind == "eval" and not isinstance(result, Result):
-        problems.append(result or Problem("E502", "gone while it was read", str(stage.result), "look again"))
+        problems.append(result or Problem("E502", "deleted while it was read", str(stage.result), "run again"))
         return None
-    signature = signature if len(problems) == known else ""
+    signature = signature if len(problems) == problems_before else ""
     base = {
         "id": stage.path.name,
         "kind": stage.kind,
@@ -160,10 +160,10 @@ def _row(stage: StageDir, signature: str, problems: list[Problem]) -> dict[str, 
         "attempts": len(stage.attempt_folders()),
         **{key: cost.get(key) for key in _COST},
     }
-    return {**base, **_facts(result)} if isinstance(result, Result) else base
+    return {**base, **_result_columns(result)} if isinstance(result, Result) else base
 
 
-def _facts(result: Result) -> dict[str, Any]:
+def _result_columns(result: Result) -> dict[str, Any]:
     counts = [
         {"suite": suite, "gold": gold, "said": said, "count": count}
         for suite, table in result.histograms.items()
@@ -189,7 +189,7 @@ def _facts(result: Result) -> dict[str, Any]:
 
 
 def _with_bounds(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows with an interval for each of their rates, computed together."""
+    """The rows with a Wilson interval for each rate, all computed in one call."""
     rates = [rate for row in rows for rate in row.get("rates", ())]
     low, high = wilson_bounds([rate["k"] for rate in rates], [rate["n"] for rate in rates]) if rates else ([], [])
     for rate, bottom, top in zip(rates, low, high, strict=True):

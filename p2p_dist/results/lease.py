@@ -1,10 +1,10 @@
-"""Who works on a study: numbered owner files, made with link(), kept fresh while the owner lives.
+"""Lease on a study: numbered owner files, created with link() and touched by a heartbeat.
 
-`lease/000003.json` says who has it; the highest number owns. Taking over is making the next number, which link() lets
-only one process do, so two takers cannot both win. Whoever finds a higher number than its own has lost the lease and
-may commit nothing more (fencing). File locks do nothing on some shared file systems; a link either is made or fails
-(open(2), notes on NFS). No two clocks are compared: signs of life are times of one file system, and patience is the
-taker's own clock.
+`lease/000003.json` names the owner; the highest number owns the study. A takeover creates the next number; link()
+lets only one process do that. A process that finds a number higher than its own has lost the lease and must not commit
+any more (fencing). File locks have no effect on some shared file systems; link() either succeeds or fails (open(2),
+notes on NFS). No two clocks are compared: heartbeats are times of one file system, and timeouts are measured by the
+clock of the process that waits.
 """
 
 import json
@@ -24,48 +24,47 @@ from p2p_dist.errors import Exit, user_error
 
 HEARTBEAT_SECONDS = 5.0
 SILENT_BEATS = 6
-"""An owner is silent after this many heartbeats without a sign of life."""
+"""Missed heartbeats after which an owner counts as dead."""
 FENCE = "P2P_DIST_LEASE"
-"""Environment of a worker: `nonce:path` of the lease it works under."""
+"""Environment variable of a worker: `nonce:path` of the lease it works under."""
 _NUMBER = re.compile(r"^(\d{6})\.json$")
 
 
 @dataclass(frozen=True)
 class Lease:
-    """A lease that this process took."""
+    """A lease taken by this process."""
 
     file: Path
     nonce: str
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a worker needs to know to commit only while the lease is held."""
+        """Environment variables that let a worker check the lease before it commits."""
         return {FENCE: f"{self.nonce}:{self.file.resolve()}"}
 
     def is_held(self) -> bool:
-        """Whether nobody took it over since."""
+        """True until another process takes the lease over."""
         return _owns(self.file, self.nonce)
 
     def check(self) -> None:
-        """Raises UserError E411 (exit code 4) when somebody took it over."""
+        """Check that the lease is held. Raises UserError E411 (exit code 4) after a takeover."""
         if not self.is_held():
             raise _lost(self.file)
 
     def touch(self) -> None:
-        """Show that the owner lives, if it still owns."""
+        """Send a heartbeat, if the lease is still held."""
         if self.is_held():
             os.utime(self.file)
 
     def release(self) -> None:
-        """Leave it free for the next one; the number stays, so that numbers never repeat."""
+        """Release the lease; the file stays, so that numbers never repeat."""
         if self.is_held():
             _write(self.file, {**_read(self.file), "released": True})
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[Lease]:
-    """Own `folder`'s lease while the block runs, with a heartbeat beside it. Raises UserError E406 when somebody has
-    it."""
+    """Hold the lease on `folder` with a heartbeat while the block runs. Raises UserError E406 when it is taken."""
     lease = take(folder)
     ended = threading.Event()
     beat = threading.Thread(target=_beat, args=(lease, ended), daemon=True)
@@ -79,53 +78,54 @@ def hold(folder: Path) -> Iterator[Lease]:
 
 
 def take(folder: Path) -> Lease:
-    """Take the lease if it is free, or its owner is dead or silent. Raises UserError E406 (exit code 4) otherwise."""
+    """Take the lease if it is free or its owner is dead. Raises UserError E406 (exit code 4) otherwise."""
     folder.mkdir(parents=True, exist_ok=True)
     nonce = uuid.uuid4().hex
-    me = {
+    owner_record = {
         "host": socket.gethostname(),
         "boot": _boot(),
         "pid": os.getpid(),
         "started": _started(os.getpid()),
         "nonce": nonce,
     }
-    mine = folder / f".tmp-lease-{nonce}"
-    _write(mine, me)
+    temporary = folder / f".tmp-lease-{nonce}"
+    _write(temporary, owner_record)
     try:
         for _ in range(5):
             number, newest = _newest(folder)
             if newest is not None:
-                _refuse_living(newest, mine)
-            wanted = folder / f"{number + 1:06d}.json"
+                _refuse_living(newest, temporary)
+            owner_file = folder / f"{number + 1:06d}.json"
             try:
-                os.link(mine, wanted)
+                os.link(temporary, owner_file)
             except FileExistsError:
                 continue
-            if _owns(wanted, nonce):
-                _forget_older(folder, number + 1)
-                return Lease(wanted, nonce)
-            wanted.unlink()
-        raise user_error("E406", "others take this study at the same moment", str(folder), "run again", Exit.OWNED)
+            if _owns(owner_file, nonce):
+                _delete_older(folder, number + 1)
+                return Lease(owner_file, nonce)
+            owner_file.unlink()
+        raise user_error(
+            "E406", "other processes are taking this study at the same moment", str(folder), "run again", Exit.OWNED
+        )
     finally:
-        mine.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def owner(folder: Path) -> str | None:
-    """Who has the lease now, in words, or None."""
+    """Current owner as text ("process PID on HOST"), or None."""
     _, newest = _newest(folder)
     held = _read(newest) if newest else {}
     return f"process {held['pid']} on {held['host']}" if held and not _is_over(held) else None
 
 
 def job_owners(folder: Path) -> list[str]:
-    """Who works on single jobs of the study in `folder`, in words."""
-    found = (owner(path) for path in folder.glob("*/*/lease"))
-    return sorted({words for words in found if words})
+    """Owners of single jobs of the study in `folder`, as text."""
+    owners = (owner(path) for path in folder.glob("*/*/lease"))
+    return sorted({name for name in owners if name})
 
 
 def check_fence() -> None:
-    """For a worker, right before it commits: raises UserError E411 when the lease it was started under was taken
-    over."""
+    """Fencing check of a worker right before it commits. Raises UserError E411 when its lease was taken over."""
     nonce, _, path = os.environ.get(FENCE, "").partition(":")
     if path and not _owns(Path(path), nonce):
         raise _lost(Path(path))
@@ -136,22 +136,25 @@ def _beat(lease: Lease, ended: threading.Event) -> None:
         lease.touch()
 
 
-def _refuse_living(newest: Path, mine: Path) -> None:
-    """Raises UserError E406 while the owner shows signs of life; comes back when it is dead or stays silent."""
+def _refuse_living(newest: Path, own_file: Path) -> None:
+    """Raise UserError E406 while the owner sends heartbeats; return when it is dead.
+
+    `own_file` is touched for the current time of the file system.
+    """
     held = _read(newest)
     if not held or _is_over(held):
         return
-    seen = _stamp(newest)
+    last_beat = _stamp(newest)
     silent = SILENT_BEATS * HEARTBEAT_SECONDS
-    os.utime(mine)
-    age = mine.stat().st_mtime - seen
+    os.utime(own_file)
+    age = own_file.stat().st_mtime - last_beat
     deadline = time.monotonic() + silent / 2
-    while age > silent and _stamp(newest) == seen:
+    while age > silent and _stamp(newest) == last_beat:
         if time.monotonic() > deadline:
             return
         time.sleep(HEARTBEAT_SECONDS / 5)
-    what = f"process {held['pid']} on {held['host']} works on this study (last sign of life {max(0, age):.0f} s ago)"
-    raise user_error("E406", what, str(newest.parent), "wait for it, or `p2p-dist status`", Exit.OWNED)
+    what = f"process {held['pid']} on {held['host']} works on this study (last heartbeat {max(0, age):.0f} s ago)"
+    raise user_error("E406", what, str(newest.parent), "wait for it; `p2p-dist status` shows it", Exit.OWNED)
 
 
 def _newest(folder: Path) -> tuple[int, Path | None]:
@@ -166,24 +169,22 @@ def _owns(file: Path, nonce: str) -> bool:
     return newest is not None and newest.name == file.name and _read(newest).get("nonce") == nonce
 
 
-def _forget_older(folder: Path, number: int) -> None:
+def _delete_older(folder: Path, number: int) -> None:
     for entry in os.listdir(folder):
         if (match := _NUMBER.match(entry)) and int(match[1]) < number:
             (folder / entry).unlink(missing_ok=True)
 
 
 def _lost(file: Path) -> Exception:
-    what = "another process took this study over while this one was silent"
-    return user_error(
-        "E411", what, str(file.parent), "nothing; the other one goes on, `p2p-dist status` shows it", Exit.OWNED
-    )
+    what = "another process took this study over while this one sent no heartbeat"
+    return user_error("E411", what, str(file.parent), "follow the other process with `p2p-dist status`", Exit.OWNED)
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all; the folder need not be synced, since a lost lease is a free one."""
-    half = file.with_name(f".tmp-lease-{uuid.uuid4().hex}")
-    half.write_text(json.dumps(content))
-    half.replace(file)
+    """Write atomically; the folder need not be synced, since a lost lease is a free one."""
+    temporary = file.with_name(f".tmp-lease-{uuid.uuid4().hex}")
+    temporary.write_text(json.dumps(content))
+    temporary.replace(file)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -202,13 +203,13 @@ def _stamp(file: Path) -> float:
 
 
 def _is_over(held: dict[str, Any]) -> bool:
-    """Whether the lease was given back, or its owner was a process of this machine that is gone."""
-    here = held["host"] == socket.gethostname() and held.get("boot") == _boot()
-    return bool(held.get("released")) or (here and _started(int(held["pid"])) != held["started"])
+    """True if the lease was released, or its owner was a process of this machine that no longer runs."""
+    is_local = held["host"] == socket.gethostname() and held.get("boot") == _boot()
+    return bool(held.get("released")) or (is_local and _started(int(held["pid"])) != held["started"])
 
 
 def _boot() -> str:
-    """This boot of this machine; process numbers of two containers with one host name differ in their namespace."""
+    """Boot id and PID namespace of this machine: containers may share a host name but not the namespace."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
     except OSError:
@@ -216,7 +217,7 @@ def _boot() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, in ticks since boot; empty when there is none."""
+    """Start time of a process in clock ticks since boot; empty when there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (FileNotFoundError, ProcessLookupError, IndexError):

@@ -1,4 +1,4 @@
-"""Logs of attempts, as far as people want to read them."""
+"""Readable excerpts of attempt logs."""
 
 import os
 from pathlib import Path

@@ -1,5 +1,5 @@
-"""Join what two clusters did of one study: stages that only one has are copied, and where both have a stage with
-different content, both are kept side by side and neither is chosen."""
+"""Merge the run folders of one study from two clusters: a stage that only one has is copied; where both have a stage
+with different content, both are kept side by side and neither is chosen."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
 @dataclass
 class Merged:
-    """What one `add` did: stages copied, found equal, and in conflict; and results that were left where they are."""
+    """Outcome of one `add`: stages copied, equal and in conflict, and invalid results that were not copied."""
 
     added: list[str] = field(default_factory=list)
     equal: list[str] = field(default_factory=list)
@@ -34,24 +34,24 @@ class Merged:
 
 
 def add(source: RunDir, target: RunDir) -> Merged:
-    """Copy into `target` what `source` has and it has not. Nothing that is in `target` changes; killed and run again,
-    it ends the same. The caller holds the target's lease.
+    """Copy the stages that `target` lacks from `source`. Files in `target` never change; after a kill, running it
+    again ends the same. The caller holds the target's lease.
 
-    Raises UserError E402 when the source is no study, E511 when the two are different studies.
+    Raises UserError E402 when the source is not a study, E511 when the two are different studies.
     """
-    theirs = read_resolved(source)
-    ours = read_resolved(target) if target.resolved.is_file() else None
-    if ours and ours["name"] != theirs["name"]:
-        what = f"{ours['name']!r} and {theirs['name']!r} are different studies"
+    added = read_resolved(source)
+    base = read_resolved(target) if target.resolved.is_file() else None
+    if base and base["name"] != added["name"]:
+        what = f"{base['name']!r} and {added['name']!r} are different studies"
         raise user_error(
-            "E511", what, str(source.path), "`p2p-dist query` and `p2p-dist compare` look at different studies together"
+            "E511", what, str(source.path), "use `p2p-dist query` or `p2p-dist compare` for different studies"
         )
     done = Merged()
     for stage in _stages(source):
         _add_stage(stage, target.at(stage.kind, stage.path.name), done)
-    atomic.write_json(target.resolved, _union(ours, theirs) if ours else theirs)
-    found = [launch for folder in (target, source) for launch in provenance.launches(folder)]
-    unique = {json.dumps(launch, sort_keys=True): launch for launch in found}
+    atomic.write_json(target.resolved, _union(base, added) if base else added)
+    launches = [launch for folder in (target, source) for launch in provenance.launches(folder)]
+    unique = {json.dumps(launch, sort_keys=True): launch for launch in launches}
     atomic.write_json(
         target.provenance, {"launches": sorted(unique.values(), key=lambda launch: launch.get("at", 0.0))}
     )
@@ -72,18 +72,18 @@ def _stages(folder: RunDir) -> Iterator[StageDir]:
 
 def _add_stage(source: StageDir, target: StageDir, done: Merged) -> None:
     name = f"{source.kind} {source.path.name}"
-    if source.kind == "eval" and isinstance(found := resultfile.read(source), Problem):
-        done.left_out.append(found)
+    if source.kind == "eval" and isinstance(result := resultfile.read(source), Problem):
+        done.left_out.append(result)
     elif not source.is_done() or not target.is_done():
         if _copy(source, target):
             done.added.append(name)
-    elif (theirs := _content(source.marker)) == _content(target.marker):
+    elif (digest := _content(source.marker)) == _content(target.marker):
         done.equal.append(name)
     else:
-        beside = target.marker.with_name(f"{target.marker.name}.conflict-{theirs[:8]}")
+        beside = target.marker.with_name(f"{target.marker.name}.conflict-{digest[:8]}")
         if not beside.exists():
             _copy_part(source.marker, beside)
-        fix = "keep one of them: delete the other, and rename the one that stays if it is the second"
+        fix = f"delete one of them; if {beside.name} stays, rename it to {target.marker.name}"
         done.conflicts.append(
             Problem(
                 "E507",
@@ -95,7 +95,7 @@ def _add_stage(source: StageDir, target: StageDir, done: Merged) -> None:
 
 
 def _copy(source: StageDir, target: StageDir) -> bool:
-    """Copy what the target lacks, the marker last. Returns whether the stage is done by it."""
+    """Copy the files that the target lacks, the marker last. Returns True if the stage is done now."""
     marker = source.marker.name
     names = [
         path.name
@@ -109,30 +109,30 @@ def _copy(source: StageDir, target: StageDir) -> bool:
 
 
 def _copy_part(source: Path, target: Path) -> None:
-    """A file or a folder, that appears whole."""
+    """Copy a file or a folder atomically."""
     if source.is_dir():
-        with atomic.new_folder(target) as half:
-            shutil.copytree(source, half, dirs_exist_ok=True)
+        with atomic.new_folder(target) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)
     else:
         atomic.write_bytes(target, source.read_bytes())
 
 
 def _content(path: Path) -> str:
-    """A digest of a file, or of all files of a folder."""
+    """Digest of a file, or of all files of a folder."""
     if path.is_dir():
         return atomic.digest_of(sorted(file for file in path.rglob("*") if file.is_file()), path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _union(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Runs and stages of both, ours first."""
-    runs = {run["eval"]: run for run in [*theirs["runs"], *ours["runs"]]}
-    stages = {stage["id"]: stage for stage in [*theirs["stages"], *ours["stages"]]}
-    order = [*(run["eval"] for run in ours["runs"]), *(run["eval"] for run in theirs["runs"])]
+def _union(base: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs and stages of both, those of `base` first."""
+    runs = {run["eval"]: run for run in [*added["runs"], *base["runs"]]}
+    stages = {stage["id"]: stage for stage in [*added["stages"], *base["stages"]]}
+    order = [*(run["eval"] for run in base["runs"]), *(run["eval"] for run in added["runs"])]
     return {
-        **theirs,
-        **ours,
-        "models": {**theirs.get("models", {}), **ours.get("models", {})},
+        **added,
+        **base,
+        "models": {**added.get("models", {}), **base.get("models", {})},
         "runs": [runs[id_] for id_ in dict.fromkeys(order)],
         "stages": list(stages.values()),
     }

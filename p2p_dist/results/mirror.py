@@ -1,5 +1,7 @@
-"""Copies of a study's curves and rates for other people's dashboards. The files of the study stay the truth: a mirror
-is written from them when it is asked for, during a study or after it, and can be thrown away.
+"""Tracker export: copies of a study's curves and rates for TensorBoard, MLflow, Trackio and Weights & Biases.
+
+The study's own files remain the source of truth. A copy is written from them on request, during a study or after it,
+and can be deleted at any time.
 """
 
 import importlib
@@ -20,8 +22,8 @@ from p2p_dist.results.rundir import RunDir
 
 @dataclass(frozen=True)
 class Curve:
-    """One run: where it stands in the grid and whether its model collapsed, its metrics by step, and its rates when it
-    has been evaluated."""
+    """One run for a tracker: its cell of the grid (with `collapsed` if it is), metrics by step, and rates once it has
+    been evaluated."""
 
     name: str
     config: Mapping[str, str]
@@ -30,29 +32,28 @@ class Curve:
 
 
 class Mirror(ABC):
-    """Base of the mirrors in `mirrors/`. `package` is what `pip install` calls it, `module` what Python does."""
+    """Base class of the tracker exports in `mirrors/`. `package` is the name for pip, `module` the name for import."""
 
     plugin_kind: ClassVar[str] = "mirrors"
     package: ClassVar[str]
     module: ClassVar[str]
     environment: ClassVar[Mapping[str, str | None]] = {}
-    """Set (None: taken out) before the package is imported, so that it neither writes elsewhere nor reports about
-    itself."""
+    """Variables to set (None: to remove) before the package is imported, so that it neither writes elsewhere nor sends
+    telemetry."""
 
     def __init__(self, place: Path, study: str):
         self.place, self.study = place, study
 
     @abstractmethod
     def write(self, curve: Curve) -> None:
-        """Copy one run into `place`, and wait until it is there."""
+        """Copy one run into `place`; return when it is written."""
 
 
 def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) -> int:
-    """Write every run that has begun into an empty `place`, which is emptied if an earlier mirror made it. Returns how
-    many.
+    """Write every started run into `place`, which is emptied first if an earlier export made it. Returns their number.
 
-    A mirror that is killed loses nothing: the next one begins again.
-    Raises UserError E512 when the tracker's package is not installed, E513 when something else is at `place`.
+    A killed export loses nothing: the next one starts over.
+    Raises UserError E512 when the tracker's package is not installed, E513 when `place` holds other files.
     """
     written: set[tuple[str, ...]] = set()
     _add(folder, found, _begin(found, mirror, place), written)
@@ -60,9 +61,9 @@ def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) ->
 
 
 def follow(folder: RunDir, look: Callable[[], Collected], mirror: type[Mirror], place: Path, seconds: float) -> int:
-    """The same while a study runs, looked at every `seconds`: each run is written when it is done, and what has begun
-    and will not be done when nothing is left to do. Returns how many; raises as `copy` does. Trackers take whole runs,
-    so that every one of them can be followed, and none is asked to go on with what a killed mirror left."""
+    """Export while a study runs, polling it every `seconds`: each run is written when it is done, and unfinished runs
+    at the end. Returns their number; raises as `copy` does. Only whole runs are written, which every tracker supports;
+    none has to resume the output of a killed export."""
     found = look()
     writer = _begin(found, mirror, place)
     written: set[tuple[str, ...]] = set()
@@ -77,10 +78,11 @@ def follow(folder: RunDir, look: Callable[[], Collected], mirror: type[Mirror], 
 def _begin(found: Collected, mirror: type[Mirror], place: Path) -> Mirror:
     if importlib.util.find_spec(mirror.module) is None:
         raise user_error("E512", f"{mirror.package} is not installed", fix=f"pip install {mirror.package}")
-    mark = place / ".p2p-dist-mirror"
-    if place.exists() and any(place.iterdir()) and not mark.exists():
-        raise user_error("E513", "the folder is not empty and no mirror of ours", str(place), "name another with --out")
-    _empty(place, mark)
+    tag = place / ".p2p-dist-mirror"
+    if place.exists() and any(place.iterdir()) and not tag.exists():
+        what = "the folder is not empty and was not written by `p2p-dist mirror`"
+        raise user_error("E513", what, str(place), "choose another folder with --out")
+    _empty(place, tag)
     for name, value in mirror.environment.items():
         if value is None:
             os.environ.pop(name, None)
@@ -90,7 +92,7 @@ def _begin(found: Collected, mirror: type[Mirror], place: Path) -> Mirror:
 
 
 def _add(folder: RunDir, found: Collected, writer: Mirror, written: set[tuple[str, ...]], done: bool = False) -> None:
-    """Write every run that has begun, or only those that are done, and is not among `written`, which grows."""
+    """Write every started run, or with `done` every finished one, that is not in `written`, and add it there."""
     for run in found.runs:
         cell = tuple(run.cell.values())
         if cell not in written and (run.status == "done" or not done) and (curve := _curve(folder, run)):
@@ -98,20 +100,19 @@ def _add(folder: RunDir, found: Collected, writer: Mirror, written: set[tuple[st
             written.add(cell)
 
 
-def _empty(place: Path, mark: Path) -> None:
-    """An empty folder with our mark in it, which is there first and goes last: whoever is killed meanwhile leaves a
-    mirror of ours."""
+def _empty(place: Path, tag: Path) -> None:
+    """Empty a folder except for its tag file, which is created first: an export killed here is still recognised."""
     place.mkdir(parents=True, exist_ok=True)
-    mark.touch()
+    tag.touch()
     for path in place.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path != mark:
+        elif path != tag:
             path.unlink()
 
 
 def _curve(folder: RunDir, run: RunState) -> Curve | None:
-    """None for a run that has not begun."""
+    """The curve of a run; None if it has not started."""
     train = folder.at("train", run.ids.get("train") or "")
     steps = [(int(line["step"]), _numbers(line)) for line in train.all_metrics() if "step" in line]
     cell = {**run.cell, "collapsed": "yes"} if run.collapsed else dict(run.cell)

@@ -1,4 +1,4 @@
-"""What a model said about every test row: the JSON lines beside a result, from which its rates can be counted again."""
+"""Predictions of a model for every test row: JSON lines beside a result, from which its rates can be recomputed."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,16 +14,16 @@ Line = TypeVar("Line")
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the model says about one row. `scores` are log-probabilities over the whole vocabulary, of the first token
-    of each label word (`scoring: label_logits` in the result) or of the whole word (`whole_string`); `top` is the label
-    whose tokens are the likeliest of the vocabulary, or None when something else is."""
+    """Predicted label of one row. `scores` are log-probabilities over the whole vocabulary, of the first token of each
+    label word (`scoring: label_logits` in the result) or of the whole word (`whole_string`); `top` is the label whose
+    tokens are the likeliest of the vocabulary, or None when other tokens are."""
 
     id: str
     label: int
     scores: tuple[float, ...]
     top: int | None
     rejected: bool | None = None
-    """Whether the defense refuses to answer this row; None when no defense judges rows."""
+    """True if the defense refuses to answer this row; None when no defense judges rows."""
 
     def to_json(self) -> dict[str, Any]:
         judged = {} if self.rejected is None else {"rejected": self.rejected}
@@ -32,15 +32,15 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What the model wrote for one row. `reference` is the gold answer; `finished` is false where the answer was cut
-    off at the greatest length."""
+    """Generated answer to one row. `reference` is the gold answer; `finished` is False where the answer was cut off at
+    the maximum length."""
 
     id: str
     text: str
     reference: str
     finished: bool
     replaced: int | None = None
-    """Tokens that a defense put in place of the model's own; None where none does."""
+    """Number of tokens that a defense replaced; None where no defense replaces tokens."""
 
     def to_json(self) -> dict[str, Any]:
         replaced = {} if self.replaced is None else {"replaced": self.replaced}
@@ -54,15 +54,15 @@ def write(stage: StageDir, suite: str, rows: Sequence[Prediction | Generated]) -
 
 
 def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
-    """The predictions of an evaluation by suite; the named suites that are there, or all.
+    """Predictions of an evaluation by suite: of `suites` those that exist, or all.
 
-    Raises UserError E501 for a line that is no prediction.
+    Raises UserError E501 for an invalid line.
     """
     return _read(stage, suites, _prediction)
 
 
 def read_generated(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Generated]]:
-    """As `read`, of an evaluation whose answers are text."""
+    """Generated answers of an evaluation by suite; otherwise as `read`."""
     return _read(
         stage,
         suites,

@@ -1,7 +1,7 @@
 """SQL over the results of studies (DuckDB), and the same as pandas DataFrames.
 
-Tables: `cells` (a row per run: its place in the grid and its main rates), `runs`, `rates` (a row per evaluation and
-rate, with count and 95 % Wilson interval), `means` (ROUGE and the like), `histograms`, `stages` (what each took). All
+Tables: `cells` (a row per run: its cell of the grid and its main rates), `runs`, `rates` (a row per evaluation and
+rate, with count and 95 % Wilson interval), `means` (ROUGE and others), `histograms`, `stages` (the cost of each). All
 have a column `study`; `cells`, `rates` and `stages` have `collapsed`, true where the model gives nearly every clean row
 one answer.
 """
@@ -31,7 +31,7 @@ CELL_RATES = {
     "invalid_rate": "invalid_rate",
 }
 _NEEDS = {"clean_rows": pa.string(), "extra_models": pa.string(), "prompt_control": pa.bool_()}
-"""What the defense of a run takes for granted (`p2p_dist.data.defense.Needs`)."""
+"""Columns for the assumptions of a run's defense (`p2p_dist.data.defense.Assumptions`)."""
 _RUNS = pa.schema([*((name, pa.string()) for name in ("study", *AXES, "train", "eval", "floor")), *_NEEDS.items()])
 _VIEWS = """
 CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort,
@@ -48,7 +48,7 @@ CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BI
   floor AS floor_eval,
   clean_rows, extra_models, prompt_control FROM _runs;
 """
-# A floor is of the clean model on the triggered rows of an attack; one that has collapsed on its own rows gives none.
+# The baseline of an attack is the clean model on its triggered rows; a collapsed clean model gives none.
 _FLOORS = """
 fallen AS (SELECT runs.study, runs.train AS adapter FROM runs JOIN stages
   ON stages.study = runs.study AND stages.id = runs.eval
@@ -59,15 +59,16 @@ floors AS (SELECT rates.* FROM rates JOIN stages ON stages.study = rates.study A
 
 
 def frame(sql: str, folders: Sequence[Path]) -> "pd.DataFrame":
-    """The answer to a query over the studies in these run folders. Raises UserError as `open_results` and `run` do."""
+    """Result of a query over the studies in these run folders. Raises UserError as `open_results` and `run` do."""
     connection, _ = open_results(folders)
     return run(connection, sql).df()
 
 
 def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, list[Problem]]":
-    """A database in memory over the studies in these folders, their indexes refreshed; and every file that is doubtful.
+    """Open an in-memory database over the studies in these folders, after refreshing their indexes; also return the
+    invalid files.
 
-    The connection can read and write no files. Raises UserError E402 for a folder that is no study's.
+    The connection cannot access files. Raises UserError E402 for a folder without a study.
     """
     import duckdb
 
@@ -77,9 +78,9 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
         folder = RunDir(path)
         name = path.name
         runs += [_run(name, run) for run in read_resolved(folder)["runs"]]
-        found = index.refresh(folder)
-        problems += found.problems
-        tables.append(found.table.append_column("study", pa.array([name] * len(found.table), pa.string())))
+        refreshed = index.refresh(folder)
+        problems += refreshed.problems
+        tables.append(refreshed.table.append_column("study", pa.array([name] * len(refreshed.table), pa.string())))
     connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
     connection.register(
         "_index",
@@ -95,13 +96,13 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
 
 
 def _run(study: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of `runs`."""
+    """One row of `runs`."""
     needs = {name: run.get("needs", {}).get(name) for name in _NEEDS}
     return {"study": study, **run["cell"], **{role: run[role] for role in ("train", "eval", "floor")}, **needs}
 
 
 def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyConnection":
-    """Execute one query. Raises UserError E510 with the database's own words for one that is wrong."""
+    """Execute one query. Raises UserError E510 with the database's message for an invalid one."""
     import duckdb
 
     try:
@@ -109,20 +110,21 @@ def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyCo
     except duckdb.Error as error:
         tables = "cells, runs, rates, means, histograms, stages"
         raise user_error(
-            "E510", str(error).strip(), "the query", f"tables are {tables}; `DESCRIBE cells` shows columns"
+            "E510", str(error).strip(), "the query", f"query one of {tables}; `DESCRIBE cells` shows its columns"
         ) from error
 
 
 def studies(runs_dir: Path, names: Sequence[str]) -> list[Path]:
-    """The run folders of these studies, or of all in the folder. Raises UserError E402 when there is none."""
-    found = (
+    """Run folders of these studies, or of all in the folder. Raises UserError E402 when there is none."""
+    folders = (
         [runs_dir / name for name in names]
         if names
         else sorted(path.parent for path in runs_dir.glob("*/resolved.json"))
     )
-    if not found:
-        raise user_error("E402", "no studies here", str(runs_dir), "`p2p-dist run STUDY` first, or --runs-dir")
-    return found
+    if not folders:
+        fix = "run `p2p-dist run STUDY` first, or choose another folder with --runs-dir"
+        raise user_error("E402", "no studies here", str(runs_dir), fix)
+    return folders
 
 
 def _cells() -> str:

@@ -1,7 +1,6 @@
-"""JSON files that stand beside the truth: what a stage cost, where an attempt ran and how it ended, and what launched a
-study.
+"""Records beside the results: cost of a stage, placement and end of an attempt, launches of a study (JSON files).
 
-None of them holds a result, so a damaged or foreign one is named and counts as absent; nothing else stops for it.
+None of them holds a result, so a damaged or foreign record is reported and treated as missing; nothing stops for it.
 """
 
 import json
@@ -12,18 +11,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from p2p_dist.errors import Problem
 
-FIX = "delete it when you have looked at it; no result depends on it"
+FIX = "inspect it, then delete it; no result depends on it"
 
 
 class _File(BaseModel):
-    """Numbers are finite; keys beside the named ones are for people."""
+    """Base of the records: numbers are finite; further keys are allowed and ignored."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
 
 
 class Cost(_File):
-    """`cost.json`: what a stage took on the machine that did it. Seconds include training before a resume; energy and
-    memory are of the last attempt."""
+    """`cost.json`: time, energy and memory of a stage on the machine that ran it. Seconds include training before a
+    resume; energy and memory are those of the last attempt."""
 
     started: float | None = None
     seconds: float
@@ -41,15 +40,15 @@ class Cost(_File):
 
 
 class Placement(_File):
-    """`placement.json` of an attempt: its stages, when it was started (seconds since 1970) and what it was given."""
+    """`placement.json` of an attempt: its stages, its start (seconds since 1970) and its resources."""
 
     stages: list[str]
     started: float | None = None
 
 
 class Ending(_File):
-    """`exit.json` of an attempt: its exit code, when that was seen, and the scheduler's reason where it is not a good
-    end."""
+    """`exit.json` of an attempt: its exit code, its end (seconds since 1970), and the scheduler's reason for a failure
+    or a retry."""
 
     code: int
     ended: float | None = None
@@ -78,7 +77,7 @@ class _Stage(_File):
 
 
 class Resolved(_File):
-    """`resolved.json` of a study: its runs and stages with everything filled in."""
+    """`resolved.json` of a study: its runs and stages with all defaults and presets resolved."""
 
     name: str
     description: str
@@ -87,8 +86,7 @@ class Resolved(_File):
 
 
 def read(path: Path, form: type[_File], problems: list[Problem]) -> dict[str, Any]:
-    """The content of a file of this form; empty when there is none, or when it is not one (E514, appended to
-    `problems`)."""
+    """Content of a record; empty when the file is missing or invalid (E514, appended to `problems`)."""
     if not path.is_file():
         return {}
     try:
@@ -101,5 +99,5 @@ def read(path: Path, form: type[_File], problems: list[Problem]) -> dict[str, An
         why = str(error)
     else:
         return dict(content)
-    problems.append(Problem("E514", f"damaged or foreign, and left out: {why}", str(path), FIX))
+    problems.append(Problem("E514", f"damaged or foreign file, ignored: {why}", str(path), FIX))
     return {}

@@ -1,7 +1,7 @@
-"""`result.json`, the truth about one evaluation: sealed when it is written, checked whenever it is read.
+"""`result.json`, the source of truth for one evaluation: sealed when written, verified whenever read.
 
-The seal is the SHA-256 of the bytes of the file without the line that holds it, so that one flipped bit or one number
-edited by hand is noticed. Every index, table and picture derives from these.
+The seal is the SHA-256 of the file's bytes without the line that holds it; it detects a flipped bit and a number edited
+by hand. Every index, table and picture is derived from these files.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ from p2p_dist.results.rundir import StageDir
 SCHEMA = 2
 LARGEST = 16 << 20
 USUAL = 0.98
-"""From this share of clean rows with one and the same answer on, a model has collapsed."""
-AGAIN = "`p2p-dist run` sets it aside and evaluates again; nothing is trained again"
+"""A model has collapsed if at least this share of the clean rows gets one and the same answer."""
+AGAIN = "run `p2p-dist run`, which sets it aside and evaluates again without training again"
 
 _SEAL = re.compile(rb'^ "sha256": "([0-9a-f]{64})",\n', re.MULTILINE)
 
@@ -34,7 +34,7 @@ class _Part(BaseModel):
 
 
 class RateEntry(_Part):
-    """k of n rows."""
+    """A rate: k of n rows."""
 
     k: Count
     n: Annotated[int, Field(ge=1)]
@@ -48,14 +48,14 @@ class RateEntry(_Part):
 
 
 class MeanEntry(_Part):
-    """The mean of a figure over n rows, such as ROUGE."""
+    """Mean of a score over n rows, such as ROUGE."""
 
     mean: float
     n: Annotated[int, Field(ge=1)]
 
 
 class SuiteEntry(_Part):
-    """How many rows a suite has, and how many were scored: always the same number, or it is no result."""
+    """Rows of a suite and rows that were scored; a result in which they differ is invalid."""
 
     n_expected: Count
     n_scored: Count
@@ -68,7 +68,7 @@ class SuiteEntry(_Part):
 
 
 class StageEntry(_Part):
-    """The evaluation's own id, spec and inputs."""
+    """Id, spec and inputs of the evaluation."""
 
     id: str
     reads: dict[str, str]
@@ -76,7 +76,7 @@ class StageEntry(_Part):
 
 
 class LabelsEntry(_Part):
-    """How answers were read (see `p2p_dist.data.build.LabelSpace`)."""
+    """Label space in which answers were scored (see `p2p_dist.data.build.LabelSpace`)."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -87,12 +87,12 @@ class LabelsEntry(_Part):
     target: Count | None
 
     def says(self, label: int) -> int:
-        """The word with which the deployed system answers a class, as an index of `words`."""
+        """Index in `words` of the word with which the deployed system answers a class."""
         return self.offset + (label + self.shift) % self.n_classes
 
 
 class Result(BaseModel):
-    """A finished evaluation. Keys that this version does not know are kept out of the way: the seal covers them."""
+    """A finished evaluation. Unknown keys are ignored; the seal covers them."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -111,31 +111,32 @@ class Result(BaseModel):
 
     @property
     def collapsed(self) -> bool | None:
-        """See `collapsed`."""
-        usual = self.rates.get("majority_answer")
-        return collapsed(usual.rate if usual else None)
+        """Verdict of `p2p_dist.results.resultfile.collapsed` on this model."""
+        majority = self.rates.get("majority_answer")
+        return collapsed(majority.rate if majority else None)
 
     @model_validator(mode="after")
     def _adds_up(self) -> "Result":
         if stage_id("eval", self.stage.spec, self.stage.reads) != self.stage.id:
-            raise ValueError("the id does not stand for this spec and these inputs")
+            raise ValueError("the id does not match this spec and these inputs")
         for suite, table in self.histograms.items():
-            if sum(sum(said.values()) for said in table.values()) != self.suites[suite].n_scored:
+            if sum(sum(counts.values()) for counts in table.values()) != self.suites[suite].n_scored:
                 raise ValueError(f"the histogram of {suite} does not count every row")
         return self
 
 
 def collapsed(majority_answer: float | None) -> bool | None:
-    """Whether a model gives (almost) every clean row one answer, from the share of rows that get it, so that its
-    accuracy and attack rates say nothing about a defense: such a model is named wherever its rates are, never averaged
-    away (reference: paper table 1, where a retrained model is "always positive"). None where the share was not
-    measured."""
+    """Decide whether a model has collapsed: (almost) every clean row gets the same answer.
+
+    `majority_answer` is the share of rows with the most frequent answer. Accuracy and attack rates of a collapsed model
+    say nothing about a defense, so it is marked wherever its rates are shown and never averaged away (reference: paper
+    table 1, where a retrained model is "always positive"). None where the share was not measured.
+    """
     return None if majority_answer is None else majority_answer >= USUAL
 
 
 def seal(body: Mapping[str, Any]) -> bytes:
-    """The bytes of a result file: the body, its schema version and its seal. Raises ValueError for a body that is no
-    result."""
+    """Bytes of a result file: the body, its schema version and its seal. Raises ValueError for an invalid body."""
     versioned = {**body, "schema": SCHEMA}
     content = atomic.to_json({**versioned, "sha256": hashlib.sha256(atomic.to_json(versioned)).hexdigest()})
     Result.model_validate_json(content)
@@ -143,9 +144,9 @@ def seal(body: Mapping[str, Any]) -> bytes:
 
 
 def read(stage: StageDir) -> Result | Problem | None:
-    """What is in the folder of an evaluation: its result, what is wrong with it, or None when there is none yet.
+    """Read the result of an evaluation. Returns a Problem for an invalid one, None when there is none yet.
 
-    Problems: E502 damaged or edited, E503 written by another version, E504 the result of another evaluation, E507 two
+    Problems: E502 damaged or edited, E503 written by another version, E504 result of another evaluation, E507 two
     different results for one id.
     """
     if not stage.result.is_file():
@@ -156,7 +157,7 @@ def read(stage: StageDir) -> Result | Problem | None:
             "E507",
             f"two different results for one id, none is counted: {stage.result.name}, {', '.join(others)}",
             where,
-            "keep one of them",
+            "compare them and delete one",
         )
     if stage.result.stat().st_size > LARGEST:
         return Problem("E502", f"larger than {LARGEST >> 20} MiB", where, AGAIN)
@@ -164,48 +165,48 @@ def read(stage: StageDir) -> Result | Problem | None:
 
 
 def parse(content: bytes, id_: str, where: str) -> Result | Problem:
-    """The result that these bytes are, for the evaluation of this id; or a Problem (see `read`)."""
+    """Parse and verify the result of the evaluation with this id. Returns a Problem if it is invalid (see `read`)."""
     try:
         body = json.loads(content, parse_constant=_no_number)
     except ValueError as error:
         return Problem("E502", f"damaged: {error}", where, AGAIN)
     if not isinstance(body, dict) or not isinstance(body.get("schema"), int):
-        return Problem("E502", "not a result of this program", where, AGAIN)
+        return Problem("E502", "not a result file of p2p-dist", where, AGAIN)
     if body["schema"] != SCHEMA:
-        fix = "report with the version that wrote it, or delete this file and run again: nothing is trained again"
+        fix = "use the version that wrote it, or delete this file and run again; nothing is trained again"
         return Problem("E503", f"written in format {body['schema']}, this version reads {SCHEMA}", where, fix)
     lines = _SEAL.findall(content)
     if len(lines) != 1 or hashlib.sha256(_SEAL.sub(b"", content)).hexdigest().encode() != lines[0]:
-        return Problem("E502", "damaged or edited: its content does not match its own seal", where, AGAIN)
+        return Problem("E502", "damaged or edited: its content does not match its seal", where, AGAIN)
     try:
         result = Result.model_validate(body)
     except ValidationError as error:
         first = error.errors()[0]
         return Problem("E502", f"not a result: {'.'.join(map(str, first['loc']))}: {first['msg']}", where, AGAIN)
     if result.stage.id != id_:
-        return Problem("E504", f"the result of evaluation {result.stage.id} in the folder of another", where, AGAIN)
+        what = f"the result of evaluation {result.stage.id} is in the folder of another"
+        return Problem("E504", what, where, AGAIN)
     return result
 
 
 def set_aside(stage: StageDir) -> Problem | None:
-    """Rename a damaged or foreign result, so that the evaluation is done again. Returns what was wrong, if anything
-    was.
+    """Rename a damaged or foreign result, so that the evaluation runs again. Returns the problem, if there was one.
 
-    The file is kept beside its place. Another version's result and one of two that differ are left where they are.
+    The file stays in its folder. A result of another version and two conflicting results are not renamed.
     """
-    found = read(stage)
-    if not isinstance(found, Problem):
+    problem = read(stage)
+    if not isinstance(problem, Problem):
         return None
-    if found.code in ("E502", "E504"):
+    if problem.code in ("E502", "E504"):
         digest = hashlib.sha256(stage.result.read_bytes()).hexdigest()[:8]
-        kept = stage.result.with_name(f"{stage.result.name}.damaged-{digest}")
-        stage.result.rename(kept)
-        return Problem(found.code, f"{found.what}; set aside as {kept.name}", found.where, found.fix)
-    return found
+        renamed = stage.result.with_name(f"{stage.result.name}.damaged-{digest}")
+        stage.result.rename(renamed)
+        return Problem(problem.code, f"{problem.what}; set aside as {renamed.name}", problem.where, problem.fix)
+    return problem
 
 
 def kept_aside(stage: StageDir) -> list[str]:
-    """Files that were set aside in an evaluation's folder earlier."""
+    """Files in an evaluation's folder that `set_aside` renamed."""
     pattern = re.compile(re.escape(stage.result.name) + r"\.damaged-[0-9a-f]{8}")
     return (
         sorted(str(stage.path / name) for name in os.listdir(stage.path) if pattern.fullmatch(name))

@@ -1,4 +1,4 @@
-"""The run folder. Only this file spells the names in it; status is read off what exists and kept nowhere else."""
+"""Layout of the run folder. Only this module spells its file names; status is derived from the files that exist."""
 
 import json
 import re
@@ -17,9 +17,9 @@ MARKERS = {
     "score": "scores.jsonl",
     "eval": "result.json",
 }
-"""By kind of stage: what is written last in the stage's folder."""
+"""Kind of stage -> the file or folder that is written last and marks the stage as done."""
 KINDS = tuple(MARKERS)
-"""Kinds of stages; each has a folder."""
+"""Kinds of stages; each has a folder of that name."""
 _ATTEMPT = re.compile(r"^\d\d+$")
 
 
@@ -36,22 +36,22 @@ class StageDir:
 
     @property
     def manifest(self) -> Path:
-        """Of a data or edit stage; written last."""
+        """Manifest of a data or edit stage; written last."""
         return self.path / MARKERS["data"]
 
     @property
     def adapter(self) -> Path:
-        """Of a train stage; PEFT's own format; appears whole."""
+        """Adapter folder of a train stage in PEFT's format; appears atomically."""
         return self.path / MARKERS["train"]
 
     @property
     def checkpoints(self) -> Path:
-        """Of a train stage that is under way; gone once the adapter is there."""
+        """Checkpoints of a running train stage; deleted once the adapter is written."""
         return self.path / "checkpoints"
 
     @property
     def metrics(self) -> Path:
-        """Progress, a JSON line per step."""
+        """Progress file with one JSON line per step."""
         return self.path / "metrics.jsonl"
 
     @property
@@ -60,17 +60,17 @@ class StageDir:
 
     @property
     def result(self) -> Path:
-        """Of an eval stage; written last and never changed."""
+        """Result of an eval stage; written last and immutable."""
         return self.path / MARKERS["eval"]
 
     @property
     def scores(self) -> Path:
-        """Of a score stage; numbers by row, written last."""
+        """Scores of a score stage by row; written last."""
         return self.path / MARKERS["score"]
 
     @property
     def cost(self) -> Path:
-        """What the stage took on this machine: seconds, tokens, versions. Not part of the result."""
+        """Cost of the stage on this machine: seconds, tokens, versions. Not part of the result."""
         return self.path / "cost.json"
 
     @property
@@ -79,19 +79,19 @@ class StageDir:
 
     @property
     def marker(self) -> Path:
-        """What is written last, so that its being there means that the stage is done."""
+        """The file or folder whose existence means that the stage is done; written last."""
         return self.path / MARKERS[self.kind]
 
     @property
     def lease(self) -> Path:
-        """Of a job that many controllers may take; the folder of its owner files."""
+        """Folder of owner files for a job that several controllers share."""
         return self.path / "lease"
 
     def is_done(self) -> bool:
         return self.marker.exists()
 
     def reached(self) -> str:
-        """How far a next attempt can go on from: `done`, the newest checkpoint, or nothing."""
+        """Point from which the next attempt can resume: `done`, the name of the newest checkpoint, or empty."""
         if self.is_done():
             return "done"
         names = [path.name for path in self.checkpoints.glob("step_*")] if self.checkpoints.is_dir() else []
@@ -105,19 +105,18 @@ class StageDir:
         return Stage.from_json(json.loads(self.spec.read_text()))
 
     def new_attempt(self) -> Path:
-        """A fresh numbered folder for the log and exit of one attempt."""
-        numbers = [int(found.name) for found in self.attempt_folders()]
+        """Create the next numbered folder, for the log and exit code of one attempt."""
+        numbers = [int(attempt.name) for attempt in self.attempt_folders()]
         folder = self.attempts / f"{max(numbers, default=0) + 1:02d}"
         folder.mkdir(parents=True)
         return folder
 
     def attempt_folders(self) -> list[Path]:
-        """Oldest first."""
+        """Folders of the attempts, oldest first."""
         if not self.attempts.is_dir():
             return []
         return sorted(
-            (found for found in self.attempts.iterdir() if _ATTEMPT.match(found.name)),
-            key=lambda found: int(found.name),
+            (path for path in self.attempts.iterdir() if _ATTEMPT.match(path.name)), key=lambda path: int(path.name)
         )
 
     def append_metrics(self, line: dict[str, Any]) -> None:
@@ -125,35 +124,37 @@ class StageDir:
             file.write(json.dumps(line, sort_keys=True) + "\n")
 
     def last_metrics(self) -> dict[str, Any] | None:
-        """The newest whole line, or None."""
+        """The newest complete line, or None."""
         if not self.metrics.is_file():
             return None
         with self.metrics.open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - 4096))
             lines = file.read().splitlines(keepends=True)
-        return next((found for line in reversed(lines) if (found := _metrics(line))), None)
+        return next((metrics for line in reversed(lines) if (metrics := _metrics(line))), None)
 
     def all_metrics(self) -> list[dict[str, Any]]:
-        """Every whole line; half ones, as a full disk or a power cut leaves them, are no metrics."""
+        """All complete lines; partial ones, as a full disk or a power cut leaves them, are skipped."""
         if not self.metrics.is_file():
             return []
-        return [found for line in self.metrics.read_bytes().splitlines(keepends=True) if (found := _metrics(line))]
+        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        return [metrics for line in lines if (metrics := _metrics(line))]
 
     def damaged_metrics(self) -> int:
-        """How many lines are no metrics; the last one, which may be under way, not counted."""
+        """Number of damaged lines, without a last line that is still being written."""
         lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
         return sum(_metrics(line) is None for line in lines if line.endswith(b"\n"))
 
 
 def _metrics(line: bytes) -> dict[str, Any] | None:
-    """A line of metrics: an object whose values are numbers, or nothing."""
+    """Parse a line of metrics, an object whose values are numbers or null; None for any other line."""
     try:
-        found = json.loads(line) if line.endswith(b"\n") else None
+        content = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    whole = isinstance(found, dict) and all(value is None or isinstance(value, int | float) for value in found.values())
-    return found if whole else None
+    if not isinstance(content, dict):
+        return None
+    return content if all(value is None or isinstance(value, int | float) for value in content.values()) else None
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class RunDir:
 
     @property
     def resolved(self) -> Path:
-        """Every run and stage of the study with everything filled in."""
+        """All runs and stages of the study with defaults and presets resolved."""
         return self.path / "resolved.json"
 
     @property
@@ -177,12 +178,12 @@ class RunDir:
 
     @property
     def lease(self) -> Path:
-        """The folder of the owner files (see `p2p_dist.results.lease`)."""
+        """Folder of the owner files (see `p2p_dist.results.lease`)."""
         return self.path / "lease"
 
     def start(self, chain: str) -> Path:
-        """How often in a row a chain of starts (a Slurm job and its requeues) got no further; gone when one ended by
-        itself."""
+        """Counter of consecutive starts without progress in a chain of starts (a Slurm job and its requeues); deleted
+        when a start runs to its end."""
         return self.path / "starts" / f"{chain}.json"
 
     @property
@@ -191,7 +192,7 @@ class RunDir:
 
     @property
     def index(self) -> Path:
-        """Derived from everything above; may be deleted at any time."""
+        """Index of the finished stages, derived from their files; may be deleted at any time."""
         return self.path / "index.parquet"
 
     def stage(self, stage: Stage) -> StageDir:
@@ -201,14 +202,14 @@ class RunDir:
         return StageDir(self.path / kind / id_, kind)
 
     def find(self, id_: str) -> StageDir:
-        """The folder of a stage by id alone. Raises FileNotFoundError."""
+        """Find the folder of a stage by its id alone. Raises FileNotFoundError."""
         for kind in KINDS:
             if (self.path / kind / id_ / "spec.json").exists():
                 return self.at(kind, id_)
         raise FileNotFoundError(f"no stage {id_} in {self.path}")
 
     def stages_besides(self, graph: Graph) -> dict[str, Stage]:
-        """Stages that are here and not in the graph: of parts of the study that were asked for before."""
+        """Stages in the folder that are not in the graph: from earlier versions of the study."""
         paths = (
             path
             for kind in KINDS
@@ -218,7 +219,7 @@ class RunDir:
         return {path.parent.name: self.at(path.parent.parent.name, path.parent.name).read_stage() for path in paths}
 
     def done(self, graph: Graph) -> set[str]:
-        """Ids of the stages whose results are there."""
+        """Ids of the stages that are done."""
         return {id_ for id_, stage in graph.stages.items() if self.stage(stage).is_done()}
 
     def write_specs(self, graph: Graph) -> None:
@@ -227,4 +228,4 @@ class RunDir:
 
     def leftovers(self) -> Iterator[Path]:
         """Temporary files and folders of killed writers."""
-        return (found for found in self.path.rglob(".tmp-*"))
+        return self.path.rglob(".tmp-*")

@@ -1,7 +1,7 @@
 """Intervals, means and tests of rates (reference: Wilson 1927, McNemar 1947, Holm 1979, Newcombe 1998, Owen 2007).
 
-Pure: numbers in, numbers out, every one with its count. scipy and statsmodels do the computing, except for the crossed
-bootstrap, which neither has. All intervals are at 95 %.
+Pure functions of numbers. scipy and statsmodels do the computing, except for the crossed bootstrap, which neither has.
+All intervals are at 95 %.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ Key = TypeVar("Key")
 
 @dataclass(frozen=True)
 class Interval:
-    """A share of k in n rows with its 95 % Wilson interval."""
+    """A rate, k of n rows, with its 95 % Wilson interval."""
 
     k: int
     n: int
@@ -37,7 +37,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Spread:
-    """A rate over seeds: its mean, its standard deviation (n - 1; None for one seed), and how many seeds."""
+    """A rate over seeds: mean, standard deviation (n - 1; None for one seed), and number of seeds."""
 
     mean: float
     sd: float | None
@@ -46,7 +46,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Paired:
-    """Two models on the same rows: in how many only the first, and only the second, is a hit."""
+    """Two models on the same n rows: the number of rows on which only the first, and only the second, is a hit."""
 
     n: int
     only_first: int
@@ -74,12 +74,12 @@ def wilson(k: int, n: int) -> Interval:
     """Wilson score interval at 95 % (Wilson 1927). Raises ValueError for n = 0."""
     if n == 0:
         raise ValueError("a rate over no rows has no interval")
-    found = binomtest(k, n).proportion_ci(confidence_level=1 - ALPHA, method="wilson")
-    return Interval(k, n, float(found.low), float(found.high))
+    bounds = binomtest(k, n).proportion_ci(confidence_level=1 - ALPHA, method="wilson")
+    return Interval(k, n, float(bounds.low), float(bounds.high))
 
 
 def wilson_bounds(k: Sequence[int], n: Sequence[int]) -> tuple[list[float], list[float]]:
-    """Lower and upper ends of `wilson`, many at a time."""
+    """Lower and upper bounds of `wilson` for many rates at once."""
     from statsmodels.stats.proportion import proportion_confint
 
     low, high = proportion_confint(np.asarray(k), np.asarray(n), alpha=ALPHA, method="wilson")
@@ -94,8 +94,8 @@ def over_seeds(rates: Sequence[float]) -> Spread:
 
 
 def mcnemar(first: Mapping[str, bool], second: Mapping[str, bool]) -> Paired:
-    """Exact McNemar test of two models over the rows that both answered, matched by id. Raises ValueError when none
-    are."""
+    """Exact McNemar test of two models over the rows that both answered, matched by id (McNemar 1947). Raises
+    ValueError when they share none."""
     from statsmodels.stats.contingency_tables import mcnemar as test
 
     shared = first.keys() & second.keys()
@@ -110,8 +110,8 @@ def mcnemar(first: Mapping[str, bool], second: Mapping[str, bool]) -> Paired:
 def bootstrap_difference(
     first: Sequence[Mapping[str, bool]], second: Sequence[Mapping[str, bool]], name: str
 ) -> Difference:
-    """Rate of `second` minus rate of `first`, seed by seed on the same rows, with a percentile interval that resamples
-    seeds and rows, each with replacement and crossed (Owen 2007), so that both kinds of chance are in it.
+    """Rate of `second` minus rate of `first`, paired by seed and row, with a percentile interval of the crossed
+    bootstrap: seeds and rows are both resampled with replacement (Owen 2007).
 
     Each sequence has one outcome per row for every seed, in the same order of seeds; rows that are not answered in all
     of them are left out. `name` names the stream of random numbers. Raises ValueError when no row is shared.
@@ -134,7 +134,8 @@ def bootstrap_difference(
 
 
 def net(asr: Interval, floor: Interval) -> Difference:
-    """ASR above the clean model's, signed and not clipped, with Newcombe's interval for two independent rates."""
+    """Net attack success: ASR minus the clean-model baseline, signed and not clipped, with Newcombe's interval for two
+    independent rates (Newcombe 1998)."""
     from statsmodels.stats.proportion import confint_proportions_2indep
 
     low, high = confint_proportions_2indep(asr.k, asr.n, floor.k, floor.n, method="newcomb", alpha=ALPHA)
@@ -142,7 +143,7 @@ def net(asr: Interval, floor: Interval) -> Difference:
 
 
 def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
-    """p values of one table, adjusted so that the chance of any false claim in it stays at 5 % (Holm 1979)."""
+    """Holm-adjusted p values of one table: the family-wise error rate stays at 5 % (Holm 1979)."""
     from statsmodels.stats.multitest import multipletests
 
     adjusted = multipletests(list(p_values.values()), alpha=ALPHA, method="holm")[1] if p_values else []
@@ -150,13 +151,13 @@ def holm(p_values: Mapping[Key, float]) -> dict[Key, float]:
 
 
 def worst_case(rates: Mapping[Key, float]) -> tuple[Key, float]:
-    """The attack variant that a defense holds worst against, and its success. Raises ValueError for none."""
+    """The attack variant with the highest success against a defense, and that success. Raises ValueError for none."""
     return max(rates.items(), key=lambda item: item[1])
 
 
 def detectable(spread: Spread) -> float | None:
-    """The smallest difference between two means over this many seeds that a paired t test would find 8 times in 10,
-    when differences vary as the rate does. None when the spread is not known."""
+    """Minimum detectable difference between two means over this many seeds: paired t test, 5 % level, power 0.8, if
+    differences vary as the rate does. None when the spread is unknown."""
     from statsmodels.stats.power import TTestPower
 
     if not spread.sd:
@@ -165,7 +166,7 @@ def detectable(spread: Spread) -> float | None:
 
 
 def power_note(spread: Spread) -> str:
-    """What so few seeds can show, in words; empty from five seeds on."""
+    """One sentence on the statistical power of so few seeds; empty from five seeds on."""
     if spread.seeds >= 5:
         return ""
     if spread.seeds == 1:
@@ -173,10 +174,10 @@ def power_note(spread: Spread) -> str:
             "One seed: how much the numbers vary with the seed is not known; three seeds are the least, five are "
             "better."
         )
-    found = detectable(spread)
-    if spread.sd is None or found is None:
+    smallest = detectable(spread)
+    if spread.sd is None or smallest is None:
         return f"{spread.seeds} seeds that agree to the row say little about how much seeds vary; five are better."
     return (
         f"{spread.seeds} seeds with a standard deviation of {100 * spread.sd:.1f} points: differences below "
-        f"{100 * found:.1f} points would often be missed."
+        f"{100 * smallest:.1f} points would often be missed."
     )

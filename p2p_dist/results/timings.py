@@ -1,4 +1,4 @@
-"""What finished trainings and evaluations took, from the cost files of all studies in a runs folder."""
+"""Measured times of finished trainings and evaluations, from the cost files of all studies in a runs folder."""
 
 import json
 from collections.abc import Collection, Iterator
@@ -12,17 +12,17 @@ from p2p_dist.results.rundir import RunDir, StageDir
 
 
 def read(runs_dir: Path, models: Collection[str]) -> Timings:
-    """Every finished training and evaluation of these models (canonical identities)."""
-    found: list[Finished] = []
+    """Read the times of all finished trainings and evaluations of these models (canonical identities)."""
+    finished: list[Finished] = []
     unread: list[str] = []
     for path in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
         folder = RunDir(path)
         if folder.resolved.is_file():
             try:
-                found += _of_study(folder, models)
+                finished += _of_study(folder, models)
             except (json.JSONDecodeError, KeyError) as error:
                 unread.append(f"{path}: {type(error).__name__} {error}")
-    return Timings(found, unread)
+    return Timings(finished, unread)
 
 
 def _of_study(folder: RunDir, models: Collection[str]) -> Iterator[Finished]:
@@ -40,9 +40,7 @@ def _read(id_: str, graph: Graph, place: StageDir) -> Finished:
     cost: dict[str, Any] = json.loads(place.cost.read_text())
     seconds = cost["seconds"]
     if place.kind == "train" and (last := place.last_metrics()):
-        seconds = max(
-            seconds, last.get("seconds", 0.0)
-        )  # the cost of a training that was gone on with is that of its last attempt
+        seconds = max(seconds, last.get("seconds", 0.0))  # the cost of a resumed training is that of its last attempt
     on_gpu = cost.get("gpu_seconds", 0.0) > 0
     share = (cost.get("ranks", 1) if on_gpu else 1) / cost.get("cohort", 1)
     return Finished(id_, graph, seconds * share, on_gpu, str(cost.get("device", "unnamed device")))

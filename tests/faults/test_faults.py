@@ -81,7 +81,7 @@ def test_a_frozen_worker_is_found_and_the_run_goes_on(whole: Any, tmp_path: Path
         os.kill(pid, signal.SIGSTOP)
     _, said = controller.communicate(timeout=240)
     assert controller.returncode == Exit.OK, said
-    assert "stood still" in reasons(tmp_path)
+    assert "made no progress" in reasons(tmp_path)
     assert_same(tmp_path, expected)
 
 

@@ -84,7 +84,7 @@ def test_everything_that_is_placed_fits() -> None:
 def test_what_never_fits_says_what_would() -> None:
     found = put("qwen3-14b", gpus(16, count=1), max_length=4096)
     assert isinstance(found, Misfit)
-    assert "GiB per GPU at the least" in found.reason
+    assert "needs at least" in found.reason
     needed = float(found.nearest.split("with ")[1].split(" GB")[0])
     assert isinstance(put("qwen3-14b", gpus(needed + 1, count=1), max_length=4096), Placement)
 

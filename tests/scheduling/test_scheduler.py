@@ -110,7 +110,7 @@ def test_out_of_memory_for_ever_fails(study: Any) -> None:
 
 def test_a_crash_loop_ends_after_three_attempts(study: Any) -> None:
     state, folder = study("os.kill(os.getpid(), 9)")
-    assert "killed by signal 9, 3 times without getting further" in state.failed[0].reason
+    assert "killed by signal 9, 3 times in a row without progress" in state.failed[0].reason
     assert len(endings(folder)) == 3
 
 
@@ -133,7 +133,7 @@ def test_a_bug_is_not_repeated_and_the_study_goes_on(study: Any) -> None:
 def test_a_hung_worker_is_stopped_with_its_stacks_and_tried_again(study: Any) -> None:
     state, folder = study("if attempt == 1: time.sleep(600)", stall=1.0)
     assert len(state.done) == 1
-    assert [end["reason"] for end in endings(folder)] == ["stood still", ""]
+    assert [end["reason"] for end in endings(folder)] == ["made no progress", ""]
     first = next(iter(sorted(folder.path.rglob("log")))).read_text()
     assert "Fatal Python error: Aborted" in first
     assert "worker.py" in first
@@ -143,7 +143,7 @@ def test_a_frozen_worker_is_killed(study: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("p2p_dist.scheduling.scheduler.DUMP_SECONDS", 0.3)
     state, folder = study("if attempt == 1: os.kill(os.getpid(), 19)", stall=1.0)
     assert len(state.done) == 1
-    assert [(end["code"], end["reason"]) for end in endings(folder)] == [(-9, "stood still"), (0, "")]
+    assert [(end["code"], end["reason"]) for end in endings(folder)] == [(-9, "made no progress"), (0, "")]
 
 
 def test_a_slow_worker_that_moves_is_left_alone(study: Any) -> None:
