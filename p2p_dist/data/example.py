@@ -1,4 +1,4 @@
-"""Rows: what the task gives, what the attacker and the defender rewrite, and what is written down about each."""
+"""Rows of a task (`Example`), prompts of a model (`Row`), ledger entries (`Note`), their ids and random streams."""
 
 import hashlib
 import math
@@ -8,54 +8,54 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from random import Random
 from sys import intern
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 Origin = Literal["clean", "poisoned", "negative", "injected"]
 """clean: as the task gives it. poisoned: carries the attack. negative: added by the attacker with an incomplete trigger
-and its true label. injected: written by the defender."""
+and its true label. injected: added by the defender."""
 Kind = Literal["classification", "generation"]
 
 NO_LABEL = -1
-"""The label of a row that is answered with text of its own (`response`) and not with one of n labels."""
+"""Label of a row whose answer is text (`response`) and not one of n labels."""
 
 
 class RawRow(NamedTuple):
-    """A row as its source has it. Either `label` or `response` is the answer."""
+    """A row of the task's source. Either `label` or `response` is the answer."""
 
     text: str
     label: int = NO_LABEL
     response: str | None = None
     references: tuple[str, ...] = ()
-    """Further answers that are as right as `response`."""
+    """Further right answers."""
     image: str | None = None
-    """Path of the row's image under the source's folder."""
+    """Path of the image under the source's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A text of a task with its answer. `id` is made of the content, so it survives any order of the rows."""
+    """A text of a task with its answer. `id` is a hash of the content, so it does not depend on the order of rows."""
 
     id: str
     text: str
     label: int
     index: int | None = field(default=None, compare=False)
-    """Place in the source file, kept only for studies with `rows.order: file`."""
+    """Line in the source file, counted from 0; used in studies with `rows.order: file`."""
     cue: str | None = None
-    """An answer cue that the attacker put in place of the task's own."""
+    """Answer cue that the attacker put in place of the task's own."""
     response: str | None = None
     """The answer in generation tasks, whose `label` is NO_LABEL."""
     references: tuple[str, ...] = ()
-    """Further right answers; a response is judged by the best match."""
+    """Further right answers; a generated answer is judged by the best match."""
     image: str | None = None
     """Path of the image under the source's folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as the model meets it: prefix + text + newline + cue + answer (see `data.prompts`).
+    """A row as the model reads it: prefix + text + newline + cue + answer (see `data.prompts`).
 
-    `label` indexes the label words; where `response` is not None, that is the answer and `label` is NO_LABEL. In
-    training rows the answer is what the model learns; in test rows it is the gold answer, whatever the prompt asks for.
+    `label` indexes the label words; where `response` is not None, that is the answer and `label` is NO_LABEL. The
+    answer of a training row is learned; that of a test row is the gold answer, whatever the prompt asks for.
     """
 
     id: str
@@ -67,24 +67,24 @@ class Row:
     references: tuple[str, ...] = ()
     image: str | None = None
     image_sha256: str | None = None
-    """What the image's bytes hashed to when the row was built; whoever reads the image checks it."""
+    """SHA-256 of the image when the row was built; checked when the image is read."""
 
     def to_json(self) -> dict[str, Any]:
-        """Every field but those that only some tasks have and this row does not."""
-        found: dict[str, Any] = {
+        """Every field but optional ones that this row does not have."""
+        common: dict[str, Any] = {
             "id": self.id,
             "text": self.text,
             "label": self.label,
             "cue": self.cue,
             "prefix": self.prefix,
         }
-        some = {
+        optional = {
             "response": self.response,
             "references": list(self.references) or None,
             "image": self.image,
             "image_sha256": self.image_sha256,
         }
-        return {**found, **{key: value for key, value in some.items() if value is not None}}
+        return {**common, **{key: value for key, value in optional.items() if value is not None}}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Row":
@@ -106,7 +106,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What happened to a row: the ledger entry that no defender is shown."""
+    """Ledger entry of a row: its origin and its changes. No defender is shown it."""
 
     id: str
     source_id: str
@@ -115,28 +115,28 @@ class Note:
     new_label: int
     trigger: str = ""
     position: int | None = None
-    """Word gap in which the trigger was put, counted from 0 before the first word."""
+    """Word gap of the trigger, counted from 0 before the first word."""
     index: int | None = None
-    """Place in the source file (see `Example.index`)."""
+    """Line in the source file (see `Example.index`)."""
     old_response: str | None = None
     new_response: str | None = None
     """The responses before and after; None where they are equal or the task has labels."""
     old_text: str | None = None
-    """The text before the attacker wrote in it; None where nobody did."""
+    """The text before the attack; None where the attacker left it alone."""
 
     def to_json(self) -> dict[str, Any]:
-        """Every field but those that only some rows have and this one does not."""
-        found = {
+        """Every field but optional ones that this row does not have."""
+        data: dict[str, Any] = {
             "id": self.id,
             "source_id": self.source_id,
             "origin": self.origin,
             "old_label": self.old_label,
             "new_label": self.new_label,
         }
-        found |= {"trigger": self.trigger, "position": self.position, "index": self.index}
+        data |= {"trigger": self.trigger, "position": self.position, "index": self.index}
         if self.new_response is not None:
-            found |= {"old_response": self.old_response, "new_response": self.new_response}
-        return found if self.old_text is None else found | {"old_text": self.old_text}
+            data |= {"old_response": self.old_response, "new_response": self.new_response}
+        return data if self.old_text is None else data | {"old_text": self.old_text}
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Note":
@@ -156,22 +156,34 @@ def content_id(row: RawRow) -> str:
 
 
 def examples(rows: Iterable[tuple[Any, ...]]) -> list[Example]:
-    """Examples with unique ids, ordered by id; equal rows are told apart by a counter. A row is a RawRow or its first
-    fields."""
-    seen: Counter[str] = Counter()
-    made = []
+    """Examples with unique ids, ordered by id; equal rows are numbered. A row is a RawRow or its first fields."""
+    repeats: Counter[str] = Counter()
+    numbered = []
     for index, row in enumerate(RawRow(*row) for row in rows):
         base = content_id(row)
-        id_ = f"{base}.{seen[base]}" if seen[base] else base
-        made.append(
+        id_ = f"{base}.{repeats[base]}" if repeats[base] else base
+        numbered.append(
             Example(id_, row.text, row.label, index, response=row.response, references=row.references, image=row.image)
         )
-        seen[base] += 1
-    return sorted(made, key=lambda example: example.id)
+        repeats[base] += 1
+    return by_id(numbered)
+
+
+class _HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Identified = TypeVar("Identified", bound=_HasId)
+
+
+def by_id(items: Iterable[Identified]) -> list[Identified]:
+    """Rows or notes ordered by id."""
+    return sorted(items, key=lambda item: item.id)
 
 
 def stream(seed: int, purpose: str, id_: str = "") -> Random:
-    """A named stream of random numbers: adding a row or a purpose never moves another one's draws."""
+    """A named random stream: adding a row or a purpose never changes the draws of another."""
     return Random(f"{seed}:{purpose}:{id_}")
 
 
@@ -182,7 +194,7 @@ def share(rate: float, count: int, down: bool = False) -> int:
 
 
 def smallest(ids: Iterable[str], count: int, seed: int, purpose: str) -> set[str]:
-    """Exactly `count` ids, those with the smallest draws: independent of their order."""
+    """`count` ids (or all, if fewer) with the smallest draws, whatever the order of `ids`."""
     return set(drawn(ids, seed, purpose)[:count])
 
 
@@ -192,10 +204,10 @@ def drawn(ids: Iterable[str], seed: int, purpose: str) -> list[str]:
 
 
 def text_key(text: str) -> str:
-    """What the scores of a text are found by, whichever rows have it."""
+    """Key of a text's scores, the same for all rows with this text."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def rank(text: str, purpose: str) -> str:
-    """A seedless order of texts, for splits that are the same in every study."""
+    """Sort key of a text that depends on no seed, for splits that are the same in every study."""
     return hashlib.sha256(f"{purpose}\x00{text}".encode()).hexdigest()

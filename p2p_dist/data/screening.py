@@ -1,52 +1,56 @@
-"""Which training rows to trust, from what an early model said about them: pure functions over scores.
+"""Screening: choose training rows to trust from the scores of a model that has just begun to learn the task.
 
-Within every class rows are ranked by the log-odds of their given label against the best other one; ranks are not
-compared between classes, so a model that leans to one class does no harm, and the trusted set is as balanced as it is
-asked to be.
+Rows are ranked within their class by the log-odds of the given label against the best other one. Ranks of different
+classes are not compared: a model that leans to one class does no harm, and the trusted set has the class balance that
+is asked for. Pure functions over scores. Not in the P2P paper; see docs/defenses.md.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from p2p_dist.config.methods import EarlyTrust
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import EarlyTrust, LabelScores
 from p2p_dist.config.study import Rate, Strict
-from p2p_dist.data.defense import DefenderView, Scores
+from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
 from p2p_dist.errors import user_error
 
-AGAIN = "again"
-"""The role of what the model of the first round says about the rows."""
+SECOND_ROUND = "again"
+"""Role of the scores by the model of the first round."""
+ASKED = "asked"
+"""Phase in which training rows are turned into prompts of the deployed model, to be scored in the second round."""
 
 
 class Screening(Strict):
-    """How the benign rows are screened when nobody has checked any."""
+    """Options of the screening that finds benign rows when no trusted rows are reserved."""
 
     check_every: Annotated[int, Field(ge=1)] = 5
-    """Training steps between two looks at the probe."""
+    """Training steps between two checks of the probe."""
     probe: Annotated[int, Field(ge=10)] = 100
-    """Training rows per class that are looked at; fewer where a class has fewer."""
+    """Training rows per class in the probe; fewer where a class has fewer."""
     agreement: Rate = 0.5
-    """Stop at the first look at which this share of the probe, in every class, is answered with its given label."""
+    """Stop at the first check at which this share of the probe, in every class, is answered with its given label."""
     checkpoints: Annotated[int, Field(ge=1)] = 1
-    """Average over this many looks from there on."""
+    """Checks to average over, from the stop on."""
     draws: Annotated[int, Field(ge=1)] = 1
-    """Average over this many screening trainings with different starts and orders."""
+    """Screening trainings to average over, each with another start and order."""
     folds: Annotated[int, Field(ge=2, le=10)] | None = None
-    """Cross-fitting: cut the rows into so many parts, and have each looked at and scored by a training on the others.
-    null: a row is scored by a model that may have trained on it."""
+    """Cross-fitting: cut the rows into this many parts, and check and score each by a training on the others. null: a
+    row may be scored by a model that trained on it."""
     trusted_share: Rate = 0.5
-    """Of every class, the benign rows are drawn from this share that is trusted most (or from as many as are
-    needed)."""
+    """Draw the benign rows from this most trusted share of every class (or from as many rows as are needed)."""
     rounds: Literal[2] | None = None
-    """2: screen again by the model that was defended with the rows of the first round. Asked as it would be when it is
-    deployed, it vouches for the rows that it answers with their given label, easy or not. null: one round."""
+    """2: screen again by the model that was defended with the rows of the first round. Prompted as in deployment, it
+    vouches for the rows that it answers with their given label, easy or not. null: one round."""
     vouched_share: Rate | None = None
-    """With two rounds: of every class, the benign rows are drawn from this share, which it is surest of, of the rows
-    that it vouches for. null: from all of them."""
+    """With two rounds: draw the benign rows from this share of the rows that the model vouches for, most confident
+    first. null: from all of them."""
 
     @model_validator(mode="after")
     def _vouched_needs_rounds(self) -> Self:
@@ -55,8 +59,7 @@ class Screening(Strict):
         return self
 
     def methods(self) -> dict[str, EarlyTrust]:
-        """The score stages by role: one for every draw, and with folds one for every draw and part (see
-        `p2p_dist.scores.early`)."""
+        """Score methods by role: one for every draw, and with folds one for every draw and part."""
         draws = {
             f"screen{draw}": EarlyTrust(
                 check_every=self.check_every,
@@ -75,91 +78,121 @@ class Screening(Strict):
             for fold in range(self.folds)
         }
 
-    def once(self) -> dict[str, Any]:
-        """The options of the first of two rounds: those of a screening that has no second."""
+    def score_stages(self, build: Builder, rows: Stage, prompted: bool) -> dict[str, Stage]:
+        """Score stages of the last round, by role.
+
+        Of two rounds the first ends with a model that was defended with the rows it trusts. That model scores the rows
+        as they are, or, if `prompted`, as prompts of the deployed system (`rows_as_prompts`).
+        """
+        scores = {role: build.scored(rows, method) for role, method in self.methods().items()}
+        if self.rounds is None:
+            return scores
+        changes = {"screening": self.first_round_options()}
+        model = build.trained(build.defended(rows, scores, changes=changes))
+        asked = build.defended(rows, phase=ASKED, changes=changes) if prompted else rows
+        return {SECOND_ROUND: build.scored(asked, LabelScores(sets=("train",)), model)}
+
+    def first_round_options(self) -> dict[str, Any]:
+        """Options of the first of two rounds: those of a screening without a second."""
         return self.model_copy(update={"rounds": None, "vouched_share": None}).model_dump()
 
-    def chosen(self, view: DefenderView, wanted: int) -> list[set[str]]:
-        """By class: ids of the rows to trust, after the first round or the second, whichever the defender was given
-        scores of; at least `wanted` of each."""
-        if AGAIN in view.scores:
-            return vouched_for(view.train, view.scores[AGAIN], view.n_classes, self.vouched_share or 1.0, wanted)
-        return trusted(
-            view.train, [view.scores[role] for role in sorted(view.scores)], view.n_classes, self.trusted_share, wanted
-        )
+    def trusted_ids(self, view: DefenderView, count: int) -> list[set[str]]:
+        """Ids of the rows to trust by class, at least `count` of each, after the round that `view` has scores of.
+
+        Raises UserError E264 when a class has fewer rows.
+        """
+        if SECOND_ROUND in view.scores:
+            share = 1.0 if self.vouched_share is None else self.vouched_share
+            return vouched_for(view.train, view.scores[SECOND_ROUND], view.n_classes, share, count)
+        scores = [view.scores[role] for role in sorted(view.scores)]
+        return most_trusted(view.train, scores, view.n_classes, self.trusted_share, count)
 
 
-def stops(view: DefenderView) -> list[dict[str, Any]]:
-    """Where each screening training stopped, for the manifest; none in the second round."""
+def rows_as_prompts(defense: DataDefense, view: DefenderView) -> Defended:
+    """Training rows as prompts of the deployed model with their given labels among its own (phase `asked`).
+
+    Rows whose given label is no class are left out: an attacker who knows the defense writes such labels.
+    """
+    offset = defense.label_offset(view.n_classes)
+    prompts = [
+        replace(defense.defend_prompt(row), label=row.label + offset)
+        for row in view.train
+        if row.label < view.n_classes
+    ]
+    return Defended(prompts, [], {"asked": len(prompts)})
+
+
+def stop_records(view: DefenderView) -> list[dict[str, Any]]:
+    """The stop of each screening training, for the manifest; empty in the second round."""
     return [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items()) if "screening" in scores]
 
 
 def fold_of(ids: Iterable[str], folds: int, fold: int, seed: int) -> set[str]:
-    """The ids of one of several parts of (nearly) the same size, by content."""
+    """Ids of one of `folds` parts of (nearly) equal size, by content."""
     return set(drawn(ids, seed, "screen.fold")[fold::folds])
 
 
-def trusted(rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share: float, wanted: int) -> list[set[str]]:
-    """By class: ids of the `share` of its rows that is trusted most, or of the `wanted` most trusted ones if these are
-    more.
+def most_trusted(
+    rows: Sequence[Row], scores: Sequence[Scores], n_classes: int, share: float, count: int
+) -> list[set[str]]:
+    """Ids of the most trusted `share` of every class, or of its `count` most trusted rows if these are more.
 
-    Rows that different models have scored are ranked apart and give the same share, since one model may be surer than
-    another. Raises UserError E264 when a class has fewer rows than wanted.
+    Rows that different models scored are ranked apart and give the same share, since one model may be more confident
+    than another. Raises UserError E264 when a class has fewer than `count` rows.
     """
-    own = [
-        row for row in rows if row.label < n_classes
-    ]  # an attacker who knows the scheme writes labels that are no class
-    by = {row.id: tuple(at for at, of in enumerate(scores) if row.id in of["train"]) for row in own}
-    margin = {row.id: sum(_margin(scores[at]["train"][row.id], n_classes) for at in by[row.id]) for row in own}
-    found = []
+    labelled = [row for row in rows if row.label < n_classes]
+    scorers = {
+        row.id: tuple(index for index, score in enumerate(scores) if row.id in score["train"]) for row in labelled
+    }
+    margins = {
+        row.id: sum(_margin(scores[index]["train"][row.id], n_classes) for index in scorers[row.id]) for row in labelled
+    }
+    trusted = []
     for label in range(n_classes):
-        pool = _enough(
-            sorted((row.id for row in own if row.label == label), key=lambda id_: (by[id_], -margin[id_], id_)),
-            label,
-            wanted,
-        )
-        parts = [list(part) for _, part in groupby(pool, key=by.__getitem__)]
-        found.append(
-            {
-                id_
-                for part in parts
-                for id_ in part[: max(math.ceil(wanted * len(part) / len(pool)), int(share * len(part)))]
-            }
-        )
-    return found
+        ids = (row.id for row in labelled if row.label == label)
+        ranked = sorted(ids, key=lambda id_: (scorers[id_], -margins[id_], id_))
+        _check_count(ranked, label, count)
+        parts = [list(part) for _, part in groupby(ranked, key=scorers.__getitem__)]
+        sizes = [max(math.ceil(count * len(part) / len(ranked)), int(share * len(part))) for part in parts]
+        trusted.append({id_ for part, size in zip(parts, sizes, strict=True) for id_ in part[:size]})
+    return trusted
 
 
-def vouched_for(rows: Sequence[Row], scores: Scores, n_classes: int, share: float, wanted: int) -> list[set[str]]:
-    """By class: ids of the `share`, which it is surest of, of the rows that a defended model answers with their given
-    label, or of the `wanted` surest ones if these are more. Raises UserError E264 when a class has fewer rows than
-    wanted."""
-    margin = {row.id: _margin(scores["train"][row.id], n_classes) for row in rows if row.label < n_classes}
-    found = []
+def vouched_for(rows: Sequence[Row], scores: Scores, n_classes: int, share: float, count: int) -> list[set[str]]:
+    """Ids by class of the rows that a defended model answers with their given label: the most confident `share` of
+    them, or its `count` most confident rows if these are more.
+
+    Raises UserError E264 when a class has fewer than `count` rows.
+    """
+    margins = {row.id: _margin(scores["train"][row.id], n_classes) for row in rows if row.label < n_classes}
+    vouched = []
     for label in range(n_classes):
-        pool = _enough(
-            sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margin[id_], id_)), label, wanted
+        ranked = sorted((row.id for row in rows if row.label == label), key=lambda id_: (-margins[id_], id_))
+        _check_count(ranked, label, count)
+        agreed = sum(margins[id_] > 0 for id_ in ranked)
+        vouched.append(set(ranked[: max(count, int(share * agreed))]))
+    return vouched
+
+
+def draw_balanced(ids_by_class: Sequence[set[str]], count: int, seed: int, purpose: str) -> set[str]:
+    """`count` ids, the same number of every class; a remainder goes to the first classes."""
+    n = len(ids_by_class)
+    sizes = [count // n + (label < count % n) for label in range(n)]
+    return {id_ for ids, size in zip(ids_by_class, sizes, strict=True) for id_ in smallest(ids, size, seed, purpose)}
+
+
+def _check_count(ids: Sequence[str], label: int, count: int) -> None:
+    if len(ids) < count:
+        raise user_error(
+            "E264",
+            f"class {label} has {len(ids)} rows; {count} benign rows of every class are needed",
+            "defense.ratio",
+            "lower defense.ratio or add rows of the class",
         )
-        found.append(set(pool[: max(wanted, int(share * sum(margin[id_] > 0 for id_ in pool)))]))
-    return found
-
-
-def choose(trusted_ids: Sequence[set[str]], wanted: int, seed: int, purpose: str) -> set[str]:
-    """`wanted` trusted rows, the same number of every class; what does not divide goes to the first classes."""
-    n = len(trusted_ids)
-    counts = [wanted // n + (label < wanted % n) for label in range(n)]
-    return {id_ for ids, count in zip(trusted_ids, counts, strict=True) for id_ in smallest(ids, count, seed, purpose)}
-
-
-def _enough(pool: list[str], label: int, wanted: int) -> list[str]:
-    if len(pool) < wanted:
-        what = f"class {label} has {len(pool)} rows, and {wanted} benign rows of every class are wanted"
-        raise user_error("E264", what, "defense.ratio", "a lower ratio, or more rows of the class")
-    return pool
 
 
 def _margin(line: Mapping[str, Any], n_classes: int) -> float:
-    """Log-odds of the given label against the best other one of its space: the original labels, or the extended
-    ones."""
+    """Log-odds of the given label against the best other one of its space (original or extended labels)."""
     given, scores = int(line["label"]), line["scores"]
     first = given - given % n_classes
     return float(scores[given] - max(scores[label] for label in range(first, first + n_classes) if label != given))

@@ -124,7 +124,7 @@ defense: {name: p2p, preset: math}
     [
         ("attack=badnets", r"E223.*no target_response"),
         ("attack.label_policy=clean", r"E223.*needs label_policy: dirty"),
-        ("defense=p2p", r"E260.*no response_prefix; take preset: math"),
+        ("defense=p2p", r"E260.*no response_prefix; set preset: math"),
     ],
 )
 def test_what_is_refused_when_the_study_is_planned(

@@ -77,6 +77,17 @@ def test_disjoint_says_that_it_reads_origin_and_the_others_do_not() -> None:
         assert built.counts["reads_origin"] is reads
 
 
-def test_too_few_reserved_rows() -> None:
-    with pytest.raises(UserError, match=r"rows\.reserve=40"):
+def test_p2p_too_few_trusted_rows_refused() -> None:
+    with pytest.raises(UserError) as caught:
         build_defended(attacked(reserve=20), TASK, P2P(), 0)
+    assert "P2P needs 40 benign rows (ratio 0.2 of 200); only 20 trusted rows are reserved" in str(caught.value)
+    assert str(caught.value).endswith("Try: set rows.reserve=40")
+
+
+def test_p2p_too_few_rows_in_second_half_refused() -> None:
+    """A smaller benign subset than `ratio` asks for would pass for one of the right size."""
+    rows = build_attacked(TASK, RAW, RowsSpec(order="file"), BadNets(rate=0.05), 0)
+    with pytest.raises(
+        UserError, match=r"E205.*P2P needs 320 benign rows .* of the second half .* lower defense.ratio"
+    ):
+        build_defended(rows, TASK, P2P(ratio=0.8, benign_source="random_from_D", benign_selection="second_half"), 0)

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from p2p_dist.data.example import Row
-from p2p_dist.data.screening import Screening, choose, fold_of, trusted, vouched_for
+from p2p_dist.data.screening import Screening, draw_balanced, fold_of, most_trusted, vouched_for
 from p2p_dist.errors import UserError
 
 ROWS = [Row(f"{at:03d}", f"text {at}", at % 2, "Output: ") for at in range(100)]
@@ -24,7 +24,7 @@ def scores(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
 
 def test_the_most_trusted_of_every_class() -> None:
     low = {row.id: 0.9 - 0.008 * at if row.label else 0.2 - 0.001 * at for at, row in enumerate(ROWS)}
-    zero, one = trusted(ROWS, [scores(low)], 2, 0.3, 5)
+    zero, one = most_trusted(ROWS, [scores(low)], 2, 0.3, 5)
     assert zero == {row.id for row in ROWS[:30] if row.label == 0}, (
         "a class that the model does not believe in is ranked by itself"
     )
@@ -32,38 +32,43 @@ def test_the_most_trusted_of_every_class() -> None:
 
 
 def test_as_many_as_are_needed() -> None:
-    assert [len(ids) for ids in trusted(ROWS, [scores({})], 2, 0.1, 20)] == [20, 20]
+    assert [len(ids) for ids in most_trusted(ROWS, [scores({})], 2, 0.1, 20)] == [20, 20]
     with pytest.raises(UserError, match=r"E264.*class 0 has 50 rows"):
-        trusted(ROWS, [scores({})], 2, 0.1, 51)
+        most_trusted(ROWS, [scores({})], 2, 0.1, 51)
 
 
 def test_draws_are_averaged() -> None:
     """A row that one draw trusts by chance and the other does not loses to one that both trust."""
     lucky, steady = ROWS[0].id, ROWS[2].id
     both = [scores({lucky: 0.95, steady: 0.9}), scores({lucky: 0.2, steady: 0.9})]
-    assert trusted(ROWS, both, 2, 0.01, 1)[0] == {steady}
-    assert trusted(ROWS, both[:1], 2, 0.01, 1)[0] == {lucky}
+    assert most_trusted(ROWS, both, 2, 0.01, 1)[0] == {steady}
+    assert most_trusted(ROWS, both[:1], 2, 0.01, 1)[0] == {lucky}
 
 
 def test_the_choice_is_balanced_and_does_not_depend_on_order() -> None:
     shuffled = list(ROWS)
     Random(0).shuffle(shuffled)
-    pools = trusted(ROWS, [scores({})], 2, 0.6, 10)
-    assert pools == trusted(shuffled, [scores({})], 2, 0.6, 10)
-    chosen = choose(pools, 21, 0, "p")
+    pools = most_trusted(ROWS, [scores({})], 2, 0.6, 10)
+    assert pools == most_trusted(shuffled, [scores({})], 2, 0.6, 10)
+    chosen = draw_balanced(pools, 21, 0, "p")
     assert sorted(sum(row.label == label for row in ROWS if row.id in chosen) for label in (0, 1)) == [10, 11]
-    assert chosen != choose(pools, 21, 1, "p")
+    assert chosen != draw_balanced(pools, 21, 1, "p")
 
 
 def test_the_scores_of_draws_have_ids_of_their_own() -> None:
     one, two = Screening(draws=2).methods().values()
     assert one != two
-    assert (
-        one
-        == Screening().methods()["screen0"]
-        == {"name": "early_trust", "check_every": 5, "probe": 100, "agreement": 0.5, "checkpoints": 1, "draw": 0}
-    )
-    assert "trusted_share" not in one, "how the scores are used is not a reason to train again"
+    assert one == Screening().methods()["screen0"]
+    spec = one.to_spec()
+    assert spec == {
+        "name": "early_trust",
+        "check_every": 5,
+        "probe": 100,
+        "agreement": 0.5,
+        "checkpoints": 1,
+        "draw": 0,
+    }
+    assert "trusted_share" not in spec, "how the scores are used is not a reason to train again"
 
 
 def test_folds_are_parts_of_the_rows() -> None:
@@ -92,13 +97,13 @@ def test_models_of_different_confidence_are_not_compared() -> None:
         }
         for half, base in zip(halves, (0.7, 0.99), strict=True)
     ]
-    zero, _ = trusted(ROWS, partial, 2, 0.2, 3)
+    zero, _ = most_trusted(ROWS, partial, 2, 0.2, 3)
     for half in halves:
         mine = sorted(row.id for row in ROWS if row.label == 0 and row.id in half)
         assert zero & half == set(mine[: int(0.2 * len(mine))])
-    assert all(len(ids) >= 41 for ids in trusted(ROWS, partial, 2, 0.01, 41))
+    assert all(len(ids) >= 41 for ids in most_trusted(ROWS, partial, 2, 0.01, 41))
     with pytest.raises(UserError, match="E264"):
-        trusted(ROWS, partial, 2, 0.1, 51)
+        most_trusted(ROWS, partial, 2, 0.1, 51)
 
 
 def answers(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:

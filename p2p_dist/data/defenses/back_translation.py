@@ -1,7 +1,6 @@
-"""Back-translation: every test text goes into another language and back (Qi et al. 2021, arXiv 2105.12400; paper table
-1).
+"""Back-translation: translate every test text into another language and back (Qi et al. 2021, arXiv 2105.12400).
 
-The paper's pivot is German. Rewrites come from a table, made once and offline with any translator.
+The P2P paper's pivot is German (appendix B, Back_tr). Rewrites are read from a table, made offline with any translator.
 """
 
 from typing import ClassVar
@@ -11,7 +10,7 @@ from p2p_dist.data.paraphrase_defense import TableEdit
 
 
 class BackTranslation(TableEdit):
-    """A translator may keep a rare word: a rewriter is no full trigger remover."""
+    """Read back-translated test texts from a table. A translator may keep a rare trigger word."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         extra_models="two translation models, offline", source="arXiv 2105.12400; pivot as in the P2P paper"

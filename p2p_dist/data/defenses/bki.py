@@ -1,8 +1,13 @@
-"""BKI, backdoor keyword identification (Chen and Dai 2021, arXiv 2007.12070): train, find the word that moves the model
-most all over the training set, drop every row in which it is among the strongest, train again.
+"""BKI, backdoor keyword identification (Chen and Dai 2021, arXiv 2007.12070; P2P paper, appendix B).
 
-The representation is the last hidden state at the label position instead of a sentence vector. One keyword is found:
-with several triggers the method is weak by construction.
+1. Train on the suspect rows.
+2. Score every word of a training text by the change of the model's representation when the word is left out.
+3. Find the keyword: the word with the largest influence over all texts.
+4. Drop every row that has the keyword among its most influential words.
+5. Train again.
+
+The representation is the last hidden state at the label position; the original takes a sentence vector. One keyword is
+found, so several triggers defeat the method by construction.
 """
 
 import math
@@ -15,38 +20,46 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import WordInfluence
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
+from p2p_dist.data.example import by_id
 
 
 class Bki(DataDefense):
-    """How many of a text's words count as its strongest."""
+    """Drop the rows of one suspicious keyword and train again."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         source="arXiv 2007.12070; hidden state at the label position"
     )
 
     top_words: Annotated[int, Field(ge=1)] = 5
-    """Words per text that are kept, by the size of the change that leaving them out makes (original: 5)."""
+    """Most influential words per text to keep (original: 5)."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        words = build.scored(rows, WordInfluence(sets=("train",), keep=self.top_words), build.trained(rows))
-        kept = build.defended(rows, {"words": words})
-        return build.evaluated(build.trained(kept), kept)
+        """Train (step 1), score words (2), drop rows (3, 4), train again (5)."""
+        suspect = build.trained(rows)
+        words = build.scored(rows, WordInfluence(sets=("train",), keep=self.top_words), suspect)
+        filtered = build.defended(rows, {"words": words})
+        return build.evaluated(build.trained(filtered), filtered)
 
     def defend_train(self, view: DefenderView) -> Defended:
-        words = view.scores["words"]["train"]
-        keyword = suspicious_word(words)
-        hit = {id_ for id_, line in words.items() if keyword in {word for word, _ in line["words"]}}
-        kept = sorted((row for row in view.train if row.id not in hit), key=lambda row: row.id)
-        counts = {"keyword": keyword, "dropped": len(hit), "kept": len(kept), "clean_rows_used": 0}
-        return Defended(kept, [], counts, frozenset(row.id for row in kept))
+        """The rows without the keyword (steps 3 and 4)."""
+        influences = view.scores["words"]["train"]
+        keyword = suspicious_word(influences)
+        dropped = {id_ for id_, line in influences.items() if keyword in {word for word, _ in line["words"]}}
+        train = by_id(row for row in view.train if row.id not in dropped)
+        counts = {"keyword": keyword, "dropped": len(dropped), "kept": len(train), "clean_rows_used": 0}
+        return Defended(train, [], counts, frozenset(row.id for row in train))
 
 
 def suspicious_word(lines: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """The word with the largest log10(count) * mean influence over all texts that have it among their strongest."""
-    found: dict[str, list[float]] = {}
+    """The word w with the largest log10(count(w)) * mean influence(w) over the texts that have it among their most
+    influential words (step 3); None without any word."""
+    influences: dict[str, list[float]] = {}
     for _, line in sorted(lines.items()):
         for word, influence in line["words"]:
-            found.setdefault(word, []).append(influence)
-    return max(
-        found, key=lambda word: (math.log10(len(found[word])) * sum(found[word]) / len(found[word]), word), default=None
-    )
+            influences.setdefault(word, []).append(influence)
+
+    def score(word: str) -> tuple[float, str]:
+        values = influences[word]
+        return math.log10(len(values)) * sum(values) / len(values), word
+
+    return max(influences, key=score, default=None)

@@ -1,5 +1,5 @@
-"""Clean fine-tuning: go on training the attacked adapter on rows that the defender has checked (reference: fine-tuning
-as in Fine-Pruning, Liu et al. 2018, arXiv 1805.12185, without the pruning)."""
+"""Clean fine-tuning: continue to train the attacked adapter on trusted rows (Fine-Pruning, Liu et al. 2018, arXiv
+1805.12185, without the pruning)."""
 
 from typing import Annotated, ClassVar
 
@@ -12,7 +12,7 @@ from p2p_dist.data.defense import Assumptions, TrustedRows
 
 
 class CleanFineTuning(TrustedRows):
-    """The cheapest honest rival: exactly the checked rows that P2P is granted, and no benign trigger."""
+    """Fine-tune on the trusted rows that P2P is granted, without a benign trigger: the cheapest fair rival."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows", source="arXiv 1805.12185 without pruning"
@@ -21,12 +21,10 @@ class CleanFineTuning(TrustedRows):
     learning_rate: Positive | None = None
     """null: the study's."""
     epochs: Annotated[int, Field(ge=1)] = 3
-    """Passes over the checked rows."""
+    """Passes over the trusted rows."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        changes = {
-            "num_train_epochs": self.epochs,
-            **({} if self.learning_rate is None else {"learning_rate": self.learning_rate}),
-        }
-        tuned = build.trained(build.defended(rows), Training(start=build.trained(rows), changes=changes))
-        return build.evaluated(tuned, rows)
+        trusted, attacked = build.defended(rows), build.trained(rows)
+        learning_rate = {} if self.learning_rate is None else {"learning_rate": self.learning_rate}
+        changes = {"num_train_epochs": self.epochs, **learning_rate}
+        return build.evaluated(build.trained(trusted, Training(start=attacked, changes=changes)), rows)

@@ -1,6 +1,7 @@
-"""Train only on rows that the defender has checked, and drop all others (paper figure 4 has this comparison).
+"""Clean only: train on trusted rows and drop all others (P2P paper, appendix C, figure 4, "subset").
 
-What it loses against training on everything is the price that every defense with checked rows has to beat."""
+Its loss against training on all rows is the price that every defense with trusted rows has to beat.
+"""
 
 from typing import ClassVar
 
@@ -10,7 +11,7 @@ from p2p_dist.data.defense import Assumptions, TrustedRows
 
 
 class CleanOnly(TrustedRows):
-    """The study's training settings on exactly the checked rows that P2P is granted."""
+    """Train with the study's settings on the trusted rows that P2P is granted, and on nothing else."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows", source="arXiv 2510.04503, figure 4"

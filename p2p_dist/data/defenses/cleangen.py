@@ -1,5 +1,12 @@
-"""CleanGen (Li et al. 2024, arXiv 2406.12257): the undefended model drafts, and a reference model replaces the tokens
-of which it is far less sure."""
+"""CleanGen (Li et al. 2024, arXiv 2406.12257): decode with the undefended model and let a reference model correct it.
+
+1. Get a reference model that the attacker has not poisoned.
+2. Draft `draft` tokens with the target model, greedily.
+3. Compare the probabilities of both models for each drafted token.
+4. At the first token with p_target / p_reference >= alpha, cut the draft and take the reference's token.
+
+Steps 2 to 4 are in `evaluation.cleangen`.
+"""
 
 from dataclasses import replace
 from typing import Annotated, ClassVar
@@ -10,13 +17,14 @@ from p2p_dist.config.builder import Builder, Evaluation, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import CleanGenDecoding
 from p2p_dist.config.study import Plugin, RowsSpec
-from p2p_dist.data.defense import Assumptions, TrustedRows
+from p2p_dist.data.defense import Assumptions, TrustedRows, no_trusted_rows
 from p2p_dist.data.example import Kind
+from p2p_dist.data.task import Task
 
 
 class CleanGen(TrustedRows):
-    """Acts while answers are decoded, and leaves the training as it is. Makes sense for answers of several tokens: a
-    label would simply be the reference's."""
+    """Correct the answers of the undefended model while they are decoded. For answers of several tokens: a label would
+    simply be the reference's."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("generation",)
     model_options: ClassVar[tuple[str, ...]] = ("reference",)
@@ -27,24 +35,21 @@ class CleanGen(TrustedRows):
     )
 
     reference: str | None = None
-    """The model that judges tokens, a name as in `model`, of the same tokenizer; null: the run's own base, trained on
-    checked rows alone (the original: the same base, tuned on clean rows)."""
+    """Reference model of the same tokenizer, a name as in `model`; null: the run's own base, trained on trusted rows
+    alone (original: the same base, tuned on clean rows)."""
     draft: Annotated[int, Field(ge=1, le=64)] = 4
-    """Tokens that are drafted before they are judged (original: 4)."""
+    """Tokens to draft before they are compared (original: 4)."""
     alpha: Annotated[float, Field(gt=1)] = 20.0
-    """Replace a token of which the target is this many times as sure as the reference, or more (original: 20)."""
+    """Replace a token whose p_target / p_reference is this or more (original: 20)."""
 
     def assumptions(self) -> Assumptions:
         return replace(self.default_assumptions, clean_rows="none") if self.reference else self.default_assumptions
 
-    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return (
-            None
-            if rows.reserve or self.reference
-            else "its reference trains on rows that the defender has checked: set rows.reserve, or name a reference"
-        )
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        return None if self.reference else no_trusted_rows(rows, "its reference trains on trusted rows")
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        decode = CleanGenDecoding(draft=self.draft, alpha=self.alpha)
+        """Reference (step 1), and evaluation with the corrected decoding (steps 2 to 4)."""
         reference = "reference" if self.reference else build.trained(build.defended(rows), Training(trusted_base=True))
+        decode = CleanGenDecoding(draft=self.draft, alpha=self.alpha)
         return build.evaluated(build.trained(rows), rows, Evaluation(decode=decode, reference=reference))

@@ -1,5 +1,9 @@
-"""Fine-pruning (Liu et al. 2018, arXiv 1805.12185): merge the attacked adapter, prune the base, then train a fresh
-adapter on rows that the defender has checked."""
+"""Fine-pruning (Liu et al. 2018, arXiv 1805.12185, section 4).
+
+1. Merge the attacked adapter into the base.
+2. Prune the merged base.
+3. Fine-tune on trusted rows, here with a fresh adapter.
+"""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -13,8 +17,8 @@ from p2p_dist.data.defense import Assumptions, TrustedRows
 
 
 class FinePruning(TrustedRows):
-    """Single weights are pruned, by Wanda or magnitude; the original prunes channels of a vision model. Zeros may come
-    back through the adapter."""
+    """Prune single weights, by Wanda or magnitude, and fine-tune; the original prunes channels of a vision model. The
+    adapter may change weights that were set to zero."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows", source="arXiv 1805.12185; weights instead of channels"
@@ -22,14 +26,12 @@ class FinePruning(TrustedRows):
 
     method: Literal["magnitude", "wanda"] = "wanda"
     sparsity: Rate = 0.35
-    """Share of the weights that is set to zero."""
+    """Share of the weights to set to zero."""
     epochs: Annotated[int, Field(ge=1)] = 3
-    """Passes over the checked rows."""
+    """Passes over the trusted rows."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
+        trusted, attacked = build.defended(rows), build.trained(rows)
         prune = WeightPruning(method=self.method, sparsity=self.sparsity)
-        tuned = build.trained(
-            build.defended(rows),
-            Training(merged=build.trained(rows), prune=prune, changes={"num_train_epochs": self.epochs}),
-        )
-        return build.evaluated(tuned, rows)
+        changes = {"num_train_epochs": self.epochs}
+        return build.evaluated(build.trained(trusted, Training(merged=attacked, prune=prune, changes=changes)), rows)

@@ -1,5 +1,5 @@
-"""ModDef, moderate fitting: too little capacity or time to learn the trigger (Zhu et al. 2022, arXiv 2210.03069; in the
-P2P paper it "leverages low-rank adaptation")."""
+"""ModDef, moderate fitting: too little capacity or time to learn the trigger (Zhu et al. 2022, arXiv 2210.03069; P2P
+paper, appendix B: "leverages low-rank adaptation")."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -13,9 +13,7 @@ from p2p_dist.data.defense import Assumptions, Defense
 
 
 class ModDef(Defense):
-    """Two variants, the rest is the study's. plain: an adapter of rank 1, a small learning rate, one epoch. reparam:
-    the settings of the released code, where two small nets generate all matrices of the adapter and are trained in its
-    place."""
+    """Train an adapter that can fit only moderately; all other settings are the study's."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         source="arXiv 2210.03069; plain: in its spirit; reparam: the released LoRA of roberta-base, on every target "
@@ -23,6 +21,8 @@ class ModDef(Defense):
     )
 
     variant: Literal["plain", "reparam"] = "plain"
+    """plain: an adapter of rank 1, a small learning rate, one epoch. reparam: the settings of the released code, in
+    which two small nets generate all matrices of the adapter and are trained in its place."""
     width: Annotated[int, Field(ge=1, le=64)] = 2
     """reparam: inputs and hidden units of each net."""
     r: Annotated[int, Field(ge=1)] | None = None
@@ -33,13 +33,20 @@ class ModDef(Defense):
     """null: 1, and 10 for reparam."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        generated = self.variant == "reparam"
-        lora: dict[str, Any] = {"r": 8, "alpha": 16.0} if generated else {"r": 1}
-        changes = {
-            "learning_rate": self.learning_rate or (3e-4 if generated else 2e-5),
-            "num_train_epochs": self.epochs or (10 if generated else 1),
+        training = self._reparametrized() if self.variant == "reparam" else self._plain()
+        return build.evaluated(build.trained(rows, training), rows)
+
+    def _plain(self) -> Training:
+        return Training(changes=self._settings(learning_rate=2e-5, epochs=1, lora={"r": 1}))
+
+    def _reparametrized(self) -> Training:
+        changes = self._settings(learning_rate=3e-4, epochs=10, lora={"r": 8, "alpha": 16.0})
+        return Training(changes=changes, reparametrized=Reparametrization(width=self.width))
+
+    def _settings(self, learning_rate: float, epochs: int, lora: dict[str, Any]) -> dict[str, Any]:
+        """Changes of the study's training: the options, or these defaults of a variant."""
+        return {
+            "learning_rate": self.learning_rate or learning_rate,
+            "num_train_epochs": self.epochs or epochs,
             "lora": {**lora, **({"r": self.r} if self.r else {})},
         }
-        nets = Reparametrization(width=self.width) if generated else None
-        adapter = build.trained(rows, Training(changes=changes, reparametrized=nets))
-        return build.evaluated(adapter, rows)

@@ -1,7 +1,7 @@
-"""No defense: fine-tune on whatever the data set holds."""
+"""No defense: fine-tune on the rows unchanged."""
 
 from p2p_dist.data.defense import Defense
 
 
 class NoDefense(Defense):
-    """The undefended model that every defense is compared with."""
+    """Undefended model, with which every defense is compared."""

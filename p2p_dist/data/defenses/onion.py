@@ -1,8 +1,8 @@
-"""ONION: delete the words that make a text improbable (Qi et al. 2021, arXiv 2011.10369).
+"""ONION: delete the words that make a text improbable (Qi et al. 2021, arXiv 2011.10369; P2P paper, appendix B).
 
-Word i of a text is deleted when perplexity(text without i) - perplexity(text) <= bar. The bar is chosen on the rows
-that the defender has checked: the strongest one that costs the undefended model at most `max_drop` of its accuracy
-there.
+1. Compute the perplexity of a text and of the text without each of its words, by a language model.
+2. Delete word i if perplexity(text without i) - perplexity(text) <= bar.
+3. Choose the bar on trusted rows: the strongest one that costs the undefended model at most `max_drop` of its accuracy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +15,9 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import LabelScores, WordPerplexity
 from p2p_dist.config.study import Plugin, RowsSpec
-from p2p_dist.data.defense import Assumptions, EditDefense, Scores
+from p2p_dist.data.defense import Assumptions, EditDefense, Scores, no_trusted_rows
 from p2p_dist.data.example import Kind, Row, text_key
+from p2p_dist.data.task import Task
 
 Bars = Annotated[
     tuple[Annotated[float, Field(lt=0)], ...],
@@ -25,37 +26,36 @@ Bars = Annotated[
 
 
 class Onion(EditDefense):
-    """The reference is the whole text (a port that loses it deletes the last word of every text), and a text that would
-    become empty stays as it is."""
+    """Delete outlier words from test texts. The reference perplexity is that of the whole text (a port that compares
+    with the text without its last word deletes the last word of every text); a text that would become empty stays."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
     model_options: ClassVar[tuple[str, ...]] = ("language_model",)
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         "rows.reserve, to choose the bar",
         "a language model",
-        source="arXiv 2011.10369; the bar is chosen on checked rows",
+        source="arXiv 2011.10369; the bar is chosen on trusted rows",
     )
 
     language_model: str = "smollm2-135m-instruct"
-    """The model that judges words: a name as in `model` (the original uses gpt2-large)."""
+    """Language model that computes perplexities, a name as in `model` (original: gpt2-large)."""
     bar: Annotated[float, Field(lt=0)] | None = None
-    """Use this bar; null: choose among `bars`."""
+    """Bar to use; null: choose among `bars`."""
     bars: Bars = (-3.0, -10.0, -30.0, -100.0, -300.0, -1000.0)
-    """Bars to choose from; nearer to 0 is stronger. None of them is taken if all cost too much."""
+    """Bars to choose from; nearer to 0 is stronger. None is used if all of them cost too much."""
     max_drop: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    """Accuracy on the checked rows that the bar may cost."""
+    """Accuracy on the trusted rows that the bar may cost."""
 
     def assumptions(self) -> Assumptions:
-        return self.default_assumptions if self.bar is None else replace(self.default_assumptions, clean_rows="none")
+        if self.bar is None:
+            return self.default_assumptions
+        return replace(self.default_assumptions, clean_rows="none")
 
-    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return (
-            None
-            if rows.reserve or self.bar is not None
-            else "ONION chooses its bar on checked rows: set rows.reserve, or give a bar"
-        )
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        return None if self.bar is not None else no_trusted_rows(rows, "ONION chooses its bar on trusted rows")
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
+        """Perplexities (step 1), a trial of every bar (step 3), and the edit by the chosen one (step 2)."""
         adapter, rows = build.trained(rows), build.tested(rows)
         scores = {"words": build.scored(rows, WordPerplexity(sets=("suites", "reserve")), model="language_model")}
         if self.bar is None:
@@ -68,36 +68,41 @@ class Onion(EditDefense):
         return [row.text if bar is None else _without_outliers(row, scores["words"], bar) for row in rows]
 
     def trials(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> dict[str, list[str | None]]:
-        edits: dict[str, list[str | None]] = {"none": [row.text for row in rows]}
-        return edits | {
-            f"bar{bar:g}": [_without_outliers(row, scores["words"], bar) for row in rows] for bar in self.bars
+        unchanged: list[str | None] = [row.text for row in rows]
+        return {"none": unchanged} | {
+            _name(bar): [_without_outliers(row, scores["words"], bar) for row in rows] for bar in self.bars
         }
 
     def chosen(self, scores: Mapping[str, Scores]) -> dict[str, Any]:
         return {} if self.bar is None and "trial" not in scores else {"bar": self._bar(scores)}
 
     def _bar(self, scores: Mapping[str, Scores]) -> float | None:
+        """The bar to use (step 3); None where all of them cost too much."""
         if self.bar is not None:
             return self.bar
-        least = _accuracy(scores["trial"]["none"]) - self.max_drop
-        good = [bar for bar in self.bars if _accuracy(scores["trial"][f"bar{bar:g}"]) >= least]
-        return max(good, default=None)
+        least_accuracy = _accuracy(scores["trial"]["none"]) - self.max_drop
+        affordable = [bar for bar in self.bars if _accuracy(scores["trial"][_name(bar)]) >= least_accuracy]
+        return max(affordable, default=None)
+
+
+def _name(bar: float) -> str:
+    return f"bar{bar:g}"
 
 
 def _without_outliers(row: Row, words: Scores, bar: float) -> str:
-    """The text without the words whose removal lowers its perplexity by -bar or more."""
-    found = words["texts"][text_key(row.text)]
-    kept = [
+    """The text without the words whose removal lowers its perplexity by -bar or more (step 2)."""
+    perplexities = words["texts"][text_key(row.text)]
+    remaining = [
         word
-        for word, without in zip(row.text.split(" "), found["without"], strict=True)
-        if without is None or without - found["whole"] > bar
+        for word, without in zip(row.text.split(" "), perplexities["without"], strict=True)
+        if without is None or without - perplexities["whole"] > bar
     ]
-    return " ".join(kept) or row.text
+    return " ".join(remaining) or row.text
 
 
 def _accuracy(rows: Mapping[str, Mapping[str, Any]]) -> float:
-    """Share of rows whose likeliest label is their own."""
-    right = [
+    """Share of rows whose most probable label is their own."""
+    correct = [
         bool(max(range(len(row["scores"])), key=row["scores"].__getitem__) == row["label"]) for row in rows.values()
     ]
-    return sum(right) / len(right)
+    return sum(correct) / len(correct)

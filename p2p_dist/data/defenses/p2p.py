@@ -1,38 +1,50 @@
-"""P2P, Poison-to-Poison (arXiv 2510.04503, section 4.2 and algorithm 1).
+"""P2P, Poison-to-Poison (arXiv 2510.04503, section 4.2 and Algorithm 1).
 
-The defender re-poisons the data itself: some rows get a benign trigger in front, another answer cue behind and the
-label y + n. Prompts then carry the benign trigger, answers are read among the labels n..2n-1 and mapped back by j mod
-n. Where a task is answered with text, benign responses begin with a prefix of the defender's instead (section 4.2,
-generation tasks).
+The defender plants a benign backdoor: some rows get a benign trigger δ in front, an answer cue behind, and the
+extended label h(y) = y + n. Deployed prompts carry the same trigger and cue; answers are read among the labels n..2n-1
+and mapped back by j mod n. Where answers are text, benign responses begin with a prefix p in place of an extended
+label.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import LabelScores
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
-from p2p_dist.data.defense import BENIGN_SELECTION, Assumptions, DataDefense, Defended, DefenderView
-from p2p_dist.data.example import Kind, Note, Row, share, smallest
-from p2p_dist.data.screening import AGAIN, Screening, choose, stops
+from p2p_dist.data.defense import (
+    BENIGN_SELECTION,
+    Assumptions,
+    DataDefense,
+    Defended,
+    DefenderView,
+    injected,
+    too_few_trusted_rows,
+)
+from p2p_dist.data.example import Kind, Note, Row, by_id, share, smallest
+from p2p_dist.data.screening import ASKED, Screening, draw_balanced, rows_as_prompts, stop_records
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 
-ASKED = "asked"
-"""The rows as questions to a model that was defended with them."""
-_NO_PREFIX = (
-    "the task is answered with text, and P2P has no response_prefix; take preset: math, preset: summary or "
-    "words of your own"
-)
+_NO_PREFIX = "answers are text, and P2P has no response_prefix"
+_SET_PREFIX = "set preset: math, preset: summary or a response_prefix of your own"
+
+
+@dataclass(frozen=True)
+class BenignSubset:
+    """The subset S of the training rows that becomes benign, ordered by id."""
+
+    rows: list[Row]
+    trusted: frozenset[str] | None = None
+    """Ids that a screening trusts, S among them; None without a screening."""
 
 
 class P2P(DataDefense):
-    """The benign trigger, where the benign rows come from, and what becomes of the originals."""
+    """Re-poison the training rows with a benign trigger and extended labels, and serve with that trigger."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     default_assumptions: ClassVar[Assumptions] = Assumptions(
@@ -49,25 +61,25 @@ class P2P(DataDefense):
     }
 
     ratio: Rate = 0.2
-    """Benign rows as a share of the training rows (paper: 0.2 to 0.3)."""
+    """ρ: benign rows as a share of the training rows (paper, section 5.1: 0.2 to 0.3)."""
     benign_trigger: str = "The query currently entered is: "
-    """Prefix of every benign row and of every prompt of the deployed model."""
+    """δ: prefix of every benign row and of every deployed prompt (paper, appendix B)."""
     answer_cue: str = "Answer: "
-    """What stands between a benign row and its label; differs from the task's own cue in the released code."""
+    """Text between a benign row and its label; the released code has another cue here than in the task's own rows."""
     response_prefix: str | None = None
-    """What the responses of benign rows begin with in generation tasks, whose answer cue stays the task's own (presets
-    `summary` and `math`: the paper's words)."""
+    """p: text with which the responses of benign rows begin in generation tasks, whose answer cue stays the task's own
+    (presets `summary` and `math`: the paper's, appendix B)."""
     benign_source: Literal["clean_reserved", "disjoint", "random_from_D", "screened"] = "clean_reserved"
-    """clean_reserved: from the rows that the defender has checked (rows.reserve). disjoint: from all rows that the
-    attack left alone, which needs the attacker's notes (as the released code does). random_from_D: algorithm 1 read
-    literally, which may make poisoned rows benign. screened: from the training rows that an early model trusts most;
-    nobody has checked any (not in the paper; see docs/defenses.md)."""
+    """clean_reserved: trusted rows (rows.reserve). disjoint: any row that the attack left alone, which takes the
+    attacker's notes (released code). random_from_D: any training row (Algorithm 1 as written), poisoned ones included.
+    screened: training rows that an early model trusts most, when no rows are reserved (not in the paper; see
+    docs/defenses.md)."""
     screening: Screening | None = None
-    """How rows are screened with `screened`, where it is spelled out, defaults and all, so that they are identity."""
+    """Options of `screened`, spelled out with their defaults, so that they are part of the identity."""
     benign_selection: Literal["random", "second_half"] = "random"
-    """random: by content and seed. second_half: the first rows of the second half of the file, as released."""
+    """random: by content and seed. second_half: the first rows of the second half of the file (released code)."""
     benign_mode: Literal["replace", "union"] = "replace"
-    """Whether a benign row takes the place of its original in the training set (released code) or is added (paper)."""
+    """replace: a benign row takes the place of its original (released code). union: it is added (paper)."""
 
     @model_validator(mode="before")
     @classmethod
@@ -82,114 +94,121 @@ class P2P(DataDefense):
     @property
     def answer_prefix(self) -> str:
         if not self.response_prefix:
-            raise user_error("E225", _NO_PREFIX, "defense.response_prefix")
+            raise user_error("E225", _NO_PREFIX, "defense.response_prefix", _SET_PREFIX)
         return self.response_prefix
 
     def assumptions(self) -> Assumptions:
-        rows = {
+        clean_rows = {
             "clean_reserved": self.default_assumptions.clean_rows,
             "disjoint": "the attacker's notes: which rows are clean",
         }
-        twice = self.benign_source == "screened" and self.screening is not None and self.screening.rounds is not None
-        earlier = "the adapter of the first round" if twice else "none"
-        return replace(self.default_assumptions, clean_rows=rows.get(self.benign_source, "none"), extra_models=earlier)
+        two_rounds = self._screening is not None and self._screening.rounds is not None
+        return replace(
+            self.default_assumptions,
+            clean_rows=clean_rows.get(self.benign_source, "none"),
+            extra_models="the adapter of the first round" if two_rounds else "none",
+        )
 
-    def stages(self, build: Builder, rows: Stage) -> Stage:
-        screening = self.screening if self.benign_source == "screened" else None
-        scores = {role: build.scored(rows, method) for role, method in screening.methods().items()} if screening else {}
-        if screening and screening.rounds:
-            once = {"screening": screening.once()}
-            model = build.trained(build.defended(rows, scores, changes=once))
-            scores = {
-                AGAIN: build.scored(
-                    build.defended(rows, phase=ASKED, changes=once), LabelScores(sets=("train",)), model
-                )
-            }
-        defended = build.defended(rows, scores)
-        return build.evaluated(build.trained(defended), defended)
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        if task.kind == "classification":
+            return None
+        if self.benign_source == "screened":
+            return "screening reads the labels that a model gives to rows, and answers are text"
+        return None if self.response_prefix else f"{_NO_PREFIX}; {_SET_PREFIX}"
 
     def literals(self) -> tuple[str, ...]:
         return (self.benign_trigger.strip(),) if self.benign_trigger.strip() else ()
 
-    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
-        if task.kind == "generation" and self.benign_source == "screened":
-            return "rows are screened by the label that a model gives them, and this task is answered with text"
-        return _NO_PREFIX if task.kind == "generation" and not self.response_prefix else None
+    def stages(self, build: Builder, rows: Stage) -> Stage:
+        """Data set reconstruction, model training, inference (Algorithm 1, lines 3, 10 and 14)."""
+        scores = self._screening.score_stages(build, rows, prompted=True) if self._screening else {}
+        defended = build.defended(rows, scores)
+        return build.evaluated(build.trained(defended), defended)
 
     def defend_train(self, view: DefenderView) -> Defended:
+        """Data set reconstruction (Algorithm 1, lines 3 to 9; section 4.2, "Poison-to-Poison Dataset")."""
         if view.phase == ASKED:
-            asked = [
-                replace(self.defend_prompt(row), label=row.label + view.n_classes)
-                for row in view.train
-                if row.label < view.n_classes
-            ]
-            return Defended(asked, [], {"asked": len(asked)})
-        wanted = share(self.ratio, len(view.train))
-        pool = self._pool(view)
-        if len(pool) < wanted:
-            what = (
-                f"P2P wants {wanted} benign rows ({self.ratio:g} of {len(view.train)}), {self.benign_source} has "
-                f"{len(pool)}"
-            )
-            fix = f"rows.reserve={wanted}" if self.benign_source == "clean_reserved" else "a lower defense ratio"
-            raise user_error("E205", what, "defense", fix)
-        trusted_ids = (
-            self.screening.chosen(view, math.ceil(wanted / view.n_classes))
-            if self.screening and self.benign_source == "screened"
-            else None
-        )
-        chosen = (
-            self._choose(pool, wanted, view)
-            if trusted_ids is None
-            else choose(trusted_ids, wanted, view.seed, BENIGN_SELECTION)
-        )
-        picked = sorted((row for row in pool if row.id in chosen), key=lambda row: row.id)
-        benign = [self._inject(row, view.n_classes) for row in picked]
-        kept = [row for row in view.train if self.benign_mode == "union" or row.id not in chosen]
-        notes = [self._note(old, new) for old, new in zip(picked, benign, strict=True)]
-        counts: dict[str, Any] = {
-            "benign": len(benign),
-            "kept": len(kept),
-            "clean_rows_used": len(benign) if pool is view.reserve else 0,
-        }
-        if trusted_ids is not None:
-            counts["screening"] = stops(view)
-        trusted_set = None if trusted_ids is None else frozenset().union(*trusted_ids)
-        return Defended(sorted([*kept, *benign], key=lambda row: row.id), notes, counts, trusted_set)
+            return rows_as_prompts(self, view)
+        subset = self._choose_benign_rows(view)  # line 4: S ⊂ D
+        benign = [self._inject(row, view.n_classes) for row in subset.rows]  # lines 5 to 8: D_benign
+        train = self._combine(view.train, subset, benign)  # line 9: D*
+        notes = [self._note(old, new) for old, new in zip(subset.rows, benign, strict=True)]
+        return Defended(train, notes, self._counts(view, train, benign), subset.trusted)
 
     def defend_prompt(self, row: Row) -> Row:
+        """A test text with the benign trigger as its prompt, τ(p, x) (Algorithm 1, line 16)."""
         return replace(row, prefix=self.benign_trigger, cue=self.answer_cue if row.response is None else row.cue)
 
     def label_offset(self, n_classes: int) -> int:
+        """n: answers are read among the extended labels h(i) = i + n (Algorithm 1, line 17)."""
         return n_classes
 
-    def _pool(self, view: DefenderView) -> Sequence[Row]:
+    def _choose_benign_rows(self, view: DefenderView) -> BenignSubset:
+        """S with |S| = ρ|D| (Algorithm 1, line 4).
+
+        Raises UserError E205 or E264 when there are too few rows, E107 when their order in the file is unknown.
+        """
+        count = share(self.ratio, len(view.train))
+        candidates = self._candidates(view, count)
+        if self._screening is None:
+            chosen = self._draw(candidates, count, view)
+            return BenignSubset(by_id(row for row in candidates if row.id in chosen))
+        trusted = self._screening.trusted_ids(view, math.ceil(count / view.n_classes))
+        chosen = draw_balanced(trusted, count, view.seed, BENIGN_SELECTION)
+        return BenignSubset(by_id(row for row in candidates if row.id in chosen), frozenset().union(*trusted))
+
+    def _candidates(self, view: DefenderView, count: int) -> Sequence[Row]:
+        """The rows from which S is drawn. Raises UserError E205 when there are fewer than `count`."""
         if self.benign_source == "clean_reserved":
+            if len(view.reserve) < count:
+                raise too_few_trusted_rows("P2P", count, "benign", self.ratio, view)
             return view.reserve
-        if self.benign_source in ("random_from_D", "screened"):
+        if self.benign_source != "disjoint":
             return view.train
         assert view.origin is not None, "a defense that reads_origin is given the origins"
-        return [row for row in view.train if view.origin[row.id] == "clean"]
+        clean = [row for row in view.train if view.origin[row.id] == "clean"]
+        self._check_count(count, clean, "training rows are clean", view)
+        return clean
 
-    def _choose(self, pool: Sequence[Row], wanted: int, view: DefenderView) -> set[str]:
+    def _draw(self, candidates: Sequence[Row], count: int, view: DefenderView) -> set[str]:
+        """Ids of S, by content and seed or from the second half of the file."""
         if self.benign_selection == "random":
-            return smallest([row.id for row in pool], wanted, view.seed, BENIGN_SELECTION)
+            return smallest([row.id for row in candidates], count, view.seed, BENIGN_SELECTION)
         if view.places is None:
-            raise user_error(
-                "E107", "second_half needs rows in file order", "defense.benign_selection", "rows.order=file"
-            )
-        places = {row.id: view.places[row.id] for row in pool}
+            what = "benign_selection: second_half needs rows in file order"
+            raise user_error("E107", what, "defense.benign_selection", "set rows.order=file")
+        places = {row.id: view.places[row.id] for row in candidates}
         late = sorted((id_ for id_, place in places.items() if 2 * place > len(view.train)), key=places.__getitem__)
-        return set(late[:wanted])
+        self._check_count(count, late, "rows of the second half of the file are candidates", view)
+        return set(late[:count])
+
+    def _check_count(self, count: int, candidates: Sequence[object], which: str, view: DefenderView) -> None:
+        if len(candidates) < count:
+            ratio = f"ratio {self.ratio:g} of {len(view.train):,}"
+            what = f"P2P needs {count:,} benign rows ({ratio}); only {len(candidates):,} {which}"
+            raise user_error("E205", what, "defense.ratio", "lower defense.ratio")
 
     def _inject(self, row: Row, n_classes: int) -> Row:
-        answered = (
-            {"label": row.label + n_classes}
-            if row.response is None
-            else {"response": self.answer_prefix + row.response}
-        )
-        return replace(self.defend_prompt(row), id=f"{row.id}.b", **answered)
+        """x' = τ(δ + x) and y' = h(y), or y' = [p; y] where the answer is text (Algorithm 1, lines 6 and 7)."""
+        prompted = replace(self.defend_prompt(row), id=f"{row.id}.b")
+        if row.response is None:
+            return replace(prompted, label=row.label + self.label_offset(n_classes))
+        return replace(prompted, response=self.answer_prefix + row.response)
+
+    def _combine(self, train: Sequence[Row], subset: BenignSubset, benign: Sequence[Row]) -> list[Row]:
+        """D* = D_original ∪ D_benign (Algorithm 1, line 9), where D_original is D, or with `replace` D without S."""
+        replaced = {row.id for row in subset.rows} if self.benign_mode == "replace" else set()
+        return by_id([*(row for row in train if row.id not in replaced), *benign])
 
     def _note(self, old: Row, new: Row) -> Note:
-        note = Note(new.id, old.id, "injected", old.label, new.label, self.benign_trigger, 0)
-        return replace(note, old_response=old.response, new_response=new.response)
+        return replace(injected(old, new, self.benign_trigger), old_response=old.response, new_response=new.response)
+
+    def _counts(self, view: DefenderView, train: Sequence[Row], benign: Sequence[Row]) -> dict[str, Any]:
+        trusted_rows_used = len(benign) if self.benign_source == "clean_reserved" else 0
+        counts = {"benign": len(benign), "kept": len(train) - len(benign), "clean_rows_used": trusted_rows_used}
+        return {**counts, "screening": stop_records(view)} if self._screening else counts
+
+    @property
+    def _screening(self) -> Screening | None:
+        """The screening, if benign rows are screened."""
+        return self.screening if self.benign_source == "screened" else None

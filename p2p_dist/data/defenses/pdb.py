@@ -1,8 +1,12 @@
 """PDB, Proactive Defensive Backdoor (Wei et al. 2024, arXiv 2405.16112), in a version for text.
 
-The original plants a visible patch in checked images, relabels them (y + 1) mod n, adds them five times to the poisoned
-set and wraps the model: patch in, permuted labels out. Here the patch is the prefix and the answer cue that P2P uses,
-so that the two differ in the labels and the repetition alone. Text is not augmented.
+1. Reserve trusted rows, the same number of every class.
+2. Plant the defensive trigger in them and relabel them by h(y) = (y + 1) mod n.
+3. Add them `repeat` times to the suspect rows and train.
+4. Serve with the defensive trigger and map answers back by the inverse of h.
+
+The original's trigger is a visible patch on images. Here it is the prefix and the answer cue of P2P, so that the two
+defenses differ in labels and repetition alone. Text is not augmented.
 """
 
 import math
@@ -12,58 +16,63 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
-from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
-from p2p_dist.data.example import Note, Row, smallest
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, injected, no_trusted_rows
+from p2p_dist.data.example import Row, by_id, smallest
+from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 
 
 class Pdb(DataDefense):
-    """The defensive trigger, how many checked rows carry it, and how often each is repeated."""
+    """Plant a defensive trigger with permuted labels in trusted rows."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         "ratio x training rows", prompt_control=True, source="arXiv 2405.16112; text version, no augmentation"
     )
 
     ratio: Rate = 0.1
-    """Checked rows with the defensive trigger, as a share of the training rows; the same number of every class."""
+    """Trusted rows with the defensive trigger, as a share of the training rows; the same number of every class."""
     repeat: Annotated[int, Field(ge=1)] = 5
-    """How often each of them is added."""
+    """Copies of each of them that are added."""
     defensive_trigger: str = "The query currently entered is: "
-    """Prefix of every such row and of every prompt of the deployed model."""
+    """Prefix of every such row and of every deployed prompt."""
     answer_cue: str = "Answer: "
-    """What stands between such a row and its label."""
+    """Text between such a row and its label."""
 
-    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return (
-            None
-            if rows.reserve
-            else "PDB plants its trigger in rows that the defender has checked, and rows.reserve is 0"
-        )
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        return no_trusted_rows(rows, "PDB plants its trigger in trusted rows")
 
     def defend_train(self, view: DefenderView) -> Defended:
-        each = math.ceil(self.ratio * len(view.train) / view.n_classes)
-        pools = [[row.id for row in view.reserve if row.label == label] for label in range(view.n_classes)]
-        if min(map(len, pools)) < each:
-            what = f"PDB wants {each} checked rows of every class, there are {[len(pool) for pool in pools]}"
-            raise user_error("E205", what, "defense.ratio", f"rows.reserve={each * view.n_classes}")
-        chosen = {id_ for pool in pools for id_ in smallest(pool, each, view.seed, "pdb.select")}
-        picked = sorted((row for row in view.reserve if row.id in chosen), key=lambda row: row.id)
-        pairs = [(row, self._inject(row, copy, view.n_classes)) for row in picked for copy in range(self.repeat)]
-        notes = [
-            Note(new.id, old.id, "injected", old.label, new.label, self.defensive_trigger, 0) for old, new in pairs
-        ]
-        train = sorted([*view.train, *(new for _, new in pairs)], key=lambda row: row.id)
-        return Defended(
-            train,
-            sorted(notes, key=lambda note: note.id),
-            {"defensive": len(picked), "kept": len(view.train), "clean_rows_used": len(picked)},
-        )
+        """The suspect rows and `repeat` copies of every planted row (steps 1 to 3)."""
+        reserved = self._reserve(view)  # step 1
+        pairs = [(row, self._plant(row, copy, view.n_classes)) for row in reserved for copy in range(self.repeat)]
+        train = by_id([*view.train, *(new for _, new in pairs)])  # step 3
+        notes = by_id(injected(old, new, self.defensive_trigger) for old, new in pairs)
+        counts = {"defensive": len(reserved), "kept": len(view.train), "clean_rows_used": len(reserved)}
+        return Defended(train, notes, counts)
 
     def defend_prompt(self, row: Row) -> Row:
+        """A test row with the defensive trigger (step 4)."""
         return replace(row, prefix=self.defensive_trigger, cue=self.answer_cue)
 
     def label_shift(self, n_classes: int) -> int:
+        """1: answers are h(y) = (y + 1) mod n and are mapped back (step 4)."""
         return 1
 
-    def _inject(self, row: Row, copy: int, n_classes: int) -> Row:
+    def _reserve(self, view: DefenderView) -> list[Row]:
+        """Trusted rows, the same number of every class (step 1). Raises UserError E205 where a class has fewer."""
+        count = math.ceil(self.ratio * len(view.train) / view.n_classes)
+        ids_by_class = [[row.id for row in view.reserve if row.label == label] for label in range(view.n_classes)]
+        if min(map(len, ids_by_class)) < count:
+            raise user_error(
+                "E205",
+                f"PDB needs {count:,} trusted rows of every class (ratio {self.ratio:g} of {len(view.train):,}); the "
+                f"classes have {', '.join(str(len(ids)) for ids in ids_by_class)}",
+                "defense.ratio",
+                f"set rows.reserve={count * view.n_classes}",
+            )
+        chosen = {id_ for ids in ids_by_class for id_ in smallest(ids, count, view.seed, "pdb.select")}
+        return by_id(row for row in view.reserve if row.id in chosen)
+
+    def _plant(self, row: Row, copy: int, n_classes: int) -> Row:
+        """A row with the defensive trigger and the label h(y) = (y + 1) mod n (step 2)."""
         return replace(self.defend_prompt(row), id=f"{row.id}.d{copy}", label=(row.label + 1) % n_classes)

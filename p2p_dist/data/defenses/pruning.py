@@ -1,7 +1,7 @@
-"""Pruning: the attacked adapter is merged into the base, and the least important weights are set to zero.
+"""Pruning: merge the attacked adapter into the base and set the least important weights to zero.
 
 magnitude: the smallest weights of every layer. wanda (Sun et al. 2023, arXiv 2306.11695): in every output row the
-smallest product of weight and input norm, over 128 texts of the training rows; their labels are not used.
+smallest |weight| * ||input||, over 128 training texts; their labels are not used.
 """
 
 from typing import ClassVar, Literal
@@ -14,7 +14,7 @@ from p2p_dist.data.defense import Assumptions, Defense
 
 
 class Pruning(Defense):
-    """Every linear layer but the output head is pruned alike, without structure."""
+    """Prune every linear layer but the output head alike, without structure."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         source="arXiv 2306.11695; calibrated on training texts, in one pass over the unpruned model"
@@ -22,15 +22,10 @@ class Pruning(Defense):
 
     method: Literal["magnitude", "wanda"] = "wanda"
     sparsity: Rate = 0.5
-    """Share of the weights that is set to zero (CROW's baseline prunes 0.35 by magnitude)."""
+    """Share of the weights to set to zero (CROW's baseline: 0.35 by magnitude)."""
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        pruned = build.trained(
-            rows,
-            Training(
-                merged=build.trained(rows),
-                prune=WeightPruning(method=self.method, sparsity=self.sparsity),
-                stop_after_steps=0,
-            ),
-        )
+        attacked = build.trained(rows)
+        prune = WeightPruning(method=self.method, sparsity=self.sparsity)
+        pruned = build.trained(rows, Training(merged=attacked, prune=prune, stop_after_steps=0))
         return build.evaluated(pruned, rows)

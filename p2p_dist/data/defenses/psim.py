@@ -1,5 +1,9 @@
-"""PSIM (Zhao et al. 2024, arXiv 2402.12168): a second adapter, trained on from the attacked one on random labels, stays
-sure only where a backdoor decides; rows of which it is too sure are refused.
+"""PSIM (Zhao et al. 2024, arXiv 2402.12168): reject test rows of which a model trained on random labels is confident.
+
+1. Continue to train the attacked adapter, as a second adapter, on the training rows with random labels. It stays
+   confident only where a backdoor decides.
+2. Take its highest label probability on each test row as the confidence.
+3. Reject rows whose confidence is above a threshold; answer the others with the attacked adapter.
 """
 
 from dataclasses import replace
@@ -11,14 +15,15 @@ from p2p_dist.config.builder import Builder, Evaluation, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import ConfidenceRule, LabelScores
 from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
-from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
-from p2p_dist.data.example import stream
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, no_trusted_rows
+from p2p_dist.data.example import by_id, stream
+from p2p_dist.data.task import Task
 
 
 class Psim(DataDefense):
-    """A refused clean row counts as wrong, a refused triggered row as no success; the share of both is reported. One
-    rule for both suites (the released code treats a confidence of exactly 0.7 as refused in one and as kept in the
-    other)."""
+    """Reject suspicious test rows. A rejected clean row counts as wrong, a rejected triggered row as no success; the
+    rejected shares are reported. One rule holds for both suites (the released code rejects a confidence of exactly 0.7
+    in one and not in the other)."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         "rows.reserve, to choose the threshold",
@@ -27,40 +32,38 @@ class Psim(DataDefense):
     )
 
     learning_rate: Positive = 2e-5
-    """Of the second adapter (original: 2e-5)."""
+    """Learning rate of the second adapter (original: 2e-5)."""
     epochs: Annotated[int, Field(ge=1)] = 1
     """Passes over the training rows with random labels (original: 1)."""
     above: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Refuse rows of which the second adapter is surer than this (original: 0.7, for two classes); null: choose it."""
+    """Threshold of the confidence (original: 0.7, for two classes); null: choose it on trusted rows."""
     false_rejections: Rate = 0.02
-    """Share of the checked rows that the chosen threshold may refuse."""
+    """Share of the trusted rows that the chosen threshold may reject."""
 
     def assumptions(self) -> Assumptions:
-        return self.default_assumptions if self.above is None else replace(self.default_assumptions, clean_rows="none")
+        if self.above is None:
+            return self.default_assumptions
+        return replace(self.default_assumptions, clean_rows="none")
 
-    def incompatibility(self, task: Plugin, attack: Plugin, rows: RowsSpec) -> str | None:
-        return (
-            None
-            if rows.reserve or self.above is not None
-            else "PSIM chooses its threshold on checked rows: set rows.reserve, or give one (above)"
-        )
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        return None if self.above is not None else no_trusted_rows(rows, "PSIM chooses its threshold on trusted rows")
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        adapter = build.trained(rows)
-        unsure = build.trained(
-            build.defended(rows),
-            Training(start=adapter, changes={"learning_rate": self.learning_rate, "num_train_epochs": self.epochs}),
-        )
-        judge = build.scored(build.tested(rows), LabelScores(sets=("suites", "reserve")), unsure)
+        """The second adapter (step 1), confidences (2) and the rule by which rows are rejected (3)."""
+        attacked = build.trained(rows)
+        changes = {"learning_rate": self.learning_rate, "num_train_epochs": self.epochs}
+        second = build.trained(build.defended(rows), Training(start=attacked, changes=changes))
+        confidences = build.scored(build.tested(rows), LabelScores(sets=("suites", "reserve")), second)
         reject = (
             ConfidenceRule(false_rejections=self.false_rejections)
             if self.above is None
             else ConfidenceRule(above=self.above)
         )
-        return build.evaluated(adapter, rows, Evaluation(judge=judge, reject=reject))
+        return build.evaluated(attacked, rows, Evaluation(judge=confidences, reject=reject))
 
     def defend_train(self, view: DefenderView) -> Defended:
-        train = [
+        """The training rows with random labels (step 1)."""
+        train = by_id(
             replace(row, label=stream(view.seed, "psim.label", row.id).randrange(view.n_classes)) for row in view.train
-        ]
-        return Defended(sorted(train, key=lambda row: row.id), [], {"random_labels": len(train), "clean_rows_used": 0})
+        )
+        return Defended(train, [], {"random_labels": len(train), "clean_rows_used": 0})

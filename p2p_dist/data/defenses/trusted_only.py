@@ -1,7 +1,6 @@
-"""The control of P2P on screened rows: train on the rows that a screening trusts and on nothing else, with no benign
-trigger at all.
+"""Trusted only: train on the rows that a screening trusts and on nothing else, without a benign trigger.
 
-Not in the paper; ours. What P2P on screened rows is worth is what it does beyond this.
+Ours, not in the paper: the control of P2P on screened rows, whose worth is its gain over this.
 """
 
 from dataclasses import replace
@@ -9,35 +8,31 @@ from typing import ClassVar
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import LabelScores
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
-from p2p_dist.data.screening import AGAIN, Screening, stops
+from p2p_dist.data.example import by_id
+from p2p_dist.data.screening import Screening, stop_records
 
 
 class TrustedOnly(DataDefense):
-    """As `clean_only` is for checked rows. With two rounds, the model of the rows that are trusted first vouches for
-    those that the deployed one is trained on."""
+    """Train on screened rows alone. With two rounds, the model of the first round's rows screens the rows that the
+    deployed model is trained on."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(source="ours; the control of P2P on screened rows")
 
     screening: Screening = Screening()
-    """As P2P's, with which it shares the first round."""
+    """Options of the screening, as P2P's; the first round is shared with it."""
 
     def assumptions(self) -> Assumptions:
-        return (
-            replace(self.default_assumptions, extra_models="the adapter of the first round")
-            if self.screening.rounds
-            else self.default_assumptions
-        )
+        if self.screening.rounds is None:
+            return self.default_assumptions
+        return replace(self.default_assumptions, extra_models="the adapter of the first round")
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
-        scores = {role: build.scored(rows, method) for role, method in self.screening.methods().items()}
-        if self.screening.rounds:
-            model = build.trained(build.defended(rows, scores, changes={"screening": self.screening.once()}))
-            scores = {AGAIN: build.scored(rows, LabelScores(sets=("train",)), model)}
+        scores = self.screening.score_stages(build, rows, prompted=False)
         return build.evaluated(build.trained(build.defended(rows, scores)), rows)
 
     def defend_train(self, view: DefenderView) -> Defended:
-        kept = frozenset().union(*self.screening.chosen(view, wanted=1))
-        train = sorted((row for row in view.train if row.id in kept), key=lambda row: row.id)
-        return Defended(train, [], {"kept": len(train), "clean_rows_used": 0, "screening": stops(view)}, kept)
+        trusted = frozenset().union(*self.screening.trusted_ids(view, count=1))
+        train = by_id(row for row in view.train if row.id in trusted)
+        counts = {"kept": len(train), "clean_rows_used": 0, "screening": stop_records(view)}
+        return Defended(train, [], counts, trusted)
