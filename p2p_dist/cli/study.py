@@ -184,11 +184,12 @@ def run(
     from p2p_dist.scheduling.prepare import settle
     from p2p_dist.scheduling.study import find_cluster, find_study, open_study, set_damaged_aside
 
+    console = Console(stderr=True)
     path = find_study(study)
+    console.print(f"{path}: reading the study, its rows and its models", highlight=False, soft_wrap=True)
     opened = open_study(path, overrides or [], runs_dir)
     for problem in set_damaged_aside(opened):
         print(problem, file=sys.stderr)
-    console = Console(stderr=True)
     total = len(opened.expansion.runs)
     failed = []
     hardware = find_cluster(cluster, nodes)
@@ -279,7 +280,9 @@ def _report(folder: "RunDir", as_json: bool) -> None:
     from p2p_dist.scheduling.progress import titles_of
 
     state, owner = status_view.look(folder)
-    page = write_report(folder, state, titles_of(json.loads(folder.resolved.read_text())["runs"]))
+    resolved = json.loads(folder.resolved.read_text())
+    titles = titles_of(resolved["runs"], {stage["id"]: stage["kind"] for stage in resolved["stages"]})
+    page = write_report(folder, state, titles)
     for problem in state.problems:
         print(problem, file=sys.stderr)
     if as_json:

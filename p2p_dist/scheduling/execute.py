@@ -18,6 +18,7 @@ from p2p_dist.scheduling.process_groups import GangSettings
 from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.scheduling.study import Study
+from p2p_dist.scheduling.time_left import TimeLeft
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
     slots = _slots(launch)
     counted = restart_limit.counted(study.folder, study.expansion.graph, launch.share)
     with signals.requests() as early, _claims(study, path, plan, launch, console) as claims, counted:
+        console.print(f"starting the {launch.backend} backend with {slots} slots on {cluster.name}", highlight=False)
         engine = registry.load("backends", launch.backend)(
             cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes
         )
@@ -63,11 +65,15 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
             launch.allow_change,
             launch.warm,
         )
-        titles = titles_of([run.to_json() for run in study.expansion.runs])
+        graph = study.expansion.graph
+        titles = titles_of(
+            [run.to_json() for run in study.expansion.runs], {id_: stage.kind for id_, stage in graph.stages.items()}
+        )
+        time_left = TimeLeft(plan.jobs, slots, plan.rates.start_seconds, lambda job: min(plan.width(job), slots))
         try:
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)
             with (
-                ProgressView(study.folder, titles, console) as view,
+                ProgressView(study.folder, titles, console, time_left) as view,
                 signals.requests() as late,
             ):  # Ray has set a handler of its own meanwhile
                 return scheduler.run(view.look, lambda: early() or late())

@@ -1,0 +1,122 @@
+"""The study's time left on simulated schedules: near the truth, and without jumps from line to line."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from p2p_dist.planning.jobs import Job
+from p2p_dist.scheduling.time_left import TimeLeft
+
+LINE = 15
+
+
+@dataclass(frozen=True)
+class Real:
+    """Seconds that a job takes in truth, beside what is planned for it."""
+
+    job: Job
+    kind: str
+    start: float
+    work: float
+
+
+def job(name: str, planned: float, *needs: str) -> Job:
+    return Job((name,), frozenset(needs), (planned,))
+
+
+def play(jobs: Sequence[Real], slots: int, start_seconds: float = 10.0) -> list[tuple[float, float]]:
+    """(time left as shown, time left in truth) of every second, on `slots` slots in the order of the jobs."""
+    estimator = TimeLeft([real.job for real in jobs], slots, start_seconds, lambda job: 1)
+    by_lead = {real.job.lead: real for real in jobs}
+    waiting, running, done = list(jobs), dict[str, tuple[Real, float]](), set[str]()
+    shown: list[float] = []
+    now = 0.0
+    while waiting or running:
+        for lead, (real, begun) in list(running.items()):
+            if now >= begun + real.start + real.work:
+                del running[lead]
+                done.add(lead)
+        for real in list(waiting):
+            if len(running) < slots and real.job.needs <= done:
+                waiting.remove(real)
+                running[real.job.lead] = (real, now)
+
+        def share(job: Job, now: float = now) -> float:
+            real, begun = running[job.lead]
+            return min(1.0, max(0.0, now - begun - real.start) / real.work) if real.job.cost else 0.0
+
+        jobs_now = {lead: real.job for lead, (real, _) in running.items()}
+        waiting_now = [real.job for real in waiting]
+        shown.append(estimator.update(now, jobs_now, waiting_now, share, lambda job: by_lead[job.lead].kind))
+        now += 1.0
+    return [(left, now - 1 - at) for at, left in enumerate(shown)]
+
+
+def quickstart(ratio: float, start: float = 20.0) -> list[Real]:
+    """Three sets of rows that cost nothing by plan, and three trainings of 60 s that take `ratio` times as long."""
+    rows = [Real(job(f"rows{at}", 0.0), "data", 8.0, 1.0) for at in range(3)]
+    return [*rows, *(Real(job(f"t{at}", 60.0, f"rows{at}"), "train", start, 60.0 * ratio) for at in range(3))]
+
+
+def many(ratio: float) -> list[Real]:
+    """Forty trainings of two sizes whose starts are short, as with workers that stay."""
+    return [
+        Real(job(f"t{at}", 40.0 + 80.0 * (at % 2)), "train", 12.0 if at < 4 else 1.0, (40.0 + 80.0 * (at % 2)) * ratio)
+        for at in range(40)
+    ]
+
+
+CASES = {
+    "as planned": (quickstart(1.0), 1),
+    "three times as long": (quickstart(3.0), 1),
+    "a third of the time": (quickstart(0.33), 1),
+    "ten times as long": (quickstart(10.0), 1),
+    "a slow start": (quickstart(1.0, start=90.0), 1),
+    "two slots": (quickstart(3.0), 2),
+    "many jobs": (many(2.0), 4),
+    "many short jobs": (many(0.3), 4),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_time_left_from_line_to_line_does_not_jump(case: str) -> None:
+    """Between two lines it runs on or moves by less than a factor of two, in contrast to 1:47, 21:12, 2:38."""
+    lines = [left for left, truth in play(*CASES[case])[::LINE] if truth > 2 * LINE]
+    assert len(lines) > 3
+    for before, after in itertools.pairwise(lines):
+        assert (before - LINE) / 2 < after < 2 * before, lines
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_time_left_after_half_is_near_the_truth(case: str) -> None:
+    points = play(*CASES[case])
+    for left, truth in points[len(points) // 2 : -15]:
+        assert 0.6 * truth < left < 1.6 * truth
+
+
+def test_time_left_turns_at_most_once() -> None:
+    """A wrong plan is corrected in one direction: the error never changes from far too long to far too short."""
+    for ratio in (0.2, 5.0):
+        points = play(quickstart(ratio), 1)
+        signs = [left > truth for left, truth in points if not 0.75 * truth < left < 1.33 * truth and truth > 30]
+        assert len(list(itertools.groupby(signs))) <= 2
+
+
+def test_time_left_counts_work_of_other_controllers() -> None:
+    """Half of the jobs are done elsewhere, so the rest takes half the time."""
+    jobs = [job(f"j{at}", 100.0) for at in range(20)]
+    estimator = TimeLeft(jobs, 1, 0.0, lambda job: 1)
+    alone = estimator.update(0.0, {"a": jobs[0]}, jobs[1:], lambda job: 0.0, lambda job: "train")
+    for at in range(1, 5):
+        for second in (0, 1, 99):
+            running, waiting = {str(at): jobs[2 * at]}, jobs[2 * at + 1 :]
+            now = 100.0 * at + second
+            shared = estimator.update(now, running, waiting, lambda job, done=second: done / 100, lambda job: "train")
+    assert alone == pytest.approx(2000.0)
+    assert 450 < shared < 800
+
+
+def test_time_left_of_nothing_is_zero() -> None:
+    assert TimeLeft([], 1, 10.0, lambda job: 1).update(0.0, {}, [], lambda job: 0.0, lambda job: "train") == 0.0
