@@ -1,4 +1,4 @@
-"""Documents say what is there: links lead somewhere, the example plug-in works, the README shows the shipped study."""
+"""Documents match the code: links resolve, examples work, the README shows the shipped study and the real tree."""
 
 import re
 import shutil
@@ -33,6 +33,35 @@ def test_the_readme_shows_the_shipped_study() -> None:
         part.pop("description", None)
         part["train"]["lora"].pop("target_modules", None)
     assert shown == shipped
+
+
+def test_readme_tree_matches_the_rooms_on_disk() -> None:
+    """The tree names every folder of the package and of the repository's code, and no other."""
+    tree = re.search(r"## The tree\n\n```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert tree
+    rooms = re.findall(r"^  (\w+)/", tree[1], re.MULTILINE)
+    heads = re.findall(r"^((?:\w+/ ?)+)", tree[1], re.MULTILINE)
+    folders = [name for head in heads for name in re.findall(r"\w+", head)]
+    on_disk = {path.parent.name for path in (ROOT / "p2p_dist").glob("*/__init__.py")}
+    assert set(rooms) == on_disk
+    assert len(rooms) == len(set(rooms))
+    assert [name for name in folders if not (ROOT / name).is_dir()] == []
+    assert {"configs", "p2p_dist", "bench", "tests", "slurm", "launch"} <= set(folders)
+
+
+def test_readme_is_short_and_shows_a_study_of_own_rows(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    block = re.search(r"```yaml\n(name: reviews.*?)```", text, re.DOTALL)
+    assert block
+    (tmp_path / "study.yaml").write_text(block[1])
+    assert load_study(tmp_path / "study.yaml", [], ROOT / "configs" / "models").name == "reviews"
+
+
+def test_guide_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = [path.name for path in (ROOT / "docs").glob("*.md") if path.name != "README.md"]
+    assert [name for name in pages if f"]({name})" not in index] == []
 
 
 @pytest.mark.parametrize(
