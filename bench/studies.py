@@ -16,9 +16,9 @@ from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.process_groups import GangSettings, gang_of
+from p2p_dist.scheduling.process_groups import GroupSettings, build_process_group
 from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
-from p2p_dist.scheduling.worker_pool import Seat
+from p2p_dist.scheduling.worker_pool import WorkerSlot
 
 STUDY = """
 name: one
@@ -105,21 +105,23 @@ class Slot:
     names variables that workers are not given."""
 
     def __init__(self, folder: RunDir, plan: Plan, threads: int, warm: bool, without: Sequence[str] = ()):
-        self.folder, self.plan, self.seat, self.without = folder, plan, Seat(), without
-        self.settings = GangSettings(threads, 0, 1, 1_000_000, warm=warm)
+        self.folder, self.plan, self.slot, self.without = folder, plan, WorkerSlot(), without
+        self.settings = GroupSettings(threads, 0, 1, 1_000_000, warm=warm)
 
     def run(self, job: Job) -> float:
         """Wall seconds from the request to the answer. Raises RuntimeError with the log of a job that failed."""
         placement = self.plan.placement(job)
         assert isinstance(placement, Placement)
         log = self.folder.find(job.lead).new_attempt() / "log"
-        gang = gang_of(self.folder, job, placement, self.settings, log, {}, self.plan.settings.get(job.lead, ""))
-        gang = replace(
-            gang, environment={name: value for name, value in gang.environment.items() if name not in self.without}
+        group = build_process_group(
+            self.folder, job, placement, self.settings, log, {}, self.plan.settings.get(job.lead, "")
+        )
+        group = replace(
+            group, environment={name: value for name, value in group.environment.items() if name not in self.without}
         )
         started = time.perf_counter()
-        self.seat.start(gang, {})
-        while (code := self.seat.poll()) is None:
+        self.slot.start(group, {})
+        while (code := self.slot.poll()) is None:
             time.sleep(0.001)
         seconds = time.perf_counter() - started
         if code != 0:
@@ -128,7 +130,7 @@ class Slot:
 
     def close(self) -> None:
         """End what stayed."""
-        self.seat.stop()
+        self.slot.stop()
 
 
 class Trainings:

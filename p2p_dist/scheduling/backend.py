@@ -1,8 +1,8 @@
-"""The contract of a backend: start a gang's ranks as real processes, ask how they are, stop them.
+"""The contract of a backend: start the ranks of a process group, poll them, stop them.
 
 A backend knows nothing of stages. It is given a command, an environment and a log file, so that the same worker runs
-under Ray, in a plain subprocess, or by hand. Ranks of a gang of more than one find each other as under torchrun: RANK,
-LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
+under Ray, in a plain subprocess, or by hand. The ranks of a group find each other as under torchrun: RANK, LOCAL_RANK,
+WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 from abc import ABC, abstractmethod
@@ -14,22 +14,22 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class Service:
-    """How a job of one rank is done by a worker that stays for other jobs (`p2p_dist.worker.job_loop`)."""
+    """A job of one rank for a warm worker, which takes one job after the other (`p2p_dist.worker.job_loop`)."""
 
     command: tuple[str, ...]
-    """Starts the worker."""
+    """Command that starts the worker."""
     arguments: tuple[str, ...]
-    """What the worker is asked for, as on the command line of a process of its own."""
-    told: Mapping[str, str]
-    """The part of the environment that is this job's alone."""
+    """The job, as on the command line of a fresh process."""
+    job_environment: Mapping[str, str]
+    """Variables that belong to this job and not to the worker, such as its lease."""
     base: str = ""
-    """What the worker had better have loaded: jobs of one base follow each other where that costs no waiting."""
+    """The base model that the job loads; a worker that holds it already is preferred."""
 
 
 @dataclass(frozen=True)
-class Gang:
-    """One job's ranks. `cpus` and `gpus` are per rank, `ranks` are spread evenly over `nodes`. `environment` is added
-    to the parent's; secrets are inherited and never in here. With a `service`, a worker that stays may do it."""
+class ProcessGroup:
+    """The ranks of one job. `cpus` and `gpus` are per rank, `ranks` are spread evenly over `nodes`. `environment` is
+    added to the parent's; secrets are inherited and never in here. With a `service`, a warm worker may do the job."""
 
     command: tuple[str, ...]
     log: Path
@@ -45,10 +45,10 @@ class Gang:
         return self.ranks // self.nodes
 
     @property
-    def seat(self) -> tuple[Any, ...]:
-        """What a worker must have been started as to do this gang too. Asked of gangs with a service alone."""
+    def worker_key(self) -> tuple[Any, ...]:
+        """Command, devices and environment that a warm worker must have to take this job. Needs a `service`."""
         assert self.service is not None
-        shared = {name: value for name, value in self.environment.items() if name not in self.service.told}
+        shared = {name: value for name, value in self.environment.items() if name not in self.service.job_environment}
         return self.service.command, self.cpus, self.gpus, tuple(sorted(shared.items()))
 
 
@@ -58,33 +58,32 @@ class Backend(ABC):
     plugin_kind: ClassVar[str] = "backends"
 
     def __init__(self, cpus: int, gpus: int, address: str | None = None, nodes: int = 1):
-        """`cpus` and `gpus` are those of a node; `address` is a cluster of `nodes` that runs already, if the backend
-        knows such."""
+        """`cpus` and `gpus` are those of a node; `address` is a running cluster of `nodes`, for backends that join
+        one."""
         self.cpus, self.gpus, self.address, self.nodes = cpus, gpus, address, nodes
 
     @abstractmethod
-    def start(self, gang: Gang) -> str:
-        """Start a gang, every rank in its own process group, and return a name for it. Raises UserError E413 for a gang
-        that can never be placed."""
+    def start(self, group: ProcessGroup) -> str:
+        """Start the ranks, each in a session of its own, and return a name for the group. Raises UserError E413 for a
+        group that can never be placed."""
 
     @abstractmethod
     def poll(self, name: str) -> int | None:
-        """Exit code (negative for a signal), or None while it runs or waits for its place. When a rank fails, the
-        others are stopped and its code is the gang's."""
+        """Exit code (negative for a signal), or None while the group runs or is pending. When a rank fails, the
+        others are stopped and its code is the group's."""
 
     @abstractmethod
     def wait(self, names: Collection[str], seconds: float) -> None:
-        """Come back as soon as one of these may have ended, or after `seconds` at the latest, and compute nothing
-        meanwhile."""
+        """Sleep until one of these groups may have ended, at most `seconds`."""
 
     @abstractmethod
-    def ask(self, name: str, number: int) -> None:
-        """Send a signal to every rank and come back at once."""
+    def send_signal(self, name: str, number: int) -> None:
+        """Send a signal to every rank without waiting for its effect."""
 
     @abstractmethod
     def stop(self, name: str) -> None:
-        """Ask the ranks to end, and end them if they do not within ten seconds."""
+        """Terminate the ranks; kill those that still run after ten seconds."""
 
     @abstractmethod
     def close(self) -> None:
-        """Stop what is left of what this backend started, and nothing else."""
+        """Stop everything that this backend started and that still runs, and nothing else."""

@@ -1,5 +1,4 @@
-"""Whose a job is: everything is mine while I hold the study, or every job has a lease of its own and many share the
-work."""
+"""Job ownership: one controller holds the whole study (`Sole`), or several lease jobs one by one (`Shared`)."""
 
 import threading
 import time
@@ -14,29 +13,29 @@ from p2p_dist.results.lease import Lease
 from p2p_dist.results.rundir import RunDir
 
 MEET_SECONDS = 60.0
-"""How long a sharer waits for another one to have written the study down."""
+"""Longest wait of a sharer for another one that writes the study down (seconds)."""
 
 
 class Claims(ABC):
-    """Asked before a job starts and after it ended."""
+    """Ownership of jobs: taken before a job starts, given back when it has ended."""
 
     shared = False
 
     @abstractmethod
     def take(self, job: Job) -> Mapping[str, str] | None:
-        """The environment under which its worker may commit, or None when somebody else has the job."""
+        """Environment that lets the job's worker commit, or None when another controller has the job."""
 
     @abstractmethod
     def give(self, job: Job) -> None:
-        """The job's attempt has ended."""
+        """Give a job back whose attempt has ended."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raises UserError E411 when something that was taken has been taken over."""
+        """Check that nothing was taken over. Raises UserError E411."""
 
 
 class Sole(Claims):
-    """One controller has the whole study."""
+    """Ownership of the whole study by one controller."""
 
     def __init__(self, held: Lease):
         self.held = held
@@ -52,7 +51,7 @@ class Sole(Claims):
 
 
 class Shared(Claims):
-    """Every job is taken by itself; jobs of a controller that dies are free again."""
+    """Ownership job by job; the jobs of a controller that dies become free."""
 
     shared = True
 
@@ -76,7 +75,7 @@ class Shared(Claims):
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Keep what is held fresh while the block runs; give it all back at its end."""
+        """Send heartbeats for all held leases while the block runs; release them at its end."""
         ended = threading.Event()
 
         def beat() -> None:
@@ -97,7 +96,7 @@ class Shared(Claims):
 
 @contextmanager
 def meet(folder: RunDir) -> Iterator[None]:
-    """Hold the study for a moment, after other sharers that do the same. Raises UserError E406 when one works on it
+    """Hold the study briefly, after other sharers that do the same. Raises UserError E406 when a controller has it
     alone."""
     deadline = time.monotonic() + MEET_SECONDS
     while True:
@@ -112,12 +111,12 @@ def meet(folder: RunDir) -> Iterator[None]:
 
 
 def refuse_sharers(folder: RunDir) -> None:
-    """Raises UserError E406 when jobs of the study are taken one by one by others."""
-    if working := lease.job_owners(folder.path):
+    """Refuse a study whose jobs others lease one by one. Raises UserError E406."""
+    if owners := lease.job_owners(folder.path):
         raise user_error(
             "E406",
-            f"{working[0]} works on jobs of this study",
+            f"{owners[0]} works on jobs of this study",
             str(folder.path),
-            "share the work with --share, or wait",
+            "add --share to share the work, or wait",
             Exit.OWNED,
         )

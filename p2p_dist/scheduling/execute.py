@@ -1,4 +1,4 @@
-"""Carry a study out: hold its lease, prepare, start a backend, let the scheduler work."""
+"""Run a study: hold its lease, prepare, start a backend, run the scheduler."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from p2p_dist.planning.plan import Plan
 from p2p_dist.results import lease
 from p2p_dist.scheduling import prepare, restart_limit, signals
 from p2p_dist.scheduling.claims import Claims, Shared, Sole, meet, refuse_sharers
-from p2p_dist.scheduling.process_groups import GangSettings
+from p2p_dist.scheduling.process_groups import GroupSettings
 from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
 from p2p_dist.scheduling.study import Study
@@ -23,7 +23,7 @@ from p2p_dist.scheduling.time_left import TimeLeft
 
 @dataclass(frozen=True)
 class Launch:
-    """How a study is carried out here; none of it is identity."""
+    """Settings of this launch of a study; none of them changes a result's identity."""
 
     backend: str
     cluster: ClusterSpec
@@ -32,32 +32,32 @@ class Launch:
     checkpoint_every: int = 50
     stall_seconds: float = 1800.0
     address: str | None = None
-    """Of a Ray cluster that runs already; None for this machine alone."""
+    """Address of a running Ray cluster; None for this machine alone."""
     allow_change: Sequence[str] = ()
     share: bool = False
-    """Take jobs one by one, beside other controllers that do the same."""
+    """Lease jobs one by one, beside other controllers that do the same."""
     warm: bool = False
-    """Let workers stay for further jobs."""
+    """Keep workers for further jobs."""
     rows_only: bool = False
-    """Stop when the rows of all trainings are there."""
+    """Stop when the rows of all trainings are built."""
 
 
 def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
-    """Do what is missing, with the study's lease held. Raises UserError E406 when another controller has it, E410 and
-    E416 for what the hardware cannot do, E411 when the lease is lost on the way, E412 when it was asked to stop, E417
-    when Ray is gone, and E418 with either of these when starts in a row brought nothing."""
+    """Run the missing jobs under the study's lease. Raises UserError E406 when another controller has the study, E410
+    and E416 for what the hardware cannot do, E411 when the lease is lost, E412 on a stop request, E417 when Ray is
+    gone, and E418 beside E412 or E417 when the last restarts made no progress."""
     cluster = launch.cluster
     plan = study.plan(cluster, launch.cohort, rows_only=launch.rows_only)
     refuse_impossible(plan)
     slots = _slots(launch)
-    counted = restart_limit.counted(study.folder, study.expansion.graph, launch.share)
-    with signals.requests() as early, _claims(study, path, plan, launch, console) as claims, counted:
+    counted = restart_limit.count_restarts(study.folder, study.expansion.graph, launch.share)
+    with signals.stop_requests() as early, _claims(study, path, plan, launch, console) as claims, counted:
         console.print(f"starting the {launch.backend} backend with {slots} slots on {cluster.name}", highlight=False)
         engine = registry.load("backends", launch.backend)(
             cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes
         )
         threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
-        settings = GangSettings(
+        settings = GroupSettings(
             threads,
             1 if cluster.gpus_per_node else 0,
             cluster.ranks_per_node,
@@ -74,7 +74,7 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)
             with (
                 ProgressView(study.folder, titles, console, time_left) as view,
-                signals.requests() as late,
+                signals.stop_requests() as late,
             ):  # Ray has set a handler of its own meanwhile
                 return scheduler.run(view.look, lambda: early() or late())
         finally:
@@ -83,7 +83,7 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
 
 @contextmanager
 def _claims(study: Study, path: Path, plan: Plan, launch: Launch, console: Console) -> Iterator[Claims]:
-    """Prepare the study and hold it: whole, or job by job."""
+    """Prepare the study and own it: as a whole, or job by job."""
     with meet(study.folder) if launch.share else lease.hold(study.folder.lease) as mine:
         if not launch.share:
             refuse_sharers(study.folder)
@@ -100,7 +100,7 @@ def _claims(study: Study, path: Path, plan: Plan, launch: Launch, console: Conso
 
 
 def refuse_impossible(plan: Plan) -> None:
-    """Raises UserError E410 when a job can never run on the cluster: waiting would not end."""
+    """Refuse a plan with a job that can never run on the cluster. Raises UserError E410."""
     misfits = dict.fromkeys(misfit for _, misfit in plan.impossible())
     if misfits:
         raise UserError(
@@ -109,7 +109,8 @@ def refuse_impossible(plan: Plan) -> None:
 
 
 def _slots(launch: Launch) -> int:
-    """Workers side by side. Raises UserError E416 for a cluster that is not here, or more workers than GPUs."""
+    """Number of concurrent workers. Raises UserError E416 for a cluster that is not this machine, or more workers than
+    GPUs."""
     cluster = launch.cluster
     if launch.address is None:
         here = this_machine()
@@ -122,7 +123,7 @@ def _slots(launch: Launch) -> int:
                 "E416",
                 what,
                 "--cluster",
-                "leave --cluster out, or join a Ray cluster: --backend ray --address HOST:PORT",
+                "omit --cluster, or join a Ray cluster with --backend ray --address HOST:PORT",
             )
     most = cluster.nodes * cluster.slots_per_node
     if cluster.gpus_per_node and launch.slots is not None and launch.slots > most:
@@ -130,6 +131,6 @@ def _slots(launch: Launch) -> int:
             "E416",
             f"{launch.slots} slots on {most} GPUs",
             "--slots",
-            f"at most {most}; --cohort joins trainings on one GPU",
+            f"ask for at most {most} slots; --cohort joins trainings on one GPU",
         )
     return launch.slots or most

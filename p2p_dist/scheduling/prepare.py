@@ -1,4 +1,4 @@
-"""What has to be here before anything is started: assets, rows and weights from the hub, and the study's own files."""
+"""Preparation before any worker starts: fetch assets, rows and weights; write the study down."""
 
 import os
 import platform
@@ -22,11 +22,13 @@ _WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
 def fetch(study: Study, plan: Plan, console: Console) -> None:
-    """Fetch what this machine lacks for the jobs that are left, so that errors come early and ranks do not all fetch at
-    once. Raises UserError E119."""
-    wanted = [source.place for source in study.sources if source.kind == "embedded"]
-    wanted += [model.local["asset"] for model in (*study.spec.model, *study.extra_models) if "asset" in model.local]
-    for name in dict.fromkeys(wanted):
+    """Fetch what the remaining jobs need and this machine lacks, so that errors come early and ranks do not all
+    download at once. Raises UserError E119."""
+    assets_needed = [source.place for source in study.sources if source.kind == "embedded"]
+    assets_needed += [
+        model.local["asset"] for model in (*study.spec.model, *study.extra_models) if "asset" in model.local
+    ]
+    for name in dict.fromkeys(assets_needed):
         assets.fetch(name, console.print)
     for task, source in zip(study.spec.task, study.sources, strict=True):
         if source.kind == "hub":
@@ -37,7 +39,7 @@ def fetch(study: Study, plan: Plan, console: Console) -> None:
 
 
 def _fetch_model(ref: str, revision: str) -> None:
-    """Weights and tokenizer of one commit into the hub's cache; formats that run code are left where they are."""
+    """Download weights and tokenizer of one commit into the hub's cache, without formats that can run code."""
     from huggingface_hub import snapshot_download
 
     try:
@@ -48,7 +50,8 @@ def _fetch_model(ref: str, revision: str) -> None:
 
 
 def write_down(study: Study, path: Path) -> None:
-    """Write what the study is: its file, its resolved runs and stages, every stage's spec, and this launch."""
+    """Write the study into its run folder: its file, its resolved runs and stages, every stage's spec, and this
+    launch."""
     folder = study.folder
     atomic.write_bytes(folder.study, path.read_bytes())
     atomic.write_json(folder.resolved, _resolved(study))
@@ -57,23 +60,23 @@ def write_down(study: Study, path: Path) -> None:
 
 
 def clear(folder: RunDir) -> None:
-    """Remove what killed writers left half done. Only for who has the study alone: what another one writes looks the
-    same."""
+    """Remove unfinished files of killed writers. Needs the study alone: files that another controller is writing look
+    the same."""
     for leftover in folder.leftovers():
         if leftover.is_file() and "lease" not in leftover.name:
             leftover.unlink(missing_ok=True)
 
 
 def settle(study: Study, path: Path) -> None:
-    """Where nothing is left to do: let the folder say what is asked for now, which may be another part of the grid than
-    what was run last, so that the report is of that. Raises UserError E406 when another controller has the study."""
+    """Write a study down of which nothing is left to do, so that the report shows the part of the grid that is asked
+    for now. Raises UserError E406 when another controller has the study."""
     if not study.folder.resolved.is_file() or study.folder.resolved.read_bytes() != atomic.to_json(_resolved(study)):
         with lease.hold(study.folder.lease):
             write_down(study, path)
 
 
 def _resolved(study: Study) -> dict[str, object]:
-    """What `resolved.json` holds."""
+    """Content of `resolved.json`."""
     expansion = study.expansion
     return {
         "name": study.spec.name,
@@ -87,7 +90,7 @@ def _resolved(study: Study) -> dict[str, object]:
 
 
 def provenance() -> dict[str, object]:
-    """Where and with what this process runs. Captured once per launch."""
+    """Command, host, versions and code digest of this launch."""
     command = ["p2p-dist", *sys.argv[1:]]
     return {
         "command": command,

@@ -1,5 +1,4 @@
-"""The processes of one gang on one node: start them in groups of their own, poll them, stop them. Used by every
-backend."""
+"""The processes of one group on one node, for every backend: start each in its own session, poll, signal, stop."""
 
 import contextlib
 import os
@@ -13,21 +12,21 @@ from pathlib import Path
 
 PARENT = "P2P_DIST_PARENT"
 STOP_SECONDS = 10.0
-LOOK_SECONDS = 0.01
-"""How often to look whether a process has ended: its slot is idle until we know."""
+POLL_SECONDS = 0.01
+"""Interval between two polls of a process; its slot stays idle until its end is noticed."""
 
 
 class Processes(ABC):
-    """What carries a gang out on one node, every process in a group of its own."""
+    """Processes of one group on this node, each the leader of its own session."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]]):
         self.processes = processes
 
     @abstractmethod
     def poll(self) -> int | None:
-        """None while the gang runs; then its exit code, negative for a signal."""
+        """None while the group runs; then its exit code, negative for a signal."""
 
-    def ask(self, number: int) -> None:
+    def send_signal(self, number: int) -> None:
         """Send a signal to the group of every process that runs."""
         for process in self.processes:
             if process.poll() is None:
@@ -38,18 +37,17 @@ class Processes(ABC):
         """SIGTERM to every group, then SIGKILL to what is left."""
         deadline = time.monotonic() + STOP_SECONDS
         for number, until in ((signal.SIGTERM, deadline), (signal.SIGKILL, deadline + STOP_SECONDS)):
-            self.ask(number)
+            self.send_signal(number)
             while any(process.poll() is None for process in self.processes):
                 if time.monotonic() > until:
                     break
                 time.sleep(0.05)
 
 
-class Ranks(Processes):
-    """`count` ranks of a gang of `world`, the first of which has number `first`. One rank of one is an ordinary
-    process.
+class RankProcesses(Processes):
+    """Ranks `first` to `first + count - 1` of a group of `world`. A world of one is an ordinary process.
 
-    When one rank ends with an error the others are asked to stop, so that nobody waits for a dead peer for ever.
+    When one rank ends with an error the others are terminated, so that none blocks on a dead peer.
     """
 
     def __init__(
@@ -80,33 +78,33 @@ class Ranks(Processes):
             self.failure = next((code for code in ended if code != 0), None)
             if self.failure is not None and len(ended) < len(codes):
                 self.deadline = time.monotonic() + STOP_SECONDS
-                self.ask(signal.SIGTERM)
+                self.send_signal(signal.SIGTERM)
         if len(ended) < len(codes):
             if self.deadline is not None and time.monotonic() > self.deadline:
-                self.ask(signal.SIGKILL)
+                self.send_signal(signal.SIGKILL)
             return None
         return self.failure or 0
 
 
 def rank_environment(rank: int, local: int, count: int, world: int) -> dict[str, str]:
-    """What torchrun tells a rank about itself."""
+    """Rank variables as torchrun sets them."""
     return {"RANK": str(rank), "LOCAL_RANK": str(local), "WORLD_SIZE": str(world), "LOCAL_WORLD_SIZE": str(count)}
 
 
 def log_of(log: Path, rank: int) -> Path:
-    """The log of a rank; that of rank 0 is the gang's."""
+    """Log file of a rank; rank 0 writes the group's."""
     return log if rank == 0 else log.with_name(f"{log.name}.rank{rank}")
 
 
 def meeting_point(host: str) -> dict[str, str]:
-    """Where the ranks of a gang meet: this host and a port that is free now."""
+    """Rendezvous address of a group: this host and a port that is free now."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return {"MASTER_ADDR": host, "MASTER_PORT": str(probe.getsockname()[1])}
 
 
 def note_host(log: Path, first: int, count: int) -> None:
-    """Write down beside the log which ranks this host had."""
+    """Record beside the log which ranks ran on this host."""
     with log.with_name("hosts").open("a") as hosts:
         hosts.write(f"{socket.gethostname()} {first}-{first + count - 1}\n")
 
@@ -114,8 +112,8 @@ def note_host(log: Path, first: int, count: int) -> None:
 def start(
     command: Sequence[str], environment: Mapping[str, str], log: Path, talks: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start a worker that dies with this process. Ray's own variables are kept from it. One that `talks` has pipes for
-    its standard input and output, and everything else it says goes into the log."""
+    """Start a worker that ends with this process, without Ray's own variables. With `talks` its standard input and
+    output are pipes and only standard error goes into the log."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
     with log.open("ab") as output:
         return subprocess.Popen(

@@ -1,4 +1,4 @@
-"""From a job and its placement to the gang that a backend starts: command, environment, ranks. Pure."""
+"""Build the process group of a job: command, environment, ranks. Pure."""
 
 import json
 import os
@@ -12,11 +12,11 @@ from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.placement import Placement
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.backend import Gang, Service
+from p2p_dist.scheduling.backend import ProcessGroup, Service
 
 WORKER = ("-m", "p2p_dist.worker")
 PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "P2P_DIST_PLUGINS", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
-"""Variables that ranks on other nodes need too. Tokens are not among them: they are inherited where a node has them."""
+"""Variables that ranks on other nodes need too. Tokens are not among them (`p2p_dist.scheduling.secrets_file`)."""
 
 SPIN = "10000"
 """How often a thread of OpenMP looks for work before it sleeps (libgomp's own number is 300,000): threads that spin for
@@ -24,31 +24,31 @@ long take the core from the one they wait for where a machine is shared (`python
 
 
 @dataclass(frozen=True)
-class GangSettings:
-    """What is the same for all gangs of a study: cores of a worker, GPUs per rank (0 or 1), ranks that a node takes,
-    checkpoints."""
+class GroupSettings:
+    """Settings that all groups of a study share: cores per worker, GPUs per rank (0 or 1), ranks per node,
+    checkpoint interval in steps."""
 
     threads: int
     gpus: int
     ranks_per_node: int
     checkpoint_every: int
     allow_change: Sequence[str] = ()
-    """Parts of a checkpoint's fingerprint that may differ when a training goes on from it."""
+    """Parts of a checkpoint's fingerprint that may differ when a training resumes from it."""
     warm: bool = False
-    """Let workers stay for further jobs of one rank; gangs and ZeRO always have processes of their own."""
+    """Keep workers for further jobs of one rank; several ranks and ZeRO always get fresh processes."""
 
 
-def gang_of(
+def build_process_group(
     folder: RunDir,
     job: Job,
     placement: Placement,
-    settings: GangSettings,
+    settings: GroupSettings,
     log: Path,
     fence: Mapping[str, str],
     setting: str = "",
-) -> Gang:
-    """The gang of one attempt; `setting` is the training setting of the plan, if the job has one. Options that are as
-    the worker has them by itself are left out of the command."""
+) -> ProcessGroup:
+    """Build the group of one attempt; `setting` is the training setting of the plan, if the job has one. Options at
+    the worker's defaults are left out of the command."""
     opening = (sys.executable, *WORKER)
     study = ("--study-dir", str(folder.path.resolve()))
     command: tuple[str, ...] = (
@@ -92,7 +92,7 @@ def gang_of(
     }
     stays = settings.warm and placement.ranks == 1 and not placement.zero
     service = Service((*opening, *study, "--serve"), command, fence, base_of(setting)) if stays else None
-    return Gang((*opening, *command), log, threads, settings.gpus, environment, placement.ranks, nodes, service)
+    return ProcessGroup((*opening, *command), log, threads, settings.gpus, environment, placement.ranks, nodes, service)
 
 
 def base_of(setting: str) -> str:

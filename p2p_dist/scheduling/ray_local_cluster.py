@@ -1,4 +1,4 @@
-"""What a Ray instance of this process's own needs around it: a token, variables, and no leftovers of killed ones."""
+"""Environment of a private Ray instance: token, variables, and removal of what killed instances left behind."""
 
 import os
 import secrets
@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 PREFIX = "p2p-ray-"
-"""Of the folders of our instances in /tmp; the number of the process follows."""
+"""Prefix of the instances' folders in /tmp; the process id follows."""
 
 
 def set_environment(token: Path) -> None:
-    """Ray reads these when it starts: a token of our own, no attaching, no usage statistics."""
+    """Set what Ray reads at its start: a private token, no attaching to other instances, no usage statistics."""
     with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secrets.token_hex(32))
     os.environ.pop("RAY_ADDRESS", None)
@@ -27,7 +27,7 @@ def set_environment(token: Path) -> None:
 
 
 def clear_leftovers() -> None:
-    """Remove the folders of our instances whose process was killed."""
+    """Remove the folders of instances whose process was killed."""
     for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
         if folder.stat().st_uid == os.getuid() and pid.isdigit() and not Path(f"/proc/{pid}").exists():

@@ -1,9 +1,9 @@
-"""The actor that starts a gang's ranks on one node of a Ray cluster."""
+"""Ray actor that starts the ranks of a process group on one node."""
 
 import asyncio
 
 from p2p_dist.scheduling import process
-from p2p_dist.scheduling.backend import Gang
+from p2p_dist.scheduling.backend import ProcessGroup
 from p2p_dist.scheduling.worker_pool import WorkerSlot
 
 
@@ -18,20 +18,20 @@ class NodeActor:
 
         return process.meeting_point(ray.util.get_node_ip_address())
 
-    def start(self, gang: Gang, environment: dict[str, str], first: int) -> None:
-        self._slot.start(gang, environment, first)
+    def start(self, group: ProcessGroup, environment: dict[str, str], first: int) -> None:
+        self._slot.start(group, environment, first)
 
     async def end(self) -> int:
-        """Answers when this node's ranks have ended, with their code. Other calls are carried out meanwhile."""
+        """Wait for the ranks of this node and return their exit code. Other calls are served meanwhile."""
         while (code := self._slot.poll()) is None:
-            await asyncio.sleep(process.LOOK_SECONDS)
+            await asyncio.sleep(process.POLL_SECONDS)
         return code
 
-    def is_kept(self) -> bool:
-        return self._slot.is_kept()
+    def has_warm_worker(self) -> bool:
+        return self._slot.has_warm_worker()
 
-    def ask(self, number: int) -> None:
-        self._slot.ask(number)
+    def send_signal(self, number: int) -> None:
+        self._slot.send_signal(number)
 
     def stop(self) -> None:
         self._slot.stop()

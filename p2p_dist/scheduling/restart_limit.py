@@ -1,5 +1,5 @@
-"""Starts in a row that brought a study no further. They are counted in its run folder, so that whoever starts it again
-on exit code 75 (a Slurm script, a service manager) does so a few times and not for ever."""
+"""Restart limit: stop requeueing a study whose restarts make no progress. The count is kept in the run folder, for the
+Slurm script or service manager that restarts the study on exit code 75."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from p2p_dist.results.rundir import RunDir
 
 
 @contextmanager
-def counted(folder: RunDir, graph: Graph, shared: bool) -> Iterator[None]:
-    """One start of the study. A block that ends in order clears the count.
+def count_restarts(folder: RunDir, graph: Graph, shared: bool) -> Iterator[None]:
+    """Count one start of the study; a block that succeeds clears the count.
 
-    Raises UserError E418 (exit code 1) together with the error of a block that wants to be started again (exit code
-    75), when too many starts in a row have brought no stage of the graph further.
+    Raises UserError E418 (exit code 1) beside the block's own error when that asks for a restart (exit code 75) and
+    too many restarts in a row advanced no stage of the graph.
     """
     chain = _chain(shared)
     if chain is None:
@@ -35,8 +35,8 @@ def counted(folder: RunDir, graph: Graph, shared: bool) -> Iterator[None]:
     except UserError as error:
         if error.exit_code != Exit.REQUEUE or may_start_again(start, _reached(folder, graph)):
             raise
-        what = f"{start.number} starts in a row have brought no job further, so this one does not ask for another"
-        fix = "the logs of the jobs, of Ray and of Slurm, or a longer time limit; the same command tries again"
+        what = f"The last {start.number} restarts made no progress; not requesting another"
+        fix = "read the logs of the jobs, of Ray and of Slurm, or raise the time limit; run the same command to retry"
         raise UserError(
             *error.problems, Problem("E418", what, str(folder.path), fix), exit_code=Exit.SOME_FAILED
         ) from error
@@ -44,22 +44,22 @@ def counted(folder: RunDir, graph: Graph, shared: bool) -> Iterator[None]:
 
 
 def _chain(shared: bool) -> str | None:
-    """What this start follows: the earlier ones of its Slurm job, or those by hand. None for sharers by hand, whose
-    starts side by side look like starts in a row."""
+    """Name of the series of restarts: one per Slurm job, `here` for restarts by hand. None for sharers by hand, whose
+    parallel starts would look like restarts."""
     if "SLURM_JOB_ID" in os.environ:
         return f"{os.environ['SLURM_JOB_ID']}-{os.environ.get('SLURM_PROCID', '0')}"
     return None if shared else "here"
 
 
 def _reached(folder: RunDir, graph: Graph) -> str:
-    """A digest of how far every stage is."""
+    """Digest of the progress of every stage."""
     return digest({id_: folder.stage(stage).reached() for id_, stage in graph.stages.items()})
 
 
 def _read(record: Path) -> Start | None:
-    """The start before, if there was one; a count that is damaged starts anew, for nothing else rests on it."""
+    """The previous start, or None where there is none or its record is damaged."""
     try:
-        found = json.loads(record.read_text())
-        return Start(str(found["reached"]), int(found["number"]))
+        content = json.loads(record.read_text())
+        return Start(str(content["reached"]), int(content["number"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None

@@ -1,7 +1,7 @@
-"""The scheduler loop: start what is ready, look what ended or stands still, carry out what the policy decides.
+"""The scheduler loop: start ready jobs, notice ended and stalled ones, act on the policy's decisions.
 
-Every decision is made in `planning`; this file only acts. What is done is read off the run folder, so a scheduler that
-is killed and started again goes on where it was.
+Every decision is made in `planning`; this file only acts. Finished work is read from the run folder, so a scheduler
+that is killed and restarted resumes.
 """
 
 import signal
@@ -20,23 +20,22 @@ from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Backend
 from p2p_dist.scheduling.claims import Claims
-from p2p_dist.scheduling.process_groups import GangSettings, gang_of
-from p2p_dist.scheduling.stall_detection import Watch
+from p2p_dist.scheduling.process_groups import GroupSettings, build_process_group
+from p2p_dist.scheduling.stall_detection import StallDetector
 
 POLL_SECONDS = 0.2
-"""How often to look at files, at signals and at the lease."""
+"""Interval between two checks of files, signals and the lease."""
 DUMP_SECONDS = 3.0
-"""How long a worker that stands still may take to write where it stands."""
+"""Time for a stalled worker to write its stacks."""
 SHARED_SECONDS = 1.0
-"""How often to look what others have done, where many share the work."""
+"""Interval between two checks of what other controllers have finished."""
 GRACE_SECONDS = 240.0
-"""How long workers may take to leave their state when the study is asked to stop; Slurm gives 300
-(slurm/study.sbatch)."""
+"""Time for workers to write a checkpoint on a stop request; Slurm gives 300 s (slurm/study.sbatch)."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job that was given up, with the last lines of its log."""
+    """A job that failed for good, with the last lines of its log."""
 
     job: Job
     reason: str
@@ -46,7 +45,7 @@ class Failure:
 
 @dataclass
 class Tries:
-    """What the attempts at one job have come to."""
+    """Outcome of the attempts at one job so far."""
 
     number: int = 0
     fruitless: int = 0
@@ -54,7 +53,7 @@ class Tries:
     micro_batch: int | None = None
     log: Path = Path()
     stalled: float | None = None
-    """When it was found not to move, on our own clock."""
+    """Time at which the job was found stalled, on the monotonic clock."""
 
 
 @dataclass
@@ -78,19 +77,19 @@ class Scheduler:
         backend: Backend,
         plan: Plan,
         slots: int,
-        settings: GangSettings,
+        settings: GroupSettings,
         claims: Claims,
         stall_seconds: float,
     ):
         self.folder, self.backend, self.plan, self.claims = folder, backend, plan, claims
         self.slots, self.settings = slots, settings
-        self.watch = Watch(folder, stall_seconds)
-        self.look_again = 0.0
+        self.stalls = StallDetector(folder, stall_seconds)
+        self.next_check = 0.0
 
-    def run(self, look: Callable[[State], None], stop_requested: Callable[[], bool]) -> State:
-        """Carry out all jobs that can be. Stops every worker before an error or an interrupt goes on.
+    def run(self, on_progress: Callable[[State], None], stop_requested: Callable[[], bool]) -> State:
+        """Run all jobs that can run. Every worker is stopped before an error or an interrupt propagates.
 
-        Raises UserError E411 when the lease is lost, E412 (exit code 75) when it was asked to stop.
+        Raises UserError E411 when the lease is lost, E412 (exit code 75) on a stop request.
         """
         state = State(list(self.plan.jobs))
         finished: set[str] = set()
@@ -99,17 +98,17 @@ class Scheduler:
                 self.claims.check()
                 self._note_others(state, finished)
                 if stop_requested():
-                    self._leave(state, finished)
+                    self._checkpoint_and_stop(state, finished)
                 self._start_ready(state, finished)
                 self._stop_stalled(state)
-                look(state)
+                on_progress(state)
                 self._await_end(state, finished)
         finally:
             for name in state.running:
-                self.backend.ask(name, signal.SIGTERM)
+                self.backend.send_signal(name, signal.SIGTERM)
             for name in state.running:
                 self.backend.stop(name)
-        look(state)
+        on_progress(state)
         return state
 
     def _start_ready(self, state: State, finished: set[str]) -> None:
@@ -126,7 +125,7 @@ class Scheduler:
             state.waiting.remove(job)
             if self.claims.shared and all(
                 self.folder.find(id_).is_done() for id_ in job.stages
-            ):  # somebody was quicker
+            ):  # another controller was faster
                 self.claims.give(job)
                 finished.update(job.stages)
                 state.done.append(job)
@@ -134,10 +133,10 @@ class Scheduler:
                 state.running[self._start(job, state, fence)] = job
 
     def _note_others(self, state: State, finished: set[str]) -> None:
-        """Where many share the work, a waiting job may be done by now, or what it needs."""
-        if not self.claims.shared or time.monotonic() < self.look_again:
+        """Note waiting jobs, and what they need, that other controllers have finished meanwhile."""
+        if not self.claims.shared or time.monotonic() < self.next_check:
             return
-        self.look_again = time.monotonic() + SHARED_SECONDS
+        self.next_check = time.monotonic() + SHARED_SECONDS
         for job in list(state.waiting):
             finished.update(
                 id_ for id_ in (*job.stages, *job.needs) if id_ not in finished and self.folder.find(id_).is_done()
@@ -154,7 +153,7 @@ class Scheduler:
 
     def _placement(self, job: Job) -> Placement:
         placement = self.plan.placement(job)
-        assert isinstance(placement, Placement), "what can never run was refused before"
+        assert isinstance(placement, Placement), "impossible jobs were refused before"
         return placement
 
     def _start(self, job: Job, state: State, fence: Mapping[str, str]) -> str:
@@ -167,7 +166,7 @@ class Scheduler:
                 micro_batch=tries.micro_batch,
                 accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch,
             )
-        gang = gang_of(
+        group = build_process_group(
             self.folder,
             job,
             placement,
@@ -176,42 +175,41 @@ class Scheduler:
             fence,
             self.plan.settings.get(job.lead, ""),
         )
-        facts = {
+        record = {
             "backend": type(self.backend).__name__,
-            "cpus": gang.cpus,
-            "gpus": gang.gpus,
-            "command": list(gang.command),
+            "cpus": group.cpus,
+            "gpus": group.gpus,
+            "command": list(group.command),
             "stages": list(job.stages),
         }
         atomic.write_json(
-            attempt / "placement.json", {"started": round(time.time(), 3), **facts, **placement.to_json()}
+            attempt / "placement.json", {"started": round(time.time(), 3), **record, **placement.to_json()}
         )
         tries.number += 1
-        tries.log, tries.stalled = gang.log, None
-        tries.reached = self.watch.reached(job)
-        name = self.backend.start(gang)
-        self.watch.begin(name)
+        tries.log, tries.stalled = group.log, None
+        tries.reached = self.stalls.reached(job)
+        name = self.backend.start(group)
+        self.stalls.begin(name)
         return name
 
     def _stop_stalled(self, state: State) -> None:
-        """A worker whose files do not move is ended: SIGABRT writes where every thread stands into its log, if it can
-        still answer a signal; if not, it is killed."""
+        """End stalled workers: SIGABRT makes a worker write the stacks of its threads into its log; SIGKILL follows."""
         for name, job in state.running.items():
             tries = state.tries[job.lead]
-            if tries.stalled is None and self.watch.stands_still(name, job, tries.log):
+            if tries.stalled is None and self.stalls.is_stalled(name, job, tries.log):
                 tries.stalled = time.monotonic()
-                self.backend.ask(name, signal.SIGABRT)
+                self.backend.send_signal(name, signal.SIGABRT)
             elif tries.stalled is not None and time.monotonic() - tries.stalled > DUMP_SECONDS:
-                self.backend.ask(name, signal.SIGKILL)
+                self.backend.send_signal(name, signal.SIGKILL)
 
     def _await_end(self, state: State, finished: set[str]) -> None:
-        """Until a job has ended, or for POLL_SECONDS."""
+        """Wait until a job has ended, at most POLL_SECONDS."""
         deadline = time.monotonic() + POLL_SECONDS
         while not self._reap(state, finished) and (left := deadline - time.monotonic()) > 0:
             self.backend.wait(state.running, left)
 
     def _reap(self, state: State, finished: set[str]) -> bool:
-        """Settle what has ended. Returns whether anything had."""
+        """Settle jobs that have ended. Returns True if there was one."""
         ended = False
         for name, job in list(state.running.items()):
             code = self.backend.poll(name)
@@ -222,15 +220,15 @@ class Scheduler:
         return ended
 
     def _settle(self, job: Job, code: int, state: State, finished: set[str]) -> None:
-        """Write down how an attempt ended and do what the policy says."""
+        """Record the end of an attempt and act on the policy's decision."""
         self.claims.give(job)
         tries = state.tries[job.lead]
         last = tail(tries.log)
-        there = all(self.folder.find(id_).is_done() for id_ in job.stages)
-        tries.fruitless = 0 if self.watch.reached(job) != tries.reached else tries.fruitless + 1
+        all_done = all(self.folder.find(id_).is_done() for id_ in job.stages)
+        tries.fruitless = 0 if self.stalls.reached(job) != tries.reached else tries.fruitless + 1
         micro_batch = tries.micro_batch or self._placement(job).micro_batch
         decision = after_exit(
-            Ending(code, tries.fruitless, there, micro_batch, tries.stalled is not None, names_memory(last))
+            Ending(code, tries.fruitless, all_done, micro_batch, tries.stalled is not None, names_memory(last))
         )
         ending = {"code": code, "ended": round(time.time(), 3), "action": decision.action, "reason": decision.reason}
         atomic.write_json(tries.log.parent / "exit.json", ending)
@@ -244,18 +242,18 @@ class Scheduler:
             finished.update(id_ for id_ in job.stages if self.folder.find(id_).is_done())
             state.failed.append(Failure(job, decision.reason, tries.log, last))
 
-    def _leave(self, state: State, finished: set[str]) -> None:
-        """Ask every worker to leave its state behind and wait for that. Raises UserError E412."""
+    def _checkpoint_and_stop(self, state: State, finished: set[str]) -> None:
+        """Let every worker write a checkpoint and end. Raises UserError E412."""
         for name in state.running:
-            self.backend.ask(name, signal.SIGTERM)
+            self.backend.send_signal(name, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
         while state.running and time.monotonic() < deadline:
             self._reap(state, finished)
             time.sleep(POLL_SECONDS)
         raise user_error(
             "E412",
-            "asked to stop; every running job has left its state",
+            "Stopped on request; all running jobs were checkpointed",
             str(self.folder.path),
-            "the same command goes on",
+            "run the same command to resume",
             Exit.REQUEUE,
         )

@@ -1,5 +1,4 @@
-"""Being asked to stop: SIGTERM or SIGUSR1 to the controller (a scheduler's warning, `kill`) set a flag and nothing
-else."""
+"""Stop requests: SIGTERM or SIGUSR1 to the controller (a scheduler's warning, `kill`) set a flag and nothing else."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,9 +7,8 @@ from types import FrameType
 
 
 @contextmanager
-def requests() -> Iterator[Callable[[], bool]]:
-    """While the block runs, the yielded function says whether a signal has come. The old handlers come back
-    afterwards."""
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns True once a signal has arrived; restore the previous handlers at the end."""
     seen: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""A study between its file and its folder: open it, write it down, carry it out."""
+"""A study: its specification, its data sources, its stages and its run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ CONFIGS = ("studies", "models", "clusters")
 
 @dataclass(frozen=True)
 class Study:
-    """An opened study: what it is, what it was found to consist of, and where its results are."""
+    """An opened study: specification, data sources, runs and stages, run folder."""
 
     spec: StudySpec
     sources: Sequence[Source]
@@ -37,9 +37,8 @@ class Study:
     """Models that defenses name beside the study's own."""
 
     def plan(self, cluster: ClusterSpec, cohort: int = 1, anew: bool = False, rows_only: bool = False) -> Plan:
-        """What is left to do (`anew`: everything, as if nothing was done; `rows_only`: for the rows of all trainings),
-        and where it goes on a cluster. Times are those of what is finished in the runs folder, as far as there is
-        such."""
+        """Plan the remaining jobs on a cluster (`anew`: all jobs, as if nothing was done; `rows_only`: those that
+        build the rows of all trainings). Durations come from finished stages of the runs folder where there are any."""
         graph = self.expansion.graph.for_rows() if rows_only else self.expansion.graph
         return make_plan(
             graph, set() if anew else self.folder.done(graph), self._shapes, cohort, cluster, self._timings
@@ -51,7 +50,7 @@ class Study:
 
     @cached_property
     def _timings(self) -> Timings:
-        """Read once: a plan made later knows no more."""
+        """Measured durations, read once."""
         return timings.read(self.folder.path.parent, self._shapes)
 
     def model_names(self) -> dict[str, str]:
@@ -59,7 +58,7 @@ class Study:
         return {canonical(model.identity): model.name for model in (*self.spec.model, *self.extra_models)}
 
     def runs_done(self) -> int:
-        """Runs of which every stage is done."""
+        """Number of runs of which every stage is done."""
         done = self.folder.done(self.expansion.graph)
         return sum(set(run.stages) <= done for run in self.expansion.runs)
 
@@ -70,7 +69,7 @@ def configs_dir() -> Path:
 
 
 def shipped(folder: str) -> Path:
-    """A folder that comes with the package: in it when installed, beside it in a checkout."""
+    """Folder that ships with the package: inside it when installed, beside it in a checkout."""
     inside = Path(__file__).parents[1] / folder
     return inside if inside.is_dir() else Path(__file__).parents[2] / folder
 
@@ -82,8 +81,8 @@ def find_study(name: str) -> Path:
 
 
 def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
-    """A cluster file by path, a shipped cluster by name, or `nodes` like this machine. Raises UserError E117 for none
-    of them."""
+    """A cluster file by path, a shipped cluster by name, or `nodes` like this machine. Raises UserError E117 for an
+    unknown one."""
     if name is None:
         return this_machine().model_copy(update={"nodes": nodes})
     if Path(name).is_file():
@@ -94,41 +93,43 @@ def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
             "E117",
             f"unknown cluster {name!r}",
             "--cluster",
-            f"{registry.suggest(name, known)}one of {', '.join(known)}, or a file",
+            f"{registry.suggest(name, known)}name one of {', '.join(known)}, or a file",
         )
     return read_cluster(known[name])
 
 
 def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: bool = False) -> Study:
-    """Read, check, locate and expand. Nothing is written, and torch is not imported. With `rows_only`, what the models
-    can read does not matter. Raises UserError."""
+    """Read, check, locate and expand a study. Writes nothing and does not import torch. With `rows_only`, models that
+    cannot read the rows are accepted. Raises UserError."""
     spec = load_study(path, overrides, configs_dir() / "models")
     if not rows_only:
         _check_images(spec)
-    found = [sources.locate(task) for task in spec.task]
+    located = [sources.locate(task) for task in spec.task]
     spec = spec.model_copy(
         update={
-            "task": tuple(sources.with_row_labels(task, source) for task, source in zip(spec.task, found, strict=True))
+            "task": tuple(
+                sources.with_row_labels(task, source) for task, source in zip(spec.task, located, strict=True)
+            )
         }
     )
     models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
     return Study(
         spec,
-        found,
-        expand(spec, found, _file_hashes(spec), models),
+        located,
+        expand(spec, located, _file_hashes(spec), models),
         RunDir(runs_dir / spec.name),
         list(models.values()),
     )
 
 
 def _extra_models(spec: StudySpec) -> list[str]:
-    """Names of the models that options of the defenses ask for."""
+    """Names of the models that options of the defenses name."""
     named = (getattr(defense, option) for defense in spec.defense for option in defense.model_options)
     return list(dict.fromkeys(name for name in named if name))
 
 
 def _check_images(spec: StudySpec) -> None:
-    """Refuse rows with images: every model is loaded as one of text. Raises UserError E227."""
+    """Refuse rows with images, since every model is loaded as a text model. Raises UserError E227."""
     pictured = [registry.name_of(task) for task in spec.task if task.reads_images]
     if pictured:
         what = (
@@ -136,12 +137,15 @@ def _check_images(spec: StudySpec) -> None:
             f"{', '.join(model.name for model in spec.model)} cannot read"
         )
         raise user_error(
-            "E227", what, "task", "task.images=false for its texts alone; `p2p-dist data` builds the rows either way"
+            "E227",
+            what,
+            "task",
+            "set task.images=false to use the texts alone; `p2p-dist data` builds the rows either way",
         )
 
 
 def _file_hashes(spec: StudySpec) -> dict[str, str]:
-    """Content hashes of the files that plug-ins name. Raises UserError E201 for one that is not there."""
+    """Content hashes of the files that plug-ins name. Raises UserError E201 for a missing one."""
     paths = {getattr(plugin, field) for plugin in (*spec.attack, *spec.defense) for field in plugin.file_fields}
     missing = sorted(path for path in paths if not Path(path).expanduser().is_file())
     if missing:
@@ -149,13 +153,13 @@ def _file_hashes(spec: StudySpec) -> dict[str, str]:
             "E201",
             f"no such file: {', '.join(missing)}",
             "attack or defense",
-            "a path from here; tables are made with `p2p-dist paraphrases`",
+            "give a path relative to this folder, or make the table with `p2p-dist paraphrases`",
         )
     return {path: assets.file_sha256(Path(path).expanduser()) for path in paths}
 
 
 def set_damaged_aside(study: Study) -> list[Problem]:
-    """Rename damaged results, so that they count as missing and are made again. Raises UserError E406 when there are
+    """Rename damaged results so that they count as missing and are recomputed. Raises UserError E406 when there are
     some and another controller has the study."""
     if not (stages := doubtful(study.folder)):
         return []

@@ -1,4 +1,4 @@
-"""Where gangs run on a node, one after the other: fresh processes, or a worker that stays for the next gang."""
+"""Per-node worker slot: runs one process group at a time and reuses a warm worker when it can."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,15 @@ from typing import Generic, TypeVar
 
 from p2p_dist import worker_protocol
 from p2p_dist.scheduling import process
-from p2p_dist.scheduling.backend import Gang, Service
-from p2p_dist.scheduling.process import Processes, Ranks
+from p2p_dist.scheduling.backend import ProcessGroup, Service
+from p2p_dist.scheduling.process import Processes, RankProcesses
 
 Place = TypeVar("Place")
 
 
-class Kept(Processes):
-    """A worker that takes job after job. A job that ends with code 0 is answered; any other end is the end of the
-    worker, and its exit code or signal is the job's."""
+class WarmWorker(Processes):
+    """A worker that takes one job after the other. It answers a job that succeeded; on any other end it exits, and its
+    exit code or signal is the job's."""
 
     def __init__(self, service: Service, environment: Mapping[str, str], log: Path):
         self.process = process.start(service.command, environment, log, talks=True)
@@ -25,13 +25,13 @@ class Kept(Processes):
         self.requests, self.answers = self.process.stdin, self.process.stdout
         os.set_blocking(self.answers.fileno(), False)
         self.code: int | None = None
-        self.stays = True
+        self.reusable = True
 
     def begin(self, service: Service, log: Path) -> bool:
-        """Ask for a job. False when the worker has ended meanwhile."""
+        """Send a job to the worker. False when the worker is dead."""
         log.touch()
         try:
-            self.requests.write(worker_protocol.request(service.arguments, service.told, log))
+            self.requests.write(worker_protocol.request(service.arguments, service.job_environment, log))
         except BrokenPipeError:
             self.stop()
             return False
@@ -45,7 +45,7 @@ class Kept(Processes):
             if self.answers.read():
                 self.code = 0
             elif ended is not None:
-                self.code, self.stays = ended, False
+                self.code, self.reusable = ended, False
                 self._hang_up()
         return self.code
 
@@ -53,7 +53,7 @@ class Kept(Processes):
         super().stop()
         if self.code is None:
             self.code = self.process.poll()
-        self.stays = False
+        self.reusable = False
         self._hang_up()
 
     def _hang_up(self) -> None:
@@ -62,72 +62,71 @@ class Kept(Processes):
 
 
 class WorkerSlot:
-    """A place on one node with its devices. At most one gang is there at a time."""
+    """The devices of one worker on one node; runs at most one process group at a time."""
 
     def __init__(self, devices: Sequence[str] = ()):
         self.devices = devices
         self.running: Processes | None = None
-        self.kept: Kept | None = None
+        self.warm_worker: WarmWorker | None = None
 
-    def start(self, gang: Gang, environment: Mapping[str, str], first: int = 0) -> None:
-        """Start this node's ranks of a gang, the first of which has number `first`, in the gang's environment and
-        this."""
-        whole = {**gang.environment, **environment}
-        if gang.service is None:
-            self.running = Ranks(gang.command, whole, gang.log, gang.ranks_per_node, first, gang.ranks)
+    def start(self, group: ProcessGroup, environment: Mapping[str, str], first: int = 0) -> None:
+        """Start this node's ranks of a group, beginning with rank `first`, with `environment` added to the group's."""
+        variables = {**group.environment, **environment}
+        if group.service is None:
+            self.running = RankProcesses(group.command, variables, group.log, group.ranks_per_node, first, group.ranks)
             return
-        if self.kept is None or not self.kept.begin(gang.service, gang.log):
-            self.kept = Kept(gang.service, whole, gang.log)
-            self.kept.begin(gang.service, gang.log)
-        self.running = self.kept
+        if self.warm_worker is None or not self.warm_worker.begin(group.service, group.log):
+            self.warm_worker = WarmWorker(group.service, variables, group.log)
+            self.warm_worker.begin(group.service, group.log)
+        self.running = self.warm_worker
 
     def poll(self) -> int | None:
-        """Exit code of the gang, or None while it runs."""
+        """Exit code of the group, or None while it runs."""
         assert self.running is not None
         return self.running.poll()
 
-    def is_kept(self) -> bool:
-        """Whether the gang that has ended left a worker behind that can take another."""
-        return self.kept is not None and self.kept.stays
+    def has_warm_worker(self) -> bool:
+        """True when the group has ended and its worker can take another job."""
+        return self.warm_worker is not None and self.warm_worker.reusable
 
-    def ask(self, number: int) -> None:
-        """Send a signal to the gang."""
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the group."""
         if self.running is not None:
-            self.running.ask(number)
+            self.running.send_signal(number)
 
     def stop(self) -> None:
-        """End the gang, and the worker that stayed."""
-        for each in (self.running, self.kept):
+        """Stop the group and the warm worker."""
+        for each in (self.running, self.warm_worker):
             if each is not None:
                 each.stop()
 
 
-class Waiting(Generic[Place]):
-    """Places whose workers wait for a gang."""
+class IdleSlots(Generic[Place]):
+    """Worker slots whose warm workers wait for a job."""
 
     def __init__(self) -> None:
-        self._places: list[tuple[Gang, Place]] = []
+        self._places: list[tuple[ProcessGroup, Place]] = []
 
-    def put(self, gang: Gang, place: Place) -> None:
-        """The place did this gang, and its worker stayed."""
-        self._places.append((gang, place))
+    def put(self, group: ProcessGroup, place: Place) -> None:
+        """Add a slot whose worker is warm after `group`."""
+        self._places.append((group, place))
 
-    def take(self, gang: Gang) -> Place | None:
-        """A place whose worker can do this gang: one with the base that it wants if there is one, else the one that has
-        waited longest."""
-        if gang.service is None:
+    def take(self, group: ProcessGroup) -> Place | None:
+        """Remove and return a slot whose worker can take the group: one that holds its base model, else the one that
+        has waited longest. None when there is none."""
+        if group.service is None:
             return None
-        fitting = [at for at, (before, _) in enumerate(self._places) if before.seat == gang.seat]
-        alike = [
-            at
-            for at in fitting
-            if (service := self._places[at][0].service) is not None and service.base == gang.service.base
+        fitting = [index for index, (previous, _) in enumerate(self._places) if previous.worker_key == group.worker_key]
+        same_base = [
+            index
+            for index in fitting
+            if (service := self._places[index][0].service) is not None and service.base == group.service.base
         ]
-        chosen = (alike or fitting)[:1]
+        chosen = (same_base or fitting)[:1]
         return self._places.pop(chosen[0])[1] if chosen else None
 
     def clear(self) -> list[Place]:
-        """Take all of them."""
+        """Remove and return all slots."""
         places = [place for _, place in self._places]
         self._places.clear()
         return places

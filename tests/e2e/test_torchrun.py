@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import gang
+from tests import process_group
 from tests.e2e.test_study import _wait_for, cli
-from tests.gang import Job
+from tests.process_group import Job
 
 pytestmark = pytest.mark.usefixtures("with_data")
 LAUNCH = Path(__file__).parents[2] / "launch" / "torchrun.sh"
@@ -26,7 +26,7 @@ def test_two_ranks_under_torchrun_are_stopped_and_go_on_to_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     expected, job = Job(tmp_path_factory.mktemp("expected")), Job(tmp_path_factory.mktemp("launched"))
-    gang.run(expected.command(expected.model, "--zero", "2"), 2)
+    process_group.run(expected.command(expected.model, "--zero", "2"), 2)
     first = launch(job)
     _wait_for(lambda: job.steps() > 5, 120)
     first.terminate()
@@ -43,6 +43,6 @@ def test_two_ranks_under_torchrun_are_stopped_and_go_on_to_the_same_bytes(
 
 def test_data_leaves_what_workers_need(tmp_path: Path) -> None:
     """`p2p-dist data`, then workers by hand, as docs/slurm.md has it: no `run` before."""
-    (tmp_path / "study.yaml").write_text(gang.STUDY)
+    (tmp_path / "study.yaml").write_text(process_group.STUDY)
     assert cli(tmp_path / "study.yaml", tmp_path / "runs", verb="data").returncode == 0
     assert {path.parent.parent.name for path in tmp_path.rglob("spec.json")} == {"data", "train", "eval"}

@@ -15,7 +15,7 @@ from p2p_dist.errors import Exit
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.placement import Placement
-from p2p_dist.scheduling.process_groups import GangSettings, gang_of
+from p2p_dist.scheduling.process_groups import GroupSettings, build_process_group
 from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
 from p2p_dist.scheduling.worker_pool import WorkerSlot
 from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
@@ -84,7 +84,7 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
     opened.folder.write_specs(opened.expansion.graph)
     cluster = find_cluster(None)
     plan = opened.plan(cluster)
-    seat, settings = WorkerSlot(), GangSettings(max(1, cluster.cpus_per_node // 2), 0, 1, 50, warm=True)
+    slot, settings = WorkerSlot(), GroupSettings(max(1, cluster.cpus_per_node // 2), 0, 1, 50, warm=True)
     order = last_first(plan.jobs)
     assert order != plan.jobs
     pids = set()
@@ -92,13 +92,13 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
         placement = plan.placement(job)
         assert isinstance(placement, Placement)
         (tmp_path / str(at)).mkdir()
-        seat.start(gang_of(opened.folder, job, placement, settings, tmp_path / str(at) / "log", {}), {})
-        assert seat.kept is not None
-        pids.add(seat.kept.process.pid)
-        while (code := seat.poll()) is None:
+        slot.start(build_process_group(opened.folder, job, placement, settings, tmp_path / str(at) / "log", {}), {})
+        assert slot.warm_worker is not None
+        pids.add(slot.warm_worker.process.pid)
+        while (code := slot.poll()) is None:
             time.sleep(0.02)
         assert code == 0, (tmp_path / str(at) / "log").read_text()
-    seat.stop()
+    slot.stop()
     assert len(pids) == 1, "one process has done it all"
     assert_same(tmp_path, expected)
 

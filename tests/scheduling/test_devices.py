@@ -1,4 +1,4 @@
-"""The local backend gives every gang GPUs of its own, and takes them back."""
+"""The local backend gives every group GPUs of its own, and takes them back."""
 
 import sys
 import time
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.scheduling.backend import Gang
+from p2p_dist.scheduling.backend import ProcessGroup
 from p2p_dist.scheduling.backends.local import LocalBackend
 
 SHOW = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(float(os.environ['NAP']))"
@@ -24,7 +24,7 @@ def test_every_gang_has_its_own_devices(
     logs = [tmp_path / f"log{at}" for at in range(4)]
 
     def start(at: int, ranks: int, nap: str) -> str:
-        return backend.start(Gang((sys.executable, "-c", SHOW), logs[at], 1, 1, {"NAP": nap}, ranks))
+        return backend.start(ProcessGroup((sys.executable, "-c", SHOW), logs[at], 1, 1, {"NAP": nap}, ranks))
 
     names = [start(0, 2, "60"), start(1, 1, "0"), start(2, 1, "60")]
     while backend.poll(names[1]) is None:
@@ -35,8 +35,8 @@ def test_every_gang_has_its_own_devices(
     shown = [log.read_text().strip() for log in logs]
     backend.close()
     assert shown[:3] == expected
-    assert shown[3] in expected[1:], "the ended gang's GPU, or the last free one"
+    assert shown[3] in expected[1:], "the ended group's GPU, or the last free one"
     assert shown[3] != shown[2]
     assert (tmp_path / "log0.rank1").read_text().strip() == expected[0], (
-        "ranks of a gang see all its GPUs, as under torchrun"
+        "ranks of a group see all its GPUs, as under torchrun"
     )

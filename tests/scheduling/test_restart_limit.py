@@ -27,7 +27,7 @@ def run(
     def at_once() -> Iterator[Callable[[], bool]]:
         yield lambda: True
 
-    monkeypatch.setattr(signals, "requests", at_once)
+    monkeypatch.setattr(signals, "stop_requests", at_once)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
     def again(*options: str, verb: str = "run") -> tuple[int, str]:
@@ -42,7 +42,7 @@ def test_the_third_start_in_a_row_that_brings_nothing_is_no_requeue(run: Callabl
     assert [code for code, _ in ends] == [Exit.REQUEUE, Exit.REQUEUE, Exit.SOME_FAILED, Exit.SOME_FAILED]
     assert ["E418" in said for _, said in ends] == [False, False, True, True]
     assert all("E412" in said for _, said in ends), "why it ended is said too"
-    assert "3 starts in a row have brought no job further" in ends[2][1]
+    assert "The last 3 restarts made no progress" in ends[2][1]
     assert run(verb="data")[0] == Exit.OK
     assert run("--backend", "local")[0] == Exit.REQUEUE, "its rows are there now: that is progress"
 
@@ -68,7 +68,7 @@ def lost() -> UserError:
 
 def start(folder: RunDir, graph: Graph, error: UserError | None = None) -> Exit:
     try:
-        with restart_limit.counted(folder, graph, shared=False):
+        with restart_limit.count_restarts(folder, graph, shared=False):
             if error is not None:
                 raise error
     except UserError as raised:

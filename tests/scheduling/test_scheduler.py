@@ -22,7 +22,7 @@ from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import process_groups
 from p2p_dist.scheduling.backends.local import LocalBackend
 from p2p_dist.scheduling.claims import Sole
-from p2p_dist.scheduling.process_groups import GangSettings
+from p2p_dist.scheduling.process_groups import GroupSettings
 from p2p_dist.scheduling.scheduler import Scheduler, State
 
 WORKER = """
@@ -67,7 +67,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         )  # on paper, so that every rank takes a slot
         plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Durations(Rates({}, cluster)))
         with lease.hold(folder.lease) as mine:
-            scheduler = Scheduler(folder, backend, plan, slots, GangSettings(1, 0, 2, 50), Sole(mine), stall)
+            scheduler = Scheduler(folder, backend, plan, slots, GroupSettings(1, 0, 2, 50), Sole(mine), stall)
             return scheduler.run(lambda state: None, stop), folder
 
     yield run

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.results.lease import FENCE
-from p2p_dist.scheduling.backend import Backend, Gang, Service
+from p2p_dist.scheduling.backend import Backend, ProcessGroup, Service
 
 WORKER = """
 import os, sys, time
@@ -30,7 +30,7 @@ sys.exit(serve(run, lambda: "unsound" not in sys.argv))
 
 
 class Jobs:
-    """Gangs with a service, each with a log and a lease of its own."""
+    """Process groups with a service, each with a log and a lease of its own."""
 
     def __init__(self, backend: Backend, folder: Path):
         self.backend, self.folder, self.count = backend, folder, 0
@@ -40,14 +40,14 @@ class Jobs:
         log = self.folder / f"log{self.count}"
         told = {FENCE: f"lease{self.count}"}
         service = Service((sys.executable, "-c", WORKER, str(self.folder), *options), (code,), told, base)
-        gang = Gang(
+        group = ProcessGroup(
             (sys.executable, "-c", "raise SystemExit('not asked for')"),
             log,
             1,
             environment={"GREETING": greeting, **told},
             service=service,
         )
-        return self.backend.start(gang), log
+        return self.backend.start(group), log
 
     def wait(self, name: str, seconds: float = 30) -> int:
         deadline = time.monotonic() + seconds
@@ -116,12 +116,12 @@ def test_a_job_can_be_asked_to_stop_and_no_handler_outlives_it(jobs: Jobs) -> No
     pid = pids(log)
     while "up" not in log.read_text():
         time.sleep(0.02)
-    jobs.backend.ask(name, signal.SIGTERM)
+    jobs.backend.send_signal(name, signal.SIGTERM)
     assert jobs.wait(name) == 75
     _, words = jobs.done("__import__('signal').signal(10, lambda *_: None) and 0")
     name, log = jobs.start("time.sleep(60)")
     assert pids(log) == int(words[0]) != pid
-    jobs.backend.ask(name, signal.SIGUSR1)
+    jobs.backend.send_signal(name, signal.SIGUSR1)
     assert jobs.wait(name) == -signal.SIGUSR1, "as in a process that has set no handler yet"
 
 
@@ -161,8 +161,8 @@ def test_a_job_goes_where_its_base_is_and_not_to_a_worker_of_other_settings(jobs
     assert [Path(f"/proc/{pid}").exists() for pid in own.values()] == [False, False], "they gave up their places"
 
 
-def test_a_gang_of_its_own_takes_the_place_of_those_who_wait(jobs: Jobs, tmp_path: Path) -> None:
+def test_a_group_of_its_own_takes_the_place_of_those_who_wait(jobs: Jobs, tmp_path: Path) -> None:
     _, words = jobs.done("0")
-    pair = Gang((sys.executable, "-c", "print('alone')"), tmp_path / "log", 1, ranks=2)
+    pair = ProcessGroup((sys.executable, "-c", "print('alone')"), tmp_path / "log", 1, ranks=2)
     assert jobs.wait(jobs.backend.start(pair)) == 0
     assert not Path(f"/proc/{words[0]}").exists()

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests import gang
+from tests import process_group
 from tests.conftest import TINY_STUDY
 from tests.e2e.test_study import cli
-from tests.gang import Job
 from tests.outcomes import assert_same, results
+from tests.process_group import Job
 from tests.slurm.machines import Machines, missing, wait_for
 
 pytestmark = [
@@ -181,7 +181,7 @@ def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(
     """slurm/run.sbatch: a rank of DeepSpeed on each node, warned in the middle; the bytes are those of two ranks left
     alone."""
     expected, job = (Job(tmp_path_factory.mktemp("run"), epochs=12) for _ in range(2))
-    gang.run(expected.command(expected.model, *LAYOUT), 2)
+    process_group.run(expected.command(expected.model, *LAYOUT), 2)
     runs = job.folder.path
     submitted = submit_run(cluster, job, Path(sys.executable).parent)
     wait_for(lambda: job.steps() > 5, 120)
@@ -223,7 +223,7 @@ def test_a_training_that_gets_nowhere_is_not_requeued_for_ever(cluster: Machines
     assert [cluster.job(submitted)[name] for name in ("ExitCode", "Restarts")] == ["1:0", "4"], log(job.folder.path)[
         -4000:
     ]
-    assert "error[E418]: 3 starts" in log(job.folder.path)
+    assert "error[E418]: The last 3 restarts" in log(job.folder.path)
     assert not list((job.folder.path / "starts").iterdir())
 
 

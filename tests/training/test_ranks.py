@@ -15,7 +15,7 @@ from p2p_dist.training.batches import micro_batches
 from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import Ranks, join
-from tests import gang
+from tests import process_group
 from tests.training.test_cohort import IDENTITY, RUNS
 
 PLAIN = "0:0:none:float32:5"
@@ -37,7 +37,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], P
     found = {}
     for world, layouts in ((1, ONE), (2, TWO)):
         out = tmp_path_factory.mktemp(f"ranks{world}")
-        gang.run(["-W", "ignore", "-m", "tests.training.probe_ranks", str(out), *layouts], world)
+        process_group.run(["-W", "ignore", "-m", "tests.training.probe_ranks", str(out), *layouts], world)
         found.update({(world, layout): out / layout for layout in layouts})
     return found
 
@@ -73,7 +73,7 @@ def test_resumed_under_any_layout_gives_the_same_bits(
 
 def test_asked_to_stop_no_rank_leaves_before_the_main_rank_has_kept_the_state(tmp_path: Path) -> None:
     """Launchers end a gang when one of its ranks has ended; a checkpoint that is still being written would be lost."""
-    gang.run(["-W", "ignore", "-m", "tests.training.probe_stop", str(tmp_path)], 2)
+    process_group.run(["-W", "ignore", "-m", "tests.training.probe_stop", str(tmp_path)], 2)
     assert {path.name: path.read_text() for path in tmp_path.glob("left_*")} == dict.fromkeys(
         ("left_0", "left_1"), "after it was kept"
     )

@@ -1,85 +1,86 @@
-"""Workers as plain subprocesses of this process: no Ray, the same results."""
+"""Workers as plain subprocesses: no Ray, the same results."""
 
 import os
 import time
 from collections.abc import Collection
 
 from p2p_dist.errors import user_error
-from p2p_dist.scheduling.backend import Backend, Gang
-from p2p_dist.scheduling.process import LOOK_SECONDS, meeting_point
-from p2p_dist.scheduling.worker_pool import Waiting, WorkerSlot
+from p2p_dist.scheduling.backend import Backend, ProcessGroup
+from p2p_dist.scheduling.process import POLL_SECONDS, meeting_point
+from p2p_dist.scheduling.worker_pool import IdleSlots, WorkerSlot
 
 
 class LocalBackend(Backend):
-    """One machine, nothing to start and nothing to leave behind. Every gang has its own GPUs."""
+    """Workers on this machine alone. Every process group has GPUs of its own."""
 
     def __init__(self, cpus: int, gpus: int, address: str | None = None, nodes: int = 1):
         super().__init__(cpus, gpus, address, nodes)
         if address is not None:
-            raise user_error("E414", "the local backend joins no cluster", "--address", "--backend ray")
-        self._gangs: dict[str, tuple[Gang, WorkerSlot]] = {}
+            raise user_error("E414", "The local backend cannot join a cluster", "--address", "add --backend ray")
+        self._groups: dict[str, tuple[ProcessGroup, WorkerSlot]] = {}
         self._codes: dict[str, int] = {}
-        self._waiting: Waiting[WorkerSlot] = Waiting()
+        self._idle: IdleSlots[WorkerSlot] = IdleSlots()
         self._free = visible_devices(gpus)
 
-    def start(self, gang: Gang) -> str:
-        wanted = gang.gpus * gang.ranks
-        if wanted > self.gpus or gang.nodes > 1:
+    def start(self, group: ProcessGroup) -> str:
+        gpus = group.gpus * group.ranks
+        if gpus > self.gpus or group.nodes > 1:
             raise user_error(
                 "E413",
-                f"a gang of {gang.ranks} ranks on {gang.nodes} node(s) with {wanted} GPUs, and this machine has "
-                f"{self.gpus}",
+                f"A process group needs {group.ranks} ranks over {group.nodes} node(s) with {gpus} GPUs; "
+                f"this machine has {self.gpus}",
+                fix="plan for this machine: omit --cluster",
             )
-        seat = self._waiting.take(gang) or self._new_seat(wanted)
-        environment = {"CUDA_VISIBLE_DEVICES": ",".join(seat.devices)} if wanted else {}
-        seat.start(gang, {**environment, **(meeting_point("127.0.0.1") if gang.ranks > 1 else {})})
-        name = str(len(self._gangs) + len(self._codes))
-        self._gangs[name] = gang, seat
+        slot = self._idle.take(group) or self._new_slot(gpus)
+        environment = {"CUDA_VISIBLE_DEVICES": ",".join(slot.devices)} if gpus else {}
+        slot.start(group, {**environment, **(meeting_point("127.0.0.1") if group.ranks > 1 else {})})
+        name = str(len(self._groups) + len(self._codes))
+        self._groups[name] = group, slot
         return name
 
     def poll(self, name: str) -> int | None:
         if name in self._codes:
             return self._codes[name]
-        gang, seat = self._gangs[name]
-        code = seat.poll()
+        group, slot = self._groups[name]
+        code = slot.poll()
         if code is not None:
             self._codes[name] = code
-            del self._gangs[name]
-            if seat.is_kept():
-                self._waiting.put(gang, seat)
+            del self._groups[name]
+            if slot.has_warm_worker():
+                self._idle.put(group, slot)
             else:
-                self._free += seat.devices
+                self._free += slot.devices
         return code
 
     def wait(self, names: Collection[str], seconds: float) -> None:
-        time.sleep(min(seconds, LOOK_SECONDS))  # looking at a process of our own takes microseconds
+        time.sleep(min(seconds, POLL_SECONDS))  # polling a child takes microseconds
 
-    def ask(self, name: str, number: int) -> None:
-        if name in self._gangs:
-            self._gangs[name][1].ask(number)
+    def send_signal(self, name: str, number: int) -> None:
+        if name in self._groups:
+            self._groups[name][1].send_signal(number)
 
     def stop(self, name: str) -> None:
-        if name in self._gangs:
-            self._gangs[name][1].stop()
+        if name in self._groups:
+            self._groups[name][1].stop()
 
     def close(self) -> None:
-        for name in self._gangs:
+        for name in self._groups:
             self.stop(name)
-        self._give_up_waiting()
+        self._release_idle()
 
-    def _new_seat(self, devices: int) -> WorkerSlot:
-        """A seat of its own, for which workers that wait give up theirs."""
-        self._give_up_waiting()
+    def _new_slot(self, devices: int) -> WorkerSlot:
+        """A fresh slot; warm workers are stopped to free their devices."""
+        self._release_idle()
         taken, self._free = self._free[:devices], self._free[devices:]
         return WorkerSlot(taken)
 
-    def _give_up_waiting(self) -> None:
-        for seat in self._waiting.clear():
-            seat.stop()
-            self._free += seat.devices
+    def _release_idle(self) -> None:
+        for slot in self._idle.clear():
+            slot.stop()
+            self._free += slot.devices
 
 
 def visible_devices(gpus: int) -> list[str]:
-    """Names of this machine's GPUs as CUDA_VISIBLE_DEVICES has them."""
+    """Names of this machine's GPUs, as in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [name.strip() for name in visible.split(",")][:gpus] if visible else [str(at) for at in range(gpus)]
+    return [name.strip() for name in visible.split(",")][:gpus] if visible else [str(index) for index in range(gpus)]

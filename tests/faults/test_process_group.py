@@ -12,7 +12,7 @@ import pytest
 
 from p2p_dist.errors import Exit
 from tests.e2e.test_study import _wait_for
-from tests.gang import Job
+from tests.process_group import Job
 
 LAYOUTS = {
     "plain": ("--micro-batch", "3"),
