@@ -59,7 +59,8 @@ def load_base(
     if identity["source"] == "random":
         model, tokenizer = random_model(identity["shape"])
     else:
-        model, tokenizer = _pretrained(identity, local, precision)
+        # NF4 rounds layer by layer on the way to the device; everything else is read straight into its memory.
+        model, tokenizer = _pretrained(identity, local, precision, torch.device("cpu") if quantization else device)
     model.set_attn_implementation(attention.NAME)
     model = model.to(dtype=precision).eval().requires_grad_(False)
     if quantization == "nf4":
@@ -97,15 +98,18 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 
 def _pretrained(
-    identity: Mapping[str, Any], local: Mapping[str, str], dtype: torch.dtype
+    identity: Mapping[str, Any], local: Mapping[str, str], dtype: torch.dtype, device: torch.device
 ) -> tuple[Any, PreTrainedTokenizerBase]:
+    """A saved model, its weights read tensor by tensor onto `device` (by accelerate), and its tokenizer."""
     where, revision = _place(identity, local)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(where, **options)
         _refuse_code(config, where)
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
-        model = AutoModelForCausalLM.from_pretrained(where, config=config, dtype=dtype, use_safetensors=True, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            where, config=config, dtype=dtype, use_safetensors=True, device_map={"": device}, **options
+        )
     except OSError as error:
         fix = "check the name and the network, or download the model and name its folder"
         raise user_error("E119", f"cannot load model {where}: {str(error).splitlines()[0]}", "model", fix) from error

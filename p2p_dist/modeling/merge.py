@@ -1,6 +1,5 @@
 """Bases that a defense changed: an adapter folded into the weights, and weights set to zero."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from p2p_dist.config.study import LoraSpec
-from p2p_dist.errors import user_error
+from p2p_dist.errors import Exit, user_error
+from p2p_dist.modeling.adapter_config import read_config
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.lora import target_names
@@ -20,11 +20,17 @@ from p2p_dist.modeling.tokenization import Encoded
 
 @torch.no_grad()
 def merge(base: Base, adapter: Path) -> None:
-    """Fold a saved adapter into the base: W + alpha / r * B A. Raises UserError E267 for quantised weights."""
-    config = json.loads((adapter / "adapter_config.json").read_text())
+    """Fold a saved adapter into the base: W + alpha / r * B A.
+
+    Raises UserError E267 for quantised weights, E285 or E307 for an adapter that is not plain LoRA or damaged.
+    """
+    scale = read_config(adapter).scale
     named = load_file(adapter / "adapter_model.safetensors")
-    scale = config["lora_alpha"] / config["r"]
-    for key in sorted(name for name in named if name.endswith("lora_A.weight")):
+    matrices = sorted(name for name in named if name.endswith("lora_A.weight"))
+    if len(named) != 2 * len(matrices):
+        what = f"Adapter has {len(named)} tensors, {2 * len(matrices)} of them LoRA matrices"
+        raise user_error("E307", what, str(adapter), "train the adapter again", Exit.INTEGRITY)
+    for key in matrices:
         layer = base.model.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
         _plain(layer)
         update = scale * named[key.replace("lora_A", "lora_B")].float() @ named[key].float()

@@ -5,7 +5,6 @@ evaluation alike. Embeddings, norms and the output head keep their precision.
 """
 
 import logging
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from p2p_dist.errors import user_error
+from p2p_dist.modeling.hidden_import import hidden
 
 
 def bitsandbytes() -> ModuleType:
@@ -20,24 +20,22 @@ def bitsandbytes() -> ModuleType:
 
     Where the package `kernels` is installed, bitsandbytes would fetch compiled code from a hub and run it; not here.
     """
-    there = sys.modules.get("kernels")
-    sys.modules["kernels"] = None  # type: ignore[assignment]  # an import of it fails
     log = logging.getLogger("bitsandbytes")
     level = log.level
-    log.setLevel(logging.ERROR)  # it warns about just that
+    log.setLevel(logging.ERROR)  # it warns that `kernels` is missing
     try:
-        import bitsandbytes as found
+        with hidden("kernels"):
+            import bitsandbytes as library
     except ModuleNotFoundError as error:
-        fix = "pip install 'p2p-dist[quant]'"
         raise user_error(
-            "E281", f"quantization and 8-bit optimizers need bitsandbytes ({error})", "train", fix
+            "E281",
+            f"Quantization and 8-bit optimizers need bitsandbytes: {error}",
+            "train",
+            "run pip install 'p2p-dist[quant]'",
         ) from error
     finally:
         log.setLevel(level)
-        del sys.modules["kernels"]
-        if there is not None:
-            sys.modules["kernels"] = there
-    return found
+    return library
 
 
 def quantize_nf4(model: Any) -> None:

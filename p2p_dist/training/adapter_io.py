@@ -1,65 +1,55 @@
 """Adapters on disk, in PEFT's own format: `PeftModel.from_pretrained` loads them as they are."""
 
-import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import Exit, user_error
+from p2p_dist.modeling.adapter_config import read_config, write_config
 from p2p_dist.modeling.lora import Adapters
 
 _WEIGHTS = "adapter_model.safetensors"
-_CONFIG = "adapter_config.json"
+_RETRAIN = "use the base and LoRA settings it was trained with"
 
 
 def save_adapter(folder: Path, adapters: Adapters, values: torch.Tensor, base_name: str) -> None:
     """Write one run's numbers [P]. The same numbers give the same bytes."""
     tensors = {name: tensor.contiguous() for name, tensor in sorted(adapters.tensors(values).items())}
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    config = adapter_config(adapters.spec, sorted(adapters.layers), base_name)
-    (folder / _CONFIG).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")
+    write_config(folder, adapters.spec, adapters.layers, base_name)
 
 
 def load_adapter(folder: Path, adapters: Adapters, run: int) -> None:
-    """Make a saved adapter the compute copy of one run. Raises UserError E307 when it does not fit this base."""
+    """Make a saved adapter the compute copy of one run. Raises UserError as `read_adapter` does."""
     adapters.load(run, read_adapter(folder, adapters))
 
 
 def read_adapter(folder: Path, adapters: Adapters) -> torch.Tensor:
-    """A saved adapter's numbers, [P] in fp32. Raises UserError E307 when they do not fit this base."""
-    named = load_file(folder / _WEIGHTS)
+    """Read a saved adapter's numbers: [P] in fp32.
+
+    Raises UserError E285 for an unsupported variant of LoRA, E307 (integrity) when the adapter cannot be read or does
+    not fit this base and these LoRA settings.
+    """
+    config, spec = read_config(folder), adapters.spec
+    if (config.r, config.alpha) != (spec.r, spec.alpha):
+        saved, given = f"r={config.r}, alpha={config.alpha:g}", f"r={spec.r}, alpha={spec.alpha:g}"
+        raise _misfit(folder, f"Adapter was trained with {saved}, this job has {given}")
     try:
-        values = adapters.flatten(named)
-    except KeyError as error:
-        raise user_error(
-            "E307",
-            f"the adapter has no {error}",
-            str(folder),
-            "the base and LoRA settings it was trained with",
-            Exit.INTEGRITY,
-        ) from error
-    if values.numel() != adapters.size:
-        raise user_error(
-            "E307",
-            f"the adapter has {values.numel()} numbers, this base needs {adapters.size}",
-            str(folder),
-            exit_code=Exit.INTEGRITY,
-        )
-    return values
+        tensors = load_file(folder / _WEIGHTS)
+    except (OSError, SafetensorError) as error:
+        raise _misfit(folder, f"Cannot read the adapter's weights: {error}") from error
+    shapes = {part.name: part.shape for part in adapters.layout}
+    for name in shapes:
+        if name not in tensors:
+            raise _misfit(folder, f"Adapter is missing tensor {name}")
+        if tuple(tensors[name].shape) != shapes[name]:
+            raise _misfit(folder, f"Tensor {name} is {tuple(tensors[name].shape)}, this base needs {shapes[name]}")
+    if extra := sorted(tensors.keys() - shapes):
+        raise _misfit(folder, f"Adapter has a tensor that this base and these settings have no place for: {extra[0]}")
+    return adapters.flatten(tensors)
 
 
-def adapter_config(spec: LoraSpec, layers: list[str], base_name: str) -> dict[str, object]:
-    """The fields of PEFT's LoraConfig that differ from its defaults."""
-    return {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_name,
-        "r": spec.r,
-        "lora_alpha": spec.alpha,
-        "lora_dropout": spec.dropout,
-        "target_modules": sorted({layer.rpartition(".")[2] for layer in layers}),
-        "bias": "none",
-        "inference_mode": True,
-    }
+def _misfit(folder: Path, what: str) -> Exception:
+    return user_error("E307", what, str(folder), _RETRAIN, Exit.INTEGRITY)
