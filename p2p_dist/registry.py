@@ -12,7 +12,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,7 +61,10 @@ def load(kind: str, name: str, code: str | None = None) -> Any:
             raise user_error("E208", what, place.where, "run the study again, which makes new results")
         return _checked(kind, name, module, place.where)
     if name not in _shipped(kind):
-        raise unknown(kind, name, external=code is not None)
+        if code is not None:  # planned with an external plug-in that this process does not see
+            fix = f"set {external_plugins.VARIABLE} to its folder, or install its package"
+            raise user_error("E117", f"the external {kind[:-1]} {name!r} is missing here", fix=fix)
+        raise unknown(kind, name, names(kind))
     module = importlib.import_module(f"{PACKAGES[kind]}.{name}")
     classes = _classes(kind, module)
     if len(classes) != 1:
@@ -81,19 +84,18 @@ def code_of(plugin: Any) -> dict[str, str]:
     return {CODE: place.digest()} if place else {}
 
 
-def unknown(kind: str, name: str, external: bool = False) -> UserError:
-    """The error for a name that no file has. `external`: a study was planned with such a plug-in."""
-    if external:
-        fix = f"set {external_plugins.VARIABLE} to its folder, or install its package"
-        return user_error("E117", f"the external {kind[:-1]} {name!r} is missing here", fix=fix)
-    known = names(kind)
-    return user_error("E117", f"unknown {kind[:-1]} {name!r}", fix=f"{suggest(name, known)}one of {', '.join(known)}")
+def unknown(kind: str, name: str, known: Sequence[str]) -> UserError:
+    """The error for a name that is not among the known ones of its kind."""
+    singular = {"studies": "study"}.get(kind, kind[:-1])
+    return user_error(
+        "E117", f"unknown {singular} {name!r}{suggest(name, known)}", fix=f"name one of {', '.join(known)}"
+    )
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'? ` or nothing."""
+    """` (did you mean 'x'?)` to follow an unknown word in a message, or nothing."""
     close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}? " if close else ""
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _shipped(kind: str) -> list[str]:

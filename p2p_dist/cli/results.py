@@ -9,6 +9,7 @@ import typer
 
 from p2p_dist.cli.options import AS_JSON, RUNS_DIR
 from p2p_dist.cli.output import print_json
+from p2p_dist.cli.run_folders import run_folder
 from p2p_dist.errors import Exit
 
 FOLLOW = 5.0
@@ -91,9 +92,8 @@ def compare(
     from p2p_dist.report.study_data import StudyData
     from p2p_dist.report.terminal import plain_table
     from p2p_dist.results.collect import read_study
-    from p2p_dist.results.rundir import RunDir
 
-    folders = [RunDir(Path(name)) if Path(name).is_dir() else RunDir(runs_dir / name) for name in (first, second)]
+    folders = [run_folder(name, runs_dir) for name in (first, second)]
     left, right = (StudyData(folder, read_study(folder, alive=False), {}) for folder in folders)
     comparison = compare_view.facts(left, right)
     if as_json:
@@ -123,9 +123,8 @@ def mirror(
     from p2p_dist import registry
     from p2p_dist.report.status_view import look
     from p2p_dist.results import mirror as mirrors
-    from p2p_dist.results.rundir import RunDir
 
-    folder = RunDir(Path(study)) if Path(study).is_dir() else RunDir(runs_dir / study)
+    folder = run_folder(study, runs_dir)
     target = out or folder.path / "mirrors" / to
     tracker = registry.load("mirrors", to)
     count = (

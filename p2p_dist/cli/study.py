@@ -25,6 +25,7 @@ from p2p_dist.cli.options import (
     STUDY_OR_RUNS,
 )
 from p2p_dist.cli.output import print_json
+from p2p_dist.cli.run_folders import run_folder
 from p2p_dist.errors import Exit, user_error
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def status(
     """Show the progress of a study. Reads its files alone, so it works while the study runs and after a crash."""
     from p2p_dist.report import status_view
 
-    folder = _folder_of(study, runs_dir)
+    folder = run_folder(study, runs_dir)
     if live:
         status_view.follow(folder)
         return Exit.OK
@@ -256,22 +257,8 @@ def status(
 
 def report(study: STUDY_OR_RUNS, runs_dir: RUNS_DIR = Path("runs"), as_json: AS_JSON = False) -> int:
     """Write a study's report and print its table. Uses the results so far; the study need not be finished."""
-    _report(_folder_of(study, runs_dir), as_json)
+    _report(run_folder(study, runs_dir), as_json)
     return Exit.OK
-
-
-def _folder_of(study: str, runs_dir: Path) -> "RunDir":
-    """The run folder of a study, given as a file, a name or the folder itself."""
-    from p2p_dist.config import yaml_strict
-    from p2p_dist.results.rundir import RunDir
-    from p2p_dist.scheduling.study import find_study
-
-    if Path(study).is_dir():
-        return RunDir(Path(study))
-    path = find_study(study)
-    if path.is_file():
-        return RunDir(runs_dir / str(yaml_strict.read(path).data.get("name", "")))
-    return RunDir(runs_dir / study)
 
 
 def _report(folder: "RunDir", as_json: bool) -> None:

@@ -224,5 +224,8 @@ def _check_exclude(study: StudySpec, labels: Mapping[str, Sequence[str]]) -> Non
     for axis in (axis for rule in study.exclude for axis in rule):
         if axis not in labels:
             raise user_error(
-                "E103", f"exclude names {axis!r}", "exclude", f"{registry.suggest(axis, AXES)}one of {', '.join(AXES)}"
+                "E103",
+                f"exclude names {axis!r}{registry.suggest(axis, AXES)}",
+                "exclude",
+                f"use one of {', '.join(AXES)}",
             )

@@ -1,4 +1,4 @@
-"""From a study file and overrides to a StudySpec whose plug-ins are loaded, or to every error at once."""
+"""Reader of study files: a StudySpec with loaded plug-ins, or all errors at once."""
 
 import json
 from collections.abc import Sequence
@@ -40,10 +40,14 @@ def load_study(path: Path, overrides: Sequence[str], models: Path) -> StudySpec:
     problems: list[Problem] = []
     study = _validate(StudySpec, document.data, document, (), problems)
     plugins = {axis: _plugins(axis, kind, document, problems) for axis, kind in _AXES.items() if axis in document.data}
-    found_models = tuple(_model(value, place, models, document, problems) for place, value in _items(document, "model"))
+    models_ = tuple(_model(value, place, models, document, problems) for place, value in _items(document, "model"))
     for place, seed in _items(document, "seed"):
         if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-            problems.append(_problem(document, place, "E107", f"got {seed!r}, expected a whole number >= 0"))
+            problems.append(
+                _problem(
+                    document, place, "E107", f"got {seed!r}, expected a whole number >= 0", "write a number such as 0"
+                )
+            )
     if problems:
         raise UserError(*problems)
     assert study is not None
@@ -52,7 +56,7 @@ def load_study(path: Path, overrides: Sequence[str], models: Path) -> StudySpec:
         for axis, kind in _AXES.items()
         if axis not in document.data and axis != "task"
     }
-    return study.model_copy(update={**defaults, **plugins, "model": found_models})
+    return study.model_copy(update={**defaults, **plugins, "model": models_})
 
 
 def override(document: Document, overrides: Sequence[str]) -> Document:
@@ -66,7 +70,7 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
                 "E118",
                 f"override {text!r} is not key=value",
                 "the command line",
-                "write for instance train.learning_rate=1e-4",
+                "write KEY=VALUE, such as train.learning_rate=1e-4",
             )
         keys = dotted.split(".")
         place: Any = data
@@ -76,12 +80,12 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
                     "E118",
                     f"{'.'.join(keys[: depth + 1])} is not a mapping",
                     f"the command line ({dotted})",
-                    "set the whole key",
+                    "set the whole key, such as rows={train: 100}",
                 )
             place = place[key]
         place[keys[-1]] = yaml_strict.scalar(value)
-        for known in [known for known in lines if known[: len(keys)] == tuple(keys)]:
-            del lines[known]
+        for replaced in [path for path in lines if path[: len(keys)] == tuple(keys)]:
+            del lines[replaced]
         lines[tuple(keys)] = 0
     return Document(document.name, data, lines)
 
@@ -89,7 +93,9 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
 def _items(document: Document, axis: str) -> list[tuple[KeyPath, Any]]:
     """The values on an axis, one or a list, with their places in the file."""
     value = document.data.get(axis, [])
-    return [((axis, at), item) for at, item in enumerate(value)] if isinstance(value, list) else [((axis,), value)]
+    return (
+        [((axis, index), item) for index, item in enumerate(value)] if isinstance(value, list) else [((axis,), value)]
+    )
 
 
 def _model(value: Any, place: KeyPath, folder: Path, document: Document, problems: list[Problem]) -> ModelRef | None:
@@ -108,7 +114,13 @@ def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) 
         options = {"name": value} if isinstance(value, str) else value
         if not isinstance(options, dict) or not isinstance(options.get("name"), str):
             problems.append(
-                _problem(document, path, "E103", f"got {value!r}, expected a name or {{name: ..., options}}")
+                _problem(
+                    document,
+                    path,
+                    "E103",
+                    f"got {value!r}, expected a name or {{name: ..., options}}",
+                    f"name one of `p2p-dist list {kind}`",
+                )
             )
             continue
         try:
@@ -120,47 +132,49 @@ def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) 
         given = {key: val for key, val in options.items() if key not in ("name", "preset")}
         preset = options.get("preset")
         if preset is not None and (not isinstance(preset, str) or preset not in plugin.presets):
-            known = ", ".join(plugin.presets) or "it has none"
             problems.append(
                 _problem(
                     document,
                     (*path, "preset"),
                     "E117",
                     f"unknown preset {preset!r} of {options['name']}",
-                    f"one of: {known}",
+                    f"use one of {', '.join(plugin.presets)}"
+                    if plugin.presets
+                    else "remove it; the plug-in has no presets",
                 )
             )
             continue
-        found = _validate(plugin, {**plugin.presets.get(preset, {}), **given}, document, path, problems)
-        if found is not None:
-            loaded.append(found)
+        configured = _validate(plugin, {**plugin.presets.get(preset, {}), **given}, document, path, problems)
+        if configured is not None:
+            loaded.append(configured)
     return tuple(loaded)
 
 
-def _validate(model: type[Model], data: Any, document: Document, at: KeyPath, problems: list[Problem]) -> Model | None:
+def _validate(
+    model: type[Model], data: object, document: Document, place: KeyPath, problems: list[Problem]
+) -> Model | None:
+    """The validated model, or None with its problems added."""
     try:
         return model.model_validate(data)
     except ValidationError as error:
         for detail in error.errors():
-            problems.append(_explain(model, dict(detail), document, at))
+            problems.append(_explain(model, dict(detail), document, place))
         return None
 
 
-def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document, at: KeyPath) -> Problem:
-    """One pydantic error in our words."""
-    path: KeyPath = (*at, *[part for part in detail["loc"] if _in_file(part)])
+def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document, place: KeyPath) -> Problem:
+    """One pydantic error as a problem of the file."""
+    path: KeyPath = (*place, *[part for part in detail["loc"] if _in_file(part)])
     got = repr(detail.get("input"))[:80]
     if detail["type"] == "extra_forbidden":
         key = str(path[-1])
-        known = _fields_at(model, path[len(at) : -1])
-        hint = (
-            f"{_RENAMED[key]!r} is the name here"
-            if key in _RENAMED
-            else registry.suggest(key, known) + f"known keys: {', '.join(known)}"
-        )
-        return _problem(document, path, "E103", f"unknown key {key!r}", hint)
+        known = _fields_at(model, path[len(place) : -1])
+        if key in _RENAMED:
+            return _problem(document, path, "E103", f"unknown key {key!r}", f"write {_RENAMED[key]!r}")
+        message = f"unknown key {key!r}{registry.suggest(key, known)}"
+        return _problem(document, path, "E103", message, f"use one of {', '.join(known)}" if known else "remove it")
     if detail["type"] == "missing":
-        return _problem(document, path, "E103", f"key {path[-1]!r} is missing")
+        return _problem(document, path, "E103", f"key {path[-1]!r} is missing", "add it to the file")
     fix = ""
     if path[-1] in ("rate", "ratio") and isinstance(detail.get("input"), int | float) and 1 < detail["input"] <= 100:
         return _problem(
@@ -168,7 +182,7 @@ def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document,
             path,
             "E108",
             f"got {got}, expected a share between 0 and 1",
-            f"did you mean {detail['input'] / 100}?",
+            f"write {detail['input'] / 100}",
         )
     if isinstance(detail.get("input"), str) and detail["type"] in ("float_type", "int_type"):
         fix = "write the plain number, without quotes or spaces"
@@ -177,7 +191,7 @@ def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document,
 
 
 def _in_file(part: int | str) -> bool:
-    """Pydantic adds steps for union members; only keys and positions of the file are shown."""
+    """True for keys and positions of the file, false for the steps that pydantic adds for members of a union."""
     return isinstance(part, int) or not part.startswith(("literal[", "function-", "tuple[", "constrained-"))
 
 

@@ -1,4 +1,4 @@
-"""Models by name: what a study writes, what identifies the weights, and what planning needs to know about the shape."""
+"""Models by name: their files, the identity of their weights, and the shape that planning needs."""
 
 import hashlib
 import re
@@ -16,13 +16,13 @@ from p2p_dist.errors import user_error
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_WHOLE_FILE = 64 << 20
+_HASHED_BYTES = 64 << 20
 
 Count = Annotated[int, Field(ge=1)]
 
 
 class ShapeSpec(Strict):
-    """A decoder's shape: enough to plan with, and to build it with random weights."""
+    """A decoder's shape, from which memory is planned and random weights are built."""
 
     architecture: Literal["llama", "qwen3"]
     layers: Count
@@ -36,13 +36,13 @@ class ShapeSpec(Strict):
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of the linear layers in the blocks; embeddings and head not counted."""
+        """Number of weights in the linear layers of the blocks, without embeddings and head."""
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.intermediate)
 
     @property
     def parameters(self) -> int:
-        """All weights but the norms."""
+        """Number of all weights but the norms'."""
         return self.linear_parameters + self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
 
 
@@ -61,7 +61,7 @@ class ModelFile(Strict):
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model that was found. `identity` goes into ids, `local` says where this machine has it."""
+    """A resolved model. `identity` goes into ids; `local` is its place on this machine."""
 
     name: str
     identity: Mapping[str, Any]
@@ -70,10 +70,12 @@ class ModelRef:
 
 
 def resolve_model(value: Any, folder: Path) -> ModelRef:
-    """A model by file name in `configs/models`, `random:NAME`, hub id (`org/name` or `org/name@commit`), folder or GGUF
-    file. Raises UserError E103, E115 or E117."""
+    """Resolve a model: a file name in `configs/models`, `random:NAME`, hub id (`org/name` or `org/name@commit`), folder
+    or GGUF file. Raises UserError E103, E115 or E117."""
     if not isinstance(value, str):
-        raise user_error("E103", f"got {value!r}, expected the name of a model", "model")
+        raise user_error(
+            "E103", f"got {value!r}, expected the name of a model", "model", "name one of `p2p-dist list models`"
+        )
     name, _, revision = value.partition("@")
     random = name.removeprefix("random:")
     if random != name or (folder / f"{name}.yaml").is_file():
@@ -88,11 +90,8 @@ def resolve_model(value: Any, folder: Path) -> ModelRef:
     if _HUB_ID.match(name):
         return _from_hub(name, revision, folder)
     known = model_names(folder)
-    fix = (
-        f"{registry.suggest(value, known)}one of {', '.join(known)}; random:NAME; a hub id; a folder or .gguf file "
-        "that exists"
-    )
-    raise user_error("E117", f"unknown model {value!r}", "model", fix)
+    fix = f"name one of {', '.join(known)}; random:NAME; a hub id; or an existing folder or .gguf file"
+    raise user_error("E117", f"unknown model {value!r}{registry.suggest(value, known)}", "model", fix)
 
 
 def model_names(folder: Path) -> list[str]:
@@ -103,7 +102,7 @@ def model_names(folder: Path) -> list[str]:
 def read_model(name: str, folder: Path) -> ModelFile:
     """One model file. Raises UserError."""
     if name not in model_names(folder):
-        raise user_error("E117", f"unknown model {name!r}", "model", f"one of {', '.join(model_names(folder))}")
+        raise registry.unknown("models", name, model_names(folder))
     document = yaml_strict.read(folder / f"{name}.yaml")
     try:
         return ModelFile.model_validate(document.data)
@@ -122,7 +121,7 @@ def _from_file(name: str, file: ModelFile, random: bool) -> ModelRef:
 
 
 def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
-    """A hub id. A model file with the same id gives the pinned commit."""
+    """A model of the hub. A model file with the same id gives the pinned commit."""
     files = [file for known in model_names(folder) if (file := read_model(known, folder)).ref == name]
     shape = files[0].shape if files else None
     commit = revision or (files[0].revision if files else None)
@@ -131,21 +130,21 @@ def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
             "E115",
             f"{name} is not pinned to a commit",
             "model",
-            f"write {name}@<40-digit commit>, so that the id means the same weights for ever",
+            f"write {name}@<40-digit commit>, so that the name always means the same weights",
         )
     if not _COMMIT.match(commit):
         raise user_error(
-            "E115", f"{commit!r} is not a commit", "model", "40 hex digits, as the hub's history page shows them"
+            "E115", f"{commit!r} is not a commit", "model", "give the 40 hex digits that the hub's history page shows"
         )
     return ModelRef(name, {"source": "hub", "ref": name, "revision": commit}, shape=shape)
 
 
 def folder_digest(path: Path) -> str:
-    """A digest of a model folder: small files whole, large ones by name, size and their first megabytes."""
+    """Digest of a model folder: names, sizes and the first 64 MiB of every file of weights, tokenizer or settings."""
     hashed = hashlib.sha256()
     for file in sorted(path.iterdir()):
         if file.suffix in (".json", ".safetensors", ".model", ".txt") and file.is_file():
             size = file.stat().st_size
             with file.open("rb") as content:
-                hashed.update(f"{file.name}:{size}:".encode() + content.read(_WHOLE_FILE))
+                hashed.update(f"{file.name}:{size}:".encode() + content.read(_HASHED_BYTES))
     return hashed.hexdigest()[:12]

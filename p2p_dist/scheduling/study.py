@@ -75,9 +75,21 @@ def shipped(folder: str) -> Path:
 
 
 def find_study(name: str) -> Path:
-    """A study file by path, or a shipped study by name."""
-    shipped = configs_dir() / "studies" / f"{name}.yaml"
-    return shipped if not Path(name).exists() and shipped.is_file() else Path(name)
+    """A study file by path, or a shipped study by name. Raises UserError E117 for a name that is neither."""
+    path = Path(name)
+    if path.exists() or path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+        return path
+    known = study_names()
+    if name not in known:
+        local = sorted(file.stem for file in Path().glob("*.yaml"))
+        message = f"unknown study {name!r}{registry.suggest(name, [*known, *local])}"
+        raise user_error("E117", message, fix=f"name a study file, or one of {', '.join(known)}")
+    return configs_dir() / "studies" / f"{name}.yaml"
+
+
+def study_names() -> list[str]:
+    """Names of the shipped studies."""
+    return sorted(path.stem for path in (configs_dir() / "studies").glob("*.yaml"))
 
 
 def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
@@ -89,12 +101,8 @@ def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
         return read_cluster(Path(name))
     known = {path.stem: path for path in sorted((configs_dir() / "clusters").glob("*.yaml"))}
     if name not in known:
-        raise user_error(
-            "E117",
-            f"unknown cluster {name!r}",
-            "--cluster",
-            f"{registry.suggest(name, known)}name one of {', '.join(known)}, or a file",
-        )
+        message = f"unknown cluster {name!r}{registry.suggest(name, known)}"
+        raise user_error("E117", message, "--cluster", f"name one of {', '.join(known)}, or a file")
     return read_cluster(known[name])
 
 
