@@ -120,21 +120,28 @@ def test_every_rate_is_explained() -> None:
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
 
 
-def test_an_attack_is_one_file(tmp_path: Path) -> None:
-    """The example of docs/data.md, put into a copy of the package, is listed, planned and contract-tested."""
-    example = re.search(r'```python\n("""Shout.*?)```', (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
-    assert example
+EXAMPLES = re.findall(
+    r"^`([\w./-]+)`:\n\n```(?:python|yaml)\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL
+)
+
+
+def test_contributing_examples_work_in_a_copy(tmp_path: Path) -> None:
+    """The examples of CONTRIBUTING.md, put into a copy of the repository, are listed, planned and contract-tested."""
+    assert len(EXAMPLES) == 5, "an attack, a defense, a task, a model and a backend"
     for part in ("p2p_dist", "configs", "tests", "pyproject.toml"):
         (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, tmp_path / part)
-    (tmp_path / "p2p_dist" / "data" / "attacks" / "shout.py").write_text(example[1])
+    for path, content in EXAMPLES:
+        (tmp_path / path).write_text(content)
 
-    def said(*command: str) -> str:
+    def run(*command: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=tmp_path, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    assert "shout" in said("p2p_dist", "list", "attacks")
-    assert "shout" in said("p2p_dist", "plan", "quickstart", "attack=shout", "defense=none")
-    assert "passed" in said("pytest", "-q", "tests/contracts", "-k", "shout")
+    listed = run("p2p_dist", "list")
+    assert [path for path, _ in EXAMPLES if Path(path).stem not in listed] == []
+    model = "model=smollm2-360m-instruct"
+    run("p2p_dist", "plan", "quickstart", "attack=shout", "defense=no_duplicates", model, "--cluster", "8xh100")
+    assert "passed" in run("pytest", "-q", "tests/contracts", "-k", "shout or no_duplicates or tickets or backends")
