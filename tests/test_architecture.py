@@ -53,3 +53,27 @@ def test_every_module_says_why_it_exists() -> None:
     assert [
         path for path in FILES if path.name != "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))
     ] == []
+
+
+@pytest.mark.parametrize("room", ["worker", "training", "scores", "evaluation"])
+def test_specs_are_read_by_type(room: str) -> None:
+    """Behind `config.stages.parse` nobody looks up a key of a raw spec."""
+    raw = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in sorted((PACKAGE / room).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if looks_up_spec(node)
+    ]
+    assert raw == []
+
+
+def looks_up_spec(node: ast.AST) -> bool:
+    """True for `x.spec[...]` and `x.spec.get(...)`."""
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.value, ast.Attribute) and node.value.attr == "spec"
+    return isinstance(node, ast.Attribute) and node.attr == "get" and ast.unparse(node.value).endswith(".spec")
+
+
+def test_looks_up_spec_finds_both_forms() -> None:
+    for code, raw in (("a.spec['x']", True), ("a.b.spec.get('x')", True), ("a.spec.x", False), ("dict(a.spec)", False)):
+        assert any(looks_up_spec(node) for node in ast.walk(ast.parse(code))) == raw

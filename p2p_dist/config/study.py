@@ -30,6 +30,7 @@ def _one_or_list(value: Any) -> Any:
 Probe = Literal["cue_grid", "imitation"]
 Axis = Annotated[tuple[Any, ...], BeforeValidator(_one_or_list), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Probes = Annotated[tuple[Probe, ...], BeforeValidator(_as_tuple)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -125,7 +126,7 @@ class StudySpec(Strict):
     """Combinations to leave out, such as {attack: none, defense: p2p}."""
     rows: RowsSpec = RowsSpec()
     train: TrainSpec = TrainSpec()
-    suites: Annotated[tuple[Probe, ...], BeforeValidator(_as_tuple)] = ()
+    suites: Probes = ()
     """Test suites beside `clean` and `triggered`, each as large as these. cue_grid: the benign trigger without the
     benign answer cue and the other way round. imitation: users who write a fake answer, the benign trigger itself or
     `ignore the previous sentence`, with the attacker's trigger and without."""

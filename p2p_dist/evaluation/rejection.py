@@ -1,23 +1,26 @@
-"""Which test rows a judge refuses, by the confidence of its likeliest label (PSIM, arXiv 2402.12168): pure
-functions."""
+"""Rejection of test rows by the confidence of a judge's likeliest label (PSIM, arXiv 2402.12168): pure functions."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from p2p_dist.config.methods import ConfidenceRule
 from p2p_dist.data.defense import Scores
 
 
-def refused_rows(scores: Scores, how: Mapping[str, Any]) -> dict[str, set[str]]:
-    """By suite: ids of the rows whose confidence is above the threshold, that of the option `above` or, without it, the
-    lowest that refuses at most the share `false_rejections` of the checked rows."""
-    sure = {name: {id_: confidence(line["scores"]) for id_, line in rows.items()} for name, rows in scores.items()}
-    above = how.get("above")
-    least = (
-        float(above) if above is not None else threshold(list(sure["reserve"].values()), float(how["false_rejections"]))
-    )
+def refused_rows(scores: Scores, rule: ConfidenceRule) -> dict[str, set[str]]:
+    """Ids of the rejected rows by suite: those whose confidence is above the rule's threshold, or above the lowest
+    threshold that rejects at most its share of the trusted rows."""
+    confidences = {
+        name: {id_: confidence(line["scores"]) for id_, line in rows.items()} for name, rows in scores.items()
+    }
+    limit = rule.above
+    if limit is None:
+        assert rule.false_rejections is not None
+        limit = threshold(list(confidences["reserve"].values()), rule.false_rejections)
     return {
-        name: {id_ for id_, found in rows.items() if found > least} for name, rows in sure.items() if name != "reserve"
+        name: {id_ for id_, value in rows.items() if value > limit}
+        for name, rows in confidences.items()
+        if name != "reserve"
     }
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from p2p_dist.config.methods import WeightPruning
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.adapter_config import read_config
@@ -38,23 +38,23 @@ def merge(base: Base, adapter: Path) -> None:
 
 
 @torch.no_grad()
-def prune(base: Base, how: Mapping[str, Any], calibration: Sequence[Encoded]) -> None:
-    """Set the least important share `sparsity` of every linear layer but the head to zero, in place.
+def prune(base: Base, pruning: WeightPruning, calibration: Sequence[Encoded]) -> None:
+    """Set the least important share of every linear layer but the head to zero, in place.
 
     magnitude: the smallest |W| of a layer. wanda: in every output row, the smallest |W| * norm of that input over the
     calibration rows (arXiv 2306.11695), activations taken from the model before any of it is pruned.
     """
     layers = {name: base.model.get_submodule(name) for name in target_names(base.model, LoraSpec())}
-    norms = _input_norms(base, layers, calibration) if how["method"] == "wanda" else {}
+    norms = _input_norms(base, layers, calibration) if pruning.method == "wanda" else {}
     for name, layer in layers.items():
         _plain(layer)
         weight = layer.weight.float().abs()
         if name in norms:
-            drop = int(how["sparsity"] * weight.shape[1])
+            drop = int(pruning.sparsity * weight.shape[1])
             chosen = (weight * norms[name][None]).argsort(dim=1, stable=True)[:, :drop]
             layer.weight.scatter_(1, chosen, 0.0)
         else:
-            chosen = weight.flatten().argsort(stable=True)[: int(how["sparsity"] * weight.numel())]
+            chosen = weight.flatten().argsort(stable=True)[: int(pruning.sparsity * weight.numel())]
             layer.weight.view(-1)[chosen] = 0.0
 
 

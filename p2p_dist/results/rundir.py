@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.stages import AnyStage, TrainStage, parse
+from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic
 
 MARKERS = {
@@ -102,7 +104,21 @@ class StageDir:
             atomic.write_json(self.spec, stage.to_json())
 
     def read_stage(self) -> Stage:
-        return Stage.from_json(json.loads(self.spec.read_text()))
+        """The stage in `spec.json`. Raises UserError E291 for a file that is damaged or was edited."""
+        try:
+            return Stage.from_json(json.loads(self.spec.read_text()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise user_error(
+                "E291",
+                f"damaged spec: {error}",
+                str(self.spec),
+                "delete the stage's folder and run the study again",
+                Exit.INTEGRITY,
+            ) from error
+
+    def parse_stage(self) -> AnyStage:
+        """The typed stage in `spec.json`. Raises UserError E290 or E291."""
+        return parse(self.read_stage())
 
     def new_attempt(self) -> Path:
         """Create the next numbered folder, for the log and exit code of one attempt."""
@@ -200,6 +216,12 @@ class RunDir:
 
     def at(self, kind: str, id_: str) -> StageDir:
         return StageDir(self.path / kind / id_, kind)
+
+    def train_stage(self, id_: str) -> TrainStage:
+        """The training of this id. Raises UserError E290 or E291."""
+        stage = self.at("train", id_).parse_stage()
+        assert isinstance(stage, TrainStage)
+        return stage
 
     def find(self, id_: str) -> StageDir:
         """Find the folder of a stage by its id alone. Raises FileNotFoundError."""

@@ -1,8 +1,7 @@
-"""What a scoring method is given, and what it gives back."""
+"""Input and output of the score methods."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -12,42 +11,37 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
 
-Line = Mapping[str, Any]
+Line = Mapping[str, object]
 """Numbers of one row: `set`, `id` and named numbers."""
-Tick = Callable[[int, int], None]
-"""Called with (done, of) now and then; may raise to stop."""
+OnProgress = Callable[[int, int], None]
+"""Called with (rows or steps done, total); may raise to stop."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """A loaded model over the rows of a data stage. `adapters` holds the tuned adapter, a fresh one to train, or, for a
-    model of its own, None."""
+    """A loaded model and the rows of a data stage."""
 
     base: Base
     adapters: Adapters | None
+    """The tuned adapter, or a fresh one to train; None for a model of its own."""
     train: TrainSpec
     seed: int
     built: Built
-    options: Mapping[str, Any]
-    """The method's options, its name left out."""
-    tick: Tick = lambda done, of: None
+    on_progress: OnProgress = lambda done, total: None
     start: torch.Tensor | None = None
-    """Numbers [P] that a training begins with in place of fresh ones: an adapter that was handed on poisoned."""
+    """Numbers [P] that a training starts from in place of fresh ones: the attacker's adapter."""
 
     @property
     def encoder(self) -> Encoder:
-        """Prompts as training and evaluation render them."""
+        """Encoder of prompts, as in training and evaluation."""
         return Encoder(self.base.tokenizer, self.built.labels.words, self.train.max_length, self.built.triggers)
 
-    def sets(self) -> Iterator[tuple[str, Suite]]:
-        """The row sets that the option `sets` names: train, reserve, suites by name, or all suites."""
-        for name in self.options["sets"]:
+    def sets(self, names: Sequence[str]) -> Iterator[tuple[str, Suite]]:
+        """Sets of rows by name: `train`, `reserve`, a test suite, or `suites` for all test suites."""
+        for name in names:
             if name == "suites":
                 yield from self.built.suites.items()
             elif name in ("train", "reserve"):
                 yield name, Suite(self.built.train if name == "train" else self.built.reserve, 0, triggered=False)
             else:
                 yield name, self.built.suites[name]
-
-
-Method = Callable[[Context], list[Line]]

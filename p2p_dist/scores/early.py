@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from p2p_dist.config.methods import EarlyTrust
 from p2p_dist.data.build import Suite
 from p2p_dist.data.example import Row, smallest
 from p2p_dist.data.screening import fold_of
@@ -21,20 +22,19 @@ from p2p_dist.training.cohort import Observer, Stopped, train_cohort
 from p2p_dist.training.train_run import TrainRun
 
 
-def score(context: Context) -> list[Line]:
+def score(context: Context, method: EarlyTrust) -> list[Line]:
     """One line per training row that is judged: `label`, and `scores` of the label words, averaged over the kept
     checkpoints; and one line `stop` of the set `screening` with the step, the agreement of every class there, and
     whether the rule was met.
 
-    Options: `check_every` steps, `probe` rows per class, `agreement` to reach, `checkpoints` to average over, `draw`
-    (another order and start for another value). With `folds`, the rows of part `fold` are judged by a training on all
-    others; else all rows are trained on and judged.
+    With `folds`, the rows of part `fold` are judged by a training on all others; else all rows are trained on and
+    judged.
     """
     assert context.adapters is not None
-    suspects, judged = _parts(context)
-    screen = _Screen(context, context.adapters, judged)
+    suspects, judged = _parts(context, method)
+    screen = _Screen(context, method, context.adapters, judged)
     rows, _ = context.encoder.rows(suspects)
-    run = TrainRun(context.train, context.seed + 1_000_003 * int(context.options["draw"]), rows, start=context.start)
+    run = TrainRun(context.train, context.seed + 1_000_003 * method.draw, rows, start=context.start)
     try:
         train_cohort(context.base, context.adapters, [run], screen)
         if len(screen.passes) < screen.wanted:
@@ -56,22 +56,22 @@ def score(context: Context) -> list[Line]:
     return [*lines, {"set": "screening", "id": "stop", **facts}]
 
 
-def _parts(context: Context) -> tuple[list[Row], list[Row]]:
+def _parts(context: Context, method: EarlyTrust) -> tuple[list[Row], list[Row]]:
     """The rows to train on and the rows to judge."""
     rows = context.built.train
-    if "folds" not in context.options:
+    if method.folds is None or method.fold is None:
         return rows, rows
-    held = fold_of((row.id for row in rows), int(context.options["folds"]), int(context.options["fold"]), context.seed)
+    held = fold_of((row.id for row in rows), method.folds, method.fold, context.seed)
     return [row for row in rows if row.id not in held], [row for row in rows if row.id in held]
 
 
 class _Screen(Observer):
     """Looks at a probe of the judged rows every few steps, and scores them all once most of every class agree."""
 
-    def __init__(self, context: Context, adapters: Adapters, judged: Sequence[Row]):
-        self.context, self.adapters, self.judged = context, adapters, judged
-        self.every, self.wanted = int(context.options["check_every"]), int(context.options["checkpoints"])
-        self.probe = _probe(judged, context.built.labels.n_classes, int(context.options["probe"]), context.seed)
+    def __init__(self, context: Context, method: EarlyTrust, adapters: Adapters, judged: Sequence[Row]):
+        self.context, self.method, self.adapters, self.judged = context, method, adapters, judged
+        self.every, self.wanted = method.check_every, method.checkpoints
+        self.probe = _probe(judged, context.built.labels.n_classes, method.probe, context.seed)
         self.at = self.steps = 0
         self.seen = 0
         self.reached = False
@@ -80,14 +80,14 @@ class _Screen(Observer):
 
     def line(self, run: int, line: dict[str, float]) -> None:
         self.seen, self.steps = int(line["step"]), int(line["steps"])
-        self.context.tick(self.seen, self.steps)
+        self.context.on_progress(self.seen, self.steps)
 
     def stop_requested(self) -> bool:
         if self.seen % self.every:
             return False
         if not self.reached:
             self.agreement = agreement(self._scored(self.probe))
-            self.reached = min(self.agreement) >= float(self.context.options["agreement"])
+            self.reached = min(self.agreement) >= self.method.agreement
         if self.reached:
             self.keep_pass()
         return len(self.passes) >= self.wanted

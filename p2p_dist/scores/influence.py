@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from p2p_dist.config.methods import WordInfluence
 from p2p_dist.data.example import Row
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import answer_states
@@ -14,16 +15,15 @@ from p2p_dist.scores.context import Context, Line
 from p2p_dist.scores.words import without_each_word
 
 
-def score(context: Context) -> list[Line]:
-    """One line per row of the option `sets`: `words`, its `keep` most influential words as [word, influence], strongest
+def score(context: Context, method: WordInfluence) -> list[Line]:
+    """One line per row: `words`, its `keep` most influential words as [word, influence], strongest
     first; a word counts once per text. Texts of one word have none."""
-    keep = int(context.options["keep"])
-    sets = [(name, row) for name, suite in context.sets() for row in suite.rows]
+    sets = [(name, row) for name, suite in context.sets(method.sets) for row in suite.rows]
     lines: list[Line] = []
     for at, (name, row) in enumerate(sets):
-        lines.append({"set": name, "id": row.id, "words": _strongest(context, row, keep)})
+        lines.append({"set": name, "id": row.id, "words": _strongest(context, row, method.keep)})
         if at % 20 == 19 or at + 1 == len(sets):
-            context.tick(at + 1, len(sets))
+            context.on_progress(at + 1, len(sets))
     return lines
 
 

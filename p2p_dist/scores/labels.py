@@ -2,14 +2,15 @@
 
 from functools import partial
 
+from p2p_dist.config.methods import LabelScores
 from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.scores.context import Context, Line
 
 
-def score(context: Context) -> list[Line]:
-    """One line per row of the option `sets`: `label` and `scores`, the log-probability of the first token of each
+def score(context: Context, method: LabelScores) -> list[Line]:
+    """One line per row: `label` and `scores`, the log-probability of the first token of each
     word."""
-    sets = list(context.sets())
+    sets = list(context.sets(method.sets))
     total, done = sum(len(suite.rows) for _, suite in sets), 0
     lines: list[Line] = []
     for name, suite in sets:
@@ -21,4 +22,4 @@ def score(context: Context) -> list[Line]:
 
 
 def _tick(context: Context, before: int, total: int, rows: int) -> None:
-    context.tick(before + rows, total)
+    context.on_progress(before + rows, total)

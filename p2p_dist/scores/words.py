@@ -7,6 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
+from p2p_dist.config.methods import WordPerplexity
 from p2p_dist.data.example import text_key
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
@@ -20,17 +21,17 @@ TOKENS_PER_BATCH = 2048
 """Logits of every token over the whole vocabulary are held at once: 0.4 GB for 49,152 words."""
 
 
-def score(context: Context) -> list[Line]:
-    """One line per different text of the option `sets`: `whole`, its perplexity, and `without`, that without each word
+def score(context: Context, method: WordPerplexity) -> list[Line]:
+    """One line per different text: `whole`, its perplexity, and `without`, that without each word
     in turn (words are what spaces separate; None where nothing would be left)."""
-    texts = sorted({row.text for _, suite in context.sets() for row in suite.rows})
+    texts = sorted({row.text for _, suite in context.sets(method.sets) for row in suite.rows})
     lines: list[Line] = []
     for at, text in enumerate(texts):
         variants = [text, *without_each_word(text)]
         found = iter(perplexities(context.base, [variant for variant in variants if variant]))
         numbers = [round(next(found), 4) if variant else None for variant in variants]
         lines.append({"set": "texts", "id": text_key(text), "whole": numbers[0], "without": numbers[1:]})
-        context.tick(at + 1, len(texts))
+        context.on_progress(at + 1, len(texts))
     return lines
 
 

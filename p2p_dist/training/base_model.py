@@ -1,11 +1,10 @@
-"""The base that a train stage names: loaded, and changed where a defense merged an adapter into it or pruned it."""
+"""Frozen base of a stage: the named model, changed where a defense folds an adapter into it or prunes it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from p2p_dist import assets
-from p2p_dist.config.graph import Stage
+from p2p_dist.config.stages import ModelIdentity, TrainStage
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.example import rank
 from p2p_dist.modeling.base import Base, load_base
@@ -17,29 +16,37 @@ from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
 
 CALIBRATION_ROWS = 128
+"""Training rows from which Wanda takes activations."""
 
 
-def base_of(folder: RunDir, stage: Stage, base_cache: BaseCache, keep: bool = True) -> Base:
-    """The frozen base of a train stage, or of a score stage that names a model; not one to `keep` where something else
-    will move its weights. Raises UserError."""
-    spec = TrainSpec.model_validate(stage.spec.get("train", {}))
-    local = dict(stage.local.get("model", {}))
-    if "asset" in local:
-        assets.fetch(local["asset"], print)
-    changed = "merged" in stage.reads or bool(stage.spec.get("prune"))
-    base = base_cache.load(stage.spec["model"], local, spec.dtype, spec.quantization, keep=keep and not changed)
-    if "merged" in stage.reads:
-        merge(base, folder.at("train", stage.reads["merged"]).adapter)
-    if stage.spec.get("prune"):
-        built = datastore.read(folder.at("data", stage.reads["rows"]))
-        chosen = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
-        prune(base, stage.spec["prune"], Encoder.of(base.tokenizer, built, spec.max_length).rows(chosen)[0])
+def base_of(folder: RunDir, stage: TrainStage, base_cache: BaseCache, keep: bool = True) -> Base:
+    """The base of a training. Pass `keep=False` where its weights will be moved (ZeRO). Raises UserError."""
+    changed = stage.reads.merged is not None or stage.prune is not None
+    base = cached_base(base_cache, stage.model, stage.local.model, stage.train, keep=keep and not changed)
+    if stage.reads.merged is not None:
+        merge(base, folder.at("train", stage.reads.merged).adapter)
+    if stage.prune is not None:
+        built = datastore.read(folder.at("data", stage.reads.rows))
+        calibration = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
+        prune(base, stage.prune, Encoder.of(base.tokenizer, built, stage.train.max_length).rows(calibration)[0])
     return replace(base, weight_checksum=WeightChecksum(base.model)) if changed and keep else base
 
 
-def named_base(identity: Mapping[str, Any], local: Mapping[str, str], like: TrainSpec) -> Base:
-    """A further model beside the one at hand, in the same precision. Raises UserError."""
+def cached_base(
+    base_cache: BaseCache, identity: ModelIdentity, local: Mapping[str, str], train: TrainSpec, keep: bool = True
+) -> Base:
+    """A model as it is, from the cache where that holds it; its asset is fetched first. Raises UserError."""
+    _fetch_asset(local)
+    return base_cache.load(identity, local, train.dtype, train.quantization, keep=keep)
+
+
+def second_base(identity: ModelIdentity, local: Mapping[str, str], train: TrainSpec) -> Base:
+    """A further model beside the cached one, in the precision of `train`. Raises UserError."""
+    _fetch_asset(local)
+    base = load_base(identity, local, train.dtype, train.quantization)
+    return replace(base, weight_checksum=WeightChecksum(base.model))
+
+
+def _fetch_asset(local: Mapping[str, str]) -> None:
     if "asset" in local:
         assets.fetch(local["asset"], print)
-    base = load_base(identity, local, like.dtype, like.quantization)
-    return replace(base, weight_checksum=WeightChecksum(base.model))

@@ -1,14 +1,14 @@
 """What a training minimises, by the name in its stage: cross-entropy on the label tokens, and what a defense puts
 beside it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch.nn import functional
 
+from p2p_dist.config.methods import Consistency, Distillation
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_losses, answer_states, in_pieces, logits_of
@@ -19,13 +19,21 @@ Loss = Callable[[Base, Batch, torch.Tensor], torch.Tensor]
 [K], are the answer tokens of each run's whole global batch, by which sums are divided."""
 
 
-def loss_of(objective: Mapping[str, Any] | None) -> Loss:
-    """The loss that a stage's `objective` names."""
-    if objective is None:
-        return cross_entropy
-    options = {key: float(value) for key, value in objective.items() if key != "name"}
-    named: dict[str, Callable[..., torch.Tensor]] = {"consistency": with_consistency, "distillation": distillation}
-    return partial(named[objective["name"]], **options)
+def loss_of(objective: Consistency | Distillation | None) -> Loss:
+    """The loss of an objective; cross-entropy for None."""
+    match objective:
+        case None:
+            return cross_entropy
+        case Consistency():
+            return partial(with_consistency, weight=objective.weight, epsilon=objective.epsilon)
+        case Distillation():
+            return partial(
+                distillation,
+                label=objective.label,
+                soft=objective.soft,
+                hidden=objective.hidden,
+                temperature=objective.temperature,
+            )
 
 
 def cross_entropy(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:

@@ -6,11 +6,10 @@ w], W_out [numbers, w], no biases. What is trained is e, W_in and W_out; what is
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 
+from p2p_dist.config.methods import Reparametrization
 from p2p_dist.modeling.lora import Adapters
 
 SIDES = ("A", "B")
@@ -56,6 +55,6 @@ class Generator:
         return outer.view(-1, self.width) @ torch.tanh(inner.view(self.width, self.width) @ e)
 
 
-def generator_of(how: Mapping[str, Any] | None, adapters: Adapters) -> Generator | None:
-    """What a stage's `reparametrized` names; None where the adapter itself is trained."""
-    return None if how is None else Generator(adapters, int(how["width"]))
+def generator_of(nets: Reparametrization | None, adapters: Adapters) -> Generator | None:
+    """The generator of these nets; None where the adapter itself is trained."""
+    return None if nets is None else Generator(adapters, nets.width)

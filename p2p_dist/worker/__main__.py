@@ -1,8 +1,8 @@
-"""The worker: one rank of one gang, started by command line and environment, never by a pickle.
+"""Worker: one rank of one process group, started by command line and environment.
 
-`python -m p2p_dist.worker --study-dir runs/quickstart --stages ID[,ID...]` reads each stage's `spec.json`, does what is
-not done, in numbered steps, and leaves the results in the stages' folders. Its unit is a cohort: all train stages it is
-given share one base. With `--serve` in place of `--stages` it stays and takes such jobs one after the other
+`python -m p2p_dist.worker --study-dir runs/quickstart --stages ID[,ID...]` reads the `spec.json` of each stage, does
+what is missing and writes the results into the stages' folders. All train stages of one call share one base and are
+trained as a cohort. With `--serve` in place of `--stages`, the process takes such jobs one after the other
 (`p2p_dist.worker.job_loop`). Exit codes are those of `p2p_dist.errors.Exit`.
 """
 
@@ -13,56 +13,57 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from p2p_dist.config.stages import AnyStage, EvalStage, ScoreStage, TrainStage
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.worker.build_rows import build_stage
+from p2p_dist.worker.build_rows import RowsStage, build_stage
 from p2p_dist.worker.job_loop import serve
 
 if TYPE_CHECKING:
-    from p2p_dist.worker.model_job import Layout
+    from p2p_dist.modeling.base_cache import BaseCache
+    from p2p_dist.worker.model_job import ExecutionOptions
 
 
 class Worker:
-    """Carries out jobs, one or many, and keeps what they share."""
+    """Runs jobs in one process and keeps the base between them."""
 
     def __init__(self) -> None:
-        self._base_cache: Any = None
+        self._base_cache: BaseCache | None = None
 
     def run(self, arguments: Sequence[str]) -> int:
-        """One job. Returns an exit code."""
+        """Run one job and return its exit code."""
         options = _options(arguments)
-        folder = RunDir(options.study_dir)
         try:
-            # 1. Read what to do, and leave out what is done.
-            found = [folder.find(id_) for id_ in options.stages.split(",")]
-            stages = [stage_dir.read_stage() for stage_dir in found if not stage_dir.is_done()]
-            # 2. Data stages and edits need no model, and one rank.
-            main_rank = os.environ.get("RANK", "0") == "0"
-            for stage in stages:
-                if stage.kind in ("data", "edit") and main_rank:
-                    for warning in build_stage(folder, stage):
-                        print(f"warning: {warning}", file=sys.stderr)
-            # 3. Scores of one base; torch is imported only now.
-            scores = [stage for stage in stages if stage.kind == "score"]
-            if scores and main_rank:
-                from p2p_dist.worker.score import run_score_job
-
-                return run_score_job(folder, scores, self.base_cache())
-            # 4. Train stages and evaluations share one base.
-            rest = [stage for stage in stages if stage.kind in ("train", "eval")]
-            if rest:
-                from p2p_dist.worker.model_job import run_model_job
-
-                return run_model_job(folder, rest, _layout(options), self.base_cache())
+            return self._run(RunDir(options.study_dir), options)
         except UserError as error:
             print(error, file=sys.stderr)
             return error.exit_code
+
+    def _run(self, folder: RunDir, options: argparse.Namespace) -> int:
+        main_rank = os.environ.get("RANK", "0") == "0"
+        # 1. Read the stages that are missing.
+        stages = _missing(folder, options.stages.split(","))
+        # 2. Build rows, on one rank and without a model.
+        if main_rank:
+            _build_rows(folder, stages)
+        # 3. Score rows, on one rank. Torch is imported from here on.
+        to_score = [stage for stage in stages if isinstance(stage, ScoreStage)]
+        if to_score and main_rank:
+            from p2p_dist.worker.score import run_score_job
+
+            return run_score_job(folder, to_score, self.base_cache())
+        # 4. Train and evaluate, on all ranks and one base.
+        on_model = [stage for stage in stages if isinstance(stage, TrainStage | EvalStage)]
+        if on_model:
+            from p2p_dist.worker.model_job import run_model_job
+
+            return run_model_job(folder, on_model, _execution_options(options), self.base_cache())
         return Exit.OK
 
-    def base_cache(self) -> Any:
-        """Where the base is kept; made, with torch, when it is first needed."""
+    def base_cache(self) -> "BaseCache":
+        """The base-model cache; created on first use, because it imports torch."""
         if self._base_cache is None:
             from p2p_dist.modeling.base_cache import BaseCache
 
@@ -70,17 +71,30 @@ class Worker:
         return self._base_cache
 
     def is_sound(self) -> bool:
-        """Whether another job may follow in this process."""
+        """True if another job may follow in this process: the cached base is unchanged."""
         return self._base_cache is None or bool(self._base_cache.look_over())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the stages of one job, or with `--serve` of many. Returns an exit code."""
+    """Run one job, or with `--serve` many. Returns an exit code."""
     given = sys.argv[1:] if arguments is None else arguments
     serving = _options(given).serve
     _die_with_parent()
     worker = Worker()
     return serve(worker.run, worker.is_sound) if serving else worker.run(given)
+
+
+def _missing(folder: RunDir, ids: Sequence[str]) -> list[AnyStage]:
+    """Stages of these ids without a result, in their order. Raises UserError E290 or E291."""
+    targets = [folder.find(id_) for id_ in ids]
+    return [target.parse_stage() for target in targets if not target.is_done()]
+
+
+def _build_rows(folder: RunDir, stages: Sequence[AnyStage]) -> None:
+    for stage in stages:
+        if isinstance(stage, RowsStage):
+            for warning in build_stage(folder, stage):
+                print(f"warning: {warning}", file=sys.stderr)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
@@ -131,14 +145,14 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if not (options.stages or options.serve):
-        parser.error("--stages or --serve is wanted")
+        parser.error("give --stages or --serve")
     return options
 
 
-def _layout(options: argparse.Namespace) -> "Layout":
-    from p2p_dist.worker.model_job import Layout
+def _execution_options(options: argparse.Namespace) -> "ExecutionOptions":
+    from p2p_dist.worker.model_job import ExecutionOptions
 
-    return Layout(
+    return ExecutionOptions(
         checkpoint_every=options.checkpoint_every,
         zero=options.zero,
         offload=options.offload,
@@ -161,8 +175,8 @@ def _die_with_parent() -> None:
 
 
 def end(code: int) -> None:
-    """Leave. A rank of a gang leaves without taking its threads down one by one: those of process groups may abort on
-    the way, after all work is done."""
+    """Exit. A rank of a process group skips the shutdown of its threads, in which a group may abort after all work is
+    done."""
     if "RANK" in os.environ:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,15 +1,16 @@
-"""The part of a worker that needs no model: build a data stage in its folder."""
+"""Data and edit stages: build the rows and write them. Needs no model and imports no torch."""
 
 import platform
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from p2p_dist import assets, registry
 from p2p_dist.config.graph import Graph, Stage
-from p2p_dist.config.study import RowsSpec
+from p2p_dist.config.stages import AttackStage, DefenseStage, EditStage, ExtraSuitesStage, PluginSpec, parse
+from p2p_dist.config.study import Plugin
 from p2p_dist.data import images, sources
+from p2p_dist.data.attack import Attack
 from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
@@ -19,118 +20,121 @@ from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.provenance import code_digest
-from p2p_dist.results.rundir import RunDir
+from p2p_dist.results.rundir import RunDir, StageDir
+
+RowsStage = AttackStage | DefenseStage | ExtraSuitesStage | EditStage
+"""Stages whose result is rows."""
 
 
 def build_study_rows(folder: RunDir, graph: Graph) -> list[Stage]:
-    """Build every data stage that is not done and waits for no model, in this process; returns all that are there.
+    """Build the data stages that are missing and read no model, in this process; return all that exist then.
+
     Raises UserError."""
-    there = folder.done(graph)
+    done = folder.done(graph)
     stages: list[Stage] = []
     for stage in graph.stages.values():
-        if stage.kind == "data" and (stage.id in there or set(stage.reads.values()) <= there):
-            if stage.id not in there:
+        if stage.kind == "data" and (stage.id in done or set(stage.reads.values()) <= done):
+            if stage.id not in done:
                 folder.stage(stage).write_spec(stage)
-                build_stage(folder, stage)
-            there.add(stage.id)
+                parsed = parse(stage)
+                assert isinstance(parsed, RowsStage)
+                build_stage(folder, parsed)
+            done.add(stage.id)
             stages.append(stage)
     return stages
 
 
-def build_stage(folder: RunDir, stage: Stage) -> list[str]:
-    """Build the rows of one data or edit stage and write them, manifest last; returns what is odd about them, in words.
-
-    Raises UserError."""
+def build_stage(folder: RunDir, stage: RowsStage) -> list[str]:
+    """Build the rows of one stage and return warnings about them. Raises UserError."""
     started = time.perf_counter()
-    built = _built(folder, stage)
-    target = folder.stage(stage)
-    seconds = round(time.perf_counter() - started, 3)
-    atomic.write_json(
-        target.cost,
-        {
-            "started": round(time.time() - seconds, 3),
-            "seconds": seconds,
-            "host": platform.node(),
-            "code": code_digest(),
-        },
-    )
-    datastore.write(target, built, stage.spec)
+    target = folder.stage(stage.stage)
+    # 1. Build the rows.
+    built = _build(folder, stage)
+    # 2. Record the cost, then write the rows, the manifest last.
+    _write_cost(target, time.perf_counter() - started)
+    datastore.write(target, built, stage.stage.spec)
+    # 3. Check the rows for oddities.
     return warnings(built.counts)
 
 
-def _built(folder: RunDir, stage: Stage) -> Built:
-    if stage.kind == "edit":
-        return _edited(folder, stage)
-    if stage.spec["step"] == "defend":
-        return _defended(folder, stage)
-    if stage.spec["step"] == "probe":
-        return with_extra_suites(datastore.read(folder.at("data", stage.reads["rows"])), stage.spec["suites"])
-    return _attacked(stage)
+def _build(folder: RunDir, stage: RowsStage) -> Built:
+    match stage:
+        case AttackStage():
+            return _attacked(stage)
+        case DefenseStage():
+            return _defended(folder, stage)
+        case ExtraSuitesStage():
+            return with_extra_suites(datastore.read(folder.at("data", stage.reads.rows)), stage.suites)
+        case EditStage():
+            return _edited(folder, stage)
 
 
-def _attacked(stage: Stage) -> Built:
-    spec = stage.spec
-    task = _load_task(spec["task"])
-    source = Source(stage.local["source"]["kind"], stage.local["source"]["place"], spec["source"])  # type: ignore[arg-type]
+def _write_cost(target: StageDir, seconds: float) -> None:
+    seconds = round(seconds, 3)
+    cost = {
+        "started": round(time.time() - seconds, 3),
+        "seconds": seconds,
+        "host": platform.node(),
+        "code": code_digest(),
+    }
+    atomic.write_json(target.cost, cost)
+
+
+def _attacked(stage: AttackStage) -> Built:
+    task = _task(stage)
+    source = Source(stage.local.source.kind, stage.local.source.place, stage.source)
     if source.kind == "embedded":
         assets.fetch(source.place, print)
-    attack = _plugin("attacks", spec["attack"], stage.local.get("attack", {}))
-    built = build_attacked(
-        task,
-        sources.read(task, source),
-        RowsSpec.model_validate(spec["rows"]),
-        attack,
-        spec["seed"],
-        spec.get("train_rows") != "clean",
-    )
+    attack = _plugin("attacks", stage.attack, stage.local.attack)
+    assert isinstance(attack, Attack)
+    rows = sources.read(task, source)
+    built = build_attacked(task, rows, stage.rows, attack, stage.seed, stage.train_rows != "clean")
     return images.with_hashes(built, Path(source.place)) if task.reads_images else built
 
 
-def _defended(folder: RunDir, stage: Stage) -> Built:
-    attacked = folder.at("data", stage.reads["rows"])
-    task = _load_task(_origin(folder, attacked.read_stage()).spec["task"])
-    defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
+def _defended(folder: RunDir, stage: DefenseStage) -> Built:
+    rows = datastore.read(folder.at("data", stage.reads.rows))
+    task = _task(_attack_stage(folder, stage))
+    defense = _plugin("defenses", stage.defense, stage.local.defense)
     assert isinstance(defense, DataDefense)
-    return build_defended(
-        datastore.read(attacked), task, defense, stage.spec["seed"], _scores(folder, stage), stage.spec.get("phase")
-    )
+    return build_defended(rows, task, defense, stage.seed, _scores(folder, stage), stage.phase)
 
 
-def _edited(folder: RunDir, stage: Stage) -> Built:
-    defense = _plugin("defenses", stage.spec["defense"], stage.local.get("defense", {}))
+def _edited(folder: RunDir, stage: EditStage) -> Built:
+    rows = datastore.read(folder.find(stage.reads.rows))
+    defense = _plugin("defenses", stage.defense, stage.local.defense)
     assert isinstance(defense, EditDefense)
-    return build_edited(
-        datastore.read(folder.find(stage.reads["rows"])), defense, _scores(folder, stage), stage.spec.get("phase")
-    )
+    return build_edited(rows, defense, _scores(folder, stage), stage.phase)
 
 
-def _scores(folder: RunDir, stage: Stage) -> dict[str, Scores]:
-    return {role: scorestore.read(folder.at("score", id_)) for role, id_ in stage.reads.items() if role != "rows"}
+def _scores(folder: RunDir, stage: DefenseStage | EditStage) -> dict[str, Scores]:
+    return {role: scorestore.read(folder.at("score", id_)) for role, id_ in stage.reads.scores.items()}
 
 
-def _origin(folder: RunDir, stage: Stage) -> Stage:
-    """The data stage at which the rows of a stage began."""
-    while stage.reads:
-        stage = folder.find(stage.reads["rows"]).read_stage()
-    return stage
+def _attack_stage(folder: RunDir, stage: DefenseStage) -> AttackStage:
+    """The data stage from which the rows of a defense come."""
+    rows = folder.find(stage.reads.rows).parse_stage()
+    while not isinstance(rows, AttackStage):
+        assert isinstance(rows, DefenseStage | ExtraSuitesStage | EditStage)
+        rows = folder.find(rows.reads.rows).parse_stage()
+    return rows
 
 
-def _load_task(spec: dict[str, Any]) -> Task:
-    """The task plug-in that a stage names."""
-    task = _plugin("tasks", spec, {})
+def _task(stage: AttackStage) -> Task:
+    task = _plugin("tasks", stage.task, {})
     assert isinstance(task, Task)
     return task
 
 
-def _plugin(kind: str, spec: dict[str, Any], paths: Mapping[str, str]) -> Any:
-    """The plug-in that a stage names, its files at their places here. Raises UserError E208 for a file that changed."""
-    for field, path in paths.items():
-        if (found := assets.file_sha256(Path(path).expanduser())) != spec[field]:
+def _plugin(kind: str, spec: PluginSpec, paths: Mapping[str, str]) -> Plugin:
+    """A plug-in with its options and the local paths of its files. Raises UserError E208 for a file that changed."""
+    for option, path in paths.items():
+        expected, sha256 = str(spec.options[option]), assets.file_sha256(Path(path).expanduser())
+        if sha256 != expected:
             raise user_error(
                 "E208",
-                f"the file changed: expected sha256 {spec[field][:12]}, found {found[:12]}",
+                f"the file changed: expected sha256 {expected[:12]}, found {sha256[:12]}",
                 path,
                 "plan the study again",
             )
-    options = {key: value for key, value in spec.items() if key not in ("name", registry.CODE)}
-    return registry.load(kind, spec["name"], spec.get(registry.CODE)).model_validate({**options, **paths})
+    return registry.load(kind, spec.name, spec.plugin_sha256).model_validate({**spec.options, **paths})

@@ -1,9 +1,9 @@
-"""What a stage cost on this machine: kept beside its result, never in it."""
+"""Cost of a stage on this machine: written beside its result, never into it."""
 
 import platform
 import resource
 import time
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
@@ -11,18 +11,21 @@ from p2p_dist.results.provenance import code_digest
 from p2p_dist.training.ranks import Ranks
 from p2p_dist.worker import energy
 
+Cost = Mapping[str, object]
+"""Content of `cost.json`."""
+
 
 class Meter:
-    """Begins with a stage's work and is read at its end. All ranks of a gang hold one and read it."""
+    """Starts with the work of a stage and is read at its end, by all ranks of the process group."""
 
     def __init__(self, device: torch.device, ranks: Ranks | None = None):
         self.device, self.ranks = device, ranks or Ranks()
-        self.begun, self.before = time.perf_counter(), _counters(device)
+        self.started, self.before = time.perf_counter(), _counters(device)
 
-    def read(self, dtype: torch.dtype, earlier: float = 0.0) -> dict[str, Any]:
-        """Seconds and GPU-seconds over all ranks, those of `earlier` attempts included; joules of all their devices
-        where every rank has a counter, and the peak memory (MiB) of the rank that asks, both of this attempt."""
-        seconds, cuda = time.perf_counter() - self.begun, self.device.type == "cuda"
+    def read(self, dtype: torch.dtype, earlier: float = 0.0) -> Cost:
+        """Seconds, and GPU-seconds over all ranks, both with the seconds of `earlier` attempts; of this attempt alone,
+        joules of all devices where every rank has a counter, and the peak memory (MiB) of this rank."""
+        seconds, cuda = time.perf_counter() - self.started, self.device.type == "cuda"
         joules = energy.total(self.ranks.gather_json(self._joules(seconds)))
         peak = (
             torch.cuda.max_memory_allocated() / 2**20
@@ -44,8 +47,8 @@ class Meter:
         }
 
     def _joules(self, seconds: float) -> dict[str, float] | None:
-        found = energy.used(self.before, _counters(self.device), seconds)
-        return None if found is None else {f"{platform.node()}/{name}": joules for name, joules in found.items()}
+        used = energy.used(self.before, _counters(self.device), seconds)
+        return None if used is None else {f"{platform.node()}/{name}": joules for name, joules in used.items()}
 
 
 def _counters(device: torch.device) -> dict[str, energy.Reading]:

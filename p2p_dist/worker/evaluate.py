@@ -1,19 +1,18 @@
-"""Carry out an evaluation: every suite scored by one adapter, predictions kept per row, and the result published
-last."""
+"""One evaluation: answer the test suites with one adapter, write predictions per row, publish the result last."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import torch
 import transformers
+from pydantic import JsonValue
 
 from p2p_dist import assets
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.identity import canonical
-from p2p_dist.config.study import TrainSpec
-from p2p_dist.data.build import Built, Suite
+from p2p_dist.config.stages import EvalStage, TrainStage
+from p2p_dist.data.build import Built
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.cleangen import CleanGen
 from p2p_dist.evaluation.generation import GREEDY, Decoder
@@ -21,211 +20,181 @@ from p2p_dist.evaluation.rejection import refused_rows
 from p2p_dist.evaluation.scoring_mode import Line, ScoringMode, scoring_mode_of
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, datastore, predictions, resultfile, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.training.adapter_io import read_adapter
-from p2p_dist.training.base_model import named_base
-from p2p_dist.training.cohort import Stopped
-from p2p_dist.training.engine import Engine, Execution
-from p2p_dist.training.gpu_use import GpuUse
+from p2p_dist.training.base_model import second_base
 from p2p_dist.training.observer import StopFlag
-from p2p_dist.training.ranks import Ranks
 from p2p_dist.worker.cost import Meter
+from p2p_dist.worker.evaluator import Evaluator, Progress, answer_suite
 
 
 @dataclass(frozen=True)
-class Evaluator:
-    """A base that is ready to evaluate one adapter after the other."""
+class TestRows:
+    """Rows of an evaluation and how their prompts are encoded."""
 
-    base: Base
-    adapters: Adapters
-    use: Callable[[torch.Tensor], None]
-    """Take these numbers, [P] in fp32, as the adapter from now on."""
-    ranks: Ranks
-    lockstep: bool
-    """All ranks hold a part of the base and score all rows; otherwise each scores its share."""
+    folder: StageDir
+    built: Built
+    suites: Sequence[str]
+    """Names of the suites to answer."""
+    encoder: Encoder
+    rejected: Mapping[str, set[str]]
+    """Ids of the rows that the defense rejects, by suite; empty where none judges rows."""
 
-
-def evaluator_of(
-    base: Base, adapters: Adapters, engine: Engine | None, spec: TrainSpec, execution: Execution
-) -> Evaluator:
-    """The base as the training left it, or as it was loaded where nothing was trained (`engine` None)."""
-    if execution.zero == 3:
-        from p2p_dist.training.zero import ZeroEngine
-
-        sharded = (
-            engine
-            if isinstance(engine, ZeroEngine)
-            else ZeroEngine(base, adapters, spec, 1, torch.zeros(adapters.size), execution)
-        )
-        return Evaluator(sharded.for_evaluation(), adapters, sharded.load, execution.ranks, True)
-    adapters.bind(slice(0, 1))
-    return Evaluator(base, adapters, lambda values: adapters.load(0, values), execution.ranks, False)
+    @property
+    def total(self) -> int:
+        """Rows of all suites to answer."""
+        return sum(len(self.built.suites[name].rows) for name in self.suites)
 
 
-def evaluate(folder: RunDir, evaluator: Evaluator, stage: Stage, stop: StopFlag) -> None:
-    """Score all suites of a stage and publish its result. Raises Stopped on request, leaving no result."""
-    base, ranks = evaluator.base, evaluator.ranks
-    meter = Meter(base.device, ranks)
-    source = folder.at("train", stage.reads["adapter"])
-    values = _numbers(evaluator, source)
-    evaluator.use(values)
-    rows = folder.find(stage.reads["rows"])
-    built = datastore.read(rows)
-    encode = Encoder.of(base.tokenizer, built, TrainSpec.model_validate(source.read_stage().spec["train"]).max_length)
-    target = folder.stage(stage)
-    wanted = stage.spec["suites"] or list(built.suites)
-    decoder, reference = _decoder(folder, evaluator, stage, values)
-    mode = scoring_mode_of(encode, built, wanted, decoder)
-    if evaluator.lockstep and mode.scoring == "generation":
-        raise user_error(
-            "E282",
-            "answers of text are not decoded while the base is sharded (ZeRO-3)",
-            "task",
-            "--zero 2, or evaluate on one rank",
-        )
-    if mode.remark and ranks.main:
+def evaluate(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: TrainStage, stop: StopFlag) -> None:
+    """Answer all suites of a stage with the adapter of `training` and publish the result.
+
+    Raises Stopped on request, leaving no result, and UserError.
+    """
+    meter = Meter(evaluator.base.device, evaluator.ranks)
+    target = folder.at("eval", stage.id)
+    # 1. Load the adapter.
+    adapter = evaluator.read(folder.at("train", training.id))
+    evaluator.use(adapter)
+    # 2. Read the rows.
+    rows = _read_rows(folder, evaluator, stage, training)
+    # 3. Choose the scoring mode and, for text, the decoder.
+    decoder, reference = _decoder(folder, evaluator, stage, training, adapter)
+    mode = scoring_mode_of(rows.encoder, rows.built, rows.suites, decoder)
+    _check_mode(mode.scoring, evaluator, rows)
+    if mode.remark and evaluator.ranks.main:
         print(f"{stage.id}: {mode.remark}", flush=True)
-    progress = _Progress(target, sum(len(built.suites[name].rows) for name in wanted), evaluator, stop)
-    refused = _refused(folder, stage)
-    if refused and mode.scoring == "generation":
-        raise user_error(
-            "E283", "a defense that refuses rows does not judge answers of text yet", "defense", "another defense"
-        )
-    suites: dict[str, list[Any]] = {}
-    for name in wanted:
-        suites[name] = _answers(evaluator, mode, built.suites[name], progress)
-        if ranks.main:
-            suites[name] = (
-                [replace(row, rejected=row.id in refused[name]) for row in suites[name]] if refused else suites[name]
-            )
-            predictions.write(target, name, suites[name])
-    cost = meter.read(base.dtype)
-    if ranks.main:
-        base.check()
+    # 4. Answer the suites and write the predictions.
+    answers = _answer_suites(evaluator, mode, rows, target, Progress(target, rows.total, evaluator, stop))
+    cost = meter.read(evaluator.base.dtype)
+    # 5. Publish: cost first, result last.
+    if evaluator.ranks.main:
+        evaluator.base.check()
         reference.check()
-        atomic.write_json(target.cost, {**cost, "rows": progress.total})
-        hashes = datastore.manifest_sha256(rows), assets.file_sha256(source.adapter / "adapter_model.safetensors")
-        model = canonical(source.read_stage().spec["model"])
-        result = result_of(stage, built, suites, mode, base, model, *hashes)
-        whole = trigger_truncation.of_suites(encode, built, wanted)
-        atomic.publish(target.result, resultfile.seal({**result, "triggers_whole": whole, **_reshaped(source)}))
+        atomic.write_json(target.cost, {**cost, "rows": rows.total})
+        inputs = _inputs(rows, folder.at("train", training.id), training)
+        result = result_of(stage.stage, rows.built, answers, mode, evaluator.base.dtype, inputs)
+        result["triggers_whole"] = trigger_truncation.of_suites(rows.encoder, rows.built, rows.suites)
+        result |= _reshaped(folder.at("train", training.id))
+        atomic.publish(target.result, resultfile.seal(result))
 
 
-def _numbers(evaluator: Evaluator, source: StageDir) -> torch.Tensor:
-    """The numbers of a saved adapter, [P] in fp32, on every rank's device."""
-    ranks = evaluator.ranks
-    values = read_adapter(source.adapter, evaluator.adapters) if ranks.main else torch.empty(evaluator.adapters.size)
-    return ranks.from_main(values.to(evaluator.base.device))
+def _read_rows(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: TrainStage) -> TestRows:
+    source = folder.find(stage.reads.rows)
+    built = datastore.read(source)
+    encoder = Encoder.of(evaluator.base.tokenizer, built, training.train.max_length)
+    rejected: dict[str, set[str]] = {}
+    if stage.reads.judge is not None and stage.reject is not None:
+        rejected = refused_rows(scorestore.read(folder.at("score", stage.reads.judge)), stage.reject)
+    return TestRows(source, built, stage.suites or tuple(built.suites), encoder, rejected)
 
 
-def _decoder(folder: RunDir, evaluator: Evaluator, stage: Stage, values: torch.Tensor) -> tuple[Decoder, Base]:
-    """How answers are written by the adapter with these numbers [P], and the base of the model that looks them over
-    (the evaluator's own, where it is another adapter or there is none)."""
-    how = stage.spec.get("decode")
-    if how is None:
+def _decoder(
+    folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: TrainStage, adapter: torch.Tensor
+) -> tuple[Decoder, Base]:
+    """The decoder of text answers by this adapter [P], and the base of its reference model: the evaluator's own unless
+    the reference is another model."""
+    decode = stage.decode
+    if decode is None:
         return GREEDY, evaluator.base
-    assert how["name"] == "cleangen", how
-    if "reference" in stage.reads:
-        other = _numbers(evaluator, folder.at("train", stage.reads["reference"]))
+    if stage.reads.reference is not None:
+        reference = evaluator.read(folder.at("train", stage.reads.reference))
         return CleanGen(
-            evaluator.base, how["draft"], how["alpha"], lambda: evaluator.use(other), lambda: evaluator.use(values)
+            evaluator.base,
+            decode.draft,
+            decode.alpha,
+            to_reference=lambda: evaluator.use(reference),
+            to_target=lambda: evaluator.use(adapter),
         ), evaluator.base
-    spec = TrainSpec.model_validate(folder.at("train", stage.reads["adapter"]).read_stage().spec["train"])
-    base = named_base(stage.spec["reference"], stage.local.get("reference", {}), spec)
-    return CleanGen(base, how["draft"], how["alpha"]), base
+    assert stage.reference is not None
+    base = second_base(stage.reference, stage.local.reference, training.train)
+    return CleanGen(base, decode.draft, decode.alpha), base
 
 
-def _refused(folder: RunDir, stage: Stage) -> dict[str, set[str]]:
-    """By suite: the rows that a defense refuses to answer. Empty when none judges rows."""
-    if "judge" not in stage.reads:
-        return {}
-    return refused_rows(scorestore.read(folder.at("score", stage.reads["judge"])), stage.spec["refuse"])
+def _check_mode(scoring: str, evaluator: Evaluator, rows: TestRows) -> None:
+    """Raises UserError E282 and E283 for text answers under ZeRO-3 or with a defense that rejects rows."""
+    if scoring != "generation":
+        return
+    if evaluator.lockstep:
+        raise user_error(
+            "E282", "text generation is not supported under ZeRO-3", "task", "use --zero 2, or evaluate on one rank"
+        )
+    if rows.rejected:
+        raise user_error(
+            "E283",
+            "a defense that rejects rows cannot judge text answers",
+            "defense",
+            "choose another defense, or exclude this one for the task",
+        )
 
 
-class _Interrupted(Exception):
-    """This rank was asked to stop while it scored its share."""
-
-
-class _Progress:
-    """Lines in the stage's metrics after every batch, and a look at the stop flag."""
-
-    def __init__(self, target: StageDir, total: int, evaluator: Evaluator, stop: StopFlag):
-        self.target, self.total, self.evaluator, self.stop = target, total, evaluator, stop
-        self.before = 0
-        self.gpu = GpuUse.of(evaluator.base.device)
+def _answer_suites(
+    evaluator: Evaluator, mode: ScoringMode[Line], rows: TestRows, target: StageDir, progress: Progress
+) -> dict[str, list[Line]]:
+    """Answers by suite; the main rank writes them and marks the rejected rows."""
+    answers: dict[str, list[Line]] = {}
+    for name in rows.suites:
+        lines = answer_suite(evaluator, mode, rows.built.suites[name], progress)
         if evaluator.ranks.main:
-            target.metrics.unlink(missing_ok=True)
-
-    def tick(self, scored: int) -> None:
-        """After a batch of the suite at hand."""
-        ranks, lockstep = self.evaluator.ranks, self.evaluator.lockstep
-        if ranks.main:
-            rows = self.before + (scored if lockstep else min(scored * ranks.world, self.total))
-            self.target.append_metrics({"rows": rows, "of": self.total, **self.gpu.facts()})
-        if ranks.any(self.stop.requested) if lockstep else self.stop.requested:
-            raise _Interrupted
+            if rows.rejected:
+                lines = [_judged(line, rows.rejected[name]) for line in lines]
+            predictions.write(target, name, lines)
+        answers[name] = lines
+    return answers
 
 
-def _answers(evaluator: Evaluator, mode: ScoringMode[Line], suite: Suite, progress: _Progress) -> list[Line]:
-    """One suite: each rank has every n-th row answered and all get all predictions, in the order of the rows."""
-    ranks = evaluator.ranks
-    share = suite if evaluator.lockstep else replace(suite, rows=suite.rows[ranks.rank :: ranks.world])
-    found: list[Line] = []
-    interrupted = False
-    try:
-        found = mode.answers(evaluator.base, share, progress.tick)
-    except _Interrupted:
-        interrupted = True
-    if ranks.any(interrupted):
-        raise Stopped
-    progress.before += len(suite.rows)
-    if evaluator.lockstep or ranks.world == 1:
-        return found
-    shares = ranks.gather_json([row.to_json() for row in found])
-    ordered = (shares[at % ranks.world][at // ranks.world] for at in range(len(suite.rows)))
-    return [mode.line(row) for row in ordered]
+def _judged(line: Line, rejected: set[str]) -> Line:
+    return replace(line, rejected=line.id in rejected) if isinstance(line, predictions.Prediction) else line
 
 
-def _reshaped(source: StageDir) -> dict[str, list[str]]:
-    """The layouts that an adapter was trained under, where a resume changed them; nothing to mark otherwise."""
-    found = json.loads(source.cost.read_text()).get("topologies", []) if source.cost.is_file() else []
-    return {"reshaped": found} if len(found) > 1 else {}
+def _inputs(rows: TestRows, source: StageDir, training: TrainStage) -> dict[str, JsonValue]:
+    """Hashes of the rows and the adapter, and the canonical identity of the base."""
+    return {
+        "data_manifest_sha256": datastore.manifest_sha256(rows.folder),
+        "adapter_sha256": assets.file_sha256(source.adapter / "adapter_model.safetensors"),
+        "base": canonical(training.model),
+    }
+
+
+def _reshaped(source: StageDir) -> dict[str, JsonValue]:
+    """Layouts of the training, where a resume changed them; empty otherwise."""
+    layouts = json.loads(source.cost.read_text()).get("topologies", []) if source.cost.is_file() else []
+    return {"reshaped": layouts} if len(layouts) > 1 else {}
 
 
 def result_of(
     stage: Stage,
     built: Built,
-    suites: dict[str, list[Any]],
-    mode: ScoringMode[Any],
-    base: Base,
-    model: str,
-    data_sha256: str,
-    adapter_sha256: str,
-) -> dict[str, Any]:
-    """The content of `result.json`: the same work gives the same bytes, so what it cost is kept elsewhere. `model` is
-    the canonical identity of the base."""
-    expected = {name: len(built.suites[name].rows) for name in suites}
-    if any(len(suites[name]) != count for name, count in expected.items()):
-        raise RuntimeError(f"scored { ({name: len(rows) for name, rows in suites.items()}) } of {expected} rows")
+    answers: Mapping[str, Sequence[Line]],
+    mode: ScoringMode[Line],
+    dtype: torch.dtype,
+    inputs: Mapping[str, JsonValue],
+) -> dict[str, object]:
+    """Content of `result.json`. Equal work gives equal bytes, so costs are written elsewhere.
+
+    Raises RuntimeError when a suite has more or fewer answers than rows.
+    """
+    expected = {name: len(built.suites[name].rows) for name in answers}
+    scored = {name: len(lines) for name, lines in answers.items()}
+    if scored != expected:
+        raise RuntimeError(f"scored {scored} of {expected} rows")
     return {
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
         "labels": _labels(built),
         "responses": asdict(built.responses) if built.responses else None,
         "scoring": mode.scoring,
-        **mode.facts(suites),
-        "suites": {name: {"n_expected": expected[name], "n_scored": len(rows)} for name, rows in suites.items()},
+        **mode.facts(answers),
+        "suites": {name: {"n_expected": expected[name], "n_scored": scored[name]} for name in answers},
         "counts": built.counts,
-        "inputs": {"data_manifest_sha256": data_sha256, "adapter_sha256": adapter_sha256, "base": model},
-        "dtype": str(base.dtype).removeprefix("torch."),
+        "inputs": dict(inputs),
+        "dtype": str(dtype).removeprefix("torch."),
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
 
 
-def _labels(built: Built) -> dict[str, Any] | None:
-    """How labels were read; None where answers are text."""
+def _labels(built: Built) -> dict[str, object] | None:
+    """How labels are read; None where answers are text."""
     space = built.labels
     if built.responses:
         return None

@@ -1,12 +1,9 @@
-"""The part of a worker that holds a model: train a cohort, then evaluate every adapter on it, in numbered steps."""
+"""Train and eval stages of one job, on one base: train a cohort, then evaluate its adapters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
-from p2p_dist.config.graph import Stage
-from p2p_dist.config.study import TrainSpec
+from p2p_dist.config.stages import EvalStage, TrainStage
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
@@ -16,13 +13,15 @@ from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Execution, Offload
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.ranks import Ranks, join, leave
-from p2p_dist.worker.evaluate import evaluate, evaluator_of
+from p2p_dist.training.reproducible import set_deterministic
+from p2p_dist.worker.evaluate import evaluate
+from p2p_dist.worker.evaluator import evaluator_of
 from p2p_dist.worker.train import Checkpoints, train
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How the worker was told to carry its job out; none of it is identity."""
+class ExecutionOptions:
+    """Options of the command line for how a job is executed; no part of any id."""
 
     checkpoint_every: int = 50
     zero: int = 0
@@ -32,53 +31,80 @@ class Layout:
     allow_change: tuple[str, ...] = ()
     recompute: bool = False
 
+    def execution(self, ranks: Ranks) -> Execution:
+        """Layout of the training over the ranks."""
+        return Execution(ranks, self.micro_batch, self.zero, self.offload, hpz=self.hpz, recompute=self.recompute)
 
-def run_model_job(folder: RunDir, stages: Sequence[Stage], layout: Layout, base_cache: BaseCache) -> int:
-    """Train what is to be trained and evaluate what is to be evaluated. All stages have the same base and LoRA shape,
-    and all ranks of the gang are given the same.
 
-    SIGTERM and SIGUSR1 end it at the next step or batch with exit code 75, training states kept.
+def run_model_job(
+    folder: RunDir, stages: Sequence[TrainStage | EvalStage], options: ExecutionOptions, base_cache: BaseCache
+) -> int:
+    """Train and evaluate, and return an exit code. All stages have the same base and LoRA shape, and all ranks are
+    given the same stages.
+
+    SIGTERM and SIGUSR1 end the job at the next step or batch with exit code 75; checkpoints are kept.
     """
     stop = StopFlag()
     ranks = join()
     try:
-        # A rank that came late may have seen less to do: the main rank's list counts.
-        wanted = ranks.json_from_main([stage.id for stage in stages])
-        return _run(folder, [folder.find(id_).read_stage() for id_ in wanted], layout, ranks, stop, base_cache)
+        return _run(folder, _stages_of_main_rank(folder, stages, ranks), options, ranks, stop, base_cache)
     except Stopped:
         return Exit.REQUEUE
     finally:
         leave()
 
 
+def _stages_of_main_rank(
+    folder: RunDir, stages: Sequence[TrainStage | EvalStage], ranks: Ranks
+) -> list[TrainStage | EvalStage]:
+    """Stages that the main rank found missing. A rank that read the folder later may have found fewer."""
+    parsed = {stage.id: stage for stage in stages}
+    missing: list[TrainStage | EvalStage] = []
+    for id_ in ranks.json_from_main(list(parsed)):
+        stage = parsed.get(id_) or folder.find(id_).parse_stage()
+        assert isinstance(stage, TrainStage | EvalStage)
+        missing.append(stage)
+    return missing
+
+
 def _run(
-    folder: RunDir, stages: Sequence[Stage], layout: Layout, ranks: Ranks, stop: StopFlag, base_cache: BaseCache
+    folder: RunDir,
+    stages: Sequence[TrainStage | EvalStage],
+    options: ExecutionOptions,
+    ranks: Ranks,
+    stop: StopFlag,
+    base_cache: BaseCache,
 ) -> int:
-    # 1. The adapters of this job: those to train, and those that are only evaluated.
-    to_train = [stage for stage in stages if stage.kind == "train"]
-    to_evaluate = [stage for stage in stages if stage.kind == "eval"]
-    ids = list(dict.fromkeys([stage.id for stage in to_train] + [stage.reads["adapter"] for stage in to_evaluate]))
-    specs = {id_: folder.at("train", id_).read_stage() for id_ in ids}
-    # 2. The base, frozen, with one stacked adapter for every run of the cohort.
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
-    first = specs[ids[0]]
-    spec = TrainSpec.model_validate(first.spec["train"])
-    base = base_of(folder, first, base_cache, keep=layout.zero == 0)  # ZeRO moves weights
-    adapters = Adapters(base.model, spec.lora, max(1, len(to_train)))
-    execution = Execution(
-        ranks, layout.micro_batch, layout.zero, layout.offload, hpz=layout.hpz, recompute=layout.recompute
-    )
-    # 3. Train, and keep every adapter that came to its end.
-    failed: set[str] = set()
+    # 1. List the trainings to run and, for each evaluation, the training that made its adapter.
+    to_train = [stage for stage in stages if isinstance(stage, TrainStage)]
+    to_evaluate = [stage for stage in stages if isinstance(stage, EvalStage)]
+    trainings = _trainings(folder, to_train, to_evaluate)
+    # 2. Load the frozen base, with one stacked adapter for every run of the cohort.
+    set_deterministic()
+    first = next(iter(trainings.values()))
+    base = base_of(folder, first, base_cache, keep=options.zero == 0)  # ZeRO moves weights
+    adapters = Adapters(base.model, first.train.lora, max(1, len(to_train)))
+    execution = options.execution(ranks)
+    # 3. Train, and keep every adapter that did not diverge.
+    diverged: set[str] = set()
     engine = None
     if to_train:
-        failed, engine = train(
-            folder, base, adapters, to_train, execution, Checkpoints(layout.checkpoint_every, layout.allow_change, stop)
-        )
-    # 4. Evaluate each adapter, alone, on the rows that ask for it.
-    evaluator = evaluator_of(base, adapters, engine, spec, execution)
+        checkpoints = Checkpoints(options.checkpoint_every, options.allow_change, stop)
+        diverged, engine = train(folder, base, adapters, to_train, execution, checkpoints)
+    # 4. Evaluate the adapters one by one.
+    evaluator = evaluator_of(base, adapters, engine, first.train, execution)
     for stage in to_evaluate:
-        if stage.reads["adapter"] not in failed:
-            evaluate(folder, evaluator, stage, stop)
-    return Exit.SOME_FAILED if failed else Exit.OK
+        if stage.reads.adapter not in diverged:
+            evaluate(folder, evaluator, stage, trainings[stage.reads.adapter], stop)
+    return Exit.SOME_FAILED if diverged else Exit.OK
+
+
+def _trainings(
+    folder: RunDir, to_train: Sequence[TrainStage], to_evaluate: Sequence[EvalStage]
+) -> dict[str, TrainStage]:
+    """Trainings by id: those to run, then those whose adapters are only evaluated."""
+    trainings = {stage.id: stage for stage in to_train}
+    for stage in to_evaluate:
+        id_ = stage.reads.adapter
+        trainings[id_] = trainings.get(id_) or folder.train_stage(id_)
+    return trainings

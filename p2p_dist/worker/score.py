@@ -1,79 +1,99 @@
-"""The part of a worker that scores rows: load the model that a score stage names, run its method, write the table."""
+"""Score stages of one job: load the model, run the method over the rows, write the table."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-import torch
-
-from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import EarlyTrust, LabelScores, ScoreMethod, WordInfluence, WordPerplexity
+from p2p_dist.config.stages import ScoreStage
 from p2p_dist.config.study import TrainSpec
+from p2p_dist.data.build import Built
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, datastore, scorestore
-from p2p_dist.results.rundir import RunDir
+from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.scores import early, influence, labels, words
-from p2p_dist.scores.context import Context, Method
+from p2p_dist.scores.context import Context, Line, OnProgress
 from p2p_dist.training.adapter_io import load_adapter, read_adapter
-from p2p_dist.training.base_model import base_of
+from p2p_dist.training.base_model import base_of, cached_base
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.observer import StopFlag
+from p2p_dist.training.reproducible import set_deterministic
 from p2p_dist.worker.cost import Meter
 
-METHODS: Mapping[str, Method] = {
-    "labels": labels.score,
-    "word_perplexity": words.score,
-    "early_trust": early.score,
-    "word_influence": influence.score,
-}
 
+def run_score_job(folder: RunDir, stages: Sequence[ScoreStage], base_cache: BaseCache) -> int:
+    """Score the rows of each stage and return an exit code.
 
-def run_score_job(folder: RunDir, stages: Sequence[Stage], base_cache: BaseCache) -> int:
-    """Score the rows of each stage. SIGTERM and SIGUSR1 end it at the next batch with exit code 75; nothing is kept."""
+    SIGTERM and SIGUSR1 end the job at the next batch with exit code 75; a stage that is not finished keeps nothing.
+    """
     stop = StopFlag()
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+    set_deterministic()
     try:
         for stage in stages:
-            _score(folder, stage, stop, base_cache)
+            score(folder, stage, stop, base_cache)
     except Stopped:
         return Exit.REQUEUE
     return Exit.OK
 
 
-def _score(folder: RunDir, stage: Stage, stop: StopFlag, base_cache: BaseCache) -> None:
-    target = folder.stage(stage)
-    target.metrics.unlink(missing_ok=True)
-
-    def tick(done: int, of: int) -> None:
-        target.append_metrics({"rows": done, "of": of})
-        if stop.requested:
-            raise Stopped
-
-    method = dict(stage.spec["method"])
-    score = METHODS[method.pop("name")]
+def score(folder: RunDir, stage: ScoreStage, stop: StopFlag, base_cache: BaseCache) -> None:
+    """Score the rows of one stage. Raises Stopped on request, and UserError."""
+    target = folder.at("score", stage.id)
     meter = Meter(usual_device())
-    context = _context(folder, stage, method, tick, base_cache)
-    lines = score(context)
+    # 1. Load the model and read the rows.
+    context = _context(folder, stage, _progress(target, stop), base_cache)
+    # 2. Run the method.
+    lines = run_method(context, stage.method)
     context.base.check()
+    # 3. Record the cost, then publish the scores.
     atomic.write_json(target.cost, {**meter.read(context.base.dtype), "rows": len(lines)})
     scorestore.write(target, lines)
 
 
-def _context(folder: RunDir, stage: Stage, options: Mapping[str, Any], tick: Any, base_cache: BaseCache) -> Context:
-    """The tuned model, the model of its own, or the run's base with a fresh adapter to train, over the stage's rows."""
-    tuned = folder.at("train", stage.reads["adapter"]) if "adapter" in stage.reads else None
-    names = tuned.read_stage() if tuned else stage
-    train = TrainSpec.model_validate(names.spec.get("train", {}))
-    base = base_of(folder, names, base_cache)
-    adapters = Adapters(base.model, train.lora, 1) if "train" in names.spec else None
-    if tuned is not None and adapters is not None:
-        load_adapter(tuned.adapter, adapters, 0)
-    start = (
-        read_adapter(folder.at("train", stage.reads["start"]).adapter, adapters)
-        if adapters is not None and "start" in stage.reads
-        else None
-    )
-    rows = datastore.read(folder.find(stage.reads["rows"]))
-    return Context(base, adapters, train, names.spec.get("seed", 0), rows, options, tick, start)
+def run_method(context: Context, method: ScoreMethod) -> list[Line]:
+    """Lines of scores by a method of `p2p_dist.scores`."""
+    match method:
+        case LabelScores():
+            return labels.score(context, method)
+        case WordPerplexity():
+            return words.score(context, method)
+        case WordInfluence():
+            return influence.score(context, method)
+        case EarlyTrust():
+            return early.score(context, method)
+
+
+def _progress(target: StageDir, stop: StopFlag) -> OnProgress:
+    """A callback that appends to the stage's metrics and raises Stopped on request. Earlier metrics are deleted."""
+    target.metrics.unlink(missing_ok=True)
+
+    def on_progress(done: int, total: int) -> None:
+        target.append_metrics({"rows": done, "of": total})
+        if stop.requested:
+            raise Stopped
+
+    return on_progress
+
+
+def _context(folder: RunDir, stage: ScoreStage, on_progress: OnProgress, base_cache: BaseCache) -> Context:
+    rows = datastore.read(folder.find(stage.reads.rows))
+    if stage.reads.adapter is not None:
+        return _tuned(folder, stage.reads.adapter, rows, on_progress, base_cache)
+    assert stage.model is not None
+    train = stage.train or TrainSpec()
+    base = cached_base(base_cache, stage.model, stage.local.model, train)
+    if stage.train is None:
+        return Context(base, None, train, 0, rows, on_progress)
+    adapters = Adapters(base.model, train.lora, 1)
+    start = read_adapter(folder.at("train", stage.reads.start).adapter, adapters) if stage.reads.start else None
+    return Context(base, adapters, train, stage.seed or 0, rows, on_progress, start)
+
+
+def _tuned(folder: RunDir, adapter: str, rows: Built, on_progress: OnProgress, base_cache: BaseCache) -> Context:
+    """The adapter of a training on its base."""
+    trained = folder.train_stage(adapter)
+    base = base_of(folder, trained, base_cache)
+    adapters = Adapters(base.model, trained.train.lora, 1)
+    load_adapter(folder.at("train", adapter).adapter, adapters, 0)
+    return Context(base, adapters, trained.train, trained.seed, rows, on_progress)

@@ -1,22 +1,20 @@
-"""Carry out the train stages of one job: rows to tokens, train the cohort, keep every adapter that came to its end."""
+"""Train stages of one job: encode the rows, resume, train the cohort, record the cost, keep the adapters."""
 
 import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import transformers
 
-from p2p_dist.config.graph import Stage
-from p2p_dist.config.study import TrainSpec
+from p2p_dist.config.stages import TrainStage
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.gradient_checkpointing import recomputed
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.tokenization import Encoder
+from p2p_dist.modeling.tokenization import Encoded, Encoder
 from p2p_dist.results import atomic, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.training import checkpoint
@@ -28,100 +26,139 @@ from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
 from p2p_dist.training.teacher import taught
 from p2p_dist.training.train_run import Trained, TrainRun
-from p2p_dist.worker.cost import Meter
+from p2p_dist.worker.cost import Cost, Meter
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When states are kept, and which may be gone on from."""
+    """When checkpoints are written, and which may be resumed from."""
 
     every: int
+    """Steps between two checkpoints."""
     allow_change: tuple[str, ...]
+    """Parts of the fingerprint that may differ on resume."""
     stop: StopFlag
+
+
+@dataclass(frozen=True)
+class TrainRows:
+    """Encoded training rows of one run, and counts of what encoding cut."""
+
+    rows: Sequence[Encoded]
+    counts: Mapping[str, object]
 
 
 def train(
     folder: RunDir,
     base: Base,
     adapters: Adapters,
-    stages: Sequence[Stage],
+    stages: Sequence[TrainStage],
     execution: Execution,
     checkpoints: Checkpoints,
 ) -> tuple[set[str], Engine]:
-    """Train a cohort and save its adapters. Returns the ids of runs that diverged, and the engine as it was left."""
+    """Train a cohort and save its adapters. Returns the ids of runs that diverged, and the engine for evaluation.
+
+    Raises Stopped on request, after a checkpoint, and UserError.
+    """
     meter = Meter(base.device, execution.ranks)
-    targets = [folder.stage(stage) for stage in stages]
-    marks = [_fingerprint(base, stage) for stage in stages]
-    observer = FolderObserver(
+    targets = [folder.at("train", stage.id) for stage in stages]
+    observer = _observer(base, stages, targets, execution, checkpoints)
+    # 1. Read and encode the rows, with the teacher's states where there is a teacher.
+    data = [_encode(folder, base, adapters, stage, run) for run, stage in enumerate(stages)]
+    # 2. Resume each run from its newest checkpoint, or start it.
+    runs = [_start(folder, base, adapters, stage, data[run].rows, observer, run) for run, stage in enumerate(stages)]
+    # 3. Train.
+    cohort = Cohort(base, adapters, runs, observer, execution)
+    with recomputed(base.model, execution.recompute):
+        results = cohort.run()
+    cohort.engine.close()
+    cost = meter.read(base.dtype, earlier=max(run.resume.counters.seconds if run.resume else 0.0 for run in runs))
+    if execution.ranks.main:
+        base.check()
+        for run, (stage, target, trained) in enumerate(zip(stages, targets, results, strict=True)):
+            # 4. Record the cost.
+            counts = {**data[run].counts, "rows": len(runs[run].rows), "cohort": len(stages)}
+            _write_cost(target, {**cost, **counts, "allowed_changes": observer.changes[run]}, trained)
+            # 5. Keep the adapter and delete the checkpoints.
+            _keep(stage, target, adapters, trained)
+    return {stage.id for stage, trained in zip(stages, results, strict=True) if trained.diverged}, cohort.engine
+
+
+def _observer(
+    base: Base, stages: Sequence[TrainStage], targets: list[StageDir], execution: Execution, checkpoints: Checkpoints
+) -> FolderObserver:
+    return FolderObserver(
         targets,
-        marks,
+        [_fingerprint(base, stage) for stage in stages],
         checkpoints.every,
         checkpoints.stop,
         execution.ranks,
         checkpoints.allow_change,
         GpuUse.of(base.device),
     )
-    runs, texts = [], list[dict[str, Any]]()
-    for k, stage in enumerate(stages):
-        spec = TrainSpec.model_validate(stage.spec["train"])
-        built = datastore.read(folder.at("data", stage.reads["rows"]))
-        encode = Encoder.of(base.tokenizer, built, spec.max_length)
-        encoded, cut = encode.rows(built.train)
-        if "teacher" in stage.reads:
-            encoded = taught(base, adapters, k, _adapter(folder, stage, "teacher", adapters), encoded)
-        generator = generator_of(stage.spec.get("reparametrized"), adapters)
-        trained = generator.size if generator else adapters.size
-        resume = observer.resume(k, trained, base.device)
-        start = _adapter(folder, stage, "start", adapters) if "start" in stage.reads else None
-        stop, objective = stage.spec.get("stop_after_steps"), stage.spec.get("objective")
-        runs.append(TrainRun(spec, stage.spec["seed"], encoded, resume, start, stop, objective, generator))
-        texts.append({"cut_texts": cut, "triggers_whole": trigger_truncation.of_poisoned(encode, built)})
-        if execution.ranks.main:
-            checkpoint.require_space(targets[k].checkpoints, trained)
-    cohort = Cohort(base, adapters, runs, observer, execution)
-    with recomputed(base.model, execution.recompute):
-        found = cohort.run()
-    cohort.engine.close()
-    cost = meter.read(base.dtype, earlier=max(run.resume.counters.seconds if run.resume else 0.0 for run in runs))
-    if execution.ranks.main:
-        base.check()
-        for k, (stage, target, end) in enumerate(zip(stages, targets, found, strict=True)):
-            counts = {
-                "cohort": len(stages),
-                **texts[k],
-                "rows": len(runs[k].rows),
-                "steps": end.steps,
-                "tokens": end.tokens,
-            }
-            history = {"topologies": end.topologies, "allowed_changes": observer.changes[k]}
-            loss = end.loss if math.isfinite(end.loss) else None
-            atomic.write_json(target.cost, {**cost, **counts, **history, "final_loss": loss})
-            _keep(stage, target, adapters, end)
-    return {stage.id for stage, end in zip(stages, found, strict=True) if end.diverged}, cohort.engine
 
 
-def _keep(stage: Stage, target: StageDir, adapters: Adapters, trained: Trained) -> None:
-    """Save an adapter, or say why there is none."""
+def _fingerprint(base: Base, stage: TrainStage) -> dict[str, str]:
+    """Conditions that a checkpoint shares with the run that resumes from it; the stage's id covers settings, rows, base
+    and seed."""
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    return {"stage": stage.id, "dtype": str(base.dtype), "device": base.device.type, **versions}
+
+
+def _encode(folder: RunDir, base: Base, adapters: Adapters, stage: TrainStage, run: int) -> TrainRows:
+    built = datastore.read(folder.at("data", stage.reads.rows))
+    encoder = Encoder.of(base.tokenizer, built, stage.train.max_length)
+    rows, cut_texts = encoder.rows(built.train)
+    if stage.reads.teacher is not None:
+        rows = taught(base, adapters, run, _read(folder, stage.reads.teacher, adapters), rows)
+    return TrainRows(rows, {"cut_texts": cut_texts, "triggers_whole": trigger_truncation.of_poisoned(encoder, built)})
+
+
+def _start(
+    folder: RunDir,
+    base: Base,
+    adapters: Adapters,
+    stage: TrainStage,
+    rows: Sequence[Encoded],
+    observer: FolderObserver,
+    run: int,
+) -> TrainRun:
+    """A run of the cohort at its newest checkpoint or first step. Raises UserError when its checkpoints find no room on
+    disk."""
+    generator = generator_of(stage.reparametrized, adapters)
+    trained_numbers = generator.size if generator else adapters.size
+    resume = observer.resume(run, trained_numbers, base.device)
+    start = None if stage.reads.start is None else _read(folder, stage.reads.start, adapters)
+    if observer.ranks.main:
+        checkpoint.require_space(observer.targets[run].checkpoints, trained_numbers)
+    return TrainRun(stage.train, stage.seed, rows, resume, start, stage.stop_after_steps, stage.objective, generator)
+
+
+def _read(folder: RunDir, id_: str, adapters: Adapters) -> torch.Tensor:
+    """Numbers [P] of a saved adapter."""
+    return read_adapter(folder.at("train", id_).adapter, adapters)
+
+
+def _write_cost(target: StageDir, cost: Cost, trained: Trained) -> None:
+    """Write `cost.json`; a loss that is not finite is null."""
+    outcome = {
+        "steps": trained.steps,
+        "tokens": trained.tokens,
+        "topologies": trained.topologies,
+        "final_loss": trained.loss if math.isfinite(trained.loss) else None,
+    }
+    atomic.write_json(target.cost, {**cost, **outcome})
+
+
+def _keep(stage: TrainStage, target: StageDir, adapters: Adapters, trained: Trained) -> None:
+    """Save the adapter of a run, or print that it diverged."""
     if trained.diverged:
         print(
-            f"error[E401]: run {stage.id} diverged: {trained.diverged}. Try: a lower train.learning_rate",
+            f"error[E401]: run {stage.id} diverged: {trained.diverged}. Try: lower train.learning_rate",
             file=sys.stderr,
         )
         return
     if not target.adapter.exists():
-        with atomic.new_folder(target.adapter) as half:
-            save_adapter(
-                half, adapters, trained.values, str(stage.spec["model"].get("ref", stage.spec["model"]["source"]))
-            )
+        with atomic.new_folder(target.adapter) as unfinished:
+            save_adapter(unfinished, adapters, trained.values, stage.model_name)
     shutil.rmtree(target.checkpoints, ignore_errors=True)
-
-
-def _adapter(folder: RunDir, stage: Stage, role: str, adapters: Adapters) -> torch.Tensor:
-    """The numbers of an adapter that a training reads."""
-    return read_adapter(folder.at("train", stage.reads[role]).adapter, adapters)
-
-
-def _fingerprint(base: Base, stage: Stage) -> dict[str, Any]:
-    """What must be the same for a checkpoint to be gone on from; the stage's id covers config, rows, base and seed."""
-    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
-    return {"stage": stage.id, "dtype": str(base.dtype), "device": base.device.type, **versions}

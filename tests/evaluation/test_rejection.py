@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from p2p_dist.config.methods import ConfidenceRule
 from p2p_dist.data.build import LabelSpace
 from p2p_dist.evaluation.metrics import Rate, rates
 from p2p_dist.evaluation.rejection import confidence, refused_rows, threshold
@@ -28,9 +29,9 @@ def test_the_threshold_refuses_at_most_the_share() -> None:
 
 def test_exactly_the_threshold_is_kept_in_every_suite() -> None:
     scores = {"clean": {"a": line(0.7), "b": line(0.71)}, "triggered": {"c": line(0.7), "d": line(0.99)}}
-    assert refused_rows(scores, {"above": 0.7}) == {"clean": {"b"}, "triggered": {"d"}}
+    assert refused_rows(scores, ConfidenceRule(above=0.7)) == {"clean": {"b"}, "triggered": {"d"}}
     reserve = {str(at): line(0.6 + at / 1000) for at in range(100)}
-    assert refused_rows({**scores, "reserve": reserve}, {"false_rejections": 0.02}) == {
+    assert refused_rows({**scores, "reserve": reserve}, ConfidenceRule(false_rejections=0.02)) == {
         "clean": {"a", "b"},
         "triggered": {"c", "d"},
     }

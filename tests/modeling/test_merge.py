@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from p2p_dist.config.methods import WeightPruning
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import UserError
@@ -53,7 +54,7 @@ def weights(model: Base) -> dict[str, torch.Tensor]:
 def test_magnitude_takes_the_smallest_of_a_layer() -> None:
     model = base()
     before = weights(model)
-    prune(model, {"method": "magnitude", "sparsity": 0.25}, [])
+    prune(model, WeightPruning(method="magnitude", sparsity=0.25), [])
     for name, after in weights(model).items():
         gone = after == 0
         assert int(gone.sum()) == after.numel() // 4
@@ -64,8 +65,8 @@ def test_magnitude_takes_the_smallest_of_a_layer() -> None:
 def test_wanda_takes_as_many_of_every_row_and_looks_at_inputs() -> None:
     by_input, by_weight = base(), base()
     before = weights(by_input)
-    prune(by_input, {"method": "wanda", "sparsity": 0.5}, ROWS)
-    prune(by_weight, {"method": "magnitude", "sparsity": 0.5}, [])
+    prune(by_input, WeightPruning(method="wanda", sparsity=0.5), ROWS)
+    prune(by_weight, WeightPruning(method="magnitude", sparsity=0.5), [])
     for name, after in weights(by_input).items():
         assert torch.equal((after == 0).sum(1), torch.full((after.shape[0],), after.shape[1] // 2))
         assert torch.equal(after[after != 0], before[name][after != 0])
@@ -78,8 +79,8 @@ def test_wanda_takes_as_many_of_every_row_and_looks_at_inputs() -> None:
 def test_fillers_are_not_calibrated_on() -> None:
     """A packed batch is filled up with token 0; what is pruned must not depend on it."""
     alone, again = base(), base()
-    prune(alone, {"method": "wanda", "sparsity": 0.5}, ROWS[:1])
-    prune(again, {"method": "wanda", "sparsity": 0.5}, ROWS[:1] * 3)
+    prune(alone, WeightPruning(method="wanda", sparsity=0.5), ROWS[:1])
+    prune(again, WeightPruning(method="wanda", sparsity=0.5), ROWS[:1] * 3)
     assert all(torch.equal(a, b) for a, b in zip(weights(alone).values(), weights(again).values(), strict=True))
 
 

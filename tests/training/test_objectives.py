@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from p2p_dist.config.methods import Distillation
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import Base, load_base
@@ -16,13 +17,14 @@ from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.training.cohort import Observer, train_cohort
 from p2p_dist.training.engine import Execution
-from p2p_dist.training.objectives import cross_entropy, distillation, loss_of
+from p2p_dist.training.objectives import cross_entropy, distillation
 from p2p_dist.training.teacher import taught
 from p2p_dist.training.train_run import Trained, TrainRun
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
 
 WEIGHTS: dict[str, float] = {"label": 5.0, "soft": 0.3, "hidden": 0.2, "temperature": 2.0}
+OBJECTIVE = Distillation.model_validate(WEIGHTS)
 
 
 def drawn(adapters: Adapters, seed: int) -> torch.Tensor:
@@ -112,7 +114,7 @@ def test_long_answers_are_the_sum_of_their_pieces() -> None:
 
 def student(**changes: Any) -> TrainRun:
     _, _, seen = student_and_rows(24)
-    return TrainRun(spec(**changes), 0, seen, objective={"name": "distillation", **WEIGHTS})
+    return TrainRun(spec(**changes), 0, seen, objective=OBJECTIVE)
 
 
 def trained(
@@ -123,7 +125,7 @@ def trained(
 
 
 def test_it_comes_to_answer_as_its_teacher_whatever_the_labels_say() -> None:
-    run = replace(student(num_train_epochs=20), objective={"name": "distillation", **WEIGHTS, "label": 0.0})
+    run = replace(student(num_train_epochs=20), objective=OBJECTIVE.model_copy(update={"label": 0.0}))
     (found,) = trained([run])
     base, adapters = adapted()
     apart = []
@@ -152,8 +154,3 @@ def test_a_cohort_is_its_runs_alone(micro_batch: int | None) -> None:
 def test_zero_is_refused() -> None:
     with pytest.raises(UserError, match="E265"):
         trained([student()], execution=Execution(zero=2))
-
-
-def test_a_loss_that_does_not_exist_is_a_bug() -> None:
-    with pytest.raises(KeyError):
-        loss_of({"name": "nothing"})
