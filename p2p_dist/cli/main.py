@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 import typer
 
-from p2p_dist.cli import data, doctor, listing, results, study, submit, tables
+from p2p_dist.cli import data, doctor, init, listing, results, study, submit, tables
 from p2p_dist.cli.help import Verb, Verbs
 from p2p_dist.cli.options import CLUSTERS, DATA, REFERENCE, RESULTS, STUDIES
 from p2p_dist.cli.output import print_error
@@ -63,6 +63,7 @@ def _add(panel: str, verb: Callable[..., int], name: str | None = None) -> None:
     app.command(name, cls=Verb, rich_help_panel=panel)(_guarded(verb))
 
 
+_add(STUDIES, init.init)
 _add(STUDIES, study.plan)
 _add(STUDIES, study.run)
 _add(STUDIES, study.status)
