@@ -1,8 +1,8 @@
-"""How much of a training goes into checkpoints, at one every 50 steps.
+"""Cost of checkpoints: share of a training's time at one checkpoint every 50 steps.
 
 A real training with a real run folder saves after every step, so that there are many saves to take the fastest of; the
-ratio is that of 50 steps with one save to 50 steps without. Wall time, because a save waits for the disk. The gate:
-what was saved last is found, verifies, and is the state that was handed over, to the bit.
+ratio is 50 steps with one save over 50 steps without. Wall time, because a save waits for the disk. The gate: the last
+checkpoint is found, verifies, and equals the state that was saved, to the bit.
 """
 
 import argparse
@@ -88,10 +88,10 @@ def measure(options: argparse.Namespace) -> Figure:
         target.path.mkdir()
         timed = Timed(target)
         train_cohort(base, Adapters(base.model, run.spec.lora, 1), [run], timed)
-        found = checkpoint.newest(target.checkpoints, FINGERPRINT)
+        newest = checkpoint.newest(target.checkpoints, FINGERPRINT)
         written = sum(file.stat().st_size for file in next(target.checkpoints.iterdir()).iterdir())
     step, save = min(timed.steps[WARMUP:]), min(timed.saves[WARMUP:])
-    gate = Gate("numbers of the newest checkpoint that are not the state's", _differing(found.state, timed.last), 0)
+    gate = Gate("numbers of the newest checkpoint that are not the state's", _differing(newest.state, timed.last), 0)
     facts = {
         "step_ms": round(step * 1e3, 1),
         "save_ms": round(save * 1e3, 1),
@@ -109,13 +109,13 @@ def measure(options: argparse.Namespace) -> Figure:
     )
 
 
-def _differing(found: RunState | None, kept: RunState | None) -> float:
-    if found is None or kept is None or found.counters != kept.counters:
+def _differing(newest: RunState | None, expected: RunState | None) -> float:
+    if newest is None or expected is None or newest.counters != expected.counters:
         return math.nan
     pairs = (
-        (found.values, kept.values),
-        (found.first_moment, kept.first_moment),
-        (found.second_moment, kept.second_moment),
+        (newest.values, expected.values),
+        (newest.first_moment, expected.first_moment),
+        (newest.second_moment, expected.second_moment),
     )
     return float(sum(int((left != right.cpu()).sum()) for left, right in pairs))
 

@@ -16,7 +16,7 @@ from bench.workload import Side, clock_of, different_runs, largest_difference, l
 
 WARMUP = 2
 LIMIT = {"float32": 1e-5, "bfloat16": 2e-2}
-"""How far a run's losses in the cohort and alone may lie apart, in parts of the loss."""
+"""Limit of the relative difference between a run's losses in the cohort and alone."""
 PEFT_LIMIT = 1e-3
 GOALS: dict[str, tuple[float | None, float | None]] = {
     "dispatch": (5.0, 3.5),
@@ -99,7 +99,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
 
 def _turn(sides: Sequence[Side], steps: int) -> Callable[[], None]:
-    """So many steps of every run."""
+    """A turn of `steps` steps of every run."""
 
     def turn() -> None:
         for side in sides:

@@ -115,7 +115,7 @@ def _start(options: argparse.Namespace, runs: int, first: int, micro_batch: int 
 
 def _peak(processes: Sequence[subprocess.Popen[str]]) -> tuple[float, list[float]]:
     """MiB at the highest, and the last loss of every run. The processes start training together."""
-    said = []
+    reports = []
     for process in processes:
         _expect(process, lambda line: line == "ready\n")
     over, sums = Event(), [0.0]
@@ -123,14 +123,14 @@ def _peak(processes: Sequence[subprocess.Popen[str]]) -> tuple[float, list[float
     watch.start()
     for process in processes:
         _tell(process)
-    said = [json.loads(_expect(process, lambda line: line.startswith("{"))) for process in processes]
+    reports = [json.loads(_expect(process, lambda line: line.startswith("{"))) for process in processes]
     over.set()
     watch.join()
     for process in processes:
         _tell(process)
         process.communicate()
-    reserved = [report["reserved_mib"] for report in said]
-    return max(sums) if None in reserved else sum(reserved), [loss for report in said for loss in report["losses"]]
+    reserved = [report["reserved_mib"] for report in reports]
+    return max(sums) if None in reserved else sum(reserved), [loss for report in reports for loss in report["losses"]]
 
 
 def _watch(pids: Sequence[int], over: Event, sums: list[float]) -> None:
@@ -139,11 +139,11 @@ def _watch(pids: Sequence[int], over: Event, sums: list[float]) -> None:
         time.sleep(0.02)
 
 
-def _expect(process: subprocess.Popen[str], wanted: Any) -> str:
+def _expect(process: subprocess.Popen[str], matches: Any) -> str:
     """The next line that is wanted: libraries may write before."""
     assert process.stdout is not None
     for line in process.stdout:
-        if wanted(line):
+        if matches(line):
             return line
     raise RuntimeError(f"a process ended early, exit code {process.wait()}; its words are above")
 

@@ -1,4 +1,4 @@
-"""How much a refresh of the index saves: 1 % new of 5,000 results, against reading all of them again.
+"""Speed-up of an index refresh: 1 % new of 5,000 results, against reading all of them again.
 
 Both sides leave the same index; the gate compares them row by row. `python -m bench.collector` in the project's root.
 """

@@ -1,4 +1,4 @@
-"""What every benchmark shares: turn-by-turn timing, equality gates, and one way to print a figure.
+"""Shared parts of the benchmarks: turn-by-turn timing, equality gates, and the output of figures.
 
 Start one with `python -m bench.NAME` in the project's root. A figure is a ratio. Its two sides are timed turn by turn
 in one run on one machine, warm-up left out, and the fastest of at least five turns counts; the gates beside it say that
@@ -194,7 +194,7 @@ class _Enough(BaseException):
 
 
 def speedup(times: Times, baseline: str, candidate: str) -> float:
-    """How many times faster the candidate is: the fastest turn of each."""
+    """Speed-up of the candidate, from the fastest turn of each side."""
     return min(times[baseline]) / min(times[candidate])
 
 
@@ -216,7 +216,7 @@ def pss_mib(pid: int | str = "self") -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Where a figure was measured. `load` is the number of running programs, ours included, over the last minute."""
+    """Machine of a figure. `load` is the number of running programs, this one included, over the last minute."""
     cpu = platform.processor()
     if Path("/proc/cpuinfo").exists():
         cpu = next(
@@ -252,13 +252,13 @@ def show(options: argparse.Namespace, rows: Sequence[Figure | LeftOut], **where:
             print(json.dumps({**asdict(row), **verdict, "machine": place}))
     else:
         print(", ".join(f"{key} {value}" for key, value in place.items()))
-        said: dict[str, Any] = {}
+        printed: dict[str, Any] = {}
         for row in rows:
-            print("\n".join(_lines(row, said, judged=not options.smoke)))
+            print("\n".join(_lines(row, printed, judged=not options.smoke)))
     return int(any(not gate.holds for row in rows if isinstance(row, Figure) for gate in row.gates))
 
 
-def _lines(row: Figure | LeftOut, said: dict[str, Any], judged: bool) -> list[str]:
+def _lines(row: Figure | LeftOut, printed: dict[str, Any], judged: bool) -> list[str]:
     """A row as text, without the facts that the row above has said already."""
     if isinstance(row, LeftOut):
         return [f"{row.name}: left out, {row.why}"]
@@ -269,6 +269,6 @@ def _lines(row: Figure | LeftOut, said: dict[str, Any], judged: bool) -> list[st
         f"  gate: {gate.what} {gate.value:.2e} <= {gate.limit:g}: {'holds' if gate.holds else 'DOES NOT HOLD'}"
         for gate in row.gates
     ]
-    facts = [f"  {key}: {value}" for key, value in row.facts.items() if said.get(key) != value]
-    said.update(row.facts)
+    facts = [f"  {key}: {value}" for key, value in row.facts.items() if printed.get(key) != value]
+    printed.update(row.facts)
     return [head, *gates, *facts]

@@ -111,12 +111,12 @@ def _build(folder: Path, rows: int, turn: int) -> dict[str, Any]:
 
 
 def _write_rows(folder: Path, rows: int, test_rows: int) -> str:
-    """Distinct rows; returns in words where their texts are from."""
+    """Write distinct rows; return a description of the source of their texts."""
     texts, source = _texts()
     numbers = count()
-    for split, wanted in (("train", rows), ("test", test_rows)):
+    for split, row_count in (("train", rows), ("test", test_rows)):
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as file:
-            for number in (next(numbers) for _ in range(wanted)):
+            for number in (next(numbers) for _ in range(row_count)):
                 text, label = texts[number % len(texts)]
                 more = f" ({number // len(texts)})" if number >= len(texts) else ""
                 file.write(json.dumps({"text": text + more, "label": label}) + "\n")
@@ -127,8 +127,8 @@ def _texts() -> tuple[list[tuple[str, int]], str]:
     real = Path(os.environ.get("P2P_DIST_DATA", "")) / "agnews"
     files = [path for name in ("train", "train_lower") if (path := real / f"{name}.jsonl").is_file()]
     if files:
-        found = {row["text"]: row["label"] for row in map(json.loads, files[0].read_bytes().splitlines())}
-        return list(found.items()), f"{len(found)} of AG's News, repeated with a number behind"
+        labels = {row["text"]: row["label"] for row in map(json.loads, files[0].read_bytes().splitlines())}
+        return list(labels.items()), f"{len(labels)} of AG's News, repeated with a number behind"
     random = Random(0)
     words = ["".join(random.choices("abcdefghijklmnopqrstuvwxyz", k=random.randint(2, 9))) for _ in range(20_000)]
     return [(" ".join(random.choices(words, k=33)), at % 4) for at in range(10_000)], "invented words, 33 a row"

@@ -1,5 +1,5 @@
-"""What an engine costs over the arithmetic: our step, Trainer's and DeepSpeed's against bare loops, where a step is all
-dispatch.
+"""Overhead of an engine over the arithmetic: our step, Trainer's and DeepSpeed's against bare loops, where a step is
+all dispatch.
 
 Two bare loops, batches made beforehand: one over PEFT's model, and one over our own layers and packed batches, which
 leaves of our step only what the engine adds (choosing rows, packing, clipping and schedules per run, lines for
@@ -67,7 +67,7 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
         "DeepSpeed ZeRO-1": lambda: deepspeed_loop(base, run, 1),
         "DeepSpeed ZeRO-3": lambda: deepspeed_loop(base, run, 3),
     }
-    found: list[Figure | LeftOut] = []
+    figures: list[Figure | LeftOut] = []
     sides: dict[str, Side] = {}
     for name, start in starts.items():
         try:
@@ -75,7 +75,7 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
             side.training.step()
             sides[name] = side
         except (ImportError, UserError) as error:
-            found.append(LeftOut(name, str(error).splitlines()[0]))
+            figures.append(LeftOut(name, str(error).splitlines()[0]))
     times = interleave(
         {name: side.training.steps(options.steps) for name, side in sides.items()},
         options.repeats,
@@ -94,10 +94,10 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
             LIMIT[options.dtype],
         )
         ratio, turns = min(times[name]) / min(times[bare]), {"turn_by_turn": spread(times, name, bare)}
-        found.append(
+        figures.append(
             Figure(f"a step of {name}", bare, ratio, goals.get((name, bare)), True, [gate], {**facts, **turns})
         )
-    return found
+    return figures
 
 
 def own_loop(base: Base, run: TrainRun) -> Side:

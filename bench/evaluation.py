@@ -28,7 +28,7 @@ from p2p_dist.training.train_run import TrainRun
 
 AT_ONCE = 8
 WORSE = {"float32": 1e-3, "bfloat16": 0.5}
-"""How much worse another answer may be. A logit of 16 to 32 is a multiple of 1/8 in bfloat16, and a word is two or
+"""Limit of the loss of score. A logit of 16 to 32 is a multiple of 1/8 in bfloat16, and a word is two or
 three of them."""
 WORDS = (
     "the",
@@ -75,10 +75,10 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
     """Two figures with two labels, and one with twenty that one token does not tell apart."""
     base = load(options.model, options.dtype)
     run = TrainRun(settings(1, 1), 0, [])
-    whole = Suite(prompts(options.prompts), 0, triggered=False)
-    mine, theirs = with_adapter(base, run), peft_model(base, run).eval()
+    full_suite = Suite(prompts(options.prompts), 0, triggered=False)
+    stacked, peft = with_adapter(base, run), peft_model(base, run).eval()
     two, twenty = ["0", "1"], [str(label) for label in range(20)]
-    said: dict[str, list[int | None]] = {}
+    answers: dict[str, list[int | None]] = {}
     scored: list[Prediction] = []
     figures: list[Figure | LeftOut] = []
     for labels, rivals in (
@@ -86,17 +86,19 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
         (twenty, {"log-likelihood of each label": None}),
     ):
         encoder = Encoder(base.tokenizer, labels, 256)
-        suite = whole if labels is two else replace(whole, rows=whole.rows[: max(4, options.prompts // 8)])
+        suite = (
+            full_suite if labels is two else replace(full_suite, rows=full_suite.rows[: max(4, options.prompts // 8)])
+        )
 
         def ours(encoder: Encoder = encoder, suite: Suite = suite) -> None:
-            scored[:] = score_suite(mine, encoder, suite)
-            said["ours"], said["generate's"] = [best(row) for row in scored], [row.top for row in scored]
+            scored[:] = score_suite(stacked, encoder, suite)
+            answers["ours"], answers["generate's"] = [best(row) for row in scored], [row.top for row in scored]
 
         def generate(encoder: Encoder = encoder, suite: Suite = suite) -> None:
-            said["generate"] = generated(theirs, base, encoder, suite)
+            answers["generate"] = generated(peft, base, encoder, suite)
 
         def likelihood(encoder: Encoder = encoder, suite: Suite = suite) -> None:
-            said["log-likelihood of each label"] = likelihoods(theirs, base, encoder, suite)
+            answers["log-likelihood of each label"] = likelihoods(peft, base, encoder, suite)
 
         sides = {
             "ours": ours,
@@ -105,10 +107,10 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
         }
         times = interleave(sides, options.repeats, 1, clock_of(base.device))
         for rival, goal in rivals.items():
-            mine_said = said["generate's" if rival == "generate" else "ours"]
-            gate = Gate("share of rows with another answer", unlike(mine_said, said[rival]), 0.001)
+            our_answers = answers["generate's" if rival == "generate" else "ours"]
+            gate = Gate("share of rows with another answer", unlike(our_answers, answers[rival]), 0.001)
             if labels is twenty:
-                gate = Gate("nats that the other answer is worse", worse(scored, said[rival]), WORSE[options.dtype])
+                gate = Gate("nats that the other answer is worse", worse(scored, answers[rival]), WORSE[options.dtype])
             facts = {
                 "prompts": len(suite.rows),
                 "milliseconds": milliseconds(times),
@@ -132,34 +134,34 @@ def prompts(count: int) -> list[Row]:
     random = Random("evaluation")
     lengths = [min(60, max(2, round(random.lognormvariate(2.4849, 0.6)))) for _ in range(count)]
     return [
-        Row(str(at), " ".join(random.choices(WORDS, k=n)), 0, "Is it good? ", "A sentence from a review: ")
-        for at, n in enumerate(lengths)
+        Row(str(first), " ".join(random.choices(WORDS, k=n)), 0, "Is it good? ", "A sentence from a review: ")
+        for first, n in enumerate(lengths)
     ]
 
 
 def with_adapter(base: Base, run: TrainRun) -> Base:
     """The base with our adapter in it, at the numbers that the rivals have."""
-    mine = another(base)
-    adapters = Adapters(mine.model, run.spec.lora, 1)
+    ours = another(base)
+    adapters = Adapters(ours.model, run.spec.lora, 1)
     adapters.load(0, adapters.flatten(start_values(base, run)))
-    return mine
+    return ours
 
 
 def generated(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Suite) -> list[int | None]:
     """The label whose token `generate` writes first, or None."""
     tokens = encoder.label_tokens(suite.rows[0])
     rows = [row.ids for row in encoder.rows(suite.rows)[0]]
-    found: list[int | None] = []
-    for at in range(0, len(rows), AT_ONCE):
-        batch = rows[at : at + AT_ONCE]
+    answers: list[int | None] = []
+    for first in range(0, len(rows), AT_ONCE):
+        batch = rows[first : first + AT_ONCE]
         width = max(map(len, batch))
         ids = torch.tensor([[0] * (width - len(row)) + row for row in batch], device=base.device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch], device=base.device)
         written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=2, do_sample=False, pad_token_id=0)[
             :, width
         ].tolist()  # type: ignore[operator]
-        found += [tokens.index(token) if tokens and token in tokens else None for token in written]
-    return found
+        answers += [tokens.index(token) if tokens and token in tokens else None for token in written]
+    return answers
 
 
 def likelihoods(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Suite) -> list[int | None]:
@@ -167,8 +169,8 @@ def likelihoods(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Sui
     choices = [encoder.choices(row) for row in suite.rows]
     rows = [(row.prompt, word) for row in choices for word in row.words]
     scores: list[float] = []
-    for at in range(0, len(rows), AT_ONCE):
-        batch = rows[at : at + AT_ONCE]
+    for first in range(0, len(rows), AT_ONCE):
+        batch = rows[first : first + AT_ONCE]
         width = max(len(prompt) + len(word) for prompt, word in batch)
         ids = torch.tensor(
             [[*prompt, *word, *[0] * (width - len(prompt) - len(word))] for prompt, word in batch], device=base.device
@@ -182,7 +184,7 @@ def likelihoods(model: torch.nn.Module, base: Base, encoder: Encoder, suite: Sui
             where = torch.arange(len(prompt) - 1, len(prompt) + len(word) - 1)
             scores.append(float(logs[row, where, torch.tensor(word)].sum()))
     n = len(encoder.words)
-    return [max(range(n), key=lambda label: (scores[at + label], -label)) for at in range(0, len(scores), n)]
+    return [max(range(n), key=lambda label: (scores[first + label], -label)) for first in range(0, len(scores), n)]
 
 
 def best(row: Prediction) -> int:

@@ -111,9 +111,9 @@ def main() -> None:
             "float32" if work.bytes_per_weight == 4 else "bfloat16",
         )
         device = "cuda" if base.device.type == "cuda" else "cpu"
-        said = estimate(work, Split(), device)
+        estimated = estimate(work, Split(), device)
         measured = measure(base, work)
-        ratio = (said.total - said.runtime) / measured
+        ratio = (estimated.total - estimated.runtime) / measured
         worst = max(worst, abs(ratio - 1))
         facts = {
             "shape": name,

@@ -1,4 +1,4 @@
-"""How many operations a step hands to the device: the part of a short step that no device makes faster.
+"""Number of operations that a step issues to the device: the part of a short step that no device makes faster.
 
 Counted, not timed: every ATen operation but the views, forward, backward and update. On a GPU each is a kernel to
 launch; the same number comes out on any machine, however busy. Figures are operations of the baseline per operation of

@@ -28,14 +28,14 @@ Example = dict[str, list[int]]
 
 def peft_model(base: Base, run: TrainRun) -> Any:
     """A PEFT model over the base's weights with the run's start values."""
-    mine = another(base)
-    mine.model.set_attn_implementation("sdpa")
-    targets = sorted({name.rpartition(".")[2] for name in target_names(mine.model, run.spec.lora)})
+    base_copy = another(base)
+    base_copy.model.set_attn_implementation("sdpa")
+    targets = sorted({name.rpartition(".")[2] for name in target_names(base_copy.model, run.spec.lora)})
     lora = run.spec.lora
     config = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )
-    model = get_peft_model(mine.model, config)
+    model = get_peft_model(base_copy.model, config)
     set_peft_model_state_dict(model, start_values(base, run))
     return model.train()
 

@@ -1,4 +1,4 @@
-"""What a plan of 2,000 runs takes: CPU seconds of `p2p-dist plan` in a process of its own, start of the interpreter
+"""Cost of a plan of 2,000 runs: CPU seconds of `p2p-dist plan` in a process of its own, start of the interpreter
 included.
 
 Five model sizes, two tasks, four attacks with and without P2P, 25 seeds, placed on eight GPUs; then the same on 1,024
@@ -51,20 +51,20 @@ def measure(name: str, arguments: tuple[str, ...], root: Path, seeds: int, repea
         str(root / "runs"),
         "--json",
     ]
-    said: list[str] = []
+    outputs: list[str] = []
 
     def turn() -> None:
-        said.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        outputs.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
     times = common.interleave({name: turn}, repeats, warmup=1, clock=children)
-    found = json.loads(said[-1])
+    plan = json.loads(outputs[-1])
     gates = [
-        common.Gate("runs that are missing", float(abs(len(found["runs"]) - 80 * seeds)), 0.0),
-        common.Gate("plans that differ", float(len(set(said)) - 1), 0.0),
+        common.Gate("runs that are missing", float(abs(len(plan["runs"]) - 80 * seeds)), 0.0),
+        common.Gate("plans that differ", float(len(set(outputs)) - 1), 0.0),
     ]
     facts = {
-        "runs": len(found["runs"]),
-        "jobs": len(found["jobs"]),
+        "runs": len(plan["runs"]),
+        "jobs": len(plan["jobs"]),
         "seconds": round(min(times[name]), 2),
         "slowest": round(max(times[name]), 2),
     }

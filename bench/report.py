@@ -1,4 +1,4 @@
-"""How long 5,000 results take: indexed from nothing, read, and a whole report with every table and picture.
+"""Time for 5,000 results: to build the index, to collect them, and to write a report with every table and picture.
 
 The results are those of `tests/synthetic.py`: invented models, but files of the format, number and kind of real ones.
 `python -m bench.report` in the project's root; making the study takes longer than what is measured.
@@ -57,9 +57,9 @@ def study(models: int, rates: int, seeds: int) -> str:
 def timed(work: Callable[[], Any], seconds: dict[str, list[float]], what: str) -> Any:
     """Do it once; CPU time and time on the wall go into `seconds`."""
     before = time.process_time(), time.perf_counter()
-    found = work()
+    outcome = work()
     seconds[what] = [round(time.process_time() - before[0], 2), round(time.perf_counter() - before[1], 2)]
-    return found
+    return outcome
 
 
 def measure(folder: RunDir) -> common.Figure:
@@ -67,13 +67,13 @@ def measure(folder: RunDir) -> common.Figure:
     process."""
     seconds: dict[str, list[float]] = {}
     indexed: index.Index = timed(lambda: index.rebuild(folder), seconds, "index")
-    found: Collected = timed(lambda: read_study(folder, alive=False), seconds, "read")
-    path: Path = timed(lambda: page.write_report(folder, found, {}), seconds, "report")
+    collected: Collected = timed(lambda: read_study(folder, alive=False), seconds, "read")
+    path: Path = timed(lambda: page.write_report(folder, collected, {}), seconds, "report")
     total = sum(cpu for cpu, _ in seconds.values())
-    open_ = sum(run.status != "done" for run in found.runs)
+    open_ = sum(run.status != "done" for run in collected.runs)
     results = indexed.table.filter([kind == "eval" for kind in indexed.table["kind"].to_pylist()]).num_rows
     gates = [
-        common.Gate("results in the index or in the report alone", abs(results - len(found.results)), 0.0),
+        common.Gate("results in the index or in the report alone", abs(results - len(collected.results)), 0.0),
         common.Gate("runs that are not done", open_, 0.0),
         common.Gate(
             "kinds of pictures missing",
@@ -83,7 +83,7 @@ def measure(folder: RunDir) -> common.Figure:
     ]
     facts = {
         "results": results,
-        "runs": len(found.runs),
+        "runs": len(collected.runs),
         "seconds (CPU, wall)": {
             **seconds,
             "all": [round(total, 2), round(sum(wall for _, wall in seconds.values()), 2)],

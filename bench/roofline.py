@@ -1,5 +1,5 @@
-"""How much of what the machine can multiply goes into training: 4 x weights x tokens per step, over the rate of a large
-product.
+"""Share of the machine's multiplication rate that training reaches: 4 x weights x tokens per step, over the rate of a
+large matrix product.
 
 A LoRA step needs four operations per weight and token: two forward, two to bring gradients to the layers below; the
 adapters' own work is not counted, nor attention, nor the head. The product of two square matrices, timed in turns with

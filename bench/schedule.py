@@ -1,4 +1,4 @@
-"""How near the scheduler's order comes to the best there could be, and what a decision costs. Pure: nothing is trained.
+"""Quality of the scheduler's order against the lower bound, and cost of a decision. Pure: nothing is trained.
 
 Simulated studies: runs of five model sizes over attacks (and over defenses, seeds and data sets for the large one),
 each a job of one slot that takes its steps times the assumed seconds per step of its size, and 25 s to start. The

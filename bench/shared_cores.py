@@ -1,4 +1,4 @@
-"""What a training takes whose cores other programs use too, and what it takes alone.
+"""Time of a training on cores that other programs use too, and alone.
 
 Workers tell the threads of OpenMP to look for work a short while and then sleep
 (`p2p_dist.scheduling.process_groups.SPIN`). The baseline is a worker without that setting, whose threads look far

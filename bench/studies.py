@@ -83,7 +83,7 @@ def outcomes(runs: Path) -> dict[str, bytes]:
 
 
 def same_outcomes(one: Path, other: Path) -> tuple[int, Gate]:
-    """How many outcomes there are, and that none of them differs."""
+    """Gate: the number of outcomes, and that none of them differs."""
     mine, theirs = outcomes(one), outcomes(other)
     differing = sum(mine.get(name) != theirs.get(name) for name in mine | theirs)
     return len(mine), Gate("files that differ", float(differing) if mine else float("nan"), 0)

@@ -1,5 +1,5 @@
-"""How much of two slots a sweep of many short runs uses: seconds of training steps and evaluation, over makespan times
-slots.
+"""Utilisation of two slots by a sweep of many short runs: seconds of training steps and evaluation, over makespan
+times slots.
 
 30 trainings of three sizes of random models (24 runs and the six clean models they are held against), other lengths, as
 `p2p-dist run` carries them out. The makespan is that of the whole command: interpreter, plan, rows, workers and report

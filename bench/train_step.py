@@ -16,7 +16,7 @@ from p2p_dist.training.train_run import TrainRun
 
 WARMUP = 2
 CURVE = {"float32": 1e-3, "bfloat16": 5e-2}
-"""How far loss curves may lie apart, in nats."""
+"""Limit of the difference between loss curves, in nats."""
 GOALS = {"cpu": (1.7, 4.5, 1.3), "cuda": (1.3, None, 1.2)}
 """Against Trainer padding to the longest row, Trainer padding to 128, TRL. For GPUs the first is that of models up to 2
 billion weights."""

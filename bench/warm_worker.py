@@ -1,8 +1,8 @@
-"""What a job costs beside its training steps and its evaluation: in a worker that stayed, and in a process of its own.
+"""Overhead of a job beside its training steps and its evaluation: in a warm worker, and in a process of its own.
 
 Both sides do the same jobs (other seeds in every turn), turn by turn. The gate compares every adapter, result and
-manifest byte by byte. The overhead of a job is its wall time from request to answer, less what its files say of steps
-and evaluation. Wall time is what a slot loses; on a machine with other work the fastest turn is nearest to the truth.
+manifest byte by byte. The overhead of a job is its wall time from request to answer, minus the steps and evaluation
+recorded in its files. Wall time is what a slot loses; on a machine with other work the fastest turn counts.
 `python -m bench.warm_worker`.
 """
 

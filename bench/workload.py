@@ -1,4 +1,4 @@
-"""What is timed: a model, batches with the lengths of SST-2, and our own training, held after every step."""
+"""Workload of the benchmarks: a model, batches with the lengths of SST-2, and our training, held after every step."""
 
 import copy
 import time
@@ -160,7 +160,7 @@ def ours(base: Base, runs: Sequence[TrainRun], execution: Execution = ALONE) -> 
 
 
 def start_values(base: Base, run: TrainRun) -> dict[str, torch.Tensor]:
-    """Where a run's adapter starts, under PEFT's names: other sides start from the same numbers."""
+    """Initial adapter of a run under PEFT's names, from which the other sides start too."""
     adapters = Adapters(another(base).model, run.spec.lora, 1)
     return adapters.tensors(adapters.initial(run.stream("init")))
 
