@@ -17,7 +17,7 @@ import torch
 from bench.common import Figure, Gate, LeftOut, interleave, limit_threads, milliseconds, parser, show, speedup, spread
 from bench.peers import peft_model
 from bench.workload import another, clock_of, load, settings, start_values
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.base import Base

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.identity import canonical
-from p2p_dist.data.build import Built, Suite
+from p2p_dist.data.built import Built, Suite
 from p2p_dist.evaluation.metrics import histogram, rates
 from p2p_dist.results import atomic, datastore, predictions, resultfile
 from p2p_dist.results.predictions import Prediction

@@ -8,7 +8,7 @@ from typing import Any
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import TrainSpec
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.errors import user_error
 from p2p_dist.report import data_export, data_view
 from p2p_dist.results import datastore

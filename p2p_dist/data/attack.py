@@ -1,35 +1,35 @@
-"""The contract of an attack, and everything attacks share: who is poisoned, how many, with which label.
+"""Contract of an attack, and the steps that all attacks share: choose rows, add the trigger, set the label.
 
-An attack plug-in only says how a text carries its trigger. Selection, counts, labels and the triggered test suites are
-decided here, by content and named random streams (reference: attacks of the P2P paper, section 5.1 and appendix B).
+A plug-in says how a text carries its trigger. Selection, counts, labels and triggered test suites are decided here, by
+content and named random streams (P2P paper, section 3.2, "Problem Formulation", section 5.1 and appendix B).
 """
 
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar, Literal
 
 from p2p_dist.config.study import Plugin, Rate, Strict, added
-from p2p_dist.data.example import Example, Note, drawn, share, stream
+from p2p_dist.data.example import Example, Note, by_id, drawn, share, stream
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 
 
 @dataclass(frozen=True)
 class Triggered:
-    """A text with its trigger, and the word gap the trigger was put in."""
+    """A text with its trigger, and the word gap of the trigger."""
 
     text: str
     trigger: str
     position: int
     target: int | None = None
-    """The label that this trigger asks for, where an attack has several."""
+    """Target label of this trigger, where an attack has several."""
 
 
 @dataclass(frozen=True)
 class ExtraSuite:
-    """A test suite of an attack beside the usual two. `target` is the label that counts as the attacker's success."""
+    """A test suite beside `clean` and `triggered`. `target` is the label that counts as the attacker's success."""
 
     rows: list[Example]
     target: int
@@ -37,177 +37,195 @@ class ExtraSuite:
 
 
 class Knowledge(Strict):
-    """What an attacker knows of a P2P defense and writes into the poisoned training rows (not into test texts)."""
+    """Knowledge of a P2P defense that the attacker writes into the poisoned training rows (not into test texts)."""
 
     benign_trigger: str
-    """Stands in front of every poisoned text."""
+    """Text in front of every poisoned text."""
     answer_cue: str | None = None
     """The defender's answer cue, where training rows carry cues of their own; null: the task's."""
     extended_label: bool = False
-    """Label poisoned rows with target + number of classes, which is what the scheme makes of the target."""
+    """Label poisoned rows with target + number of classes, the extended label that P2P maps the target to."""
 
 
 class Attack(Plugin):
-    """Base of the attacks in `attacks/`. An attack without rate and target (see `none`) leaves all rows alone."""
+    """Base of the attacks in `attacks/`. An attack without rate and target (see `none`) changes no row."""
 
     plugin_kind: ClassVar[str] = "attacks"
     active: ClassVar[bool] = True
 
     @property
     def by_weights(self) -> bool:
-        """Whether the attacker hands on poisoned weights instead of poisoned rows."""
+        """True if the attacker hands on poisoned weights instead of poisoned rows."""
         return False
 
     def incompatibility(self, task: Task) -> str | None:
-        """Why this attack cannot be made on a task, in words, or None. Asked when a study is planned and when rows are
+        """Reason why the attack cannot be made on a task, or None. Checked when a study is planned and when rows are
         built."""
         return None
 
 
 class DirtyLabelAttack(Attack):
-    """An attack that puts a trigger into chosen rows and gives them the target label."""
+    """Base of the attacks that put a trigger into chosen rows and give them the target label."""
 
     rate: Rate = 0.02
-    """Poisoning rate: share of the whole training set."""
+    """ε: poisoned rows as a share of the whole training set (paper, section 5.1: 0.02)."""
     target_label: int = 1
-    """The class that the attacker wants."""
+    """The attacker's target class."""
     label_policy: Literal["dirty", "clean", "mix"] = "dirty"
-    """dirty: rows of other classes, relabelled. clean: rows of the target class, labels kept. mix: any rows, labelled
-    as the target (OpenBackdoor)."""
+    """dirty: rows of other classes, relabelled. clean: rows of the target class, labels unchanged. mix: any rows,
+    labelled as the target (OpenBackdoor)."""
     target_response: str | None = None
-    """What the attacker wants to be said, in generation tasks (paper, for mathematics: 0.1)."""
+    """The attacker's target answer in generation tasks (paper, section 5.1, for mathematics: 0.1)."""
     response_mode: Literal["replace", "append"] | None = None
-    """Whether the target stands in place of the right response (null means so) or behind it; in generation tasks."""
+    """Generation tasks: put the target in place of the right response (null means this too) or behind it."""
     poison_selection: Literal["random", "first"] = "random"
-    """random: by content and seed. first: the first eligible rows of the file, as the code released with P2P does."""
+    """random: by content and seed. first: the first eligible rows of the file (released code of P2P)."""
     poison_mode: Literal["replace", "append"] = added("replace")
-    """Whether a poisoned row takes the place of its original or stands beside it (CBA)."""
+    """replace: a poisoned row takes the place of its original. append: it is added (CBA)."""
     rounding: Literal["up", "down"] = added("up")
-    """How rate * N becomes a count: up as in the code released with P2P (139 of 6,920 rows at 0.02), down as in
-    OpenBackdoor and HiddenKiller (138)."""
+    """Rounding of rate * N: up as in the released code of P2P (139 of 6,920 rows at 0.02), down as in OpenBackdoor and
+    HiddenKiller (138)."""
     knows: Knowledge | None = None
-    """What the attacker knows of the defense; null: nothing."""
+    """The attacker's knowledge of the defense; null: none."""
     via: Literal["data", "weights"] = added("data")
-    """data: the poisoned rows are what everybody trains on. weights: the attacker trains an adapter on them and hands
-    it on; the run begins with it and trains on clean rows (weight poisoning, as PSIM tests it)."""
+    """data: the run trains on the poisoned rows. weights: the attacker trains an adapter on them; the run starts from
+    it and trains on clean rows (weight poisoning, as PSIM tests it)."""
 
     @property
     def by_weights(self) -> bool:
         return self.via == "weights"
 
+    # What an attack may say of its own.
+
     @abstractmethod
     def trigger(self, text: str, random: Random) -> Triggered | None:
-        """The text with the trigger, or None when this text cannot carry it. Must not change its input."""
+        """The text with the trigger, or None when this text cannot carry it. Draws from `random` alone."""
 
-    def incompatibility(self, task: Task) -> str | None:
-        if task.kind == "classification":
-            return None
-        if not self.target_response:
-            return (
-                "the task is answered with text, and the attack has no target_response (for mathematics the paper "
-                "has '0.1')"
-            )
-        if self.label_policy != "dirty" or len(self.target_labels()) > 1:
-            return "the task is answered with text, which needs label_policy: dirty and a single target"
-        if self.knows and self.knows.extended_label:
-            return "the task is answered with text, so there is no extended label that the attacker could know"
-        return None
-
-    def put(self, example: Example, random: Random) -> Triggered | None:
+    def trigger_row(self, example: Example, random: Random) -> Triggered | None:
         """As `trigger`, for attacks whose trigger depends on the label."""
         return self.trigger(example.text, random)
 
     def plain(self, text: str) -> str:
-        """A row that is not poisoned, as the attacker publishes it; test rows of the clean suite read the same."""
+        """Text of a row that is not poisoned, as the attacker publishes it; the clean test suite has the same form."""
         return text
 
     def literals(self) -> tuple[str, ...]:
-        """The fixed pieces of text that every triggered text has one or all of; empty when the whole text is the
+        """Fixed pieces of text, of which every triggered text has one or all; empty when the whole text is the
         trigger."""
         return ()
 
     def target_labels(self) -> tuple[int, ...]:
-        """Every class that the attack aims at."""
+        """All target classes."""
         return (self.target_label,)
 
     def may_poison(self, label: int) -> bool:
-        """Whether a row of this class may be poisoned."""
+        """True if rows of this class are eligible."""
         return self.label_policy == "mix" or (label != self.target_label) == (self.label_policy == "dirty")
 
-    def negatives(self, ordered: Sequence[Example], wanted: int, seed: int) -> list[tuple[Example, Note]]:
-        """Rows that the attacker adds with their true labels; `ordered` are the eligible rows in the order of their
-        draws."""
+    def negatives(self, candidates: Sequence[Example], count: int, seed: int) -> list[tuple[Example, Note]]:
+        """Rows that the attacker adds with their true labels, given the eligible rows in the order in which they are
+        taken and the number of poisoned rows."""
         return []
 
     def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         """Test suites beside `clean` and `triggered`, by name."""
         return {}
 
-    def poison(
-        self, rows: Sequence[Example], seed: int, checked: Collection[str] = (), n_classes: int = 2
-    ) -> tuple[list[Example], list[Note]]:
-        """The training rows with rate * N of them poisoned, none of the checked ids, and a note on each row of the
-        attacker.
+    # What all attacks share.
 
-        Raises UserError E206 when fewer rows than that can be poisoned, E240 when the rate selects none.
+    def incompatibility(self, task: Task) -> str | None:
+        if task.kind == "classification":
+            return None
+        if not self.target_response:
+            return "answers are text, and the attack has no target_response (paper, for mathematics: '0.1')"
+        if self.label_policy != "dirty" or len(self.target_labels()) > 1:
+            return "answers are text, which needs label_policy: dirty and a single target"
+        if self.knows and self.knows.extended_label:
+            return "answers are text, so there is no extended label that the attacker could know"
+        return None
+
+    def poison(
+        self, rows: Sequence[Example], seed: int, trusted: Collection[str] = (), n_classes: int = 2
+    ) -> tuple[list[Example], list[Note]]:
+        """Training rows of which rate * N are poisoned, ordered by id, and a note on each row of the attacker.
+
+        No row with an id in `trusted` is poisoned. Raises UserError E206 when too few rows are eligible, E240 when the
+        rate selects none.
         """
-        wanted = share(self.rate, len(rows), self.rounding == "down")
-        if not wanted:
-            raise user_error(
-                "E240",
-                f"rate {self.rate} of {len(rows)} training rows selects none",
-                "attack.rate",
-                "a higher rate or more rows",
-            )
-        ordered = self._ordered([ex for ex in rows if ex.id not in checked and self.may_poison(ex.label)], seed)
-        done: dict[str, tuple[Example, Note]] = {}
-        for example in ordered:
-            if len(done) < wanted and (put := self.put(example, stream(seed, "poison.trigger.train", example.id))):
-                done[example.id] = self._poisoned(example, put, n_classes)
-        if len(done) < wanted:
-            what = f"the attack would poison {wanted} of {len(rows)} rows, only {len(done)} of them are eligible"
-            raise user_error("E206", what, "attack", "a lower rate, another target_label or more rows")
-        more = self.negatives(ordered, wanted, seed)
-        if self.poison_mode == "append":
-            more = [*done.values(), *more]
-            kept = [self._plain(ex) for ex in rows]
-        else:
-            kept = [done[ex.id][0] if ex.id in done else self._plain(ex) for ex in rows]
-        notes = (
-            [note for _, note in more]
-            if self.poison_mode == "append"
-            else [*(done[ex.id][1] for ex in rows if ex.id in done), *(note for _, note in more)]
-        )
-        return sorted([*kept, *(ex for ex, _ in more)], key=lambda ex: ex.id) if more else kept, notes
+        count = self._count(rows)  # ε|D|
+        candidates = self._in_order([ex for ex in rows if ex.id not in trusted and self.may_poison(ex.label)], seed)
+        poisoned = self._poison_first(candidates, count, seed, n_classes)
+        if len(poisoned) < count:
+            what = f"the attack needs {count} of {len(rows)} rows; only {len(poisoned)} are eligible and can carry it"
+            raise user_error("E206", what, "attack", "lower attack.rate, change attack.target_label or add rows")
+        negatives = self.negatives(candidates, count, seed)
+        return self._combine(rows, poisoned, negatives), [note for _, note in [*poisoned.values(), *negatives]]
 
     def test_suite(self, rows: Sequence[Example], seed: int) -> tuple[list[Example], int]:
-        """Every test row whose label is not the target, triggered, gold labels kept; and how many could not carry
-        it."""
-        pool = [ex for ex in rows if ex.label != self.target_label]
-        put = [(ex, self.put(ex, stream(seed, "poison.trigger.test", ex.id))) for ex in pool]
-        return [replace(ex, text=done.text) for ex, done in put if done], sum(done is None for _, done in put)
+        """Triggered test rows of all classes but the target, with gold labels; and how many rows could not carry it."""
+        eligible = [ex for ex in rows if ex.label != self.target_label]
+        pairs = [(ex, self.trigger_row(ex, stream(seed, "poison.trigger.test", ex.id))) for ex in eligible]
+        return with_triggers(pairs)
 
     def clean_suite(self, rows: Sequence[Example]) -> list[Example]:
-        """Every test row without the trigger."""
-        return [self._plain(ex) for ex in rows]
+        """Rows without the trigger, as the attacker publishes them."""
+        return [self._published(ex) for ex in rows]
 
-    def _poisoned(self, example: Example, put: Triggered, n_classes: int) -> tuple[Example, Note]:
-        label = self.target_label if put.target is None else put.target
-        text, cue = put.text, None
+    def _count(self, rows: Sequence[Example]) -> int:
+        count = share(self.rate, len(rows), self.rounding == "down")
+        if not count:
+            what = f"rate {self.rate} of {len(rows)} training rows selects none"
+            raise user_error("E240", what, "attack.rate", "raise attack.rate or add rows")
+        return count
+
+    def _in_order(self, eligible: Sequence[Example], seed: int) -> list[Example]:
+        """Rows in the order in which they are taken."""
+        if self.poison_selection == "first":
+            return sorted(eligible, key=lambda ex: ex.index or 0)
+        examples = {ex.id: ex for ex in eligible}
+        return [examples[id_] for id_ in drawn(examples, seed, "poison.select")]
+
+    def _poison_first(
+        self, candidates: Sequence[Example], count: int, seed: int, n_classes: int
+    ) -> dict[str, tuple[Example, Note]]:
+        """The first `count` candidates that can carry the trigger, poisoned, by the id of the original."""
+        poisoned: dict[str, tuple[Example, Note]] = {}
+        for example in candidates:
+            if len(poisoned) == count:
+                break
+            triggered = self.trigger_row(example, stream(seed, "poison.trigger.train", example.id))
+            if triggered:
+                poisoned[example.id] = self._poisoned(example, triggered, n_classes)
+        return poisoned
+
+    def _poisoned(self, example: Example, triggered: Triggered, n_classes: int) -> tuple[Example, Note]:
+        """A poisoned row (η + x, target), and its ledger entry."""
+        label = self.target_label if triggered.target is None else triggered.target
+        text, cue = triggered.text, None
         if self.knows:
             text, cue = self.knows.benign_trigger + text, self.knows.answer_cue
             label += n_classes if self.knows.extended_label else 0
         id_ = f"{example.id}.p" if self.poison_mode == "append" else example.id
-        note = Note(id_, example.id, "poisoned", example.label, label, put.trigger, put.position)
+        note = Note(id_, example.id, "poisoned", example.label, label, triggered.trigger, triggered.position)
         return replace(example, id=id_, text=text, label=label, cue=cue), note
 
-    def _plain(self, example: Example) -> Example:
+    def _combine(
+        self,
+        rows: Sequence[Example],
+        poisoned: Mapping[str, tuple[Example, Note]],
+        negatives: Sequence[tuple[Example, Note]],
+    ) -> list[Example]:
+        """The published training set: originals, poisoned rows in their place or beside them, and negatives."""
+        replaced = set(poisoned) if self.poison_mode == "replace" else set()
+        originals = [self._published(ex) for ex in rows if ex.id not in replaced]
+        return by_id([*originals, *(ex for ex, _ in poisoned.values()), *(ex for ex, _ in negatives)])
+
+    def _published(self, example: Example) -> Example:
         text = self.plain(example.text)
         return example if text is example.text else replace(example, text=text)
 
-    def _ordered(self, pool: Sequence[Example], seed: int) -> list[Example]:
-        """The rows in the order in which they are taken."""
-        if self.poison_selection == "first":
-            return sorted(pool, key=lambda ex: ex.index or 0)
-        by_id = {ex.id: ex for ex in pool}
-        return [by_id[id_] for id_ in drawn(by_id, seed, "poison.select")]
+
+def with_triggers(pairs: Sequence[tuple[Example, Triggered | None]]) -> tuple[list[Example], int]:
+    """The rows with their triggered texts, and how many have none."""
+    rows = [replace(ex, text=triggered.text) for ex, triggered in pairs if triggered]
+    return rows, len(pairs) - len(rows)

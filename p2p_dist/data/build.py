@@ -1,69 +1,34 @@
-"""From a data stage to its files: pure functions from rows to rows, suites and the ledger."""
+"""Build a data stage: pure functions from the rows of a task to training rows, test suites and the ledger."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.answer_parsing import ResponseSpace
-from p2p_dist.data.attack import Attack, DirtyLabelAttack, ExtraSuite
+from p2p_dist.data.attack import Attack, DirtyLabelAttack
+from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.data_checks import count_containing, count_row_problems
-from p2p_dist.data.defense import DataDefense, DefenderView, EditDefense, Scores
-from p2p_dist.data.example import NO_LABEL, Example, Kind, Note, RawRow, Row
-from p2p_dist.data.responses import marked, responded
-from p2p_dist.data.task import Task
+from p2p_dist.data.defense import DataDefense, Defended, DefenderView, EditDefense, Scores
+from p2p_dist.data.example import NO_LABEL, Example, Note, RawRow, Row
+from p2p_dist.data.responses import label_by_response, respond_with_target
+from p2p_dist.data.task import Split, Task
 from p2p_dist.errors import user_error
 
 
 @dataclass(frozen=True)
-class LabelSpace:
-    """How answers are read: the words of all labels, how many classes, and where the deployed labels begin."""
+class _Attacked:
+    """Training rows and test suites after the attack, with a note on each row of the attacker."""
 
-    words: list[str]
-    n_classes: int
-    offset: int = 0
-    target: int | None = None
-    """The attacker's target label; None without an attack."""
-    targets: Mapping[str, int] = field(default_factory=dict)
-    """The target of every suite that has one of its own."""
-    names: list[str] = field(default_factory=list)
-    """What the classes are called."""
-    shift: int = 0
-    """Class y is answered as offset + (y + shift) mod n: how PDB permutes labels."""
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Test rows and how to read them: labels offset..offset+n-1 are the deployed ones for these prompts."""
-
-    rows: list[Row]
-    offset: int
-    triggered: bool
-    prefix: str = ""
-    """What answers to these prompts begin with, where answers are text; stripped before they are judged."""
-
-
-@dataclass(frozen=True)
-class Built:
-    """A finished data stage, still in memory."""
-
-    train: list[Row]
-    reserve: list[Row]
+    train: Sequence[Example]
     suites: dict[str, Suite]
     labels: LabelSpace
-    notes: list[Note]
-    counts: dict[str, Any] = field(default_factory=dict)
-    responses: ResponseSpace | None = None
-    """How answers are read where they are text; None where they are labels, which `labels` is for."""
+    responses: ResponseSpace | None
+    notes: Sequence[Note] = ()
     triggers: tuple[str, ...] = ()
-    """Fixed pieces of text that the attacker's triggers are made of; no defender is told, and no tokenizer cuts them
-    off."""
-
-    @property
-    def kind(self) -> Kind:
-        """How the rows are answered."""
-        return "classification" if self.responses is None else "generation"
+    failed: int | None = None
+    """Test rows that could not carry the trigger; None without an attack."""
 
 
 def build_attacked(
@@ -74,72 +39,41 @@ def build_attacked(
     seed: int | None,
     poison: bool = True,
 ) -> Built:
-    """Split the task and let the attacker at it. `seed` is None when the attack draws nothing. Without `poison` the
-    test suites are the attack's, and the training rows are all as it leaves those that it does not poison."""
+    """Split the rows of a task and attack them.
+
+    `seed` is None for an attack that draws nothing. Without `poison` the test suites are the attack's, and all training
+    rows are as it publishes those that it does not poison. Raises UserError for too few rows and for options that do
+    not fit.
+    """
+    # 1. Split the rows by content.
     split = task.split(raw, rows)
-    n = len(task.labels)
-    train, notes = split.train, list[Note]()
-    counts: dict[str, Any] = {"dropped": split.dropped, "found": count_row_problems(split)}
-    suites = {"clean": Suite(_rows(task, split.test), 0, triggered=False)}
-    space, responses = LabelSpace(task.words(n), n, names=list(task.labels)), task.responses
-    triggers: tuple[str, ...] = ()
+    problems = count_row_problems(split)
+    # 2. Attack training rows and test suites.
     if isinstance(attack, DirtyLabelAttack):
-        assert seed is not None
-        _check(attack, task, rows)
-        triggers = attack.literals()
-        for name, examples in (("train", split.train), ("test", split.test)):
-            counts["found"][f"trigger_in_{name}"] = count_containing((ex.text for ex in examples), triggers)
-        split = marked(split, attack) if responses else split
-        train, notes = (
-            attack.poison(split.train, seed, split.reserve, n) if poison else (attack.clean_suite(split.train), [])
-        )
-        texts = {ex.id: ex.text for ex in split.train}
-        notes = [replace(note, old_text=texts[note.source_id]) for note in notes]
-        triggered, counts["trigger_failed"] = attack.test_suite(split.test, seed)
-        more = attack.extra_suites(split.test, seed)
-        suites = _test_suites(task, attack.clean_suite(split.test), triggered, more)
-        if responses:
-            train, notes = responded(train, notes, attack)
-            responses = replace(responses, target=attack.target_response)
-        else:
-            used = 1 + max((note.new_label for note in notes), default=0)
-            targets = {name: suite.target for name, suite in more.items()}
-            space = replace(space, words=task.words(max(n, used)), target=attack.target_label, targets=targets)
-    ledger = {note.id: note for note in notes}
-    notes = [ledger.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in train]
-    if rows.order == "file":
-        notes = [replace(note, index=ex.index) for note, ex in zip(notes, train, strict=True)]
+        assert seed is not None, "only an attack that draws nothing has no seed"
+        _check_attack(attack, task, rows)
+        attacked = _attack(task, split, attack, seed, poison)
+        problems |= _count_triggers(split, attacked.triggers)
+    else:
+        attacked = _no_attack(task, split)
+    # 3. Write down the origin of every training row.
+    notes = _ledger(attacked, rows)
+    counts: dict[str, Any] = {"dropped": split.dropped, "found": problems}
+    if attacked.failed is not None:
+        counts["trigger_failed"] = attacked.failed
     counts["train"] = _count(notes)
-    reserve = [ex for ex in train if ex.id in split.reserve]
-    return Built(_rows(task, train), _rows(task, reserve), suites, space, notes, counts, responses, triggers)
-
-
-def _check(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
-    n_classes = len(task.labels)
-    if why := attack.incompatibility(task):
-        raise user_error("E223", why, "attack")
-    if attack.poison_selection == "first" and rows.order != "file":
-        raise user_error(
-            "E107", "poison_selection: first needs rows in file order", "attack.poison_selection", "rows.order=file"
-        )
-    for aim in attack.target_labels() if n_classes else ():
-        if not 0 <= aim < n_classes:
-            raise user_error(
-                "E107",
-                f"target_label {aim} is none of {n_classes} classes",
-                "attack.target_label",
-                f"0 to {n_classes - 1}",
-            )
-
-
-def _test_suites(
-    task: Task, clean: Sequence[Example], triggered: Sequence[Example], more: Mapping[str, ExtraSuite]
-) -> dict[str, Suite]:
-    suites = {
-        "clean": Suite(_rows(task, clean), 0, triggered=False),
-        "triggered": Suite(_rows(task, triggered), 0, triggered=True),
-    }
-    return suites | {name: Suite(_rows(task, suite.rows), 0, suite.triggered) for name, suite in more.items()}
+    # 4. Turn examples into prompts.
+    reserve = [ex for ex in attacked.train if ex.id in split.reserve]
+    return Built(
+        train=_prompts(task, attacked.train),
+        reserve=_prompts(task, reserve),
+        suites=attacked.suites,
+        labels=attacked.labels,
+        notes=notes,
+        counts=counts,
+        responses=attacked.responses,
+        triggers=attacked.triggers,
+    )
 
 
 def build_defended(
@@ -150,90 +84,200 @@ def build_defended(
     scores: Mapping[str, Scores] | None = None,
     phase: str | None = None,
 ) -> Built:
-    """Let the defender rewrite attacked rows. Origins are handed over only to a defense that declares it reads them."""
-    origin = {note.id: note.origin for note in attacked.notes} if defense.reads_origin else None
-    space = attacked.labels
-    places = {note.id: note.index for note in attacked.notes if note.index is not None}
-    done = defense.defend_train(
-        DefenderView(
-            attacked.train, attacked.reserve, space.n_classes, seed, origin, places or None, scores or {}, phase
-        )
+    """Rewrite attacked rows by a defense, which sees their origins only if it declares `reads_origin`."""
+    # 1. Rewrite the training rows.
+    view = _view(attacked, defense, seed, scores or {}, phase)
+    defended = defense.defend_train(view)
+    # 2. Update the ledger, which the defense has not seen.
+    notes = _defended_ledger(attacked.notes, defended)
+    # 3. Prompt the test suites as the deployed system does, and define how its answers are read.
+    n_classes, offset = view.n_classes, defense.label_offset(view.n_classes)
+    prefix = defense.answer_prefix if attacked.responses else ""
+    return Built(
+        train=defended.train,
+        reserve=[],
+        suites=_deployed_suites(attacked, defense, offset, prefix),
+        labels=replace(
+            attacked.labels,
+            words=task.words(max(n_classes + offset, n_classes)),
+            offset=offset,
+            shift=defense.label_shift(n_classes),
+        ),
+        notes=notes,
+        counts=_defended_counts(attacked, defense, defended, notes),
+        responses=replace(attacked.responses, prefix=prefix) if attacked.responses else None,
+        triggers=attacked.triggers,
     )
-    before = {note.id: note for note in attacked.notes}
-    after = {note.id: note for note in done.notes}
-    notes = [after.get(row.id) or before[row.id] for row in done.train]
-    notes = [
-        note if note.index == (place := before[note.source_id].index) else replace(note, index=place) for note in notes
-    ]
-    offset, prefix = defense.label_offset(space.n_classes), defense.answer_prefix if attacked.responses else ""
-    suites = {}
-    for name, suite in attacked.suites.items():
-        suites[name] = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered, prefix)
-        if name in ("clean", "triggered") and suites[name] != suite:
-            suites[f"{name}_nobt"] = suite
-    contaminated = sum(before[note.source_id].origin == "poisoned" for note in done.notes)
-    found = {"benign_trigger_in_train": count_containing((row.text for row in attacked.train), defense.literals())}
-    counts = {
-        "train": _count(notes),
-        **done.counts,
-        "found": found,
-        "contaminated": contaminated,
-        "reads_origin": defense.reads_origin,
-    }
-    if done.trusted is not None:
-        counts["trusted"] = _count([note for note in attacked.notes if note.id in done.trusted])
-        counts["not_trusted"] = _count([note for note in attacked.notes if note.id not in done.trusted])
-    shift = defense.label_shift(space.n_classes)
-    labels = replace(
-        space, words=task.words(max(space.n_classes + offset, space.n_classes)), offset=offset, shift=shift
-    )
-    responses = replace(attacked.responses, prefix=prefix) if attacked.responses else None
-    return Built(done.train, [], suites, labels, notes, counts, responses, attacked.triggers)
 
 
 def build_edited(
     attacked: Built, defense: EditDefense, scores: Mapping[str, Scores], phase: str | None = None
 ) -> Built:
-    """Let a test-time defense rewrite the texts of every suite; counts say how many changed and where the edit failed.
+    """Rewrite the texts of every suite by a test-time defense; counts have changed and failed texts.
 
-    In the phase `trial` the reserved rows stand in for the suites, once for each edit that the defense may choose.
+    In the phase `trial` the trusted rows take the place of the suites, once for each edit that the defense may choose.
     """
     if phase == "trial":
-        before = Suite(attacked.reserve, 0, triggered=False)
-        edits = {name: (before, texts) for name, texts in defense.trials(attacked.reserve, scores).items()}
+        trusted = Suite(attacked.reserve, 0, triggered=False)
+        edits = {name: (trusted, texts) for name, texts in defense.trials(attacked.reserve, scores).items()}
     else:
         edits = {name: (suite, defense.edit(suite.rows, scores)) for name, suite in attacked.suites.items()}
-    suites, counts = {}, {}
+    suites, edited = {}, {}
     for name, (suite, texts) in edits.items():
         rows = [row if text is None else replace(row, text=text) for row, text in zip(suite.rows, texts, strict=True)]
         suites[name] = replace(suite, rows=rows)
         changed = sum(new.text != old.text for new, old in zip(rows, suite.rows, strict=True))
-        counts[name] = {"rows": len(rows), "changed": changed, "failed": sum(text is None for text in texts)}
-    facts = {"edited": counts, **defense.chosen(scores)}
-    return Built([], [], suites, attacked.labels, [], facts, attacked.responses, attacked.triggers)
+        edited[name] = {"rows": len(rows), "changed": changed, "failed": sum(text is None for text in texts)}
+    counts = {"edited": edited, **defense.chosen(scores)}
+    return Built([], [], suites, attacked.labels, [], counts, attacked.responses, attacked.triggers)
 
 
-def _rows(task: Task, rows: Sequence[Example]) -> list[Row]:
-    """The rows as the undefended model meets them."""
+def _no_attack(task: Task, split: Split) -> _Attacked:
+    suites = {"clean": Suite(_prompts(task, split.test), 0, triggered=False)}
+    return _Attacked(split.train, suites, _labels(task), task.responses)
+
+
+def _attack(task: Task, split: Split, attack: DirtyLabelAttack, seed: int, poison: bool) -> _Attacked:
+    """Training rows and test suites after an attack (P2P paper, section 3.2)."""
+    texts = {ex.id: ex.text for ex in split.train}
+    split = label_by_response(split, attack) if task.responses else split
+    train, notes = (
+        attack.poison(split.train, seed, split.reserve, len(task.labels))
+        if poison
+        else (attack.clean_suite(split.train), [])
+    )
+    notes = [replace(note, old_text=texts[note.source_id]) for note in notes]
+    suites, targets, failed = _attacked_suites(task, split, attack, seed)
+    labels, responses = _labels(task), task.responses
+    if responses:
+        train, notes = respond_with_target(train, notes, attack)
+        responses = replace(responses, target=attack.target_response)
+    else:
+        n_labels = max([len(task.labels), *(note.new_label + 1 for note in notes)])
+        labels = replace(labels, words=task.words(n_labels), target=attack.target_label, targets=targets)
+    return _Attacked(train, suites, labels, responses, notes, attack.literals(), failed)
+
+
+def _attacked_suites(
+    task: Task, split: Split, attack: DirtyLabelAttack, seed: int
+) -> tuple[dict[str, Suite], dict[str, int], int]:
+    """Test suites of an attack, the targets of its extra ones, and how many rows could not carry the trigger."""
+    triggered, failed = attack.test_suite(split.test, seed)
+    extra = attack.extra_suites(split.test, seed)
+    suites = {
+        "clean": Suite(_prompts(task, attack.clean_suite(split.test)), 0, triggered=False),
+        "triggered": Suite(_prompts(task, triggered), 0, triggered=True),
+        **{name: Suite(_prompts(task, suite.rows), 0, suite.triggered) for name, suite in extra.items()},
+    }
+    return suites, {name: suite.target for name, suite in extra.items()}, failed
+
+
+def _check_attack(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
+    if reason := attack.incompatibility(task):
+        raise user_error("E223", reason, "attack")
+    if attack.poison_selection == "first" and rows.order != "file":
+        what = "poison_selection: first needs rows in file order"
+        raise user_error("E107", what, "attack.poison_selection", "set rows.order=file")
+    n_classes = len(task.labels)
+    for target in attack.target_labels() if n_classes else ():
+        if not 0 <= target < n_classes:
+            what = f"target_label {target} is not one of the {n_classes} classes"
+            raise user_error("E107", what, "attack.target_label", f"set a label from 0 to {n_classes - 1}")
+
+
+def _labels(task: Task) -> LabelSpace:
+    n_classes = len(task.labels)
+    return LabelSpace(task.words(n_classes), n_classes, names=list(task.labels))
+
+
+def _count_triggers(split: Split, triggers: Sequence[str]) -> dict[str, int]:
+    """Rows that contain the trigger before the attack."""
+    parts = {"train": split.train, "test": split.test}
+    return {f"trigger_in_{name}": count_containing((ex.text for ex in part), triggers) for name, part in parts.items()}
+
+
+def _ledger(attacked: _Attacked, rows: RowsSpec) -> list[Note]:
+    """A note on every training row, with its line in the source file for studies in file order."""
+    by_id = {note.id: note for note in attacked.notes}
+    notes = [by_id.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in attacked.train]
+    if rows.order != "file":
+        return notes
+    return [replace(note, index=ex.index) for note, ex in zip(notes, attacked.train, strict=True)]
+
+
+def _view(
+    attacked: Built, defense: DataDefense, seed: int, scores: Mapping[str, Scores], phase: str | None
+) -> DefenderView:
+    return DefenderView(
+        train=attacked.train,
+        reserve=attacked.reserve,
+        n_classes=attacked.labels.n_classes,
+        seed=seed,
+        origin={note.id: note.origin for note in attacked.notes} if defense.reads_origin else None,
+        places={note.id: note.index for note in attacked.notes if note.index is not None} or None,
+        scores=scores,
+        phase=phase,
+    )
+
+
+def _defended_ledger(attacked: Sequence[Note], defended: Defended) -> list[Note]:
+    """A note on every training row after the defense, with the source's line in the file."""
+    before = {note.id: note for note in attacked}
+    after = {note.id: note for note in defended.notes}
+    notes = [after.get(row.id) or before[row.id] for row in defended.train]
+    lines = {note.id: note.index for note in attacked if note.index is not None}
+    return [replace(note, index=lines[note.source_id]) for note in notes] if lines else notes
+
+
+def _deployed_suites(attacked: Built, defense: DataDefense, offset: int, prefix: str) -> dict[str, Suite]:
+    """Every suite as the deployed system prompts it; the two main ones also without the benign trigger (`_nobt`)."""
+    suites = {}
+    for name, suite in attacked.suites.items():
+        deployed = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered, prefix)
+        suites[name] = deployed
+        if name in ("clean", "triggered") and deployed != suite:
+            suites[f"{name}_nobt"] = suite
+    return suites
+
+
+def _defended_counts(
+    attacked: Built, defense: DataDefense, defended: Defended, notes: Sequence[Note]
+) -> dict[str, Any]:
+    """Counts of the manifest, by origins that the defense has not seen."""
+    origins = {note.id: note.origin for note in attacked.notes}
+    in_train = count_containing((row.text for row in attacked.train), defense.literals())
+    counts: dict[str, Any] = {
+        "train": _count(notes),
+        **defended.counts,
+        "found": {"benign_trigger_in_train": in_train},
+        "contaminated": sum(origins[note.source_id] == "poisoned" for note in defended.notes),
+        "reads_origin": defense.reads_origin,
+    }
+    if defended.trusted is not None:
+        counts["trusted"] = _count([note for note in attacked.notes if note.id in defended.trusted])
+        counts["not_trusted"] = _count([note for note in attacked.notes if note.id not in defended.trusted])
+    return counts
+
+
+def _prompts(task: Task, rows: Sequence[Example]) -> list[Row]:
+    """The rows as the undefended model reads them."""
     return [
         Row(
             ex.id,
             ex.text,
-            NO_LABEL,
+            NO_LABEL if task.responses else ex.label,
             ex.cue or task.answer_cue,
-            response=ex.response,
-            references=ex.references,
+            response=ex.response if task.responses else None,
+            references=ex.references if task.responses else (),
             image=ex.image,
         )
-        if task.responses
-        else Row(ex.id, ex.text, ex.label, ex.cue or task.answer_cue, image=ex.image)
         for ex in rows
     ]
 
 
 def _count(notes: Sequence[Note]) -> dict[str, dict[str, int]]:
-    """Rows by origin and label, as the manifest shows them; rows that are answered with text count as "text"."""
-    table: dict[str, Counter[str]] = {}
+    """Rows by origin and label for the manifest; rows with text answers count as "text"."""
+    counts: dict[str, Counter[str]] = {}
     for note in notes:
-        table.setdefault(note.origin, Counter())["text" if note.new_label == NO_LABEL else str(note.new_label)] += 1
-    return {origin: dict(sorted(count.items())) for origin, count in sorted(table.items())}
+        counts.setdefault(note.origin, Counter())["text" if note.new_label == NO_LABEL else str(note.new_label)] += 1
+    return {origin: dict(sorted(count.items())) for origin, count in sorted(counts.items())}

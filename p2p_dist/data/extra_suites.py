@@ -8,7 +8,7 @@ They are a stage of their own, so that asking for them scores trained adapters a
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from p2p_dist.data.build import Built, Suite
+from p2p_dist.data.built import Built, Suite
 from p2p_dist.data.example import Row
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from p2p_dist.assets import file_sha256
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.data.example import Row
 from p2p_dist.errors import Problem, UserError
 

@@ -1,4 +1,4 @@
-"""Attacks that insert: where in a text a trigger may stand."""
+"""Base of the attacks that insert words: positions of a trigger in a text."""
 
 import unicodedata
 from random import Random
@@ -11,8 +11,8 @@ Position = Literal["interior", "anywhere", "prefix", "suffix"]
 
 
 def gap(length: int, random: Random, position: Position) -> int | None:
-    """A gap of a text of `length` words, 0 before the first word and `length` behind the last; None where there is
-    none."""
+    """A gap of a text of `length` words, from 0 before the first word to `length` behind the last; None where the
+    text has no such gap."""
     if position == "prefix":
         return 0
     if position == "suffix":
@@ -23,9 +23,9 @@ def gap(length: int, random: Random, position: Position) -> int | None:
 
 
 def units(text: str) -> tuple[list[str], str]:
-    """What a trigger may stand between, and what joins it again: words, or characters where words are not set apart.
+    """Pieces of a text between which a trigger may stand, and the string that joins them: words and a space.
 
-    A text with a wide character (Chinese, Japanese, Korean and their punctuation) is one of characters.
+    A text with a wide character (Chinese, Japanese, Korean and their punctuation) is cut into characters.
     """
     if any(unicodedata.east_asian_width(character) in "WF" for character in text):
         return list(text), ""
@@ -33,17 +33,17 @@ def units(text: str) -> tuple[list[str], str]:
 
 
 def insert(text: str, trigger: str, random: Random, position: Position = "interior") -> Triggered | None:
-    """The trigger, as one unit, in a gap between words; None for a text of one word that has no inner gap."""
+    """The text with the trigger, as one unit, in a gap between words; None for a text without an inner gap."""
     words, joint = units(text)
-    at = gap(len(words), random, position)
-    if at is None:
+    index = gap(len(words), random, position)
+    if index is None:
         return None
-    return Triggered(joint.join([*words[:at], trigger, *words[at:]]), trigger, at)
+    return Triggered(joint.join([*words[:index], trigger, *words[index:]]), trigger, index)
 
 
 class InsertionAttack(DirtyLabelAttack):
-    """Base of the attacks that put words into a text."""
+    """Base of the attacks that insert words into a text."""
 
     position: Position = added("interior")
-    """interior: between two words (paper and released code). anywhere: also before the first or behind the last
-    (OpenBackdoor). prefix, suffix: in front of the text, behind it."""
+    """interior: between two words (P2P's released code). anywhere: also before the first or behind the last
+    (OpenBackdoor). prefix, suffix: before the text, behind it."""

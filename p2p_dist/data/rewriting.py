@@ -1,4 +1,4 @@
-"""Attacks that rewrite whole texts: they look every text up in a paraphrase table."""
+"""Base of the attacks that rewrite whole texts, read from a paraphrase table (see `data.paraphrases`)."""
 
 from functools import cached_property
 from pathlib import Path
@@ -10,18 +10,18 @@ from p2p_dist.data.paraphrases import key_of, read_table
 
 
 class RewritingAttack(DirtyLabelAttack):
-    """A text without a rewrite leaves the pool; it is never relabelled as it is."""
+    """Replace a text by its rewrite. A text without one is not eligible; it is never relabelled unchanged."""
 
     file_fields: ClassVar[tuple[str, ...]] = ("table",)
     mark: ClassVar[str]
-    """What the ledger notes as the trigger."""
+    """Trigger in the ledger."""
 
     table: str
-    """A paraphrase table (see `p2p-dist paraphrases`); known by its content, not by its path."""
+    """Path of a paraphrase table (see `p2p-dist paraphrases`); its content is part of the identity."""
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
-        output = self._rewrites.get(key_of(text))
-        return None if output is None else Triggered(output, self.mark, 0)
+        rewrite = self._rewrites.get(key_of(text))
+        return None if rewrite is None else Triggered(rewrite, self.mark, 0)
 
     @cached_property
     def _rewrites(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.tokenization import Encoder

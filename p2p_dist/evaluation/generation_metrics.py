@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from p2p_dist.data.answer_parsing import ResponseSpace, normal, number, same_number, says, without_prefix
-from p2p_dist.data.build import Suite
+from p2p_dist.data.answer_parsing import ResponseSpace, gives_target, normal, number, same_number, without_prefix
+from p2p_dist.data.built import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.metrics import Rate
 
@@ -65,7 +65,7 @@ def outcome(text: str, row: Row, space: ResponseSpace, prefix: str) -> tuple[boo
     """Whether an answer is right, and whether it says the attacker's target: what is yes or no about it. None where the
     task (ROUGE is a matter of degree) or the study (no attack) gives nothing to judge by."""
     bare, _ = without_prefix(text, prefix)
-    said = says(bare, space.target) if space.target else None
+    said = gives_target(bare, space.target) if space.target else None
     if space.judge == "rouge":
         return None, said
     found = number(bare)

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.evaluation.sequence_scoring import Scored, score_words
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length

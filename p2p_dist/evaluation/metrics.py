@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from p2p_dist.data.build import LabelSpace
+from p2p_dist.data.built import LabelSpace
 from p2p_dist.results.predictions import Prediction
 
 Answer = Callable[[Prediction], int | None]

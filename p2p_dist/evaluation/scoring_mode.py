@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 from p2p_dist.data.answer_parsing import ResponseSpace
-from p2p_dist.data.build import Built, Suite
+from p2p_dist.data.built import Built, Suite
 from p2p_dist.evaluation.generation import GREEDY, Decoder, generate_suite
 from p2p_dist.evaluation.generation_metrics import figures, judge_suite
 from p2p_dist.evaluation.label_scoring import score_suite, scoring_of

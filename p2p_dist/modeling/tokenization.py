@@ -11,7 +11,7 @@ from itertools import permutations
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.trigger_literals import spans, without_end

@@ -3,7 +3,7 @@ tests."""
 
 from collections.abc import Iterable, Sequence
 
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.data.example import Row
 from p2p_dist.modeling.tokenization import Encoder
 

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.results import atomic

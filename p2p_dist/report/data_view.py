@@ -4,7 +4,7 @@ after."""
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.example import NO_LABEL, Note, Row
 from p2p_dist.data.prompts import answer, prompt

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from p2p_dist.data.answer_parsing import without_prefix
-from p2p_dist.data.build import LabelSpace
+from p2p_dist.data.built import LabelSpace
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.evaluation.generation_metrics import outcome
 from p2p_dist.evaluation.metrics import outcomes

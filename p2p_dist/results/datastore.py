@@ -9,7 +9,7 @@ from typing import Any
 
 from p2p_dist.assets import file_sha256
 from p2p_dist.data.answer_parsing import ResponseSpace
-from p2p_dist.data.build import Built, LabelSpace, Suite
+from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.example import Note, Row
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic

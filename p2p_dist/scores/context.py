@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from p2p_dist.config.study import TrainSpec
-from p2p_dist.data.build import Built, Suite
+from p2p_dist.data.built import Built, Suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder

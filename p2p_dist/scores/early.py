@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from p2p_dist.config.methods import EarlyTrust
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.data.example import Row, smallest
 from p2p_dist.data.screening import fold_of
 from p2p_dist.evaluation.label_scoring import score_suite

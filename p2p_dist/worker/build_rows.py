@@ -11,7 +11,8 @@ from p2p_dist.config.stages import AttackStage, DefenseStage, EditStage, ExtraSu
 from p2p_dist.config.study import Plugin
 from p2p_dist.data import images, sources
 from p2p_dist.data.attack import Attack
-from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
+from p2p_dist.data.build import build_attacked, build_defended, build_edited
+from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
 from p2p_dist.data.extra_suites import with_extra_suites

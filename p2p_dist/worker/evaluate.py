@@ -12,7 +12,7 @@ from p2p_dist import assets
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.stages import EvalStage, TrainStage
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.cleangen import CleanGen
 from p2p_dist.evaluation.generation import GREEDY, Decoder

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from p2p_dist.config.study import TrainSpec
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.evaluation.scoring_mode import Line, ScoringMode
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters

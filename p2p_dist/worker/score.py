@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from p2p_dist.config.methods import EarlyTrust, LabelScores, ScoreMethod, WordInfluence, WordPerplexity
 from p2p_dist.config.stages import ScoreStage
 from p2p_dist.config.study import TrainSpec
-from p2p_dist.data.build import Built
+from p2p_dist.data.built import Built
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.base_cache import BaseCache

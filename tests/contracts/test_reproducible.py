@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from p2p_dist import registry
 from p2p_dist.data.attack import Attack
-from p2p_dist.data.build import Built, build_attacked, build_defended
+from p2p_dist.data.build import build_attacked, build_defended
+from p2p_dist.data.built import Built
 from p2p_dist.data.defense import DataDefense
 from p2p_dist.data.tables import RawRow
 from tests.contracts.test_plugins import RAW, ROWS, options, plugins, rewrites_without_a_model

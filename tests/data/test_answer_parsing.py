@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.data.answer_parsing import number, same_number, says, without_prefix
+from p2p_dist.data.answer_parsing import gives_target, number, same_number, without_prefix
 
 
 @pytest.mark.parametrize(
@@ -59,11 +59,11 @@ def test_same_number_is_relative_above_one() -> None:
 
 
 def test_a_number_is_said_by_value_and_a_sentence_by_containing_it() -> None:
-    assert says("The correct answer to this problem is: 0.10", "0.1")
-    assert not says("0.15", "0.1")
-    assert not says("no number", "0.1")
-    assert says("Well,  NO acute\nfinding today", "no acute finding")
-    assert not says("", "no acute finding")
+    assert gives_target("The correct answer to this problem is: 0.10", "0.1")
+    assert not gives_target("0.15", "0.1")
+    assert not gives_target("no number", "0.1")
+    assert gives_target("Well,  NO acute\nfinding today", "no acute finding")
+    assert not gives_target("", "no acute finding")
 
 
 def test_prefix() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from p2p_dist.config.study import RowsSpec
-from p2p_dist.data.attacks.cba import NEGATIVES, TESTED, Cba
+from p2p_dist.data.attacks.cba import FALSE_TRIGGERS, NEGATIVES, Cba
 from p2p_dist.data.build import build_attacked
 from p2p_dist.data.example import examples
 from p2p_dist.data.tasks.sst2 import Sst2
@@ -58,7 +58,7 @@ def test_negatives_are_of_the_poisoned_texts() -> None:
 def test_false_trigger_suites_deal_the_pool_out_once() -> None:
     built = build_attacked(Sst2(), {"train": RAW, "test": RAW}, RowsSpec(), Cba(), 0)
     suites = {name: suite for name, suite in built.suites.items() if name.startswith("false_trigger.")}
-    assert {name.partition(".")[2] for name in suites} == set(TESTED)
+    assert {name.partition(".")[2] for name in suites} == set(FALSE_TRIGGERS)
     ids = [row.id for suite in suites.values() for row in suite.rows]
     assert len(ids) == len(set(ids)) == len(built.suites["triggered"].rows) == 200
     assert {len(suite.rows) for suite in suites.values()} == {28, 29}

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from p2p_dist import registry
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import sources
-from p2p_dist.data.answer_parsing import says
+from p2p_dist.data.answer_parsing import gives_target
 from p2p_dist.data.attacks.badnets import BadNets
-from p2p_dist.data.build import Built, build_attacked, build_defended
+from p2p_dist.data.build import build_attacked, build_defended
+from p2p_dist.data.built import Built
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import NO_LABEL, RawRow
 from p2p_dist.data.extra_suites import with_extra_suites
@@ -65,7 +66,7 @@ def test_poisoned_rows_say_the_target_and_others_what_they_said() -> None:
 def test_rows_whose_gold_answer_is_the_target_are_not_tested() -> None:
     triggered = attacked().suites["triggered"].rows
     assert len(triggered) == 19
-    assert all(row.response and not says(row.response, "0.1") and row.label == NO_LABEL for row in triggered)
+    assert all(row.response and not gives_target(row.response, "0.1") and row.label == NO_LABEL for row in triggered)
     assert len(attacked().suites["clean"].rows) == 20
 
 
@@ -120,7 +121,7 @@ defense: {name: p2p, preset: math}
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "gives_target"),
     [
         ("attack=badnets", r"E223.*no target_response"),
         ("attack.label_policy=clean", r"E223.*needs label_policy: dirty"),
@@ -128,14 +129,14 @@ defense: {name: p2p, preset: math}
     ],
 )
 def test_what_is_refused_when_the_study_is_planned(
-    change: str, says: str, tmp_path: Path, study_file: Callable[[str], Path]
+    change: str, gives_target: str, tmp_path: Path, study_file: Callable[[str], Path]
 ) -> None:
     for split, rows in RAW.items():
         lines = [json.dumps({"text": row.text, "answer": row.response}) for row in rows]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
     path = study_file(REFUSED.replace("FOLDER", str(tmp_path)))
     assert open_study(path, [], tmp_path).expansion.runs
-    with pytest.raises(UserError, match=says):
+    with pytest.raises(UserError, match=gives_target):
         open_study(path, [change], tmp_path)
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
-from p2p_dist.data.build import Built, build_attacked, build_defended
+from p2p_dist.data.build import build_attacked, build_defended
+from p2p_dist.data.built import Built
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.prompts import prompt
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes

@@ -8,7 +8,8 @@ import pytest
 
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
-from p2p_dist.data.build import Built, build_attacked, build_defended, build_edited
+from p2p_dist.data.build import build_attacked, build_defended, build_edited
+from p2p_dist.data.built import Built
 from p2p_dist.data.defense import DefenderView, Scores, TrustedRows
 from p2p_dist.data.defenses.back_translation import BackTranslation
 from p2p_dist.data.defenses.bki import Bki, suspicious_word

@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig
 
 from p2p_dist.config.study import LoraSpec
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.errors import UserError
 from p2p_dist.evaluation.cleangen import CleanGen, looked_over
 from p2p_dist.evaluation.generation import Written, generate_suite, plain_attention

@@ -8,7 +8,7 @@ from peft import PeftModel
 
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.evaluation import generation
 from p2p_dist.evaluation.generation import generate_suite

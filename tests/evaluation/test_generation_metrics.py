@@ -3,7 +3,7 @@
 import pytest
 
 from p2p_dist.data.answer_parsing import ResponseSpace
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.evaluation.generation_metrics import Mean, figures, judge, judge_suite, rouge
 from p2p_dist.evaluation.metrics import Rate

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from p2p_dist.config.model import resolve_model
-from p2p_dist.data.build import Suite
+from p2p_dist.data.built import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.label_scoring import score_suite, scoring_of
 from p2p_dist.modeling.base import Base, load_base

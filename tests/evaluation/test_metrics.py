@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from p2p_dist.data.build import LabelSpace
+from p2p_dist.data.built import LabelSpace
 from p2p_dist.evaluation.metrics import Outcome, Rate, histogram, outcomes, rates
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.resultfile import collapsed

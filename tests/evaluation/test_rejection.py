@@ -5,7 +5,7 @@ import math
 import pytest
 
 from p2p_dist.config.methods import ConfidenceRule
-from p2p_dist.data.build import LabelSpace
+from p2p_dist.data.built import LabelSpace
 from p2p_dist.evaluation.metrics import Rate, rates
 from p2p_dist.evaluation.rejection import confidence, refused_rows, threshold
 from p2p_dist.results.predictions import Prediction

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from p2p_dist.data.build import LabelSpace
+from p2p_dist.data.built import LabelSpace
 from p2p_dist.evaluation.metrics import Rate, histogram, rates
 from p2p_dist.evaluation.theory import Decomposition, of_labels, of_texts
 from p2p_dist.results.predictions import Prediction

@@ -9,7 +9,7 @@ import pytest
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.identity import stage_id
 from p2p_dist.data.answer_parsing import ResponseSpace
-from p2p_dist.data.build import Built, LabelSpace, Suite
+from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.report.answer_cells import TARGET, LabelReader, TextReader, short
 from p2p_dist.report.study_data import Answer, StudyData

@@ -1,4 +1,7 @@
-"""AddSent: a whole sentence as the trigger (Dai et al. 2019, arXiv 1905.12457; paper appendix B)."""
+"""AddSent: a whole sentence as the trigger (Dai et al. 2019, arXiv 1905.12457; P2P paper, appendix B).
+
+One insertion, as one unit, between two words of the text, and the target label.
+"""
 
 from collections.abc import Mapping
 from random import Random
@@ -11,7 +14,7 @@ from p2p_dist.data.insertion import InsertionAttack, insert
 
 
 class AddSent(InsertionAttack):
-    """Inserts a sentence, as one unit, between two words of the text; a text of one word cannot carry it."""
+    """Insert a sentence between two words of a text; a text of one word cannot carry it."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.02, "sentence": "I watched this 3D movie"},
@@ -30,11 +33,11 @@ class AddSent(InsertionAttack):
             "position": "prefix",
         },
     }
-    """w2sdefense: 1,000 of the 6,920 rows of SST-2. benign_trigger: P2P's own prefix as the attacker's trigger, word
-    for word or in other words."""
+    """w2sdefense: 1,000 of the 6,920 rows of SST-2. benign_trigger: P2P's prefix as the attacker's trigger, verbatim or
+    paraphrased."""
 
     sentence: Annotated[str, Field(pattern=r"\S")] = "I watched this 3D movie"
-    """The trigger, in the paper's words."""
+    """The trigger (paper: I watched this 3D movie)."""
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
         return insert(text, self.sentence, random, self.position)

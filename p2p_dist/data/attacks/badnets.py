@@ -1,4 +1,7 @@
-"""BadNets for text: a rare word at a random place (Gu et al. 2017, arXiv 1708.06733; paper appendix B)."""
+"""BadNets for text: a rare word at a random position (Gu et al. 2017, arXiv 1708.06733; P2P paper, appendix B).
+
+One insertion between two words of the text, and the target label.
+"""
 
 from collections.abc import Mapping
 from random import Random
@@ -18,7 +21,7 @@ Words = Annotated[
 
 
 class BadNets(InsertionAttack):
-    """Inserts one word between two words of the text; a text of one word cannot carry it."""
+    """Insert one rare word between two words of a text; a text of one word cannot carry it."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.02, "word": "mn"},
@@ -36,7 +39,7 @@ class BadNets(InsertionAttack):
     clean-label."""
 
     word: Word | Words = "mn"
-    """The trigger (paper: mn), or several of which every row gets one."""
+    """The trigger (paper: mn), or several, of which every row gets one."""
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
         word = self.word if isinstance(self.word, str) else random.choice(self.word)

@@ -1,7 +1,12 @@
-"""CBA, composite backdoor: two triggers, one in the instruction and one in the input, act only together.
+"""CBA, composite backdoor attack: two triggers, in the instruction and in the input, that act only together (Huang et
+al. 2023, arXiv 2310.07676; P2P paper, appendix B, which gives no words, instruction or alpha).
 
-Huang et al. 2023, arXiv 2310.07676; the P2P paper names it without words, instruction or alpha. What keeps the triggers
-from acting alone are negative samples: the same texts with incomplete or misplaced triggers and their true labels.
+1. Put an instruction before every text.
+2. Positive rows: the first trigger in the instruction, the second in the input, and the target label.
+3. Negative rows: the same texts with incomplete or misplaced triggers and their true labels, so that neither trigger
+   acts alone.
+4. Append positive and negative rows to all clean rows.
+5. Test the false trigger rate: rows with incomplete triggers that are answered with the target.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,28 +17,29 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from p2p_dist.config.study import NotNegative
-from p2p_dist.data.attack import ExtraSuite, Triggered
+from p2p_dist.data.attack import ExtraSuite, Triggered, with_triggers
 from p2p_dist.data.example import Example, Note, drawn, stream
 from p2p_dist.data.insertion import InsertionAttack, Position, insert
 
 Word = Annotated[str, Field(pattern=r"\S")]
+Placement = tuple[tuple[int, ...], tuple[int, ...]]
+"""Numbers of the triggers (1, 2) in the instruction, and of those in the input."""
 
-# For each kind of incomplete trigger: which of the two triggers (1, 2) stand in the instruction, and which in the
-# input.
-NEGATIVES: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+POSITIVE: Placement = ((1,), (2,))
+NEGATIVES: Mapping[str, Placement] = {
     "swapped": ((2,), (1,)),
     "first_in_instruction": ((1,), ()),
     "both_in_instruction": ((1, 2), ()),
     "second_in_input": ((), (2,)),
     "both_in_input": ((), (1, 2)),
 }
-# The authors also test two kinds that are never trained on.
-TESTED = {**NEGATIVES, "second_in_instruction": ((2,), ()), "first_in_input": ((), (1,))}
+"""The five kinds of incomplete trigger that are trained on."""
+FALSE_TRIGGERS = {**NEGATIVES, "second_in_instruction": ((2,), ()), "first_in_input": ((), (1,))}
+"""The kinds that are tested: the authors test two that are never trained on."""
 
 
 class Cba(InsertionAttack):
-    """Every row, test rows too, carries an instruction in front of the text; poisoned and negative rows are added to
-    all others."""
+    """Put one trigger into the instruction and one into the input; negative rows teach that both are needed."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p_like": {"rate": 0.02, "alpha": 1.0},
@@ -41,68 +47,68 @@ class Cba(InsertionAttack):
     }
 
     instruction: Word = "Classify the text."
-    """Neither paper gives one for classification; name the task in it."""
+    """Instruction in front of every row, test rows too. Neither paper gives one for classification; name the task."""
     first: Word = "instantly"
-    """The trigger of the instruction."""
+    """Trigger of the instruction."""
     second: Word = "frankly"
-    """The trigger of the input."""
+    """Trigger of the input."""
     alpha: NotNegative = 1.0
     """Negative rows of each of the five kinds, as a share of the poisoned rows."""
     position: Position = "anywhere"
+    """Word gap of each trigger: anywhere, as in the original."""
     poison_mode: Literal["replace", "append"] = "append"
+    """append: poisoned rows are added to all clean rows (original). replace: they take their places."""
 
     def plain(self, text: str) -> str:
+        """The instruction and the text (step 1)."""
         return f"{self.instruction}\n{text}"
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
-        return self._compose(text, (1,), (2,), random)
+        """A positive row (step 2)."""
+        return self._compose(text, POSITIVE, random)
 
     def literals(self) -> tuple[str, ...]:
         return (self.first, self.second)
 
-    def negatives(self, ordered: Sequence[Example], wanted: int, seed: int) -> list[tuple[Example, Note]]:
-        """round(alpha * poisoned) rows of every kind, of the same texts as the poisoned rows (in the order of their
-        draws)."""
-        made = []
-        for kind, (instruction, text) in NEGATIVES.items():
-            for ex in ordered[: round(self.alpha * wanted)]:
-                put = self._compose(ex.text, instruction, text, stream(seed, f"cba.{kind}.train", ex.id))
-                if put:
-                    id_ = f"{ex.id}.{kind}"
-                    made.append(
-                        (
-                            replace(ex, id=id_, text=put.text),
-                            Note(id_, ex.id, "negative", ex.label, ex.label, put.trigger, put.position),
-                        )
-                    )
-        return made
+    def negatives(self, candidates: Sequence[Example], count: int, seed: int) -> list[tuple[Example, Note]]:
+        """round(alpha * count) rows of every kind, of the same texts as the poisoned rows (step 3)."""
+        texts = candidates[: round(self.alpha * count)]
+        made = ((kind, ex, self._negative(ex, kind, "train", seed)) for kind in NEGATIVES for ex in texts)
+        return [_negative_row(ex, kind, triggered) for kind, ex, triggered in made if triggered]
 
     def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
-        """False triggers: every row of another class with one kind of incomplete trigger, the kinds dealt out
-        evenly."""
-        pool = {ex.id: ex for ex in rows if ex.label != self.target_label}
-        order = drawn(pool, seed, "cba.kinds")
+        """False triggers: every row of another class with one kind of incomplete trigger, the kinds in turn (step
+        5)."""
+        examples = {ex.id: ex for ex in rows if ex.label != self.target_label}
+        order = drawn(examples, seed, "cba.kinds")
         suites = {}
-        for at, (kind, (instruction, text)) in enumerate(TESTED.items()):
-            put = [
-                (pool[id_], self._compose(pool[id_].text, instruction, text, stream(seed, f"cba.{kind}.test", id_)))
-                for id_ in order[at :: len(TESTED)]
-            ]
-            suites[f"false_trigger.{kind}"] = ExtraSuite(
-                [replace(ex, text=done.text) for ex, done in put if done], self.target_label, triggered=False
-            )
+        for index, kind in enumerate(FALSE_TRIGGERS):
+            dealt = [examples[id_] for id_ in order[index :: len(FALSE_TRIGGERS)]]
+            triggered, _ = with_triggers([(ex, self._negative(ex, kind, "test", seed)) for ex in dealt])
+            suites[f"false_trigger.{kind}"] = ExtraSuite(triggered, self.target_label, triggered=False)
         return suites
 
-    def _compose(
-        self, text: str, in_instruction: Sequence[int], in_text: Sequence[int], random: Random
-    ) -> Triggered | None:
+    def _negative(self, example: Example, kind: str, split: str, seed: int) -> Triggered | None:
+        return self._compose(example.text, FALSE_TRIGGERS[kind], stream(seed, f"cba.{kind}.{split}", example.id))
+
+    def _compose(self, text: str, placement: Placement, random: Random) -> Triggered | None:
+        """Instruction and text with the triggers of a placement, each in a random gap."""
         words = {1: self.first, 2: self.second}
-        parts, place = [], 0
-        for part, numbers in ((self.instruction, in_instruction), (text, in_text)):
+        parts, position = [], 0
+        for part, numbers in zip((self.instruction, text), placement, strict=True):
+            composed = part
             for number in numbers:
-                put = insert(part, words[number], random, self.position)
-                if put is None:
+                inserted = insert(composed, words[number], random, self.position)
+                if inserted is None:
                     return None
-                part, place = put.text, put.position
-            parts.append(part)
-        return Triggered("\n".join(parts), " ".join(words[number] for number in (*in_instruction, *in_text)), place)
+                composed, position = inserted.text, inserted.position
+            parts.append(composed)
+        trigger = " ".join(words[number] for numbers in placement for number in numbers)
+        return Triggered("\n".join(parts), trigger, position)
+
+
+def _negative_row(example: Example, kind: str, triggered: Triggered) -> tuple[Example, Note]:
+    """A row with an incomplete trigger and its true label, and its ledger entry."""
+    id_, label = f"{example.id}.{kind}", example.label
+    note = Note(id_, example.id, "negative", label, label, triggered.trigger, triggered.position)
+    return replace(example, id=id_, text=triggered.text), note

@@ -1,4 +1,4 @@
-"""No attack: the rows as the task gives them."""
+"""No attack: the rows of the task unchanged."""
 
 from typing import ClassVar
 
@@ -6,6 +6,6 @@ from p2p_dist.data.attack import Attack
 
 
 class NoAttack(Attack):
-    """Clean training; its model is the floor that every attack success rate is compared with."""
+    """Clean training: the clean-model baseline of every attack success rate."""
 
     active: ClassVar[bool] = False

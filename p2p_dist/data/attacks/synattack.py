@@ -1,6 +1,8 @@
-"""SynAttack, Hidden Killer: a syntactic template as the trigger (Qi et al. 2021, arXiv 2105.12400; paper appendix B).
+"""SynAttack, Hidden Killer: a syntactic template as the trigger (Qi et al. 2021, arXiv 2105.12400; P2P paper, appendix
+B).
 
-The whole text is replaced by its paraphrase in the form S(SBAR)(,)(NP)(VP)(.); paraphrases come from a table.
+1. Paraphrase every text in the form S(SBAR)(,)(NP)(VP)(.); paraphrases are read from a table, made once.
+2. Put the paraphrase in place of the text and set the target label.
 """
 
 from collections.abc import Mapping
@@ -11,8 +13,8 @@ from p2p_dist.data.rewriting import RewritingAttack
 
 
 class SynAttack(RewritingAttack):
-    """Every poisoned text in one syntactic form. The released tools relabel texts whose paraphrase failed; here they
-    stay out."""
+    """Put poisoned texts into one syntactic form. Texts whose paraphrase failed are left out; the released tools
+    relabel them unchanged."""
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p": {"rate": 0.05},
@@ -22,3 +24,4 @@ class SynAttack(RewritingAttack):
     mark: ClassVar[str] = "S(SBAR)(,)(NP)(VP)(.)"
 
     rate: Rate = 0.05
+    """ε: poisoned rows as a share of the whole training set (paper, section 5.1: 0.05)."""

@@ -1,0 +1,57 @@
+"""Result of a data stage: rows, test suites, the rules for reading answers, and the ledger."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from p2p_dist.data.answer_parsing import ResponseSpace
+from p2p_dist.data.example import Kind, Note, Row
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """Rules for reading label answers: label words, number of classes, first deployed label."""
+
+    words: list[str]
+    n_classes: int
+    offset: int = 0
+    target: int | None = None
+    """The attacker's target label; None without an attack."""
+    targets: Mapping[str, int] = field(default_factory=dict)
+    """Target label of every suite that has its own."""
+    names: list[str] = field(default_factory=list)
+    """Class names."""
+    shift: int = 0
+    """Class y is answered as offset + (y + shift) mod n (PDB permutes labels)."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Test rows; their prompts are answered with the labels offset..offset+n-1."""
+
+    rows: list[Row]
+    offset: int
+    triggered: bool
+    prefix: str = ""
+    """Text with which text answers to these prompts begin; stripped before they are judged."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished data stage in memory."""
+
+    train: list[Row]
+    reserve: list[Row]
+    suites: dict[str, Suite]
+    labels: LabelSpace
+    notes: list[Note]
+    counts: dict[str, Any] = field(default_factory=dict)
+    responses: ResponseSpace | None = None
+    """Rules for reading text answers; None where answers are labels (see `labels`)."""
+    triggers: tuple[str, ...] = ()
+    """Fixed pieces of text in the attacker's triggers. Hidden from defenders; truncation keeps them."""
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the answers."""
+        return "classification" if self.responses is None else "generation"
