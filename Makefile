@@ -5,16 +5,25 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 STUDY ?= configs/studies/quickstart.yaml
 
-.PHONY: quickstart test test-all test-slurm check install clean
+# Test processes side by side.
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))
+FAST := tests/cli tests/config tests/contracts/test_plugins.py tests/contracts/test_reproducible.py tests/data \
+  tests/planning tests/report tests/results tests/test_architecture.py tests/test_assets.py tests/test_docs.py
+
+.PHONY: quickstart test test-fast test-all test-slurm check install clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow and not gpu" --ignore=tests/slurm $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu" --ignore=tests/slurm $(ARGS)
+
+# What starts no process and needs no torch, in an order of chance that is printed.
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest --fast --random-order-bucket=module -m "not slow and not gpu" $(FAST) $(ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest --random-order-bucket=module -m "not gpu" $(ARGS)
 
 # A real Slurm of two nodes on this machine; says why where that cannot be.
 test-slurm: $(VENV)/.dev

@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FORBIDDEN = {"pickle", "cloudpickle", "dill", "marshal", "shelve"}
 
 
+@pytest.mark.process
 def test_imports_go_down() -> None:
     code = (
         "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command(['--no-logo']))"

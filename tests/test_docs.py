@@ -125,6 +125,7 @@ EXAMPLES = re.findall(
 )
 
 
+@pytest.mark.process
 def test_contributing_examples_work_in_a_copy(tmp_path: Path) -> None:
     """The examples of CONTRIBUTING.md, put into a copy of the repository, are listed, planned and contract-tested."""
     assert len(EXAMPLES) == 5, "an attack, a defense, a task, a model and a backend"

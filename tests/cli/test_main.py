@@ -42,6 +42,7 @@ def test_help(verb: str) -> None:
     assert "Usage" in said
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"], ["plan", "STUDY"]])
 def test_no_torch_where_nothing_is_computed(
     arguments: list[str], study_file: Callable[[], Path], with_data: Path
@@ -57,6 +58,7 @@ def test_no_torch_where_nothing_is_computed(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.process
 def test_help_takes_less_than_half_a_second() -> None:
     assert min(_seconds([sys.executable, "-m", "p2p_dist", "--help"]) for _ in range(5)) < 0.5
 
@@ -107,12 +109,14 @@ def test_doctor() -> None:
     assert checks["torch"]["ok"]
 
 
+@pytest.mark.process
 def test_shell_completion_is_there() -> None:
     asked = {**os.environ, "_P2P_DIST_COMPLETE": "complete_bash", "COMP_WORDS": "p2p-dist re", "COMP_CWORD": "1"}
     done = subprocess.run([sys.executable, "-m", "p2p_dist"], env=asked, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["report"]
 
 
+@pytest.mark.process
 def test_a_closed_pipe_is_quiet() -> None:
     reading, writing = os.pipe()
     os.close(reading)

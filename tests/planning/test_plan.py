@@ -36,6 +36,7 @@ def test_two_thousand_runs_are_told_in_a_page(study_file: Callable[[str], Path],
     assert "0.6b" in said
 
 
+@pytest.mark.process
 def test_plan_and_help_do_not_import_torch(study_file: Callable[[str], Path]) -> None:
     code = (
         "import sys; from p2p_dist.cli.main import app\ntry: app()\nfinally: print([m for m in ('torch', 'ray', "

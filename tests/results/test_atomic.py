@@ -46,6 +46,7 @@ def test_json_refuses_nan(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.process
 def test_killed_writers_leave_old_or_new(tmp_path: Path) -> None:
     """A writer that replaces a file over and over is killed 20 times; a reader never finds half a file."""
     path = tmp_path / "x.json"

@@ -63,10 +63,12 @@ def check(found: dict[str, int]) -> None:
     assert found["acknowledged"] > 50, "the storm left the writers time to write"
 
 
+@pytest.mark.process
 def test_writers_that_are_killed(tmp_path: Path) -> None:
     check(storm(tmp_path, 150))
 
 
+@pytest.mark.process
 def test_writers_that_are_killed_without_locks(tmp_path: Path) -> None:
     check(storm(tmp_path, 100, LD_PRELOAD=without_locks(tmp_path)))
 

@@ -57,6 +57,7 @@ def test_the_second_is_told_who_has_it(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["000002.json"]
 
 
+@pytest.mark.process
 def test_a_dead_owner_is_taken_over_at_once(tmp_path: Path) -> None:
     process = holder(tmp_path / "lease", tmp_path / "result")
     assert f"process {process.pid} on" in str(lease.owner(tmp_path / "lease"))
@@ -67,6 +68,7 @@ def test_a_dead_owner_is_taken_over_at_once(tmp_path: Path) -> None:
         assert mine.file.name == "000002.json"
 
 
+@pytest.mark.process
 def test_a_frozen_owner_is_taken_over_and_commits_nothing_when_it_wakes(tmp_path: Path) -> None:
     process = holder(tmp_path / "lease", tmp_path / "result")
     with pytest.raises(UserError, match="E406"):
@@ -92,6 +94,7 @@ def test_a_silent_owner_elsewhere_is_taken_over_after_a_while(tmp_path: Path) ->
         assert mine.file.name == "000008.json"
 
 
+@pytest.mark.process
 def test_an_owner_elsewhere_that_shows_life_is_left_alone(tmp_path: Path) -> None:
     """A clock that is hours off does not matter: only whether the time changes."""
     file = tmp_path / "000001.json"
@@ -109,6 +112,7 @@ def test_an_owner_elsewhere_that_shows_life_is_left_alone(tmp_path: Path) -> Non
     beat.wait()
 
 
+@pytest.mark.process
 def test_of_many_takers_one_wins(tmp_path: Path) -> None:
     """Eight processes at once on a free lease, ten rounds: never two owners."""
     code = f"""

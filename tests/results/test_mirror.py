@@ -91,6 +91,7 @@ mirror.copy(folder, read_study(folder, alive=False), Dies, Path(sys.argv[2]))
 """
 
 
+@pytest.mark.process
 def test_a_mirror_that_is_killed_loses_nothing(folder: RunDir, tmp_path: Path) -> None:
     """The study's files are as they were, also while they were read, and the next mirror is whole."""
     study = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
