@@ -54,6 +54,7 @@ class FastLoop:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.importer = ""
         sys.addaudithook(self._note)
 
     def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
@@ -78,10 +79,17 @@ class FastLoop:
         if imported := sorted(HEAVY_MODULES & set(sys.modules) - before):
             pytest.fail(f"imports {', '.join(imported)}. Try: mark it with pytest.mark.torch", pytrace=False)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember the first file whose collection imported what takes seconds."""
+        if not self.importer and HEAVY_MODULES & set(sys.modules):
+            self.importer = report.nodeid
+
     def pytest_collection_finish(self) -> None:
         """Stop where a file imports what the fast loop does without."""
         if imported := sorted(HEAVY_MODULES & set(sys.modules)):
-            raise pytest.UsageError(f"a test file imports {', '.join(imported)}. Try: import it in the tests that need it")
+            raise pytest.UsageError(
+                f"a test file imports {', '.join(imported)}. Try: import it in the tests that need it"
+            )
 
 
 class FolderTimes:
@@ -101,7 +109,9 @@ class FolderTimes:
         for folder, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
             budget = self.budgets.get(folder)
             if budget is not None and seconds > budget:
-                terminalreporter.write_line(f"{seconds:8.1f}  {folder} (warning: over its budget of {budget:g})", yellow=True)
+                terminalreporter.write_line(
+                    f"{seconds:8.1f}  {folder} (warning: over its budget of {budget:g})", yellow=True
+                )
             elif seconds >= 1:
                 terminalreporter.write_line(f"{seconds:8.1f}  {folder} ({'none' if budget is None else f'{budget:g}'})")
 

@@ -22,8 +22,6 @@ from p2p_dist.data.tasks.hateful_memes import HatefulMemes
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.data.tasks.yahoo_answers import YahooAnswers
 from p2p_dist.errors import UserError
-from p2p_dist.modeling.base import load_tokenizer
-from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import datastore
 from p2p_dist.scheduling.study import configs_dir, open_study
 from p2p_dist.worker.build_rows import build_study_rows
@@ -159,8 +157,12 @@ def test_images_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
     assert build_defended(built, task, P2P(benign_source="random_from_D"), 0).train[0].image
 
 
+@pytest.mark.torch
 @pytest.mark.skipif(not assets.path_of("smollm2-135m-instruct").is_file(), reason="SmolLM2 is not cached here")
 def test_the_words_of_every_task_are_told_apart_by_one_token() -> None:
+    from p2p_dist.modeling.base import load_tokenizer
+    from p2p_dist.modeling.tokenization import Encoder
+
     model = resolve_model("smollm2-135m-instruct", configs_dir() / "models")
     tokenizer = load_tokenizer(model.identity, model.local)
     row = Row("a", "some text .", 0, "Answer: ")
