@@ -7,6 +7,7 @@ STUDY ?= configs/studies/quickstart.yaml
 
 # Test processes side by side.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))
+ORDER := --random-order-bucket=module --random-order-seed=$(shell date +%s)
 FAST := --ignore=tests/planning/test_memory.py tests/cli tests/config tests/contracts/test_plugins.py tests/contracts/test_reproducible.py tests/data \
   tests/planning tests/report tests/results tests/test_architecture.py tests/test_assets.py tests/test_docs.py
 
@@ -20,10 +21,10 @@ test: $(VENV)/.dev
 
 # What starts no process and needs no torch, in an order of chance that is printed.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest --fast --random-order-bucket=module -m "not slow and not gpu" $(FAST) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --fast $(ORDER) -m "not slow and not gpu" $(FAST) $(ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest --random-order-bucket=module -m "not gpu" $(ARGS)
+	$(BIN)/python -m pytest $(ORDER) -m "not gpu" $(ARGS)
 
 # A real Slurm of two nodes on this machine; says why where that cannot be.
 test-slurm: $(VENV)/.dev
