@@ -1,4 +1,7 @@
-"""From a study to its runs and to the graph of stages that they share. Pure: what was found on disk is handed in."""
+"""Expansion of a study into runs and the graph of stages that they share.
+
+Pure: sources, file hashes and models are looked up by the caller.
+"""
 
 import itertools
 from collections import Counter
@@ -10,20 +13,18 @@ from p2p_dist import registry
 from p2p_dist.config.builder import Builder, Evaluation, Settings
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ModelRef
-from p2p_dist.config.study import Plugin, RowsSpec, StudySpec
+from p2p_dist.config.study import Plugin, StudySpec
 from p2p_dist.errors import Problem, UserError, user_error
 
 AXES = ("task", "model", "attack", "defense", "seed")
-
-
 _WRONG_KIND = {
     "generation": "it needs labels, and the task is answered with text",
-    "classification": "it looks over an answer token by token, and the task is answered with a label",
+    "classification": "it checks an answer token by token, and the task is answered with a label",
 }
 
 
-class Found(Protocol):
-    """Where the rows of a task were found (see `p2p_dist.data.sources.Source`)."""
+class RowSource(Protocol):
+    """Place and digest of the rows of a task (`p2p_dist.data.sources.Source`)."""
 
     @property
     def kind(self) -> str: ...
@@ -35,18 +36,22 @@ class Found(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """One cell of the grid: its label on every axis and the stages that answer for it."""
+    """One cell of the grid: its label on every axis, and its stages."""
 
     cell: Mapping[str, str]
     train: str
+    """Id of the training of the evaluated adapter."""
     evaluation: str
+    """Id of the evaluation."""
     floor: str | None
-    """The clean model on this run's triggered rows, if the study trains one."""
+    """Id of the clean-model baseline: the clean model on this run's triggered rows, if the study trains one."""
     stages: tuple[str, ...]
+    """Ids of all stages, inputs first."""
     needs: Mapping[str, Any] = field(default_factory=dict)
-    """What its defense takes for granted: clean rows, further models, prompts, and where it is described."""
+    """Assumptions of its defense: clean rows, further models, prompts, and the source of the method."""
 
     def to_json(self) -> dict[str, Any]:
+        """The run as `resolved.json` holds it."""
         ends = {"train": self.train, "eval": self.evaluation, "floor": self.floor}
         return {"cell": dict(self.cell), **ends, "stages": list(self.stages), "needs": dict(self.needs)}
 
@@ -59,15 +64,53 @@ class Expansion:
     graph: Graph
 
 
-def expand(
-    study: StudySpec, sources: Sequence[Found], files: Mapping[str, str], models: Mapping[str, ModelRef] | None = None
-) -> Expansion:
-    """Every combination that `exclude` does not name. `sources` belong to the study's tasks; `files` has the content
-    hash of every path that an option names, `models` every model.
+@dataclass(frozen=True)
+class _Combination:
+    """One value per axis. Plug-ins are loaded by name, so their classes are not known here."""
 
-    Raises UserError E103 for an exclude that names no axis or nothing on it, E120 when nothing is left, E260 for every
-    combination that a defense refuses, E223 for one that an attack refuses.
+    cell: Mapping[str, str]
+    task: Any
+    source: RowSource
+    model: ModelRef
+    attack: Any
+    defense: Any
+    seed: int
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The stages of a combination before its baseline is added."""
+
+    combination: _Combination
+    builder: Builder
+    rows: Stage
+    evaluation: Stage
+
+
+def expand(
+    study: StudySpec,
+    sources: Sequence[RowSource],
+    files: Mapping[str, str],
+    models: Mapping[str, ModelRef] | None = None,
+) -> Expansion:
+    """Every combination that `exclude` does not name.
+
+    `sources` belong to the study's tasks in their order; `files` has the content hash of every path that an option
+    names; `models` are the further models of defenses by name. Raises UserError E103 for an exclude of an unknown axis,
+    E120 when nothing is left, E223 and E260 for every combination that its attack or its defense does not support.
     """
+    combinations = _combinations(study, sources)
+    if problems := [problem for one in combinations if (problem := _incompatibility(one, study))]:
+        raise UserError(*dict.fromkeys(problems))
+    if not combinations:
+        raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
+    graph = Graph()
+    planned = {tuple(one.cell.values()): _plan(one, study, files, models or {}, graph) for one in combinations}
+    return Expansion([_run(one, planned, graph) for one in planned.values()], graph)
+
+
+def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[_Combination]:
+    """The product of the axes without what is excluded."""
     options: dict[str, list[tuple[str, Any]]] = {
         "task": list(zip(_labels(study.task), zip(study.task, sources, strict=True), strict=True)),
         "model": [(model.name, model) for model in study.model],
@@ -75,119 +118,103 @@ def expand(
         "defense": list(zip(_labels(study.defense), study.defense, strict=True)),
         "seed": [(str(seed), seed) for seed in study.seed],
     }
-    _check_exclude(study, {axis: [label for label, _ in values] for axis, values in options.items()})
-    graph, cells, refused = Graph(), {}, []
-    for combination in itertools.product(*(options[axis] for axis in AXES)):
-        cell = {axis: label for axis, (label, _) in zip(AXES, combination, strict=True)}
-        if any(_matches(rule, cell) for rule in study.exclude):
-            continue
-        values = dict(zip(AXES, (value for _, value in combination), strict=True))
-        if problem := _incompatibility(values, cell, study.rows):
-            refused.append(problem)
-        else:
-            cells[tuple(cell.values())] = _stages(study, files, models or {}, values, graph)
-    if refused:
-        raise UserError(*dict.fromkeys(refused))
-    if not cells:
-        raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
-    return Expansion(
-        [_run(dict(zip(AXES, key, strict=True)), made, cells, graph) for key, made in cells.items()], graph
+    _check_exclude(study)
+    combinations = []
+    for values in itertools.product(*(options[axis] for axis in AXES)):
+        cell = {axis: label for axis, (label, _) in zip(AXES, values, strict=True)}
+        if not any(_matches(rule, cell) for rule in study.exclude):
+            (task, source), model, attack, defense, seed = (value for _, value in values)
+            combinations.append(_Combination(cell, task, source, model, attack, defense, seed))
+    return combinations
+
+
+def _incompatibility(one: _Combination, study: StudySpec) -> Problem | None:
+    """The reason why the plug-ins of a combination do not fit, or None."""
+    task, attack, defense = (one.cell[axis] for axis in ("task", "attack", "defense"))
+    if reason := one.attack.incompatibility(one.task):
+        return Problem(
+            "E223",
+            f"attack {attack} cannot be combined with task {task}: {reason}",
+            "attack",
+            f"change the option named, or exclude {{task: {task}, attack: {attack}}}",
+        )
+    reason = one.defense.incompatibility(one.task, one.attack, study.rows)
+    if one.task.kind not in one.defense.kinds:
+        reason = _WRONG_KIND[one.task.kind]
+    if not reason:
+        return None
+    return Problem(
+        "E260",
+        f"defense {defense} cannot be combined with task {task} and attack {attack}: {reason}",
+        "defense",
+        f"exclude {{task: {task}, attack: {attack}, defense: {defense}}}",
     )
 
 
-@dataclass(frozen=True)
-class _Made:
-    builder: Builder
-    attacked: bool
-    rows: Stage
-    evaluation: Stage
-    needs: Any
+def _plan(
+    one: _Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], graph: Graph
+) -> _Planned:
+    """Add the stages of a combination to the graph."""
+    builder = Builder(graph, _settings(one, study, files, models))
+    if one.attack.by_weights:
+        rows = builder.handed_on(one.seed)
+    else:
+        rows = builder.attacked(one.seed if one.attack.active else None)
+    return _Planned(one, builder, rows, one.defense.stages(builder, rows))
 
 
-def _incompatibility(values: Mapping[str, Any], cell: Mapping[str, str], rows: RowsSpec) -> Problem | None:
-    """Why the plug-ins of a run do not go together, if they do not."""
-    task, attack, defense = values["task"][0], values["attack"], values["defense"]
-    if why := attack.incompatibility(task):
-        return Problem(
-            "E223",
-            f"{cell['attack']} on task {cell['task']}: {why}",
-            "attack",
-            f"the option named, or exclude {{task: {cell['task']}, attack: {cell['attack']}}}",
-        )
-    why = defense.incompatibility(task, attack, rows)
-    if task.kind not in defense.kinds:
-        why = _WRONG_KIND[task.kind]
-    if not why:
-        return None
-    pair = f"{cell['defense']} on task {cell['task']}, attack {cell['attack']}"
-    fix = f"exclude {{task: {cell['task']}, attack: {cell['attack']}, defense: {cell['defense']}}}"
-    return Problem("E260", f"{pair} makes no sense: {why}", "defense", fix)
-
-
-def _stages(
-    study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], values: Mapping[str, Any], graph: Graph
-) -> _Made:
-    task, source = values["task"]
-    attack, defense, model = values["attack"], values["defense"], values["model"]
-    settings = Settings(
-        data={
-            "task": {
-                "name": registry.name_of(task),
-                **task.model_dump(exclude=set(task.place_fields)),
-                **registry.code_of(task),
-            },
-            "rows": study.rows.model_dump(),
-            "source": source.digest,
-        },
-        attack=attack,
-        attack_spec={key: value for key, value in _spec(attack, files).items() if key != "via"},
-        defense_spec=_spec(defense, files),
-        model=model.identity,
+def _settings(
+    one: _Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef]
+) -> Settings:
+    task = {
+        "name": registry.name_of(one.task),
+        **one.task.model_dump(exclude=set(one.task.place_fields)),
+        **registry.code_of(one.task),
+    }
+    return Settings(
+        data={"task": task, "rows": study.rows.model_dump(), "source": one.source.digest},
+        attack=one.attack,
+        attack_spec={key: value for key, value in _spec(one.attack, files).items() if key != "via"},
+        defense_spec=_spec(one.defense, files),
+        model=one.model.identity,
         train=study.train.model_dump(),
-        seed=values["seed"],
+        seed=one.seed,
         local={
-            "source": {"kind": source.kind, "place": source.place},
-            "model": dict(model.local),
-            "attack": _paths(attack),
-            "defense": _paths(defense),
+            "source": {"kind": one.source.kind, "place": one.source.place},
+            "model": dict(one.model.local),
+            "attack": _paths(one.attack),
+            "defense": _paths(one.defense),
         },
         extra_models={
             option: (models[name].identity, models[name].local)
-            for option in defense.model_options
-            if (name := getattr(defense, option))
+            for option in one.defense.model_options
+            if (name := getattr(one.defense, option))
         },
         suites=study.suites,
     )
-    builder = Builder(graph, settings)
-    rows = (
-        builder.handed_on(values["seed"])
-        if attack.by_weights
-        else builder.attacked(values["seed"] if attack.active else None)
-    )
-    return _Made(builder, attack.active, rows, defense.stages(builder, rows), defense.assumptions())
 
 
-def _run(cell: dict[str, str], made: _Made, cells: Mapping[tuple[str, ...], _Made], graph: Graph) -> Run:
-    """Add the floor: the clean, undefended model of the same task, model and seed on this run's triggered rows."""
-    floor = None
-    clean = cells.get(tuple({**cell, "attack": "none", "defense": "none"}.values()))
-    if clean is not None and made.attacked:
+def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Graph) -> Run:
+    """The run with its baseline, where the study has the clean, undefended model of the same task, model and seed."""
+    cell = one.combination.cell
+    baseline = None
+    clean = planned.get(tuple({**cell, "attack": "none", "defense": "none"}.values()))
+    if clean is not None and one.combination.attack.active:
         adapter = graph.stages[clean.evaluation.reads["adapter"]]
-        floor = made.builder.evaluated(adapter, made.rows, Evaluation(("triggered",)))
-    wanted = [made.evaluation, *([floor] if floor else [])]
-    stages = dict.fromkeys(stage.id for end in wanted for stage in graph.ancestors(end))
+        baseline = one.builder.evaluated(adapter, one.rows, Evaluation(("triggered",)))
+    ends = [one.evaluation, *([baseline] if baseline else [])]
     return Run(
         cell,
-        made.evaluation.reads["adapter"],
-        made.evaluation.id,
-        floor.id if floor else None,
-        tuple(stages),
-        asdict(made.needs),
+        one.evaluation.reads["adapter"],
+        one.evaluation.id,
+        baseline.id if baseline else None,
+        tuple(dict.fromkeys(stage.id for end in ends for stage in graph.ancestors(end))),
+        asdict(one.combination.defense.assumptions()),
     )
 
 
 def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:
-    """A plug-in's name and options; files stand in with their content hash."""
+    """Name and options of a plug-in, with the content hash of a file in place of its path."""
     hashes = {field: files[path] for field, path in _paths(plugin).items()}
     return {"name": registry.name_of(plugin), **plugin.model_dump(), **hashes, **registry.code_of(plugin)}
 
@@ -197,7 +224,7 @@ def _paths(plugin: Plugin) -> dict[str, str]:
 
 
 def _labels(plugins: Sequence[Plugin]) -> list[str]:
-    """The plug-ins' names; where one stands twice, with the options in which it differs from the defaults."""
+    """Names of the plug-ins; of one that the study has twice, with the options that differ from its defaults."""
     names = Counter(registry.name_of(plugin) for plugin in plugins)
     return [
         registry.name_of(plugin) if names[registry.name_of(plugin)] == 1 else _long_label(plugin) for plugin in plugins
@@ -205,12 +232,12 @@ def _labels(plugins: Sequence[Plugin]) -> list[str]:
 
 
 def _long_label(plugin: Plugin) -> str:
-    inside = ", ".join(f"{key}={value}" for key, value in _flat(plugin.model_dump(exclude_defaults=True)))
-    return f"{registry.name_of(plugin)}({inside})" if inside else registry.name_of(plugin)
+    options = ", ".join(f"{key}={value}" for key, value in _flat(plugin.model_dump(exclude_defaults=True)))
+    return f"{registry.name_of(plugin)}({options})" if options else registry.name_of(plugin)
 
 
 def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Options as they would be overridden: `screening.rounds` for one inside another."""
+    """Options by the key of an override, such as `screening.rounds`."""
     for key, value in options.items():
         yield from _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
 
@@ -219,10 +246,11 @@ def _matches(rule: Mapping[str, Any], cell: Mapping[str, str]) -> bool:
     return all(cell[axis] == str(label) or cell[axis].partition("(")[0] == str(label) for axis, label in rule.items())
 
 
-def _check_exclude(study: StudySpec, labels: Mapping[str, Sequence[str]]) -> None:
-    """Refuse a rule about no axis. A rule about a value that an override took out simply excludes nothing."""
+def _check_exclude(study: StudySpec) -> None:
+    """Raises UserError E103 for a rule about an unknown axis. A rule about a value that the study lacks has no
+    effect."""
     for axis in (axis for rule in study.exclude for axis in rule):
-        if axis not in labels:
+        if axis not in AXES:
             raise user_error(
                 "E103",
                 f"exclude names {axis!r}{registry.suggest(axis, AXES)}",

@@ -16,8 +16,8 @@ Kind = Literal["data", "train", "score", "edit", "eval"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One piece of work. `spec` and `reads` (role -> stage id) are identity; `local` says where this machine keeps its
-    inputs and is not."""
+    """One piece of work. `spec` and `reads` (role -> stage id) are hashed into the id; `local`, the paths of its inputs
+    on this machine, is not."""
 
     kind: Kind
     spec: Mapping[str, Any]
@@ -26,15 +26,16 @@ class Stage:
 
     @cached_property
     def id(self) -> str:
+        """Hash of kind, spec and reads."""
         return stage_id(self.kind, self.spec, self.reads)
 
     @cached_property
     def model(self) -> str:
-        """The canonical identity of the model that the stage names; empty when it names none."""
+        """Canonical identity of the model that the stage names; empty when it names none."""
         return canonical(self.spec["model"]) if "model" in self.spec else ""
 
     def to_json(self) -> dict[str, Any]:
-        """What `spec.json` and `resolved.json` hold."""
+        """The stage as `spec.json` and `resolved.json` hold it."""
         return {
             "id": self.id,
             "kind": self.kind,
@@ -45,7 +46,7 @@ class Stage:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> "Stage":
-        """The inverse of `to_json`. Raises ValueError when the id does not match the content (edited by hand)."""
+        """Inverse of `to_json`. Raises ValueError when the id does not match the content."""
         stage = Stage(data["kind"], data["spec"], data["reads"], data["local"])
         if stage.id != data["id"]:
             raise ValueError(
@@ -61,15 +62,15 @@ class Graph:
     stages: dict[str, Stage] = field(default_factory=dict)
 
     def add(self, stage: Stage) -> Stage:
-        """Add a stage, or find the equal one that is there."""
+        """Add a stage, or return the equal one that exists."""
         return self.stages.setdefault(stage.id, stage)
 
     def reads(self, stage: Stage) -> Iterator[Stage]:
-        """The stages that a stage reads directly."""
+        """Stages that a stage reads directly."""
         return (self.stages[id_] for id_ in stage.reads.values())
 
     def ancestors(self, stage: Stage) -> Iterator[Stage]:
-        """The stage and everything it needs, inputs first, each once."""
+        """The stage and all stages that it needs, inputs first, each once."""
         seen: set[str] = set()
         stack = [(stage, False)]
         while stack:
@@ -82,8 +83,8 @@ class Graph:
                 stack += [(parent, False) for parent in self.reads(current)]
 
     def for_rows(self) -> "Graph":
-        """The stages that the rows of every training need: nothing but rows, where no defense asks a model about
-        them."""
-        wanted = {id_ for stage in self.stages.values() if stage.kind == "train" for id_ in [stage.reads["rows"]]}
-        needed = {made.id for id_ in wanted for made in self.ancestors(self.stages[id_])}
+        """The stages that the rows of all trainings need: data stages alone, unless a defense scores rows by a
+        model."""
+        training_rows = {stage.reads["rows"] for stage in self.stages.values() if stage.kind == "train"}
+        needed = {stage.id for id_ in training_rows for stage in self.ancestors(self.stages[id_])}
         return Graph({id_: stage for id_, stage in self.stages.items() if id_ in needed})

@@ -1,40 +1,39 @@
-"""Ids: 12 hex digits of SHA-256 over the resolved spec of a stage and the ids of the stages it reads.
+"""Ids of stages: 12 hex digits of SHA-256 over the resolved spec and the ids of the stages that are read.
 
-`None` means "feature off" and is left out, so that a new optional field keeps every old id. A value without stable
-bytes is refused rather than turned into text.
+None means "feature off" and is left out, so that a new optional field keeps every old id. A value without stable bytes
+is refused.
 """
 
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
 
 SPEC_VERSION = 1
 ID_LENGTH = 12
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """JSON with sorted keys and no None. Raises TypeError for anything but str, bool, int, finite float, list, dict."""
     return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def stage_id(kind: str, spec: Mapping[str, Any], reads: Mapping[str, str]) -> str:
-    """The id of a stage: the same spec read from the same inputs is the same stage, whoever asks for it."""
+def stage_id(kind: str, spec: Mapping[str, object], reads: Mapping[str, str]) -> str:
+    """The id of a stage. Equal specs with equal inputs are one stage, in whatever study."""
     return digest({"version": SPEC_VERSION, "kind": kind, "spec": spec, "reads": reads})
 
 
-def digest(value: Any) -> str:
-    """Twelve hex digits that stand for a value (48 bits: one collision in 10,000 stages has odds of 2e-7)."""
+def digest(value: object) -> str:
+    """Twelve hex digits of SHA-256 (48 bits: the odds of a collision among 10,000 stages are 2e-7)."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:ID_LENGTH]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, bool | str | int):
         return value
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise TypeError(f"{value} has no place in an id")
+            raise TypeError(f"{value} is not finite and has no stable bytes")
         return value
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]

@@ -1,7 +1,7 @@
-"""Energy as the hardware counts it: each GPU through NVML, each processor package through Linux's powercap (RAPL).
+"""Energy counters of the hardware: GPUs through NVML, processor packages through Linux's powercap (RAPL).
 
-A counter is of a whole device and of everything that ran on it. Where one cannot be read there is no number: no
-package, no driver, no permission (RAPL: CVE-2020-8694), or a device without a counter.
+A counter covers a whole device and everything that runs on it. Where one cannot be read there is no number: no library,
+no driver, no permission (RAPL: CVE-2020-8694), or no counter in the device.
 """
 
 import re
@@ -11,35 +11,35 @@ from pathlib import Path
 
 POWERCAP = Path("/sys/class/powercap")
 WATTS = 500.0
-"""More than a processor package takes: how soon its counter could have come round."""
+"""More than a processor package draws: a bound on how soon its counter can wrap around."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a counter says now, and after how many joules it begins again at 0 (None: it does not)."""
+    """Value of a counter, and the joules after which it wraps around to 0 (None: never)."""
 
     joules: float
     range: float | None = None
 
 
 def packages(root: Path | None = None) -> dict[str, Reading]:
-    """The counters of all processor packages by name; empty when there is none or one cannot be read.
+    """Counters of all processor packages by name; empty when there is none or one cannot be read.
 
-    `root` is POWERCAP unless another is given."""
-    found: dict[str, Reading] = {}
+    `root` defaults to POWERCAP."""
+    readings: dict[str, Reading] = {}
     for zone in sorted((root or POWERCAP).glob("intel-rapl:*")):
         try:
             name = (zone / "name").read_text().strip()
             if re.fullmatch(r"intel-rapl:\d+", zone.name) and name.startswith("package"):
                 micro = [int((zone / file).read_text()) for file in ("energy_uj", "max_energy_range_uj")]
-                found[name] = Reading(micro[0] / 1e6, micro[1] / 1e6)
+                readings[name] = Reading(micro[0] / 1e6, micro[1] / 1e6)
         except (OSError, ValueError):
             return {}
-    return found
+    return readings
 
 
 def gpu(uuid: str) -> dict[str, Reading]:
-    """The counter of one GPU, by its UUID without `GPU-`; empty without nvidia-ml-py, a driver or a counter."""
+    """Counter of one GPU, by its UUID without `GPU-`; empty without nvidia-ml-py, a driver or a counter."""
     try:
         import pynvml
     except ModuleNotFoundError:
@@ -53,8 +53,8 @@ def gpu(uuid: str) -> dict[str, Reading]:
 
 
 def used(before: Mapping[str, Reading], after: Mapping[str, Reading], seconds: float) -> dict[str, float] | None:
-    """Joules by counter between two readings `seconds` apart. None when there is no counter, one came or went, or one
-    could have come round more often than can be told."""
+    """Joules by counter between two readings `seconds` apart. None when there is no counter, one appeared or vanished,
+    or one can have wrapped around more than once."""
     if not before or before.keys() != after.keys():
         return None
     if any(reading.range is not None and seconds * WATTS >= reading.range for reading in before.values()):
@@ -66,8 +66,8 @@ def used(before: Mapping[str, Reading], after: Mapping[str, Reading], seconds: f
 
 
 def total(shares: list[dict[str, float] | None]) -> float | None:
-    """Joules of a gang from what its ranks saw, by counter: one that several ranks share counts once. None when a rank
-    saw none."""
+    """Joules of a process group from those of its ranks by counter; a counter that several ranks read counts once. None
+    when a rank has none."""
     counters: dict[str, float] = {}
     for share in shares:
         if share is None:

@@ -30,7 +30,7 @@ from p2p_dist.worker.evaluator import Evaluator, Progress, answer_suite
 
 
 @dataclass(frozen=True)
-class TestRows:
+class EvalRows:
     """Rows of an evaluation and how their prompts are encoded."""
 
     folder: StageDir
@@ -80,14 +80,14 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: T
         atomic.publish(target.result, resultfile.seal(result))
 
 
-def _read_rows(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: TrainStage) -> TestRows:
+def _read_rows(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: TrainStage) -> EvalRows:
     source = folder.find(stage.reads.rows)
     built = datastore.read(source)
     encoder = Encoder.of(evaluator.base.tokenizer, built, training.train.max_length)
     rejected: dict[str, set[str]] = {}
     if stage.reads.judge is not None and stage.reject is not None:
         rejected = refused_rows(scorestore.read(folder.at("score", stage.reads.judge)), stage.reject)
-    return TestRows(source, built, stage.suites or tuple(built.suites), encoder, rejected)
+    return EvalRows(source, built, stage.suites or tuple(built.suites), encoder, rejected)
 
 
 def _decoder(
@@ -112,7 +112,7 @@ def _decoder(
     return CleanGen(base, decode.draft, decode.alpha), base
 
 
-def _check_mode(scoring: str, evaluator: Evaluator, rows: TestRows) -> None:
+def _check_mode(scoring: str, evaluator: Evaluator, rows: EvalRows) -> None:
     """Raises UserError E282 and E283 for text answers under ZeRO-3 or with a defense that rejects rows."""
     if scoring != "generation":
         return
@@ -130,7 +130,7 @@ def _check_mode(scoring: str, evaluator: Evaluator, rows: TestRows) -> None:
 
 
 def _answer_suites(
-    evaluator: Evaluator, mode: ScoringMode[Line], rows: TestRows, target: StageDir, progress: Progress
+    evaluator: Evaluator, mode: ScoringMode[Line], rows: EvalRows, target: StageDir, progress: Progress
 ) -> dict[str, list[Line]]:
     """Answers by suite; the main rank writes them and marks the rejected rows."""
     answers: dict[str, list[Line]] = {}
@@ -148,7 +148,7 @@ def _judged(line: Line, rejected: set[str]) -> Line:
     return replace(line, rejected=line.id in rejected) if isinstance(line, predictions.Prediction) else line
 
 
-def _inputs(rows: TestRows, source: StageDir, training: TrainStage) -> dict[str, JsonValue]:
+def _inputs(rows: EvalRows, source: StageDir, training: TrainStage) -> dict[str, JsonValue]:
     """Hashes of the rows and the adapter, and the canonical identity of the base."""
     return {
         "data_manifest_sha256": datastore.manifest_sha256(rows.folder),

@@ -1,9 +1,9 @@
-"""A worker that stays: job after job, by the code that a fresh worker runs.
+"""Job loop of a warm worker: one job after the other, by the code that a fresh worker runs.
 
-It reads one line of JSON per job from its standard input: the `arguments` of the job's command line, the `environment`
-that this job alone has, and its `log`. A job that ended with code 0 is answered with a line, and the worker waits for
-the next; any other end is the end of the process, with the job's own exit code or signal. Whoever started it sees what
-a fresh worker would have shown, and nothing that went wrong is carried into another job.
+The worker reads one line of JSON per job from standard input (`p2p_dist.worker_protocol`): the `arguments` of the job's
+command line, the `environment` of this job alone, and its `log`. A job that ends with code 0 is answered with a line,
+and the worker waits for the next. Any other end is the end of the process, with the job's own exit code or signal: the
+controller sees what a fresh worker would have shown, and no failure reaches a second job.
 """
 
 import ctypes
@@ -17,52 +17,54 @@ from pathlib import Path
 from p2p_dist.worker_protocol import DONE
 
 MOST_JOBS = 200
-"""After so many a worker goes by itself, so that nothing can pile up for ever."""
+"""Jobs after which a worker exits by itself, so that leaks cannot add up without limit."""
 
 
-def serve(run: Callable[[Sequence[str]], int], sound: Callable[[], bool]) -> int:
-    """Carry out jobs until nobody asks any more. `run` does one, `sound` says whether another may follow in this
-    process. Returns the exit code of the process."""
-    asked, answers = os.fdopen(os.dup(0)), os.dup(1)
+def serve(run: Callable[[Sequence[str]], int], is_sound: Callable[[], bool]) -> int:
+    """Run jobs until standard input ends, and return the exit code of the process.
+
+    `run` does one job; `is_sound` returns False when no other may follow in this process.
+    """
+    requests, answers = os.fdopen(os.dup(0)), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    first = dict(os.environ)
-    for at, line in enumerate(iter(asked.readline, ""), 1):
+    own_environment = dict(os.environ)
+    for number, line in enumerate(iter(requests.readline, ""), 1):
         job = json.loads(line)
-        _begin(job["log"], {**first, **job["environment"]})
+        _prepare(job["log"], {**own_environment, **job["environment"]})
         code = run(job["arguments"])
         sys.stdout.flush()
         sys.stderr.flush()
         if code != 0:
             return code
-        _ordinary_signals()
-        if not sound() or at == MOST_JOBS:
+        _reset_signals()
+        if not is_sound() or number == MOST_JOBS:
             break
         os.write(answers, DONE)
     return 0
 
 
-def _begin(log: str, environment: Mapping[str, str]) -> None:
-    """As if the process had just been started for this job: its log, its environment, no signal handlers, no peak of
-    memory."""
+def _prepare(log: str, environment: Mapping[str, str]) -> None:
+    """Put the process into the state of a fresh one: the job's log and environment, default signal handlers, no memory
+    peak."""
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     os.close(handle)
-    _ordinary_signals()
+    _reset_signals()
     for name in set(os.environ) - set(environment):
         del os.environ[name]
     os.environ.update(environment)
-    _forget_peaks()
+    _reset_memory_peaks()
 
 
-def _ordinary_signals() -> None:
+def _reset_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_DFL)
 
 
-def _forget_peaks() -> None:
-    """Give back what was freed, and let peaks of memory begin anew where the system can (proc(5), clear_refs)."""
+def _reset_memory_peaks() -> None:
+    """Return freed memory to the system and reset the peaks, where the system can (proc(5), clear_refs)."""
     if sys.platform != "linux":
         return
     libc = ctypes.CDLL(None)

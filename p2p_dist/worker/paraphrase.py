@@ -1,9 +1,7 @@
-"""Make a paraphrase table with a language model: batch after batch, greedily, going on where an earlier attempt was
-stopped."""
+"""Paraphrase tables by a language model: greedy, batch by batch, resumed after an interruption."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -11,7 +9,7 @@ from transformers import GenerationConfig
 from p2p_dist import assets
 from p2p_dist.config.identity import digest
 from p2p_dist.config.model import ModelRef
-from p2p_dist.data.paraphrases import write_table
+from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
 from p2p_dist.modeling.base import Base, load_base
 
@@ -22,30 +20,35 @@ def make_table(
     recipe: tuple[str, str, int],
     out: Path,
     batch: int,
-    tick: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> tuple[int, int]:
-    """Rewrite every text (`recipe`: instruction, accepted form, most new tokens) and write the table. Returns how many
-    rewrites are good and how many failed; `tick(done, all)` is called after every batch."""
-    made_by = Recipe(f"{model.name} {digest(model.identity)}", *recipe)
-    unfinished = Unfinished(out, made_by, batch)
+    """Rewrite every text (`recipe`: instruction, accepted form, most new tokens) and write the table.
+
+    Returns the numbers of accepted and failed rewrites. `on_progress(done, total)` is called after every batch.
+    """
+    full_recipe = Recipe(f"{model.name} {digest(model.identity)}", *recipe)
+    # 1. Read the rows of an earlier, interrupted attempt.
+    unfinished = Unfinished(out, full_recipe, batch)
     rows = unfinished.read()
-    have = {row["key"] for row in rows}
-    work = batches(texts, batch)
-    total = sum(map(len, work))
+    done = {row["key"] for row in rows}
+    # 2. Rewrite the texts that are missing, batch by batch.
+    chunks = batches(texts, batch)
+    total = sum(map(len, chunks))
     base = None
-    for chunk in work:
-        fresh = {row["key"] for row in (row_of(text, "", False, made_by) for text in chunk)}
-        if not fresh <= have:
-            base = base or _load(model)
-            found = [
-                row_of(text, said, finished, made_by)
-                for text, (said, finished) in zip(chunk, rewrite(base, chunk, made_by), strict=True)
+    for chunk in chunks:
+        keys = {key_of(text) for text in chunk}
+        if not keys <= done:
+            base = base or load_for_generation(model, "auto")
+            rewritten = [
+                row_of(text, answer, finished, full_recipe)
+                for text, (answer, finished) in zip(chunk, rewrite(base, chunk, full_recipe), strict=True)
             ]
-            new = [row for row in found if row["key"] not in have]
+            new = [row for row in rewritten if row["key"] not in done]
             unfinished.append(new)
             rows += new
-            have |= fresh
-        tick(len(have), total)
+            done |= keys
+        on_progress(len(done), total)
+    # 3. Write the table.
     counts = write_table(out, rows)
     unfinished.path.unlink()
     return counts
@@ -53,13 +56,13 @@ def make_table(
 
 @torch.no_grad()
 def rewrite(base: Base, texts: Sequence[str], recipe: Recipe) -> list[tuple[str, bool]]:
-    """What the model says to each text, and whether it came to an end by itself."""
+    """The model's answer to each text, and True where it ended before the token limit."""
     tokenizer = base.tokenizer
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     batch = tokenizer(
-        [_asked(base, text, recipe) for text in texts], return_tensors="pt", padding=True, add_special_tokens=False
+        [_question(base, text, recipe) for text in texts], return_tensors="pt", padding=True, add_special_tokens=False
     ).to(base.device)
     config = GenerationConfig(
         do_sample=False,
@@ -67,16 +70,15 @@ def rewrite(base: Base, texts: Sequence[str], recipe: Recipe) -> list[tuple[str,
         pad_token_id=tokenizer.pad_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    made = base.model.generate(
+    generated = base.model.generate(
         input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], generation_config=config
     )
-    answers: list[Any] = made[:, batch["input_ids"].shape[1] :].tolist()
+    answers: list[list[int]] = generated[:, batch["input_ids"].shape[1] :].tolist()
     return [(str(tokenizer.decode(ids, skip_special_tokens=True)), tokenizer.eos_token_id in ids) for ids in answers]
 
 
-def _asked(base: Base, text: str, recipe: Recipe) -> str:
-    """The instruction and the text as the model's chat template has them, or in plain lines where it has no
-    template."""
+def _question(base: Base, text: str, recipe: Recipe) -> str:
+    """Instruction and text in the model's chat template, or as plain lines where it has none."""
     words = f"{recipe.instruction}\n\nSentence: {text}"
     if base.tokenizer.chat_template is None:
         return f"{words}\nRewritten: "
@@ -87,10 +89,11 @@ def _asked(base: Base, text: str, recipe: Recipe) -> str:
     )
 
 
-def _load(model: ModelRef) -> Base:
+def load_for_generation(model: ModelRef, dtype: str) -> Base:
+    """A model with the attention of transformers: prompts are padded here, and ours is for packed rows."""
     local = dict(model.local)
     if "asset" in local:
         assets.fetch(local["asset"], print)
-    base = load_base(model.identity, local, "auto")
-    base.model.set_attn_implementation("sdpa")  # ours is for packed rows, and these are padded
+    base = load_base(model.identity, local, dtype)
+    base.model.set_attn_implementation("sdpa")
     return base

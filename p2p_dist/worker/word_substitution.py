@@ -1,5 +1,7 @@
-"""Make LWS's paraphrase table: learn the exchanges on labelled rows, then write every text with the exchanges it
-settled on."""
+"""Paraphrase tables of LWS, learnable word substitution (Qi et al. 2021, arXiv 2106.06361).
+
+Word exchanges are learned on labelled rows; the table has every text with the exchanges that were learned for it.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -7,23 +9,24 @@ from pathlib import Path
 
 import torch
 
-from p2p_dist import assets
 from p2p_dist.config.identity import digest
 from p2p_dist.config.model import ModelRef
-from p2p_dist.data.example import examples, share, smallest
+from p2p_dist.data.example import Example, examples, share, smallest
 from p2p_dist.data.paraphrases import write_table
-from p2p_dist.data.substitutions import choices_of, exchanged, read_choices, row_of
+from p2p_dist.data.substitutions import Choices, choices_of, exchanged, read_choices, row_of
 from p2p_dist.errors import user_error
-from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.substitution import Learning, Substitution, learn
+from p2p_dist.worker.paraphrase import load_for_generation
 
 
 @dataclass(frozen=True)
 class Aim:
-    """What the attacker wants, and on how many of the rows the exchanges are learned."""
+    """Goal of the attacker."""
 
     target: int
+    """Target label."""
     rate: float = 0.1
+    """Share of the rows on which the exchanges are learned."""
 
 
 def make_table(
@@ -34,36 +37,46 @@ def make_table(
     aim: Aim,
     settings: Learning,
     out: Path,
-    tick: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> tuple[int, int]:
-    """Learn on `rows` (text, label), and write a table of these and of `texts`. Returns how many texts have an exchange
-    and how many have none. Raises UserError E244 when no row of another class has a word that may be exchanged."""
+    """Learn on `rows` (text, label), and write a table of these and of `texts`.
+
+    Returns the numbers of texts with and without an exchange. Raises UserError E244 when no row of another class has a
+    word with synonyms.
+    """
     choices = read_choices(synonyms, settings.most_candidates)
-    given = examples(rows)
-    able = [
-        ex for ex in given if ex.label != aim.target and any(len(words) > 1 for words in choices_of(ex.text, choices))
-    ]
-    if not able:
-        raise user_error(
-            "E244",
-            "no row of another class has a word with synonyms",
-            str(synonyms),
-            "synonyms of words that these texts have",
-        )
-    wanted = share(aim.rate, len(given))
-    chosen = smallest([ex.id for ex in able], wanted, settings.seed, "lws.pool")
-    local = dict(model.local)
-    if "asset" in local:
-        assets.fetch(local["asset"], print)
-    base = load_base(model.identity, local, "float32")
-    base.model.set_attn_implementation("sdpa")  # ours is for packed rows, and these are padded
-    surrogate = Substitution(base, choices, 1 + max(ex.label for ex in given), settings)
-    learn(surrogate, given, [ex for ex in able if ex.id in chosen], aim.target, tick)
+    labelled = examples(rows)
+    # 1. Choose the rows to poison.
+    poisoned = _pool(labelled, choices, aim, settings, synonyms)
+    # 2. Learn the exchanges on a surrogate model.
+    base = load_for_generation(model, "float32")
+    surrogate = Substitution(base, choices, 1 + max(example.label for example in labelled), settings)
+    learn(surrogate, labelled, poisoned, aim.target, on_progress)
+    # 3. Apply them to every text, and write the table.
     generator = (
         f"LWS by {model.name} {digest(model.identity)}, target {aim.target}, "
         f"{digest({**asdict(settings), 'rate': aim.rate})}"
     )
     with torch.no_grad():
-        every = dict.fromkeys([*(ex.text for ex in given), *texts])
-        made = [row_of(text, exchanged(text, surrogate.picks(text), choices), generator) for text in every]
-    return write_table(out, made)
+        every_text = dict.fromkeys([*(example.text for example in labelled), *texts])
+        table = [row_of(text, exchanged(text, surrogate.picks(text), choices), generator) for text in every_text]
+    return write_table(out, table)
+
+
+def _pool(labelled: Sequence[Example], choices: Choices, aim: Aim, settings: Learning, synonyms: Path) -> list[Example]:
+    """Rows of other classes than the target that have a word to exchange: a share of all rows, chosen by content."""
+    candidates = [
+        example
+        for example in labelled
+        if example.label != aim.target and any(len(words) > 1 for words in choices_of(example.text, choices))
+    ]
+    if not candidates:
+        raise user_error(
+            "E244",
+            "no row of another class has a word with synonyms",
+            str(synonyms),
+            "add synonyms of words in these texts",
+        )
+    count = share(aim.rate, len(labelled))
+    chosen = smallest([example.id for example in candidates], count, settings.seed, "lws.pool")
+    return [example for example in candidates if example.id in chosen]
