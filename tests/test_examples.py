@@ -1,0 +1,26 @@
+"""The examples run, from a file as a user starts them."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def test_one_run_prints_the_rates_of_the_defended_model(with_data: Path) -> None:
+    """Rows to P2P to training to answers, on the tiny model."""
+    command = [sys.executable, str(EXAMPLES / "one_run.py"), "--source", str(with_data / "rotten_tomatoes")]
+    done = subprocess.run([*command, "--rows", "100"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    first, *lines = done.stdout.splitlines()
+    assert re.fullmatch(r"100 rows, 8 steps, loss \d+\.\d{3}", first)
+    rates = {name: (int(k), int(n)) for name, k, n in re.findall(r"^(\w+) .*\((\d+)/(\d+)\)$", "\n".join(lines), re.M)}
+    assert rates["ca_ext"][1] == 20
+    assert rates["asr_ext"][1] == rates["asr_nobt"][1] == 10
+    assert all(0 <= k <= n for k, n in rates.values())
+
+
+def test_one_run_fits_on_a_screen_or_two() -> None:
+    code = (EXAMPLES / "one_run.py").read_text().partition("def one_run")[2]
+    assert len(code.splitlines()) < 60
