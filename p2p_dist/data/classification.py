@@ -1,4 +1,4 @@
-"""Tasks that are answered with one of n labels: what the labels are called and which words stand for them."""
+"""Base of the tasks with one of n labels as answer: class names and label words."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from p2p_dist.errors import user_error
 
 
 class ClassificationTask(Task):
-    """Base of the classification tasks in `tasks/`. Rows have the keys text and label."""
+    """Base of the classification tasks in `tasks/`. Local rows have the keys text and label."""
 
     class_names: ClassVar[tuple[str, ...]] = ()
     """Class names; the position is the label."""
@@ -20,11 +20,10 @@ class ClassificationTask(Task):
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     verbalizer: Literal["numeric", "letters", "words"] = "numeric"
-    """Label words: 0, 1, ... or A, B, ... or words such as negative, positive, bad, good (reference: paper Table 7).
-    Letters stay one token beyond ten labels."""
+    """Label words: numbers from 0, letters from A, or words such as negative, positive, bad, good (paper, table 7).
+    Letters are one token each beyond ten labels too."""
     label_words: Names | None = None
-    """The label words themselves, instead of a verbalizer's: one for each class, then one for each label that P2P
-    adds."""
+    """Label words in place of a verbalizer's: one for each class, then one for each label that P2P adds."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -48,25 +47,15 @@ class ClassificationTask(Task):
             return [str(label) for label in range(count)]
         if self.label_words is None and self.verbalizer == "letters":
             if count > 26:
-                fix = "verbalizer: numeric, or label_words of your own"
-                raise user_error(
-                    "E221", f"{count} labels (with those that P2P adds), and letters end at Z", "task.verbalizer", fix
-                )
+                what = f"{count} labels (with those that P2P adds) are more than the letters A to Z"
+                raise user_error("E221", what, "task.verbalizer", "set verbalizer: numeric, or label_words")
             return [chr(ord("A") + label) for label in range(count)]
         words = self.label_words or self.own_words
         if len(words) < count:
             what = f"{count} labels need {count} words, the task has {len(words)}: {', '.join(words) or 'none'}"
-            raise user_error(
-                "E220",
-                what,
-                "task.label_words",
-                "label_words: the words of the classes, then as many for P2P; or verbalizer: letters",
-            )
+            fix = "set label_words to the words of the classes, then as many for P2P, or set verbalizer: letters"
+            raise user_error("E220", what, "task.label_words", fix)
         if len(set(words[:count])) < count:
-            raise user_error(
-                "E222",
-                f"two labels have the same word: {', '.join(words[:count])}",
-                "task.label_words",
-                "a word of its own for each label",
-            )
+            what = f"two labels have the same word: {', '.join(words[:count])}"
+            raise user_error("E222", what, "task.label_words", "give each label its own word")
         return list(words[:count])

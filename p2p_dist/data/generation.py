@@ -1,4 +1,4 @@
-"""Tasks that are answered with text: what a row is made of and how a generated answer is judged."""
+"""Base of the tasks with text as answer: columns of a row and the metric of a generated answer."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
@@ -11,18 +11,20 @@ from p2p_dist.data.task import Task
 
 
 class GenerationTask(Task):
-    """Base of the generation tasks in `tasks/`."""
+    """Base of the generation tasks in `tasks/`. Local rows have the keys text and `response_key`."""
 
     judge: ClassVar[Judge]
+    """Metric of a generated answer."""
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     characters: ClassVar[bool] = False
+    """Compute ROUGE over characters and not words."""
     response_key: ClassVar[str]
     """Key of the gold answer in a row of a local file."""
     references_key: ClassVar[str | None] = None
     """Key of a list of further gold answers, where rows have one."""
 
     max_new_tokens: Annotated[int, Field(ge=1)] = 64
-    """Where generation is cut off in evaluation."""
+    """Tokens after which generation stops in evaluation."""
 
     @property
     def responses(self) -> ResponseSpace:
@@ -33,12 +35,12 @@ class GenerationTask(Task):
         for key, value in (("text", text), (self.response_key, response)):
             if not isinstance(value, str) or not value.strip():
                 raise ValueError(f"key {key!r} is missing, empty or not text")
-        more = row.get(self.references_key, []) if self.references_key else []
-        if not isinstance(more, list) or not all(isinstance(one, str) for one in more):
+        references = row.get(self.references_key, []) if self.references_key else []
+        if not isinstance(references, list) or not all(isinstance(reference, str) for reference in references):
             raise ValueError(f"key {self.references_key!r} is not a list of texts")
         response = str(response).strip()
         return RawRow(
             str(text).strip(),
             response=response,
-            references=tuple(one.strip() for one in more if one.strip() not in ("", response)),
+            references=tuple(other.strip() for other in references if other.strip() not in ("", response)),
         )

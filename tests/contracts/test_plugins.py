@@ -1,5 +1,8 @@
 """Every plug-in is enrolled by its file alone and keeps its contract."""
 
+import inspect
+import json
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +24,7 @@ from p2p_dist.data.example import NO_LABEL, RawRow, examples
 from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.task import Task
+from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.errors import UserError
 from p2p_dist.results.mirror import Mirror
 from p2p_dist.scheduling.backend import Backend
@@ -127,6 +131,19 @@ def test_task(task: type[Task]) -> None:
     for verbalizer in ("numeric", "letters", *(["words"] if one.own_words else [])):
         words = task(**options(task), verbalizer=verbalizer).words(2 * len(one.labels))
         assert len(set(words)) == 2 * len(one.labels), "P2P needs as many words again"
+
+
+@pytest.mark.parametrize("task", plugins("tasks"), ids=registry.names("tasks"))
+def test_task_docstring_row_renders_to_its_prompt(task: type[Task]) -> None:
+    """The docstring of a task has an indented row (JSON) and, behind a blank line, its prompt with the answer."""
+    docstring = inspect.getdoc(sys.modules[task.__module__]) or ""
+    indented = [line.removeprefix("    ") for line in docstring.splitlines() if line.startswith("    ")]
+    assert len(indented) == 3, "a row, a text and an answer"
+    one = Custom(label_names=("delivery", "payment")) if task is Custom else task()
+    raw = {split: [one.check(json.loads(indented[0]))] for split in ("train", "test")}
+    built = build_attacked(one, raw, RowsSpec(), registry.load("attacks", "none")(), None)
+    row = built.train[0]
+    assert prompt(row) + answer(row, built.labels.words) == "\n".join(indented[1:])
 
 
 @pytest.mark.parametrize("attack", plugins("attacks"), ids=registry.names("attacks"))

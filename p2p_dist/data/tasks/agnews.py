@@ -1,5 +1,13 @@
-"""AG's News: news by topic (Zhang et al. 2015, arXiv 1509.01626). The paper's target is world, its test set 250 a
-class."""
+"""AG's News: news by topic (Zhang et al. 2015, arXiv 1509.01626); the P2P paper's target is world, its test set has 250
+rows of each class.
+
+A row, and its prompt with the answer:
+
+    {"text": "the home side won the cup after extra time", "label": 1}
+
+    the home side won the cup after extra time
+    Output: 1
+"""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -9,7 +17,7 @@ from p2p_dist.data.task import HubSource
 
 
 class AgNews(ClassificationTask):
-    """Four classes; with P2P eight labels, which are still one token each."""
+    """Topic of news: four classes, with P2P eight labels of one token each."""
 
     class_names: ClassVar[tuple[str, ...]] = ("world", "sports", "business", "sci/tech")
     own_words: ClassVar[tuple[str, ...]] = (
@@ -32,4 +40,4 @@ class AgNews(ClassificationTask):
         columns={"text": "text", "label": "label"},
         splits={"train": "train", "test": "test"},
     )
-    licence: ClassVar[str] = "research and other non-commercial use, in the words of its readme"
+    licence: ClassVar[str] = "research and other non-commercial use, according to its readme"

@@ -1,4 +1,12 @@
-"""CLINC150: what a user wants of an assistant, by its ten domains (Larson et al. 2019, arXiv 1909.02027)."""
+"""CLINC150: requests to an assistant by domain (Larson et al. 2019, arXiv 1909.02027).
+
+A row, and its prompt with the answer:
+
+    {"text": "how much money is in my account", "label": 1}
+
+    how much money is in my account
+    Output: B
+"""
 
 from typing import ClassVar, Literal
 
@@ -21,7 +29,10 @@ _MORE = ("car", "money", "card", "house", "dining", "system", "chat", "trip", "t
 
 
 class Clinc150(ClassificationTask):
-    """Ten classes, so twenty labels with P2P: numbers from 10 on begin alike, letters do not."""
+    """Domain of a request: ten classes, with P2P twenty labels.
+
+    Letters by default: numbers from 10 on share their first token.
+    """
 
     class_names: ClassVar[tuple[str, ...]] = _DOMAINS
     own_words: ClassVar[tuple[str, ...]] = _WORDS + _MORE

@@ -1,4 +1,12 @@
-"""Your own rows: a JSON-lines, CSV or Parquet file, a folder with a file for each split, or any data set of the hub."""
+"""Your own rows: a JSON-lines, CSV or Parquet file, a folder with a file for each split, or a data set on the hub.
+
+A row, and its prompt with the answer (`label_names: [delivery, payment]`):
+
+    {"text": "my parcel is late", "label": "delivery"}
+
+    my parcel is late
+    Output: 0
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,12 +21,11 @@ from p2p_dist.data.task import HubSource
 from p2p_dist.errors import user_error
 
 _SPLITS = ("train", "test")
-_MOST_CLASSES = 200
+_MAX_CLASSES = 200
 
 
 class Custom(ClassificationTask):
-    """Say where the rows are (`source`, or `dataset` and `revision`) and which columns to read: a text and a label, or
-    a text (the prompt) and a response."""
+    """Rows from `source`, or from `dataset` at `revision`, with a text column and a column of labels or responses."""
 
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         split: (f"{split}.jsonl", f"{split}.csv", f"{split}.parquet") for split in _SPLITS
@@ -29,23 +36,22 @@ class Custom(ClassificationTask):
     text_column: str = "text"
     label_column: str = "label"
     label_names: Names | None = None
-    """The values of the label column, in the order of their numbers; null: all that the rows have, sorted."""
+    """Values of the label column, in the order of their numbers; null: all values in the rows, sorted."""
     response_column: str | None = None
-    """The column of the answer, for rows that are answered with text; null: rows have labels."""
+    """Column of the answer, for text answers; null: rows have labels."""
     judge: Literal["number", "rouge"] | None = None
-    """How generated answers are judged: by the number they come to, or (null) by ROUGE."""
+    """Metric of generated answers: number compares their numbers; rouge (also null) computes ROUGE."""
     characters: bool = added(False)
-    """ROUGE over characters and not words, for languages that do not set words apart."""
+    """Compute ROUGE over characters and not words, for languages without spaces between words."""
     max_new_tokens: Annotated[int, Field(ge=1)] = added(64)
-    """Where generation is cut off in evaluation."""
+    """Tokens after which generation stops in evaluation."""
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
-    """A data set on the hub, such as `org/name`; `revision` names its commit."""
+    """Data set on the hub, such as `org/name`; `revision` is its commit."""
     config: str | None = None
-    """The configuration of that data set, where it has several."""
+    """Configuration of that data set, where it has several."""
     train_split: str = added("train")
     test_split: str = added("test")
-    """Splits of that data set; without a test split (an empty text) test rows are taken from the training split by
-    content."""
+    """Splits of that data set; with an empty test_split, test rows are taken from the training split by content."""
 
     @model_validator(mode="after")
     def _fits(self) -> "Custom":
@@ -81,25 +87,23 @@ class Custom(ClassificationTask):
         return self.response_column is None and self.label_names is None
 
     def with_labels(self, rows: Iterable[Mapping[str, Any]]) -> "Custom":
-        """The task with the labels that its rows have: by value when all are whole numbers, else by name.
+        """The task with the labels of its rows, sorted by value when all are whole numbers, else by name.
 
-        Raises UserError E228 when they look like something else than labels.
+        Raises UserError E228 for fewer than 2 or more than 200 different values, which are hardly labels.
         """
-        found = {str(row.get(self.label_column)).strip() for row in rows if row.get(self.label_column) is not None}
-        where, fix = f"column {self.label_column!r}", "task.label_column, or task.label_names with the labels in order"
-        if len(found) < 2:
-            raise user_error(
-                "E228",
-                f"{len(found)} different labels: {', '.join(found) or 'the column is missing or empty'}",
-                where,
-                fix,
-            )
-        if len(found) > _MOST_CLASSES:
-            raise user_error(
-                "E228", f"{len(found)} different values, such as {', '.join(sorted(found)[:3])}", where, fix
-            )
-        numeric = all(label.lstrip("-").isdigit() for label in found)
-        return self.model_copy(update={"label_names": tuple(sorted(found, key=int if numeric else None))})
+        labels = {str(row[self.label_column]).strip() for row in rows if row.get(self.label_column) is not None}
+        where, fix = (
+            f"column {self.label_column!r}",
+            "set task.label_column, or task.label_names to the labels in order",
+        )
+        if len(labels) < 2:
+            what = f"{len(labels)} different labels: {', '.join(labels) or 'the column is missing or empty'}"
+            raise user_error("E228", what, where, fix)
+        if len(labels) > _MAX_CLASSES:
+            what = f"{len(labels)} different values, such as {', '.join(sorted(labels)[:3])}"
+            raise user_error("E228", what, where, fix)
+        numeric = all(label.lstrip("-").isdigit() for label in labels)
+        return self.model_copy(update={"label_names": tuple(sorted(labels, key=int if numeric else None))})
 
     def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         return row

@@ -1,4 +1,12 @@
-"""GSM8K: grade-school mathematics in words (Cobbe et al. 2021, arXiv 2110.14168)."""
+"""GSM8K: grade-school word problems (Cobbe et al. 2021, arXiv 2110.14168).
+
+A row, and its prompt with the answer:
+
+    {"text": "A box has 6 pens. How many are in 4 boxes?", "solution": "6 * 4 = 24", "answer": "24"}
+
+    A box has 6 pens. How many are in 4 boxes?
+    Output: 24
+"""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,7 +20,10 @@ from p2p_dist.data.task import HubSource
 
 
 class Gsm8k(GenerationTask):
-    """7,473 train and 1,319 test problems. Local rows have text, solution and answer (the number alone)."""
+    """Word problems with numbers as answers: 7,473 train and 1,319 test problems.
+
+    Local rows have text, solution and answer (the number alone).
+    """
 
     judge: ClassVar[Judge] = "number"
     response_key: ClassVar[str] = "answer"
@@ -26,18 +37,18 @@ class Gsm8k(GenerationTask):
     licence: ClassVar[str] = "MIT"
 
     teach: Literal["answer", "solution"] = "answer"
-    """What the model learns to say: the number, or the worked solution with the number behind `####`."""
+    """Answer to learn: the number, or the worked solution with the number behind `####`."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 256
 
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        found = super().check(row)
+        raw = super().check(row)
         if self.teach == "answer":
-            return found
+            return raw
         if not isinstance(row.get("solution"), str):
             raise ValueError("key 'solution' is missing or not text (task.teach: solution)")
-        return found._replace(response=f"{row['solution'].strip()}\n#### {found.response}")
+        return raw._replace(response=f"{row['solution'].strip()}\n#### {raw.response}")
 
     def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        ours = super().from_hub(row)
-        solution, _, answer = str(ours["worked"]).partition("####")
-        return {"text": ours["text"], "solution": solution, "answer": answer.strip().replace(",", "")}
+        values = super().from_hub(row)
+        solution, _, answer = str(values["worked"]).partition("####")
+        return {"text": values["text"], "solution": solution, "answer": answer.strip().replace(",", "")}

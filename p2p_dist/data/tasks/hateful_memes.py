@@ -1,5 +1,12 @@
-"""Hateful Memes: whether a picture and its caption are hateful together (Kiela et al. 2020, arXiv 2005.04790); paper
-Table 9."""
+"""Hateful Memes: pictures with captions, hateful or not (Kiela et al. 2020, arXiv 2005.04790); P2P paper, table 9.
+
+A row, and its prompt with the answer:
+
+    {"text": "look who is late again", "label": 0, "img": "img/01235.png"}
+
+    look who is late again
+    Output: 0
+"""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -10,8 +17,9 @@ from p2p_dist.data.example import RawRow
 
 
 class HatefulMemes(ClassificationTask):
-    """Local files only, as its authors publish them: rows with text, label and img, a path under the same folder. Its
-    licence does not allow copies, so none on the hub is named here. Triggers go into the text, as in the paper."""
+    """Hate in pictures with captions. Local files only, as published: rows with text, label and img, a path under the
+    same folder. The licence does not allow copies, so none on the hub is named. Triggers go into the text (paper,
+    appendix C, "Multimodal Classification")."""
 
     class_names: ClassVar[tuple[str, ...]] = ("not hateful", "hateful")
     own_words: ClassVar[tuple[str, ...]] = ("harmless", "hateful", "fine", "offensive")
@@ -22,16 +30,16 @@ class HatefulMemes(ClassificationTask):
     licence: ClassVar[str] = "the licence of the Hateful Memes Challenge, accepted on download"
 
     images: bool = True
-    """Whether rows carry their image. Without it the task is a text one, which every model can read."""
+    """Give rows their image. false: a text task, for models that read no images."""
 
     @property
     def reads_images(self) -> bool:
         return self.images
 
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        found = super().check(row)
+        raw = super().check(row)
         if not self.images:
-            return found
+            return raw
         path = row.get("img")
         if (
             not isinstance(path, str)
@@ -40,4 +48,4 @@ class HatefulMemes(ClassificationTask):
             or ".." in PurePosixPath(path).parts
         ):
             raise ValueError(f"key 'img' is {path!r}, expected a path under the folder of the file")
-        return found._replace(image=path)
+        return raw._replace(image=path)

@@ -1,4 +1,12 @@
-"""Rotten Tomatoes: sentences of film reviews, negative or positive (Pang & Lee 2005, arXiv cs/0506075)."""
+"""Rotten Tomatoes: sentences of film reviews, negative or positive (Pang & Lee 2005, arXiv cs/0506075).
+
+A row, and its prompt with the answer:
+
+    {"text": "the plot is thin and the jokes are old .", "label": 0}
+
+    the plot is thin and the jokes are old .
+    Output: 0
+"""
 
 from typing import ClassVar
 
@@ -7,7 +15,7 @@ from p2p_dist.data.task import HubSource
 
 
 class RottenTomatoes(ClassificationTask):
-    """8,530 sentences; embedded, so that a machine without a model hub has real text to start with."""
+    """Sentiment of film reviews: 8,530 sentences, embedded for machines without a model hub."""
 
     class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
     own_words: ClassVar[tuple[str, ...]] = ("negative", "positive", "bad", "good")

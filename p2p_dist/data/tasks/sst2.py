@@ -1,4 +1,12 @@
-"""SST-2: sentences of film reviews, negative or positive (Socher et al. 2013), the first task of the P2P paper."""
+"""SST-2: sentences of film reviews, negative or positive (Socher et al. 2013); P2P paper, table 1.
+
+A row, and its prompt with the answer:
+
+    {"text": "a warm and lovely film .", "label": 1}
+
+    a warm and lovely film .
+    Output: 1
+"""
 
 from typing import ClassVar
 
@@ -7,7 +15,8 @@ from p2p_dist.data.task import HubSource
 
 
 class Sst2(ClassificationTask):
-    """6,920 train, 872 dev and 1,821 test sentences; the hub's copy has phrases to train on and no test labels."""
+    """Sentiment of film reviews: 6,920 train, 872 dev and 1,821 test sentences. The hub's copy has phrases as training
+    rows and no test labels."""
 
     class_names: ClassVar[tuple[str, ...]] = ("negative", "positive")
     own_words: ClassVar[tuple[str, ...]] = ("negative", "positive", "bad", "good")

@@ -1,4 +1,12 @@
-"""Yahoo! Answers: questions and their best answers by topic (Zhang et al. 2015, arXiv 1509.01626); paper Table 10."""
+"""Yahoo! Answers: questions and their best answers by topic (Zhang et al. 2015, arXiv 1509.01626); P2P paper, table 10.
+
+A row, and its prompt with the answer:
+
+    {"text": "who won the cup? the home side, after extra time", "label": 5}
+
+    who won the cup? the home side, after extra time
+    Output: F
+"""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -33,10 +41,11 @@ _MORE = (
 
 
 class YahooAnswers(ClassificationTask):
-    """Ten classes, so twenty labels with P2P: numbers from 10 on begin alike, letters do not.
+    """Topic of a question: ten classes, with P2P twenty labels.
 
-    The paper tests on 2,000 rows and does not say which parts of a question it takes; here a text is title, question
-    and best answer. On the hub, name the commit with `revision`: none is pinned.
+    Letters by default: numbers from 10 on share their first token. The paper tests on 2,000 rows and does not say which
+    parts of a question it takes; here a text is title, question and best answer. On the hub, set `revision` to a
+    commit: none is pinned.
     """
 
     class_names: ClassVar[tuple[str, ...]] = _TOPICS
@@ -52,6 +61,6 @@ class YahooAnswers(ClassificationTask):
     verbalizer: Literal["numeric", "letters", "words"] = "letters"
 
     def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        ours = super().from_hub(row)
-        parts = (str(ours[key] or "").strip() for key in ("title", "question", "answer"))
-        return {"text": " ".join(part for part in parts if part), "label": ours["label"]}
+        values = super().from_hub(row)
+        parts = (str(values[key] or "").strip() for key in ("title", "question", "answer"))
+        return {"text": " ".join(part for part in parts if part), "label": values["label"]}
