@@ -1,4 +1,4 @@
-"""What a study IS: strict pydantic models over its YAML file.
+"""Schema of a study: strict pydantic models of its YAML file.
 
 A study is a grid. `task`, `model`, `attack`, `defense` and `seed` each take one value or a list; every combination that
 `exclude` does not name is a run. Everything else is shared by all runs. What is declared here is identity: two studies
@@ -72,7 +72,7 @@ class LoraSpec(Strict):
 
 
 class TrainSpec(Strict):
-    """How an adapter is trained. The global batch is identity; how it is split over devices is not."""
+    """Training of an adapter. The global batch is identity; its split over devices is not."""
 
     learning_rate: Positive = 2e-4
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
@@ -96,7 +96,7 @@ class TrainSpec(Strict):
 
 
 class RowsSpec(Strict):
-    """How many rows of the task a run uses. null takes all there are. Chosen by content, so the same for every seed."""
+    """Numbers of rows that a run uses; null for all of the task. Rows are chosen by content, equally for every seed."""
 
     train: Annotated[int, Field(ge=1)] | None = None
     test: Annotated[int, Field(ge=1)] | None = None

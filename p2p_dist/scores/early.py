@@ -1,4 +1,4 @@
-"""Method `early_trust`: what a model that has just begun to learn the task says about its own training rows.
+"""Method `early_trust`: label scores of training rows by a model that has just begun to learn the task.
 
 A backdoor of a few per cent snaps in after the task is learned, so the model of the right early moment believes clean
 labels and not yet poisoned ones (measured in docs/findings.md). That moment is read off the data alone: the first check
@@ -37,23 +37,23 @@ def score(context: Context, method: EarlyTrust) -> list[Line]:
     run = TrainRun(context.train, context.seed + 1_000_003 * method.draw, rows, start=context.start)
     try:
         train_cohort(context.base, context.adapters, [run], screen)
-        if len(screen.passes) < screen.wanted:
+        if not screen.complete:
             screen.keep_pass()
     except Stopped:
-        if len(screen.passes) < screen.wanted:
+        if not screen.complete:
             raise
     means = torch.tensor([[row.scores for row in rows] for rows in screen.passes], dtype=torch.float64).mean(0).tolist()
     lines: list[Line] = [
         {"set": "train", "id": row.id, "label": row.label, "scores": mean}
         for row, mean in zip(judged, means, strict=True)
     ]
-    facts = {
-        "step": screen.at,
+    stop = {
+        "step": screen.first_pass_step,
         "reached": screen.reached,
         "agreement": screen.agreement,
         "checkpoints": len(screen.passes),
     }
-    return [*lines, {"set": "screening", "id": "stop", **facts}]
+    return [*lines, {"set": "screening", "id": "stop", **stop}]
 
 
 def _parts(context: Context, method: EarlyTrust) -> tuple[list[Row], list[Row]]:
@@ -66,35 +66,38 @@ def _parts(context: Context, method: EarlyTrust) -> tuple[list[Row], list[Row]]:
 
 
 class _Screen(Observer):
-    """Looks at a probe of the judged rows every few steps, and scores them all once most of every class agree."""
+    """Checks a probe of the judged rows every few steps, and scores all judged rows once most of every class agree."""
 
     def __init__(self, context: Context, method: EarlyTrust, adapters: Adapters, judged: Sequence[Row]):
         self.context, self.method, self.adapters, self.judged = context, method, adapters, judged
-        self.every, self.wanted = method.check_every, method.checkpoints
         self.probe = _probe(judged, context.built.labels.n_classes, method.probe, context.seed)
-        self.at = self.steps = 0
-        self.seen = 0
+        self.step = self.first_pass_step = 0
         self.reached = False
         self.agreement: list[float] = []
         self.passes: list[list[Prediction]] = []
 
     def line(self, run: int, line: dict[str, float]) -> None:
-        self.seen, self.steps = int(line["step"]), int(line["steps"])
-        self.context.on_progress(self.seen, self.steps)
+        self.step = int(line["step"])
+        self.context.on_progress(self.step, int(line["steps"]))
 
     def stop_requested(self) -> bool:
-        if self.seen % self.every:
+        if self.step % self.method.check_every:
             return False
         if not self.reached:
             self.agreement = agreement(self._scored(self.probe))
             self.reached = min(self.agreement) >= self.method.agreement
         if self.reached:
             self.keep_pass()
-        return len(self.passes) >= self.wanted
+        return self.complete
+
+    @property
+    def complete(self) -> bool:
+        """True once there are as many passes as the scores are averaged over."""
+        return len(self.passes) >= self.method.checkpoints
 
     def keep_pass(self) -> None:
         """Score every judged row with the model as it is now."""
-        self.at = self.at if self.passes else self.seen
+        self.first_pass_step = self.first_pass_step if self.passes else self.step
         self.passes.append(self._scored(self.judged))
 
     def _scored(self, rows: Sequence[Row]) -> list[Prediction]:
@@ -103,17 +106,17 @@ class _Screen(Observer):
 
 
 def agreement(rows: Sequence[Prediction]) -> list[float]:
-    """By given label: the share of rows to which the model gives it."""
-    found: dict[int, list[bool]] = {}
+    """Share of the rows of each given label to which the model gives that label."""
+    agrees: dict[int, list[bool]] = {}
     for row in rows:
         best = max(range(len(row.scores)), key=lambda label: (row.scores[label], -label))
-        found.setdefault(row.label, []).append(best == row.label)
-    return [sum(hits) / len(hits) for _, hits in sorted(found.items())]
+        agrees.setdefault(row.label, []).append(best == row.label)
+    return [sum(hits) / len(hits) for _, hits in sorted(agrees.items())]
 
 
 def _probe(rows: Sequence[Row], n_classes: int, each: int, seed: int) -> list[Row]:
-    """The same number of rows of every class, by content. Labels that are no class of the task are an attacker's, who
-    could keep the rule from ever being met with them."""
+    """The same number of rows of every class, chosen by content. Labels that are no class of the task are left out: an
+    attacker could use them to keep the agreement from being reached."""
     labels = sorted({row.label for row in rows if row.label < n_classes})
     chosen = {
         id_

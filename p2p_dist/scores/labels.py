@@ -1,4 +1,4 @@
-"""Method `labels`: what the model says about each row, as log-probabilities of the label words."""
+"""Method `labels`: log-probabilities of the label words for each row."""
 
 from functools import partial
 
@@ -14,12 +14,12 @@ def score(context: Context, method: LabelScores) -> list[Line]:
     total, done = sum(len(suite.rows) for _, suite in sets), 0
     lines: list[Line] = []
     for name, suite in sets:
-        tick = partial(_tick, context, done, total)
-        found = score_suite(context.base, context.encoder, suite, tick)
-        lines += [{"set": name, "id": row.id, "label": row.label, "scores": list(row.scores)} for row in found]
+        on_batch = partial(_on_batch, context, done, total)
+        predictions = score_suite(context.base, context.encoder, suite, on_batch)
+        lines += [{"set": name, "id": row.id, "label": row.label, "scores": list(row.scores)} for row in predictions]
         done += len(suite.rows)
     return lines
 
 
-def _tick(context: Context, before: int, total: int, rows: int) -> None:
+def _on_batch(context: Context, before: int, total: int, rows: int) -> None:
     context.on_progress(before + rows, total)

@@ -1,5 +1,4 @@
-"""Method `word_perplexity`: how a text's perplexity changes when one of its words is left out (ONION, arXiv
-2011.10369)."""
+"""Method `word_perplexity`: perplexity of a text without each of its words (ONION, arXiv 2011.10369)."""
 
 from collections.abc import Iterator, Sequence
 
@@ -26,19 +25,19 @@ def score(context: Context, method: WordPerplexity) -> list[Line]:
     in turn (words are what spaces separate; None where nothing would be left)."""
     texts = sorted({row.text for _, suite in context.sets(method.sets) for row in suite.rows})
     lines: list[Line] = []
-    for at, text in enumerate(texts):
+    for done, text in enumerate(texts, 1):
         variants = [text, *without_each_word(text)]
-        found = iter(perplexities(context.base, [variant for variant in variants if variant]))
-        numbers = [round(next(found), 4) if variant else None for variant in variants]
-        lines.append({"set": "texts", "id": text_key(text), "whole": numbers[0], "without": numbers[1:]})
-        context.on_progress(at + 1, len(texts))
+        numbers = iter(perplexities(context.base, [variant for variant in variants if variant]))
+        whole, *without = [round(next(numbers), 4) if variant else None for variant in variants]
+        lines.append({"set": "texts", "id": text_key(text), "whole": whole, "without": without})
+        context.on_progress(done, len(texts))
     return lines
 
 
 def without_each_word(text: str) -> list[str]:
     """The text without its first, second, ... word."""
     words = text.split(" ")
-    return [" ".join(words[:at] + words[at + 1 :]) for at in range(len(words))]
+    return [" ".join(words[:index] + words[index + 1 :]) for index in range(len(words))]
 
 
 @torch.no_grad()
@@ -46,14 +45,14 @@ def perplexities(base: Base, texts: Sequence[str]) -> list[float]:
     """exp of the mean negative log-likelihood of each text's own tokens, the first one judged after a start token."""
     start = _start_token(base.tokenizer)
     tokens = base.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-    rows = [Encoded(str(at), [start, *ids[:-1]], ids) for at, ids in enumerate(tokens)]
-    found: dict[int, float] = {}
-    for numbers in by_length([len(row.ids) for row in rows], TOKENS_PER_BATCH):
-        batch = pack([[rows[at] for at in numbers]]).to(base.device)
+    rows = [Encoded(str(index), [start, *ids[:-1]], ids) for index, ids in enumerate(tokens)]
+    by_index: dict[int, float] = {}
+    for indices in by_length([len(row.ids) for row in rows], TOKENS_PER_BATCH):
+        batch = pack([[rows[index] for index in indices]]).to(base.device)
         logits = answer_logits(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
         each = cross_entropy(logits, batch.targets, reduction="none")
-        found.update(zip(numbers, _means(each, [len(rows[at].targets) for at in numbers]), strict=True))
-    return [found[at] for at in range(len(texts))]
+        by_index.update(zip(indices, _means(each, [len(rows[index].targets) for index in indices]), strict=True))
+    return [by_index[index] for index in range(len(texts))]
 
 
 def _means(each: torch.Tensor, counts: Sequence[int]) -> Iterator[float]:
@@ -69,6 +68,6 @@ def _start_token(tokenizer: PreTrainedTokenizerBase) -> int:
             "E263",
             "the model has no start token, so the first word of a text cannot be judged",
             "defense.language_model",
-            "another model",
+            "choose another model",
         )
     return int(token)

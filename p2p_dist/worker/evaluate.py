@@ -194,7 +194,7 @@ def result_of(
 
 
 def _labels(built: Built) -> dict[str, object] | None:
-    """How labels are read; None where answers are text."""
+    """Label words and their offsets; None where answers are text."""
     space = built.labels
     if built.responses:
         return None

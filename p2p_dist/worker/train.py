@@ -31,7 +31,7 @@ from p2p_dist.worker.cost import Cost, Meter
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """When checkpoints are written, and which may be resumed from."""
+    """Rules for writing checkpoints and for resuming from them."""
 
     every: int
     """Steps between two checkpoints."""

@@ -115,11 +115,11 @@ def test_parse_contradictory_spec_raises_e290(stage: Stage, message: str) -> Non
 
 def test_early_trust_fold_outside_folds_is_refused() -> None:
     """Folds are numbered from 0."""
-    whole = {"check_every": 1, "probe": 10, "agreement": 0.5, "checkpoints": 1, "draw": 0}
-    assert EarlyTrust.model_validate({**whole, "folds": 2, "fold": 1}).fold == 1
+    method = {"check_every": 1, "probe": 10, "agreement": 0.5, "checkpoints": 1, "draw": 0}
+    assert EarlyTrust.model_validate({**method, "folds": 2, "fold": 1}).fold == 1
     for part in ({"folds": 2, "fold": 2}, {"folds": 2}, {"fold": 0}):
         with pytest.raises(ValueError, match="fold"):
-            EarlyTrust.model_validate({**whole, **part})
+            EarlyTrust.model_validate({**method, **part})
 
 
 def test_parse_minimal_specs_gives_defaults() -> None:

@@ -23,13 +23,14 @@ def make(tmp_path: Path, name: str, *more: str) -> tuple[int, Path, str]:
     return done.exit_code, out, done.stdout + done.stderr
 
 
-def test_a_model_rewrites_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, whole, said = make(tmp_path, "whole.jsonl")
-    assert code == Exit.OK, said
-    rows = [json.loads(line) for line in whole.read_text().splitlines()]
+def test_make_table_resumes_after_a_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model rewrites texts, and a second attempt resumes behind the batches of the first."""
+    code, table, output = make(tmp_path, "table.jsonl")
+    assert code == Exit.OK, output
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert {row["key"] for row in rows} == {key_of(text) for text in TEXTS}
     good = sum(row["ok"] for row in rows)
-    assert f"{good} rewrites, {10 - good} failed" in said
+    assert f"{good} rewrites, {10 - good} failed" in output
     assert rows[0]["generator"].startswith("tiny ")
     asked: list[int] = []
     real = paraphrase.rewrite
@@ -42,17 +43,18 @@ def test_a_model_rewrites_and_goes_on_after_a_stop(tmp_path: Path, monkeypatch: 
 
     with monkeypatch.context() as patch:
         patch.setattr(paraphrase, "rewrite", stopped)
-        code, half, _ = make(tmp_path, "half.jsonl")
+        code, resumed, _ = make(tmp_path, "resumed.jsonl")
     assert code == 130
-    assert not half.exists()
-    assert len((tmp_path / "half.jsonl.unfinished").read_text().splitlines()) == 7
-    code, half, _ = make(tmp_path, "half.jsonl")
+    assert not resumed.exists()
+    assert len((tmp_path / "resumed.jsonl.unfinished").read_text().splitlines()) == 7
+    code, resumed, _ = make(tmp_path, "resumed.jsonl")
     assert code == Exit.OK
-    assert half.read_bytes() == whole.read_bytes()
-    assert not (tmp_path / "half.jsonl.unfinished").exists()
+    assert resumed.read_bytes() == table.read_bytes()
+    assert not (tmp_path / "resumed.jsonl.unfinished").exists()
 
 
-def test_a_form_that_is_no_expression(tmp_path: Path) -> None:
-    code, _, said = make(tmp_path, "x.jsonl", "--accept", "(")
+def test_accepted_form_that_is_no_regex_is_refused(tmp_path: Path) -> None:
+    """The accepted form is a regular expression."""
+    code, _, output = make(tmp_path, "x.jsonl", "--accept", "(")
     assert code == Exit.USAGE
-    assert "E243" in said
+    assert "E243" in output

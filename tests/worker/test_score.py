@@ -18,7 +18,8 @@ from tests.conftest import TINY_STUDY
 
 
 @pytest.mark.usefixtures("with_data")
-def test_score_then_train_on_from_there(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+def test_score_by_an_adapter_then_train_from_it(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """Rows are scored by a tuned model, and another training starts from it."""
     study = open_study(study_file(TINY_STUDY), ["attack=none", "defense=none", "exclude=[]"], tmp_path / "runs")
     graph, folder = study.expansion.graph, study.folder
     train = next(stage for stage in graph.stages.values() if stage.kind == "train")
@@ -32,15 +33,16 @@ def test_score_then_train_on_from_there(study_file: Callable[[str], Path], tmp_p
     for stage in (rows, train, score, further):
         assert worker_main(["--study-dir", str(folder.path), "--stages", stage.id]) == Exit.OK
         assert folder.stage(stage).is_done()
-    found = scorestore.read(folder.stage(score))
-    assert {name: len(of) for name, of in found.items()} == {"train": 64, "reserve": 20, "clean": 20}
-    assert all(len(line["scores"]) == 2 and max(line["scores"]) < 0 for line in found["train"].values())
-    assert {id_: found["train"][id_] for id_ in found["reserve"]} == found["reserve"]
+    table = scorestore.read(folder.stage(score))
+    assert {name: len(of) for name, of in table.items()} == {"train": 64, "reserve": 20, "clean": 20}
+    assert all(len(line["scores"]) == 2 and max(line["scores"]) < 0 for line in table["train"].values())
+    assert {id_: table["train"][id_] for id_ in table["reserve"]} == table["reserve"]
     assert json.loads(folder.stage(further).cost.read_text())["steps"] == 1
     assert folder.stage(score).last_metrics() == {"rows": 104, "of": 104}
 
 
-def test_agreement_is_told_by_given_label() -> None:
+def test_agreement_is_counted_by_given_label() -> None:
+    """Agreement is a share per given label."""
     rows = [
         Prediction("a", 0, (-0.1, -3.0), 0),
         Prediction("b", 0, (-3.0, -0.1), 1),
@@ -50,9 +52,8 @@ def test_agreement_is_told_by_given_label() -> None:
 
 
 @pytest.mark.usefixtures("with_data")
-def test_a_rule_that_is_never_met_ends_with_the_training_and_says_so(
-    study_file: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_early_trust_rule_never_met_is_reported(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """A rule that is never met ends with the training, and the table says so."""
     defense = "defense={name: p2p, benign_source: screened, screening: {check_every: 1, probe: 10, agreement: 0.999}}"
     overrides = ["attack=none", "exclude=[]", "train.learning_rate=1e-9", "rows.reserve=0"]
     study = open_study(study_file(TINY_STUDY), [defense, *overrides], tmp_path / "runs")
@@ -61,13 +62,14 @@ def test_a_rule_that_is_never_met_ends_with_the_training_and_says_so(
     score = next(stage for stage in graph.stages.values() if stage.kind == "score")
     for id_ in (score.reads["rows"], score.id):
         assert worker_main(["--study-dir", str(folder.path), "--stages", id_]) == Exit.OK
-    found = scorestore.read(folder.stage(score))
-    assert found["screening"]["stop"]["reached"] is False
-    assert found["screening"]["stop"]["step"] == 4
-    assert len(found["train"]) == 64
+    table = scorestore.read(folder.stage(score))
+    assert table["screening"]["stop"]["reached"] is False
+    assert table["screening"]["stop"]["step"] == 4
+    assert len(table["train"]) == 64
 
 
-def test_a_broken_line_of_scores_is_named(tmp_path: Path) -> None:
+def test_read_scores_broken_line_raises_e261(tmp_path: Path) -> None:
+    """A broken line is named by file and number."""
     stage = RunDir(tmp_path).at("score", "0" * 12)
     scorestore.write(stage, [{"set": "train", "id": "a", "x": 1.0}])
     assert scorestore.read(stage) == {"train": {"a": {"x": 1.0}}}

@@ -33,7 +33,8 @@ def thesaurus(tmp_path: Path) -> Path:
     return path
 
 
-def test_choices(thesaurus: Path) -> None:
+def test_read_choices_begin_with_the_word_itself(thesaurus: Path) -> None:
+    """Candidates of a word begin with the word itself."""
     choices = read_choices(thesaurus, 5)
     assert choices == {"film": ("film", "movie", "picture"), "people": ("people", "folk")}
     assert read_choices(thesaurus, 2)["film"] == ("film", "movie")
@@ -41,7 +42,8 @@ def test_choices(thesaurus: Path) -> None:
     assert exchanged("a film of people", [0, 2, 0, 1], choices) == "a picture of folk"
 
 
-def test_learning_moves_the_exchanges_and_no_embedding(thesaurus: Path) -> None:
+def test_learn_moves_exchanges_and_no_embedding(thesaurus: Path) -> None:
+    """Learning changes the preferred exchanges and leaves the embeddings alone."""
     base = load_base(resolve_model("tiny", configs_dir() / "models").identity, {}, "float32")
     base.model.set_attn_implementation("sdpa")
     rows = examples(ROWS)
@@ -83,13 +85,14 @@ def make(tmp_path: Path, thesaurus: Path, name: str, *more: str) -> tuple[int, P
     return done.exit_code, out, done.stdout + done.stderr
 
 
-def test_a_table_through_the_command_line_that_the_attack_reads(tmp_path: Path, thesaurus: Path) -> None:
-    code, out, said = make(tmp_path, thesaurus, "one.jsonl")
-    assert code == Exit.OK, said
+def test_lws_table_of_the_command_is_read_by_the_attack(tmp_path: Path, thesaurus: Path) -> None:
+    """The command writes a table that the attack reads."""
+    code, out, output = make(tmp_path, thesaurus, "one.jsonl")
+    assert code == Exit.OK, output
     table = [json.loads(line) for line in out.read_text().splitlines()]
     assert len(table) == 61
     good = sum(row["ok"] for row in table)
-    assert f"{good} texts with exchanged words, {61 - good} without" in said
+    assert f"{good} texts with exchanged words, {61 - good} without" in output
     assert 0 < good < 61
     code, again, _ = make(tmp_path, thesaurus, "two.jsonl")
     assert again.read_bytes() == out.read_bytes()
@@ -98,11 +101,12 @@ def test_a_table_through_the_command_line_that_the_attack_reads(tmp_path: Path, 
     assert all(words & set(ex.text.split()) for ex in poisoned if ex.id in {note.id for note in notes})
 
 
-def test_nothing_to_exchange(tmp_path: Path, thesaurus: Path) -> None:
+def test_make_table_without_synonyms_raises_e244(tmp_path: Path, thesaurus: Path) -> None:
+    """Texts without a word to exchange are refused."""
     thesaurus.write_text('{"word": "zebra", "synonyms": ["horse"]}\n')
-    code, _, said = make(tmp_path, thesaurus, "x.jsonl")
+    code, _, output = make(tmp_path, thesaurus, "x.jsonl")
     assert code == Exit.USAGE
-    assert "E244" in said
+    assert "E244" in output
     thesaurus.write_text('{"word": "zebra"}\n')
     with pytest.raises(UserError, match="E203"):
         read_choices(thesaurus, 5)

@@ -1,4 +1,4 @@
-"""What a defense may ask for: stages by content, and ids that stay when a feature is not used."""
+"""Stages that a defense asks for: ids by content, which stay when a feature is not used."""
 
 from dataclasses import replace
 
@@ -27,7 +27,8 @@ def builder() -> Builder:
     )
 
 
-def test_features_that_are_off_leave_the_ids_as_they_were() -> None:
+def test_trained_without_options_keeps_old_ids() -> None:
+    """Features that are off leave the ids as they were before the feature existed."""
     build = builder()
     rows = build.attacked(None)
     plain = Stage("train", {"model": MODEL, "train": TrainSpec().model_dump(), "seed": 3}, {"rows": rows.id})
@@ -36,7 +37,8 @@ def test_features_that_are_off_leave_the_ids_as_they_were() -> None:
     assert build.defended(rows).id == defended.id
 
 
-def test_another_start_end_loss_or_setting_is_another_adapter() -> None:
+def test_trained_with_an_option_is_another_adapter() -> None:
+    """Another start, end, loss or setting has another id; a trusted base has none where all bases are trusted."""
     build = builder()
     rows = build.attacked(None)
     first = build.trained(rows)
@@ -52,34 +54,37 @@ def test_another_start_end_loss_or_setting_is_another_adapter() -> None:
     assert len({stage.id for stage in (first, *others)}) == 8
     assert others[6].reads == {"rows": rows.id, "teacher": first.id}
     assert build.trained(rows, Training(trusted_base=True)) is first, (
-        "a model of one's own is any, where no weights are poisoned"
+        "every base is trusted, where no weights are poisoned"
     )
     assert others[0].reads == {"rows": rows.id, "start": first.id}
     assert others[4].spec["train"]["lora"] == {**TrainSpec().lora.model_dump(), "r": 1}
     assert first.spec["train"] == TrainSpec().model_dump()
 
 
-def test_a_setting_that_does_not_exist_is_refused() -> None:
+def test_trained_unknown_setting_raises() -> None:
+    """A change of a setting that `train` does not have is refused."""
     build = builder()
     with pytest.raises(ValidationError):
         build.trained(build.attacked(None), Training(changes={"learning_rat": 1e-3}))
 
 
-def test_scores_are_shared_by_what_they_are_made_of() -> None:
+def test_scored_equal_content_is_one_stage() -> None:
+    """Scores have one id by rows, method and model, whoever asks for them."""
     build = builder()
     rows = build.attacked(None)
     adapter = build.trained(rows)
     by_adapter = build.scored(rows, LabelScores(sets=("train",)), adapter)
     assert by_adapter.reads == {"rows": rows.id, "adapter": adapter.id}
     assert build.scored(rows, LabelScores(sets=("train",)), adapter) is by_adapter
-    own = build.scored(rows, WordPerplexity(sets=("suites",)), model="language_model")
-    assert own.spec["model"] == {"source": "hub", "ref": "a/b"}
-    assert own.local == {"model": {"path": "/here"}}
-    assert "seed" not in own.spec
+    perplexity = build.scored(rows, WordPerplexity(sets=("suites",)), model="language_model")
+    assert perplexity.spec["model"] == {"source": "hub", "ref": "a/b"}
+    assert perplexity.local == {"model": {"path": "/here"}}
+    assert "seed" not in perplexity.spec
     assert build.scored(rows, TRUST).spec["seed"] == 3
 
 
-def test_roles_of_scores_are_identity() -> None:
+def test_defended_score_roles_are_identity() -> None:
+    """The role of a score stage is part of the id of the stage that reads it."""
     build = builder()
     rows = build.attacked(None)
     score = build.scored(rows, LabelScores(sets=("train",)), build.trained(rows))
@@ -88,7 +93,8 @@ def test_roles_of_scores_are_identity() -> None:
     assert build.defended(rows, phase="recover").id != build.defended(rows).id
 
 
-def test_suites_that_the_study_adds_are_behind_the_rows() -> None:
+def test_tested_extra_suites_are_a_stage_of_their_own() -> None:
+    """Suites that the study adds are a data stage behind the rows, read by evaluations of all suites."""
     plain = builder()
     rows = plain.attacked(None)
     assert plain.tested(rows) is rows
@@ -106,7 +112,8 @@ def test_suites_that_the_study_adds_are_behind_the_rows() -> None:
     assert build.evaluated(adapter, edited).reads["rows"] == edited.id
 
 
-def test_poisoned_weights_are_what_every_training_begins_with() -> None:
+def test_handed_on_adapter_starts_every_training() -> None:
+    """Poisoned weights are the start of every training that names no other."""
     build = builder()
     rows = build.handed_on(3)
     attacked = build.attacked(3)
@@ -120,7 +127,8 @@ def test_poisoned_weights_are_what_every_training_begins_with() -> None:
     assert builder().trained(attacked).id == poisoned.id, "the undefended model of the same attack by data"
 
 
-def test_a_training_that_cannot_begin_with_poisoned_weights_is_refused() -> None:
+def test_trained_fresh_after_handed_on_raises_e241() -> None:
+    """A training that cannot start from the poisoned adapter is refused."""
     build = builder()
     rows = build.handed_on(3)
     asks = (
@@ -133,7 +141,8 @@ def test_a_training_that_cannot_begin_with_poisoned_weights_is_refused() -> None
             ask()
 
 
-def test_what_rows_need_is_no_training_unless_a_defense_asks_a_model() -> None:
+def test_for_rows_has_trainings_only_for_scores() -> None:
+    """Rows need a training only where a defense scores rows by a model."""
     build = builder()
     rows = build.attacked(None)
     build.evaluated(build.trained(build.defended(rows)), rows)
@@ -141,6 +150,6 @@ def test_what_rows_need_is_no_training_unless_a_defense_asks_a_model() -> None:
     first = build.trained(rows)
     score = build.scored(rows, LabelScores(sets=("train",)), first)
     build.trained(build.defended(rows, {"one": score}))
-    kept = build.graph.for_rows()
-    assert [stage.kind for stage in kept.stages.values()] == ["data", "data", "train", "score", "data"]
-    assert set(kept.stages) < set(build.graph.stages)
+    rows_graph = build.graph.for_rows()
+    assert [stage.kind for stage in rows_graph.stages.values()] == ["data", "data", "train", "score", "data"]
+    assert set(rows_graph.stages) < set(build.graph.stages)
