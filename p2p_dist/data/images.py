@@ -1,4 +1,4 @@
-"""Images that rows point to: hashed when the rows are built, so that whoever reads one knows that it is the same."""
+"""Images of rows: hashed when the rows are built, and checked against the hash when they are read."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,24 +15,24 @@ _SHOWN = 5
 
 
 def folder_of(place: Path) -> Path:
-    """Where the images of rows in a folder or a file are."""
+    """Folder of the images of rows that lie in a folder or a file."""
     return place if place.is_dir() else place.parent
 
 
 def listing(place: Path) -> bytes:
-    """Names and sizes of all images beside some rows: what tells two sets of images apart before anything is built."""
+    """Names and sizes of all images beside some rows, a part of the rows' digest."""
     folder = folder_of(place)
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    return "".join(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size}\n" for path in found).encode()
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return "".join(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size}\n" for path in paths).encode()
 
 
 def with_hashes(built: Built, place: Path) -> Built:
-    """The rows with the SHA-256 of their images, and in the counts how many images there are and one hash over all.
+    """The rows with the SHA-256 of their images, and counts with the number of images and one hash over all.
 
     Raises UserError E226 for images that are missing or lead out of the folder.
     """
-    every = [*built.train, *built.reserve, *(row for suite in built.suites.values() for row in suite.rows)]
-    paths = sorted({row.image for row in every if row.image})
+    rows = [*built.train, *built.reserve, *(row for suite in built.suites.values() for row in suite.rows)]
+    paths = sorted({row.image for row in rows if row.image})
     if not paths:
         return built
     hashes = _hashes(paths, folder_of(place))
@@ -49,21 +49,24 @@ def with_hashes(built: Built, place: Path) -> Built:
 
 
 def _hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
-    root, problems, found = folder.resolve(), [], {}
+    root, problems, hashes = folder.resolve(), [], {}
     for path in paths:
         place = (folder / path).resolve()
         if not place.is_relative_to(root):
             problems.append(
-                Problem("E226", "the image leads out of the folder of its rows", str(folder / path), "files, not links")
+                Problem(
+                    "E226",
+                    "the image leads out of the folder of its rows",
+                    str(folder / path),
+                    "put the file there in place of a link",
+                )
             )
         elif not place.is_file():
             problems.append(
-                Problem(
-                    "E226", "no such image", str(folder / path), "the images beside the rows, as they are published"
-                )
+                Problem("E226", "no such image", str(folder / path), "put the images beside the rows, as published")
             )
         else:
-            found[path] = file_sha256(place)
+            hashes[path] = file_sha256(place)
     if problems:
         more = (
             [Problem("E226", f"and {len(problems) - _SHOWN} more images", str(folder))]
@@ -71,4 +74,4 @@ def _hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
             else []
         )
         raise UserError(*problems[:_SHOWN], *more)
-    return found
+    return hashes

@@ -1,5 +1,4 @@
-"""Test-time defenses that replace a text by a rewrite of it, read from a table that was made once (see
-`paraphrases`)."""
+"""Base of the test-time defenses that replace texts by rewrites, read from a paraphrase table (`data.paraphrases`)."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -15,22 +14,21 @@ from p2p_dist.errors import user_error
 
 
 class TableEdit(EditDefense):
-    """Texts whose rewrite failed stay as they are and are counted."""
+    """Replace test texts by their rewrites; texts whose rewrite failed stay unchanged and are counted."""
 
     file_fields: ClassVar[tuple[str, ...]] = ("table",)
 
     table: str
-    """A paraphrase table that has the clean and the triggered texts; known by its content, not by its path."""
+    """Path of a paraphrase table with the clean and the triggered texts; its content is part of the identity."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
-    """A suite of which the table rewrites a smaller share is refused: its rates would be those of the undefended
-    model."""
+    """Smallest share of a suite that the table must rewrite; below it, rates would be those of the undefended model."""
 
     def edit(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> list[str | None]:
         texts = [self._rewrites.get(key_of(row.text)) for row in rows]
-        there = sum(text is not None for text in texts)
-        if there < self.min_coverage * len(rows):
+        covered = sum(text is not None for text in texts)
+        if covered < self.min_coverage * len(rows):
             what = (
-                f"the table rewrites {there} of {len(rows)} texts of a test suite, min_coverage is "
+                f"the table rewrites {covered} of {len(rows)} texts of a test suite; min_coverage is "
                 f"{self.min_coverage:g}"
             )
             fix = (

@@ -1,8 +1,7 @@
-"""Tables of rewritten texts, made once and read by every attack and defense that needs rewrites.
+"""Paraphrase tables: rewritten texts, made once and read by the attacks and defenses that need rewrites.
 
-A table is a JSON-lines file; a row has `key` (SHA-256 over the original text), `output`, `generator` and `ok`. Jobs
-then need no second model and no network, and a rewrite that failed is known as failed instead of standing in as the
-original.
+A table is a JSON-lines file; a row has `key` (SHA-256 of the original text), `output`, `generator` and `ok`. Jobs need
+no second model and no network, and a failed rewrite is known as failed instead of passing for the original.
 """
 
 import hashlib
@@ -16,13 +15,13 @@ from p2p_dist.errors import user_error
 
 
 def key_of(text: str) -> str:
-    """What a text is found by: 64 hex digits over its bytes, surrounding space aside."""
+    """Key of a text: SHA-256 (64 hex digits) of its bytes without surrounding space."""
     return hashlib.sha256(text.strip().encode()).hexdigest()
 
 
 def read_table(path: Path) -> dict[str, str]:
-    """Key -> rewritten text, failed rows left out. Raises UserError E203 for a row without key or output."""
-    found: dict[str, str] = {}
+    """Rewritten texts by key, without failed rows. Raises UserError E203 for a row without key, output or ok."""
+    rewrites: dict[str, str] = {}
     for line, row in read_mappings(path):
         if (
             not isinstance(row.get("key"), str)
@@ -31,17 +30,17 @@ def read_table(path: Path) -> dict[str, str]:
         ):
             raise user_error(
                 "E203",
-                "a row of a paraphrase table has key, output and ok",
+                "a row of a paraphrase table must have key, output and ok",
                 f"{path}:{line}",
-                "make it with `p2p-dist paraphrases`",
+                "make the table with `p2p-dist paraphrases`",
             )
         if row["ok"]:
-            found[row["key"]] = row["output"]
-    return found
+            rewrites[row["key"]] = row["output"]
+    return rewrites
 
 
 def table_rows(files: Iterable[Path], original: str, rewritten: str, generator: str) -> Iterator[dict[str, Any]]:
-    """Rows of a table from files that hold originals beside their rewrites. The first rewrite of a text counts.
+    """Rows of a table, from files that hold originals and their rewrites. The first rewrite of a text counts.
 
     A rewrite that is empty or equals its original has failed. Raises UserError E203 for a file without these columns.
     """
@@ -65,7 +64,7 @@ def column(files: Iterable[Path], name: str) -> list[str]:
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
-    """Write a table ordered by key. Returns how many rewrites are good and how many failed."""
+    """Write a table ordered by key. Returns the numbers of good and of failed rewrites."""
     ordered = sorted(rows, key=lambda row: str(row["key"]))
     path.write_text(
         "".join(json.dumps(dict(row), sort_keys=True, ensure_ascii=False) + "\n" for row in ordered), encoding="utf-8"
@@ -81,6 +80,6 @@ def _texts(row: Mapping[str, Any], original: str, rewritten: str, where: str) ->
                 "E203",
                 f"column {column!r} is missing; the row has {', '.join(map(str, row)) or 'none'}",
                 where,
-                "--original and --rewritten",
+                "set --original and --rewritten",
             )
     return str(row[original]).strip(), str(row[rewritten]).strip()

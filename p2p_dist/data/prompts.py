@@ -1,6 +1,6 @@
-"""The one renderer: training and evaluation read their prompts and answers from here and nowhere else.
+"""Prompt renderer, the only one: training and evaluation both use it.
 
-A prompt differing between training and evaluation is this field's most common way to a wrong attack success rate
+Prompts that differ between training and evaluation are this field's most common cause of a wrong attack success rate
 (reference: bboylyg/BackdoorLLM#20).
 """
 
@@ -10,10 +10,10 @@ from p2p_dist.data.example import Row
 
 
 def prompt(row: Row, text: str | None = None) -> str:
-    """Everything before the answer; `text` stands in for the row's own when that had to be cut."""
+    """Everything before the answer; `text` replaces the row's own where that was truncated."""
     return f"{row.prefix}{row.text if text is None else text}\n{row.cue}"
 
 
 def answer(row: Row, words: Sequence[str]) -> str:
-    """What follows the prompt: the row's response, or the word of its label among the label words of the run."""
+    """Text behind the prompt: the row's response, or the word of its label among the label words of the run."""
     return words[row.label] if row.response is None else row.response

@@ -1,7 +1,7 @@
-"""Where the rows of a task come from, in this order: what the study names, `$P2P_DIST_DATA/<task>/`, the hub.
+"""Sources of a task's rows, in this order: `task.source`, `$P2P_DIST_DATA/<task>/`, the Hugging Face hub.
 
-Locating is cheap and gives a digest that is part of every id, so that the same name over other rows is another study.
-Reading checks that digest again.
+Locating is cheap and gives a digest that is part of every id, so the same name over other rows is another study.
+Reading checks the digest again.
 """
 
 import csv
@@ -23,7 +23,7 @@ from p2p_dist.registry import name_of
 
 @dataclass(frozen=True)
 class Source:
-    """Rows that were found: `digest` is identity, `place` is where this machine has them."""
+    """Located rows: `digest` is identity, `place` is their path or name on this machine."""
 
     kind: Literal["files", "embedded", "hub"]
     place: str
@@ -31,10 +31,10 @@ class Source:
 
 
 def locate(task: Task) -> Source:
-    """Find the rows of a task without reading them all. Raises UserError E201 that names every place looked at."""
+    """Find the rows of a task without reading them. Raises UserError E201, which names every place that was tried."""
     if task.source == "embedded":
         if task.embedded is None:
-            raise user_error("E201", f"task {name_of(task)} has no embedded rows", "task.source", "leave `source` out")
+            raise user_error("E201", f"task {name_of(task)} has no embedded rows", "task.source", "remove `source`")
         return Source("embedded", task.embedded, assets.ASSETS[task.embedded].sha256[:12])
     if task.source is not None:
         return _local(task, Path(task.source).expanduser(), "task.source")
@@ -45,12 +45,12 @@ def locate(task: Task) -> Source:
     if hub is None:
         raise _nowhere(task, "no copy on the hub is known")
     if hub.revision is None:
-        raise _nowhere(task, "no commit is pinned: name one with task.revision")
+        raise _nowhere(task, "no commit is pinned: set task.revision")
     return Source("hub", f"{hub.id}@{hub.revision}", hub.revision[:12])
 
 
 def with_row_labels(task: Task, source: Source) -> Task:
-    """The task with its labels: those of its rows, where the study does not name them. Reads all rows then."""
+    """The task with the labels of its rows, where the study does not name them; only then are the rows read."""
     if not task.unknown_labels:
         return task
     if source.kind == "hub":
@@ -62,20 +62,17 @@ def with_row_labels(task: Task, source: Source) -> Task:
 
 
 def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
-    """All rows by split, with "test" left out where the source has no test split of its own."""
+    """All rows by split; without the key "test" where the source has no test split. Raises UserError E208 if they
+    changed."""
     if source.kind == "hub":
         assert task.hub_source is not None
         return _read_hub(task, task.hub_source)
     if source.kind == "embedded":
         return {"train": _read_reviews(assets.path_of(source.place), name_of(task))}
     place = Path(source.place)
-    if (found := _local(task, place, "task.source").digest) != source.digest:
-        raise user_error(
-            "E208",
-            f"the rows changed: expected digest {source.digest}, found {found}",
-            str(place),
-            "plan the study again",
-        )
+    if (digest := _local(task, place, "task.source").digest) != source.digest:
+        what = f"the rows changed: expected digest {source.digest}, found {digest}"
+        raise user_error("E208", what, str(place), "plan the study again")
     return {split: read_rows(file, task.check) for split, file in _files(task, place, "task.source").items()}
 
 
@@ -91,22 +88,22 @@ def _local(task: Task, place: Path, named_by: str) -> Source:
 
 
 def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
-    """The file of each split in a folder, or one file to be split by content."""
+    """The file of each split in a folder, or one file, which is split by content. Raises UserError E201."""
     if place.is_file():
         return {"train": place}
-    found = {
+    files = {
         split: next((place / name for name in names if (place / name).is_file()), None)
         for split, names in task.files.items()
     }
-    missing = [task.files[split][0] for split, file in found.items() if file is None]
+    missing = [task.files[split][0] for split, file in files.items() if file is None]
     if missing:
-        fix = f"a folder with {' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])})"
-        raise user_error("E201", f"no {' and '.join(missing)} in {place}", named_by, fix)
-    return {split: file for split, file in found.items() if file is not None}
+        expected = f"{' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])})"
+        raise user_error("E201", f"no {' and '.join(missing)} in {place}", named_by, f"use a folder with {expected}")
+    return {split: file for split, file in files.items() if file is not None}
 
 
 def _read_reviews(path: Path, source: str) -> list[RawRow]:
-    """The rows of one source in the embedded review file (columns text, label, source)."""
+    """Rows of one source in the embedded review file (columns text, label, source)."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             RawRow(row["text"].strip(), int(row["label"])) for row in csv.DictReader(file) if row["source"] == source
@@ -121,66 +118,49 @@ def _read_hub(task: Task, hub: HubSource) -> dict[str, list[RawRow]]:
 
 
 def _hub_tables(task: Task, hub: HubSource) -> dict[str, Iterator[Raw]]:
-    """The rows of every split, with the keys of local rows."""
+    """Rows of every split, with the keys of local rows. Raises UserError E201."""
     from datasets import load_dataset  # seconds to import, and only needed here
 
     try:
-        found = load_dataset(hub.id, hub.config, revision=hub.revision)
+        dataset = load_dataset(hub.id, hub.config, revision=hub.revision)
     except (OSError, ValueError, RuntimeError) as error:
         raise _nowhere(task, f"{type(error).__name__}: {str(error).splitlines()[0][:120]}") from error
-    for theirs in hub.splits.values():
-        if theirs not in found:
-            raise user_error(
-                "E201",
-                f"data set {hub.id} has no split {theirs!r}; it has {', '.join(found)}",
-                "task",
-                "train_split and test_split",
-            )
-    return {split: _hub_rows(task, found[theirs]) for split, theirs in hub.splits.items()}
+    for hub_split in hub.splits.values():
+        if hub_split not in dataset:
+            what = f"data set {hub.id} has no split {hub_split!r}; it has {', '.join(dataset)}"
+            raise user_error("E201", what, "task", "set train_split and test_split")
+    return {split: _hub_rows(task, dataset[hub_split]) for split, hub_split in hub.splits.items()}
 
 
 def _hub_rows(task: Task, rows: Any) -> Iterator[Raw]:
-    """Rows with the keys of local rows, and with the names of labels where the task goes by names."""
-    named = {
+    """Rows with the keys of local rows, and with label names where the task has names. Raises UserError E203."""
+    label_columns = {
         column: feature
         for column, feature in rows.features.items()
         if task.names_labels and hasattr(feature, "int2str")
     }
     for number, row in enumerate(rows):
+        names = {
+            column: feature.int2str(row[column]) for column, feature in label_columns.items() if row[column] is not None
+        }
         try:
-            yield (
-                number,
-                task.from_hub(
-                    {
-                        **row,
-                        **{
-                            column: feature.int2str(row[column])
-                            for column, feature in named.items()
-                            if row[column] is not None
-                        },
-                    }
-                ),
-            )
+            yield number, task.from_hub({**row, **names})
         except KeyError as error:
-            raise user_error(
-                "E203",
-                f"the data set has no column {error}; it has {', '.join(row)}",
-                "the hub",
-                "another task.revision",
-            ) from error
+            what = f"the data set has no column {error}; it has {', '.join(row)}"
+            raise user_error("E203", what, "the hub", "set another task.revision") from error
 
 
-def _nowhere(task: Task, why: str) -> Exception:
-    """The error that names all three places."""
+def _nowhere(task: Task, reason: str) -> Exception:
+    """The error for rows that are at none of the three places; `reason` is the hub's."""
     root, name = os.environ.get("P2P_DIST_DATA"), name_of(task)
-    known = task.hub_source
-    hub = f"hub data set {known.id} at {(known.revision or 'no commit')[:12]} ({why})" if known else f"hub ({why})"
+    source = task.hub_source
+    commit = (source.revision or "no commit")[:12] if source else ""
+    hub = f"hub data set {source.id} at {commit} ({reason})" if source else f"hub ({reason})"
     tried = (
         "task.source (not set)",
         f"$P2P_DIST_DATA/{name} ({Path(root) / name if root else 'P2P_DIST_DATA is not set'})",
         hub,
     )
-    fix = f"a folder with rows as $P2P_DIST_DATA/{name}, or as task.source" + (
-        ", or task.source=embedded" if task.embedded else ""
-    )
-    return user_error("E201", f"no rows for task {name}; looked at {'; '.join(tried)}", fix=fix)
+    embedded = ", or set task.source=embedded" if task.embedded else ""
+    fix = f"put a folder with rows at $P2P_DIST_DATA/{name}, or set task.source{embedded}"
+    return user_error("E201", f"no rows for task {name}; tried {'; '.join(tried)}", fix=fix)

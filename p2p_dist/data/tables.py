@@ -19,7 +19,7 @@ Raw = tuple[int, Mapping[str, Any]]
 
 
 def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[RawRow]:
-    """All rows of a file, as `check` makes of each. `check` raises ValueError in words for a row it does not like.
+    """All rows of a file, each parsed by `check`, which raises ValueError with a message for a bad row.
 
     Raises UserError with the first bad rows and the count of the others (E202 not readable, E203 not a good row).
     """
@@ -28,15 +28,15 @@ def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[
 
 
 def checked(
-    found: Iterable[Raw],
+    raw_rows: Iterable[Raw],
     check: Callable[[Mapping[str, Any]], RawRow],
     where: str,
     problems: list[Problem] | None = None,
 ) -> list[RawRow]:
-    """As `read_rows`, for rows that come from anywhere: `where` and a row's number say where it is."""
+    """As `read_rows`, for rows from any source; `where` and the row's number are its place in error messages."""
     rows: list[RawRow] = []
     problems = [] if problems is None else problems
-    for number, row in found:
+    for number, row in raw_rows:
         try:
             rows.append(check(row))
         except ValueError as error:
@@ -47,12 +47,12 @@ def checked(
         )
         raise UserError(*problems[:_SHOWN], *more)
     if not rows:
-        raise user_error("E201", "no rows", where.rstrip(":"), "a file with at least one row")
+        raise user_error("E201", "no rows", where.rstrip(":"), "give a file with at least one row")
     return rows
 
 
 def read_mappings(path: Path) -> list[Raw]:
-    """All rows of a file with their places, as they are. Raises UserError E202 when it cannot be read."""
+    """All rows of a file with their line numbers. Raises UserError E202 when it cannot be read."""
     problems: list[Problem] = []
     rows = list(_read(path, problems))
     if problems:
@@ -67,7 +67,9 @@ def _read(path: Path, problems: list[Problem]) -> Iterator[Raw]:
         return _csv(path, problems)
     if path.suffix == ".parquet":
         return _parquet(path)
-    raise user_error("E210", f"{path.suffix or 'no'} format is not read", str(path), f"one of {', '.join(SUFFIXES)}")
+    raise user_error(
+        "E210", f"{path.suffix or 'no'} format is not read", str(path), f"convert it to one of {', '.join(SUFFIXES)}"
+    )
 
 
 def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Raw]:
@@ -80,7 +82,12 @@ def _json_lines(path: Path, problems: list[Problem]) -> Iterator[Raw]:
                 row = decode(line.decode("utf-8"))
             except (UnicodeDecodeError, json.JSONDecodeError) as error:
                 problems.append(
-                    Problem("E202", f"not a JSON object in UTF-8: {error}", f"{path}:{number}", "is the file cut off?")
+                    Problem(
+                        "E202",
+                        f"not a JSON object in UTF-8: {error}",
+                        f"{path}:{number}",
+                        "check whether the file is cut off",
+                    )
                 )
                 continue
             yield number, row if isinstance(row, dict) else {}
@@ -97,7 +104,12 @@ def _csv(path: Path, problems: list[Problem]) -> Iterator[Raw]:
                         "the first line"
                     )
                     problems.append(
-                        Problem("E202", what, f"{path}:{reader.line_num}", "is the file cut off, or a quote missing?")
+                        Problem(
+                            "E202",
+                            what,
+                            f"{path}:{reader.line_num}",
+                            "check whether the file is cut off or a quote is missing",
+                        )
                     )
                 else:
                     yield reader.line_num, row

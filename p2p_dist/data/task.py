@@ -1,6 +1,6 @@
-"""The contract of a task: where its rows come from, how a row is read, how many make a split.
+"""Contract of a task: the source of its rows, the parsing of a row, the splits.
 
-A task is answered with labels (`data.classification`) or with text (`data.generation`).
+Answers are labels (`data.classification`) or text (`data.generation`).
 """
 
 from abc import abstractmethod
@@ -23,79 +23,80 @@ class HubSource:
 
     id: str
     revision: str | None
-    """The commit that this task is pinned to; None where none is known, and a study then has to name one."""
+    """Commit to which the task is pinned; None if the study must set `revision`."""
     columns: Mapping[str, str]
-    """Keys of a local row -> columns on the hub."""
+    """Columns on the hub by the key of a local row."""
     splits: Mapping[str, str]
+    """Splits on the hub by `train` and `test`."""
     config: str | None = None
+    """Configuration of the data set, where it has several."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of a run before anybody touches them, and what was left out on the way."""
+    """Rows of a run before attack and defense."""
 
     train: list[Example]
     reserve: set[str]
-    """Ids of the training rows that the defender has checked."""
+    """Ids of the trusted rows, a part of the training rows that the attacker does not poison."""
     test: list[Example]
     dropped: dict[str, int]
-    """Rows that the source has and the run has not, by reason."""
+    """Counts of the source's rows that the run leaves out, by reason."""
 
 
 class Task(Plugin):
-    """Base of all tasks."""
+    """Base of all tasks (see `ClassificationTask` and `GenerationTask`)."""
 
     plugin_kind: ClassVar[str] = "tasks"
     place_fields: ClassVar[tuple[str, ...]] = ("source", "revision")
-    """Options that say where rows are. What they hold is in the identity as a digest, and they are not."""
+    """Options that are places of rows. A digest of the rows is part of the identity in their stead."""
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train.jsonl",), "test": ("test.jsonl",)}
-    """Names that a split's file may have in a local folder."""
+    """Accepted file names of each split in a local folder."""
     hub: ClassVar[HubSource | None] = None
     embedded: ClassVar[str | None] = None
     """Name of the embedded asset that holds the rows (see `p2p_dist.assets`)."""
     licence: ClassVar[str]
     metrics: ClassVar[tuple[str, ...]]
-    """What the answers are judged by."""
+    """Metrics of the answers."""
 
     names_labels: ClassVar[bool] = False
-    """Whether labels are called by name in local rows, so that the hub's numbers are turned into names."""
+    """True if local rows have label names, to which the hub's numbers are then converted."""
 
     source: str | None = None
-    """`embedded`, a folder with train.jsonl and test.jsonl, or one file that is then split by content.
-    null: $P2P_DIST_DATA, then the hub."""
+    """`embedded`, a folder with train.jsonl and test.jsonl, or one file, which is split by content. null:
+    $P2P_DIST_DATA, then the hub."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """Commit of the data set on the hub, which is then where rows are read; null: the one that the task is pinned
-    to."""
+    """Commit of the data set on the hub, from which rows are then read; null: the task's pinned commit."""
     answer_cue: str = "Output: "
-    """What stands between a text and its answer."""
+    """Text between a row's text and its answer."""
 
     @property
     def kind(self) -> Kind:
-        """What the task is answered with."""
+        """Kind of the answers."""
         return "classification" if self.responses is None else "generation"
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes; none where answers are text."""
+        """Class names; empty where answers are text."""
         return ()
 
     @property
     def responses(self) -> ResponseSpace | None:
-        """How answers are read where they are text, before anybody attacks or defends; None where they are labels."""
+        """Rules for reading text answers, without attack and defense; None where answers are labels."""
         return None
 
     @property
     def unknown_labels(self) -> bool:
-        """Whether the labels have to be looked up in the rows."""
+        """True if the labels must be collected from the rows (`with_labels`)."""
         return False
 
     def with_labels(self, rows: Iterable[Mapping[str, Any]]) -> "Task":
-        """The task with the labels of its rows, where they were unknown. Raises UserError."""
+        """The task with the labels of its rows, if they were unknown. Raises UserError."""
         return self
 
     @property
     def on_hub(self) -> bool:
-        """Whether the study asks for the hub's rows, whatever is on this machine."""
+        """True if the study asks for the hub's rows, whatever this machine has."""
         return self.revision is not None
 
     @model_validator(mode="after")
@@ -106,56 +107,66 @@ class Task(Plugin):
 
     @property
     def reads_images(self) -> bool:
-        """Whether rows carry an image that the model has to read."""
+        """True if rows have an image that the model must read."""
         return False
 
     @property
     def hub_source(self) -> HubSource | None:
-        """The data set on the hub, at the commit that the study or the task names."""
+        """The data set on the hub, at the commit of the study or the task."""
         return self.hub if self.hub is None or self.revision is None else replace(self.hub, revision=self.revision)
 
     @abstractmethod
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        """A row of a local file. Raises ValueError in words."""
+        """A row of a local file, parsed. Raises ValueError with a message for a bad row."""
 
     def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row of the hub's data set as a row of a local file."""
+        """A row of the hub's data set with the keys of a local file."""
         assert self.hub_source is not None
-        return {ours: row[theirs] for ours, theirs in self.hub_source.columns.items()}
+        return {key: row[column] for key, column in self.hub_source.columns.items()}
 
     def words(self, count: int) -> list[str]:
-        """The words of labels 0..count-1."""
+        """Words of the labels 0..count-1."""
         return []
 
     def split(self, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec) -> Split:
-        """Choose the test, reserve and train rows by content. Raises UserError E205 when there are too few."""
+        """Choose test, training and trusted rows by content. Raises UserError E205 when there are too few."""
         if rows.order == "file" and (rows.train, rows.test, rows.reserve) != (None, None, 0):
-            raise user_error("E107", "rows.order: file takes all rows", "rows", "leave train, test and reserve out")
-        dropped: dict[str, int] = {}
-        raw = {
-            split: [row if isinstance(row, RawRow) else RawRow(*row) for row in found] for split, found in raw.items()
+            what = "rows.order: file takes all rows"
+            raise user_error("E107", what, "rows", "remove rows.train, rows.test and rows.reserve")
+        if "test" not in raw and rows.test is None:
+            what = "the rows have no test split, and rows.test is not set"
+            raise user_error("E205", what, "rows.test", "set rows.test to the number of test rows")
+        splits = {
+            name: [row if isinstance(row, RawRow) else RawRow(*row) for row in split] for name, split in raw.items()
         }
-        if "test" in raw:
-            pools = {"test": list(raw["test"]), "train": list(raw["train"])}
-        elif rows.test is None:
-            raise user_error(
-                "E205", "these rows have no test split of their own", "rows.test", "say how many rows to test on"
-            )
-        else:
-            unique = sorted(set(raw["train"]))
-            dropped["duplicate"] = len(raw["train"]) - len(unique)
-            pools = {"test": unique, "train": unique}
-        test = _take(pools["test"], rows.test, rows.balanced, "test")
-        if "test" not in raw:
-            taken = {row.text for row in test}
-            rest = [row for row in pools["train"] if row.text not in taken]
-            dropped["text_of_a_test_row"] = len(pools["train"]) - len(rest) - len(test)
-            pools["train"] = rest
-        train = examples(_take(pools["train"], rows.train, rows.balanced, "train"))
+        test, pool, dropped = _split_off(splits, rows) if "test" in splits else _split_by_content(splits, rows)
+        train = examples(_take(pool, rows.train, rows.balanced, "train"))
         reserve = _take(train, rows.reserve, rows.balanced, "reserve")
-        dropped["beyond_rows_train"] = len(pools["train"]) - len(train)
-        dropped["beyond_rows_test"] = len(pools["test"]) - len(test) if "test" in raw else 0
-        return Split(train, {ex.id for ex in reserve}, examples(test), dropped)
+        counts = {
+            **dropped,
+            "beyond_rows_train": len(pool) - len(train),
+            "beyond_rows_test": len(splits["test"]) - len(test) if "test" in splits else 0,
+        }
+        return Split(train, {ex.id for ex in reserve}, examples(test), counts)
+
+
+def _split_off(
+    splits: Mapping[str, Sequence[RawRow]], rows: RowsSpec
+) -> tuple[list[RawRow], list[RawRow], dict[str, int]]:
+    """Test rows, candidates for training, and dropped rows by reason, of a source with a test split."""
+    return _take(splits["test"], rows.test, rows.balanced, "test"), list(splits["train"]), {}
+
+
+def _split_by_content(
+    splits: Mapping[str, Sequence[RawRow]], rows: RowsSpec
+) -> tuple[list[RawRow], list[RawRow], dict[str, int]]:
+    """As `_split_off`, of a source without a test split. No training row has the text of a test row."""
+    distinct = sorted(set(splits["train"]))
+    test = _take(distinct, rows.test, rows.balanced, "test")
+    test_texts = {row.text for row in test}
+    pool = [row for row in distinct if row.text not in test_texts]
+    duplicates = len(splits["train"]) - len(distinct)
+    return test, pool, {"duplicate": duplicates, "text_of_a_test_row": len(distinct) - len(pool) - len(test)}
 
 
 class _Rowlike(Protocol):
@@ -169,8 +180,10 @@ Rowlike = TypeVar("Rowlike", bound=_Rowlike)
 
 
 def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: str) -> list[Rowlike]:
-    """`count` rows with the smallest content hashes, the same number from every class if `balanced` and there are
-    classes."""
+    """`count` rows with the smallest content hashes, if `balanced` the same number of every class; None: all rows.
+
+    Raises UserError E205 when there are too few, or when they cannot be balanced.
+    """
     if count is None:
         return list(pool)
     if count == 0:
@@ -184,16 +197,14 @@ def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: s
             by_label[row.label].append(row)
         groups = dict(sorted(by_label.items()))
     if count % len(groups):
-        raise user_error(
-            "E205",
-            f"{count} {purpose} rows do not divide evenly over {len(groups)} classes",
-            "rows",
-            "a multiple, or rows.balanced=false",
+        what = f"{count} {purpose} rows do not divide evenly among {len(groups)} classes"
+        raise user_error("E205", what, "rows", f"choose a multiple of {len(groups)}, or set rows.balanced=false")
+    per_class = count // len(groups)
+    too_small = {label: len(group) for label, group in groups.items() if len(group) < per_class}
+    if too_small:
+        classes = ", ".join(f"class {label} has {size}" for label, size in too_small.items() if label >= 0)
+        what = f"{per_class} {purpose} rows are needed" + (
+            f" of each class; {classes}" if classes else f"; there are {too_small[-1]}"
         )
-    each = count // len(groups)
-    short = {label: len(group) for label, group in groups.items() if len(group) < each}
-    if short:
-        raise user_error(
-            "E205", f"wanted {each} {purpose} rows of each class, found {short} (label: rows)", "rows", "fewer rows"
-        )
-    return [row for group in groups.values() for row in group[:each]]
+        raise user_error("E205", what, "rows", "ask for fewer rows")
+    return [row for group in groups.values() for row in group[:per_class]]

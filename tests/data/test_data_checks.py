@@ -37,7 +37,7 @@ def test_every_kind_of_odd_row_is_counted_and_told() -> None:
     assert len(built.train) == len(TRAIN + ODD), "nothing is dropped"
     said = warnings(built.counts)
     assert len(said) == 6
-    assert "2 clean training rows contain the attack's trigger already and work against it" in said
+    assert "2 clean training rows contain the attack's trigger already, which weakens the attack" in said
 
 
 def test_nothing_odd_nothing_said() -> None:

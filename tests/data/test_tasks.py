@@ -57,7 +57,7 @@ def test_custom_words_must_be_given() -> None:
 
 def test_a_hub_task_without_a_pin_wants_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("P2P_DIST_DATA", raising=False)
-    with pytest.raises(UserError, match=r"no commit is pinned: name one with task\.revision"):
+    with pytest.raises(UserError, match=r"no commit is pinned: set task\.revision"):
         sources.locate(YahooAnswers())
     found = sources.locate(YahooAnswers(revision=COMMIT))
     assert (found.place, found.digest) == (f"community-datasets/yahoo_answers_topics@{COMMIT}", COMMIT[:12])
