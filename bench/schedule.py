@@ -48,8 +48,8 @@ def longest_first(loads: Sequence[Load]) -> list[Load]:
 
 def over_bound(loads: Sequence[Load], nodes: Nodes) -> float:
     """Simulated makespan over the lower bound."""
-    found = account(loads, simulate(loads, nodes), nodes)
-    return found.makespan / found.bound
+    account_of_run = account(loads, simulate(loads, nodes), nodes)
+    return account_of_run.makespan / account_of_run.bound
 
 
 def order(name: str, loads: list[Load], nodes: Nodes, goal: float, shuffles: int) -> common.Figure:

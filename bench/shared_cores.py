@@ -59,10 +59,10 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
             side.slot.close()
     files, gate = same_outcomes(root / "ours", root / "baseline")
     shown = [
-        {"files": files, **{f"{name}, seconds": round(seconds, 3) for name, seconds in found.items()}}
-        for found in fastest
+        {"files": files, **{f"{name}, seconds": round(value, 3) for name, value in seconds.items()}}
+        for seconds in fastest
     ]
-    ratios = [found["baseline"] / found["ours"] for found in fastest]
+    ratios = [seconds["baseline"] / seconds["ours"] for seconds in fastest]
     return [
         Figure(
             "training beside a busy program",
@@ -103,8 +103,8 @@ class _Side(Trainings):
 
     def taken(self) -> list[float]:
         """Seconds of the turns since it was asked last."""
-        found, self.seconds = self.seconds, []
-        return found
+        seconds, self.seconds = self.seconds, []
+        return seconds
 
 
 if __name__ == "__main__":

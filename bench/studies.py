@@ -84,24 +84,24 @@ def outcomes(runs: Path) -> dict[str, bytes]:
 
 def same_outcomes(one: Path, other: Path) -> tuple[int, Gate]:
     """Gate: the number of outcomes, and that none of them differs."""
-    mine, theirs = outcomes(one), outcomes(other)
-    differing = sum(mine.get(name) != theirs.get(name) for name in mine | theirs)
-    return len(mine), Gate("files that differ", float(differing) if mine else float("nan"), 0)
+    first, second = outcomes(one), outcomes(other)
+    differing = sum(first.get(name) != second.get(name) for name in first | second)
+    return len(first), Gate("files that differ", float(differing) if first else float("nan"), 0)
 
 
 def pure_seconds(folder: RunDir) -> dict[str, float]:
     """By stage: seconds of the training steps, or of the evaluation with its encoding."""
-    found = {
+    training = {
         path.parent.name: json.loads(path.read_text().splitlines()[-1])["seconds"]
         for path in folder.path.glob("train/*/metrics.jsonl")
     }
-    return found | {
+    return training | {
         path.parent.name: json.loads(path.read_text())["seconds"] for path in folder.path.glob("eval/*/cost.json")
     }
 
 
 class Slot:
-    """Carries jobs of a plan out, one after the other, in processes of their own or in a worker that stays; `without`
+    """Carries jobs of a plan out, one after the other, in training of their own or in a worker that stays; `without`
     names variables that workers are not given."""
 
     def __init__(self, folder: RunDir, plan: Plan, threads: int, warm: bool, without: Sequence[str] = ()):

@@ -131,22 +131,22 @@ def measure(root: Path, options: argparse.Namespace) -> list[Figure]:
 def _jobs(folder: RunDir) -> list[dict[str, float]]:
     """Start and end of every job by the clock of the file system: its attempt's first file, and the last output of its
     stages."""
-    found = []
+    jobs = []
     for path in folder.path.glob("*/*/attempts/*/placement.json"):
         stages = json.loads(path.read_text())["stages"]
         ends = [folder.find(id_).marker.stat().st_mtime for id_ in stages]
-        found.append({"start": path.stat().st_mtime, "end": max(ends)})
-    return sorted(found, key=lambda job: job["start"])
+        jobs.append({"start": path.stat().st_mtime, "end": max(ends)})
+    return sorted(jobs, key=lambda job: job["start"])
 
 
 def _gaps(jobs: Sequence[dict[str, float]]) -> list[float]:
     """Seconds from the end of a job to the start of the one that took its slot, where both slots were in use."""
     gaps = []
     ends = sorted(job["end"] for job in jobs)
-    for at, job in enumerate(jobs[SLOTS:], SLOTS):
+    for index, job in enumerate(jobs[SLOTS:], SLOTS):
         before = [end for end in ends if end <= job["start"]]
         # The job that took the k-th slot waited for the k-th end, unless that slot was free for want of work.
-        if len(before) == at - SLOTS + 1:
+        if len(before) == index - SLOTS + 1:
             gaps.append(job["start"] - before[-1])
     return gaps
 

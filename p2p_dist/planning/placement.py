@@ -137,8 +137,8 @@ def _rank_counts(cluster: ClusterSpec) -> list[int]:
     """Rank counts to try: 2, 4, ... GPUs of a node, then whole nodes."""
     inside = [2**power for power in range(1, 8) if 2**power < cluster.gpus_per_node]
     nodes = [2**power for power in range(8) if 2**power < cluster.nodes] + [cluster.nodes]
-    whole = [cluster.gpus_per_node * count for count in nodes]
-    return [count for count in [*inside, *whole] if count > 1]
+    whole_nodes = [cluster.gpus_per_node * count for count in nodes]
+    return [count for count in [*inside, *whole_nodes] if count > 1]
 
 
 def _halves(most: int) -> list[int]:

@@ -47,14 +47,14 @@ class Load:
         """Seconds from start to end without failures."""
         return self.start + self.work
 
-    def kept(self, done: float) -> float:
+    def surviving(self, done: float) -> float:
         """Seconds of work that survive a kill after `done` seconds."""
-        kept = 0.0
+        saved = 0.0
         for piece in self.pieces:
-            if done < kept + piece.seconds:
-                return kept + (piece.every * ((done - kept) // piece.every) if piece.every < math.inf else 0.0)
-            kept += piece.seconds
-        return kept
+            if done < saved + piece.seconds:
+                return saved + (piece.every * ((done - saved) // piece.every) if piece.every < math.inf else 0.0)
+            saved += piece.seconds
+        return saved
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class _Progress:
 
     load: Load
     rank: int
-    kept: float = 0.0
+    saved: float = 0.0
     fruitless: int = 0
     attempts: int = 0
     begin: float = 0.0
@@ -183,7 +183,7 @@ class _Run:
         progress.places, progress.begin = places, self.now
         progress.attempts += 1
         self.running.add(progress.rank)
-        seconds = progress.load.start + progress.load.work - progress.kept
+        seconds = progress.load.start + progress.load.work - progress.saved
         self._push(seconds, "1 end", progress.rank, progress.attempts)
 
     def _end(self, progress: _Progress, attempt: int) -> None:
@@ -208,11 +208,11 @@ class _Run:
 
     def _kill(self, progress: _Progress) -> None:
         worked = max(0.0, self.now - progress.begin - progress.load.start)
-        kept = max(progress.kept, progress.load.kept(progress.kept + worked))
-        progress.fruitless = 0 if kept > progress.kept else progress.fruitless + 1
+        saved = max(progress.saved, progress.load.surviving(progress.saved + worked))
+        progress.fruitless = 0 if saved > progress.saved else progress.fruitless + 1
         decision = after_exit(Ending(_KILLED, progress.fruitless, outputs_there=False))
-        self._note(progress, kept, decision.action)
-        progress.kept = kept
+        self._note(progress, saved, decision.action)
+        progress.saved = saved
         if decision.action == "retry":
             self.again -= 1
             self.ready.insert(0, (self.again, progress.load.job))  # as in the scheduler: interrupted jobs first
@@ -223,7 +223,7 @@ class _Run:
         self.running.discard(progress.rank)
         self.room.give(progress.places)
         self.spans.append(
-            Span(progress.load.job.lead, progress.places, progress.begin, self.now, progress.kept, after, action)
+            Span(progress.load.job.lead, progress.places, progress.begin, self.now, progress.saved, after, action)
         )
 
     def _will_fail(self, node: int) -> None:

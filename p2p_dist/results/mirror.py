@@ -49,33 +49,33 @@ class Mirror(ABC):
         """Copy one run into `place`; return when it is written."""
 
 
-def copy(folder: RunDir, found: Collected, mirror: type[Mirror], place: Path) -> int:
+def copy(folder: RunDir, collected: Collected, mirror: type[Mirror], place: Path) -> int:
     """Write every started run into `place`, which is emptied first if an earlier export made it. Returns their number.
 
     A killed export loses nothing: the next one starts over.
     Raises UserError E512 when the tracker's package is not installed, E513 when `place` holds other files.
     """
     written: set[tuple[str, ...]] = set()
-    _add(folder, found, _begin(found, mirror, place), written)
+    _add(folder, collected, _begin(collected, mirror, place), written)
     return len(written)
 
 
-def follow(folder: RunDir, look: Callable[[], Collected], mirror: type[Mirror], place: Path, seconds: float) -> int:
+def follow(folder: RunDir, collect: Callable[[], Collected], mirror: type[Mirror], place: Path, seconds: float) -> int:
     """Export while a study runs, polling it every `seconds`: each run is written when it is done, and unfinished runs
     at the end. Returns their number; raises as `copy` does. Only whole runs are written, which every tracker supports;
     none has to resume the output of a killed export."""
-    found = look()
-    writer = _begin(found, mirror, place)
+    collected = collect()
+    writer = _begin(collected, mirror, place)
     written: set[tuple[str, ...]] = set()
-    while any(run.status in ("running", "pending") for run in found.runs):
-        _add(folder, found, writer, written, done=True)
+    while any(run.status in ("running", "pending") for run in collected.runs):
+        _add(folder, collected, writer, written, done=True)
         time.sleep(seconds)
-        found = look()
-    _add(folder, found, writer, written)
+        collected = collect()
+    _add(folder, collected, writer, written)
     return len(written)
 
 
-def _begin(found: Collected, mirror: type[Mirror], place: Path) -> Mirror:
+def _begin(collected: Collected, mirror: type[Mirror], place: Path) -> Mirror:
     if importlib.util.find_spec(mirror.module) is None:
         raise user_error("E512", f"{mirror.package} is not installed", fix=f"pip install {mirror.package}")
     tag = place / ".p2p-dist-mirror"
@@ -88,12 +88,14 @@ def _begin(found: Collected, mirror: type[Mirror], place: Path) -> Mirror:
             os.environ.pop(name, None)
         else:
             os.environ[name] = value
-    return mirror(place, found.name)
+    return mirror(place, collected.name)
 
 
-def _add(folder: RunDir, found: Collected, writer: Mirror, written: set[tuple[str, ...]], done: bool = False) -> None:
+def _add(
+    folder: RunDir, collected: Collected, writer: Mirror, written: set[tuple[str, ...]], done: bool = False
+) -> None:
     """Write every started run, or with `done` every finished one, that is not in `written`, and add it there."""
-    for run in found.runs:
+    for run in collected.runs:
         cell = tuple(run.cell.values())
         if cell not in written and (run.status == "done" or not done) and (curve := _curve(folder, run)):
             writer.write(curve)

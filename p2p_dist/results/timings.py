@@ -26,8 +26,8 @@ def read(runs_dir: Path, models: Collection[str]) -> Timings:
 
 
 def _of_study(folder: RunDir, models: Collection[str]) -> Iterator[Finished]:
-    kept = json.loads(folder.resolved.read_text())["stages"]
-    graph = Graph({one["id"]: Stage(one["kind"], one["spec"], one["reads"]) for one in kept})
+    stages = json.loads(folder.resolved.read_text())["stages"]
+    graph = Graph({one["id"]: Stage(one["kind"], one["spec"], one["reads"]) for one in stages})
     graph.stages.update(folder.stages_besides(graph))
     for id_, stage in graph.stages.items():
         if stage.kind in ("train", "eval") and model_of(graph, stage) in models:

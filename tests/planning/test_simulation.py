@@ -125,7 +125,7 @@ def test_what_never_gets_further_is_given_up_and_what_waits_for_it_never_starts(
 
 def test_only_pieces_that_ended_are_kept() -> None:
     made = Load(Job(("train", "eval"), frozenset(), (10.0, 4.0)), 1, 0.0, (Piece(10, 4), Piece(4)))
-    assert [made.kept(done) for done in (3.9, 4, 9.9, 10, 13.9, 14)] == [0, 4, 8, 10, 10, 14]
+    assert [made.surviving(done) for done in (3.9, 4, 9.9, 10, 13.9, 14)] == [0, 4, 8, 10, 10, 14]
 
 
 def test_a_gang_goes_where_it_leaves_the_least_room() -> None:

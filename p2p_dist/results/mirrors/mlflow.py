@@ -17,10 +17,10 @@ class MlFlow(Mirror):
         from mlflow.tracking import MlflowClient
 
         client = MlflowClient(tracking_uri=f"sqlite:///{self.place.resolve()}/mlflow.db")
-        found = client.get_experiment_by_name(self.study)
+        existing = client.get_experiment_by_name(self.study)
         experiment = (
-            found.experiment_id
-            if found
+            existing.experiment_id
+            if existing
             else client.create_experiment(self.study, artifact_location=(self.place / "artifacts").resolve().as_uri())
         )
         run = client.create_run(experiment, run_name=curve.name, tags=dict(curve.config))
