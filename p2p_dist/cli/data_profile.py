@@ -47,7 +47,7 @@ class Profile:
     labels: Mapping[str, int] = field(default_factory=dict)
     """Rows of every label, in the order of the labels' numbers; empty where answers are text."""
     numeric_answers: bool = False
-    """Whether nearly all responses come to a number."""
+    """True if nearly all responses evaluate to a number."""
     length: int = 0
     """Characters of the longer texts (95th percentile)."""
 

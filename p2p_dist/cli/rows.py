@@ -88,5 +88,5 @@ def _pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 def _new(folder: Path) -> Path:
     if folder.exists():
-        raise user_error("E229", "the folder is there already", str(folder), "another --out, or remove it")
+        raise user_error("E229", "the folder is there already", str(folder), "choose another --out, or remove it")
     return folder

@@ -62,7 +62,9 @@ def _checked(accept: str) -> str:
         re.compile(accept)
         return accept
     except re.error as error:
-        raise user_error("E243", f"not a regular expression: {error}", "--accept", "one as Python reads it") from error
+        raise user_error(
+            "E243", f"not a regular expression: {error}", "--accept", "write a regular expression of Python"
+        ) from error
 
 
 def _by_model(texts: list[str], model: str, recipe: tuple[str, str, int], out: Path, batch: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Which rows make which batch: a pure function of (seed, epoch, samples seen), whatever the number of ranks.
+"""Assignment of rows to batches: a pure function of (seed, epoch, samples seen), whatever the number of ranks.
 
 There is no data-loader state to lose: a resumed run computes the same batches from the number of samples it has seen.
 """

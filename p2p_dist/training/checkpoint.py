@@ -30,7 +30,7 @@ _TENSORS, _COUNTERS, _MANIFEST = "state.safetensors", "state.json", "MANIFEST.js
 
 @dataclass(frozen=True)
 class Counters:
-    """How far a run is."""
+    """Progress of a run."""
 
     step: int
     samples_seen: int
@@ -58,7 +58,7 @@ class Found:
     state: RunState | None
     skipped: list[str]
     changes: dict[str, list[Any]] = field(default_factory=dict)
-    """What differs from the checkpoint's fingerprint although it was taken: key -> [then, now]."""
+    """Allowed differences from the checkpoint's fingerprint: key -> [then, now]."""
 
 
 def require_space(folder: Path, size: int) -> None:
@@ -160,7 +160,7 @@ def _differing(recorded: dict[str, Any], fingerprint: dict[str, Any]) -> list[st
 
 
 def _problem(path: Path, fingerprint: dict[str, Any], allow_change: Collection[str]) -> str | None:
-    """What is wrong with a checkpoint, or None."""
+    """Reason why a checkpoint cannot be used, or None."""
     try:
         manifest = json.loads((path / _MANIFEST).read_text())
         recorded = manifest["fingerprint"]

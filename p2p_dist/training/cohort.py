@@ -30,7 +30,7 @@ from p2p_dist.training.train_run import Trained, TrainRun
 
 ALONE = Execution()
 _FILLER = Encoded("", [0], [0])
-"""What a rank without rows reads when all ranks must make the pass; its loss is divided by infinity."""
+"""Row of a rank that has none when all ranks must make the pass; its loss is divided by infinity."""
 
 
 class Stopped(Exception):
@@ -38,20 +38,20 @@ class Stopped(Exception):
 
 
 class Observer:
-    """What a cohort tells its surroundings; every method may be left as it is."""
+    """Callbacks of a cohort; the default of every method does nothing."""
 
     def line(self, run: int, line: dict[str, Any]) -> None:
         """After every step of a run."""
 
     def wants_state(self, run: int, step: int) -> bool:
-        """Whether the state after this step is to be kept."""
+        """True if the state after this step should be saved."""
         return False
 
     def keep(self, run: int, state: RunState) -> None:
         """Keep the state of a run."""
 
     def stop_requested(self) -> bool:
-        """Whether to stop at this step boundary."""
+        """True if the cohort should stop at this step boundary."""
         return False
 
 
@@ -194,7 +194,7 @@ class Cohort:
                 self._keep(k)
 
     def ends(self) -> list[Trained]:
-        """How every run ended."""
+        """The outcome of every run."""
         values = [self.engine.values(k).cpu() for k in range(len(self.runs))]
         return [
             Trained(values[k], self._last(k), at.tokens, at.loss, self.diverged[k], at.topologies)
@@ -221,7 +221,7 @@ def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
 
 
 def _passes(base: Base, runs: Sequence[TrainRun], execution: Execution) -> list[slice]:
-    """Which runs go through the base together: all, or each alone where computing takes longer than issuing."""
+    """Runs per forward pass: all together, or each alone where computing takes longer than issuing."""
     weights = sum(
         module.in_features * module.out_features
         for name, module in base.model.model.named_modules()
@@ -280,6 +280,6 @@ def _under(counters: Counters, execution: Execution) -> Counters:
 
 
 def _spans(rows: Sequence[Encoded]) -> list[range]:
-    """Where the tokens of each row lie when a global batch is laid end to end."""
+    """Token ranges of the rows when a global batch is laid end to end."""
     ends = list(itertools.accumulate(len(row.ids) for row in rows))
     return [range(end - len(row.ids), end) for row, end in zip(rows, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""How a step of a cohort is carried out: forward and backward over this rank's share, the sum over ranks, the update.
+"""Execution of a cohort's step: forward and backward over this rank's share, the sum over ranks, the update.
 
 `PlainEngine` holds the whole base on every rank and sums one flat gradient. `training.zero` shards by DeepSpeed's ZeRO.
 """
@@ -25,7 +25,7 @@ Offload = Literal["none", "optimizer", "all"]
 
 @dataclass(frozen=True)
 class Execution:
-    """How a training is laid out on the hardware; none of it is identity."""
+    """Layout of a training on the hardware; no part of its identity."""
 
     ranks: Ranks = field(default_factory=Ranks)
     micro_batch: int | None = None
@@ -33,7 +33,7 @@ class Execution:
     zero: int = 0
     """DeepSpeed's ZeRO stage; 0 keeps everything on every rank and uses no DeepSpeed."""
     offload: Offload = "none"
-    """What DeepSpeed keeps in the memory of the host: optimiser state, and for `all` (ZeRO-3) the base too."""
+    """State that DeepSpeed keeps in host memory: the optimizer's, and for `all` (ZeRO-3) the base too."""
 
     recompute: bool = False
     """Gradient checkpointing: decoder layers are computed once more in the backward pass, and keep their input
@@ -53,7 +53,7 @@ class Engine(ABC):
     """Gradients and updates of K runs, the same on all ranks."""
 
     lockstep = False
-    """Whether every rank has to make every forward pass, rows or not."""
+    """True if every rank has to make every forward pass, rows or not."""
 
     @abstractmethod
     def begin(self, micro_batches: int) -> None:
@@ -76,8 +76,8 @@ class Engine(ABC):
 
     @abstractmethod
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What is trained of the run and both moments of AdamW, un-sharded, [P] each in fp32, or [Q] where the adapter
-        is generated. All ranks must call it."""
+        """Trained parameters of the run and both moments of AdamW, un-sharded, [P] each in fp32, or [Q] where the
+        adapter is generated. All ranks must call it."""
 
     @abstractmethod
     def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What the driver says of a worker's GPU, for its progress lines: asked now and then, and never waited for."""
+"""Utilisation of a worker's GPU as the driver reports it, for progress lines: polled in the background."""
 
 import shutil
 import subprocess

@@ -1,5 +1,4 @@
-"""What a training minimises, by the name in its stage: cross-entropy on the label tokens, and what a defense puts
-beside it."""
+"""Training objectives by the name in the stage: cross-entropy on the label tokens, and terms that a defense adds."""
 
 from collections.abc import Callable
 from functools import partial
@@ -51,10 +50,10 @@ def with_consistency(base: Base, batch: Batch, counts: torch.Tensor, weight: flo
 
 
 def perturbed_consistency(base: Base, batch: Batch, epsilon: float) -> torch.Tensor:
-    """How much consecutive layers disagree when the input embeddings take one step of `epsilon` along the sign of the
-    gradient that makes them disagree most; [K] (CROW, arXiv 2411.12768).
+    """Inconsistency of consecutive layers after the input embeddings take one step of `epsilon` along the sign of the
+    gradient that increases it most; [K] (CROW, arXiv 2411.12768).
 
-    The gradient is asked of the embeddings alone, so that nothing is added to, or wiped from, the adapter's.
+    The gradient is computed for the embeddings alone, so that the adapter's gradients stay unchanged.
     """
     embedded = base.model.get_input_embeddings()(batch.ids).detach().requires_grad_()
     (gradient,) = torch.autograd.grad(consistency(base, batch, embedded).sum(), embedded)

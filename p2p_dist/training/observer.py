@@ -1,4 +1,4 @@
-"""What a worker does while it trains: metrics and checkpoints into the run's folder, and an eye on stop signals."""
+"""Observer of a worker's training: writes metrics and checkpoints to the run folder, and checks for stop signals."""
 
 import json
 import signal
@@ -50,7 +50,7 @@ class FolderObserver(Observer):
         self.targets, self.fingerprints, self.every, self.stop = targets, fingerprints, every, stop
         self.ranks, self.allow_change, self.gpu = ranks, allow_change, gpu
         self.changes: list[dict[str, Any]] = [{} for _ in targets]
-        """What differed from the fingerprint of the checkpoint that each run went on from, by allowance."""
+        """Allowed differences from the fingerprint of the checkpoint that each run resumed from."""
 
     def resume(self, run: int, size: int, device: torch.device) -> RunState | None:
         """The state to go on from, [size] numbers, if there is one; every rank takes the main rank's."""

@@ -16,7 +16,7 @@ from torch import distributed
 from p2p_dist.errors import user_error
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a collective may wait. A hang is found sooner from outside, by the lack of steps (DeepSpeed's own groups
+"""Timeout of a collective. A hang is found sooner from outside, by the lack of steps (DeepSpeed's own groups
 ignore this)."""
 
 
@@ -29,7 +29,7 @@ class Ranks:
 
     @property
     def main(self) -> bool:
-        """Whether this rank writes files and speaks for the gang."""
+        """True if this rank writes files and logs for the process group."""
         return self.rank == 0
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -39,7 +39,7 @@ class Ranks:
         return tensor
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set on some rank."""
+        """True if the flag is set on at least one rank."""
         return bool(flag) if self.world == 1 else bool(self.sum(torch.tensor([float(flag)], device=_device())).item())
 
     def from_main(self, tensor: torch.Tensor) -> torch.Tensor:
@@ -68,7 +68,7 @@ class Ranks:
         return [json.loads(bytes(each[: int(n)].cpu().numpy())) for each, n in zip(texts, sizes, strict=True)]
 
     def same(self, tensor: torch.Tensor) -> bool:
-        """Whether all ranks hold the same numbers (compared by the sum and the sum of squares in double precision)."""
+        """True if all ranks hold the same numbers (compared by the sum and the sum of squares in double precision)."""
         if self.world == 1:
             return True
         values = tensor.detach().double()
@@ -110,5 +110,5 @@ def leave() -> None:
 
 
 def _device() -> torch.device:
-    """Where small tensors must lie to be sent: NCCL moves only what is on the GPU."""
+    """Device on which small tensors must lie to be sent: NCCL moves only tensors on the GPU."""
     return torch.device("cuda" if distributed.get_backend() == "nccl" else "cpu")

@@ -52,7 +52,7 @@ class ZeroEngine(Engine):
                 "E311",
                 f"DeepSpeed trains one run at a time, not a cohort of {adapters.runs}",
                 "--cohort",
-                "--cohort 1, or --zero 0",
+                "use --cohort 1, or --zero 0",
             )
         if spec.optimizer is not None:
             raise user_error(
@@ -63,7 +63,7 @@ class ZeroEngine(Engine):
                 "E315",
                 f"ZeRO-3 cannot cut a base in {spec.quantization} into pieces",
                 "--zero 3",
-                "--zero 2, or train.quantization=null",
+                "use --zero 2, or set train.quantization=null",
             )
         deepspeed = _import()
         self.spec, self.steps, self.ranks = spec, steps, execution.ranks
