@@ -107,14 +107,14 @@ def own_loop(base: Base, run: TrainRun) -> Side:
     def work(tick: Callable[[], None]) -> None:
         model, spec = another(base).model, run.spec
         adapters = Adapters(model, spec.lora, 1)
-        adapters.load(0, adapters.initial(run.stream("init")))
-        numbers = torch.nn.Parameter(adapters.values)
-        numbers.grad = adapters.grads
+        adapters.load(0, adapters.init_params(run.stream("init")))
+        numbers = torch.nn.Parameter(adapters.flat_params)
+        numbers.grad = adapters.flat_grads
         adamw = torch.optim.AdamW([numbers], lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
         decay = torch.optim.lr_scheduler.LinearLR(adamw, 1.0, 0.0, run.schedule.steps)
         batches = [pack([[run.rows[at] for at in picked]]).to(base.device) for picked in run.schedule.batches()]
         for batch in batches:
-            adapters.grads.zero_()
+            adapters.flat_grads.zero_()
             loss = cross_entropy(
                 answer_logits(model, batch.ids, batch.positions, batch.packed, batch.answers), batch.targets
             )

@@ -143,7 +143,7 @@ def with_adapter(base: Base, run: TrainRun) -> Base:
     """The base with our adapter in it, at the numbers that the rivals have."""
     ours = another(base)
     adapters = Adapters(ours.model, run.spec.lora, 1)
-    adapters.load(0, adapters.flatten(start_values(base, run)))
+    adapters.load(0, adapters.from_state_dict(start_values(base, run)))
     return ours
 
 

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from p2p_dist.config.model import ShapeSpec, read_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.gradient_checkpointing import recomputed
+from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.planning.memory import Split, Work, estimate
@@ -61,7 +61,7 @@ def measure(base: Base, work: Work) -> int:
     runs = [TrainRun(spec, seed, rows_of(2 * work.rows, work.tokens, work.shape.vocab)) for seed in range(work.cohort)]
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        with recomputed(base.model, work.recompute):
+        with gradient_checkpointing(base.model, work.recompute):
             train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
         return int(torch.cuda.max_memory_allocated())
     weights = sum(
@@ -69,7 +69,7 @@ def measure(base: Base, work: Work) -> int:
     )
     with (
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
-        recomputed(base.model, work.recompute),
+        gradient_checkpointing(base.model, work.recompute),
     ):
         train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
     held = peak = 0

@@ -162,7 +162,7 @@ def ours(base: Base, runs: Sequence[TrainRun], execution: Execution = ALONE) -> 
 def start_values(base: Base, run: TrainRun) -> dict[str, torch.Tensor]:
     """Initial adapter of a run under PEFT's names, from which the other sides start too."""
     adapters = Adapters(another(base).model, run.spec.lora, 1)
-    return adapters.tensors(adapters.initial(run.stream("init")))
+    return adapters.state_dict(adapters.init_params(run.stream("init")))
 
 
 def largest_difference(left: Sequence[float], right: Sequence[float]) -> float:

@@ -1,7 +1,7 @@
-"""Answers of free text: greedy decoding with a cache of keys and values, many rows at a time.
+"""Text generation: greedy decoding with a key-value cache, in batches.
 
-transformers' own `generate` on the model as it was trained; rows of one batch are padded on the left. A defense may
-decode in another way (`Decoder`).
+It is transformers' `generate` on the trained model; rows of one batch are padded on the left. A defense may bring its
+own `Decoder`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,33 +20,32 @@ from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated
 
 TOKENS_AT_ONCE = 16_384
-"""Tokens of prompts and answers that are cached at a time: 2.7 GB for a model of 14 billion weights in bfloat16."""
+"""Tokens of prompts and answers in the cache at a time: 2.7 GB for a model of 14 billion weights in bfloat16."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """The tokens of an answer, up to and with the end token, and how many of them a defense put in place of the model's
-    own."""
+    """The tokens of an answer, the end token included, and the number of tokens that a defense replaced."""
 
     ids: list[int]
     replaced: int | None = None
-    """None where nothing is ever replaced."""
+    """None for decoders that replace nothing."""
 
 
 class Decoder(ABC):
-    """A way to continue prompts."""
+    """A method to continue prompts."""
 
     @abstractmethod
     def room(self, prompt: int, new: int) -> int:
-        """Tokens that are cached, at the most, for a row of `prompt` tokens and an answer of `new`."""
+        """Largest number of tokens in the cache for a row of `prompt` tokens and an answer of `new` tokens."""
 
     @abstractmethod
     def write(self, base: Base, prompts: Sequence[list[int]], new: int, end: int) -> list[Written]:
-        """An answer to each prompt, of `new` tokens at the most."""
+        """Answer each prompt with at most `new` tokens; `end` is the end token."""
 
 
 class Greedy(Decoder):
-    """The likeliest token, every time."""
+    """Greedy decoding: the likeliest token at every step."""
 
     def room(self, prompt: int, new: int) -> int:
         return prompt + new
@@ -69,39 +68,38 @@ def generate_suite(
     encoder: Encoder,
     suite: Suite,
     max_new_tokens: int,
-    tick: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
     decoder: Decoder = GREEDY,
 ) -> list[Generated]:
-    """What the one adapter that is bound answers to every row, in the order of the rows; `tick(rows done)` after every
-    batch.
+    """Answers of the selected adapter, in the order of the suite's rows.
 
-    An answer ends at the end token or after `max_new_tokens`. Raises UserError E280 for a tokenizer without an end
-    token.
+    An answer ends at the end token or after `max_new_tokens`; `on_progress(rows done)` is called after every batch.
+    Raises UserError E280 for a tokenizer without an end token.
     """
     if not suite.rows:
         return []
     prompts = encoder.prompts(suite.rows)
-    found: dict[int, Written] = {}
+    written: dict[int, Written] = {}
     with plain_attention(base.model):
-        for numbers in by_length([decoder.room(len(ids), max_new_tokens) for ids in prompts], TOKENS_AT_ONCE):
-            found.update(
+        for indices in by_length([decoder.room(len(ids), max_new_tokens) for ids in prompts], TOKENS_AT_ONCE):
+            written.update(
                 zip(
-                    numbers,
-                    decoder.write(base, [prompts[at] for at in numbers], max_new_tokens, encoder.end_token),
+                    indices,
+                    decoder.write(base, [prompts[index] for index in indices], max_new_tokens, encoder.end_token),
                     strict=True,
                 )
             )
-            tick(len(found))
-    answers = [found[at] for at in range(len(prompts))]
-    texts = base.tokenizer.batch_decode([one.ids for one in answers], skip_special_tokens=True)
+            on_progress(len(written))
+    answers = [written[index] for index in range(len(prompts))]
+    texts = base.tokenizer.batch_decode([answer.ids for answer in answers], skip_special_tokens=True)
     return [
-        Generated(row.id, text.strip(), row.response or "", encoder.end_token in one.ids, one.replaced)
-        for row, text, one in zip(suite.rows, texts, answers, strict=True)
+        Generated(row.id, text.strip(), row.response or "", encoder.end_token in answer.ids, answer.replaced)
+        for row, text, answer in zip(suite.rows, texts, answers, strict=True)
     ]
 
 
 def left_padded(prompts: Sequence[list[int]], filler: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prompts as one tensor [B, longest], and 1 where their own tokens are."""
+    """Prompts as ids [B, longest], padded on the left, and their attention mask of the same shape."""
     longest = max(len(ids) for ids in prompts)
     ids = torch.tensor([[filler] * (longest - len(ids)) + ids for ids in prompts], device=device)
     return ids, torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts], device=device)
@@ -109,7 +107,7 @@ def left_padded(prompts: Sequence[list[int]], filler: int, device: torch.device)
 
 @contextmanager
 def plain_attention(model: Any) -> Iterator[None]:
-    """The model with ordinary attention, and without the sampling and penalties that its publisher recommends."""
+    """Switch a model to ordinary attention, without the sampling and penalties of its publisher, inside the block."""
     recommended = model.generation_config
     model.generation_config = GenerationConfig()
     usual = model.config._attn_implementation

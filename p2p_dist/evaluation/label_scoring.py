@@ -1,4 +1,4 @@
-"""What a model says about the rows of a suite: a score for every label from one forward pass per row."""
+"""Label scoring: a score for every label of every row of a suite, from one forward pass per row."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
@@ -18,13 +18,13 @@ Scoring = Literal["label_logits", "whole_string"]
 
 
 def scoring_of(encoder: Encoder, suites: Iterable[Suite]) -> Scoring:
-    """label_logits where the first token tells the label words apart after the prompts of all suites, else
-    whole_string.
+    """Choose `label_logits` if first tokens distinguish the label words after the prompts of all suites, else
+    `whole_string`.
 
     Raises UserError E207 for two labels with one word.
     """
-    firsts = [suite.rows[0] for suite in suites if suite.rows]
-    return "label_logits" if all(encoder.label_tokens(row) is not None for row in firsts) else "whole_string"
+    first_rows = [suite.rows[0] for suite in suites if suite.rows]
+    return "label_logits" if all(encoder.label_tokens(row) is not None for row in first_rows) else "whole_string"
 
 
 @torch.no_grad()
@@ -32,52 +32,55 @@ def score_suite(
     base: Base,
     encoder: Encoder,
     suite: Suite,
-    tick: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda done: None,
     scoring: Scoring | None = None,
 ) -> list[Prediction]:
-    """Predictions in the order of the suite's rows, by the one adapter that is bound.
+    """Predictions of the selected adapter, in the order of the suite's rows.
 
-    Rows are batched by length; `tick(rows done)` is called after every batch. `scoring` None: what this suite needs.
+    Rows are batched by length; `on_progress(rows done)` is called after every batch. `scoring` None chooses for this
+    suite alone.
     """
     if not suite.rows:
         return []
     if (scoring or scoring_of(encoder, [suite])) == "whole_string":
-        found = score_words(base, [encoder.choices(row) for row in suite.rows], tick)
+        scored = score_words(base, [encoder.choices(row) for row in suite.rows], on_progress)
     else:
         tokens = encoder.label_tokens(suite.rows[0])
-        assert tokens is not None, "label_logits was chosen for words that it cannot tell apart"
-        found = _score_first(base, encoder.rows(suite.rows)[0], torch.tensor(tokens, device=base.device), tick)
+        assert tokens is not None, "label_logits was chosen for words with equal first tokens"
+        scored = _score_first_tokens(
+            base, encoder.rows(suite.rows)[0], torch.tensor(tokens, device=base.device), on_progress
+        )
     return [
-        Prediction(row.id, row.label, tuple(scores), top) for row, (scores, top) in zip(suite.rows, found, strict=True)
+        Prediction(row.id, row.label, tuple(scores), top) for row, (scores, top) in zip(suite.rows, scored, strict=True)
     ]
 
 
-def _score_first(
-    base: Base, encoded: Sequence[Encoded], tokens: torch.Tensor, tick: Callable[[int], None]
+def _score_first_tokens(
+    base: Base, encoded: Sequence[Encoded], tokens: torch.Tensor, on_progress: Callable[[int], None]
 ) -> list[Scored]:
-    """The logits at the answer position, and nothing else is read. Shape: tokens [labels]."""
-    found: dict[int, Scored] = {}
-    for numbers in by_length([len(row.ids) for row in encoded]):
-        rows = [encoded[at] for at in numbers]
+    """Log-probabilities of the first label tokens at the answer position. Shape: tokens [labels]."""
+    scored: dict[int, Scored] = {}
+    for indices in by_length([len(row.ids) for row in encoded]):
+        rows = [encoded[index] for index in indices]
         batch = pack([rows]).to(base.device)
         last = _last_prompt_positions(rows).to(base.device)
         logits = answer_logits(base.model, batch.ids, batch.positions, batch.packed, last)
         scores = torch.log_softmax(logits, dim=-1).index_select(1, tokens).cpu()
         top = logits.argmax(dim=-1)
-        hit = (top[:, None] == tokens[None, :]).cpu()
-        for at, number in enumerate(numbers):
-            found[number] = (
-                [round(s, 5) for s in scores[at].tolist()],
-                int(hit[at].int().argmax()) if bool(hit[at].any()) else None,
+        is_top = (top[:, None] == tokens[None, :]).cpu()
+        for position, index in enumerate(indices):
+            scored[index] = (
+                [round(score, 5) for score in scores[position].tolist()],
+                int(is_top[position].int().argmax()) if bool(is_top[position].any()) else None,
             )
-        tick(len(found))
-    return [found[at] for at in range(len(encoded))]
+        on_progress(len(scored))
+    return [scored[index] for index in range(len(encoded))]
 
 
 def _last_prompt_positions(rows: Sequence[Encoded]) -> torch.Tensor:
-    """Where the first label token is predicted: one position per row in the packed tokens, [N]."""
-    positions, at = [], 0
+    """Position in the packed tokens at which each row's first label token is predicted, [N]."""
+    positions, end = [], 0
     for row in rows:
-        at += len(row.ids)
-        positions.append(at - len(row.targets))
+        end += len(row.ids)
+        positions.append(end - len(row.targets))
     return torch.tensor(positions)

@@ -1,5 +1,4 @@
-"""How an evaluation reads its rows: by scores of labels or by what the model writes, and what a result says of
-either."""
+"""Scoring modes of an evaluation: labels by their scores, or generated text; each with its part of the result."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -16,45 +15,45 @@ from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated, Prediction
 
 Line = TypeVar("Line", Prediction, Generated)
-Tick = Callable[[int], None]
+OnProgress = Callable[[int], None]
 
 
 class ScoringMode(ABC, Generic[Line]):
-    """One way to have rows answered. `scoring` is its name in the result."""
+    """A method to answer rows. `scoring` is its name in the result."""
 
     scoring: str
     remark: str = ""
-    """What a log should say about it."""
+    """A line for the log; empty for none."""
 
     @abstractmethod
-    def answers(self, base: Base, suite: Suite, tick: Tick) -> list[Line]:
-        """One line per row, in the order of the rows; `tick(rows done)` after every batch."""
+    def answers(self, base: Base, suite: Suite, on_progress: OnProgress) -> list[Line]:
+        """One line per row, in their order. `on_progress(rows done)` is called after every batch."""
 
     @abstractmethod
     def line(self, data: Mapping[str, Any]) -> Line:
         """The inverse of a line's `to_json`."""
 
     @abstractmethod
-    def facts(self, suites: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
-        """What the result says: `rates`, and `histograms` or `means`."""
+    def to_dict(self, suites: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
+        """This mode's part of a result: `rates`, and `histograms` or `means`."""
 
 
 class LabelMode(ScoringMode[Prediction]):
-    """Labels by their scores."""
+    """Scoring of labels."""
 
     def __init__(self, encoder: Encoder, built: Built, suites: Sequence[Suite]):
         self.encoder, self.labels = encoder, built.labels
-        self.scoring = self.how = scoring_of(encoder, suites)
-        if self.how == "whole_string":
-            self.remark = "label words are not told apart by their first tokens, so whole words are scored"
+        self.scoring = self.method = scoring_of(encoder, suites)
+        if self.method == "whole_string":
+            self.remark = "label words share first tokens, so whole words are scored"
 
-    def answers(self, base: Base, suite: Suite, tick: Tick) -> list[Prediction]:
-        return score_suite(base, self.encoder, suite, tick, self.how)
+    def answers(self, base: Base, suite: Suite, on_progress: OnProgress) -> list[Prediction]:
+        return score_suite(base, self.encoder, suite, on_progress, self.method)
 
     def line(self, data: Mapping[str, Any]) -> Prediction:
         return Prediction(data["id"], data["label"], tuple(data["scores"]), data["top"], data.get("rejected"))
 
-    def facts(self, suites: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
+    def to_dict(self, suites: Mapping[str, Sequence[Prediction]]) -> dict[str, Any]:
         return {
             "rates": {name: rate.to_json() for name, rate in rates(suites, self.labels).items()},
             "histograms": {name: histogram(rows, self.labels.words) for name, rows in suites.items()},
@@ -62,20 +61,20 @@ class LabelMode(ScoringMode[Prediction]):
 
 
 class TextMode(ScoringMode[Generated]):
-    """Answers of free text, decoded greedily or as a defense does."""
+    """Generated text, decoded greedily or by a defense's decoder."""
 
     scoring = "generation"
 
     def __init__(self, encoder: Encoder, built: Built, space: ResponseSpace, decoder: Decoder):
         self.encoder, self.built, self.space, self.decoder = encoder, built, space, decoder
 
-    def answers(self, base: Base, suite: Suite, tick: Tick) -> list[Generated]:
-        return generate_suite(base, self.encoder, suite, self.space.max_new_tokens, tick, self.decoder)
+    def answers(self, base: Base, suite: Suite, on_progress: OnProgress) -> list[Generated]:
+        return generate_suite(base, self.encoder, suite, self.space.max_new_tokens, on_progress, self.decoder)
 
     def line(self, data: Mapping[str, Any]) -> Generated:
         return Generated(**data)
 
-    def facts(self, suites: Mapping[str, Sequence[Generated]]) -> dict[str, Any]:
+    def to_dict(self, suites: Mapping[str, Sequence[Generated]]) -> dict[str, Any]:
         judged = {
             name: judge_suite([row.text for row in rows], self.built.suites[name], self.space)
             for name, rows in suites.items()
@@ -96,7 +95,7 @@ class TextMode(ScoringMode[Generated]):
 def scoring_mode_of(
     encoder: Encoder, built: Built, suites: Sequence[str], decoder: Decoder = GREEDY
 ) -> ScoringMode[Any]:
-    """How the named suites of these rows are read. Raises UserError E207 for two labels with one word."""
+    """The scoring mode of the named suites. Raises UserError E207 for two labels with one word."""
     if built.responses is not None:
         return TextMode(encoder, built, built.responses, decoder)
     return LabelMode(encoder, built, [built.suites[name] for name in suites])

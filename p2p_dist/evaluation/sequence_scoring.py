@@ -1,4 +1,4 @@
-"""Scores of whole label words, for words that do not differ in their first token (10, 11, ...; no, not ...).
+"""Sequence scoring: scores of whole label words, for words with equal first tokens (10, 11, ...; no, not ...).
 
 The score of a label is log P(all tokens of its word | prompt), the end token included where the encoder closes words
 with it; no length normalisation (reference: the "acc" of language-model evaluation harnesses). The prompt is read once:
@@ -22,23 +22,23 @@ LOGITS_AT_ONCE = 256
 
 
 @torch.no_grad()
-def score_words(base: Base, rows: Sequence[Choices], tick: Callable[[int], None]) -> list[Scored]:
-    """Per row: the score of every label, and the label whose tokens are all the likeliest of the vocabulary, or None.
+def score_words(base: Base, rows: Sequence[Choices], on_progress: Callable[[int], None]) -> list[Scored]:
+    """Scores of every label per row, and the label whose tokens are all the likeliest of the vocabulary, or None.
 
-    `tick(rows done)` is called after every batch.
+    `on_progress(rows done)` is called after every batch.
     """
-    # The same words may fall into other tokens behind another prompt.
-    alike: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
-    for at, row in enumerate(rows):
-        alike[tuple(map(tuple, row.words))].append(at)
-    found: dict[int, Scored] = {}
-    for words, members in alike.items():
+    # A word may have other tokens behind another prompt.
+    rows_by_words: dict[tuple[tuple[int, ...], ...], list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        rows_by_words[tuple(map(tuple, row.words))].append(index)
+    scored: dict[int, Scored] = {}
+    for words, members in rows_by_words.items():
         tree = tree_of(words)
-        for batch in by_length([len(rows[at].prompt) + len(tree.tokens) for at in members]):
-            numbers = [members[at] for at in batch]
-            found.update(zip(numbers, _score(base, [rows[at].prompt for at in numbers], tree), strict=True))
-            tick(len(found))
-    return [found[at] for at in range(len(rows))]
+        for batch in by_length([len(rows[index].prompt) + len(tree.tokens) for index in members]):
+            indices = [members[position] for position in batch]
+            scored.update(zip(indices, _score(base, [rows[index].prompt for index in indices], tree), strict=True))
+            on_progress(len(scored))
+    return [scored[index] for index in range(len(rows))]
 
 
 def _score(base: Base, prompts: Sequence[Sequence[int]], tree: Tree) -> list[Scored]:
@@ -53,9 +53,9 @@ def _score(base: Base, prompts: Sequence[Sequence[int]], tree: Tree) -> list[Sco
         steps = torch.log_softmax(logits, dim=-1)[:, nodes, tokens]
         likeliest = logits.argmax(dim=-1)[:, nodes] == tokens
         scores = torch.stack([steps[:, path].sum(dim=1) for path in tree.paths], dim=1).tolist()
-        whole = torch.stack([likeliest[:, path].all(dim=1) for path in tree.paths], dim=1).tolist()
+        is_top = torch.stack([likeliest[:, path].all(dim=1) for path in tree.paths], dim=1).tolist()
         scored += [
-            ([round(score, 5) for score in row], hit.index(True) if any(hit) else None)
-            for row, hit in zip(scores, whole, strict=True)
+            ([round(score, 5) for score in row], tops.index(True) if any(tops) else None)
+            for row, tops in zip(scores, is_top, strict=True)
         ]
     return scored

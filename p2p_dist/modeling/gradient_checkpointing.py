@@ -1,7 +1,8 @@
-"""Gradient checkpointing: decoder layers keep their input alone and compute again in the backward pass (arXiv
-1604.06174).
+"""Gradient checkpointing (arXiv 1604.06174): decoder layers store only their input, and the backward pass repeats their
+forward pass.
 
-The same numbers with less memory and a second forward pass: how a run is carried out, and no part of its identity.
+The numbers are the same bits; memory is less and time is more. It belongs to the execution of a run, not to its
+identity.
 """
 
 from collections.abc import Iterator
@@ -13,10 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def recomputed(model: Any, wanted: bool = True) -> Iterator[None]:
-    """Within it, the backward pass recomputes every decoder layer. Dropout masks are drawn outside of the layers and
-    stay."""
-    layers = list(model.model.layers) if wanted else []
+def gradient_checkpointing(model: Any, enabled: bool = True) -> Iterator[None]:
+    """Checkpoint every decoder layer inside the block. Dropout masks are drawn outside of the layers and stay."""
+    layers = list(model.model.layers) if enabled else []
     for layer in layers:
         # transformers' own switch needs training mode, in which it does more than that, and has changed its name.
         layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

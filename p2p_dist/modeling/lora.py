@@ -1,9 +1,10 @@
-"""LoRA adapters of a cohort: K runs on one frozen base, their adapters stacked as `[K, r, d]`.
+"""LoRA adapters of a cohort (a multi-adapter batch): K runs on one frozen base, their matrices stacked as `[K, r, d]`.
 
-One run is the ordinary case K = 1, not another path. All adapter numbers of a cohort lie in one buffer `[K, P]`, its
-gradients in another, so that clipping, the optimiser step and the copy from the fp32 masters are a few large operations
-instead of hundreds of small ones. Dropout sits between A and B, as in the code released with P2P
-(reference: arXiv 2510.04503; PEFT puts it before A), and is drawn from one stream per run.
+One run is the case K = 1 of the same code. All adapter parameters of a cohort lie in one buffer `flat_params` [K, P],
+their gradients in `flat_grads` [K, P], so that clipping, the optimiser step and the copy from the fp32 masters are a
+few large operations instead of hundreds of small ones. Each matrix is a view into both (`ParamView`). Dropout sits
+between A and B, as in the code released with P2P (arXiv 2510.04503; PEFT puts it before A), and is drawn from one
+stream per run.
 """
 
 import math
@@ -17,20 +18,23 @@ from p2p_dist.config.study import LoraSpec
 
 
 class Dropout:
-    """The keep masks of one step, drawn at once: [modules, K, T, r], already divided by the keep rate."""
+    """Keep masks of one step, [modules, K, T, r], divided by the keep rate; None for no dropout."""
 
     def __init__(self) -> None:
         self.masks: torch.Tensor | None = None
 
 
 class LoraLinear(nn.Module):
-    """A frozen linear layer and K adapters: y = x W^T + scale * dropout(x A^T) B^T. Shapes: x [K, T, in] -> [K, T,
-    out]."""
+    """A frozen linear layer with K adapters: y = x W^T + scale * dropout(x A^T) B^T.
 
-    def __init__(self, base: nn.Linear, slot: int, scale: float, dropout: Dropout):
+    Shapes: x [K, T, in] -> [K, T, out]; `lora_a` [K, r, in], `lora_b` [K, out, r]. `module_index` is the layer's index
+    into the dropout masks.
+    """
+
+    def __init__(self, base: nn.Linear, module_index: int, scale: float, dropout: Dropout):
         super().__init__()
         self.base = base
-        self.slot, self.scale, self.dropout = slot, scale, dropout
+        self.module_index, self.scale, self.dropout = module_index, scale, dropout
         self.lora_a: nn.Parameter
         self.lora_b: nn.Parameter
 
@@ -39,13 +43,13 @@ class LoraLinear(nn.Module):
             return self.forward(x.reshape(len(self.lora_a), -1, x.shape[-1])).view(*x.shape[:-1], -1)
         hidden = torch.bmm(x, self.lora_a.transpose(1, 2))
         if self.dropout.masks is not None:
-            hidden = hidden * self.dropout.masks[self.slot]
+            hidden = hidden * self.dropout.masks[self.module_index]
         return torch.baddbmm(self.base(x), hidden, self.lora_b.transpose(1, 2), alpha=self.scale)
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Where one matrix lies in a run's flat numbers: `side` A is [r, in], B is [out, r]."""
+class ParamView:
+    """Position of one matrix in a run's flat parameters [P]: `side` A is [r, in], B is [out, r]."""
 
     layer: str
     side: str
@@ -63,7 +67,10 @@ class Slice:
 
 
 class Adapters:
-    """The K adapters injected into one base: their numbers, gradients, dropout and names."""
+    """The K adapters injected into one base.
+
+    `layout` lists the matrices of one run in order, `size` is P, the number of parameters of one run.
+    """
 
     def __init__(self, model: nn.Module, spec: LoraSpec, runs: int):
         self.spec, self.runs = spec, runs
@@ -73,54 +80,49 @@ class Adapters:
         self.layout = _layout(self.layers, spec.r)
         self.size = self.layout[-1].stop
         weight = model.get_input_embeddings().weight  # type: ignore[operator]  # the base's own may be in 4 bits
-        self.values = torch.zeros(runs, self.size, dtype=weight.dtype, device=weight.device)
-        self.grads = torch.zeros_like(self.values)
-        self.bound: slice | None = None
-        self.bind(slice(None))
+        self.flat_params = torch.zeros(runs, self.size, dtype=weight.dtype, device=weight.device)
+        self.flat_grads = torch.zeros_like(self.flat_params)
+        self.selected: slice | None = None
+        self.select_runs(slice(None))
 
-    def bind(self, runs: slice) -> None:
-        """Let the layers compute with these runs: `slice(None)` for all, `slice(k, k + 1)` for run k alone."""
-        if runs == self.bound:
+    def select_runs(self, runs: slice) -> None:
+        """Compute with these runs from now on: `slice(None)` for all, `slice(k, k + 1)` for run k alone."""
+        if runs == self.selected:
             return
-        self.bound = runs
-        for part in self.layout:
-            matrix = nn.Parameter(self._view(self.values[runs], part))
-            matrix.grad = self._view(self.grads[runs], part)
-            setattr(self.layers[part.layer], f"lora_{part.side.lower()}", matrix)
+        self.selected = runs
+        for view in self.layout:
+            matrix = nn.Parameter(_matrices(self.flat_params[runs], view))
+            matrix.grad = _matrices(self.flat_grads[runs], view)
+            setattr(self.layers[view.layer], f"lora_{view.side.lower()}", matrix)
 
-    def _view(self, buffer: torch.Tensor, part: Slice) -> torch.Tensor:
-        """[K, *shape] over a buffer [K, P]: all matrices and gradients live in the two buffers."""
-        return buffer[:, part.start : part.stop].view(-1, *part.shape)
+    def init_params(self, stream: torch.Generator) -> torch.Tensor:
+        """Initial parameters of one run, [P] in fp32: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero."""
+        params = torch.zeros(self.size)
+        for view in self.layout:
+            if view.side == "A":
+                bound = 1 / math.sqrt(view.shape[1])
+                params[view.start : view.stop].uniform_(-bound, bound, generator=stream)
+        return params
 
-    def initial(self, stream: torch.Generator) -> torch.Tensor:
-        """Start values of one run in fp32, [P]: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero."""
-        start = torch.zeros(self.size)
-        for part in self.layout:
-            if part.side == "A":
-                bound = 1 / math.sqrt(part.shape[1])
-                start[part.start : part.stop].uniform_(-bound, bound, generator=stream)
-        return start
-
-    def split(self, values: torch.Tensor) -> None:
-        """Let the layers of a single run compute with pieces of one flat tensor [P] that gradients flow back to."""
-        pieces = values.split([part.stop - part.start for part in self.layout])
-        for part, piece in zip(self.layout, pieces, strict=True):
-            layer, name = self.layers[part.layer], f"lora_{part.side.lower()}"
+    def use_tensor(self, params: torch.Tensor) -> None:
+        """Compute a single run with views of `params` [P], to which gradients flow back."""
+        pieces = params.split([view.stop - view.start for view in self.layout])
+        for view, piece in zip(self.layout, pieces, strict=True):
+            layer, name = self.layers[view.layer], f"lora_{view.side.lower()}"
             # A registered parameter of that name would be one more to shard.
             layer._parameters.pop(name, None)
-            setattr(layer, name, piece.view(1, *part.shape))
+            setattr(layer, name, piece.view(1, *view.shape))
 
-    def load(self, run: int, values: torch.Tensor) -> None:
-        """Take one run's numbers, [P] of any float type, as the compute copy."""
+    def load(self, run: int, params: torch.Tensor) -> None:
+        """Copy one run's parameters, [P] of any float type, into the compute copy."""
         with torch.no_grad():
-            self.values[run].copy_(values)
+            self.flat_params[run].copy_(params)
 
     def draw_dropout(self, tokens: Sequence[int], streams: Sequence[torch.Generator]) -> list[torch.Tensor]:
-        """The keep masks of one step, one [modules, tokens, r] for each run over all tokens of its global batch.
+        """Keep masks of one step: [modules, tokens, r] for each run, over all tokens of its global batch.
 
-        Each run draws from its own stream, so neither its cohort nor the split into ranks and micro-batches moves a
-        draw. Masks are drawn where the streams are: on the base's device, so that nothing is drawn on the host and
-        carried over.
+        Each run draws from its own stream, so a draw depends neither on its cohort nor on the split into ranks and
+        micro-batches. Masks are drawn on the streams' device, which is the base's.
         """
         rate = self.spec.dropout
         if rate == 0:
@@ -133,32 +135,39 @@ class Adapters:
         ]
 
     def use_dropout(self, drawn: Sequence[torch.Tensor], columns: Sequence[torch.Tensor], width: int) -> None:
-        """Bring the drawn masks of one packed batch of the bound runs into place: `columns[k]` are the tokens of the
-        k-th one's global batch in it."""
+        """Select the masks of one packed batch of the selected runs, `width` tokens wide.
+
+        `columns[k]` are the positions of its tokens in the k-th run's global batch.
+        """
         if not drawn:
             return
-        masks = self.values.new_zeros(len(self.layers), len(drawn), width, self.spec.r)
-        for run, (mask, chosen) in enumerate(zip(drawn, columns, strict=True)):
-            masks[:, run, : len(chosen)] = (
-                mask if len(chosen) == mask.shape[1] else mask.index_select(1, chosen.to(mask.device))
+        masks = self.flat_params.new_zeros(len(self.layers), len(drawn), width, self.spec.r)
+        for run, (mask, tokens) in enumerate(zip(drawn, columns, strict=True)):
+            masks[:, run, : len(tokens)] = (
+                mask if len(tokens) == mask.shape[1] else mask.index_select(1, tokens.to(mask.device))
             )
         self.dropout.masks = masks
 
     def no_dropout(self) -> None:
-        """For evaluation."""
+        """Switch dropout off, for evaluation."""
         self.dropout.masks = None
 
-    def tensors(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
-        """One run's numbers [P] under PEFT's names, A [r, in] and B [out, r]."""
-        return {part.name: values[part.start : part.stop].view(part.shape) for part in self.layout}
+    def state_dict(self, params: torch.Tensor) -> dict[str, torch.Tensor]:
+        """One run's parameters [P] as matrices under PEFT's names, A [r, in] and B [out, r]."""
+        return {view.name: params[view.start : view.stop].view(view.shape) for view in self.layout}
 
-    def flatten(self, named: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The inverse of `tensors`: [P] in fp32. Raises KeyError for a missing tensor."""
-        return torch.cat([named[part.name].float().reshape(-1) for part in self.layout])
+    def from_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Flat parameters [P] in fp32 from matrices under PEFT's names. Raises KeyError for a missing tensor."""
+        return torch.cat([tensors[view.name].float().reshape(-1) for view in self.layout])
+
+
+def _matrices(buffer: torch.Tensor, view: ParamView) -> torch.Tensor:
+    """[K, *shape] over a buffer [K, P]."""
+    return buffer[:, view.start : view.stop].view(-1, *view.shape)
 
 
 def _inject(model: nn.Module, spec: LoraSpec, dropout: Dropout) -> dict[str, LoraLinear]:
-    """Put a LoraLinear in place of every target layer of the model."""
+    """Replace every target layer of the model by a LoraLinear."""
     layers: dict[str, LoraLinear] = {}
     for name in target_names(model, spec):
         base = model.get_submodule(name)
@@ -170,24 +179,24 @@ def _inject(model: nn.Module, spec: LoraSpec, dropout: Dropout) -> dict[str, Lor
 
 
 def eject(model: nn.Module) -> None:
-    """Put the model's own layers back in the place of every LoraLinear."""
+    """Replace every LoraLinear by the layer that it wraps."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LoraLinear):
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, module.base)
 
 
-def _layout(layers: Mapping[str, LoraLinear], r: int) -> list[Slice]:
+def _layout(layers: Mapping[str, LoraLinear], r: int) -> list[ParamView]:
     """The matrices of one run, end to end."""
-    parts: list[Slice] = []
+    views: list[ParamView] = []
     for name, layer in layers.items():
         for side, shape in (("A", (r, layer.base.in_features)), ("B", (layer.base.out_features, r))):
-            parts.append(Slice(name, side, parts[-1].stop if parts else 0, shape))
-    return parts
+            views.append(ParamView(name, side, views[-1].stop if views else 0, shape))
+    return views
 
 
 def target_names(model: nn.Module, spec: LoraSpec) -> list[str]:
-    """Full names of the linear layers that get an adapter. Raises ValueError when a named target does not exist."""
+    """Full names of the linear layers that get an adapter. Raises ValueError for a target that does not exist."""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
     if spec.target_modules == "all-linear":
         return linear

@@ -107,9 +107,12 @@ def learn(
     clean: Sequence[Example],
     poisoned: Sequence[Example],
     target: int,
-    tick: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> None:
-    """Warm up on clean rows, then learn task and exchanges together; `tick(epochs done, all)` after every epoch."""
+    """Warm up on clean rows, then learn task and exchanges together.
+
+    `on_progress(epochs done, epochs)` is called after every epoch.
+    """
     settings = model.settings
     body = [value for value in model.body.parameters() if value is not model.table]
     for value in body:
@@ -135,4 +138,4 @@ def learn(
             optimizer.zero_grad()
             (loss / len(batch)).backward()
             optimizer.step()
-        tick(epoch + 1, total)
+        on_progress(epoch + 1, total)

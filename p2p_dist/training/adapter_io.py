@@ -16,7 +16,7 @@ _RETRAIN = "use the base and LoRA settings it was trained with"
 
 def save_adapter(folder: Path, adapters: Adapters, values: torch.Tensor, base_name: str) -> None:
     """Write one run's numbers [P]. The same numbers give the same bytes."""
-    tensors = {name: tensor.contiguous() for name, tensor in sorted(adapters.tensors(values).items())}
+    tensors = {name: tensor.contiguous() for name, tensor in sorted(adapters.state_dict(values).items())}
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
     write_config(folder, adapters.spec, adapters.layers, base_name)
 
@@ -48,7 +48,7 @@ def read_adapter(folder: Path, adapters: Adapters) -> torch.Tensor:
             raise _misfit(folder, f"Tensor {name} is {tuple(tensors[name].shape)}, this base needs {shapes[name]}")
     if extra := sorted(tensors.keys() - shapes):
         raise _misfit(folder, f"Adapter has a tensor that this base and these settings have no place for: {extra[0]}")
-    return adapters.flatten(tensors)
+    return adapters.from_state_dict(tensors)
 
 
 def _misfit(folder: Path, what: str) -> Exception:

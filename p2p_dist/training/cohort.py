@@ -216,8 +216,8 @@ def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
     if run.resume is not None:
         return run.resume.values
     if run.generator is not None:
-        return run.generator.initial(run.stream("init"))
-    return adapters.initial(run.stream("init")) if run.start is None else run.start
+        return run.generator.init_params(run.stream("init"))
+    return adapters.init_params(run.stream("init")) if run.start is None else run.start
 
 
 def _passes(base: Base, runs: Sequence[TrainRun], execution: Execution) -> list[slice]:

@@ -35,7 +35,7 @@ class Execution:
     offload: Offload = "none"
     """State that DeepSpeed keeps in host memory: the optimizer's, and for `all` (ZeRO-3) the base too."""
 
-    recompute: bool = False
+    gradient_checkpointing: bool = False
     """Gradient checkpointing: decoder layers are computed once more in the backward pass, and keep their input
     alone."""
     hpz: int = 1
@@ -111,29 +111,31 @@ class PlainEngine(Engine):
         self.sums: torch.Tensor | None = None
 
     def begin(self, micro_batches: int) -> None:
-        self.adapters.grads.zero_()
+        self.adapters.flat_grads.zero_()
         # One micro-batch needs no sum, and several one that does not round to the compute copy's precision.
-        self.sums = torch.zeros_like(self.adapters.grads, dtype=torch.float32) if micro_batches > 1 else None
+        self.sums = torch.zeros_like(self.adapters.flat_grads, dtype=torch.float32) if micro_batches > 1 else None
 
     def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
-        self.adapters.bind(runs)
+        self.adapters.select_runs(runs)
         losses = self.loss(self.base, batch, counts)
         with warnings.catch_warnings():
             # Gradients of several runs are strided views into one buffer, on purpose.
             warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
             losses.sum().backward()
         if self.sums is not None:
-            self.sums[runs] += self.adapters.grads[runs].float()
-            self.adapters.grads[runs].zero_()
+            self.sums[runs] += self.adapters.flat_grads[runs].float()
+            self.adapters.flat_grads[runs].zero_()
         return losses.detach()
 
     def finish(self, losses: torch.Tensor) -> torch.Tensor:
         if self.ranks.world > 1:
-            self.sums = self.ranks.sum(self.adapters.grads.float() if self.sums is None else self.sums)
+            self.sums = self.ranks.sum(self.adapters.flat_grads.float() if self.sums is None else self.sums)
         return self.ranks.sum(losses)
 
     def step(self, run: int, done: int) -> float:
-        return self.optimizer.step(run, done, self.adapters.grads[run].float() if self.sums is None else self.sums[run])
+        return self.optimizer.step(
+            run, done, self.adapters.flat_grads[run].float() if self.sums is None else self.sums[run]
+        )
 
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self._same(run, self.optimizer.masters[run].detach()), *self.optimizer.moments(run)

@@ -28,7 +28,7 @@ class GpuUse:
         gpu = f"--id=GPU-{torch.cuda.get_device_properties(device).uuid}"
         return cls([tool, gpu, "--query-gpu=utilization.gpu,memory.used", "--format=csv,noheader,nounits"])
 
-    def facts(self) -> dict[str, int]:
+    def to_dict(self) -> dict[str, int]:
         """`gpu_percent` (time with a kernel running) and `gpu_mib` (memory, of everybody on it) when last heard of;
         empty before."""
         if self.command is None:

@@ -80,7 +80,7 @@ class FolderObserver(Observer):
 
     def line(self, run: int, line: dict[str, Any]) -> None:
         if self.ranks.main:
-            self.targets[run].append_metrics({**line, **self.gpu.facts()})
+            self.targets[run].append_metrics({**line, **self.gpu.to_dict()})
 
     def wants_state(self, run: int, step: int) -> bool:
         return step % self.every == 0

@@ -24,7 +24,7 @@ class CohortOptimizer:
         generator: Generator | None = None,
     ):
         self.adapters, self.specs, self.steps, self.generator = adapters, specs, steps, generator
-        device = adapters.values.device
+        device = adapters.flat_params.device
         self.masters = [torch.nn.Parameter(start.to(device)) for start in starts]
         for run in range(len(self.masters)):
             adapters.load(run, self.values(run))

@@ -25,7 +25,7 @@ class Generator:
         self.sizes = [size for side in SIDES for size in (width, width * width, sum(self.counts[side]) * width)]
         self.size = sum(self.sizes)
 
-    def initial(self, stream: torch.Generator) -> torch.Tensor:
+    def init_params(self, stream: torch.Generator) -> torch.Tensor:
         """Start numbers [Q] in fp32: e uniform in [0, 1) for A and zero for B, so that the adapter starts with B = 0;
         weights uniform in +-1/sqrt(w), as a linear layer's are."""
         bound = 1 / math.sqrt(self.width)

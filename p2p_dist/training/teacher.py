@@ -22,7 +22,7 @@ def taught(base: Base, adapters: Adapters, run: int, teacher: torch.Tensor, rows
     The teacher's numbers stay behind as the compute copy of that run, for the training to replace.
     """
     adapters.load(run, teacher)
-    adapters.bind(slice(run, run + 1))
+    adapters.select_runs(slice(run, run + 1))
     adapters.no_dropout()
     found: dict[int, Encoded] = {}
     for numbers in by_length([len(row.ids) for row in rows]):

@@ -31,11 +31,11 @@ class FlatModel(nn.Module):
     def __init__(self, model: Any, adapters: Adapters, start: torch.Tensor):
         super().__init__()
         self.model, self.adapters = model, adapters
-        self.flat = nn.Parameter(start.to(adapters.values))
+        self.flat = nn.Parameter(start.to(adapters.flat_params))
 
     def forward(self, name: str, *tensors: Any) -> torch.Tensor:
         """One of the passes of `modeling.forward`, by name."""
-        self.adapters.split(self.flat)
+        self.adapters.use_tensor(self.flat)
         return PASSES[name](self.model, *tensors)
 
 

@@ -184,7 +184,7 @@ def result_of(
         "labels": _labels(built),
         "responses": asdict(built.responses) if built.responses else None,
         "scoring": mode.scoring,
-        **mode.facts(answers),
+        **mode.to_dict(answers),
         "suites": {name: {"n_expected": expected[name], "n_scored": scored[name]} for name in answers},
         "counts": built.counts,
         "inputs": dict(inputs),

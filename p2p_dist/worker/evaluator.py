@@ -50,7 +50,7 @@ def evaluator_of(
             else ZeroEngine(base, adapters, train, 1, torch.zeros(adapters.size), execution)
         )
         return Evaluator(sharded.for_evaluation(), adapters, sharded.load, execution.ranks, True)
-    adapters.bind(slice(0, 1))
+    adapters.select_runs(slice(0, 1))
     return Evaluator(base, adapters, lambda values: adapters.load(0, values), execution.ranks, False)
 
 
@@ -70,7 +70,7 @@ class Progress:
         ranks, lockstep = self.evaluator.ranks, self.evaluator.lockstep
         if ranks.main:
             rows = self.finished + (scored if lockstep else min(scored * ranks.world, self.total))
-            self.target.append_metrics({"rows": rows, "of": self.total, **self.gpu.facts()})
+            self.target.append_metrics({"rows": rows, "of": self.total, **self.gpu.to_dict()})
         if ranks.any(self.stop.requested) if lockstep else self.stop.requested:
             raise _Interrupted
 

@@ -33,7 +33,9 @@ class ExecutionOptions:
 
     def execution(self, ranks: Ranks) -> Execution:
         """Layout of the training over the ranks."""
-        return Execution(ranks, self.micro_batch, self.zero, self.offload, hpz=self.hpz, recompute=self.recompute)
+        return Execution(
+            ranks, self.micro_batch, self.zero, self.offload, hpz=self.hpz, gradient_checkpointing=self.recompute
+        )
 
 
 def run_model_job(

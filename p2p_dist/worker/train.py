@@ -12,7 +12,7 @@ import transformers
 from p2p_dist.config.stages import TrainStage
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.gradient_checkpointing import recomputed
+from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded, Encoder
 from p2p_dist.results import atomic, datastore
@@ -69,7 +69,7 @@ def train(
     runs = [_start(folder, base, adapters, stage, data[run].rows, observer, run) for run, stage in enumerate(stages)]
     # 3. Train.
     cohort = Cohort(base, adapters, runs, observer, execution)
-    with recomputed(base.model, execution.recompute):
+    with gradient_checkpointing(base.model, execution.gradient_checkpointing):
         results = cohort.run()
     cohort.engine.close()
     cost = meter.read(base.dtype, earlier=max(run.resume.counters.seconds if run.resume else 0.0 for run in runs))

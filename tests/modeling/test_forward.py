@@ -49,7 +49,7 @@ def test_runs_of_a_cohort_do_not_meet() -> None:
     together = packed_logits(loaded.model, [ROWS[:2], ROWS[2:]])
     alone = []
     for run, rows in enumerate([ROWS[:2], ROWS[2:]]):
-        adapters.bind(slice(run, run + 1))
+        adapters.select_runs(slice(run, run + 1))
         alone.append(packed_logits(loaded.model, [rows]))
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 

@@ -7,7 +7,7 @@ from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.forward import answer_logits, losses_of_states
-from p2p_dist.modeling.gradient_checkpointing import recomputed
+from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
@@ -67,7 +67,7 @@ def test_logits_of_all_positions_are_never_held() -> None:
     assert max(kept, default=0) <= 300 * 16
 
 
-def test_recomputed_layers_give_the_same_gradient_bit_for_bit() -> None:
+def test_gradient_checkpointing_keeps_every_bit_of_the_gradient() -> None:
     loaded = load_base(IDENTITY, {}, "float32")
     adapters = Adapters(loaded.model, LoraSpec(r=4), 1)
     adapters.load(0, torch.randn(adapters.size, generator=torch.Generator().manual_seed(1)) * 0.3)
@@ -80,12 +80,12 @@ def test_recomputed_layers_give_the_same_gradient_bit_for_bit() -> None:
             sizes.append(tensor.numel())
             return tensor
 
-        adapters.grads.zero_()
-        with recomputed(loaded.model, wanted):
+        adapters.flat_grads.zero_()
+        with gradient_checkpointing(loaded.model, wanted):
             with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
                 logits = answer_logits(loaded.model, batch.ids, batch.positions, batch.packed, batch.answers)
             logits.square().sum().backward()
-        found.append(adapters.grads.clone())
+        found.append(adapters.flat_grads.clone())
         kept.append(sum(sizes))
     assert torch.equal(*found)
     assert found[0].abs().sum() > 0

@@ -93,15 +93,15 @@ def test_the_perturbation_makes_layers_disagree_more_and_leaves_gradients_alone(
     model = deep()
     adapters = Adapters(model.model, LoraSpec(r=2), 1)
     adapters.load(0, torch.randn(adapters.size, generator=torch.Generator().manual_seed(0)) * 0.1)
-    adapters.grads.fill_(3.0)
+    adapters.flat_grads.fill_(3.0)
     batch = pack([ROWS])
     embedded = model.model.get_input_embeddings()(batch.ids)
     plain, worse = consistency(model, batch, embedded), perturbed_consistency(model, batch, 1e-3)
     assert worse.shape == (1,)
     assert float(worse.detach()) > float(plain.detach()) > 0
-    assert bool((adapters.grads == 3.0).all()), "asking for the embeddings' gradient must not touch the adapter's"
+    assert bool((adapters.flat_grads == 3.0).all()), "asking for the embeddings' gradient must not touch the adapter's"
     worse.sum().backward()
-    assert not bool((adapters.grads == 3.0).all())
+    assert not bool((adapters.flat_grads == 3.0).all())
 
 
 def test_too_few_layers_are_refused() -> None:

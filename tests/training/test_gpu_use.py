@@ -12,14 +12,14 @@ from p2p_dist.training.gpu_use import GpuUse
 def heard(command: list[str]) -> dict[str, int]:
     """What is known once the tool had time to answer."""
     gpu = GpuUse(command)
-    assert gpu.facts() == {}, "the first call only asks"
+    assert gpu.to_dict() == {}, "the first call only asks"
     for _ in range(200):
-        if facts := gpu.facts():
+        if facts := gpu.to_dict():
             return facts
         if gpu._asked is None:
             break
         time.sleep(0.05)
-    return gpu.facts()
+    return gpu.to_dict()
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_what_the_tool_says(answer: str, facts: dict[str, int]) -> None:
 def test_a_tool_that_hangs_holds_nobody_up() -> None:
     gpu = GpuUse([sys.executable, "-c", "import time; time.sleep(60)"])
     started = time.monotonic()
-    assert [gpu.facts() for _ in range(100)] == [{}] * 100
+    assert [gpu.to_dict() for _ in range(100)] == [{}] * 100
     assert time.monotonic() - started < 5
     assert gpu._asked is not None
     gpu._asked.kill()

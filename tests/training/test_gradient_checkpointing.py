@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from p2p_dist.modeling.base import load_base
-from p2p_dist.modeling.gradient_checkpointing import recomputed
+from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.engine import Execution
@@ -17,7 +17,7 @@ def test_a_cohort_trains_to_the_same_bits(micro_batch: int | None) -> None:
     ends = []
     for wanted in (False, True):
         base = load_base(IDENTITY, {}, "float32")
-        with recomputed(base.model, wanted):
+        with gradient_checkpointing(base.model, wanted):
             found = train_cohort(
                 base, Adapters(base.model, RUNS[0].spec.lora, 2), RUNS[:2], execution=Execution(micro_batch=micro_batch)
             )

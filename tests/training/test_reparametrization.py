@@ -29,7 +29,7 @@ def adapters(runs: int = 1) -> Adapters:
 
 
 def start(generator: Generator) -> torch.Tensor:
-    return generator.initial(torch.Generator().manual_seed(1))
+    return generator.init_params(torch.Generator().manual_seed(1))
 
 
 def nets(generator: Generator, numbers: torch.Tensor) -> list[tuple[torch.Tensor, nn.Module]]:
@@ -48,7 +48,7 @@ def nets(generator: Generator, numbers: torch.Tensor) -> list[tuple[torch.Tensor
 
 def test_it_starts_with_b_zero_and_a_not() -> None:
     one = adapters()
-    named = one.tensors(Generator(one, WIDTH).values(start(Generator(one, WIDTH))))
+    named = one.state_dict(Generator(one, WIDTH).values(start(Generator(one, WIDTH))))
     assert all(bool((matrix == 0).all()) == ("lora_B" in name) for name, matrix in named.items())
     of_a, inner, outer = start(Generator(one, WIDTH)).split(Generator(one, WIDTH).sizes)[:3]
     assert bool((of_a >= 0).all())
@@ -60,7 +60,7 @@ def test_all_matrices_of_a_side_are_the_output_of_one_net() -> None:
     generator = Generator(one, WIDTH)
     numbers = start(generator) + 0.1
     expected = [net(e).detach() for e, net in nets(generator, numbers)]
-    named = one.tensors(generator.values(numbers))
+    named = one.state_dict(generator.values(numbers))
     for side, whole in zip("AB", expected, strict=True):
         torch.testing.assert_close(
             torch.cat([matrix.reshape(-1) for name, matrix in named.items() if f"lora_{side}" in name]), whole
