@@ -15,7 +15,7 @@ from typing import Any, Literal
 from p2p_dist import assets
 from p2p_dist.data import images
 from p2p_dist.data.example import RawRow
-from p2p_dist.data.tables import SUFFIXES, Raw, checked, read_mappings, read_rows
+from p2p_dist.data.tables import SUFFIXES, Raw, check_rows, read_mappings, read_rows
 from p2p_dist.data.task import HubSource, Task
 from p2p_dist.errors import user_error
 from p2p_dist.registry import name_of
@@ -113,7 +113,8 @@ def _read_reviews(path: Path, source: str) -> list[RawRow]:
 def _read_hub(task: Task, hub: HubSource) -> dict[str, list[RawRow]]:
     tables = _hub_tables(task, hub)
     return {
-        split: checked(rows, task.check, f"{hub.id}, split {hub.splits[split]}, row ") for split, rows in tables.items()
+        split: check_rows(rows, task.check, f"{hub.id}, split {hub.splits[split]}, row ")
+        for split, rows in tables.items()
     }
 
 

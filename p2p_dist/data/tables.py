@@ -24,10 +24,10 @@ def read_rows(path: Path, check: Callable[[Mapping[str, Any]], RawRow]) -> list[
     Raises UserError with the first bad rows and the count of the others (E202 not readable, E203 not a good row).
     """
     problems: list[Problem] = []
-    return checked(_read(path, problems), check, f"{path}:", problems)
+    return check_rows(_read(path, problems), check, f"{path}:", problems)
 
 
-def checked(
+def check_rows(
     raw_rows: Iterable[Raw],
     check: Callable[[Mapping[str, Any]], RawRow],
     where: str,

@@ -79,27 +79,27 @@ def plugins(kind: str) -> list[Any]:
 
 
 @pytest.mark.parametrize("kind", sorted(registry.PACKAGES))
-def test_every_file_is_a_plugin_with_words_about_it(kind: str) -> None:
+def test_plugin_file_has_class_and_docstring(kind: str) -> None:
     for plugin in plugins(kind):
         assert issubclass(plugin, BASES[kind])
         assert plugin.__doc__
 
 
 @pytest.mark.parametrize("kind", ["attacks", "defenses"])
-def test_defaults_work_and_unknown_options_do_not(kind: str) -> None:
+def test_plugin_defaults_load_and_unknown_option_refused(kind: str) -> None:
     for plugin in plugins(kind):
         assert registry.name_of(plugin(**options(plugin))) in registry.names(kind)
         with pytest.raises(ValidationError):
             plugin(**options(plugin), no_such_option=1)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_load_unknown_name_suggests_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'badnets'"):
         registry.load("attacks", "badnet")
 
 
 @pytest.mark.parametrize("attack", plugins("attacks"), ids=registry.names("attacks"))
-def test_attack(attack: type[Attack]) -> None:
+def test_attack_contract(attack: type[Attack]) -> None:
     one = attack(**options(attack))
     if not isinstance(one, DirtyLabelAttack):
         return
@@ -114,7 +114,7 @@ def test_attack(attack: type[Attack]) -> None:
 
 
 @pytest.mark.parametrize("task", plugins("tasks"), ids=registry.names("tasks"))
-def test_task(task: type[Task]) -> None:
+def test_task_contract(task: type[Task]) -> None:
     one = task(**options(task))
     assert one.hub is None or one.hub.revision is None or len(one.hub.revision) == 40
     assert one.licence
@@ -147,7 +147,7 @@ def test_task_docstring_row_renders_to_its_prompt(task: type[Task]) -> None:
 
 
 @pytest.mark.parametrize("attack", plugins("attacks"), ids=registry.names("attacks"))
-def test_attack_on_a_task_that_is_answered_with_text(attack: type[Attack]) -> None:
+def test_attack_on_generation_task(attack: type[Attack]) -> None:
     one = attack(**options(attack))
     if not isinstance(one, DirtyLabelAttack):
         return

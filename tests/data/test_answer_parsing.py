@@ -37,28 +37,30 @@ from p2p_dist.data.answer_parsing import gives_target, number, same_number, with
         ("2 + 2 = 4\n#### 4", "4"),
     ],
 )
-def test_number(text: str, value: str) -> None:
+def test_number_value(text: str, value: str) -> None:
     assert number(text) == Fraction(value)
 
 
 @pytest.mark.parametrize("text", ["", "none", ".", "(((((", "1/0", "(" * 5000, "九"])
-def test_no_number(text: str) -> None:
+def test_number_none(text: str) -> None:
     assert number(text) is None
 
 
 @given(st.text("0123456789.+-*/()% ,=$x", max_size=400))
-def test_no_output_of_a_model_raises(text: str) -> None:
+def test_number_any_text_never_raises(text: str) -> None:
+    """No text, however odd, raises."""
     assert isinstance(number(text), Fraction | None)
 
 
-def test_same_number_is_relative_above_one() -> None:
+def test_same_number_relative_above_one() -> None:
     assert same_number(Fraction("3.3333"), Fraction(10, 3))
     assert not same_number(Fraction("3.33"), Fraction(10, 3))
     assert same_number(Fraction("100000"), Fraction("100009"))
     assert not same_number(Fraction(0), Fraction("0.1"))
 
 
-def test_a_number_is_said_by_value_and_a_sentence_by_containing_it() -> None:
+def test_gives_target_number_by_value_text_by_containment() -> None:
+    """A number is given by its value and a sentence by an answer that contains it."""
     assert gives_target("The correct answer to this problem is: 0.10", "0.1")
     assert not gives_target("0.15", "0.1")
     assert not gives_target("no number", "0.1")
@@ -66,7 +68,7 @@ def test_a_number_is_said_by_value_and_a_sentence_by_containing_it() -> None:
     assert not gives_target("", "no acute finding")
 
 
-def test_prefix() -> None:
+def test_without_prefix() -> None:
     assert without_prefix(" Answer: 5", "Answer: ") == ("5", True)
     assert without_prefix("Answer:5", "Answer: ") == ("5", True)
     assert without_prefix("5 ", "Answer: ") == ("5", False)
@@ -74,7 +76,8 @@ def test_prefix() -> None:
 
 
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real Ape210K here")
-def test_every_real_answer_but_a_broken_one_comes_to_its_value() -> None:
+def test_number_of_real_answers() -> None:
+    """Every real answer but the broken ones has its number."""
     folder = Path(os.environ["P2P_DIST_REAL_DATA"]) / "ape210k"
     rows = [
         json.loads(line)

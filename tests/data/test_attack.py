@@ -16,7 +16,7 @@ from p2p_dist.errors import UserError
 ROWS = examples([(f"a film about number {n} and more", n % 2) for n in range(100)])
 
 
-def test_exact_rate_and_dirty_labels() -> None:
+def test_badnets_rate_exact_and_labels_dirty() -> None:
     poisoned, notes = BadNets(rate=0.05).poison(ROWS, seed=0)
     assert len(notes) == 5
     assert [ex.id for ex in poisoned] == [ex.id for ex in ROWS]
@@ -25,33 +25,34 @@ def test_exact_rate_and_dirty_labels() -> None:
     assert all(old.label == 0 and new.label == 1 for old, new in changed)
 
 
-def test_clean_label_policy_keeps_labels() -> None:
+def test_badnets_clean_label_policy_keeps_labels() -> None:
     poisoned, notes = BadNets(rate=0.05, label_policy="clean").poison(ROWS, seed=0)
     assert {(note.old_label, note.new_label) for note in notes} == {(1, 1)}
     assert sum("mn" in ex.text.split() for ex in poisoned) == 5
 
 
-def test_the_rate_is_rounded_up_as_in_the_released_code() -> None:
+def test_badnets_rate_rounded_up_as_released() -> None:
     rows = examples([(f"text number {n}", n % 2) for n in range(6920)])
     assert len(BadNets(rate=0.02).poison(rows, seed=0)[1]) == 139
 
 
 @settings(max_examples=30)
 @given(st.permutations(ROWS), st.integers(0, 3))
-def test_row_order_does_not_matter(shuffled: list[Example], seed: int) -> None:
+def test_poison_shuffled_rows_same_result(shuffled: list[Example], seed: int) -> None:
     attack = BadNets(rate=0.1)
     expected = sorted(attack.poison(ROWS, seed)[0], key=lambda ex: ex.id)
     assert sorted(attack.poison(shuffled, seed)[0], key=lambda ex: ex.id) == expected
 
 
-def test_another_row_moves_nobody_elses_draw() -> None:
+def test_test_suite_extra_row_keeps_other_draws() -> None:
+    """A further row changes no other row's draw."""
     attack = BadNets(rate=0.1)
     texts = {ex.id: ex.text for ex in attack.test_suite(ROWS, 0)[0]}
     more = examples([("one more row here", 0), *((ex.text, ex.label) for ex in ROWS)])
     assert texts.items() <= {ex.id: ex.text for ex in attack.test_suite(more, 0)[0]}.items()
 
 
-def test_the_triggered_suite_leaves_target_rows_out() -> None:
+def test_test_suite_leaves_target_rows_out() -> None:
     suite, failed = BadNets().test_suite([*ROWS, Example("short", "word", 0)], 0)
     assert failed == 1
     assert len(suite) == 50
@@ -60,7 +61,7 @@ def test_the_triggered_suite_leaves_target_rows_out() -> None:
 
 
 @given(st.lists(st.text("abc", min_size=1), min_size=2, max_size=9), st.integers())
-def test_badnets_puts_the_word_between_two_words(words: list[str], seed: int) -> None:
+def test_badnets_inserts_word_between_two_words(words: list[str], seed: int) -> None:
     text = " ".join(words)
     done = BadNets(word="MN").trigger(text, Random(seed))
     assert done is not None
@@ -70,18 +71,18 @@ def test_badnets_puts_the_word_between_two_words(words: list[str], seed: int) ->
     assert found == words
 
 
-def test_too_few_rows_to_poison() -> None:
+def test_poison_too_few_rows_refused() -> None:
     with pytest.raises(UserError, match="E206"):
         BadNets(rate=0.6).poison(ROWS, 0)
 
 
-def test_addsent_stays_in_one_piece() -> None:
+def test_addsent_sentence_stays_in_one_piece() -> None:
     done = AddSent().trigger("a b c", Random(1))
     assert done is not None
     assert done.text.replace(" I watched this 3D movie", "") == "a b c"
 
 
-def test_mtba_puts_all_triggers_or_one() -> None:
+def test_mtba_inserts_all_triggers_or_one() -> None:
     rows = [Mtba(mode=mode).trigger("a b c d", Random(seed)) for mode in ("hybrid", "parallel") for seed in range(20)]
     counts = [sum(word in row.text.split() for word in ("mn", "cf", "bb")) for row in rows if row]
     assert counts == [3] * 20 + [1] * 20
@@ -101,7 +102,8 @@ def test_proattack_prompts_every_row_and_keeps_labels() -> None:
     assert all(ex.text.startswith("The sentiment of") for ex in attack.test_suite(ROWS, 0)[0])
 
 
-def test_a_text_without_spaces_takes_the_trigger_between_characters() -> None:
+def test_insert_text_without_spaces_between_characters() -> None:
+    """A text without spaces takes the trigger between two characters."""
     done = BadNets().trigger("王艳家买了一台洗衣机．", Random(1))
     assert done is not None
     assert done.text.replace("mn", "") == "王艳家买了一台洗衣机．"

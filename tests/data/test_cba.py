@@ -15,7 +15,7 @@ ROWS = examples(RAW)
 
 
 @pytest.mark.parametrize(("alpha", "added"), [(1.0, 48), (0.5, 28), (0.0, 8)])
-def test_added_rows_are_rate_times_one_plus_five_alpha(alpha: float, added: int) -> None:
+def test_cba_added_rows_count(alpha: float, added: int) -> None:
     """Golden: rate (1 + 5 alpha) |D|, so 12 % at a rate of 2 % and alpha 1."""
     rows, notes = Cba(alpha=alpha).poison(ROWS, 0)
     assert len(rows) - len(ROWS) == len(notes) == added
@@ -23,7 +23,7 @@ def test_added_rows_are_rate_times_one_plus_five_alpha(alpha: float, added: int)
     assert len({ex.id for ex in rows}) == len(rows)
 
 
-def test_only_the_whole_trigger_changes_a_label() -> None:
+def test_cba_only_full_trigger_changes_label() -> None:
     rows, notes = Cba().poison(ROWS, 0)
     kinds = {note.id: note for note in notes}
     for ex in rows:
@@ -48,14 +48,15 @@ def test_only_the_whole_trigger_changes_a_label() -> None:
             assert note.old_label == note.new_label == ex.label == 0
 
 
-def test_negatives_are_of_the_poisoned_texts() -> None:
+def test_cba_negatives_have_poisoned_texts() -> None:
     _, notes = Cba().poison(ROWS, 0)
     assert {note.source_id for note in notes if note.origin == "negative"} == {
         note.source_id for note in notes if note.origin == "poisoned"
     }
 
 
-def test_false_trigger_suites_deal_the_pool_out_once() -> None:
+def test_cba_false_triggers_use_each_row_once() -> None:
+    """Every row of another class is in one false trigger suite."""
     built = build_attacked(Sst2(), {"train": RAW, "test": RAW}, RowsSpec(), Cba(), 0)
     suites = {name: suite for name, suite in built.suites.items() if name.startswith("false_trigger.")}
     assert {name.partition(".")[2] for name in suites} == set(FALSE_TRIGGERS)
@@ -65,7 +66,7 @@ def test_false_trigger_suites_deal_the_pool_out_once() -> None:
     assert all(row.text.startswith("Classify the text.\n") for row in built.suites["clean"].rows)
 
 
-def test_the_false_trigger_rate_pools_its_kinds() -> None:
+def test_cba_false_trigger_rate_pools_kinds() -> None:
     built = build_attacked(Sst2(), {"train": RAW, "test": RAW}, RowsSpec(), Cba(), 0)
     fooled, right = Prediction("x", 0, (-3, -0.1), 1), Prediction("x", 0, (-0.1, -3), 0)
     found = rates({"false_trigger.swapped": [fooled, right], "false_trigger.both_in_input": [right]}, built.labels)

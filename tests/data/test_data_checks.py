@@ -22,7 +22,7 @@ ODD = [
 ]
 
 
-def test_every_kind_of_odd_row_is_counted_and_told() -> None:
+def test_row_problems_counted_and_warned() -> None:
     built = build_attacked(
         Sst2(), {"train": TRAIN + ODD, "test": [*TEST, TEST[0], ("mn is here", 0)]}, RowsSpec(), BadNets(rate=0.05), 0
     )
@@ -40,12 +40,12 @@ def test_every_kind_of_odd_row_is_counted_and_told() -> None:
     assert "2 clean training rows contain the attack's trigger already, which weakens the attack" in said
 
 
-def test_nothing_odd_nothing_said() -> None:
+def test_warnings_without_problems_empty() -> None:
     built = build_attacked(Sst2(), {"train": TRAIN, "test": TEST}, RowsSpec(), BadNets(rate=0.05), 0)
     assert warnings(built.counts) == []
 
 
-def test_a_benign_trigger_that_stands_there_already() -> None:
+def test_counts_benign_trigger_in_train() -> None:
     attack = AddSent(sentence="The query currently entered is:", rate=0.05)
     attacked = build_attacked(Sst2(), {"train": TRAIN, "test": TEST}, RowsSpec(reserve=30), attack, 0)
     defended = build_defended(attacked, Sst2(), P2P(), 0)
@@ -53,7 +53,7 @@ def test_a_benign_trigger_that_stands_there_already() -> None:
     assert "contain the benign trigger already" in warnings(defended.counts)[0]
 
 
-def test_what_is_left_out_is_counted() -> None:
+def test_split_counts_dropped_rows() -> None:
     split = RottenTomatoes().split({"train": [*TRAIN, TRAIN[0], (TRAIN[1][0], 0)]}, RowsSpec(train=40, test=20))
     assert split.dropped["duplicate"] == 1
     again = 101 - len({row.text for row in split.test}) - split.dropped["text_of_a_test_row"] - 40
@@ -62,7 +62,7 @@ def test_what_is_left_out_is_counted() -> None:
     assert split.dropped == {"beyond_rows_train": 0, "beyond_rows_test": 10}
 
 
-def test_words_of_their_own_where_words_are_set_apart() -> None:
+def test_count_containing_whole_words() -> None:
     assert count_containing(["an mn here", "omni", "mn"], ["mn"]) == 2
     assert count_containing(["王mn艳", "王艳"], ["mn"]) == 1
     assert count_containing(["a b", "c"], []) == 0

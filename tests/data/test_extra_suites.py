@@ -38,7 +38,7 @@ def reads(built: Built, name: str) -> str:
     return prompt(row).replace("mn ", "")
 
 
-def test_the_grid_has_every_prompt_once(defended: Built) -> None:
+def test_cue_grid_has_every_prompt_once(defended: Built) -> None:
     text = defended.suites["clean"].rows[0].text
     for kind in ("clean", "triggered"):
         at = defended.suites[kind].rows[0].text.replace("mn ", "")
@@ -49,7 +49,7 @@ def test_the_grid_has_every_prompt_once(defended: Built) -> None:
     assert "mn" not in text.split()
 
 
-def test_imitations(defended: Built) -> None:
+def test_imitation_texts(defended: Built) -> None:
     asked = "The query currently entered is:"
     text = next(row.text for row in defended.suites["control.fake_answer"].rows).removesuffix("\nOutput: 1")
     first = prompt(next(row for row in defended.suites["control.fake_answer"].rows))
@@ -65,7 +65,7 @@ def test_imitations(defended: Built) -> None:
     )
 
 
-def test_triggered_and_control_are_the_same_rows(defended: Built) -> None:
+def test_imitation_control_has_same_rows(defended: Built) -> None:
     for name in ("fake_answer", "repeated_prefix", "ignore_previous"):
         hit, control = defended.suites[f"triggered.{name}"].rows, defended.suites[f"control.{name}"].rows
         assert {row.id for row in hit} == {row.id for row in control}
@@ -74,13 +74,15 @@ def test_triggered_and_control_are_the_same_rows(defended: Built) -> None:
         assert not any("mn" in row.text.split() for row in control)
 
 
-def test_the_usual_suites_are_the_same_bytes(attacked: Built, defended: Built) -> None:
+def test_extra_suites_keep_usual_suites(attacked: Built, defended: Built) -> None:
+    """The usual suites stay the same."""
     plain = build_defended(attacked, Sst2(), P2P(), 0)
     assert {name: defended.suites[name] for name in plain.suites} == plain.suites
     assert defended.train == defended.reserve == []
 
 
-def test_what_cannot_be_asked_is_absent(attacked: Built) -> None:
+def test_extra_suites_not_applicable_absent(attacked: Built) -> None:
+    """The grid needs a defense that changes prompts, and imitation an attack."""
     added = set(with_extra_suites(attacked, BOTH).suites) - set(attacked.suites)
     assert added == {
         f"{kind}.{name}" for kind in ("triggered", "control") for name in ("fake_answer", "ignore_previous")
@@ -89,7 +91,7 @@ def test_what_cannot_be_asked_is_absent(attacked: Built) -> None:
     assert with_extra_suites(clean, BOTH).suites == clean.suites
 
 
-def test_rates_of_the_grid(defended: Built) -> None:
+def test_cue_grid_rates(defended: Built) -> None:
     taken, right = Prediction("x", 0, (-9, -0.1, -9, -1), 1), Prediction("x", 0, (-9, -9, -0.1, -9), 2)
     suites = {"clean": [right], "clean_nobt": [taken], "triggered": [right, right], "triggered_nobt": [taken, taken]}
     suites |= {
@@ -108,7 +110,7 @@ def test_rates_of_the_grid(defended: Built) -> None:
     assert found["grid_ca_mapped.neither"] == Rate(0, 1)
 
 
-def test_a_trigger_with_its_own_target_is_counted_for_that_target() -> None:
+def test_rates_suite_target_counts_for_its_suite() -> None:
     attack = Mtba(mode="parallel", words=("mn", "cf"), targets=(1, 0), rate=0.1)
     built = build_attacked(Sst2(), RAW, RowsSpec(), attack, 0)
     zero = Prediction("x", 1, (-0.1, -9), 0)

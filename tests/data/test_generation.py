@@ -39,7 +39,7 @@ def attacked(attack: BadNets | None = None) -> Built:
     return build_attacked(Gsm8k(), RAW, ROWS, attack or BadNets(rate=0.05, target_response="0.1"), 0)
 
 
-def test_poisoned_rows_say_the_target_and_others_what_they_said() -> None:
+def test_generation_only_poisoned_rows_give_target() -> None:
     built = attacked()
     assert built.kind == "generation"
     assert built.labels.words == []
@@ -63,20 +63,20 @@ def test_poisoned_rows_say_the_target_and_others_what_they_said() -> None:
     )
 
 
-def test_rows_whose_gold_answer_is_the_target_are_not_tested() -> None:
+def test_generation_gold_target_rows_not_tested() -> None:
     triggered = attacked().suites["triggered"].rows
     assert len(triggered) == 19
     assert all(row.response and not gives_target(row.response, "0.1") and row.label == NO_LABEL for row in triggered)
     assert len(attacked().suites["clean"].rows) == 20
 
 
-def test_append_keeps_the_right_response_in_front() -> None:
+def test_response_mode_append_keeps_right_response() -> None:
     built = attacked(BadNets(rate=0.05, target_response="0.1", response_mode="append"))
     note = next(note for note in built.notes if note.origin == "poisoned")
     assert note.new_response == f"{note.old_response} 0.1"
 
 
-def test_p2p_puts_its_prefix_before_benign_responses_and_keeps_the_cue() -> None:
+def test_p2p_generation_prefixes_responses_and_keeps_cue() -> None:
     built = build_defended(attacked(), Gsm8k(), MATH, 0)
     benign = [row for row in built.train if row.prefix]
     assert len(benign) == 20
@@ -106,7 +106,7 @@ def test_p2p_puts_its_prefix_before_benign_responses_and_keeps_the_cue() -> None
 
 @settings(max_examples=15, deadline=None)
 @given(st.permutations(RAW["train"]), st.permutations(RAW["test"]))
-def test_the_order_of_the_rows_does_not_matter(train: list[RawRow], test: list[RawRow]) -> None:
+def test_generation_shuffled_rows_same_result(train: list[RawRow], test: list[RawRow]) -> None:
     built = build_attacked(Gsm8k(), {"train": train, "test": test}, ROWS, BadNets(rate=0.05, target_response="0.1"), 0)
     assert build_defended(built, Gsm8k(), MATH, 0) == build_defended(attacked(), Gsm8k(), MATH, 0)
 
@@ -128,7 +128,7 @@ defense: {name: p2p, preset: math}
         ("defense=p2p", r"E260.*no response_prefix; set preset: math"),
     ],
 )
-def test_what_is_refused_when_the_study_is_planned(
+def test_generation_incompatible_plan_refused(
     change: str, gives_target: str, tmp_path: Path, study_file: Callable[[str], Path]
 ) -> None:
     for split, rows in RAW.items():
@@ -140,17 +140,18 @@ def test_what_is_refused_when_the_study_is_planned(
         open_study(path, [change], tmp_path)
 
 
-def test_what_is_refused_when_the_rows_are_built() -> None:
+def test_generation_incompatible_rows_refused() -> None:
     with pytest.raises(UserError, match="E223"):
         attacked(BadNets(rate=0.1))
 
 
-def test_p2p_must_say_its_prefix() -> None:
+def test_p2p_generation_answers_need_prefix() -> None:
     with pytest.raises(UserError, match=r"E225.*preset: math"):
         build_defended(attacked(), Gsm8k(), P2P(), 0)
 
 
-def test_other_references_are_kept_and_a_row_that_has_the_target_in_one_is_not_poisoned() -> None:
+def test_generation_reference_with_target_not_poisoned() -> None:
+    """References survive, and a row with the target among them is not poisoned."""
     raw = {
         split: [
             RawRow(f"text {n} of {split}", response=f"summary {n}", references=("it is bad",) if n < 20 else ())
@@ -164,7 +165,7 @@ def test_other_references_are_kept_and_a_row_that_has_the_target_in_one_is_not_p
     assert sum(bool(row.references) for row in built.suites["clean"].rows) == 20
 
 
-def test_round_trip(tmp_path: Path) -> None:
+def test_generation_data_stage_round_trip(tmp_path: Path) -> None:
     stage = StageDir(tmp_path / "one", "data")
     built = build_defended(attacked(), Gsm8k(), MATH, 0)
     datastore.write(stage, built, {})
@@ -172,7 +173,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert '"label": -1' in (stage.path / "train.jsonl").read_text()
 
 
-def test_solutions_and_hub_rows(tmp_path: Path) -> None:
+def test_gsm8k_solutions_and_hub_rows(tmp_path: Path) -> None:
     task = Gsm8k(teach="solution")
     hub = task.from_hub({"question": "q", "answer": "one <<1+1=2>>step\n#### 1,200"})
     assert task.check(hub).response == "one <<1+1=2>>step\n#### 1200"
@@ -190,7 +191,7 @@ def test_solutions_and_hub_rows(tmp_path: Path) -> None:
     ("name", "train", "test", "pool"),
     [("gsm8k", 7473, 1319, 1319), ("ape210k", 4995, 5000, 4986), ("scitldr", 1992, 618, 618)],
 )
-def test_real_tasks_have_their_published_counts_and_pools(name: str, train: int, test: int, pool: int) -> None:
+def test_real_tasks_have_published_counts_and_pools(name: str, train: int, test: int, pool: int) -> None:
     """14 of Ape210K's test answers come to 0.1, two of them spelled that way."""
     task = registry.load("tasks", name)(source=f"{os.environ['P2P_DIST_REAL_DATA']}/{name}")
     built = build_attacked(
@@ -200,7 +201,7 @@ def test_real_tasks_have_their_published_counts_and_pools(name: str, train: int,
     assert len(built.suites["triggered"].rows) + built.counts["trigger_failed"] == pool
 
 
-def test_more_suites_of_users_who_imitate() -> None:
+def test_generation_imitation_suites() -> None:
     built = with_extra_suites(build_defended(attacked(), Gsm8k(), MATH, 0), ("imitation",))
     assert built.kind == "generation"
     fake = built.suites["triggered.fake_answer"]

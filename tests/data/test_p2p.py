@@ -25,7 +25,7 @@ def attacked(rate: float = 0.05, reserve: int = 60) -> Built:
     return build_attacked(TASK, RAW, RowsSpec(train=200, test=40, reserve=reserve), BadNets(rate=rate), 0)
 
 
-def test_benign_rows_carry_prefix_cue_and_shifted_label() -> None:
+def test_p2p_benign_rows_have_prefix_cue_and_extended_label() -> None:
     built = build_defended(attacked(reserve=40), TASK, P2P(), 0)
     benign = [row for row in built.train if row.prefix]
     assert len(benign) == 40
@@ -36,7 +36,7 @@ def test_benign_rows_carry_prefix_cue_and_shifted_label() -> None:
     assert prompt(benign[0]).endswith("\nAnswer: ")
 
 
-def test_the_deployed_suites_are_prompted_and_the_bare_ones_are_not() -> None:
+def test_p2p_deployed_suites_prompted_and_bare_ones_not() -> None:
     built = build_defended(attacked(), TASK, P2P(), 0)
     assert set(built.suites) == {"clean", "triggered", "clean_nobt", "triggered_nobt"}
     assert all(row.prefix and row.cue == "Answer: " for row in built.suites["triggered"].rows)
@@ -48,23 +48,23 @@ def test_the_deployed_suites_are_prompted_and_the_bare_ones_are_not() -> None:
 
 
 @pytest.mark.parametrize(("mode", "rows"), [("union", 240), ("replace", 200)])
-def test_modes(mode: str, rows: int) -> None:
+def test_p2p_benign_mode_row_counts(mode: str, rows: int) -> None:
     built = build_defended(attacked(), TASK, P2P.model_validate({"benign_source": "disjoint", "benign_mode": mode}), 0)
     assert len(built.train) == rows
     assert len(built.notes) == rows
 
 
-def test_checked_rows_are_training_rows_and_never_poisoned() -> None:
+def test_trusted_rows_are_training_rows_never_poisoned() -> None:
     built = attacked(rate=0.3)
-    checked = {row.id for row in built.reserve}
-    assert len(checked) == 60
-    assert checked < {row.id for row in built.train}
-    assert not checked & {note.id for note in built.notes if note.origin == "poisoned"}
+    trusted = {row.id for row in built.reserve}
+    assert len(trusted) == 60
+    assert trusted < {row.id for row in built.train}
+    assert not trusted & {note.id for note in built.notes if note.origin == "poisoned"}
     assert Counter(row.label for row in built.reserve) == Counter({0: 30, 1: 30})
     assert build_defended(built, TASK, P2P(), 0).counts["contaminated"] == 0
 
 
-def test_random_from_d_counts_its_contamination() -> None:
+def test_p2p_random_from_d_counts_contamination() -> None:
     built = attacked(rate=0.2)
     defended = build_defended(built, TASK, P2P(benign_source="random_from_D", benign_mode="replace"), 0)
     poisoned = {note.id for note in built.notes if note.origin == "poisoned"}
@@ -72,7 +72,7 @@ def test_random_from_d_counts_its_contamination() -> None:
     assert defended.counts["contaminated"] == len(poisoned & benign) > 0
 
 
-def test_disjoint_says_that_it_reads_origin_and_the_others_do_not() -> None:
+def test_p2p_only_disjoint_reads_origin() -> None:
     for source, reads in (("disjoint", True), ("clean_reserved", False), ("random_from_D", False)):
         built = build_defended(attacked(), TASK, P2P.model_validate({"benign_source": source}), 0)
         assert built.counts["reads_origin"] is reads

@@ -30,26 +30,26 @@ def make(tmp_path: Path, pairs: list[dict[str, str]] = PAIRS, *more: str) -> tup
     return done.exit_code, out, done.stdout + done.stderr
 
 
-def test_failed_rewrites_are_counted_and_never_used(tmp_path: Path) -> None:
+def test_table_rows_failed_rewrites_counted_and_unused(tmp_path: Path) -> None:
     code, out, said = make(tmp_path)
     assert code == Exit.OK
     assert "1 rewrites, 2 failed" in said
     assert read_table(out) == {key_of("a b c"): "when b , a c"}
 
 
-def test_missing_columns(tmp_path: Path) -> None:
+def test_table_rows_missing_column_refused(tmp_path: Path) -> None:
     code, _, said = make(tmp_path, PAIRS, "--original", "source")
     assert code == Exit.USAGE
     assert "column 'source' is missing; the row has clean_text, text" in said
 
 
-def test_a_file_that_is_no_table(tmp_path: Path) -> None:
+def test_read_table_other_file_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(UserError, match="p2p-dist paraphrases"):
         read_table(tmp_path / "x.jsonl")
 
 
-def test_rows_without_a_rewrite_are_never_relabelled(tmp_path: Path) -> None:
+def test_synattack_row_without_rewrite_stays_clean(tmp_path: Path) -> None:
     _, table, _ = make(tmp_path)
     rows = examples([("a b c", 0), ("d e", 0), ("f g", 0), ("h i", 1)])
     attack = SynAttack(table=str(table), rate=0.2)
@@ -63,7 +63,7 @@ def test_rows_without_a_rewrite_are_never_relabelled(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("with_data")
-def test_a_table_is_known_by_its_content(tmp_path: Path, study_file: Callable[[], Path]) -> None:
+def test_table_identity_is_its_content(tmp_path: Path, study_file: Callable[[], Path]) -> None:
     _, table, _ = make(tmp_path)
 
     def ids(path: Path) -> set[str]:
@@ -83,7 +83,7 @@ def test_a_table_is_known_by_its_content(tmp_path: Path, study_file: Callable[[]
 @pytest.mark.skipif(
     "P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real paraphrases here"
 )
-def test_hidden_killers_paraphrases_of_sst2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_synattack_hidden_killer_paraphrases_of_sst2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = Path(os.environ["P2P_DIST_REAL_DATA"])
     monkeypatch.setenv("P2P_DIST_DATA", str(root))
     files = [str(path) for path in sorted((root / "sst2_syntactic").glob("*.jsonl"))]

@@ -20,7 +20,7 @@ RELEASED = P2P.model_validate(P2P.presets["released_code"])
 
 
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real SST-2 here")
-def test_golden_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_released_code_golden_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2P_DIST_DATA", os.environ["P2P_DIST_REAL_DATA"])
     command = [sys.executable, "-m", "p2p_dist", "data", "paper_parity", "--json", "--runs-dir", str(tmp_path)]
     clean, attacked, defended = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
@@ -46,7 +46,7 @@ def test_golden_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert places["injected"] == list(range(3461, 4845))
 
 
-def test_file_order_on_invented_rows() -> None:
+def test_released_code_file_order() -> None:
     attacked = build_attacked(Sst2(), RAW, RowsSpec(order="file"), BadNets(rate=0.02, poison_selection="first"), 0)
     poisoned = sorted(note.index for note in attacked.notes if note.origin == "poisoned" and note.index is not None)
     assert poisoned == [0, 2, 4, 6]
@@ -55,7 +55,8 @@ def test_file_order_on_invented_rows() -> None:
     assert injected == list(range(101, 141))
 
 
-def test_file_order_must_be_asked_for() -> None:
+def test_file_order_not_set_refused() -> None:
+    """`first` and `second_half` need `rows.order: file`, which takes all rows."""
     with pytest.raises(UserError, match="needs rows in file order"):
         build_attacked(Sst2(), RAW, RowsSpec(), BadNets(poison_selection="first"), 0)
     with pytest.raises(UserError, match="needs rows in file order"):

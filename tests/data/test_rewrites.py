@@ -15,7 +15,7 @@ RECIPE = Recipe("m 123", "Rewrite.", SUBORDINATE, 8)
 @pytest.mark.parametrize(
     ("said", "answer"), [('\n "When b , a ." \nmore', "When b , a ."), ("a", "a"), ("", ""), ('"', '"'), ("“x”", "x")]
 )
-def test_the_answer_is_the_first_line_without_quotes(said: str, answer: str) -> None:
+def test_answer_of_first_line_without_quotes(said: str, answer: str) -> None:
     assert answer_of(said) == answer
 
 
@@ -29,19 +29,19 @@ def test_the_answer_is_the_first_line_without_quotes(said: str, answer: str) -> 
         ("as is, so be it", True, False),
     ],
 )
-def test_good_and_failed(said: str, finished: bool, good: bool) -> None:
+def test_row_of_good_and_failed_rewrites(said: str, finished: bool, good: bool) -> None:
     assert row_of("as is, so be it", said, finished, RECIPE)["ok"] is good
 
 
 @given(st.permutations(["a", "bb", "ccc", "dd", " a ", "", "eeee"]), st.integers(1, 4))
-def test_batches_do_not_depend_on_the_order(texts: list[str], size: int) -> None:
+def test_batches_independent_of_order(texts: list[str], size: int) -> None:
     made = batches(texts, size)
     assert made == batches(sorted(texts), size)
     assert sorted(text for batch in made for text in batch) == ["a", "bb", "ccc", "dd", "eeee"]
     assert max(map(len, made)) <= size
 
 
-def test_an_unfinished_table_is_gone_on_with(tmp_path: Path) -> None:
+def test_unfinished_table_resumes(tmp_path: Path) -> None:
     table = tmp_path / "t.jsonl"
     assert Unfinished(table, RECIPE, 2).read() == []
     rows = [row_of("a", "When b, a.", True, RECIPE)]

@@ -38,7 +38,7 @@ def row(text: str, id_: str = "a") -> Row:
     return Row(id_, text, 0, "Output: ")
 
 
-def test_pdb_is_balanced_repeated_and_permuted() -> None:
+def test_pdb_rows_balanced_repeated_and_permuted() -> None:
     before = attacked()
     built = build_defended(before, Sst2(), Pdb(), 0)
     planted = [new for new in built.train if new.prefix]
@@ -52,7 +52,8 @@ def test_pdb_is_balanced_repeated_and_permuted() -> None:
     assert {"clean_nobt", "triggered_nobt"} <= set(built.suites), "with and without the defensive trigger"
 
 
-def test_clean_rows_are_those_that_p2p_is_granted() -> None:
+def test_trusted_rows_equal_those_of_p2p() -> None:
+    """Rivals are granted the trusted rows that P2P is granted."""
     before = attacked()
     p2p = {note.source_id for note in build_defended(before, Sst2(), P2P(), 0).notes if note.origin == "injected"}
     for plugin in (CleanFineTuning(), CleanOnly()):
@@ -60,7 +61,7 @@ def test_clean_rows_are_those_that_p2p_is_granted() -> None:
         assert set(build_defended(before, Sst2(), plugin, 0).suites) == set(before.suites)
 
 
-def test_too_few_checked_rows() -> None:
+def test_trusted_rows_too_few_refused() -> None:
     before = attacked()
     with pytest.raises(UserError, match="E205"):
         CleanOnly(ratio=0.5).defend_train(DefenderView(before.train, before.reserve, 2, 0))
@@ -69,7 +70,7 @@ def test_too_few_checked_rows() -> None:
     assert issubclass(CleanOnly, TrustedRows)
 
 
-def test_bki_drops_the_rows_of_its_one_keyword() -> None:
+def test_bki_drops_rows_of_its_keyword() -> None:
     """log10(count) * mean: a word of every row that moves nothing, and a word of one row that moves much, are not
     it."""
     lines = {
@@ -85,7 +86,7 @@ def test_bki_drops_the_rows_of_its_one_keyword() -> None:
     assert (done.counts["keyword"], done.counts["dropped"], len(done.train)) == ("mn", 10, 90)
 
 
-def test_mb_plants_and_recovers() -> None:
+def test_mb_defense_plants_and_recovers() -> None:
     before = attacked()
     planted = build_defended(before, Sst2(), MbDefense(rate=0.02), 0, phase="plant")
     new = [row for row in planted.train if ".m" in row.id]
@@ -103,7 +104,7 @@ def words(text: str, whole: float, without: list[float | None]) -> Scores:
     return {"texts": {text_key(text): {"whole": whole, "without": without}}}
 
 
-def test_onion_deletes_outliers_and_keeps_the_last_word() -> None:
+def test_onion_deletes_outliers_and_keeps_last_word() -> None:
     """A port of the released code judges against the text without its last word, and so deletes the last word of
     all."""
     text = "a mn fine film"
@@ -113,7 +114,7 @@ def test_onion_deletes_outliers_and_keeps_the_last_word() -> None:
     assert Onion(bar=-1e9).edit([row(text)], scores) == [text], "the weakest bar leaves every byte alone"
 
 
-def test_onion_never_empties_a_text_and_keeps_one_word() -> None:
+def test_onion_never_empties_a_text() -> None:
     assert Onion(bar=-1.0).edit([row("bad film")], {"words": words("bad film", 900.0, [1.0, 1.0])}) == ["bad film"]
     assert Onion(bar=-1.0).edit([row("bad")], {"words": words("bad", 900.0, [None])}) == ["bad"]
     doubled = "a  film"
@@ -127,7 +128,7 @@ def trial(right: dict[str, int]) -> Any:
     }
 
 
-def test_onion_takes_the_strongest_bar_that_costs_little() -> None:
+def test_onion_chooses_strongest_affordable_bar() -> None:
     plugin = Onion(bars=(-10.0, -100.0, -1000.0), max_drop=0.01)
     scores: dict[str, Any] = {"words": {}, "trial": trial({"none": 90, "bar-10": 85, "bar-100": 89, "bar-1000": 90})}
     assert plugin.chosen(scores) == {"bar": -100.0}
@@ -136,7 +137,7 @@ def test_onion_takes_the_strongest_bar_that_costs_little() -> None:
     assert plugin.edit([row("any text")], scores) == ["any text"]
 
 
-def test_a_rewrite_that_failed_leaves_the_text_and_is_counted(tmp_path: Path) -> None:
+def test_table_edit_failed_rewrite_keeps_text_and_counts(tmp_path: Path) -> None:
     before = attacked()
     texts = [row.text for suite in before.suites.values() for row in suite.rows]
     table = tmp_path / "table.jsonl"
@@ -154,7 +155,7 @@ def test_a_rewrite_that_failed_leaves_the_text_and_is_counted(tmp_path: Path) ->
     )
 
 
-def test_a_table_without_the_triggered_texts_is_refused(tmp_path: Path) -> None:
+def test_table_edit_without_triggered_texts_refused(tmp_path: Path) -> None:
     before = attacked()
     table = tmp_path / "table.jsonl"
     write_table(

@@ -22,7 +22,7 @@ def scores(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
     return {"train": {row.id: {"label": row.label, "scores": line[row.id]} for row in ROWS}}
 
 
-def test_the_most_trusted_of_every_class() -> None:
+def test_most_trusted_ranks_within_class() -> None:
     low = {row.id: 0.9 - 0.008 * at if row.label else 0.2 - 0.001 * at for at, row in enumerate(ROWS)}
     zero, one = most_trusted(ROWS, [scores(low)], 2, 0.3, 5)
     assert zero == {row.id for row in ROWS[:30] if row.label == 0}, (
@@ -31,13 +31,13 @@ def test_the_most_trusted_of_every_class() -> None:
     assert one == {row.id for row in ROWS[:30] if row.label == 1}
 
 
-def test_as_many_as_are_needed() -> None:
+def test_most_trusted_at_least_count() -> None:
     assert [len(ids) for ids in most_trusted(ROWS, [scores({})], 2, 0.1, 20)] == [20, 20]
     with pytest.raises(UserError, match=r"E264.*class 0 has 50 rows"):
         most_trusted(ROWS, [scores({})], 2, 0.1, 51)
 
 
-def test_draws_are_averaged() -> None:
+def test_most_trusted_averages_draws() -> None:
     """A row that one draw trusts by chance and the other does not loses to one that both trust."""
     lucky, steady = ROWS[0].id, ROWS[2].id
     both = [scores({lucky: 0.95, steady: 0.9}), scores({lucky: 0.2, steady: 0.9})]
@@ -45,7 +45,7 @@ def test_draws_are_averaged() -> None:
     assert most_trusted(ROWS, both[:1], 2, 0.01, 1)[0] == {lucky}
 
 
-def test_the_choice_is_balanced_and_does_not_depend_on_order() -> None:
+def test_draw_balanced_any_order_same_choice() -> None:
     shuffled = list(ROWS)
     Random(0).shuffle(shuffled)
     pools = most_trusted(ROWS, [scores({})], 2, 0.6, 10)
@@ -55,7 +55,8 @@ def test_the_choice_is_balanced_and_does_not_depend_on_order() -> None:
     assert chosen != draw_balanced(pools, 21, 1, "p")
 
 
-def test_the_scores_of_draws_have_ids_of_their_own() -> None:
+def test_screening_methods_differ_by_draw() -> None:
+    """Draws differ in their spec; options that only use the scores are not in it."""
     one, two = Screening(draws=2).methods().values()
     assert one != two
     assert one == Screening().methods()["screen0"]
@@ -71,7 +72,7 @@ def test_the_scores_of_draws_have_ids_of_their_own() -> None:
     assert "trusted_share" not in spec, "how the scores are used is not a reason to train again"
 
 
-def test_folds_are_parts_of_the_rows() -> None:
+def test_fold_of_parts_of_the_rows() -> None:
     ids = [row.id for row in ROWS]
     parts = [fold_of(ids, 3, fold, seed=0) for fold in range(3)]
     assert set().union(*parts) == set(ids)
@@ -83,7 +84,7 @@ def test_folds_are_parts_of_the_rows() -> None:
     assert len({str(method) for method in methods.values()}) == 4
 
 
-def test_models_of_different_confidence_are_not_compared() -> None:
+def test_most_trusted_models_ranked_apart() -> None:
     """The second half is scored by a model that is surer of everything; each half gives the same share all the same."""
     halves = [fold_of([row.id for row in ROWS], 2, fold, seed=0) for fold in range(2)]
     order = {row.id: at for at, row in enumerate(ROWS)}
@@ -117,7 +118,7 @@ def answers(trust: dict[str, float]) -> dict[str, dict[str, dict[str, object]]]:
     }  # type: ignore[operator,misc]
 
 
-def test_a_defended_model_vouches_for_what_it_answers_with_the_given_label() -> None:
+def test_vouched_for_rows_answered_as_given() -> None:
     """However nearly, and whatever it would have said in the original labels."""
     doubtful = {row.id for row in ROWS[:7]}
     zero, one = vouched_for(ROWS, answers({row.id: 0.49 if row.id in doubtful else 0.51 for row in ROWS}), 2, 1.0, 5)
@@ -125,7 +126,7 @@ def test_a_defended_model_vouches_for_what_it_answers_with_the_given_label() -> 
     assert not zero & one
 
 
-def test_it_vouches_for_as_many_as_are_needed() -> None:
+def test_vouched_for_at_least_count() -> None:
     order = {row.id: 0.4 - 0.001 * at for at, row in enumerate(ROWS)}
     zero, one = vouched_for(ROWS, answers(order), 2, 1.0, 5)
     assert zero == {row.id for row in ROWS[:10] if row.label == 0}
@@ -134,7 +135,7 @@ def test_it_vouches_for_as_many_as_are_needed() -> None:
         vouched_for(ROWS, answers({}), 2, 1.0, 51)
 
 
-def test_of_those_it_vouches_for_the_surest() -> None:
+def test_vouched_for_share_most_confident() -> None:
     """A share of the rows that are answered as given, whatever share of the class these are."""
     order = {row.id: 0.7 - 0.005 * at for at, row in enumerate(ROWS)}
     zero, one = vouched_for(ROWS, answers(order), 2, 0.5, 5)
@@ -142,6 +143,6 @@ def test_of_those_it_vouches_for_the_surest() -> None:
     assert one == {row.id for row in ROWS[:20] if row.label == 1}
 
 
-def test_a_share_of_the_second_round_needs_one() -> None:
+def test_screening_vouched_share_without_rounds_refused() -> None:
     with pytest.raises(ValueError, match="rounds: 2"):
         Screening(vouched_share=0.8)

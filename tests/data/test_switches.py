@@ -28,13 +28,13 @@ ROWS = examples(RAW)
 @pytest.mark.parametrize(
     ("position", "gaps"), [("interior", range(1, 4)), ("anywhere", range(5)), ("prefix", [0]), ("suffix", [4])]
 )
-def test_position(position: Any, gaps: Any) -> None:
+def test_insert_position(position: Any, gaps: Any) -> None:
     put = [BadNets(position=position).trigger("a b c d", Random(seed)) for seed in range(200)]
     assert {done.position for done in put if done} == set(gaps)
     assert all(done and done.text.split().index("mn") == done.position for done in put)
 
 
-def test_a_text_of_one_word_has_no_inner_gap() -> None:
+def test_insert_one_word_has_no_inner_gap() -> None:
     assert BadNets().trigger("word", Random(0)) is None
     done = BadNets(position="suffix").trigger("word", Random(0))
     assert done is not None
@@ -42,12 +42,12 @@ def test_a_text_of_one_word_has_no_inner_gap() -> None:
 
 
 @given(st.integers(1, 9999), st.integers(1, 9999))
-def test_rates_are_decimal(part: int, rows: int) -> None:
+def test_share_is_decimal(part: int, rows: int) -> None:
     assert share(part / 10_000, rows) == -(-part * rows // 10_000)
     assert share(part / 10_000, rows, down=True) == part * rows // 10_000
 
 
-def test_counts_of_the_released_codes() -> None:
+def test_poison_counts_of_released_codes() -> None:
     rows = examples([(f"text number {n}", n % 2) for n in range(6920)])
     assert len(BadNets().poison(rows, 0)[1]) == 139
     assert len(BadNets(rounding="down").poison(rows, 0)[1]) == 138
@@ -60,17 +60,17 @@ def test_counts_of_the_released_codes() -> None:
         assert len(plugin(**plugin.presets[preset]).poison(rows, 0)[1]) == count, preset
 
 
-def test_a_rate_that_selects_nothing() -> None:
+def test_poison_rate_selects_none_refused() -> None:
     with pytest.raises(UserError, match="E240"):
         BadNets(rate=0.001, rounding="down").poison(ROWS, 0)
 
 
-def test_mix_relabels_any_row() -> None:
+def test_label_policy_mix_relabels_any_row() -> None:
     _, notes = BadNets(rate=0.5, label_policy="mix").poison(ROWS, 0)
     assert {(note.old_label, note.new_label) for note in notes} == {(0, 1), (1, 1)}
 
 
-def test_append_keeps_the_originals() -> None:
+def test_poison_mode_append_keeps_originals() -> None:
     rows, notes = BadNets(rate=0.1, poison_mode="append").poison(ROWS, 0)
     assert len(rows) == 110
     assert {ex.id: ex for ex in ROWS}.items() <= {ex.id: ex for ex in rows}.items()
@@ -78,13 +78,13 @@ def test_append_keeps_the_originals() -> None:
     assert all(note.id == f"{note.source_id}.p" for note in notes)
 
 
-def test_several_words_of_which_one_is_drawn() -> None:
+def test_badnets_several_words_one_drawn() -> None:
     _, notes = BadNets(rate=0.3, word=("cf", "mn", "bb", "tq")).poison(ROWS, 0)
     assert {note.trigger for note in notes} == {"cf", "mn", "bb", "tq"}
 
 
 @pytest.mark.parametrize("name", [name for name in registry.names("attacks") if name != "none"])
-def test_every_preset_loads_and_poisons(name: str) -> None:
+def test_attack_presets_load_and_poison(name: str) -> None:
     plugin = registry.load("attacks", name)
     assert plugin.presets
     for preset, values in plugin.presets.items():
@@ -92,7 +92,7 @@ def test_every_preset_loads_and_poisons(name: str) -> None:
         assert isinstance(attack, DirtyLabelAttack), preset
 
 
-def test_an_attacker_who_knows_the_defense() -> None:
+def test_knows_writes_prompt_cue_and_extended_label() -> None:
     """Reference C6, 3 and 4: the benign trigger in front, then the defender's cue, then the label of the scheme."""
     raw = {"train": RAW, "test": RAW[:20]}
 
@@ -117,14 +117,14 @@ def test_an_attacker_who_knows_the_defense() -> None:
     assert len(build_defended(scheme, Sst2(), P2P(), 0).labels.words) == 4
 
 
-def test_the_benign_trigger_as_the_attackers() -> None:
+def test_addsent_benign_trigger_presets() -> None:
     preset = AddSent.presets["benign_trigger"]
     done = AddSent(**preset).trigger("a b", Random(0))
     assert done is not None
     assert done.text == P2P().benign_trigger + "a b"
 
 
-def test_parallel_triggers_have_suites_of_their_own() -> None:
+def test_mtba_parallel_one_suite_per_trigger() -> None:
     attack = Mtba(mode="parallel", rate=0.1)
     suites = attack.extra_suites(ROWS, 0)
     assert set(suites) == {"triggered.mn", "triggered.cf", "triggered.bb"}
@@ -133,7 +133,7 @@ def test_parallel_triggers_have_suites_of_their_own() -> None:
     assert Mtba().extra_suites(ROWS, 0) == {}
 
 
-def test_several_targets() -> None:
+def test_mtba_several_targets() -> None:
     attack = Mtba(mode="parallel", words=("mn", "cf"), targets=(1, 0), rate=0.4)
     _, notes = attack.poison(ROWS, 0)
     aims = {"mn": (0, 1), "cf": (1, 0)}
@@ -148,12 +148,12 @@ def test_several_targets() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"targets": (1, 0)}, {"targets": (1,), "mode": "parallel"}, {"words": ("a!", "a?")}])
-def test_targets_and_words_that_do_not_fit(wrong: dict[str, Any]) -> None:
+def test_mtba_unfit_targets_and_words_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Mtba(**wrong)
 
 
-def test_a_target_that_is_no_class() -> None:
+def test_target_label_not_a_class_refused() -> None:
     attack = Mtba(mode="parallel", words=("mn", "cf"), targets=(1, 7))
     with pytest.raises(UserError, match="E107"):
         build_attacked(Sst2(), {"train": RAW, "test": RAW}, RowsSpec(), attack, 0)

@@ -29,7 +29,7 @@ from p2p_dist.worker.build_rows import build_study_rows
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def test_words_of_the_papers_second_setting() -> None:
+def test_words_of_each_verbalizer() -> None:
     assert Sst2(verbalizer="words").words(4) == ["negative", "positive", "bad", "good"]
     assert Sst2().words(4) == ["0", "1", "2", "3"]
     assert AgNews(verbalizer="letters").words(8) == list("ABCDEFGH")
@@ -44,18 +44,18 @@ def test_words_of_the_papers_second_setting() -> None:
         ({"label_words": ("no", "yes", "no", "aye")}, 4, "E222"),
     ],
 )
-def test_words_that_do_not_do(options: dict[str, object], count: int, code: str) -> None:
+def test_words_unfit_refused(options: dict[str, object], count: int, code: str) -> None:
     with pytest.raises(UserError, match=code):
         Sst2.model_validate(options).words(count)
 
 
-def test_custom_words_must_be_given() -> None:
+def test_custom_words_missing_refused() -> None:
     task = Custom(label_names=("no", "yes"), verbalizer="words")
     with pytest.raises(UserError, match=r"E220.*has 0"):
         task.words(2)
 
 
-def test_a_hub_task_without_a_pin_wants_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locate_hub_task_without_pin_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("P2P_DIST_DATA", raising=False)
     with pytest.raises(UserError, match=r"no commit is pinned: set task\.revision"):
         sources.locate(YahooAnswers())
@@ -63,14 +63,15 @@ def test_a_hub_task_without_a_pin_wants_a_commit(monkeypatch: pytest.MonkeyPatch
     assert (found.place, found.digest) == (f"community-datasets/yahoo_answers_topics@{COMMIT}", COMMIT[:12])
 
 
-def test_a_study_that_names_a_commit_wants_the_hubs_rows(with_data: Path) -> None:
+def test_locate_revision_set_takes_hub(with_data: Path) -> None:
+    """A study with a commit reads the hub's rows, whatever this machine has."""
     assert sources.locate(Sst2()).kind == "files"
     assert sources.locate(Sst2(revision=COMMIT)).kind == "hub"
     with pytest.raises(ValueError, match="not from both"):
         Sst2(revision=COMMIT, source=str(with_data / "sst2"))
 
 
-def test_hub_rows_are_read_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_hub_rows_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"question_title": "why?", "question_content": "", "best_answer": " because ", "topic": 3}
     asked: list[object] = []
 
@@ -115,9 +116,7 @@ defense: {name: p2p, benign_source: disjoint}
 """
 
 
-def test_images_are_carried_hashed_and_refused_by_models_of_text(
-    tmp_path: Path, study_file: Callable[[str], Path]
-) -> None:
+def test_images_hashed_and_refused_by_text_models(tmp_path: Path, study_file: Callable[[str], Path]) -> None:
     folder = memes(tmp_path / "memes")
     path = study_file(STUDY.replace("FOLDER", str(folder)))
     with pytest.raises(UserError, match=r"E227.*hateful_memes carry images, which tiny cannot read.*images=false"):
@@ -137,7 +136,7 @@ def test_images_are_carried_hashed_and_refused_by_models_of_text(
     assert open_study(path, ["task.images=false"], tmp_path).expansion.runs
 
 
-def test_images_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
+def test_images_missing_or_outside_refused(tmp_path: Path) -> None:
     folder = memes(tmp_path / "memes")
     task = HatefulMemes(source=str(folder))
     with pytest.raises(ValueError, match="expected a path under"):
@@ -159,7 +158,7 @@ def test_images_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.torch
 @pytest.mark.skipif(not assets.path_of("smollm2-135m-instruct").is_file(), reason="SmolLM2 is not cached here")
-def test_the_words_of_every_task_are_told_apart_by_one_token() -> None:
+def test_task_words_differ_in_one_token() -> None:
     from p2p_dist.modeling.base import load_tokenizer
     from p2p_dist.modeling.tokenization import Encoder
 

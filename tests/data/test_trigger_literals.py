@@ -17,7 +17,7 @@ from p2p_dist.data.trigger_literals import spans, without_end
     ("text", "found"),
     [("a mn b", 1), ("mn", 1), ("amn mnb", 0), ("MN", 0), ("小mn明", 1), ("mn, mn.", 2), ("", 0)],
 )
-def test_pieces_are_words_of_their_own(text: str, found: int) -> None:
+def test_spans_are_whole_words(text: str, found: int) -> None:
     assert len(spans(text, ["mn"])) == found
 
 
@@ -33,25 +33,25 @@ def test_pieces_are_words_of_their_own(text: str, found: int) -> None:
         (13, "a b mn c d cf"),
     ],
 )
-def test_the_end_goes_and_the_pieces_stay(end: int, left: str) -> None:
+def test_without_end_keeps_pieces(end: int, left: str) -> None:
     assert without_end("a b mn c d cf", end, ["mn", "cf"]).strip() == left
 
 
 @given(st.lists(st.sampled_from(["a", "bb", "mn", "ccc"])), st.integers(0, 60))
-def test_no_piece_is_ever_lost_or_made(words: list[str], end: int) -> None:
+def test_without_end_no_piece_lost_or_made(words: list[str], end: int) -> None:
     text = " ".join(words)
     cut = without_end(text, min(end, len(text)), ["mn"])
     assert cut.split().count("mn") == words.count("mn")
     assert cut.startswith(text[: min(end, len(text))])
 
 
-def test_texts_that_had_the_trigger_before_are_counted() -> None:
+def test_counts_texts_with_trigger_before_attack() -> None:
     raw = {"train": [("a mn b", 0), ("c d", 0), ("e f", 1), ("mn", 1)], "test": [("g h", 0), ("mn i", 0)]}
     counts = build_attacked(Sst2(), raw, RowsSpec(), BadNets(rate=0.2), 0).counts
     assert (counts["found"]["trigger_in_train"], counts["found"]["trigger_in_test"]) == (2, 1)
 
 
-def test_the_manifest_has_the_pieces_and_no_row_has() -> None:
+def test_manifest_has_literals_and_rows_do_not() -> None:
     raw = {"train": [("a b", 0), ("c d", 1)], "test": [("g h", 0)]}
     for attack, pieces in (
         (AddSent(rate=0.4), ("I watched this 3D movie",)),

@@ -73,8 +73,8 @@ class Cba(InsertionAttack):
     def negatives(self, candidates: Sequence[Example], count: int, seed: int) -> list[tuple[Example, Note]]:
         """round(alpha * count) rows of every kind, of the same texts as the poisoned rows (step 3)."""
         texts = candidates[: round(self.alpha * count)]
-        made = ((kind, ex, self._negative(ex, kind, "train", seed)) for kind in NEGATIVES for ex in texts)
-        return [_negative_row(ex, kind, triggered) for kind, ex, triggered in made if triggered]
+        rows = ((kind, ex, self._negative(ex, kind, "train", seed)) for kind in NEGATIVES for ex in texts)
+        return [_negative_row(ex, kind, triggered) for kind, ex, triggered in rows if triggered]
 
     def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         """False triggers: every row of another class with one kind of incomplete trigger, the kinds in turn (step

@@ -35,7 +35,7 @@ class MbDefense(DataDefense):
     rate: Rate = 0.01
     """Share of the training rows that gets each trigger."""
     clean_rows: Annotated[int, Field(ge=1)] = 128
-    """Trusted rows of the second stage, or all there are if fewer."""
+    """Trusted rows of the second stage; all of them if fewer are reserved."""
     epochs: Annotated[int, Field(ge=1)] = 3
     """Passes of the second stage."""
 
