@@ -118,8 +118,8 @@ class _Reader:
 def looked_over(
     draft: Sequence[int], suspicious: Sequence[bool], choices: Sequence[int], end: int
 ) -> tuple[list[int], bool]:
-    """What stays of a draft, and whether its last token is the reference's choice in place of the first suspicious one.
-    Tokens behind the end token are not looked at."""
+    """Accepted tokens of a draft, and True if the last of them is the reference's choice in place of the first
+    suspicious one. Tokens behind the end token are not judged."""
     for at, token in enumerate(draft):
         if suspicious[at]:
             return [*draft[:at], choices[at]], True
@@ -145,7 +145,7 @@ def require_same_tokens(target: Base, reference: Base) -> None:
             "E269",
             what,
             "defense.reference",
-            "a model of the same family, or leave it out: the study's own base on checked rows",
+            "name a model of the same family, or omit it to use the study's base trained on the trusted rows",
         )
 
 

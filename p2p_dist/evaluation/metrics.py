@@ -71,7 +71,7 @@ def rates(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> dic
 
 
 def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> dict[str, Outcome]:
-    """What every rate counts, row by row; paired tests between models need it."""
+    """Outcomes that every rate counts, row by row; paired tests between models need them."""
     found: dict[str, Outcome] = {}
     n, offset, target = labels.n_classes, labels.offset, labels.target
     says = _encoded(labels)
@@ -112,7 +112,7 @@ def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> 
 def _variants(
     suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace, deployed: Answer, anything: Answer
 ) -> dict[str, Outcome]:
-    """What suites called `KIND.NAME` count, as `RATE.NAME`; each is a share of rows whose answer, mapped back, is the
+    """Outcomes of suites called `KIND.NAME`, as `RATE.NAME`; each is a share of rows whose answer, mapped back, is the
     target or the true label.
 
     `asr_ext.NAME`, `asr_mapped.NAME`: another trigger or prompt that an attacker may send to the deployed system.

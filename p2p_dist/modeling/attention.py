@@ -34,7 +34,7 @@ class Group:
 
 @dataclass(frozen=True)
 class PackedRows:
-    """Where the rows of one packed batch lie.
+    """Positions of the rows of one packed batch.
 
     Shape: `pack` [K*T] indexes the slots of all groups, one after the other; filler tokens behind a run's last row
     point at slot 0, and nothing reads what they compute.

@@ -32,7 +32,7 @@ class Base:
     device: torch.device
     dtype: torch.dtype
     weight_checksum: WeightChecksum | None = None
-    """What the frozen weights were when work with them began; None where nobody watches them (ZeRO moves them)."""
+    """Checksum of the frozen weights at the start; None where they are not checked (ZeRO moves them)."""
 
     def check(self) -> None:
         """Raises UserError E316 (exit code 3) when the frozen weights are not what they were: nothing may be kept that
@@ -43,7 +43,7 @@ class Base:
 
 
 def usual_device() -> torch.device:
-    """Where models are put: this process's GPU, or the CPU where there is none."""
+    """Default device of models: this process's GPU, or the CPU where there is none."""
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -139,5 +139,8 @@ def _refuse_code(config: Any, where: str) -> None:
     keys = [key for key in _CODE_KEYS if key in json.loads(config.to_json_string(use_diff=False))]
     if keys:
         raise user_error(
-            "E114", f"{where}: its config asks to run code ({', '.join(keys)})", "model", "a model without custom code"
+            "E114",
+            f"{where}: its config asks to run code ({', '.join(keys)})",
+            "model",
+            "choose a model without custom code",
         )

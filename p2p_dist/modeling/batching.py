@@ -1,4 +1,4 @@
-"""How rows are put together where nothing is trained: long ones with long ones, so many tokens at a time."""
+"""Batches of rows for inference: rows of similar length together, up to a number of tokens."""
 
 from collections.abc import Iterator, Sequence
 

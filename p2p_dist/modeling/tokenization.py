@@ -57,7 +57,7 @@ class Encoder:
 
     @cached_property
     def end(self) -> list[int]:
-        """What closes every label word: the end token if one word begins another, because "1" is then also the
+        """Tokens that close every label word: the end token if one word begins another, because "1" is then also the
         beginning of "10"; else nothing. Raises UserError E280 when there is no end token."""
         return (
             [self.end_token]
@@ -74,7 +74,10 @@ class Encoder:
                 "begins another"
             )
             raise user_error(
-                "E280", what, "model", "a model whose tokenizer has an end token; for labels, verbalizer: letters"
+                "E280",
+                what,
+                "model",
+                "choose a model whose tokenizer has an end token; for labels, set verbalizer: letters",
             )
         return int(self.tokenizer.eos_token_id)
 
@@ -88,7 +91,7 @@ class Encoder:
         return full, len(over)
 
     def whole_triggers(self, rows: Sequence[Row]) -> int:
-        """How many of these triggered rows still have their trigger after tokenisation and cutting.
+        """Number of these triggered rows whose trigger is complete after tokenization and truncation.
 
         A row has it when every piece of a trigger that its text has can be read off its tokens; where the whole text is
         the trigger, when nothing was cut.
@@ -137,7 +140,7 @@ class Encoder:
                 "E207",
                 f"two labels have the same word: {list(self.words)}",
                 "task.verbalizer",
-                "a word of its own for every label",
+                "choose a different word for every label",
             )
         found = self._encode(
             [replace(row, label=label) for label in range(len(self.words))], [row.text] * len(self.words)

@@ -1,5 +1,4 @@
-"""How many triggers are whole after tokenisation and cutting: counted where a tokenizer is, for training and for
-tests."""
+"""Count of triggers that are complete after tokenization and truncation, for training and test rows."""
 
 from collections.abc import Iterable, Sequence
 

@@ -1,8 +1,7 @@
-"""Whether frozen weights are still what they were: a checksum that is computed where they lie, at the speed of their
-memory.
+"""Checksum of frozen weights, computed on their device at memory speed, to detect changes.
 
-Not against an adversary: SHA-256 would take 20 s for a model of 14 billion weights, and the weights would have to leave
-the GPU. Every change of one word of 8 bytes is noticed, any other but by a chance of about 2**-64.
+Not secure against an adversary: SHA-256 would take 20 s for a model of 14 billion weights, which would have to leave
+the GPU. Every change of one word of 8 bytes is detected; any other is missed with a probability of about 2**-64.
 """
 
 from collections.abc import Iterable
@@ -24,7 +23,7 @@ class WeightChecksum:
         self.sum = checksum(self.weights)
 
     def holds(self, model: nn.Module) -> bool:
-        """Whether all of these weights are still in the model, and every bit of them is the same."""
+        """True if all of these weights are still in the model, bit for bit."""
         present = {id(weight) for weight in model.parameters()}
         return all(id(weight) in present for weight in self.weights) and checksum(self.weights) == self.sum
 
