@@ -1,8 +1,10 @@
 """The house rules that a machine can check: layers, sizes, and what is never used."""
 
 import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,60 @@ def looks_up_spec(node: ast.AST) -> bool:
 def test_looks_up_spec_finds_both_forms() -> None:
     for code, raw in (("a.spec['x']", True), ("a.b.spec.get('x')", True), ("a.spec.x", False), ("dict(a.spec)", False)):
         assert any(looks_up_spec(node) for node in ast.walk(ast.parse(code))) == raw
+
+
+OPENERS = {"What", "How", "Whether", "Which", "Where", "Who", "Whose", "When", "Why"}
+"""First words of an indirect question; a docstring begins with a noun phrase or an imperative."""
+UNMENDED = {"report", "scheduling"}
+"""Rooms whose docstrings and errors are not held to these rules yet."""
+MENDED = [path for path in FILES if path.relative_to(PACKAGE).parts[0] not in UNMENDED]
+DETERMINERS = {"a", "an", "the", "this", "that", "another", "more", "fewer", "one", "other", "your", "its", "nothing"}
+"""First words that no imperative begins with."""
+
+
+def documented(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and text of the docstrings of a module: its own, and those of public classes, functions and attributes."""
+    public = [tree, *(node for node in ast.walk(tree) if isinstance(node, ast.ClassDef | ast.FunctionDef))]
+    for node in public:
+        body = node.body
+        named = not getattr(node, "name", "").startswith("_")
+        for position, statement in enumerate(body):
+            value = statement.value if isinstance(statement, ast.Expr) else None
+            documents = not position or isinstance(body[position - 1], ast.Assign | ast.AnnAssign)
+            if isinstance(value, ast.Constant) and isinstance(value.value, str) and named and documents:
+                yield statement.lineno, value.value
+
+
+def test_docstrings_begin_with_a_noun_phrase_or_imperative() -> None:
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text.splitlines()[0]}"
+        for path in MENDED
+        for line, text in documented(ast.parse(path.read_text()))
+        if text.split()[0].strip(",:;.") in OPENERS
+    ]
+    assert wrong == []
+
+
+def fixes(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Line and beginning of the `fix` of every error that is written where it is raised, up to its first value."""
+    for node in ast.walk(tree):
+        given: list[ast.expr] = []
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("user_error", "Problem"):
+            given = [word.value for word in node.keywords if word.arg == "fix"] or node.args[3:4]
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "fix":
+            given = [node.value]
+        for value in given:
+            parts = value.values if isinstance(value, ast.JoinedStr) else [value]
+            if parts and isinstance(parts[0], ast.Constant) and isinstance(parts[0].value, str):
+                yield value.lineno, parts[0].value
+
+
+def test_fixes_begin_with_an_imperative() -> None:
+    """What follows "Try: " is a verb: no article, number, option, key=value or quoted command."""
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{line}: {text}"
+        for path in MENDED
+        for line, text in fixes(ast.parse(path.read_text()))
+        if (first := (text.split() or ["use"])[0]).lower() in DETERMINERS or not re.fullmatch(r"[A-Za-z]+[,:]?", first)
+    ]
+    assert wrong == []
