@@ -99,6 +99,7 @@ def compare(
     if as_json:
         print_json(comparison)
     else:
+        print(*compare_view.settings_lines(comparison, first, second), "", sep="\n")
         print(plain_table(*compare_view.table(comparison)))
         for side, name in (("only_first", first), ("only_second", second)):
             print(f"{len(comparison[side])} evaluated runs are only in {name}")

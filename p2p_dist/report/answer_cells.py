@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from p2p_dist.report.study_data import Answer, StudyData
-from p2p_dist.report.table_formats import Cell
+from p2p_dist.report.table import Cell
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.resultfile import LabelsEntry

@@ -30,7 +30,7 @@ class Comparison:
 
 def compare(study_data: StudyData) -> list[Comparison]:
     """Every pair worth a test. Empty above LIMIT runs."""
-    if len(study_data.found.runs) > LIMIT:
+    if len(study_data.collected.runs) > LIMIT:
         return []
     found = [
         made
@@ -47,9 +47,9 @@ def compare(study_data: StudyData) -> list[Comparison]:
 
 def left_out(study_data: StudyData) -> Iterator[str]:
     """Says so where `compare` has nothing because of LIMIT."""
-    if len(study_data.found.runs) > LIMIT:
+    if len(study_data.collected.runs) > LIMIT:
         yield (
-            f"No paired tests: the study has {len(study_data.found.runs)} runs, and above {LIMIT} they would take "
+            f"No paired tests: the study has {len(study_data.collected.runs)} runs, and above {LIMIT} they would take "
             "longer than all else here. "
             "Run a part of the grid (such as `model=NAME`): nothing is trained again, and its report has them."
         )

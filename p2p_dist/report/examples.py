@@ -4,7 +4,7 @@ from p2p_dist.report.answer_cells import SUITES, Reader, reader_of, short
 from p2p_dist.report.groups import defended_by, undefended
 from p2p_dist.report.plots import style
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.results.collect import RunState
 
 ROWS, ATTACKS = 4, 6
@@ -13,8 +13,8 @@ ROWS, ATTACKS = 4, 6
 def build(study_data: StudyData) -> list[Table]:
     """One table per attack and defense, of the first model and seed that have both, at most ATTACKS of them."""
     found: dict[tuple[str, str, str], Table] = {}
-    others = defended_by(study_data.found.runs)
-    for attacked in study_data.found.runs:
+    others = defended_by(study_data.collected.runs)
+    for attacked in study_data.collected.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or not attacked.rates:
             continue
         for defended in others.get(undefended(attacked.cell), []):

@@ -5,7 +5,7 @@ from typing import Any
 
 from p2p_dist.report.groups import Group
 from p2p_dist.report.plots import style
-from p2p_dist.report.table_formats import Cell
+from p2p_dist.report.table import Cell
 
 
 def needs(found: Mapping[str, Any]) -> list[str]:

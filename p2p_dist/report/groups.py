@@ -27,8 +27,8 @@ class Group:
         return found
 
     def rates(self, name: str) -> list[tuple[Interval, bool]]:
-        """A rate of every seed that has it, and whether it is of a collapsed model; `floor` is the clean model's ASR on
-        the same rows."""
+        """A rate of every seed that has it, and whether it is of a collapsed model; `floor` is the clean-model
+        baseline."""
         return self._rates.get(name, [])
 
     def rate(self, name: str) -> "Estimate | None":

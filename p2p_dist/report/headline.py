@@ -1,4 +1,4 @@
-"""The result in words: what the attack reaches, what the defense leaves, what it costs, and how sure that is."""
+"""The result in sentences: attack success, what the defense leaves of it, its cost in accuracy, and the uncertainty."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,38 +6,57 @@ from p2p_dist.report.groups import Estimate, Group, same_but
 from p2p_dist.report.plots import style
 from p2p_dist.results.statistics import power_note
 
+DEFINITIONS = (
+    (
+        "Attack success (ASR)",
+        "the share of test rows with the attacker's trigger that the deployed model sends to the attacker's target; "
+        "rows whose true label is the target do not count. Lower is better.",
+    ),
+    (
+        "Clean-model baseline",
+        "the same share for a model trained on clean rows. Some rows go there without any attack: only what "
+        "exceeds the baseline is the attack's doing.",
+    ),
+    (
+        "Benign trigger",
+        "the defender's own prompt, which P2P trains into the model and puts before every request. It routes round the "
+        "backdoor and does not remove it, so the model must never be served without it.",
+    ),
+)
+"""The three terms that a reader needs for all the rest, each with its meaning."""
+
 
 def sentences(groups: Sequence[Group]) -> list[str]:
     """The first attack that has a defended and an undefended model, how the others stand, and what is not known. Of
     models that have collapsed it says how many there are, and nothing about their rates."""
-    every = list(_pairs(groups))
-    if not every:
+    all_pairs = list(_pairs(groups))
+    if not all_pairs:
         return ["No attacked model has been evaluated beside a defended one yet."]
-    pairs = [pair for pair in every if not any(group.collapsed for group in pair)]
-    fallen = list(_fallen(groups, len(every) - len(pairs), len(every)))
+    pairs = [pair for pair in all_pairs if not any(group.collapsed for group in pair)]
+    collapsed = list(_collapsed(groups, len(all_pairs) - len(pairs), len(all_pairs)))
     if not pairs:
-        return ["No pair of an attacked and a defended model has rates that say anything.", *fallen]
+        return ["No pair of an attacked and a defended model has rates that say anything.", *collapsed]
     attacked, defended = pairs[0]
     varying = [axis for axis in ("task", "model") if len({group.cell[axis] for group in groups}) > 1]
     where = ", ".join(attacked.cell[axis] for axis in varying)
-    found = [(f"{where}: " if where else "") + _compare(attacked, defended)]
+    lines = [(f"{where}: " if where else "") + _compare(attacked, defended)]
     if len(pairs) > 1:
-        found.append(_others(pairs))
-    kept = defended.rate("asr_ext")
-    if kept and (nobt := defended.rate("asr_nobt")):
-        found.append(
+        lines.append(_others(pairs))
+    success = defended.rate("asr_ext")
+    if success and (nobt := defended.rate("asr_nobt")):
+        lines.append(
             f"The same weights served without the benign trigger: {shown(nobt)}. The defense routes round the "
             "backdoor and does not remove it."
-            if nobt.value > 0.5 > kept.value
+            if nobt.value > 0.5 > success.value
             else f"The same weights served without the benign trigger: {shown(nobt)}."
         )
-    found += _hidden([defended for _, defended in pairs])
+    lines += _hidden([defended for _, defended in pairs])
     if floor := defended.rate("floor"):
-        found.append(f"A model trained on clean rows sends {shown(floor)} of these rows to the target anyway.")
-    found += fallen
+        lines.append(f"The clean-model baseline is {shown(floor)}.")
+    lines += collapsed
     if note := power_note((defended.rate("asr_ext") or attacked.rate("asr_ext")).spread):  # type: ignore[union-attr]
-        found.append(note)
-    return found
+        lines.append(note)
+    return lines
 
 
 def _hidden(defended: Sequence[Group]) -> Iterator[str]:
@@ -51,12 +70,12 @@ def _hidden(defended: Sequence[Group]) -> Iterator[str]:
         )
 
 
-def _fallen(groups: Sequence[Group], left_out: int, pairs: int) -> Iterator[str]:
-    if fallen := sum(group.collapsed for group in groups):
+def _collapsed(groups: Sequence[Group], left_out: int, pairs: int) -> Iterator[str]:
+    if collapsed := sum(group.collapsed for group in groups):
         models = sum(len(group.runs) - group.missing for group in groups)
         without = f", and {left_out} of {pairs} pairs are left out here" if left_out else ""
         yield (
-            f"{fallen} of {models} models collapsed to one answer: their attack rates say nothing about a "
+            f"{collapsed} of {models} models collapsed to one answer: their attack rates say nothing about a "
             f"defense{without}."
         )
 
@@ -90,13 +109,17 @@ def _compare(attacked: Group, defended: Group) -> str:
         f"{attacked.attack} succeeds on {shown(before)} of the triggered rows; with "
         f"{style.title_of(defended.defense)} on {shown(after)}."
     )
-    accuracy, kept = attacked.rate("ca_ext"), defended.rate("ca_ext")
-    return f"{first} Clean accuracy goes from {shown(accuracy)} to {shown(kept)}." if accuracy and kept else first
+    accuracy, accuracy_after = attacked.rate("ca_ext"), defended.rate("ca_ext")
+    return (
+        f"{first} Clean accuracy goes from {shown(accuracy)} to {shown(accuracy_after)}."
+        if accuracy and accuracy_after
+        else first
+    )
 
 
 def _others(pairs: Sequence[tuple[Group, Group]]) -> str:
-    after = [found.value for _, defended in pairs if (found := defended.rate("asr_ext"))]
-    before = [found.value for attacked, _ in pairs if (found := attacked.rate("asr_ext"))]
+    after = [rate.value for _, defended in pairs if (rate := defended.rate("asr_ext"))]
+    before = [rate.value for attacked, _ in pairs if (rate := attacked.rate("asr_ext"))]
     return (
         f"Over all {len(pairs)} pairs of an attacked and a defended model, attack success is {100 * min(before):.1f} "
         f"to {100 * max(before):.1f} % without "

@@ -6,6 +6,7 @@ allows its one style sheet and its one script by their hashes and nothing else.
 
 import base64
 import hashlib
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,19 +15,19 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from p2p_dist.report import comparisons, examples, headline, run_columns, table_formats
+from p2p_dist.report import comparisons, examples, headline, latex, run_columns, table_formats
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
 from p2p_dist.report.plots.style import Plot
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Table
+from p2p_dist.report.table import Table, consecutive, without_empty_columns
 from p2p_dist.report.tables import against_paper, costs, layout, means, problems, runs, theory, worst
-from p2p_dist.report.tables import comparisons as tests
+from p2p_dist.report.tables import comparisons as comparison_table
 from p2p_dist.results import atomic
 from p2p_dist.results.collect import Collected
 from p2p_dist.results.rundir import RunDir
 
 LIMIT = 400
-_FORMATS = {"md": table_formats.markdown, "tex": table_formats.latex, "csv": table_formats.comma_separated}
+_FORMATS = {"md": table_formats.markdown, "tex": latex.latex, "csv": table_formats.comma_separated}
 
 
 @dataclass(frozen=True)
@@ -40,26 +41,16 @@ class Section:
     remarks: Sequence[str] = field(default_factory=tuple)
 
 
-def write_report(folder: RunDir, found: Collected, titles: Mapping[str, str]) -> Path:
-    """Write `report/` from what is there; a half-done study gets a half-filled report. Returns the page."""
-    study_data = StudyData(folder, found, titles)
-    parts = [_named(section) for section in sections(study_data)]
-    files: dict[Path, bytes] = {}
-    drawings: dict[str, bytes] = {}
-    for section in parts:
-        for made in section.tables:
-            files |= {
-                folder.report / "tables" / f"{made.name}.{suffix}": write(made).encode()
-                for suffix, write in _FORMATS.items()
-            }
-        for plot in section.plots:
-            drawings[plot.name] = plot.svg()
-            files[folder.report / "plots" / f"{plot.name}.svg"] = drawings[plot.name]
-            files[folder.report / "plots" / f"{plot.name}.png"] = plot.png()
-    for old in [
-        path for part in ("tables", "plots") for path in (folder.report / part).glob("*.*") if path not in files
-    ]:
-        old.unlink()
+def write_report(folder: RunDir, collected: Collected, titles: Mapping[str, str]) -> Path:
+    """Write `report/` from the results so far; a half-done study gets a half-filled report. Returns the page."""
+    study_data = StudyData(folder, collected, titles)
+    parts = _named(sections(study_data))
+    drawings = {plot.name: plot.svg() for section in parts for plot in section.plots}
+    files = _files(folder.report, parts, drawings)
+    for kind in ("tables", "plots"):
+        for path in (folder.report / kind).glob("*.*"):
+            if path not in files:
+                path.unlink()
     for path, content in files.items():
         atomic.write_bytes(path, content)
     page = folder.report / "index.html"
@@ -67,24 +58,37 @@ def write_report(folder: RunDir, found: Collected, titles: Mapping[str, str]) ->
     return page
 
 
+def _files(report: Path, parts: Sequence[Section], drawings: Mapping[str, bytes]) -> dict[Path, bytes]:
+    """Every table in every format, and every picture as SVG and PNG, by path."""
+    files: dict[Path, bytes] = {}
+    for section in parts:
+        for table in section.tables:
+            for suffix, write in _FORMATS.items():
+                files[report / "tables" / f"{table.name}.{suffix}"] = write(table).encode()
+        for plot in section.plots:
+            files[report / "plots" / f"{plot.name}.svg"] = drawings[plot.name]
+            files[report / "plots" / f"{plot.name}.png"] = plot.png()
+    return files
+
+
 def sections(study_data: StudyData) -> list[Section]:
-    """All sections that have something to show, in the order of the page."""
-    tested = comparisons.compare(study_data)
-    found = [
+    """All sections that have something to show, in the order of the page: rates, how they change, then which
+    differences are more than chance. Columns in which no row has anything are left out of every table."""
+    parts = [
         Section("rates", "Rates", rates.draw(study_data), [*layout.build(study_data), *means.build(study_data)]),
-        Section(
-            "differences",
-            "Differences",
-            (),
-            [*tests.build(study_data, tested), *worst.build(study_data)],
-            list(comparisons.left_out(study_data)),
-        ),
-        Section("paper", "Beside the paper", (), against_paper.build(study_data)),
         Section(
             "shapes",
             "How rates change",
             [*scaling.draw(study_data), *sweep.draw(study_data), *accuracy.draw(study_data)],
         ),
+        Section(
+            "differences",
+            "Differences",
+            (),
+            [*comparison_table.build(comparisons.compare(study_data)), *worst.build(study_data)],
+            list(comparisons.left_out(study_data)),
+        ),
+        Section("paper", "Beside the paper", (), against_paper.build(study_data)),
         Section(
             "answers",
             "What the models say",
@@ -94,23 +98,39 @@ def sections(study_data: StudyData) -> list[Section]:
         Section("every-run", "Every run", (), [*runs.build(study_data), *theory.build(study_data)]),
         Section("cost", "What it took", [*gantt.draw(study_data), *loss.draw(study_data)], costs.build(study_data)),
         Section(
-            "trouble",
+            "problems",
             "What went wrong or is missing",
             (),
             problems.build(study_data),
             list(problems.strangers(study_data)),
         ),
     ]
-    return [section for section in found if section.plots or section.tables or section.remarks]
+    return [
+        replace(part, tables=[without_empty_columns(table) for table in part.tables])
+        for part in parts
+        if part.plots or part.tables or part.remarks
+    ]
 
 
-def _named(section: Section) -> Section:
-    """The section with names that are good as file names and as anchors, whatever the study calls its parts."""
-    return replace(
-        section,
-        plots=[replace(plot, name=_slug(plot.name)) for plot in section.plots],
-        tables=[replace(made, name=_slug(made.name)) for made in section.tables],
-    )
+def _named(parts: Sequence[Section]) -> list[Section]:
+    """The sections with names that are good as file names and as anchors, whatever the study calls its parts, and of
+    which no two are the same."""
+    taken: set[str] = set()
+
+    def unique(name: str) -> str:
+        names = itertools.chain([_slug(name)], (f"{_slug(name)}_{number}" for number in itertools.count(2)))
+        chosen = next(name for name in names if name.casefold() not in taken)
+        taken.add(chosen.casefold())
+        return chosen
+
+    return [
+        replace(
+            section,
+            plots=[replace(plot, name=unique(plot.name)) for plot in section.plots],
+            tables=[replace(table, name=unique(table.name)) for table in section.tables],
+        )
+        for section in parts
+    ]
 
 
 def _slug(name: str) -> str:
@@ -121,16 +141,17 @@ def _html(study_data: StudyData, parts: Sequence[Section], drawings: Mapping[str
     here = Path(__file__).parent
     style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    environment.filters["consecutive"] = table_formats.consecutive
+    environment.filters["consecutive"] = consecutive
     launch = {"command": [], "versions": {}, "code": "unknown", **study_data.last_launch()}
-    found = study_data.found
+    collected = study_data.collected
     return environment.from_string((here / "template.html").read_text(encoding="utf-8")).render(
         name=study_data.folder.path.name,
-        description=found.description,
+        description=collected.description,
+        definitions=headline.DEFINITIONS,
         headline=headline.sentences(study_data.groups),
-        open=sum(run.status != "done" for run in found.runs),
-        total=len(found.runs),
-        problems=len(found.problems),
+        open=sum(run.status != "done" for run in collected.runs),
+        total=len(collected.runs),
+        problems=len(collected.problems),
         sections=[
             {**vars(section), "plots": [{**vars(plot), "data": _base64(drawings[plot.name])} for plot in section.plots]}
             for section in parts

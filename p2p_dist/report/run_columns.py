@@ -59,9 +59,9 @@ COLUMNS = (
     ),
     Column(
         "floor",
-        "ASR floor",
-        "floor",
-        "a model trained on clean rows, on the same triggered rows",
+        "Clean-model baseline",
+        "baseline",
+        "ASR of a model trained on clean rows, on the same triggered rows",
         lambda run: run.floor,
         False,
     ),

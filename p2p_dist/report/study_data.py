@@ -43,19 +43,19 @@ class StudyData:
     """A collected study with its folder behind it. A file that turns out to be damaged when it is read joins the
     study's problems, and what it would have said is missing."""
 
-    def __init__(self, folder: RunDir, found: Collected, titles: Mapping[str, str]):
-        self.folder, self.found, self.titles = folder, found, titles
+    def __init__(self, folder: RunDir, collected: Collected, titles: Mapping[str, str]):
+        self.folder, self.collected, self.titles = folder, collected, titles
         self._outcomes: dict[str, dict[str, dict[str, bool]]] = {}
 
     @cached_property
     def groups(self) -> list[Group]:
         """Runs without their seeds."""
-        return group(self.found.runs)
+        return group(self.collected.runs)
 
     @cached_property
     def tones(self) -> dict[str, style.Tone]:
         """How every defense of the study is drawn."""
-        return style.tones(run.cell["defense"] for run in self.found.runs)
+        return style.tones(run.cell["defense"] for run in self.collected.runs)
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class StudyData:
         return {stage["id"]: stage for stage in self.resolved["stages"]}
 
     def result(self, run: RunState) -> Result | None:
-        return self.found.results.get(run.ids.get("eval") or "")
+        return self.collected.results.get(run.ids.get("eval") or "")
 
     def outcomes(self, run: RunState) -> dict[str, dict[str, bool]]:
         """For `asr_ext` and `ca_ext`, which rows count, by row id; paired tests compare them. Empty when it is not
@@ -95,7 +95,7 @@ class StudyData:
         return False
 
     def _note(self, *problems: Problem) -> None:
-        self.found.problems.extend(problem for problem in problems if problem not in self.found.problems)
+        self.collected.problems.extend(problem for problem in problems if problem not in self.collected.problems)
 
     def _read(self, read: Callable[[], Found]) -> Found | None:
         """What `read` finds, or nothing, and the problem noted."""

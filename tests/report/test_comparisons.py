@@ -27,7 +27,7 @@ def study_data(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Stu
 def run_of(study_data: StudyData, attack: str, defense: str, seed: str) -> RunState:
     (found,) = (
         run
-        for run in study_data.found.runs
+        for run in study_data.collected.runs
         if (run.cell["attack"], run.cell["defense"], run.cell["seed"]) == (attack, defense, seed)
     )
     return found
@@ -68,8 +68,10 @@ def test_p_values_are_of_the_same_rows_and_corrected_together(study_data: StudyD
 
 def test_a_seed_that_only_one_side_has_is_left_out(study_data: StudyData) -> None:
     lost = run_of(study_data, "badnets", "p2p", "1")
-    runs = [run for run in study_data.found.runs if run is not lost]
-    fewer = StudyData(study_data.folder, type(study_data.found)("x", "", runs, study_data.found.results, []), {})
+    runs = [run for run in study_data.collected.runs if run is not lost]
+    fewer = StudyData(
+        study_data.folder, type(study_data.collected)("x", "", runs, study_data.collected.results, []), {}
+    )
     seeds = {
         (made.before.defense, made.after.defense): made.seeds
         for made in compare(fewer)

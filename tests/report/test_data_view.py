@@ -75,7 +75,7 @@ def test_rows_that_wait_for_a_model_are_shown_when_it_was_asked(own: Path, tmp_p
         str(tmp_path),
     ]
     attacked, waiting = json.loads(data(*arguments, "--json"))
-    assert waiting == {"title": "custom: data badnets + p2p", "id": waiting["id"], "waits": True}
+    assert waiting == {"title": "custom: data badnets + p2p, tiny, seed 0", "id": waiting["id"], "waits": True}
     assert "waits for what a model says about the rows; `p2p-dist run STUDY --rows-only` asks it" in data(*arguments)
     asked = ["run", *arguments, "--backend", "local", "--rows-only"]
     done = CliRunner().invoke(app, [*asked, "--json"])

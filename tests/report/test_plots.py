@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import StageState, read_study
 from p2p_dist.results.rundir import RunDir
+from tests.report.figures import clipped, overlaps, texts
 from tests.synthetic import STUDY, collapse, make_study
 
 SWEEP = STUDY.replace("model: [random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "model: tiny").replace(
@@ -82,12 +84,74 @@ def test_pictures_of_arms_with_long_names_have_room(tmp_path: Path, data_root: P
             assert plot.svg()
 
 
-@given(st.lists(st.floats(0, 100), min_size=1, max_size=6))
-def test_labels_keep_their_distance_and_order(places: list[float]) -> None:
-    moved = style.spread_labels(places, 5.0)
-    inside = sorted(moved)
-    assert all(after - before > 4.9 for before, after in itertools.pairwise(inside))
-    assert sorted(range(len(places)), key=lambda at: places[at]) == sorted(range(len(places)), key=lambda at: moved[at])
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        (134_515_008, "135M"),
+        (494_000_000, "0.5B"),
+        (595_984_384, "0.6B"),
+        (1_720_451_072, "1.7B"),
+        (4_022_272_000, "4B"),
+        (8_030_000_000, "8B"),
+        (9_960_000_000, "10B"),
+        (14_700_000_000, "15B"),
+        (70_600, "71K"),
+    ],
+)
+def test_short_size_is_written_as_the_field_does(parameters: int, name: str) -> None:
+    assert scaling.short_size(parameters) == name
+
+
+@given(st.lists(st.integers(10**6, 10**11), min_size=1, max_size=8, unique=True))
+def test_ticks_of_sizes_keep_their_distance(sizes: list[int]) -> None:
+    ticks = scaling.apart(sizes)
+    assert max(ticks) == max(sizes)
+    span = 1.7 * max(sizes) / min(sizes)
+    assert all(math.log(b / a) >= scaling.TICK_ROOM * math.log(span) - 1e-9 for a, b in itertools.pairwise(ticks))
+
+
+def test_ticks_of_a_sweep_keep_their_distance() -> None:
+    assert sweep.apart([0.01, 0.02, 0.05, 0.1, 0.2]) == [0.02, 0.05, 0.1, 0.2]
+    assert sweep.apart([5.0]) == [5.0]
+
+
+def drawn(study_data: StudyData) -> list[style.Plot]:
+    kinds = (rates, scaling, sweep, accuracy, confidence, labels, loss, gantt)
+    return [plot for kind in kinds for plot in kind.draw(study_data)]
+
+
+def test_texts_of_pictures_do_not_overlap_or_leave_the_canvas(study_data: StudyData) -> None:
+    plots = drawn(study_data)
+    assert {plot.name.partition("_")[0] for plot in plots} >= {"rates", "sweep", "accuracy", "labels", "loss"}
+    for plot in plots:
+        assert len(texts(plot)) > 5
+        assert overlaps(plot) == [], plot.name
+        assert clipped(plot) == [], plot.name
+
+
+def test_texts_of_pictures_of_a_large_grid_do_not_overlap(tmp_path: Path, data_root: Path) -> None:
+    """Four models, two attacks, and defenses whose options make long names."""
+    arms = "{name: p2p, benign_source: random_from_D, ratio: 0.4}, {name: p2p, ratio: 0.3}"
+    grid = STUDY.replace("random:qwen3-4b]", "random:qwen3-4b, random:qwen3-8b]").replace("[0, 1, 2]", "0")
+    folder = make_study(tmp_path, data_root, grid.replace("[none, p2p]", f"[none, p2p, {arms}]"))
+    crowded = StudyData(folder, read_study(folder, alive=False), {})
+    plots = drawn(crowded)
+    assert sum(plot.name.startswith("scaling") for plot in plots) == 2
+    for plot in plots:
+        assert (overlaps(plot), clipped(plot)) == ([], []), plot.name
+
+
+def test_texts_that_overlap_or_leave_the_canvas_are_seen() -> None:
+    """A negative control of the two tests above."""
+    figure, axis = style.figure(2.0)
+    axis.text(0.5, 0.5, "one text")
+    axis.text(0.52, 0.52, "another")
+    axis.annotate(
+        "far out", (1.0, 0.2), xytext=(0, 0), textcoords="offset points", annotation_clip=False
+    ).set_in_layout(False)
+    plot = style.Plot("x", "", "", figure)
+    assert overlaps(plot) == [("one text", "another")]
+    assert clipped(plot) == ["far out"]
 
 
 def test_lanes_never_overlap_and_are_as_few_as_can_be() -> None:
@@ -140,14 +204,14 @@ def test_collapsed_models_are_named_in_every_picture_of_rates(study_data: StudyD
     folder = RunDir(shutil.copytree(study_data.folder.path, tmp_path / "study"))
     fallen = [
         run
-        for run in study_data.found.runs
+        for run in study_data.collected.runs
         if (run.cell["attack"], run.cell["defense"]) == ("badnets(rate=0.2)", "p2p")
     ]
     assert len(fallen) == 3
     for run in fallen[:2]:
         collapse(folder.at("eval", run.ids["eval"] or "").result)
     damaged = StudyData(folder, read_study(folder, alive=False), {})
-    assert not damaged.found.problems
+    assert not damaged.collected.problems
     assert [table.title.endswith("(P2P has collapsed)") for table in examples.build(damaged)] == [False, False, True]
     for draw in (rates.draw, sweep.draw, accuracy.draw, labels.draw, confidence.draw):
         (before,), (after,) = draw(study_data), draw(damaged)
@@ -173,7 +237,7 @@ def test_one_size_is_no_scaling_study(study_data: StudyData) -> None:
 
 def test_confidence_agrees_with_the_rates(study_data: StudyData) -> None:
     """With two classes the target wins exactly when its probability is above one half."""
-    for run in study_data.found.runs:
+    for run in study_data.collected.runs:
         if run.cell["attack"] != "none":
             values = confidence.confidences(study_data, run)
             assert sum(value > 0.5 for value in values) == run.rates["asr_ext"]["k"]

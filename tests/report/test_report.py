@@ -1,6 +1,8 @@
 """Tables and pages: nothing invented, nothing executed, nothing hidden."""
 
+import csv
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,7 @@ import pytest
 
 from p2p_dist.report import run_columns, status_view
 from p2p_dist.report.groups import group
-from p2p_dist.report.headline import sentences
+from p2p_dist.report.headline import DEFINITIONS, sentences
 from p2p_dist.report.page import write_report
 from p2p_dist.results.collect import Collected, RunState, StageState, read_study
 from p2p_dist.results.rundir import RunDir
@@ -37,7 +39,7 @@ RUNS = [
     run("badnets", HOSTILE, ca_ext=rate(89, 100), asr_ext=rate(2, 50), asr_nobt=rate(49, 50)),
     run("badnets", "later"),
 ]
-FOUND = Collected("x", HOSTILE, RUNS, {}, [])
+COLLECTED = Collected("x", HOSTILE, RUNS, {}, [])
 
 
 @pytest.fixture
@@ -74,7 +76,7 @@ def test_missing_is_a_dash_and_every_rate_has_its_count() -> None:
 
 
 def test_page_is_inert(folder: RunDir) -> None:
-    page = write_report(folder, FOUND, {"a" * 12: HOSTILE}).read_text()
+    page = write_report(folder, COLLECTED, {"a" * 12: HOSTILE}).read_text()
     assert page.count("<script") == 1
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page
@@ -102,10 +104,41 @@ def test_headline_in_words() -> None:
     assert "yet" in sentences(group(RUNS[:1]))[0]
 
 
+def test_page_begins_with_the_three_terms(folder: RunDir) -> None:
+    page = write_report(folder, COLLECTED, {}).read_text()
+    top = page.partition("</dl>")[0]
+    assert [term for term, _ in DEFINITIONS] == ["Attack success (ASR)", "Clean-model baseline", "Benign trigger"]
+    assert all(f"<dt>{term}:</dt>" in top for term, _ in DEFINITIONS)
+    assert top.index("<dl") < page.index("succeeds on")
+    assert "floor" not in re.sub(r"data:image[^\"]*|<script.*?</script>|<style.*?</style>", "", page, flags=re.S)
+
+
+def test_tables_have_no_empty_column(study: RunDir) -> None:
+    written(study)
+    for path in study.report.glob("tables/*.csv"):
+        head, *rows = csv.reader(path.read_text().splitlines())
+        for column, title in enumerate(head):
+            assert any(row[column] for row in rows), f"{path.name}: {title}"
+
+
+def test_comparisons_that_are_chance_are_folded(study: RunDir) -> None:
+    page = written(study)
+    head, *rows = csv.reader((study.report / "tables" / "comparisons.csv").read_text().splitlines())
+    significant = [row[head.index("p (Holm) (detail)")] == "a difference" for row in rows]
+    assert True in significant
+    assert False in significant
+    assert significant == sorted(significant, reverse=True)
+    part = page.partition('aria-labelledby="comparisons">')[2]
+    shown, folded = part.partition("<details>")[0], part.partition("<details>")[2].partition("</details>")[0]
+    assert shown.count("<tr>") == 1 + significant.count(True)
+    assert folded.count("<tr>") == 1 + significant.count(False)
+    assert f"{significant.count(False)} of {len(rows)} comparisons that may be chance" in folded
+
+
 def test_status_counts() -> None:
-    facts = status_view.facts(FOUND, None)
+    facts = status_view.facts(COLLECTED, None)
     assert (facts["runs"], facts["done"], facts["by_status"]) == (4, 3, {"done": 3, "pending": 1})
-    assert "3 of 4 done; nobody works on it" in status_view.text(FOUND, None)
+    assert "3 of 4 done; nobody works on it" in status_view.text(COLLECTED, None)
 
 
 def test_everything_is_there_and_twice_the_same(study: RunDir) -> None:
@@ -132,14 +165,15 @@ def test_everything_is_there_and_twice_the_same(study: RunDir) -> None:
     page = first["index.html"].decode()
     for heading in (
         "Rates",
-        "Differences",
         "How rates change",
+        "Differences",
         "What the models say",
         "Every run",
         "What it took",
         "Repeat it",
     ):
-        assert f">{heading}</h2>" in page
+        page = page.partition(f">{heading}</h2>")[2]
+        assert page, f"{heading} is missing or out of order"
 
 
 def test_files_of_an_earlier_report_go(study: RunDir) -> None:

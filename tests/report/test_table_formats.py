@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.report.table_formats import Cell, Head, Table, comma_separated, latex, markdown, tex
+from p2p_dist.report.latex import latex, tex
+from p2p_dist.report.table import Cell, Head, Table, without_empty_columns
+from p2p_dist.report.table_formats import comma_separated, markdown
 
 TABLE = Table(
     "t",
@@ -38,7 +40,8 @@ def test_latex_is_booktabs_and_escaped() -> None:
     assert r"\multicolumn{2}{c}{none}" in text
     assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}" in text
     assert r"P2P\_1" in text
-    assert r"\textbf{90.0} & -- & =1+1 \\" in text
+    assert r" & $n=3\times40$ &  &  \\" in text
+    assert r"\textbf{90.0} $\pm$ 1.0 & -- & =1+1 \\" in text
     assert r"100 \% \& \$\_\{\}" in text
     assert tex("\\input{x}") == r"\textbackslash{}input\{x\}"
 
@@ -71,6 +74,39 @@ def test_a_foot_has_a_text_for_every_group() -> None:
     rows = list(csv.reader(io.StringIO(comma_separated(FLAGGED))))
     assert rows[2] == ["clean rows", "", "none", "", "", "", "20 %"]
     assert r"clean rows &  & \multicolumn{2}{c}{none} & \multicolumn{1}{c}{20 \%} \\" in latex(FLAGGED)
+
+
+def test_latex_leaves_out_what_no_paper_prints() -> None:
+    head = [Head("task"), Head("defense"), Head("id", printed=False), Head("ASR")]
+    rows = [[Cell("sst2"), Cell(name, "needs clean rows"), Cell("abc"), Cell("4.0")] for name in ("none", "P2P")]
+    assert latex(Table("t", "A title", head, rows, lead=3)).splitlines()[:5] == [
+        "% task: sst2",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"defense & ASR \\",
+        r"\midrule",
+    ]
+
+
+def test_latex_counts_that_differ_stand_in_the_cells() -> None:
+    rows = [
+        [Cell("a"), Cell("4.0", "± 1.2 n=3×200"), Cell("5.0", "[2.1, 7.6] n=200")],
+        [Cell("b"), Cell("5.0", "± 1.1 n=2×200"), Cell("6.0", "[2.2, 8.6] 12/200")],
+    ]
+    lines = latex(Table("t", "A title", [Head("attack"), Head("ASR"), Head("CA")], rows)).splitlines()
+    assert r" &  & $n=200$ \\" in lines
+    assert r"a & 4.0 $\pm$ 1.2 n=3$\times$200 & 5.0 {\scriptsize [2.1, 7.6]} \\" in lines
+    assert r"b & 5.0 $\pm$ 1.1 n=2$\times$200 & 6.0 {\scriptsize [2.2, 8.6]} \\" in lines
+
+
+def test_empty_columns_go_and_folded_rows_count() -> None:
+    head = [Head("a"), Head("b"), Head("c", group="g"), Head("d", group="g")]
+    row = [Cell("x"), Cell(""), Cell(""), Cell("1")]
+    table = Table("t", "A title", head, [row], lead=2)
+    assert [head.text for head in without_empty_columns(table).head] == ["a", "d"]
+    assert without_empty_columns(table).lead == 1
+    full = Table("t", "A title", head, [row], lead=2, folded=[[Cell("y"), Cell("z"), Cell("", flag="f"), Cell("")]])
+    assert without_empty_columns(full) is full
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX here")

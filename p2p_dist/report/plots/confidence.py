@@ -18,8 +18,8 @@ MOST = 4
 def draw(study_data: StudyData) -> list[Plot]:
     """For the first attacks that have an undefended and a defended model: one panel per attack."""
     rows: list[tuple[RunState, Sequence[RunState]]] = []
-    others = defended_by(study_data.found.runs)
-    for attacked in study_data.found.runs:
+    others = defended_by(study_data.collected.runs)
+    for attacked in study_data.collected.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or len(rows) == MOST:
             continue
         if any(attacked.cell["attack"] == before.cell["attack"] for before, _ in rows):

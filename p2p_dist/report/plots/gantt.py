@@ -25,7 +25,7 @@ SLACK = 1.0
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture; none when no attempt says when it ran."""
     timed = sorted(
-        (attempt for attempt in study_data.found.attempts() if attempt.started and attempt.ended),
+        (attempt for attempt in study_data.collected.attempts() if attempt.started and attempt.ended),
         key=lambda attempt: attempt.started or 0.0,
     )
     return [_picture(study_data, timed[:MOST])] if timed else []
@@ -47,7 +47,7 @@ def _picture(study_data: StudyData, attempts: Sequence[Attempt]) -> Plot:
     spans = [((attempt.started or 0.0) - begin, (attempt.ended or 0.0) - begin) for attempt in attempts]
     scale, unit = _unit(max(end for _, end in spans))
     rows = lanes(spans)
-    stages = {stage.id: stage for run in study_data.found.runs for stage in run.stages}
+    stages = {stage.id: stage for run in study_data.collected.runs for stage in run.stages}
     figure, axis = style.figure(0.9 + 0.24 * (max(rows) + 1))
     used: dict[str, str] = {}
     bars: dict[tuple[int, str], list[tuple[float, float]]] = {}

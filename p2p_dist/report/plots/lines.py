@@ -1,4 +1,4 @@
-"""What several pictures share: rates as lines over a number, named at their ends, and groups as lines of a list."""
+"""Parts that several pictures share: rates as lines over a number, and the rows of a list of groups."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,9 +6,6 @@ from typing import Any
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.plots import short_labels, style
 from p2p_dist.report.plots.style import Tone
-
-AT_END = 16
-"""Letters that have room at the end of a line."""
 
 
 def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> None:
@@ -45,30 +42,10 @@ def warn(axis: Any, words: str, place: float, height: float, right: bool | None 
     )
 
 
-def legend(figure: Any, tones: Mapping[str, Tone]) -> bool:
-    """The names of these defenses' lines above the panels, if one is too long to stand at the end of its line. Returns
-    whether."""
+def legend(figure: Any, tones: Mapping[str, Tone]) -> None:
+    """The names of these defenses' lines above the panels: at the ends of lines they would run into each other."""
     brief = short_labels.briefs(tones)
-    if max(map(len, brief.values()), default=0) <= AT_END:
-        return False
-    style.legend(figure, {brief[defense]: tone for defense, tone in tones.items()})
-    return True
-
-
-def name(axis: Any, ends: Sequence[tuple[str, float, float]], tones: Mapping[str, Tone]) -> None:
-    """The name of each line, given as (defense, x, percent) of its last point, moved apart where ends meet."""
-    low, high = axis.get_ylim()
-    heights = style.spread_labels([height for _, _, height in ends], (high - low) * 0.11)
-    for (defense, place, _), height in zip(ends, heights, strict=True):
-        axis.annotate(
-            short_labels.brief(defense),
-            (place, height),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=style.FONT - 1,
-            color=tones[defense].colour,
-        )
+    style.legend(figure, {brief[defense]: tone for defense, tone in tones.items()}, markers=True)
 
 
 def heights(groups: Sequence[Group], several: bool) -> tuple[list[float], dict[str, float]]:

@@ -14,7 +14,7 @@ MOST = 120
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture of at most MOST trainings, none when no step was logged."""
     first: dict[str, RunState] = {}
-    for run in study_data.found.runs:
+    for run in study_data.collected.runs:
         if id_ := run.ids.get("train"):
             first.setdefault(id_, run)
     curves = [(run, curve) for id_, run in list(first.items())[:MOST] if (curve := _curve(study_data, id_))]

@@ -42,9 +42,9 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
         style.tidy(axis, grid="x")
         style.headed(axis, title)
     for group, height in zip(shown, heights, strict=True):
-        if floor := group.rate("floor"):
+        if baseline := group.rate("floor"):
             left.plot(
-                [100 * floor.value] * 2,
+                [100 * baseline.value] * 2,
                 [height - 0.38, height + 0.38],
                 color=style.GREY,
                 linewidth=1.6,
@@ -55,7 +55,7 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     lowest = min(estimate.low for group in shown if (estimate := group.rate("ca_ext")))
     right.set_xlim(max(-3.0, 100 * lowest - 4), 101)
     left.set_xlabel(
-        "percent; grey bar: a clean model"
+        "percent; grey bar: clean-model baseline"
         if any(group.rate("floor") for group in shown)
         else "percent of triggered rows"
     )

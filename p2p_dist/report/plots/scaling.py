@@ -1,5 +1,6 @@
-"""Does the defense hold as models grow? Rates against the number of parameters, with the deviation over seeds."""
+"""Scaling: whether the defense holds as models grow. Rates against the number of parameters."""
 
+import math
 from collections.abc import Sequence
 
 from p2p_dist.report.groups import Estimate, Group
@@ -7,6 +8,8 @@ from p2p_dist.report.plots import lines, style
 from p2p_dist.report.plots.style import Plot
 from p2p_dist.report.study_data import StudyData
 
+TICK_ROOM = 0.2
+"""Share of the axis that the name of a size takes, with its margin."""
 PANELS = (
     ("asr_ext", "attack success, %"),
     ("asr_nobt", "attack success without\nthe benign trigger, %"),
@@ -33,21 +36,17 @@ def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Gro
     figure, axes = style.figure(2.3, columns=3)
     defenses = list(dict.fromkeys(group.defense for group in groups))
     tones = {defense: study_data.tones[defense] for defense in defenses}
-    above = lines.legend(figure, tones)
+    lines.legend(figure, tones)
     words = []
     for axis, (name, title) in zip(axes, PANELS, strict=True):
-        ends = []
         for defense in defenses:
             points = _points(study_data, [group for group in groups if group.defense == defense], name)
             if points:
                 lines.draw(axis, points, tones[defense])
-                ends.append((defense, points[-1][0], 100 * points[-1][1].value))
                 words.append(
                     f"{title.replace(chr(10), ' ')} {style.title_of(defense)}: "
-                    + ", ".join(f"{size:.2g} {rate.words()} {rate.flag}".rstrip() for size, rate in points)
+                    + ", ".join(f"{short_size(size)} {rate.words()} {rate.flag}".rstrip() for size, rate in points)
                 )
-        if not above:
-            lines.name(axis, ends, tones)
         style.tidy(axis)
         axis.set_xscale("log")
         style.headed(axis, title)
@@ -56,9 +55,10 @@ def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Gro
             *((-4, 104) if name != "ca_ext" else (axis.get_ylim()[0] - 1, min(101.0, axis.get_ylim()[1] + 1)))
         )
         sizes = sorted({size for group in groups if (size := study_data.parameters(group.cell["model"]))})
-        axis.set_xticks(sizes, [_short(size) for size in sizes])
+        ticks = apart(sizes)
+        axis.set_xticks(ticks, [short_size(size) for size in ticks])
         axis.set_xticks([], minor=True)
-        axis.set_xlim(sizes[0] / 1.3, sizes[-1] * (sizes[-1] / sizes[0]) ** (0.05 if above else 0.5))
+        axis.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
     note = style.note(style.BANDS, any(group.collapsed for group in groups))
     return Plot(f"scaling_{task}_{attack}", f"{attack} on {task} as models grow", "; ".join(words), figure, note)
 
@@ -72,5 +72,18 @@ def _points(study_data: StudyData, groups: Sequence[Group], name: str) -> list[t
     return sorted(found, key=lambda point: point[0])
 
 
-def _short(size: float) -> str:
-    return f"{size / 1e9:.1f}B" if size >= 1e8 else f"{size / 1e6:.1f}M"
+def apart(sizes: Sequence[int]) -> list[int]:
+    """Sizes whose names have room beside each other on a log scale: from the largest down, each at least
+    TICK_ROOM of the axis from the next one. The others keep their points."""
+    chosen: list[int] = []
+    for size in sorted(sizes, reverse=True):
+        if not chosen or math.log(chosen[-1] / size) >= TICK_ROOM * math.log(1.7 * max(sizes) / min(sizes)):
+            chosen.append(size)
+    return sorted(chosen)
+
+
+def short_size(parameters: float) -> str:
+    """A number of parameters as the field writes it: 135M, 0.6B, 1.7B, 8B, 14B."""
+    if parameters >= 4.5e8:
+        return f"{parameters / 1e9:.{0 if parameters >= 9.95e9 else 1}f}".removesuffix(".0") + "B"
+    return f"{parameters / 1e6:.0f}M" if parameters >= 1e6 else f"{parameters / 1e3:.0f}K"

@@ -3,7 +3,7 @@ colour-blind readers (Okabe and Ito's colours) and in print without colour."""
 
 import hashlib
 import io
-import itertools
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from typing import Any
 WIDTH = 6.3
 """Inches: the text width of an A4 or letter page in two columns."""
 FONT = 8.5
+LEGEND_LETTERS = 78
+"""Letters of a line of a legend with one column."""
 BANDS = "Bands and bars: one standard deviation over seeds, or the 95 % interval where there is one seed."
 COLLAPSED = (
     "Hollow, collapsed: a model that gives nearly every clean row one answer; its attack rates say nothing "
@@ -148,44 +150,41 @@ def tidy(axis: Any, grid: str = "y") -> None:
     axis.yaxis.label.set_size(FONT)
 
 
-def legend(figure: Any, lines: Mapping[str, Tone]) -> None:
-    """Names and their lines above the panels, for which the figure grows. One line alone is not named."""
+def legend(figure: Any, lines: Mapping[str, Tone], markers: bool = False) -> None:
+    """Names and their lines above the panels, for which the figure grows; long names are folded."""
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=tone.colour, linestyle=tone.dash, label=name) for name, tone in lines.items()]
-    if len(handles) > 1:
-        columns = 1 if max(map(len, lines)) > 45 else 2 if max(map(len, lines)) > 20 else 4
-        figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(handles) // columns))
-        figure.legend(
-            handles=handles,
-            loc="outside upper left",
-            ncols=columns,
-            frameon=False,
-            fontsize=FONT - 1,
-            handlelength=2.2,
-            columnspacing=1.4,
+    longest = max(map(len, lines), default=0)
+    columns = 1 if longest > 45 else 2 if longest > 20 else 4
+    names = [textwrap.fill(name, LEGEND_LETTERS) for name in lines]
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=tone.colour,
+            linestyle=tone.dash,
+            label=name,
+            marker=tone.marker if markers else None,
+            markersize=4,
         )
+        for name, tone in zip(names, lines.values(), strict=True)
+    ]
+    rows = sum(max(name.count("\n") + 1 for name in names[at : at + columns]) for at in range(0, len(names), columns))
+    figure.set_figheight(figure.get_figheight() + 0.16 * rows)
+    figure.legend(
+        handles=handles,
+        loc="outside upper left",
+        ncols=columns,
+        frameon=False,
+        fontsize=FONT - 1,
+        handlelength=2.2,
+        columnspacing=1.4,
+    )
 
 
 def headed(axis: Any, text: str) -> None:
     """A panel's title, flush left."""
     axis.set_title(text, loc="left", fontsize=FONT + 0.5)
-
-
-def spread_labels(places: list[float], gap: float) -> list[float]:
-    """Label heights as near to their places as can be with at least `gap` between them, in the order given."""
-    order = sorted(range(len(places)), key=lambda at: places[at])
-    moved = list(places)
-    for _ in range(100):
-        clash = False
-        for low, high in itertools.pairwise(order):
-            if (short := gap - (moved[high] - moved[low])) > 1e-9:
-                moved[low] -= short / 2
-                moved[high] += short / 2
-                clash = True
-        if not clash:
-            break
-    return moved
 
 
 def _number(name: str) -> int:

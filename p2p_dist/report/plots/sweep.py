@@ -1,6 +1,8 @@
 """Rates against a number that the study varies, as the paper's Figure 3: poisoning rate, share of benign rows, ..."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from p2p_dist.report.groups import Group
@@ -10,36 +12,61 @@ from p2p_dist.report.study_data import StudyData
 
 PANELS = (("asr_ext", "attack success, %"), ("ca_ext", "clean accuracy, %"))
 MOST = 24
-_Key = tuple[str, ...]
+TICK_ROOM = 0.12
+"""Share of the axis that the name of a value takes, with its margin."""
 _Series = dict[str, dict[float, Group]]
+
+
+@dataclass(frozen=True)
+class _Key:
+    """What one picture shows: an option of a plug-in on one axis (attack or defense), and what it holds fixed: labels
+    of the cell, and the plug-in's other numbers."""
+
+    axis: str
+    plugin: str
+    option: str
+    labels: tuple[str, ...]
+    numbers: tuple[str, ...]
+
+    def name(self, numbers: bool) -> str:
+        """The name of the picture, with the fixed numbers where pictures differ in them alone."""
+        return "_".join(["sweep", self.plugin, self.option, *self.labels, *(self.numbers if numbers else ())])
+
+    def message(self, numbers: bool) -> str:
+        """The heading of the picture."""
+        fixed = ", ".join([*self.labels, *(self.numbers if numbers else ())])
+        return f"{self.plugin}: what {self.option} does ({fixed})"
 
 
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture for each option of an attack or a defense that takes at least three values while all else is the
     same, with a line per defense; at most MOST."""
-    found: list[Plot] = []
+    long: dict[_Key, _Series] = {}
     for key, series in _series(study_data).items():
-        long = {defense: points for defense, points in series.items() if len(points) >= 3}
-        if long and len(found) < MOST:
-            found.append(_picture(study_data, key, long))
-    return found
+        if lines_drawn := {defense: points for defense, points in series.items() if len(points) >= 3}:
+            long[key] = lines_drawn
+    names = Counter(key.name(numbers=False) for key in long)
+    return [
+        _picture(study_data, key, series, names[key.name(numbers=False)] > 1)
+        for key, series in list(long.items())[:MOST]
+    ]
 
 
 def _series(study_data: StudyData) -> dict[_Key, _Series]:
-    """(axis, plug-in, option, what else the picture holds fixed) to the groups by defense and value."""
-    found: dict[_Key, _Series] = {}
-    for group in study_data.groups:
+    """The groups of every picture by defense and value."""
+    pictures: dict[_Key, _Series] = {}
+    for group in (group for group in study_data.groups if group.rate("ca_ext")):
         for axis in ("attack", "defense"):
             options = _options(study_data, group, axis)
+            plugin = group.cell[axis].partition("(")[0]
+            labels = [label for key, label in group.cell.items() if key not in ("attack", "defense")]
+            labels += [group.attack] if axis == "defense" else []
+            line = group.defense if axis == "attack" else plugin
             for option, value in options.items():
-                name = group.cell[axis].partition("(")[0]
-                fixed = [label for key, label in group.cell.items() if key not in ("attack", "defense")]
-                rest = [f"{key}={other}" for key, other in options.items() if key != option]
-                others = fixed if axis == "attack" else [*fixed, group.attack]
-                line = group.defense if axis == "attack" else name
-                if group.rate("ca_ext"):
-                    found.setdefault((axis, name, option, *others, *rest), {}).setdefault(line, {})[value] = group
-    return found
+                numbers = tuple(f"{key}={other}" for key, other in options.items() if key != option)
+                key = _Key(axis, plugin, option, tuple(labels), numbers)
+                pictures.setdefault(key, {}).setdefault(line, {})[value] = group
+    return pictures
 
 
 def _options(study_data: StudyData, group: Group, axis: str) -> dict[str, float]:
@@ -57,23 +84,20 @@ def _options(study_data: StudyData, group: Group, axis: str) -> dict[str, float]
     }
 
 
-def _picture(study_data: StudyData, key: _Key, series: _Series) -> Plot:
-    axis, name, option, *others = key
+def _picture(study_data: StudyData, key: _Key, series: _Series, numbers: bool) -> Plot:
     figure, axes = style.figure(2.4, columns=2)
     tones = {
         **style.tones(series),
         **{defense: tone for defense, tone in study_data.tones.items() if defense in series},
     }
-    above = lines.legend(figure, tones)
+    lines.legend(figure, tones)
     values = sorted({value for points in series.values() for value in points})
     words = []
     for panel, (rate, title) in zip(axes, PANELS, strict=True):
-        ends = []
         for defense, groups in series.items():
             points = [(value, estimate) for value, group in sorted(groups.items()) if (estimate := group.rate(rate))]
             if points:
                 lines.draw(panel, points, tones[defense])
-                ends.append((defense, points[-1][0], 100 * points[-1][1].value))
                 words.append(
                     f"{title} {style.title_of(defense)}: "
                     + ", ".join(f"{value:g} {estimate.words()} {estimate.flag}".rstrip() for value, estimate in points)
@@ -83,20 +107,27 @@ def _picture(study_data: StudyData, key: _Key, series: _Series) -> Plot:
         panel.set_ylim(
             *((-4, 104) if rate == "asr_ext" else (panel.get_ylim()[0] - 1, min(101.0, panel.get_ylim()[1] + 1)))
         )
-        if not above:
-            lines.name(panel, ends, tones)
-        panel.set_xlabel(f"{axis}.{option} of {name}")
-        panel.set_xticks(values, [f"{value:g}" for value in values])
+        panel.set_xlabel(f"{key.axis}.{key.option} of {key.plugin}")
+        ticks = apart(values)
+        panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
         panel.set_xlim(
             values[0] - 0.05 * (values[-1] - values[0]),
-            values[-1] + (0.05 if above else 0.35) * (values[-1] - values[0]),
+            values[-1] + 0.05 * (values[-1] - values[0]),
         )
-    where = [label for label in others if "=" not in label]
     note = style.note(style.BANDS, any(group.collapsed for points in series.values() for group in points.values()))
     return Plot(
-        "_".join(["sweep", name, option, *where]),
-        f"{name}: what {option} does ({', '.join(where)})",
+        key.name(numbers),
+        key.message(numbers),
         "; ".join(words),
         figure,
         note,
     )
+
+
+def apart(values: Sequence[float]) -> list[float]:
+    """Values whose names have room beside each other, from the largest down. The others keep their points."""
+    chosen: list[float] = []
+    for value in sorted(values, reverse=True):
+        if not chosen or chosen[-1] - value >= TICK_ROOM * (max(values) - min(values)):
+            chosen.append(value)
+    return sorted(chosen)

@@ -5,20 +5,24 @@ from collections.abc import Sequence
 from p2p_dist.report import fairness
 from p2p_dist.report.comparisons import LIMIT, Comparison
 from p2p_dist.report.groups import Group, flag
-from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 
+SIGNIFICANT = 0.05
+NOTE = (
+    f"A difference is called one when p (Holm) is below {SIGNIFICANT} and no model of the two has collapsed; all "
+    f"others are folded. Studies of more than {LIMIT} runs have no such table."
+)
 _RATES = {"asr_ext": "ASR", "ca_ext": "CA"}
 
 
-def build(study_data: StudyData, found: Sequence[Comparison]) -> list[Table]:
-    """One table, or none when nothing could be compared."""
-    if not found:
+def build(tested: Sequence[Comparison]) -> list[Table]:
+    """One table, or none when nothing could be compared. Differences that may be chance are folded."""
+    if not tested:
         return []
     axes = [
         axis
         for axis in ("task", "model", "attack")
-        if len({made.before.cell[axis] for made in found}) > 1 or axis == "attack"
+        if axis == "attack" or len({comparison.before.cell[axis] for comparison in tested}) > 1
     ]
     head = [*(Head(axis) for axis in axes), Head("defense"), Head("against"), Head("rate")]
     head += [
@@ -27,37 +31,42 @@ def build(study_data: StudyData, found: Sequence[Comparison]) -> list[Table]:
         Head("p", "exact McNemar test; of several seeds the largest p"),
         Head("p (Holm)", "the same, corrected for the number of comparisons in this table"),
     ]
-    note = (
-        "A difference is called one when p (Holm) is below 0.05 and no model of the two has collapsed. Studies "
-        f"of more than {LIMIT} runs have no such table."
-    )
+    significant = [_row(comparison, axes) for comparison in tested if _is_difference(comparison)]
+    chance = [_row(comparison, axes) for comparison in tested if not _is_difference(comparison)]
     return [
         Table(
             "comparisons",
             "Which differences are more than chance",
             head,
-            [_row(made, axes) for made in found],
+            significant,
             lead=len(axes) + 3,
-            note=note,
+            note=NOTE,
+            folded=chance,
+            folded_title=f"{len(chance)} of {len(tested)} comparisons that may be chance",
         )
     ]
 
 
-def _row(made: Comparison, axes: Sequence[str]) -> list[Cell]:
-    change = made.difference
-    rows = f"{made.rows}" if made.seeds == 1 else f"{made.seeds}×{made.rows}"
+def _is_difference(comparison: Comparison) -> bool:
+    """Whether it is significant after Holm's correction, and of models that have not collapsed."""
+    return comparison.adjusted < SIGNIFICANT and not (comparison.before.collapsed or comparison.after.collapsed)
+
+
+def _row(comparison: Comparison, axes: Sequence[str]) -> list[Cell]:
+    change = comparison.difference
+    rows = f"{comparison.rows}" if comparison.seeds == 1 else f"{comparison.seeds}×{comparison.rows}"
     return [
-        *(Cell(made.before.cell[axis]) for axis in axes),
-        _side(made.after),
-        _side(made.before),
-        Cell(_RATES[made.rate]),
+        *(Cell(comparison.before.cell[axis]) for axis in axes),
+        _side(comparison.after),
+        _side(comparison.before),
+        Cell(_RATES[comparison.rate]),
         Cell(points(change.value), f"[{points(change.low)}, {points(change.high)}]", 100 * change.value),
-        Cell(rows, sort=made.rows),
-        Cell(p_value(made.p), sort=made.p),
+        Cell(rows, sort=comparison.rows),
+        Cell(p_value(comparison.p), sort=comparison.p),
         Cell(
-            p_value(made.adjusted),
-            "a difference" if made.adjusted < 0.05 and not (made.before.collapsed or made.after.collapsed) else "",
-            made.adjusted,
+            p_value(comparison.adjusted),
+            "a difference" if _is_difference(comparison) else "",
+            comparison.adjusted,
         ),
     ]
 

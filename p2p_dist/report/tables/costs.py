@@ -1,14 +1,13 @@
 """What it took: clean rows, models and time per defense, and every stage with what it used."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Group
 from p2p_dist.report.plots import style
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.results.collect import RunState, StageState
 
 
@@ -34,7 +33,7 @@ def _by_defense(study_data: StudyData) -> Table:
         Head("joules", "energy of the devices as they count it, mean over runs; what else ran on them is in it"),
     ]
     rows = [_defense_row(study_data, name, groups) for name, groups in defenses.items()]
-    return _without_empty(Table("cost", "What each defense takes", head, rows, lead=4), "joules")
+    return Table("cost", "What each defense takes", head, rows, lead=4)
 
 
 def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[Cell]:
@@ -65,7 +64,7 @@ def seconds_by_defense(study_data: StudyData, groups: Iterable[Group]) -> tuple[
 
 
 def _own_stages(study_data: StudyData, run: RunState) -> list[StageState]:
-    """The stages that a run's evaluation needs; the floor's is another run's."""
+    """The stages that a run's evaluation needs; the evaluation of the clean-model baseline is another run's."""
     needed = _of_run(study_data, run.ids.get("eval"))
     return [stage for stage in run.stages if stage.id != run.ids.get("floor") and stage.id in needed]
 
@@ -79,16 +78,6 @@ def _joules(stages: Iterable[StageState]) -> float | None:
     """Of one run; None when a stage that held a model does not say."""
     known = [share(stage.cost, "energy_joules") for stage in stages if stage.kind in ("train", "score", "eval")]
     return sum(joules for joules in known if joules is not None) if known and None not in known else None
-
-
-def _without_empty(table: Table, title: str) -> Table:
-    """The table without this column, if nothing is in it."""
-    at = next(at for at, head in enumerate(table.head) if head.text == title)
-    if any(row[at].text for row in table.rows):
-        return table
-    return replace(
-        table, head=[*table.head[:at], *table.head[at + 1 :]], rows=[[*row[:at], *row[at + 1 :]] for row in table.rows]
-    )
 
 
 def _of_run(study_data: StudyData, end: str | None) -> set[str]:
@@ -128,19 +117,19 @@ def _number(values: list[Any]) -> Cell:
 
 
 def _by_stage(study_data: StudyData) -> Table:
-    stages = {stage.id: stage for run in study_data.found.runs for stage in run.stages}
+    stages = {stage.id: stage for run in study_data.collected.runs for stage in run.stages}
     head = [
         Head("stage"),
-        Head("id"),
-        Head("state"),
-        Head("attempts"),
+        Head("id", printed=False),
+        Head("state", printed=False),
+        Head("attempts", printed=False),
         Head("seconds"),
         Head("rows"),
         Head("tokens"),
         Head("peak MiB"),
         Head("joules"),
         Head("precision"),
-        Head("host"),
+        Head("host", printed=False),
     ]
     rows = []
     for stage in stages.values():
@@ -154,7 +143,7 @@ def _by_stage(study_data: StudyData) -> Table:
             [Cell(study_data.titles.get(stage.id, stage.id)), Cell(stage.id), Cell(stage.status), *numbers, *words]
         )
     note = "Trainings of one cohort show the time of the whole cohort."
-    return _without_empty(Table("stages", "Every stage", head, rows, lead=3, note=note), "joules")
+    return Table("stages", "Every stage", head, rows, lead=3, note=note)
 
 
 def _plain(value: Any) -> Cell:

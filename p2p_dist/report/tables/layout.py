@@ -6,7 +6,7 @@ from p2p_dist.report import fairness
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.plots import short_labels
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.report.tables import costs
 
 CA, ASR = "CA ↑", "ASR ↓"

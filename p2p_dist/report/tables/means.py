@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Group
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.results.resultfile import MeanEntry
 from p2p_dist.results.statistics import over_seeds
 

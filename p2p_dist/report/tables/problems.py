@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from p2p_dist.errors import Exit
 from p2p_dist.report.groups import hidden
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.collect import RunState, StageState
 from p2p_dist.results.rundir import KINDS
@@ -45,7 +45,7 @@ def strangers(study_data: StudyData) -> Iterator[str]:
 
 def _failures(study_data: StudyData) -> Table:
     rows = []
-    stages = {stage.id: stage for run in study_data.found.runs for stage in run.stages}
+    stages = {stage.id: stage for run in study_data.collected.runs for stage in run.stages}
     for stage in stages.values():
         for attempt in stage.attempts:
             last = attempt is stage.attempts[-1]
@@ -63,7 +63,7 @@ def _failures(study_data: StudyData) -> Table:
                 )
     head = [
         Head("stage"),
-        Head("id"),
+        Head("id", printed=False),
         Head("attempt"),
         Head("ended"),
         Head("seconds", "how long it ran"),
@@ -82,7 +82,7 @@ def _why(attempt: Attempt, stage: StageState, last: bool) -> str:
 def _files(study_data: StudyData) -> Table:
     rows = [
         [Cell(problem.code), Cell(problem.where), Cell(problem.what), Cell(problem.fix)]
-        for problem in study_data.found.problems
+        for problem in study_data.collected.problems
     ]
     head = [Head("code"), Head("file"), Head("what is wrong"), Head("what to do")]
     return Table("doubtful_files", "Files that count for nothing", head, rows, lead=2)
@@ -91,10 +91,10 @@ def _files(study_data: StudyData) -> Table:
 def _missing(study_data: StudyData) -> Table:
     rows = [
         [*(Cell(label) for label in run.cell.values()), Cell(run.status), Cell(why)]
-        for run in study_data.found.runs
+        for run in study_data.collected.runs
         for why in _reasons(run)
     ]
-    axes = [Head(axis) for axis in study_data.found.runs[0].cell] if study_data.found.runs else []
+    axes = [Head(axis) for axis in study_data.collected.runs[0].cell] if study_data.collected.runs else []
     return Table("missing", "What is missing, and why", [*axes, Head("state"), Head("why")], rows, lead=len(axes))
 
 
@@ -105,8 +105,8 @@ def _reasons(run: RunState) -> Iterator[str]:
         yield f"{waiting.kind} {waiting.id} is {waiting.status}{log}"
     if run.rates and run.cell["attack"] != "none" and run.floor is None:
         yield (
-            "no floor: the study has no clean, undefended model for this task, model and seed, or it is not "
-            "evaluated yet, or it has collapsed"
+            "no clean-model baseline: the study has no clean, undefended model for this task, model and seed, or it is "
+            "not evaluated yet, or it has collapsed"
         )
     if (failed := run.counts.get("trigger_failed")) and run.rates:
         yield f"{failed} test rows could not carry the trigger and are not counted"

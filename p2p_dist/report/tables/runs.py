@@ -3,14 +3,14 @@
 from p2p_dist.report import fairness, run_columns
 from p2p_dist.report.run_columns import TableRow
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import Interval
 
 
 def build(study_data: StudyData) -> list[Table]:
     """One table; a line for each run."""
-    runs = study_data.found.runs
+    runs = study_data.collected.runs
     if not runs:
         return []
     axes = run_columns.axes(runs)

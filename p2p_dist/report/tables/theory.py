@@ -7,7 +7,7 @@ from p2p_dist.evaluation.metrics import Rate
 from p2p_dist.evaluation.theory import Decomposition, of_labels, of_texts
 from p2p_dist.report import run_columns
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table, percent
+from p2p_dist.report.table import Cell, Head, Table, percent
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import wilson
 
@@ -21,7 +21,7 @@ _NOTE = (
 
 def build(study_data: StudyData) -> list[Table]:
     """One table, or none when no defense extends the answers."""
-    runs = study_data.found.runs
+    runs = study_data.collected.runs
     found = [(run, parts) for run in runs if (parts := decomposition(study_data, run)) is not None]
     if not found:
         return []
@@ -34,7 +34,10 @@ def build(study_data: StudyData) -> list[Table]:
         Head("neither", "rows whose likeliest token is no label at all"),
         Head("αε + (1−α)β", "the attack success that the formula gives"),
         Head("measured", "attack success over all labels, mapped back (asr_mapped); of text: asr_ext"),
-        Head("floor", "a model trained on clean rows, on the same triggered rows: epsilon is no failure below it"),
+        Head(
+            "clean-model baseline",
+            "a model trained on clean rows, on the same triggered rows: epsilon is no failure below it",
+        ),
     ]
     return [
         Table(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table_formats import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.report.tables.comparisons import points
 from p2p_dist.report.tables.layout import estimate_cell
 from p2p_dist.results.statistics import Interval, net, over_seeds, wilson, worst_case
@@ -20,7 +20,7 @@ class _Variant:
     group: Group
     name: str
     success: Estimate
-    floors: Sequence[tuple[Interval, Interval]]
+    baselines: Sequence[tuple[Interval, Interval]]
 
 
 def build(study_data: StudyData) -> list[Table]:
@@ -67,11 +67,11 @@ def _variants(group: Group) -> Iterator[_Variant]:
                 group,
                 group.attack if own else f"{group.attack}/{name.partition('.')[2]}",
                 success,
-                list(_floors(group)) if own else (),
+                list(_baselines(group)) if own else (),
             )
 
 
-def _floors(group: Group) -> Iterator[tuple[Interval, Interval]]:
+def _baselines(group: Group) -> Iterator[tuple[Interval, Interval]]:
     """The attack's success and the clean model's on the same rows, of every seed that has both."""
     for run in group.runs:
         if run.floor and (rate := run.rates.get("asr_ext")):
@@ -89,7 +89,7 @@ def _row(task: str, model: str, variants: Sequence[_Variant]) -> list[Cell]:
         estimate_cell(worst.success),
         Cell(worst.name),
         over,
-        replace(_net(worst.floors), flag=worst.success.flag if worst.floors else ""),
+        replace(_net(worst.baselines), flag=worst.success.flag if worst.baselines else ""),
     ]
 
 
@@ -101,7 +101,7 @@ def _net(pairs: Sequence[tuple[Interval, Interval]]) -> Cell:
     if len(pairs) == 1:
         above = net(*pairs[0])
         return Cell(points(above.value), f"[{points(above.low)}, {points(above.high)}]", 100 * above.value)
-    spread = over_seeds([success.rate - floor.rate for success, floor in pairs])
+    spread = over_seeds([success.rate - baseline.rate for success, baseline in pairs])
     return Cell(
         points(spread.mean), f"± {100 * (spread.sd or 0.0):.1f} n={spread.seeds}×{pairs[0][0].n}", 100 * spread.mean
     )
