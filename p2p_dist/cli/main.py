@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 import typer
 
-from p2p_dist.cli import data, doctor, init, listing, results, study, submit, tables
+from p2p_dist.cli import data, doctor, init, jobs, listing, results, study, submit, tables
 from p2p_dist.cli.help import Verb, Verbs
 from p2p_dist.cli.options import CLUSTERS, DATA, REFERENCE, RESULTS, STUDIES
 from p2p_dist.cli.output import print_error
@@ -78,6 +78,8 @@ _add(DATA, tables.substitutions)
 app.add_typer(submit_to, name="submit", rich_help_panel=CLUSTERS)
 submit_to.command(cls=Verb)(_guarded(submit.slurm))
 submit_to.command(cls=Verb)(_guarded(submit.ray))
+_add(CLUSTERS, jobs.cancel)
+_add(CLUSTERS, jobs.logs)
 _add(REFERENCE, listing.list_, "list")
 _add(REFERENCE, listing.schema)
 _add(REFERENCE, doctor.doctor)

@@ -16,6 +16,15 @@ OPTION = Annotated[
     ),
 ]
 
+ENV = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env",
+        help="A variable of this environment that controller and workers get, such as HF_TOKEN. Repeatable.",
+        metavar="NAME",
+    ),
+]
+
 
 def slurm(
     study: STUDY,
@@ -23,7 +32,12 @@ def slurm(
     runs_dir: RUNS_DIR = Path("runs"),
     plugins: PLUGINS = None,
     nodes: Annotated[int, typer.Option(min=1, help="Nodes of one job, with a Ray of its own over them.")] = 1,
-    gpus_per_node: Annotated[int, typer.Option(min=0, help="GPUs of every node (or of every task of an array).")] = 0,
+    gpus_per_node: Annotated[
+        str | None,
+        typer.Option(
+            help="GPUs of every node (or task of an array): 8, or with their type a100:8.", metavar="[TYPE:]N"
+        ),
+    ] = None,
     cpus_per_node: Annotated[int | None, typer.Option(min=1, help="Cores per node (or per task of an array).")] = None,
     tasks: Annotated[
         int | None,
@@ -38,6 +52,22 @@ def slurm(
     account: Annotated[str | None, typer.Option(help="Whom to charge.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     constraint: Annotated[str | None, typer.Option(help="Features that the nodes must have, such as h100.")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--sbatch",
+            help="A further option of sbatch, such as mem=64G, gres=..., mail-type=END or comment=... Repeatable.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
+    setup: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of shell lines that the job sources before the study: modules, an environment to activate.",
+            metavar="FILE",
+        ),
+    ] = None,
+    env: ENV = None,
     run_option: OPTION = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the call of sbatch and the script, and submit nothing.")
@@ -50,13 +80,24 @@ def slurm(
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
     request = submit_slurm.Request(
-        nodes, gpus_per_node, cpus_per_node, partition, time, account, qos, constraint, tasks
+        nodes,
+        gpus_per_node,
+        cpus_per_node,
+        partition,
+        time,
+        account,
+        qos,
+        constraint,
+        tasks,
+        tuple(sbatch or ()),
+        setup,
+        tuple(env or ()),
     )
     call = submit_slurm.command(opened, path, [*(overrides or []), *(run_option or [])], runs_dir, request)
     if dry_run:
         print(submit_slurm.shown(call))
     else:
-        print(f"{opened.spec.name} submitted as job", submit_slurm.submit(opened, call))
+        print(f"{opened.spec.name} submitted as job", submit_slurm.submit(opened, call, request))
     return Exit.OK
 
 
@@ -68,11 +109,12 @@ def ray(
     address: Annotated[
         str, typer.Option(help="The dashboard of the cluster, which takes jobs.")
     ] = "http://127.0.0.1:8265",
+    env: ENV = None,
     run_option: OPTION = None,
 ) -> int:
-    """Submit a study to a Ray cluster as a job, follow it, and end with its exit code; where it runs already, attach to
-    it. The runs folder must be one that the whole cluster sees; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH say with
-    which token."""
+    """Submit a study to a Ray cluster as a job, follow it, and end with its exit code. A study that runs already is
+    attached to. The whole cluster must see the runs folder; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH name the
+    token."""
     from p2p_dist.scheduling import submit_ray
     from p2p_dist.scheduling.study import find_study, open_study
 
@@ -80,5 +122,5 @@ def ray(
     opened = open_study(path, overrides or [], runs_dir)
     options = [*(overrides or []), *(run_option or [])]
     return submit_ray.submit(
-        opened, path, address, options, runs_dir, lambda line: print(line, file=sys.stderr, flush=True)
+        opened, path, address, options, runs_dir, lambda line: print(line, file=sys.stderr, flush=True), env or ()
     )

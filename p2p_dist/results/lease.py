@@ -118,6 +118,28 @@ def owner(folder: Path) -> str | None:
     return f"process {held['pid']} on {held['host']}" if held and not _is_over(held) else None
 
 
+@dataclass(frozen=True)
+class Holder:
+    """A process that holds the study, or one of its jobs."""
+
+    host: str
+    pid: int
+    is_here: bool
+    """True when the process runs on this machine and in this namespace of processes."""
+
+
+def holders(folder: Path) -> list[Holder]:
+    """Processes that hold the study in `folder` or single jobs of it, without repetition."""
+    newest = (_newest(path)[1] for path in (folder / "lease", *folder.glob("*/*/lease")))
+    leases = [content for path in newest if path is not None and (content := _read(path)) and not _is_over(content)]
+    here = (socket.gethostname(), _boot())
+    return list(
+        dict.fromkeys(
+            Holder(str(held["host"]), int(held["pid"]), (held["host"], held.get("boot")) == here) for held in leases
+        )
+    )
+
+
 def job_owners(folder: Path) -> list[str]:
     """Owners of single jobs of the study in `folder`, as text."""
     owners = (owner(path) for path in folder.glob("*/*/lease"))

@@ -203,6 +203,20 @@ class RunDir:
         return self.path / "starts" / f"{chain}.json"
 
     @property
+    def submissions(self) -> Path:
+        """Jobs of a cluster that the study was submitted as, oldest first."""
+        return self.path / "submissions.json"
+
+    @property
+    def slurm_logs(self) -> Path:
+        """Folder of the output files of Slurm jobs: `<job>.out`, or `<job>_<task>.out` of an array."""
+        return self.path / "slurm"
+
+    def handover(self, token: str) -> Path:
+        """Private file that carries variables to a job of a Ray cluster; deleted when read, and with the leftovers."""
+        return self.path / f".tmp-env-{token}"
+
+    @property
     def report(self) -> Path:
         return self.path / "report"
 

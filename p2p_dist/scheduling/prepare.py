@@ -18,6 +18,8 @@ from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study
 
+SETUP = "P2P_DIST_SETUP"
+"""Environment of a controller in a Slurm job: the setup file that was sourced before it."""
 _WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 
@@ -90,9 +92,11 @@ def _resolved(study: Study) -> dict[str, object]:
 
 
 def provenance() -> dict[str, object]:
-    """Command, host, versions and code digest of this launch."""
+    """Command, host, versions, code digest and setup file of this launch."""
     command = ["p2p-dist", *sys.argv[1:]]
+    setup = os.environ.get(SETUP)
     return {
+        **({"setup": {"path": setup, "content": Path(setup).read_text()}} if setup else {}),
         "command": command,
         "host": platform.node(),
         "pid": os.getpid(),

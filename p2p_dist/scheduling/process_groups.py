@@ -16,7 +16,7 @@ from p2p_dist.scheduling.backend import ProcessGroup, Service
 
 WORKER = ("-m", "p2p_dist.worker")
 PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "P2P_DIST_PLUGINS", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
-"""Variables that ranks on other nodes need too. Tokens are not among them (`p2p_dist.scheduling.secrets_file`)."""
+"""Variables that ranks on other nodes need too. Tokens are not among them (`p2p_dist.scheduling.handover`)."""
 
 SPIN = "10000"
 """How often a thread of OpenMP looks for work before it sleeps (libgomp's own number is 300,000): threads that spin for

@@ -1,6 +1,7 @@
 """A study as a job of a Ray cluster, by launch/ray_job.sh: attached to, survived by a killed client, ended with its own
 exit code."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,19 +13,35 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.errors import Exit
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling import ray_jobs, submissions
+from tests import secret_probe
+from tests.cli.test_main import invoke
 from tests.conftest import TINY_STUDY
 from tests.e2e.test_study import _wait_for
-from tests.ray_head import ray_head
+from tests.ray_head import Head, ray_head
 
 pytestmark = pytest.mark.usefixtures("with_data")
 SCRIPT = Path(__file__).parents[2] / "launch" / "ray_job.sh"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return secret_probe.install(tmp_path_factory.mktemp("probe"))
+
+
+@pytest.fixture(scope="module")
+def head(probe: Path) -> Iterator[Head]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{probe}:{os.environ.get('PYTHONPATH', '')}")
+        with ray_head() as head:
+            yield head
+
+
+@pytest.fixture
+def cluster(head: Head) -> str:
     """Its dashboard's address."""
-    with ray_head() as head:
-        yield head.dashboard
+    return head.dashboard
 
 
 def script(*arguments: str, dashboard: str | None = None) -> subprocess.Popen[str]:
@@ -66,6 +83,38 @@ def test_killed_client_attached_second_and_real_exit_code(cluster: str, tmp_path
     fourth = submit(cluster, study, runs)
     _, said = fourth.communicate(timeout=120)
     assert fourth.returncode == Exit.OK, "nothing left to do"
+
+
+@pytest.mark.slow
+def test_a_cancelled_study_checkpoints_and_leaks_no_variable(
+    head: Head, probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Controller and workers have the variable; no file, log or detail of the job has its value."""
+    study, runs = tmp_path / "study.yaml", tmp_path / "runs"
+    study.write_text(TINY_STUDY.replace("epochs: 1", "epochs: 200"))
+    (probe / "started").unlink()
+    monkeypatch.setenv(secret_probe.NAME, secret_probe.VALUE)
+    monkeypatch.setenv("RAY_DASHBOARD", head.dashboard)
+    first = script(str(study), "--runs-dir", str(runs), "--env", secret_probe.NAME)
+    _wait_for(lambda: list(runs.rglob("metrics.jsonl")), 240)
+    code, said, _ = invoke("logs", str(runs / "tiny"))
+    assert (code, "tiny: 0 of 3 runs done" in said) == (Exit.OK, True), said
+    code, said, _ = invoke("cancel", str(runs / "tiny"))
+    assert (code, said.endswith(" asked to stop\n")) == (Exit.OK, True), said
+    _, error = first.communicate(timeout=240)
+    assert "Stopped on request; all running jobs were checkpointed" in error
+    (job,) = submissions.read(RunDir(runs / "tiny"))
+    details = " ".join(map(str, ray_jobs.connect(head.dashboard).list_jobs()))
+    assert job.job in details
+    assert job.variables == (secret_probe.NAME,)
+    for module in ("p2p_dist.worker", "p2p_dist"):
+        hosts = secret_probe.hosts_with_secret(probe, module)
+        assert hosts[True], module
+        assert not hosts[False], module
+    assert secret_probe.VALUE not in details + error
+    assert not secret_probe.leaks([head.folder, runs])
+    assert not list(RunDir(runs / "tiny").leftovers())
+    assert {json.loads(path.read_text())["code"] for path in runs.rglob("exit.json")} >= {75}
 
 
 @pytest.mark.parametrize("named", ["by RAY_DASHBOARD", "by --address"])

@@ -70,6 +70,48 @@ def test_an_array_of_tasks(submit: Callable[..., tuple[int, str, str]]) -> None:
     assert script == (shipped("slurm") / "array.sbatch").read_text()
 
 
+@pytest.mark.parametrize("gpus", ["8", "a100:8", "h100_80gb:1"])
+def test_gpus_may_have_a_type(submit: Callable[..., tuple[int, str, str]], gpus: str) -> None:
+    assert f"--gpus-per-node={gpus}" in call(submit, "--gpus-per-node", gpus)[0]
+
+
+@pytest.mark.parametrize("gpus", ["a100", "a100:", ":8", "a100:8:2", "a 100:8", "8,b:2", "-1", "$(id):1"])
+def test_gpus_that_are_no_number_are_refused(submit: Callable[..., tuple[int, str, str]], gpus: str) -> None:
+    code, _, error = submit(f"--gpus-per-node={gpus}", "--dry-run")
+    assert (code, "error[E130]" in error) == (Exit.USAGE, True), error
+
+
+def test_sbatch_options_come_before_the_script(submit: Callable[..., tuple[int, str, str]]) -> None:
+    words, script = call(submit, "--sbatch", 'comment=$(id) "x"', "--sbatch", "mem=64G", "--sbatch", "qos=high")
+    at = next(at for at, word in enumerate(words) if word.endswith(".sbatch"))
+    assert {'--comment=$(id) "x"', "--mem=64G", "--qos=high"} < set(words[:at])
+    assert script == (shipped("slurm") / "study.sbatch").read_text()
+    assert "error[E130]" in submit("--sbatch", "qos=a b", "--dry-run")[2], "as --qos is checked"
+    assert "error[E134]" in submit("--sbatch", "qos=a", "--qos=b", "--dry-run")[2]
+
+
+def test_setup_file_travels_as_an_argument(submit: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    setup = tmp_path / "my setup.sh"
+    code, _, error = submit("--setup", str(setup), "--dry-run")
+    assert (code, "error[E136]: Cannot read the setup file" in error) == (Exit.USAGE, True)
+    setup.write_text("module load cuda\n")
+    words, script = call(submit, "--setup", str(setup))
+    at = next(at for at, word in enumerate(words) if word.endswith(".sbatch"))
+    assert words[at + 1 : at + 4] == ["--setup", str(setup), str(tmp_path / "study.yaml")]
+    assert "module load" not in script
+
+
+def test_env_hands_over_names_and_no_values(
+    submit: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    words, script = call(submit, "--env", "HF_TOKEN", "--env", "HF_TOKEN")
+    (exported,) = [word.removeprefix("--export=").split(",") for word in words if word.startswith("--export=")]
+    assert exported.count("HF_TOKEN") == 1
+    assert "hf_secret" not in "".join([*words, script])
+    assert "error[E137]" in submit("--env", "NOT_SET_HERE", "--dry-run")[2]
+
+
 def test_tokens_stay_behind(submit: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     monkeypatch.setenv("HF_HOME", "/shared/hub")

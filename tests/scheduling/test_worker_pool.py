@@ -47,7 +47,11 @@ class Jobs:
             environment={"GREETING": greeting, **told},
             service=service,
         )
-        return self.backend.start(group), log
+        name = self.backend.start(group)
+        while not log.exists():  # Ray may take a while to place it
+            self.backend.poll(name)
+            time.sleep(0.02)
+        return name, log
 
     def wait(self, name: str, seconds: float = 30) -> int:
         deadline = time.monotonic() + seconds

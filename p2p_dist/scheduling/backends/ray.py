@@ -20,6 +20,7 @@ from typing import Any
 from p2p_dist.errors import user_error
 from p2p_dist.scheduling import ray_local_cluster
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
+from p2p_dist.scheduling.environment import handed_over
 from p2p_dist.scheduling.ray_gcs import GcsMonitor
 from p2p_dist.scheduling.ray_node import NodeActor
 from p2p_dist.scheduling.worker_pool import IdleSlots
@@ -214,7 +215,9 @@ class RayBackend(Backend):
                 return False
         group, each = placed.group, placed.group.ranks_per_node
         try:
-            environment = self._ray.get(placed.meetings[0]) if group.ranks > 1 else {}
+            meeting = self._ray.get(placed.meetings[0]) if group.ranks > 1 else {}
+            # Arguments of an actor travel from process to process and are stored nowhere.
+            environment = {**handed_over(), **meeting}
             starts = [(actor, index * each) for index, actor in enumerate(placed.actors)]
             self._ray.get([actor.start.remote(group, environment, first) for actor, first in starts])
             placed.endings = [actor.end.remote() for actor in placed.actors]
