@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from p2p_dist.cli.options import RUNS_DIR, STUDY_OR_RUNS
-from p2p_dist.cli.study import folder_of
+from p2p_dist.cli.run_folders import run_folder
 from p2p_dist.errors import Exit
 
 ADDRESS = Annotated[str | None, typer.Option(help="Dashboard of the Ray cluster. Default: the recorded one.")]
@@ -23,7 +23,7 @@ def cancel(
     started it resumes."""
     from p2p_dist.scheduling import control
 
-    print(control.cancel(folder_of(study, runs_dir), now, address))
+    print(control.cancel(run_folder(study, runs_dir), now, address))
     return Exit.OK
 
 
@@ -40,7 +40,7 @@ def logs(
     """Print the end of a study's newest log, or of a run's. The first line, on standard error, says where it is."""
     from p2p_dist.scheduling import control
 
-    folder = folder_of(study, runs_dir)
+    folder = run_folder(study, runs_dir)
     place, text = control.run_log(folder, run, lines) if run else control.study_log(folder, lines, address)
     print(place, file=sys.stderr, flush=True)
     print("\n".join(text))
