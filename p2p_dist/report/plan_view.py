@@ -1,8 +1,9 @@
-"""A plan in words and as facts."""
+"""A plan as text and as facts."""
 
 import json
+import textwrap
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from p2p_dist.config.expand import Expansion
@@ -15,11 +16,15 @@ from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
 
 _SHOWN = 40
+WIDTH = 80
+"""Columns of a terminal."""
+_NO_BREAK = "\u00a0"
+_NAME_WIDTH, _LONGEST_NAME = 22, 30
 _TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime")
 
 
 def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
-    """What `--json` prints. `names` are the models' names by their canonical identity."""
+    """Content of `p2p-dist plan --json`. `names` are the models' names by their canonical identity."""
     stages = expansion.graph.stages
     uses = Counter(id_ for run in expansion.runs for id_ in run.stages)
     kinds = Counter(stage.kind for stage in stages.values())
@@ -46,7 +51,7 @@ def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mappin
 
 
 def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Every training setting: its model, how many jobs are left, and where they go or why they cannot."""
+    """Every training setting: its model, the number of jobs left, and their placement or why there is none."""
     jobs = Counter(plan.settings.values())
     found = []
     for key, fit in plan.fits.items():
@@ -59,7 +64,7 @@ def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
 
 
 def _measured(plan: Plan, model: str) -> dict[str, Any]:
-    """What the times of a model rest on: finished stages by kind, measured over assumed time, and the devices they ran
+    """Basis of a model's times: finished stages by kind, measured over assumed time, and the devices they ran
     on."""
     rates = {kind: rate for (kind, of), rate in plan.durations.rates.items() if of == model}
     return {
@@ -69,7 +74,7 @@ def _measured(plan: Plan, model: str) -> dict[str, Any]:
 
 
 def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
-    """Of the jobs that fit, in the scheduler's order, when nothing fails."""
+    """Times of the jobs that fit, in the scheduler's order, without failures."""
     cluster = plan.rates.cluster
     _, time = replay(plan, graph, Nodes(cluster.nodes, cluster.slots_per_node))
     return {
@@ -89,42 +94,82 @@ def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
 
 
 def text(name: str, plan: dict[str, Any]) -> str:
-    """What `p2p-dist plan` prints."""
-    counts, runs, cluster = plan["counts"], plan["runs"], plan["cluster"]
+    """Text of `p2p-dist plan`, in lines of at most 80 columns."""
+    runs, cluster = plan["runs"], plan["cluster"]
     done = sum(run["done"] for run in runs)
-    words = {"data": "data builds", "train": "trainings", "score": "scorings", "edit": "edits", "eval": "evaluations"}
-    parts = [
-        f"{counts[kind]['stages']} {word} ({counts[kind]['saved_by_sharing']} more shared, {counts[kind]['done']} done)"
-        for kind, word in words.items()
-        if kind in counts
-    ]
     hardware = f"{cluster['nodes']} x {cluster['gpus_per_node']} GPUs, {cluster['cpus_per_node']} cores"
-    lines = [
-        f"{name}: {len(runs)} runs, {done} of {len(runs)} done",
-        f"  {', '.join(parts)}",
-        f"  {len(plan['jobs'])} jobs on {cluster['name']} ({hardware}): {cluster['slots']} at a time",
-        *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
-        "",
-        *_model_lines(plan["models"]),
-        "",
+    jobs = f"{len(plan['jobs'])} jobs on {cluster['name']} ({hardware}), {cluster['slots']} at a time"
+    return "\n".join(
+        [
+            f"{name}: {len(runs)} runs, {done} of {len(runs)} done",
+            *_stage_lines(plan["counts"]),
+            *wrapped(jobs),
+            *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
+            "",
+            *_model_lines(plan["models"]),
+            "",
+            *_run_lines(runs),
+        ]
+    )
+
+
+def wrapped(line: str, indent: str = "  ") -> list[str]:
+    """A line of text folded to 80 columns; its further lines stand two columns further in."""
+    further = f"{indent}  "
+    lines = textwrap.wrap(line, WIDTH, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
+    return [folded.replace(_NO_BREAK, " ") for folded in lines]
+
+
+def _stage_lines(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Number of stages of every kind, how many further ones sharing saves, and how many are done."""
+    words = {"data": "data builds", "train": "trainings", "score": "scorings", "edit": "edits", "eval": "evaluations"}
+    return [
+        f"  {count['stages']:>5} {word:12}{count['saved_by_sharing']:>6} more shared{count['done']:>7} done"
+        for kind, word in words.items()
+        if (count := counts.get(kind))
     ]
+
+
+def _run_lines(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for every run: the axes on which runs differ and, if there is room, the ids of its adapter and result."""
+    differing = [axis for axis in runs[0]["cell"] if len({run["cell"][axis] for run in runs}) > 1]
+    shared = [f"{axis} {label}" for axis, label in runs[0]["cell"].items() if axis not in differing]
     shown = runs if len(runs) <= _SHOWN else runs[: _SHOWN - 1]
+    table = [["state", *differing, "train/", "eval/"]]
     for run in shown:
-        cell = "  ".join(f"{label:24}" if axis == "model" else f"{label:16}" for axis, label in run["cell"].items())
-        lines.append(f"  {'done   ' if run['done'] else 'missing'} {cell} train {run['train']}  eval {run['eval']}")
-    if len(shown) < len(runs):
-        lines.append(f"  ... and {len(runs) - len(shown)} more; --json has them all")
-    return "\n".join(lines)
+        labels = [run["cell"][axis] for axis in differing]
+        table.append(["done" if run["done"] else "missing", *labels, run["train"], run["eval"]])
+    lines = (
+        _columns(table)
+        or _columns([row[:-2] for row in table])
+        or [line for row in table for line in wrapped("  ".join(row[:-2]))]
+    )
+    before = wrapped(f"in all runs: {', '.join(shared)}") if shared else []
+    after = [f"  ... and {len(runs) - len(shown)} more; --json has them all"] if len(shown) < len(runs) else []
+    return [*before, *lines, *after]
+
+
+def _columns(table: Sequence[Sequence[str]]) -> list[str] | None:
+    """Aligned columns, or None where they are wider than a terminal."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    if 2 + sum(widths) + 2 * (len(widths) - 1) > WIDTH:
+        return None
+    cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
+    return [f"  {'  '.join(row)}".rstrip() for row in cells]
 
 
 def _time_lines(time: dict[str, Any]) -> list[str]:
     assumed, stages = time["assumed"], time["stages"]
     device = assumed["device"]
     lines = [
-        f"  about {hours_of(time['device_hours'])} of {device} time, {hours_of(time['makespan_hours'])} longest first "
-        f"(no order takes less than {hours_of(time['bound_hours'])})",
-        f"  times: {stages_of(stages)}; assumed means {assumed['tflops_per_device']} TFLOP/s per {device}, "
-        f"{assumed['tokens_per_row']} tokens per row, {assumed['start_seconds_per_job']:.0f} s to start a job",
+        *wrapped(
+            f"about {hours_of(time['device_hours'])} of {device} time, done in {hours_of(time['makespan_hours'])} "
+            f"(at best {hours_of(time['bound_hours'])})"
+        ),
+        *wrapped(
+            f"times: {stages_of(stages)}; assumed: {assumed['tflops_per_device']} TFLOP/s per {device}, "
+            f"{assumed['tokens_per_row']} tokens per row, {assumed['start_seconds_per_job']:.0f} s to start a job"
+        ),
     ]
     if time["elsewhere"]:
         lines.append(f"  {time['elsewhere']} finished stages say nothing here: they did not run on a {device}")
@@ -132,7 +177,7 @@ def _time_lines(time: dict[str, Any]) -> list[str]:
 
 
 def stages_of(origins: dict[str, int]) -> str:
-    """On what the times of trainings, evaluations and scorings rest."""
+    """Basis of the times of trainings, evaluations and scorings."""
     words = {"recorded": "recorded", "rate": "from finished runs of the same model", "assumed": "assumed"}
     return ", ".join(f"{count} {words[origin]}" for origin, count in origins.items() if count)
 
@@ -145,30 +190,40 @@ def hours_of(hours: float) -> str:
 
 
 def _model_lines(models: list[dict[str, Any]]) -> list[str]:
-    """A line per model with its placement, how many finished runs its times rest on and memory in GiB, or why it can
+    """Every model with its placement, how many finished runs its times rest on and its memory in GiB, or why it can
     never run."""
-    head = f"  {'model':26}{'GPUs':>5}{'ZeRO':>5}  {'offload':9}{'batch':>9}{'cohort':>7}  {'times from':12}"
-    lines = [f"{head} GiB per device: {'total':>6} = " + " + ".join(_TERMS)]
+    longest = max(_NAME_WIDTH, *(len(model["model"]) for model in models))
+    width = longest if longest <= _LONGEST_NAME else _NAME_WIDTH
+    lines = [f"  {'model':{width}}{'GPUs':>5}{'ZeRO':>5}  {'offload':9}{'batch':>8}{'cohort':>7}  times from"]
     for model in models:
+        name = model["model"]
         if "misfit" in model:
-            lines.append(f"  {model['model']:26}never: {model['misfit']}. Would fit: {model['nearest']}")
+            lines += wrapped(f"{name} never fits: {model['misfit']}. Would fit: {model['nearest']}")
             continue
         place = model["placement"]
+        if len(name) > width:
+            lines.append(f"  {name}")
+            name = ""
         batch = f"{place['micro_batch']} x {place['accumulation']}"
-        row = (
-            f"  {model['model']:26}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>9}"
-            f"{place['cohort']:>7}  {_basis(model['measured']):12}"
+        lines.append(
+            f"  {name:{width}}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>8}"
+            f"{place['cohort']:>7}  {_basis(model['measured'])}"
         )
-        memory = place["memory"]
-        if memory:
-            row += f"{'':17}{memory['total']:>6.1f} = " + " + ".join(f"{memory[term]:.2f}" for term in _TERMS)
-        lines.append(row if memory else f"{row}   shape unknown: no estimate")
+        lines += wrapped(_memory(place["memory"]), "      ")
         if place["gradient_checkpointing"]:
-            lines.append(f"{'':28}gradient checkpointing: trainings take about half as long again as said")
+            lines.append("      gradient checkpointing: trainings take about 1.5 times as long")
     return lines
 
 
+def _memory(memory: Mapping[str, float] | None) -> str:
+    """Memory of a device by what takes it; what rounds to nothing is left out."""
+    if not memory:
+        return "memory is not estimated: the shape of the model is unknown"
+    terms = [f"{memory[term]:.2f}{_NO_BREAK}{term}" for term in _TERMS if memory[term] >= 0.005]
+    return f"{memory['total']:.1f} GiB per device: {' + '.join(terms)}"
+
+
 def _basis(measured: dict[str, Any]) -> str:
-    """How many finished runs the times of a model rest on."""
+    """Number of finished runs that the times of a model rest on."""
     trained = measured.get("train", {"stages": 0})["stages"]
     return f"{trained} runs" if trained > 1 else "1 run" if trained else "assumed"

@@ -7,7 +7,7 @@ from p2p_dist.config.graph import Graph
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
-from p2p_dist.report.plan_view import hours_of, stages_of
+from p2p_dist.report.plan_view import hours_of, stages_of, wrapped
 
 
 def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: float | None = None) -> dict[str, Any]:
@@ -46,33 +46,35 @@ def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: 
     }
 
 
-def text(found: dict[str, Any], device: str) -> str:
-    """What `p2p-dist plan --simulate` prints below the plan."""
-    hours, jobs = found["device_hours"], found["jobs"]
+def text(simulation: dict[str, Any], device: str) -> str:
+    """Text of `p2p-dist plan --simulate` below the plan, in lines of at most 80 columns."""
+    hours, jobs = simulation["device_hours"], simulation["jobs"]
     fails = "nodes never fail"
-    if found["mtbf_hours"] is not None:
-        fails = (
-            f"a node fails every {found['mtbf_hours']:g} h on average and is back after {found['repair_minutes']:g} min"
-        )
-    lines = [
-        f"simulated from its first job, on {found['nodes']} x {found['slots_per_node']} {device}s, "
-        f"seed {found['seed']}: {fails}; a training is kept every {found['checkpoint_every']} steps, "
-        f"a job takes {found['start_seconds']:g} s to start",
-        f"  times of stages: {stages_of(found['stages'])}",
-        f"  {jobs['done']} of {jobs['all']} jobs done in {hours_of(found['makespan_hours'])} "
-        f"(no order takes less than {hours_of(found['bound_hours'])})",
-        f"  {device} time: {hours_of(hours['used'])} used of {hours_of(hours['capacity'])} there was "
-        f"(utilisation {_percent(found['utilisation'])}); training and evaluating "
-        f"alone are {_percent(found['efficiency'])} of it",
-        f"  goodput {_percent(found['goodput'])}: {_lost(hours)}; "
-        f"{found['node_failures']} node failures killed {found['killed_attempts']} attempts",
+    if simulation["mtbf_hours"] is not None:
+        back = f"{simulation['repair_minutes']:g} min"
+        fails = f"a node fails every {simulation['mtbf_hours']:g} h on average and is back after {back}"
+    opening = (
+        f"simulated from its first job, on {simulation['nodes']} x {simulation['slots_per_node']} {device}s, "
+        f"seed {simulation['seed']}: {fails}; a training is kept every {simulation['checkpoint_every']} steps, "
+        f"a job takes {simulation['start_seconds']:g} s to start"
+    )
+    paragraphs = [
+        f"times of stages: {stages_of(simulation['stages'])}",
+        f"{jobs['done']} of {jobs['all']} jobs done in {hours_of(simulation['makespan_hours'])} "
+        f"(at best {hours_of(simulation['bound_hours'])})",
+        f"{device} time: {hours_of(hours['used'])} used of {hours_of(hours['capacity'])} available "
+        f"(utilisation {_percent(simulation['utilisation'])}); training and evaluating "
+        f"alone are {_percent(simulation['efficiency'])} of it",
+        f"goodput {_percent(simulation['goodput'])}: {_lost(hours)}; "
+        f"{simulation['node_failures']} node failures killed {simulation['killed_attempts']} attempts",
     ]
-    troubles = {
+    problems = {
         "failed": "given up: three attempts in a row got no further",
         "never_fit": "fit nowhere",
         "wait_for_ever": "wait for such a job",
     }
-    lines += [f"  {jobs[key]} jobs {words}" for key, words in troubles.items() if jobs[key]]
+    paragraphs += [f"{jobs[key]} jobs {words}" for key, words in problems.items() if jobs[key]]
+    lines = [*wrapped(opening, ""), *(line for paragraph in paragraphs for line in wrapped(paragraph))]
     return "\n".join(lines)
 
 

@@ -47,8 +47,10 @@ def test_two_thousand_runs_on_1024_gpus_that_fail(study_file: Callable[[str], Pa
 
 
 def test_in_words(study_file: Callable[[], Path], tmp_path: Path) -> None:
-    code, said, _ = invoke("plan", str(study_file()), "--nodes", "4", "--simulate", "--runs-dir", str(tmp_path))
+    code, text, _ = invoke("plan", str(study_file()), "--nodes", "4", "--simulate", "--runs-dir", str(tmp_path))
     assert code == 0
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    said = " ".join(text.split())
     assert "nodes never fail" in said
     assert "goodput 100.0 %: nothing lost; 0 node failures killed 0 attempts" in said
     assert "6 of 6 jobs done" in said

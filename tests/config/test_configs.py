@@ -30,7 +30,9 @@ def test_study_plans(study, cluster, tmp_path) -> None:
     opened = open_study(study, [], tmp_path)
     facts = plan_view.facts(opened.expansion, set(), opened.plan(read_cluster(cluster)), opened.model_names())
     assert len(facts["runs"]) == len(opened.expansion.runs) > 0
-    said = plan_view.text(opened.spec.name, facts)
+    text = plan_view.text(opened.spec.name, facts)
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+    said = " ".join(text.split())
     assert f"0 of {len(facts['runs'])} done" in said
     assert {model["model"] for model in facts["models"]} == {model.name for model in opened.spec.model}
     assert all(

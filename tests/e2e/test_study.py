@@ -208,7 +208,7 @@ def test_interrupt_stops_the_workers(finished: Any, tmp_path: Path) -> None:
     controller.send_signal(signal.SIGINT)
     _, said = controller.communicate(timeout=60)
     assert controller.returncode == 130
-    assert "the same command goes on from here" in said
+    assert "run the same command to continue" in said
     assert not _processes_naming(str(tmp_path))
 
 
