@@ -34,7 +34,7 @@ def test_help_of_every_verb_fits_80_columns() -> None:
 def test_help_lists_verbs_in_groups_uncut() -> None:
     """Every verb stands under a heading with its whole first sentence."""
     text = help_of()
-    headings = ["Studies:", "Results:", "Data:", "Reference:", "Clusters:"]
+    headings = ["Studies:", "Results:", "Data:", "Clusters:", "Reference:"]
     assert [line for line in text.splitlines() if line in headings] == headings
     assert "Commands:" not in text
     verbs = [
