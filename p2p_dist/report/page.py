@@ -114,10 +114,10 @@ def sections(study_data: StudyData) -> list[Section]:
 
 def _named(parts: Sequence[Section]) -> list[Section]:
     """The sections with names that are good as file names and as anchors, whatever the study calls its parts, and of
-    which no two are the same."""
-    taken: set[str] = set()
+    which no two tables and no two plots have the same."""
+    taken_by_tables, taken_by_plots = set[str](), set[str]()
 
-    def unique(name: str) -> str:
+    def unique(name: str, taken: set[str]) -> str:
         names = itertools.chain([_slug(name)], (f"{_slug(name)}_{number}" for number in itertools.count(2)))
         chosen = next(name for name in names if name.casefold() not in taken)
         taken.add(chosen.casefold())
@@ -126,8 +126,8 @@ def _named(parts: Sequence[Section]) -> list[Section]:
     return [
         replace(
             section,
-            plots=[replace(plot, name=unique(plot.name)) for plot in section.plots],
-            tables=[replace(table, name=unique(table.name)) for table in section.tables],
+            plots=[replace(plot, name=unique(plot.name, taken_by_plots)) for plot in section.plots],
+            tables=[replace(table, name=unique(table.name, taken_by_tables)) for table in section.tables],
         )
         for section in parts
     ]

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Install what the tests on a real Slurm need, where that is possible: Debian's slurm-wlm and iproute2, as root.
 set -euo pipefail
-if command -v slurmctld slurmd sbatch ip > /dev/null; then
-  exit 0
-fi
+missing=
+for program in slurmctld slurmd sbatch ip; do
+  command -v "$program" > /dev/null || missing="$missing $program"
+done
+[ -n "$missing" ] || exit 0
 if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
   echo "tests/slurm/install.sh: not root on Debian; the tests say why they are skipped"
   exit 0
