@@ -139,3 +139,15 @@ def test_fixes_begin_with_an_imperative() -> None:
         if (first := (text.split() or ["use"])[0]).lower() in DETERMINERS or not re.fullmatch(r"[A-Za-z]+[,:]?", first)
     ]
     assert wrong == []
+
+
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    """A name says unit, condition and result; the sentence belongs into the docstring."""
+    names = [
+        node.name
+        for path in sorted((PACKAGE.parent / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert len(names) > 500
+    assert [name for name in names if len(name) > 60] == []

@@ -23,7 +23,8 @@ from p2p_dist.scheduling.study import configs_dir
 ROOT = Path(__file__).parents[1]
 
 
-def test_turns_are_taken_in_both_directions_and_warm_up_is_not_timed() -> None:
+def test_interleaved_turns_go_both_ways_without_warm_up() -> None:
+    """Turns are taken in both directions and warm up is not timed."""
     calls: list[str] = []
     ticks = iter(range(1000))
     times = interleave(
@@ -112,7 +113,7 @@ def test_every_benchmark_of_the_engine_runs_and_its_gates_hold() -> None:
     assert len({row["name"] for row in rows}) >= 6
 
 
-def test_a_step_hands_the_device_less_than_peft_does_and_a_cohort_hardly_more() -> None:
+def test_step_dispatches_fewer_operations_than_peft() -> None:
     """The one figure that is the same on every machine."""
     command = [sys.executable, "-m", "bench.operations", "--json", "--runs", "4", "--batch", "8"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -174,7 +175,7 @@ def test_the_benchmark_of_evaluation_runs_and_its_gates_hold() -> None:
     assert [row["gates"][0]["value"] for row in rows] == [0, 0, 0]
 
 
-def test_the_benchmark_of_the_schedule_runs_and_its_goals_are_met() -> None:
+def test_schedule_benchmark_runs_and_meets_its_goals() -> None:
     """Simulated, so its ratios are the same on every machine."""
     done = subprocess.run(
         [sys.executable, "-m", "bench.schedule", "--smoke", "--json"],

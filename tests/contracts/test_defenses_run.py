@@ -181,9 +181,8 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
 
 
 @pytest.mark.usefixtures("with_data")
-def test_cross_fitted_screening_judges_every_row_once_and_by_a_model_that_has_not_seen_it(
-    study_file: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_cross_fitted_screening_judges_unseen_rows_once(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """Cross fitted screening judges every row once and by a model that has not seen it."""
     screening = "screening: {check_every: 1, probe: 10, folds: 2}"
     study = open_study(
         study_file(STUDY),
@@ -231,7 +230,7 @@ def test_a_second_round_of_screening_asks_the_defended_model(study_file: Callabl
 
 @pytest.mark.usefixtures("with_data")
 @pytest.mark.parametrize("target", [0, 1])
-def test_rows_that_have_a_label_of_the_attackers_own_are_neither_asked_about_nor_trusted(
+def test_rows_with_extended_labels_are_not_trusted(
     target: int, study_file: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Who knows the scheme writes extended labels into his rows. They are no class of the task: screening does not wait

@@ -75,7 +75,8 @@ def test_a_worker_that_ends_early_is_resumed(whole: Any, tmp_path: Path, sent: s
     assert numbers == list(range(1, 241)), "one line for every step, none twice"
 
 
-def test_a_base_in_four_bits_and_moments_in_eight_are_resumed_to_the_bit(whole: Any, tmp_path: Path) -> None:
+def test_nf4_base_with_8bit_adam_resumes_to_the_bit(whole: Any, tmp_path: Path) -> None:
+    """A base in four bits and moments in eight are resumed to the bit."""
     study, full_precision = whole
     assert cli(study, tmp_path / "alone", *OPTIONS, *BITS).returncode == Exit.OK
     disturb(study, tmp_path / "killed", signal.SIGKILL, *BITS)

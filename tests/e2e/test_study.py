@@ -86,7 +86,8 @@ def test_again_does_nothing_and_says_so(finished: Any) -> None:
     assert inodes(runs) == before
 
 
-def test_what_is_asked_for_is_reported_also_when_all_of_it_is_there(finished: Any, tmp_path: Path) -> None:
+def test_finished_study_is_reported_without_running(finished: Any, tmp_path: Path) -> None:
+    """What is asked for is reported also when all of it is there."""
     study, theirs, _ = finished
     runs = shutil.copytree(theirs, tmp_path / "runs")
     for options, count in ((["attack=none", "defense=none"], 1), ([], 3)):

@@ -22,9 +22,10 @@ def launch(job: Job) -> subprocess.Popen[str]:
     return subprocess.Popen(line, env=own, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def test_two_ranks_under_torchrun_are_stopped_and_go_on_to_the_same_bytes(
+def test_torchrun_ranks_stopped_and_resumed_have_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
+    """Two ranks under torchrun are stopped and go on to the same bytes."""
     expected, job = Job(tmp_path_factory.mktemp("expected")), Job(tmp_path_factory.mktemp("launched"))
     process_group.run(expected.command(expected.model, "--zero", "2"), 2)
     first = launch(job)

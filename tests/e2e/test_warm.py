@@ -68,9 +68,8 @@ def last_first(jobs: list[Job]) -> list[Job]:
 
 
 @pytest.mark.parametrize("options", [LOCAL, SLOTS], ids=["local", "ray"])
-def test_a_study_of_workers_that_stay_has_the_bytes_of_fresh_ones(
-    fresh: Any, tmp_path: Path, options: tuple[str, ...]
-) -> None:
+def test_warm_workers_give_the_bytes_of_fresh_ones(fresh: Any, tmp_path: Path, options: tuple[str, ...]) -> None:
+    """A study of workers that stay has the bytes of fresh ones."""
     study, expected = fresh
     done = cli(study, tmp_path, *options)
     assert done.returncode == Exit.OK, done.stderr
@@ -103,7 +102,8 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
     assert_same(tmp_path, expected)
 
 
-def test_a_worker_killed_in_a_later_job_is_replaced_and_the_bytes_are_the_same(fresh: Any, tmp_path: Path) -> None:
+def test_warm_worker_killed_in_a_later_job_is_replaced(fresh: Any, tmp_path: Path) -> None:
+    """A worker killed in a later job is replaced and the bytes are the same."""
     study, expected = fresh
     controller = subprocess.Popen(
         command(study, tmp_path, *LOCAL), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True

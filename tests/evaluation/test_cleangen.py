@@ -95,7 +95,8 @@ def test_with_itself_as_the_reference_nothing_is_replaced() -> None:
     assert watched == [replace(row, replaced=0) for row in greedy]
 
 
-def test_the_target_is_in_place_afterwards_and_the_model_is_as_it_was() -> None:
+def test_cleangen_leaves_the_target_adapter_in_place() -> None:
+    """The target is in place afterwards and the model is as it was."""
     pair = Pair(IDENTITY)
     encoder = Encoder(pair.base.tokenizer, [], 256)
     before, attention = generate_suite(pair.base, encoder, SUITE, NEW), pair.base.model.config._attn_implementation

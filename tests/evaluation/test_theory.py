@@ -34,7 +34,8 @@ def test_what_does_not_exist_is_missing() -> None:
     assert of_texts([]) is None
 
 
-def test_rows_without_a_label_weigh_like_those_of_the_original_space() -> None:
+def test_theory_unlabelled_rows_weigh_like_original_ones() -> None:
+    """Rows without a label weigh like those of the original space."""
     found = of_labels({"0": {"2": 6, "3": 2, "0": 1, "1": 1, "invalid": 2}}, WORDS, 2, 1)
     assert found is not None
     assert found.predicted == pytest.approx(8 / 12 * 0.25 + 4 / 12 * 0.5)

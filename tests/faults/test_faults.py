@@ -85,7 +85,7 @@ def test_a_frozen_worker_is_found_and_the_run_goes_on(whole: Any, tmp_path: Path
     assert_same(tmp_path, expected)
 
 
-def test_a_frozen_controller_is_taken_over_and_gives_up_when_it_wakes(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_frozen_controller_is_taken_over_and_gives_up(whole: Any, tmp_path: Path) -> None:  # noqa: F811
     """Controller and worker frozen together, as when a machine is suspended: alone, the worker would end the work
     meanwhile."""
     study, expected = whole
@@ -107,7 +107,7 @@ def test_a_frozen_controller_is_taken_over_and_gives_up_when_it_wakes(whole: Any
     assert_same(tmp_path, expected)
 
 
-def test_asked_to_stop_a_study_leaves_checkpoints_and_goes_on_later(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_stopped_study_leaves_checkpoints_and_resumes(whole: Any, tmp_path: Path) -> None:  # noqa: F811
     study, expected = whole
     controller = start(study, tmp_path, *RAY)
     _wait_for(lambda: steps(tmp_path) > 25, 120)
@@ -124,7 +124,7 @@ def test_asked_to_stop_a_study_leaves_checkpoints_and_goes_on_later(whole: Any, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["raylet", "gcs_server"])
-def test_a_dead_ray_daemon_ends_the_study_and_the_next_start_goes_on(whole: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
+def test_dead_ray_daemon_ends_the_study_and_restart_resumes(whole: Any, tmp_path: Path, name: str) -> None:  # noqa: F811
     """With its only node or its control store gone, an own Ray instance cannot go on (Ray itself ends the controller a
     minute after the store is gone); nothing is lost, nothing is left."""
     study, expected = whole
@@ -140,7 +140,7 @@ def test_a_dead_ray_daemon_ends_the_study_and_the_next_start_goes_on(whole: Any,
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_its_control_store_ends_the_study_and_another_goes_on(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_lost_gcs_ends_the_study_and_another_cluster_resumes(whole: Any, tmp_path: Path) -> None:  # noqa: F811
     study, expected = whole
     with ray_head() as head:
         controller = start(study, tmp_path, *RAY, "--address", head.address)
@@ -159,7 +159,7 @@ def test_a_cluster_that_loses_its_control_store_ends_the_study_and_another_goes_
 
 
 @pytest.mark.slow
-def test_a_control_store_that_dies_at_every_start_is_not_started_for_ever(whole: Any, tmp_path: Path) -> None:  # noqa: F811
+def test_gcs_dying_at_every_start_reaches_the_restart_limit(whole: Any, tmp_path: Path) -> None:  # noqa: F811
     """The worker is frozen before the store is killed, so that none of these starts gets any further."""
     study, expected = whole
     assert cli(study, tmp_path, *RAY[:2], verb="data").returncode == Exit.OK

@@ -62,7 +62,8 @@ def test_a_gang_stops_together_on_request(job: Callable[[], Job]) -> None:
     assert kept["step"] == at.steps()
 
 
-def test_other_numbers_of_ranks_go_on_with_the_same_samples_and_are_marked(job: Callable[[], Job]) -> None:
+def test_resume_with_other_ranks_keeps_samples_and_is_marked(job: Callable[[], Job]) -> None:
+    """Other numbers of ranks go on with the same samples and are marked."""
     reference, changing = job(), job()
     assert end(reference.start(1))[0] == [0]
     for world, options in ((2, ("--zero", "1")), (1, ())):

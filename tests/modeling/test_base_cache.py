@@ -43,7 +43,8 @@ def test_a_checksum_knows_places_and_order() -> None:
     )
 
 
-def test_a_seal_breaks_when_a_bit_changes_and_when_a_weight_is_replaced() -> None:
+def test_weight_checksum_notices_a_bit_and_a_replaced_weight() -> None:
+    """A seal breaks when a bit changes and when a weight is replaced."""
     model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2))
     weight_checksum = WeightChecksum(model)
     assert weight_checksum.holds(model)
@@ -57,7 +58,8 @@ def test_a_seal_breaks_when_a_bit_changes_and_when_a_weight_is_replaced() -> Non
     assert not weight_checksum.holds(model), "the same numbers, but nobody watches them"
 
 
-def test_the_next_job_gets_the_same_base_without_the_adapters_of_the_last() -> None:
+def test_base_cache_hands_on_the_base_without_adapters() -> None:
+    """The next job gets the same base without the adapters of the last."""
     base_cache = BaseCache()
     base = base_cache.load(IDENTITY, {}, "float32")
     plain = [name for name, _ in base.model.named_modules()]
@@ -103,7 +105,8 @@ def test_a_base_that_will_be_changed_is_not_kept() -> None:
     assert base_cache.load(IDENTITY, {}, "float32") is not changed
 
 
-def test_changed_weights_are_handed_to_nobody_and_nothing_is_kept_that_they_made() -> None:
+def test_changed_weights_are_not_lent_and_nothing_is_kept() -> None:
+    """Changed weights are handed to nobody and nothing is kept that they made."""
     base_cache = BaseCache()
     base = base_cache.load(IDENTITY, {}, "float32")
     base.check()
@@ -151,7 +154,8 @@ def test_a_model_that_was_left_different_is_loaded_again(change: Any) -> None:
     assert base_cache.load(IDENTITY, {}, "float32") is not base
 
 
-def test_a_job_that_leaves_torch_different_is_the_last_of_its_worker() -> None:
+def test_job_that_changes_torch_settings_ends_its_worker() -> None:
+    """A job that leaves torch different is the last of its worker."""
     base_cache = BaseCache()
     assert base_cache.look_over()
     torch.set_default_dtype(torch.float64)

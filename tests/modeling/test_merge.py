@@ -89,7 +89,8 @@ def deep() -> Base:
     return load_base({**IDENTITY, "shape": shape}, {}, "float32")
 
 
-def test_the_perturbation_makes_layers_disagree_more_and_leaves_gradients_alone() -> None:
+def test_perturbation_raises_disagreement_and_keeps_gradients() -> None:
+    """The perturbation makes layers disagree more and leaves gradients alone."""
     model = deep()
     adapters = Adapters(model.model, LoraSpec(r=2), 1)
     adapters.load(0, torch.randn(adapters.size, generator=torch.Generator().manual_seed(0)) * 0.1)

@@ -42,7 +42,8 @@ def test_no_room_for_any_text() -> None:
         Encoder(byte_tokenizer(), ["0", "1"], 10).rows([ROW])
 
 
-def test_one_token_tells_letters_apart_and_numbers_beyond_ten_not() -> None:
+def test_letters_are_single_tokens_and_numbers_above_ten_not() -> None:
+    """One token tells letters apart and numbers beyond ten not."""
     assert Encoder(byte_tokenizer(), [str(label) for label in range(12)], 128).label_tokens(ROW) is None
     tokens = Encoder(byte_tokenizer(), list("ABCDEFGHIJKLMNOPQRST"), 128).label_tokens(ROW)
     assert tokens is not None
@@ -119,7 +120,8 @@ def test_a_trigger_is_never_cut() -> None:
         Encoder(tokenizer, ["0", "1"], 10, ["mn"]).rows([row])
 
 
-def test_triggers_that_are_whole_texts_survive_when_nothing_is_cut() -> None:
+def test_whole_text_triggers_survive_if_nothing_is_cut() -> None:
+    """Triggers that are whole texts survive when nothing is cut."""
     rows = [Row("x", "one two three four five", 1, "Output: "), Row("y", "one two", 1, "Output: ")]
     assert Encoder(byte_tokenizer(), ["0", "1"], 24).whole_triggers(rows) == 1
 

@@ -25,7 +25,7 @@ def training(graph: Graph, rows: int, model: str = "a", seed: int = 0) -> Stage:
     return graph.add(Stage("train", {"model": {"source": model}, "train": TRAIN, "seed": seed}, {"rows": data.id}))
 
 
-def test_a_rate_is_measured_over_assumed_and_long_runs_count_for_more() -> None:
+def test_measured_rate_weighs_runs_by_their_length() -> None:
     """100 and 300 rows took 4 and 8 times what was assumed: 28 / 4 = 7 times."""
     graph, assumed = Graph(), Rates({}, CPU)
     short, long, new, other = (

@@ -53,7 +53,8 @@ def test_memory_is_recognised(line: str, expected: bool) -> None:
     assert names_memory(["Traceback", line]) is expected
 
 
-def test_starts_that_bring_nothing_are_counted_and_progress_clears_the_count() -> None:
+def test_policy_progress_clears_the_count_of_fruitless_starts() -> None:
+    """Starts that bring nothing are counted and progress clears the count."""
     found: list[tuple[int, bool]] = []
     start: Start | None = None
     for before, after in [

@@ -72,7 +72,7 @@ def test_texts() -> None:
     assert short("x" * 300) == f"{'x' * 110} … {'x' * 110}"
 
 
-def test_evidence_reads_texts_and_judges_them_as_the_evaluation_does(tmp_path: Path) -> None:
+def test_study_data_judges_texts_as_the_evaluation_does(tmp_path: Path) -> None:
     """By the defense's prefix, the reference and every other reference, and the attacker's target."""
     folder, reads = RunDir(tmp_path), {"rows": "d" * 12, "adapter": "a" * 12}
     rows = [

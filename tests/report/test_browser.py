@@ -56,7 +56,8 @@ def column(page: Page, table: str, at: int) -> list[float]:
     return [float(value) for value in page.value(f"Array.from({cells}, row => row.cells[{at}].dataset.sort ?? 'nan')")]
 
 
-def test_tables_sort_by_mouse_and_by_keyboard_and_missing_goes_last(page: Page, report: Path) -> None:
+def test_tables_sort_by_mouse_and_keyboard_missing_last(page: Page, report: Path) -> None:
+    """Tables sort by mouse and by keyboard and missing goes last."""
     page.open(report, 1280)
     table, at = "rates_rotten_tomatoes", 3
     heading = f'[aria-labelledby="{table}"] th[data-column="{at}"]'

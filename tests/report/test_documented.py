@@ -51,7 +51,8 @@ def test_every_heading_that_can_be_printed_is_explained() -> None:
     assert EXPLAINED - found == set(), "nothing is explained that is not there"
 
 
-def test_every_table_picture_and_section_of_a_report_is_explained(tmp_path: Path, data_root: Path) -> None:
+def test_report_every_table_plot_and_section_is_explained(tmp_path: Path, data_root: Path) -> None:
+    """Every table picture and section of a report is explained."""
     folder = make_study(tmp_path, data_root)
     (next((folder.path / "eval").iterdir()) / "result.json").write_text("{")
     sections = page.sections(StudyData(folder, read_study(folder, alive=False), {}))

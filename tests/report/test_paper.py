@@ -39,7 +39,8 @@ def test_counts_and_sums() -> None:
     assert {table: round(value, 2) for table, value in asr.items()} == ASR
 
 
-def test_every_cell_once_and_tables_agree_where_they_repeat_each_other() -> None:
+def test_paper_numbers_have_each_cell_once_and_agree() -> None:
+    """Every cell once and tables agree where they repeat each other."""
     keys = Counter((row.table, row.task, row.model, row.attack, row.defense, row.variant) for row in paper.rows())
     assert max(keys.values()) == 1
     for row in paper.rows():

@@ -105,7 +105,7 @@ def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
     ]
 
 
-def test_a_backdoor_that_fires_unseen_is_named_and_never_the_best(tmp_path: Path) -> None:
+def test_hidden_backdoor_is_named_and_never_the_best(tmp_path: Path) -> None:
     """PDB with two classes: the target is said to every triggered row, and mapped back to what is right for them. P2P's
     deployed system cannot say the target's own label, so that nothing is hidden there."""
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), floor=1)]
@@ -173,7 +173,8 @@ def test_a_worst_case_over_collapsed_models_is_marked(tmp_path: Path) -> None:
     assert shown(table)[1][6].endswith(", collapsed")
 
 
-def test_every_rate_of_a_collapsed_run_is_marked_but_not_what_other_systems_say(tmp_path: Path) -> None:
+def test_collapsed_run_has_every_rate_marked(tmp_path: Path) -> None:
+    """Every rate of a collapsed run is marked but not what other systems say."""
     one = collapsing("bki", floor=91, asr_nobt=rate(49, 50), invalid_rate=rate(0, 100))
     (table,) = runs_table.build(study_data(tmp_path, one))
     flags = {head.text: cell.flag for head, cell in zip(table.head, table.rows[0], strict=True) if cell.text}
@@ -187,7 +188,8 @@ def test_every_rate_of_a_collapsed_run_is_marked_but_not_what_other_systems_say(
     assert "collapsed: nearly every clean row" in console.export_text()
 
 
-def test_labels_that_are_too_long_for_a_column_are_written_out_below() -> None:
+def test_labels_too_long_for_a_column_are_written_below() -> None:
+    """Labels that are too long for a column are written out below."""
     longs = ["p2p(benign_source=screened, ratio=0.4)", "p2p(benign_source=random_from_D)"]
     runs = [run(name, ca_ext=rate(90, 100)) for name in ("none", *longs)]
     runs[0] = replace(runs[0], cell={**runs[0].cell, "model": "somebody/a-model-of-a-long-name"})
@@ -265,7 +267,8 @@ def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) 
     assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
 
 
-def test_net_asr_is_above_the_floor_of_its_own_model_and_of_several_seeds_the_mean(tmp_path: Path) -> None:
+def test_net_asr_is_above_its_models_baseline_mean_over_seeds(tmp_path: Path) -> None:
+    """Net asr is above the floor of its own model and of several seeds the mean."""
     small, large = (run("p2p", floor=floor, asr_ext=rate(684, 912)) for floor in (0, 228))
     small.cell["model"] = "small"  # type: ignore[index]
     (table,) = worst.build(study_data(tmp_path, small, large))
@@ -287,7 +290,9 @@ def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:
     assert gone[1:4] == ["–", "–", "–"]
 
 
-def test_energy_is_shown_where_every_stage_that_held_a_model_has_it(tmp_path: Path) -> None:
+def test_energy_is_shown_only_where_every_model_stage_has_it(tmp_path: Path) -> None:
+    """Energy is shown where every stage that held a model has it."""
+
     def metered(defense: str, seed: int, joules: float | None) -> RunState:
         found = run(defense, seed, ca_ext=rate(1, 2))
         found.stages[0] = StageState(

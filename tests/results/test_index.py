@@ -54,7 +54,8 @@ def test_it_says_what_the_files_say(folder: RunDir) -> None:
     )
 
 
-def test_cells_have_the_grid_and_its_rates_and_missing_stays_missing(folder: RunDir) -> None:
+def test_cells_hold_the_grid_and_missing_stays_missing(folder: RunDir) -> None:
+    """Cells have the grid and its rates and missing stays missing."""
     cells = query.frame("SELECT * FROM cells ORDER BY attack, defense, seed", [folder.path])
     assert len(cells) == 12
     clean = cells[cells.attack == "none"]
@@ -73,7 +74,8 @@ def test_what_a_defense_needs_is_beside_its_rates(folder: RunDir) -> None:
     assert needs.values.tolist() == [["none", "none", "none", False], ["p2p", "ratio x training rows", "none", True]]
 
 
-def test_refreshing_reads_only_what_is_new_and_ends_where_building_does(folder: RunDir) -> None:
+def test_index_refresh_reads_only_what_is_new(folder: RunDir) -> None:
+    """Refreshing reads only what is new and ends where building does."""
     first = index.refresh(folder)
     assert first.read == len(first.table)
     assert index.refresh(folder).read == 0

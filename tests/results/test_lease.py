@@ -69,7 +69,8 @@ def test_a_dead_owner_is_taken_over_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_a_frozen_owner_is_taken_over_and_commits_nothing_when_it_wakes(tmp_path: Path) -> None:
+def test_frozen_owner_is_taken_over_and_commits_nothing(tmp_path: Path) -> None:
+    """A frozen owner is taken over and commits nothing when it wakes."""
     process = holder(tmp_path / "lease", tmp_path / "result")
     with pytest.raises(UserError, match="E406"):
         lease.take(tmp_path / "lease")

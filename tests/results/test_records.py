@@ -94,7 +94,8 @@ def test_any_file_may_be_damaged(made: RunDir, tmp_path: Path, damage: str) -> N
     assert read_everything(folder, tmp_path / "m") == []
 
 
-def test_predictions_that_do_not_give_the_rates_are_named_and_not_tested(made: RunDir, tmp_path: Path) -> None:
+def test_predictions_that_contradict_rates_are_named(made: RunDir, tmp_path: Path) -> None:
+    """Predictions that do not give the rates are named and not tested."""
     folder = RunDir(shutil.copytree(made.path, tmp_path / "study"))
     path = next(iter(sorted(folder.path.glob("eval/*/predictions/triggered.jsonl"))))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -105,9 +106,8 @@ def test_predictions_that_do_not_give_the_rates_are_named_and_not_tested(made: R
     assert set(said) == {"E515 predictions"}
 
 
-def test_a_damaged_cost_keeps_its_result_in_the_index_and_is_named_until_it_is_gone(
-    made: RunDir, tmp_path: Path
-) -> None:
+def test_damaged_cost_file_keeps_its_result_and_is_named(made: RunDir, tmp_path: Path) -> None:
+    """A damaged cost keeps its result in the index and is named until it is gone."""
     folder = RunDir(shutil.copytree(made.path, tmp_path / "study"))
     before = index.refresh(folder)
     cost = next(iter(sorted(folder.path.glob("eval/*/cost.json"))))

@@ -37,7 +37,8 @@ def run(
     return again
 
 
-def test_the_third_start_in_a_row_that_brings_nothing_is_no_requeue(run: Callable[..., tuple[int, str]]) -> None:
+def test_restart_limit_third_fruitless_start_is_no_requeue(run: Callable[..., tuple[int, str]]) -> None:
+    """The third start in a row that brings nothing is no requeue."""
     ends = [run("--backend", "local") for _ in range(4)]
     assert [code for code, _ in ends] == [Exit.REQUEUE, Exit.REQUEUE, Exit.SOME_FAILED, Exit.SOME_FAILED]
     assert ["E418" in said for _, said in ends] == [False, False, True, True]
@@ -96,7 +97,7 @@ def test_progress_an_end_in_order_and_a_damaged_count_begin_anew(
     assert start(folder, graph, user_error("E411", "taken over", exit_code=Exit.OWNED)) == Exit.OWNED
 
 
-def test_a_warning_before_anything_was_started_is_a_request_to_stop(
+def test_stop_signal_before_any_job_started_stops(
     study_file: Callable[[], Path], tmp_path: Path, with_data: Path
 ) -> None:
     """Weights may take long to fetch, and Slurm may warn of the time limit meanwhile."""

@@ -130,7 +130,8 @@ def test_a_bug_is_not_repeated_and_the_study_goes_on(study: Any) -> None:
     assert "KeyError: 'bug'" in state.failed[0].tail[-1]
 
 
-def test_a_hung_worker_is_stopped_with_its_stacks_and_tried_again(study: Any) -> None:
+def test_hung_worker_is_stopped_with_stacks_and_retried(study: Any) -> None:
+    """A hung worker is stopped with its stacks and tried again."""
     state, folder = study("if attempt == 1: time.sleep(600)", stall=1.0)
     assert len(state.done) == 1
     assert [end["reason"] for end in endings(folder)] == ["made no progress", ""]
@@ -168,7 +169,8 @@ def test_asked_to_stop_every_job_may_leave_its_state(study: Any) -> None:
     assert caught.value.exit_code == Exit.REQUEUE
 
 
-def test_ranks_of_a_gang_know_each_other_and_wide_jobs_get_their_turn(study: Any) -> None:
+def test_wide_jobs_get_their_turn_and_ranks_meet(study: Any) -> None:
+    """Ranks of a gang know each other and wide jobs get their turn."""
     show = (
         "if os.environ['RANK'] != '0': sys.exit()\nprint('world', os.environ['WORLD_SIZE'], os.environ['MASTER_ADDR'])"
     )

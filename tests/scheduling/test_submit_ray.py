@@ -47,9 +47,8 @@ def test_a_cluster_that_was_just_started_is_asked_again(study: Path) -> None:
     assert job["packed"] == ["configs", "p2p_dist", "study.yaml"]
 
 
-def test_a_cluster_without_an_agent_is_given_up_with_the_likely_reason(
-    study: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_submit_without_an_agent_names_the_likely_reason(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster without an agent is given up with the likely reason."""
     monkeypatch.setattr(submit_ray, "AGENT_SECONDS", 0.0)
     with pytest.raises(UserError, match=r"E142.*No available agent.*--dashboard-agent-listen-port"):
         submit_ray._start(Cluster(10**6, AGENT), "p2p-mine", study, ["python"])

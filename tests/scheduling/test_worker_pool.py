@@ -79,9 +79,8 @@ def pids(log: Path) -> int:
     return int(log.read_text().split()[0])
 
 
-def test_jobs_follow_each_other_in_one_process_with_logs_and_environments_of_their_own(
-    jobs: Jobs, tmp_path: Path
-) -> None:
+def test_warm_worker_gives_each_job_its_log_and_environment(jobs: Jobs, tmp_path: Path) -> None:
+    """Jobs follow each other in one process with logs and environments of their own."""
     said = [jobs.done("0") for _ in range(3)]
     assert [code for code, _ in said] == [0, 0, 0]
     assert len({words[0] for _, words in said}) == 1
@@ -129,7 +128,8 @@ def test_a_job_can_be_asked_to_stop_and_no_handler_outlives_it(jobs: Jobs) -> No
     assert jobs.wait(name) == -signal.SIGUSR1, "as in a process that has set no handler yet"
 
 
-def test_a_worker_that_is_killed_while_it_waits_is_replaced_and_costs_no_job(jobs: Jobs) -> None:
+def test_warm_worker_killed_while_waiting_costs_no_job(jobs: Jobs) -> None:
+    """A worker that is killed while it waits is replaced and costs no job."""
     _, words = jobs.done("0")
     os.kill(int(words[0]), signal.SIGKILL)
     while Path(f"/proc/{words[0]}").exists() and "Z" not in Path(f"/proc/{words[0]}/stat").read_text():
@@ -153,7 +153,8 @@ def test_a_hung_job_is_stopped_and_its_worker_with_it(jobs: Jobs) -> None:
     assert jobs.done("0")[0] == 0
 
 
-def test_a_job_goes_where_its_base_is_and_not_to_a_worker_of_other_settings(jobs: Jobs) -> None:
+def test_worker_pool_prefers_the_worker_with_the_base(jobs: Jobs) -> None:
+    """A job goes where its base is and not to a worker of other settings."""
     both = {base: jobs.start("time.sleep(0.3) or 0", base=base) for base in "ab"}
     own = {base: pids(log) for base, (_, log) in both.items()}
     assert [jobs.wait(name) for name, _ in both.values()] == [0, 0]

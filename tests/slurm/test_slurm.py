@@ -113,9 +113,8 @@ def test_a_study_on_two_nodes(cluster: Machines, expected: Any, tmp_path: Path) 
     assert not list((cluster.home / "user" / ".p2p-dist").iterdir()), "the token is gone"
 
 
-def test_before_the_time_limit_a_study_checkpoints_and_is_requeued(
-    cluster: Machines, expected: Any, tmp_path: Path
-) -> None:
+def test_slurm_time_limit_checkpoints_and_requeues(cluster: Machines, expected: Any, tmp_path: Path) -> None:
+    """Before the time limit a study checkpoints and is requeued."""
     study, wanted = expected
     job = number(submit(cluster, study, tmp_path, *over(1, study)))
     wait_for(lambda: training(tmp_path), 120)
@@ -142,9 +141,8 @@ def test_a_study_that_gets_nowhere_is_not_requeued_for_ever(cluster: Machines, e
     assert not list(tmp_path.rglob("attempts"))
 
 
-def test_an_array_shares_the_work_and_survives_a_dead_node_and_a_dead_controller(
-    cluster: Machines, expected: Any, tmp_path: Path
-) -> None:
+def test_slurm_array_survives_a_dead_node_and_controller(cluster: Machines, expected: Any, tmp_path: Path) -> None:
+    """An array shares the work and survives a dead node and a dead controller."""
     study, wanted = expected
     job = number(
         submit(cluster, study, tmp_path, "--tasks", "6", f"--run-option=--cluster={study.with_name('1.yaml')}")
@@ -175,7 +173,7 @@ def test_an_operator_may_requeue_a_study_and_a_node_may_die(
     assert_same(tmp_path, wanted)
 
 
-def test_one_training_over_two_nodes_under_srun_is_requeued_and_goes_on(
+def test_slurm_training_over_two_nodes_is_requeued_and_resumed(
     cluster: Machines, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """slurm/run.sbatch: a rank of DeepSpeed on each node, warned in the middle; the bytes are those of two ranks left

@@ -135,7 +135,8 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "MANIFEST.json"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "empty"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path: Path, name: str, damage: str) -> None:
+def test_damaged_checkpoint_is_named_and_the_previous_taken(tmp_path: Path, name: str, damage: str) -> None:
+    """A damaged checkpoint is named and the one before is taken."""
     saved(tmp_path, 10, 20)
     file = tmp_path / "step_000020" / name
     if damage == "missing":

@@ -95,7 +95,8 @@ def test_a_cohort_is_its_runs_alone() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_masks_are_drawn_where_the_base_is_from_the_stream_of_each_run(device: str) -> None:
+def test_dropout_masks_come_from_each_runs_own_stream(device: str) -> None:
+    """Masks are drawn where the base is from the stream of each run."""
     adapters = Adapters(load_base(IDENTITY, {}, "float32").model.to(device), LoraSpec(r=4, dropout=0.25), 2)
     place = torch.device(device)
     first, second = adapters.draw_dropout([5, 7], [run.stream("dropout:0", place) for run in RUNS[:2]])
@@ -106,9 +107,10 @@ def test_masks_are_drawn_where_the_base_is_from_the_stream_of_each_run(device: s
 
 
 @pytest.mark.parametrize("micro_batch", [None, 3])
-def test_in_passes_of_their_own_the_runs_of_a_cohort_have_the_bits_they_have_alone(
+def test_cohort_in_separate_passes_has_the_bits_of_single_runs(
     monkeypatch: pytest.MonkeyPatch, micro_batch: int | None
 ) -> None:
+    """In passes of their own the runs of a cohort have the bits they have alone."""
     execution = Execution(micro_batch=micro_batch)
     monkeypatch.setattr(cohort, "apart", lambda *_: True)
     together, lines = train(RUNS, execution)

@@ -124,7 +124,8 @@ def trained(
     return train_cohort(base, adapters, runs, observer, execution or Execution())
 
 
-def test_it_comes_to_answer_as_its_teacher_whatever_the_labels_say() -> None:
+def test_distillation_student_answers_as_its_teacher() -> None:
+    """It comes to answer as its teacher whatever the labels say."""
     run = replace(student(num_train_epochs=20), objective=OBJECTIVE.model_copy(update={"label": 0.0}))
     (found,) = trained([run])
     base, adapters = adapted()

@@ -71,7 +71,7 @@ def test_resumed_under_any_layout_gives_the_same_bits(
     assert torch.equal(kept["whole"], kept["resumed"])
 
 
-def test_asked_to_stop_no_rank_leaves_before_the_main_rank_has_kept_the_state(tmp_path: Path) -> None:
+def test_stopped_ranks_wait_for_the_main_rank_checkpoint(tmp_path: Path) -> None:
     """Launchers end a gang when one of its ranks has ended; a checkpoint that is still being written would be lost."""
     process_group.run(["-W", "ignore", "-m", "tests.training.probe_stop", str(tmp_path)], 2)
     assert {path.name: path.read_text() for path in tmp_path.glob("left_*")} == dict.fromkeys(
@@ -79,7 +79,8 @@ def test_asked_to_stop_no_rank_leaves_before_the_main_rank_has_kept_the_state(tm
     )
 
 
-def test_every_row_is_in_one_share_and_all_ranks_make_the_same_number_of_passes() -> None:
+def test_shares_hold_each_row_once_in_equal_passes() -> None:
+    """Every row is in one share and all ranks make the same number of passes."""
     for world in (1, 2, 3):
         for size in (None, 1, 2, 3, 100):
             shares = [micro_batches([8, 5, 0], rank, world, size) for rank in range(world)]
