@@ -1,4 +1,4 @@
-"""What one model said to a test row, as a cell: a label, or a text."""
+"""Table cells with the answer of one model to a test row: a label, or a text."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class Reader(ABC):
     """One model's answers by suite and row id."""
 
     gold: ClassVar[str]
-    """What the column with the right answer is called."""
+    """Title of the column with the right answer."""
 
     def __init__(self, defense: str):
         self.defense = defense
@@ -34,17 +34,17 @@ class Reader(ABC):
 
     @abstractmethod
     def answer(self, suite: str, id_: str) -> Cell:
-        """What the deployed model says, and whether that is right or what the attacker wants; empty for a row it was
-        not asked."""
+        """The deployed model's answer, with the detail "right", "wrong" or TARGET; empty for a row it was not
+        asked."""
 
     def fooled(self, id_: str) -> bool:
-        """Whether the triggered row gets the answer that the attacker wants; any wrong label where several are
-        wanted."""
+        """True if the triggered row gets the answer that the attacker wants: the target, or any wrong label under an
+        attack without a single target."""
         return self.answer("triggered", id_).detail in self.failures
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """What an answer to a triggered row is called that the defense ought to have prevented."""
+        """Details of the answers to triggered rows that the defense should have prevented."""
         return (TARGET,)
 
 

@@ -1,4 +1,4 @@
-"""Which differences are more than chance: defended against attacked, and every rival against P2P, on the same rows."""
+"""Paired tests on the same rows: defended against attacked models, and every rival defense against P2P."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

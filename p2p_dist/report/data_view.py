@@ -1,5 +1,4 @@
-"""The rows of a study in words and as facts: counts, what is odd about them, and a few rows of each origin, before and
-after."""
+"""The rows of a study as text and as JSON: counts, warnings, and a few rows of each origin, before and after."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,8 @@ _SHOWN = 300
 
 
 def facts(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any]:
-    """What `--json` prints for one data stage. `steps` are the optimiser steps of a training on its rows."""
+    """Content of `p2p-dist data --json` for one data stage. `steps` are the optimizer steps of a training
+    on its rows."""
     origins: dict[str, list[dict[str, Any]]] = {}
     for note, row in samples(built):
         origins.setdefault(note.origin, []).append(_sample(note, row, built.labels.words))
@@ -45,7 +45,7 @@ def samples(built: Built) -> list[tuple[Note, Row]]:
 
 
 def text(title: str, found: Mapping[str, Any]) -> str:
-    """What `p2p-dist data` prints for one data stage."""
+    """Text of `p2p-dist data` for one data stage."""
     if found.get("waits"):
         return (
             f"{title}  (data {found['id']}): waits for what a model says about the rows; `p2p-dist run STUDY "
@@ -84,7 +84,7 @@ def text(title: str, found: Mapping[str, Any]) -> str:
 
 
 def _screening_lines(counts: Mapping[str, Any]) -> list[str]:
-    """Where each screening training stopped, and which rows are trusted now."""
+    """The step at which each screening training stopped, and the number of trusted rows by origin."""
     lines = []
     for one in counts.get("screening", []):
         agreement = ", ".join(f"{share:.2f}" for share in one["agreement"])

@@ -1,4 +1,4 @@
-"""What a defense takes for granted, beside its results: rivals are equals only where they were given the same."""
+"""Requirements of a defense, shown beside its results: rivals compare fairly only with the same resources."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -144,7 +144,7 @@ def group(runs: Iterable[RunState]) -> list[Group]:
 
 
 def same_but(left: Mapping[str, str], right: Mapping[str, str], *axes: str) -> bool:
-    """Whether two cells agree on every axis but these."""
+    """True if two cells agree on every axis except `axes`."""
     return all(left[axis] == right[axis] for axis in left if axis not in axes)
 
 

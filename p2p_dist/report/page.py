@@ -169,7 +169,7 @@ def _html(study_data: StudyData, parts: Sequence[Section], drawings: Mapping[str
 
 
 def _policy(text: str) -> str:
-    """How a content security policy names the only text that it allows."""
+    """Source expression of a content security policy that allows this text alone: its SHA-256 in base64."""
     return f"sha256-{_base64(hashlib.sha256(text.encode()).digest())}"
 
 

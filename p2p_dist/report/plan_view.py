@@ -1,4 +1,4 @@
-"""A plan as text and as facts."""
+"""A plan as text and as JSON."""
 
 import json
 import textwrap

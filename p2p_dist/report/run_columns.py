@@ -17,7 +17,7 @@ class Column:
     meaning: str
     find: Callable[[RunState], Mapping[str, int] | None]
     deployed: bool = True
-    """Whether it is a rate of the run's own deployed system, which says nothing when that has collapsed."""
+    """True for a rate of the run's own deployed system, which has no meaning once that has collapsed."""
 
 
 def _rate(name: str) -> Callable[[RunState], Mapping[str, int] | None]:

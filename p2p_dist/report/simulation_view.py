@@ -1,4 +1,4 @@
-"""A simulated study in words and as facts."""
+"""A simulated study as text and as JSON."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from p2p_dist.report.plan_view import hours_of, stages_of, wrapped
 
 
 def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: float | None = None) -> dict[str, Any]:
-    """What `--json` prints under `simulation`. `plan` is one of the whole study, as if nothing of it was done."""
+    """Content of `simulation` in `p2p-dist plan --json`. `plan` covers the whole study, finished stages included."""
     outcome, time = replay(plan, graph, nodes, checkpoint_every, start)
     left_out = len(plan.impossible())
     ended = len(outcome.done) + len(outcome.failed)

@@ -1,4 +1,4 @@
-"""How far a study is, in words and as facts."""
+"""Progress of a study as text and as JSON."""
 
 import time
 from collections import Counter
@@ -37,7 +37,7 @@ def follow(folder: RunDir, seconds: float = 2.0) -> None:
 
 
 def facts(found: Collected, owner: str | None) -> dict[str, Any]:
-    """What `--json` prints."""
+    """Content of `p2p-dist status --json`."""
     runs = found.runs
     return {
         "owner": owner,
@@ -63,8 +63,8 @@ def facts(found: Collected, owner: str | None) -> dict[str, Any]:
 
 
 def text(found: Collected, owner: str | None, shown: int | None = None) -> str:
-    """What `p2p-dist status` prints: runs by state, a line per run (at most `shown`, what is under way first), the log
-    of every failed stage with its last lines, and every file that is doubtful."""
+    """Text of `p2p-dist status`: runs by state, a line per run (at most `shown`, running ones first), the log of every
+    failed stage with its last lines, and every doubtful file."""
     runs = found.runs
     states = Counter(run.status for run in runs)
     by_state = ", ".join(f"{states[state]} {state}" for state in ("running", "failed", "pending") if states[state])
@@ -101,7 +101,7 @@ def _progress(stage: StageState) -> str:
 
 
 def _gpu(stage: StageState) -> str:
-    """What the driver said of the main rank's GPU when the line was written, where there is one."""
+    """Load and memory of the main rank's GPU when the progress line was written; empty without a GPU."""
     percent, memory = stage.progress.get("gpu_percent"), stage.progress.get("gpu_mib")
     return (f", GPU {percent} % busy" if percent is not None else "") + (
         f", {memory / 1024:.1f} GiB of it in use" if memory is not None else ""

@@ -1,5 +1,4 @@
-"""What lies beneath the rates: predictions row by row, training curves, rows of text; read when a table or picture
-asks."""
+"""Data behind the rates: predictions row by row, training curves, rows of text; read when a table or picture asks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ class Answer:
     solved: bool | None
     says_target: bool | None
     prefixed: bool = False
-    """Whether it begins with the defender's prefix; false where there is none."""
+    """True if it begins with the defender's prefix; false where there is none."""
 
 
 TESTED = ("ca_ext", "asr_ext")
@@ -54,7 +53,7 @@ class StudyData:
 
     @cached_property
     def tones(self) -> dict[str, style.Tone]:
-        """How every defense of the study is drawn."""
+        """Colour, marker and dash pattern by defense of the study."""
         return style.tones(run.cell["defense"] for run in self.collected.runs)
 
     @cached_property
@@ -83,7 +82,7 @@ class StudyData:
         return self._outcomes.get(id_, {})
 
     def _agrees(self, result: Result, name: str, hits: Mapping[str, bool]) -> bool:
-        """Whether the rows give the rate of the result: predictions carry no seal of their own."""
+        """True if the rows reproduce the rate of the result, else note a problem: predictions have no checksum."""
         rate, said = result.rates[name], (sum(hits.values()), len(hits))
         if said == (rate.k, rate.n):
             return True
@@ -98,7 +97,7 @@ class StudyData:
         self.collected.problems.extend(problem for problem in problems if problem not in self.collected.problems)
 
     def _read(self, read: Callable[[], Found]) -> Found | None:
-        """What `read` finds, or nothing, and the problem noted."""
+        """Return the result of `read`, or None for a damaged file, which joins the study's problems."""
         try:
             return read()
         except UserError as error:
@@ -137,7 +136,7 @@ class StudyData:
         return {name: hits for name, hits in (("ca_ext", solved), ("asr_ext", said)) if hits}
 
     def answers(self, run: RunState, suite: str) -> dict[str, Answer]:
-        """What the run's model wrote for each row of a suite, by row id; empty where it was not asked for text."""
+        """Texts of the run's model for each row of a suite, by row id; empty where it was not asked for text."""
         result = self.result(run)
         if result is None or result.labels is not None:
             return {}
@@ -164,7 +163,7 @@ class StudyData:
         return self.folder.at(self.specs[id_]["kind"] if id_ in self.specs else "data", id_)
 
     def predictions(self, run: RunState, suite: str) -> list[Prediction]:
-        """What the run's model says about a suite's rows; empty when it has not been evaluated."""
+        """Label predictions of the run's model for a suite's rows; empty when it has not been evaluated."""
         result = self.result(run)
         return self._said(result.stage.id, result.labels, (suite,)).get(suite, []) if result and result.labels else []
 
@@ -182,7 +181,7 @@ class StudyData:
         return found[-1] if found else {}
 
     def metrics(self, id_: str) -> list[dict[str, Any]]:
-        """What a training wrote step by step."""
+        """Metrics of a training, one mapping per optimizer step; damaged lines are left out and noted (E516)."""
         stage = self.folder.at("train", id_)
         if damaged := stage.damaged_metrics():
             self._note(
@@ -190,7 +189,7 @@ class StudyData:
                     "E516",
                     f"{damaged} lines are no metrics, and left out",
                     str(stage.metrics),
-                    "nothing; no result depends on them",
+                    "ignore them; no result depends on them",
                 )
             )
         return stage.all_metrics()

@@ -19,8 +19,8 @@ PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "P2P_DIST_PLUGINS", "HF_HOME", "
 """Variables that ranks on other nodes need too. Tokens are not among them (`p2p_dist.scheduling.handover`)."""
 
 SPIN = "10000"
-"""How often a thread of OpenMP looks for work before it sleeps (libgomp's own number is 300,000): threads that spin for
-long take the core from the one they wait for where a machine is shared (`python -m bench.shared_cores`)."""
+"""GOMP_SPINCOUNT: polls of an OpenMP thread for work before it sleeps (libgomp's default is 300,000). On a shared
+machine, threads that spin for long take the core from the one they wait for (`python -m bench.shared_cores`)."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ class Tries:
 
 @dataclass
 class State:
-    """Where the jobs of a study are. The progress view reads it."""
+    """Jobs of a study by state. The progress view reads it."""
 
     waiting: list[Job]
     running: dict[str, Job] = field(default_factory=dict)

@@ -87,7 +87,7 @@ def _title(run: RunState) -> str:
 
 
 def _name_collapsed(axis: Any, runs: Sequence[RunState]) -> None:
-    """Which models have collapsed, in the empty middle of the panel."""
+    """Write the names of collapsed models in the empty middle of the panel."""
     for at, run in enumerate(runs):
         place, colour = (0.5, 0.86 - 0.14 * at), style.colour(run.cell["defense"])
         axis.text(

@@ -1,4 +1,4 @@
-"""What the models say on triggered rows, label by label: low success may be right answers, or other wrong ones."""
+"""Answers of the models to triggered rows by kind of label: low attack success may be right or other wrong answers."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -114,7 +114,7 @@ def _legend(figure: Any, kinds: Sequence[str]) -> None:
 
 
 def _ink(kind: str) -> str:
-    """What can be read on the colour of a kind."""
+    """Text colour that is legible on the colour of a kind."""
     return style.INK if kind in _LIGHT else "white"
 
 

@@ -1,4 +1,4 @@
-"""What pictures call attacks and defenses: few letters, in lines that leave room for the picture."""
+"""Short names of attacks and defenses in pictures, folded into lines that leave room for the picture."""
 
 import re
 import textwrap

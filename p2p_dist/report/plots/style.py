@@ -1,4 +1,4 @@
-"""How every picture looks: sizes of a paper's page, one colour and marker per defense everywhere, told apart by
+"""Style of every picture: sizes of a paper's page, one colour and marker per defense, told apart by
 colour-blind readers (Okabe and Ito's colours) and in print without colour."""
 
 import hashlib
@@ -90,7 +90,7 @@ def marker(defense: str) -> str:
 
 @dataclass(frozen=True)
 class Tone:
-    """How a defense's lines are drawn."""
+    """Colour, marker and dash pattern of a defense's lines."""
 
     colour: str
     marker: str

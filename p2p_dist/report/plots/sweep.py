@@ -19,8 +19,8 @@ _Series = dict[str, dict[float, Group]]
 
 @dataclass(frozen=True)
 class _Key:
-    """What one picture shows: an option of a plug-in on one axis (attack or defense), and what it holds fixed: labels
-    of the cell, and the plug-in's other numbers."""
+    """Identity of one picture: an option of a plug-in on one axis (attack or defense), and the values held fixed:
+    labels of the cell, and the plug-in's other numbers."""
 
     axis: str
     plugin: str

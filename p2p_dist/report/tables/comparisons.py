@@ -48,7 +48,7 @@ def build(tested: Sequence[Comparison]) -> list[Table]:
 
 
 def _is_difference(comparison: Comparison) -> bool:
-    """Whether it is significant after Holm's correction, and of models that have not collapsed."""
+    """True if it is significant after Holm's correction and neither model has collapsed."""
     return comparison.adjusted < SIGNIFICANT and not (comparison.before.collapsed or comparison.after.collapsed)
 
 

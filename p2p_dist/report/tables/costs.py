@@ -1,4 +1,4 @@
-"""What it took: clean rows, models and time per defense, and every stage with what it used."""
+"""Costs: clean rows, models and time per defense, and the time, memory and energy of every stage."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -53,8 +53,8 @@ def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[
 
 
 def seconds_by_defense(study_data: StudyData, groups: Iterable[Group]) -> tuple[str, dict[str, str]]:
-    """What a run takes by defense, mean over runs, for the foot of a table of rates: GPU-seconds where GPUs were used,
-    else seconds; and which of the two it is."""
+    """Unit and time of a run by defense (mean over runs) for the foot of a table of rates: GPU-seconds where GPUs were
+    used, else seconds."""
     own: dict[str, list[list[StageState]]] = {}
     for group in groups:
         own.setdefault(group.defense, []).extend(_own_stages(study_data, run) for run in group.runs if run.rates)

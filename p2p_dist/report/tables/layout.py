@@ -53,7 +53,7 @@ def _table(study_data: StudyData, task: str, groups: Sequence[Group]) -> Table:
 def _feet(
     study_data: StudyData, groups: Sequence[Group], called: Mapping[str, str]
 ) -> list[tuple[str, dict[str, str]]]:
-    """What stands below the rates of every defense: what it was given, and what it took."""
+    """Feet of the table of rates: the resources that every defense was given, and the time it took."""
     wanted = {called[group.defense]: fairness.needs(group.needs) for group in groups if group.needs}
     wants = ("clean rows that it needs", "extra models that it needs", "prompt has to be kept")
     feet = [(title, {name: words[at] for name, words in wanted.items()}) for at, title in enumerate(wants) if wanted]

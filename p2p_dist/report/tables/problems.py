@@ -1,5 +1,4 @@
-"""What went wrong and what is missing: failed attempts, files that are not what they should be, numbers that do not
-exist."""
+"""Problems and gaps: failed attempts, doubtful files, missing numbers."""
 
 from collections.abc import Iterator
 
@@ -27,8 +26,8 @@ def build(study_data: StudyData) -> list[Table]:
 
 
 def strangers(study_data: StudyData) -> Iterator[str]:
-    """What lies among the stages and belongs to no run, in words: an earlier or larger form of the study, or somebody
-    else's."""
+    """A remark on the folders among the stages that belong to no run: left by an earlier or larger form of the study,
+    or by another one."""
     found = [
         f"{kind}/{path.name}"
         for kind in KINDS
@@ -73,7 +72,7 @@ def _failures(study_data: StudyData) -> Table:
 
 
 def _why(attempt: Attempt, stage: StageState, last: bool) -> str:
-    """How an attempt ended; empty when it ended well or is under way."""
+    """End of an attempt as text; empty when it ended well or is running."""
     if attempt.code is None:
         return "" if last and stage.status == "running" else "nobody saw its end: who watched it was gone"
     return attempt.reason or ("" if attempt.code == 0 else _WORDS.get(attempt.code, f"exit code {attempt.code}"))

@@ -1,4 +1,4 @@
-"""How a defense stands at its worst: over all attacks and their variants, and above what a clean model does anyway."""
+"""Worst case of a defense: over all attacks and their variants, and above the clean-model baseline."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
