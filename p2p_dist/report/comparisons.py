@@ -32,16 +32,16 @@ def compare(study_data: StudyData) -> list[Comparison]:
     """Every pair worth a test. Empty above LIMIT runs."""
     if len(study_data.collected.runs) > LIMIT:
         return []
-    found = [
+    pairs = [
         made
         for before, after in _pairs(study_data.groups)
         for rate in RATES
         if (made := _compare(study_data, rate, before, after))
     ]
-    adjusted = holm({at: paired[0] for at, (_, _, _, paired, _) in enumerate(found)})
+    adjusted = holm({at: paired[0] for at, (_, _, _, paired, _) in enumerate(pairs)})
     return [
         Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[at])
-        for at, (rate, before, after, (p, seeds), difference) in enumerate(found)
+        for at, (rate, before, after, (p, seeds), difference) in enumerate(pairs)
     ]
 
 
@@ -77,7 +77,7 @@ def _compare(study_data: StudyData, rate: str, before: Group, after: Group) -> _
 
 def _pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
     """(undefended, defended) and (P2P, rival) of every attacked cell."""
-    found = []
+    pairs = []
     for before, after in product(groups, groups):
         if (
             before.attack == "none"
@@ -88,5 +88,5 @@ def _pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:
         is_p2p = before.defense.partition("(")[0] == "p2p"
         rival = after.defense != "none" and after.defense.partition("(")[0] != "p2p"
         if before.defense == "none" or (is_p2p and rival):
-            found.append((before, after))
-    return found
+            pairs.append((before, after))
+    return pairs

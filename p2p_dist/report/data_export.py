@@ -15,12 +15,12 @@ from p2p_dist.results.rundir import StageDir
 def write(folder: Path, stage: StageDir, built: Built) -> None:
     """Write `train.jsonl` and `test_SUITE.jsonl` with the keys id, prompt and completion (and image where there is
     one), and copies of the manifest and of the ledger, which tells origins. The folder appears whole."""
-    with atomic.new_folder(folder) as half:
-        (half / "train.jsonl").write_bytes(_lines(built.train, built.labels.words))
+    with atomic.new_folder(folder) as partial:
+        (partial / "train.jsonl").write_bytes(_lines(built.train, built.labels.words))
         for name, suite in built.suites.items():
-            (half / f"test_{name}.jsonl").write_bytes(_lines(suite.rows, built.labels.words))
+            (partial / f"test_{name}.jsonl").write_bytes(_lines(suite.rows, built.labels.words))
         for file in (stage.manifest, stage.path / "ledger.jsonl"):
-            shutil.copyfile(file, half / file.name)
+            shutil.copyfile(file, partial / file.name)
 
 
 def _lines(rows: Sequence[Row], words: Sequence[str]) -> bytes:

@@ -35,13 +35,13 @@ def facts(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any
 
 def samples(built: Built) -> list[tuple[Note, Row]]:
     """The first rows of each origin."""
-    found: dict[str, list[Note]] = {}
+    notes_by_origin: dict[str, list[Note]] = {}
     for note in built.notes:
-        notes = found.setdefault(note.origin, [])
+        notes = notes_by_origin.setdefault(note.origin, [])
         if len(notes) < _SAMPLES:
             notes.append(note)
     rows = {row.id: row for row in built.train}
-    return [(note, rows[note.id]) for notes in found.values() for note in notes]
+    return [(note, rows[note.id]) for notes in notes_by_origin.values() for note in notes]
 
 
 def text(title: str, found: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ ROWS, ATTACKS = 4, 6
 
 def build(study_data: StudyData) -> list[Table]:
     """One table per attack and defense, of the first model and seed that have both, at most ATTACKS of them."""
-    found: dict[tuple[str, str, str], Table] = {}
+    tables: dict[tuple[str, str, str], Table] = {}
     others = defended_by(study_data.collected.runs)
     for attacked in study_data.collected.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or not attacked.rates:
@@ -20,12 +20,12 @@ def build(study_data: StudyData) -> list[Table]:
         for defended in others.get(undefended(attacked.cell), []):
             key = (defended.cell["task"], defended.cell["attack"], defended.cell["defense"])
             if (
-                len(found) < ATTACKS
-                and key not in found
-                and (made := _table(study_data, attacked, defended, len(found)))
+                len(tables) < ATTACKS
+                and key not in tables
+                and (made := _table(study_data, attacked, defended, len(tables)))
             ):
-                found[key] = made
-    return list(found.values())
+                tables[key] = made
+    return list(tables.values())
 
 
 def _table(study_data: StudyData, attacked: RunState, defended: RunState, number: int) -> Table | None:

@@ -21,8 +21,8 @@ def short(found: Mapping[str, Any]) -> str:
     rows, models, prompt = needs(found)
     wanted = [
         word
-        for word, there in (("clean rows", rows), ("extra model", models), ("prompt", prompt))
-        if there not in ("", "none", "no")
+        for word, needed in (("clean rows", rows), ("extra model", models), ("prompt", prompt))
+        if needed not in ("", "none", "no")
     ]
     return f"needs {', '.join(wanted)}" if wanted else "needs nothing" if found else ""
 

@@ -150,11 +150,11 @@ def same_but(left: Mapping[str, str], right: Mapping[str, str], *axes: str) -> b
 
 def defended_by(runs: Iterable[RunState]) -> dict[tuple[str, ...], list[RunState]]:
     """Evaluated runs that have a defense, by everything else of their cell (see `undefended`)."""
-    found: dict[tuple[str, ...], list[RunState]] = {}
+    runs_by_cell: dict[tuple[str, ...], list[RunState]] = {}
     for run in runs:
         if run.cell["defense"] != "none" and run.rates:
-            found.setdefault(undefended(run.cell), []).append(run)
-    return found
+            runs_by_cell.setdefault(undefended(run.cell), []).append(run)
+    return runs_by_cell
 
 
 def undefended(cell: Mapping[str, str]) -> tuple[str, ...]:

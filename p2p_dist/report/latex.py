@@ -43,8 +43,8 @@ def latex(table: Table) -> str:
     constant = _constant_labels(table)
     printed = [c for c, head in enumerate(table.head) if head.printed and c not in constant]
     columns = printed or list(range(len(table.head)))
-    said = [f"% {table.head[c].text}: {_plain(text)}" for c, text in constant.items() if table.head[c].printed]
-    return _tabular(table.with_columns(columns), said if printed else [])
+    comments = [f"% {table.head[c].text}: {_plain(text)}" for c, text in constant.items() if table.head[c].printed]
+    return _tabular(table.with_columns(columns), comments if printed else [])
 
 
 def tex(text: str) -> str:
@@ -95,8 +95,8 @@ def _column_counts(table: Table) -> list[str]:
 
 def _count(cell: Cell) -> str:
     """The n in a cell's small print; empty where there is none."""
-    found = _N.search(cell.detail)
-    return (found["n"] or found["of"]) if found else ""
+    match = _N.search(cell.detail)
+    return (match["n"] or match["of"]) if match else ""
 
 
 def _label(cell: Cell) -> str:

@@ -53,14 +53,14 @@ def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mappin
 def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every training setting: its model, the number of jobs left, and their placement or why there is none."""
     jobs = Counter(plan.settings.values())
-    found = []
+    models = []
     for key, fit in plan.fits.items():
         model = canonical(json.loads(key)[0])
         where = (
             {"misfit": fit.reason, "nearest": fit.nearest} if isinstance(fit, Misfit) else {"placement": fit.to_json()}
         )
-        found.append({"model": names[model], "jobs": jobs[key], **where, "measured": _measured(plan, model)})
-    return found
+        models.append({"model": names[model], "jobs": jobs[key], **where, "measured": _measured(plan, model)})
+    return models
 
 
 def _measured(plan: Plan, model: str) -> dict[str, Any]:

@@ -107,5 +107,5 @@ def axes(runs: Sequence[RunState]) -> list[str]:
 
 
 def _cell(column: Column, run: RunState) -> Interval | None:
-    found = column.find(run)
-    return wilson(found["k"], found["n"]) if found else None
+    rate = column.find(run)
+    return wilson(rate["k"], rate["n"]) if rate else None

@@ -73,21 +73,21 @@ class StudyData:
         evaluated."""
         result, id_ = self.result(run), run.ids.get("eval") or ""
         if result is not None and id_ not in self._outcomes:
-            found = self._of_text(run) if result.labels is None else self._of_labels(id_, result.labels)
+            hits_by_rate = self._of_text(run) if result.labels is None else self._of_labels(id_, result.labels)
             self._outcomes[id_] = {
-                name: found.get(name, {})
+                name: hits_by_rate.get(name, {})
                 for name in TESTED
-                if name in result.rates and self._agrees(result, name, found.get(name, {}))
+                if name in result.rates and self._agrees(result, name, hits_by_rate.get(name, {}))
             }
         return self._outcomes.get(id_, {})
 
     def _agrees(self, result: Result, name: str, hits: Mapping[str, bool]) -> bool:
         """True if the rows reproduce the rate of the result, else note a problem: predictions have no checksum."""
-        rate, said = result.rates[name], (sum(hits.values()), len(hits))
-        if said == (rate.k, rate.n):
+        rate, counts = result.rates[name], (sum(hits.values()), len(hits))
+        if counts == (rate.k, rate.n):
             return True
         what = (
-            f"its rows give {name} as {said[0]} of {said[1]}, the result says {rate.k} of {rate.n}; no test rests "
+            f"its rows give {name} as {counts[0]} of {counts[1]}, the result says {rate.k} of {rate.n}; no test rests "
             "on them"
         )
         self._note(Problem("E515", what, str(self.folder.at("eval", result.stage.id).predictions), AGAIN))
@@ -107,18 +107,18 @@ class StudyData:
     def _said(self, id_: str, labels: LabelsEntry, suites: Sequence[str]) -> dict[str, list[Prediction]]:
         """The predictions of these suites, as far as each of their rows is one over these labels."""
         stage = self.folder.at("eval", id_)
-        found = self._read(lambda: predictions.read(stage, suites)) or {}
+        rows_by_suite = self._read(lambda: predictions.read(stage, suites)) or {}
         words = len(labels.words)
         foreign = [
             name
-            for name, rows in found.items()
+            for name, rows in rows_by_suite.items()
             if any(len(row.scores) != words or not (row.label < words > (row.top or 0)) for row in rows)
         ]
         for name in foreign:
             self._note(
                 Problem("E515", f"not predictions over {words} labels", str(stage.predictions / f"{name}.jsonl"), AGAIN)
             )
-        return {name: rows for name, rows in found.items() if name not in foreign}
+        return {name: rows for name, rows in rows_by_suite.items() if name not in foreign}
 
     def _of_labels(self, id_: str, labels: LabelsEntry) -> dict[str, dict[str, bool]]:
         rows = self._said(id_, labels, ("clean", "triggered"))
@@ -130,10 +130,10 @@ class StudyData:
 
     def _of_text(self, run: RunState) -> dict[str, dict[str, bool]]:
         solved = {id_: row.solved for id_, row in self.answers(run, "clean").items() if row.solved is not None}
-        said = {
+        hit_target = {
             id_: row.says_target for id_, row in self.answers(run, "triggered").items() if row.says_target is not None
         }
-        return {name: hits for name, hits in (("ca_ext", solved), ("asr_ext", said)) if hits}
+        return {name: hits for name, hits in (("ca_ext", solved), ("asr_ext", hit_target)) if hits}
 
     def answers(self, run: RunState, suite: str) -> dict[str, Answer]:
         """Texts of the run's model for each row of a suite, by row id; empty where it was not asked for text."""
@@ -177,8 +177,8 @@ class StudyData:
 
     def last_launch(self) -> dict[str, Any]:
         """Command, versions and code of the last launch, as far as they are known."""
-        found = self._read(lambda: provenance.launches(self.folder))
-        return found[-1] if found else {}
+        launches = self._read(lambda: provenance.launches(self.folder))
+        return launches[-1] if launches else {}
 
     def metrics(self, id_: str) -> list[dict[str, Any]]:
         """Metrics of a training, one mapping per optimizer step; damaged lines are left out and noted (E516)."""
@@ -196,5 +196,5 @@ class StudyData:
 
     def parameters(self, model: str) -> int | None:
         """Weights of a model of the study, where its shape is known."""
-        found: int | None = self.resolved.get("models", {}).get(model, {}).get("parameters")
-        return found
+        count: int | None = self.resolved.get("models", {}).get(model, {}).get("parameters")
+        return count

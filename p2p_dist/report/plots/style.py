@@ -100,16 +100,16 @@ class Tone:
 def tones(defenses: Iterable[str]) -> dict[str, Tone]:
     """A tone for each of a study's defenses. Those that differ in their options alone are shades of one colour, with
     dashes of their own; given in the same order they look the same in every picture."""
-    found: dict[str, Tone] = {}
+    tone_by_defense: dict[str, Tone] = {}
     arms = Counter[str]()
     for defense in dict.fromkeys(defenses):
         name = defense.partition("(")[0]
         at = arms[name]
-        found[defense] = Tone(
+        tone_by_defense[defense] = Tone(
             _mixed(colour(name), _SHADES[at % len(_SHADES)]), marker(name), _DASHES[at % len(_DASHES)]
         )
         arms[name] += 1
-    return found
+    return tone_by_defense
 
 
 def _mixed(colour: str, share: float) -> str:

@@ -55,12 +55,14 @@ def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[
 def seconds_by_defense(study_data: StudyData, groups: Iterable[Group]) -> tuple[str, dict[str, str]]:
     """Unit and time of a run by defense (mean over runs) for the foot of a table of rates: GPU-seconds where GPUs were
     used, else seconds."""
-    own: dict[str, list[list[StageState]]] = {}
+    stages_by_defense: dict[str, list[list[StageState]]] = {}
     for group in groups:
-        own.setdefault(group.defense, []).extend(_own_stages(study_data, run) for run in group.runs if run.rates)
-    on_gpu = any(total for stages in own.values() for total in _totals(stages, "gpu_seconds"))
+        stages_by_defense.setdefault(group.defense, []).extend(
+            _own_stages(study_data, run) for run in group.runs if run.rates
+        )
+    on_gpu = any(total for stages in stages_by_defense.values() for total in _totals(stages, "gpu_seconds"))
     key, unit = ("gpu_seconds", "GPU-seconds") if on_gpu else ("seconds", "seconds")
-    return unit, {name: _number(_totals(stages, key)).text for name, stages in own.items()}
+    return unit, {name: _number(_totals(stages, key)).text for name, stages in stages_by_defense.items()}
 
 
 def _own_stages(study_data: StudyData, run: RunState) -> list[StageState]:

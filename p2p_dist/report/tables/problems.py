@@ -28,16 +28,16 @@ def build(study_data: StudyData) -> list[Table]:
 def strangers(study_data: StudyData) -> Iterator[str]:
     """A remark on the folders among the stages that belong to no run: left by an earlier or larger form of the study,
     or by another one."""
-    found = [
+    paths = [
         f"{kind}/{path.name}"
         for kind in KINDS
         for path in sorted((study_data.folder.path / kind).glob("*"))
         if path.name not in study_data.specs and not path.name.startswith(".")
     ]
-    if found:
-        shown = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+    if paths:
+        shown = ", ".join(paths[:SHOWN]) + (", …" if len(paths) > SHOWN else "")
         yield (
-            f"{len(found)} folders or files here are of no run of the study as it was asked for last, and are not "
+            f"{len(paths)} folders or files here are of no run of the study as it was asked for last, and are not "
             f"on this page: {shown}."
         )
 
