@@ -17,7 +17,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu" --ignore=tests/slurm $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" --ignore=tests/slurm $(ARGS)
 
 # What starts no process and needs no torch, in an order of chance that is printed.
 test-fast: $(VENV)/.dev
