@@ -100,7 +100,7 @@ def _defense(profile: Profile) -> Iterator[str]:
         yield "    benign_source: random_from_D # nobody has checked any row (docs/defenses.md has the alternatives)"
     else:
         yield "    benign_source: screened     # nobody has checked any row: an early model chooses the benign ones;"
-        yield "                                # with checked rows: clean_reserved, and rows.reserve"
+        yield "                                # with trusted rows: clean_reserved, and rows.reserve"
     yield "    ratio: 0.2                  # benign rows as a share of the training rows"
 
 

@@ -35,7 +35,7 @@ class StopFlag:
 
 
 class FolderObserver(Observer):
-    """Writes `metrics.jsonl` and `checkpoints/` of every run of a cohort, from the main rank of the gang."""
+    """Writes `metrics.jsonl` and `checkpoints/` of every run of a cohort, from the main rank of the process group."""
 
     def __init__(
         self,

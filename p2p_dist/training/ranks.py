@@ -1,4 +1,5 @@
-"""The ranks of a gang: one process each, started with the variables that torchrun sets, and what they tell each other.
+"""The ranks of a process group: one process each, started with the variables that torchrun sets, and what they tell
+each other.
 
 Nothing but tensors and JSON goes between ranks. One rank alone needs no process group, and every method is then free.
 """
@@ -22,7 +23,7 @@ ignore this)."""
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its gang."""
+    """This process among its process group."""
 
     rank: int = 0
     world: int = 1
@@ -80,9 +81,10 @@ class Ranks:
 
 
 def join(environment: Mapping[str, str] = os.environ) -> Ranks:
-    """Take this process's place in its gang, as RANK, WORLD_SIZE and LOCAL_RANK say; alone when they are not set.
+    """Take this process's place in its process group, as RANK, WORLD_SIZE and LOCAL_RANK say; alone when they are not
+    set.
 
-    Raises UserError E310 when only some of what a gang needs is there.
+    Raises UserError E310 when only some of what a process group needs is there.
     """
     world = int(environment.get("WORLD_SIZE", "1"))
     if torch.cuda.is_available():

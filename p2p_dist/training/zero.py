@@ -40,7 +40,7 @@ class FlatModel(nn.Module):
 
 
 class ZeroEngine(Engine):
-    """One run on all ranks of a gang, sharded as ZeRO's stage says."""
+    """One run on all ranks of a process group, sharded as ZeRO's stage says."""
 
     lockstep = True
 
@@ -184,7 +184,7 @@ def _import() -> Any:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if not distributed.is_initialized():
-        # A gang of one: DeepSpeed wants a process group and its variables all the same.
+        # A process group of one: DeepSpeed wants a process group and its variables all the same.
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
         distributed.init_process_group(
             "nccl" if torch.cuda.is_available() else "gloo", store=HashStore(), rank=0, world_size=1
