@@ -7,6 +7,8 @@ STUDY ?= configs/studies/quickstart.yaml
 
 # Test processes side by side.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))
+# Tests that start Rays, ranks and controllers and wait for them: one at a time, since each takes all cores.
+WHOLE_MACHINE := tests/e2e tests/faults tests/scheduling tests/training tests/test_bench.py
 ORDER := --random-order-bucket=module --random-order-seed=$(shell date +%s)
 FAST := --ignore=tests/planning/test_memory.py tests/cli tests/config tests/contracts/test_plugins.py tests/contracts/test_reproducible.py tests/data \
   tests/planning tests/report tests/results tests/test_architecture.py tests/test_assets.py tests/test_docs.py
@@ -17,7 +19,9 @@ quickstart: $(VENV)/.installed
 	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow and not gpu" --ignore=tests/slurm $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu" --ignore=tests/slurm \
+	  $(addprefix --ignore=,$(WHOLE_MACHINE)) $(ARGS)
+	$(BIN)/python -m pytest -m "not slow and not gpu" $(WHOLE_MACHINE) $(ARGS)
 
 # What starts no process and needs no torch, in an order of chance that is printed.
 test-fast: $(VENV)/.dev

@@ -124,9 +124,11 @@ def test_no_hub_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     done = run(tmp_path, f"test/tiny@{COMMIT}")
     assert done.returncode == Exit.USAGE
-    assert "error[E119]: cannot fetch model test/tiny" in done.stderr
+    error = json.loads(done.stdout)
+    assert (error["code"], error["where"]) == ("E119", "model")
+    assert error["message"].startswith("cannot fetch model test/tiny")
     assert not list(tmp_path.rglob("attempts")), "nothing is started without the weights"
-    assert "download the model and name its folder" in done.stderr
+    assert "download the model and name its folder" in error["fix"]
 
 
 @pytest.mark.usefixtures("with_data")

@@ -201,10 +201,10 @@ def test_a_killed_worker_is_tried_again(finished: Any, tmp_path: Path) -> None:
 
 
 def test_interrupt_stops_the_workers(finished: Any, tmp_path: Path) -> None:
+    """A training that is long enough to be under way when the signal arrives."""
     study, _, _ = finished
-    controller = subprocess.Popen(
-        command(study, tmp_path, "--backend", "local"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    )
+    line = command(study, tmp_path, "train.num_train_epochs=200", "--backend", "local")
+    controller = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     _wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")), 120)
     controller.send_signal(signal.SIGINT)
     _, said = controller.communicate(timeout=60)
