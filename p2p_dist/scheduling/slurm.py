@@ -32,7 +32,7 @@ def ask(call: Sequence[str], environment: Mapping[str, str] | None = None) -> st
 
 def is_active(job: Submission) -> bool:
     """True while a job, or a task of its array, is in the queue."""
-    call = ["squeue", *_there(job), "--noheader", "--format=%A %F", f"--user={os.getuid()}"]
+    call = ["squeue", *_cluster_option(job), "--noheader", "--format=%A %F", f"--user={os.getuid()}"]
     return any(job.job in line.split() for line in ask(call).splitlines())
 
 
@@ -41,13 +41,14 @@ def cancel(job: Submission, at_once: bool) -> None:
 
     Requeueing is switched off before, or the script would requeue itself as before a time limit.
     """
-    ask(["scontrol", *_there(job), "update", f"JobId={job.job}", "Requeue=0"])
+    ask(["scontrol", *_cluster_option(job), "update", f"JobId={job.job}", "Requeue=0"])
     if at_once:
-        ask(["scancel", *_there(job), job.job])
+        ask(["scancel", *_cluster_option(job), job.job])
         return
-    ask(["scancel", *_there(job), "--state=PENDING", job.job])
-    ask(["scancel", *_there(job), "--state=RUNNING", "--batch", "--signal=TERM", job.job])
+    ask(["scancel", *_cluster_option(job), "--state=PENDING", job.job])
+    if is_active(job):
+        ask(["scancel", *_cluster_option(job), "--state=RUNNING", "--batch", "--signal=TERM", job.job])
 
 
-def _there(job: Submission) -> list[str]:
+def _cluster_option(job: Submission) -> list[str]:
     return [f"--clusters={job.cluster}"] if job.cluster else []

@@ -272,7 +272,7 @@ def test_a_cancelled_study_checkpoints_and_resumes(cluster: Machines, expected: 
     wait_for(lambda: training(runs), 240)
     details = cluster.ctl("scontrol", "show", "job", job)
     assert "Comment=a b; $(id)" in details
-    assert "mem=6G" in details, "of both nodes"
+    assert "MinMemoryNode=3G" in details
     shown = verb(cluster, "logs", runs)
     assert shown.stderr.strip().endswith(f"slurm/{job}.out")
     assert "tiny: 0 of" in shown.stdout
