@@ -27,7 +27,7 @@ def test_half_written_files_are_cleared_by_who_is_alone(
     def at_once() -> Iterator[Callable[[], bool]]:
         yield lambda: True
 
-    monkeypatch.setattr(signals, "requests", at_once)
+    monkeypatch.setattr(signals, "stop_requests", at_once)
     half = tmp_path / "runs" / "tiny" / "data" / "0123456789ab" / ".tmp-590-26821f1d-cost.json"
     half.parent.mkdir(parents=True)
     half.touch()
