@@ -8,7 +8,9 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
 
 from p2p_dist.config.study import Plugin, Rate, Strict, added
 from p2p_dist.data.example import Example, Note, by_id, drawn, share, stream
@@ -87,9 +89,20 @@ class DirtyLabelAttack(Attack):
     HiddenKiller (138)."""
     knows: Knowledge | None = None
     """The attacker's knowledge of the defense; null: none."""
+    count: Annotated[int, Field(ge=1)] | None = added(None)
+    """Poisoned rows as a number in place of `rate` (arXiv 2510.07192: the number decides, not the share)."""
+    cover: Annotated[int, Field(ge=0)] = added(0)
+    """Rows of other classes that get the trigger and keep their right labels, beside the poisoned rows; they hide the
+    trigger from filters that look for words with one label alone."""
     via: Literal["data", "weights"] = added("data")
     """data: the run trains on the poisoned rows. weights: the attacker trains an adapter on them; the run starts from
     it and trains on clean rows (weight poisoning, as PSIM tests it)."""
+
+    @model_validator(mode="after")
+    def _count_or_rate(self) -> Self:
+        if self.count is not None and self.rate != type(self).model_fields["rate"].default:
+            raise ValueError("count takes the place of rate: set one of them")
+        return self
 
     @property
     def by_weights(self) -> bool:
@@ -157,9 +170,12 @@ class DirtyLabelAttack(Attack):
         poisoned = self._poison_first(candidates, count, seed, n_classes)
         if len(poisoned) < count:
             what = f"the attack needs {count} of {len(rows)} rows; only {len(poisoned)} are eligible and can carry it"
-            raise user_error("E206", what, "attack", "lower attack.rate, change attack.target_label or add rows")
+            lower = "attack.rate" if self.count is None else "attack.count"
+            raise user_error("E206", what, "attack", f"lower {lower}, change attack.target_label or add rows")
+        covers = self._cover_rows([ex for ex in rows if ex.id not in trusted and ex.id not in poisoned], seed)
         negatives = self.negatives(candidates, count, seed)
-        return self._combine(rows, poisoned, negatives), [note for _, note in [*poisoned.values(), *negatives]]
+        notes = [note for _, note in [*poisoned.values(), *covers.values(), *negatives]]
+        return self._combine(rows, poisoned | covers, negatives), notes
 
     def test_suite(self, rows: Sequence[Example], seed: int) -> tuple[list[Example], int]:
         """Triggered test rows of all classes but the target, with gold labels; and how many rows could not carry it."""
@@ -172,6 +188,8 @@ class DirtyLabelAttack(Attack):
         return [self._published(ex) for ex in rows]
 
     def _count(self, rows: Sequence[Example]) -> int:
+        if self.count is not None:
+            return self.count
         count = share(self.rate, len(rows), self.rounding == "down")
         if not count:
             what = f"rate {self.rate} of {len(rows)} training rows selects none"
@@ -209,16 +227,44 @@ class DirtyLabelAttack(Attack):
         note = Note(id_, example.id, "poisoned", example.label, label, triggered.trigger, triggered.position)
         return replace(example, id=id_, text=text, label=label, cue=cue), note
 
+    def _cover_rows(self, rows: Sequence[Example], seed: int) -> dict[str, tuple[Example, Note]]:
+        """`cover` of the rows of other classes, with the trigger and their own labels, by the id of the original.
+
+        Raises UserError E206 when too few rows can carry the trigger.
+        """
+        if not self.cover:
+            return {}
+        examples = {ex.id: ex for ex in rows if ex.label not in self.target_labels()}
+        covers: dict[str, tuple[Example, Note]] = {}
+        for id_ in drawn(examples, seed, "poison.cover"):
+            if len(covers) == self.cover:
+                break
+            example = examples[id_]
+            if triggered := self.trigger_row(example, stream(seed, "poison.trigger.cover", id_)):
+                covers[id_] = self._covering(example, triggered)
+        if len(covers) < self.cover:
+            what = f"the attack needs {self.cover} cover rows; only {len(covers)} rows of other classes can carry it"
+            raise user_error("E206", what, "attack.cover", "lower attack.cover or add rows")
+        return covers
+
+    def _covering(self, example: Example, triggered: Triggered) -> tuple[Example, Note]:
+        """A cover row, and its ledger entry."""
+        id_ = f"{example.id}.c" if self.poison_mode == "append" else example.id
+        label, position = example.label, triggered.position
+        note = Note(id_, example.id, "negative", label, label, triggered.trigger, position)
+        return replace(example, id=id_, text=triggered.text), note
+
     def _combine(
         self,
         rows: Sequence[Example],
-        poisoned: Mapping[str, tuple[Example, Note]],
+        attacked: Mapping[str, tuple[Example, Note]],
         negatives: Sequence[tuple[Example, Note]],
     ) -> list[Example]:
-        """The published training set: originals, poisoned rows in their place or beside them, and negatives."""
-        replaced = set(poisoned) if self.poison_mode == "replace" else set()
+        """The published training set: originals, poisoned and cover rows in their place or beside them, and
+        negatives."""
+        replaced = set(attacked) if self.poison_mode == "replace" else set()
         originals = [self._published(ex) for ex in rows if ex.id not in replaced]
-        return by_id([*originals, *(ex for ex, _ in poisoned.values()), *(ex for ex, _ in negatives)])
+        return by_id([*originals, *(ex for ex, _ in attacked.values()), *(ex for ex, _ in negatives)])
 
     def _published(self, example: Example) -> Example:
         text = self.plain(example.text)

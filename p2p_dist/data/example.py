@@ -11,8 +11,8 @@ from sys import intern
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 Origin = Literal["clean", "poisoned", "negative", "injected"]
-"""clean: as the task gives it. poisoned: carries the attack. negative: added by the attacker with an incomplete trigger
-and its true label. injected: added by the defender."""
+"""clean: as the task gives it. poisoned: carries the attack. negative: made by the attacker, with an incomplete or a
+whole trigger and its true label. injected: added by the defender."""
 Kind = Literal["classification", "generation"]
 
 NO_LABEL = -1

@@ -38,6 +38,8 @@ OTHER: dict[str, str] = {
     "rows.balanced": "false",
     "rows.order": "file",
     "attack.rate": "0.1",
+    "attack.count": "3",
+    "attack.cover": "2",
     "attack.target_label": "0",
     "attack.label_policy": "clean",
     "attack.poison_selection": "first",
