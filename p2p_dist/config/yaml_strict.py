@@ -1,8 +1,8 @@
 """YAML that means what it looks like, with the line of every key.
 
-YAML 1.1 reads `no` as false, `1:30` as 90, `010` as 8 and `1e-5` as a string, and keeps the last of two equal keys in
-silence. Here exponents are numbers, and everything else on that list is an error with its line. All errors of a file
-are reported together.
+YAML 1.1 reads `no` as false, `1:30` as 90, `010` as 8, `0x1F` as 31 and `1e-5` as a string, and keeps the last of two
+equal keys in silence. Here exponents are numbers, and everything else on that list is an error with its line. All
+errors of a file are reported together.
 """
 
 import re
@@ -16,6 +16,8 @@ from p2p_dist.errors import Problem, UserError, user_error
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
+MAX_DIGITS = 300
+"""Digits of a number, about as many as the largest float has."""
 KeyPath = tuple[str | int, ...]
 
 _TAG = "tag:yaml.org,2002:"
@@ -28,6 +30,9 @@ _AMBIGUOUS = {
     re.compile(r"(?i)(y|n|yes|no|on|off)$"): "read as true or false by some YAML tools",
     re.compile(r"[-+]?[0-9]+(:[0-5]?[0-9])+(\.[0-9]*)?$"): "read as a number in base 60 by some YAML tools",
     re.compile(r"[-+]?0[0-9_]+$"): "read as an octal number by some YAML tools",
+    re.compile(
+        r"(?i)[-+]?0(x[0-9a-f_]+|o[0-7_]+|b[01_]+)$"
+    ): "a number in another base to some YAML tools, text to others",
 }
 
 
@@ -45,13 +50,13 @@ class Document:
             if path[:end] in self.lines:
                 dotted = ".".join(str(part) for part in path)
                 line = self.lines[path[:end]]
-                at = f"{self.name}:{line}" if line else "the command line"
-                return f"{at} ({dotted})" if dotted else at
+                place = f"{self.name}:{line}" if line else "the command line"
+                return f"{place} ({dotted})" if dotted else place
         return self.name
 
 
 def read(path: Path) -> Document:
-    """Read and check a YAML file. Raises UserError with every problem that was found."""
+    """Read and check a YAML file. Raises UserError with all its problems."""
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -86,7 +91,9 @@ def parse(raw: bytes, name: str) -> Document:
             "indent with spaces and quote special characters",
         ) from error
     except yaml.YAMLError as error:
-        raise user_error("E106", f"not valid YAML: {error}", name) from error
+        raise user_error("E106", f"not valid YAML: {error}", name, "remove control characters") from error
+    except RecursionError as error:
+        raise user_error("E105", "nested too deep", name, "write it out flat") from error
     if not isinstance(node, yaml.MappingNode):
         raise user_error(
             "E106", "expected `key: value` lines at the top level", f"{name}:1", "see configs/studies for examples"
@@ -100,7 +107,7 @@ def parse(raw: bytes, name: str) -> Document:
 
 def scalar(text: str) -> Any:
     """The value of one command-line override, by the same rules."""
-    return parse(f"value: {text}\n".encode(), "the command line").data["value"]
+    return parse(f"value: {text}\n".encode(errors="surrogateescape"), "the command line").data["value"]
 
 
 class _Reader:
@@ -131,20 +138,25 @@ class _Reader:
             self.open.discard(id(node))
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         for key_node, child in node.value:
-            key = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else ""
-            here = (*path, key)
-            if key in found:
-                first = self.lines[here]
-                line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
                 self.problem(
-                    "E102", f"key {key!r} stands at lines {first} and {line}", key_node, here, "keep one of them"
+                    "E104", "a list or a mapping is used as a key", key_node, path, "use plain text as the key"
                 )
                 continue
-            self.lines[here] = key_node.start_mark.line + 1
-            found[key] = self.value(child, here)
-        return found
+            key = str(key_node.value)
+            key_path = (*path, key)
+            if key in values:
+                first = self.lines[key_path]
+                line = key_node.start_mark.line + 1
+                self.problem(
+                    "E102", f"key {key!r} stands at lines {first} and {line}", key_node, key_path, "keep one of them"
+                )
+                continue
+            self.lines[key_path] = key_node.start_mark.line + 1
+            values[key] = self.value(child, key_path)
+        return values
 
     def plain(self, node: yaml.Node, path: KeyPath) -> Any:
         text = str(node.value)
@@ -156,6 +168,9 @@ class _Reader:
                     "E101", f"{text!r} is {trap}", node, path, "quote it, or write true, false or a plain number"
                 )
                 return None
+        if len(text) > MAX_DIGITS and (_INT.match(text) or _FLOAT.match(text)):
+            self.problem("E105", f"a number of {len(text)} digits is too long", node, path, "quote it, or shorten it")
+            return None
         return _convert(text)
 
     def problem(self, code: str, what: str, node: yaml.Node, path: KeyPath, fix: str) -> None:

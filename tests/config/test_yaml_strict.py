@@ -21,6 +21,12 @@ from p2p_dist.errors import UserError
         ("a:\n\t- b\n", "E106", 2),
         ("a: [1, 2\n", "E106", 2),
         ("a: &x [*x]\n", "E105", 1),
+        ("a: 1\n? [b, c]\n: 2\n", "E104", 2),
+        ("a: {? {b: 1} : 2}\n", "E104", 1),
+        ("a: 0x1F\n", "E101", 1),
+        ("a: -0b11\n", "E101", 1),
+        ("a: 0o17\n", "E101", 1),
+        (f"a: {'1' * 5000}\n", "E105", 1),
     ],
 )
 def test_traps_are_errors_with_a_line(text: str, code: str, line: int) -> None:
@@ -42,7 +48,13 @@ def test_an_alias_bomb_is_refused_quickly() -> None:
 
 @pytest.mark.parametrize(
     ("raw", "code"),
-    [(b"a: \xff\xfe\n", "E106"), ("a: 1".encode("utf-16"), "E106"), (b"a: " + b"x" * (1 << 20), "E105")],
+    [
+        (b"a: " + b"[" * 2_000, "E105"),
+        (b"a: \x07\n", "E106"),
+        (b"a: \xff\xfe\n", "E106"),
+        ("a: 1".encode("utf-16"), "E106"),
+        (b"a: " + b"x" * (1 << 20), "E105"),
+    ],
 )
 def test_bytes_that_are_no_config(raw: bytes, code: str) -> None:
     with pytest.raises(UserError) as caught:
@@ -61,6 +73,8 @@ def test_bytes_that_are_no_config(raw: bytes, code: str) -> None:
         ("true", True),
         ("null", None),
         ("'no'", "no"),
+        ("'0x1F'", "0x1F"),
+        ("0xyz", "0xyz"),
         ("1.10", 1.1),
         ("2026-01-01", "2026-01-01"),
     ],
