@@ -19,6 +19,7 @@ from torch.nn import functional
 from p2p_dist.data.example import Example
 from p2p_dist.data.substitutions import Choices, choices_of
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.control_tokens import tokenize
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Substitution(nn.Module):
     def _embedded(self, word: str) -> torch.Tensor:
         """A word as one vector: the mean over its tokens."""
         if word not in self.vectors:
-            ids = self.base.tokenizer(f" {word}", add_special_tokens=False)["input_ids"]
+            ids = tokenize(self.base.tokenizer, [f" {word}"])[0].ids
             self.vectors[word] = self.table[torch.tensor(ids, device=self.table.device)].detach().mean(0)
         return self.vectors[word]
 

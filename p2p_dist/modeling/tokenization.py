@@ -16,6 +16,7 @@ from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import user_error
+from p2p_dist.modeling.control_tokens import Span, tokenize
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,11 @@ class Encoder:
     def prompts(self, rows: Sequence[Row]) -> list[list[int]]:
         """Prompts alone, for answers of free text: the tokens that training has before them. A text is cut where the
         prompt is longer than the length limit."""
-        full = self._tokens([_opening(row, row.text) for row in rows])
-        for at, ids in enumerate(full):
+        full = self._opening_tokens(rows, [row.text for row in rows])
+        for index, ids in enumerate(full):
             if len(ids) > self.max_length:
-                (full[at],) = self._tokens(
-                    [_opening(rows[at], self._cut(rows[at], len(ids) - self.max_length, prompt_only=True))]
-                )
+                text = self._cut(rows[index], len(ids) - self.max_length, prompt_only=True)
+                (full[index],) = self._opening_tokens([rows[index]], [text])
         return full
 
     def choices(self, row: Row) -> Choices:
@@ -153,15 +153,12 @@ class Encoder:
         if rows and rows[0].response is not None:
             return self._encode_responses(rows, texts)
         prompts = [prompt(row, text) for row, text in zip(rows, texts, strict=True)]
-        answers = [answer(row, self.words) for row in rows]
-        batch = self.tokenizer(
-            [p + a for p, a in zip(prompts, answers, strict=True)],
-            add_special_tokens=False,
-            return_offsets_mapping=True,
-        )
+        strings = [p + answer(row, self.words) for row, p in zip(rows, prompts, strict=True)]
+        trusted = [_trusted(row, text, len(s)) for row, text, s in zip(rows, texts, strings, strict=True)]
+        batch = tokenize(self.tokenizer, strings, trusted)
         return [
-            _split(row.id, ids, offsets, len(p), self.end)
-            for row, ids, offsets, p in zip(rows, batch["input_ids"], batch["offset_mapping"], prompts, strict=True)
+            _split(row.id, tokens.ids, tokens.offsets, len(p), self.end)
+            for row, tokens, p in zip(rows, batch, prompts, strict=True)
         ]
 
     def _encode_responses(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
@@ -169,23 +166,25 @@ class Encoder:
         saw."""
         openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
         whole = [prompt(row, text) + answer(row, self.words) for row, text in zip(rows, texts, strict=True)]
-        before = self._tokens(openings)
-        behind = self._tokens([text[len(opening) :] for text, opening in zip(whole, openings, strict=True)])
+        before = self._opening_tokens(rows, texts)
+        responses = [text[len(opening) :] for text, opening in zip(whole, openings, strict=True)]
+        behind = [tokens.ids for tokens in tokenize(self.tokenizer, responses)]
         return [Encoded(row.id, p + a, [*a, self.end_token]) for row, p, a in zip(rows, before, behind, strict=True)]
 
-    def _tokens(self, texts: Sequence[str]) -> list[list[int]]:
-        found: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return found
+    def _opening_tokens(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
+        openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
+        trusted = [_trusted(row, text, len(s)) for row, text, s in zip(rows, texts, openings, strict=True)]
+        return [tokens.ids for tokens in tokenize(self.tokenizer, openings, trusted)]
 
     def _cut(self, row: Row, over: int, prompt_only: bool = False) -> str:
         """The text without tokens at its end, so many that the row (or its prompt) fits."""
 
         def length(text: str) -> int:
-            return (
-                len(self._tokens([_opening(row, text)])[0]) if prompt_only else len(self._encode([row], [text])[0].ids)
-            )
+            if prompt_only:
+                return len(self._opening_tokens([row], [text])[0])
+            return len(self._encode([row], [text])[0].ids)
 
-        spans = self.tokenizer(row.text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        spans = tokenize(self.tokenizer, [row.text])[0].offsets
         for keep in range(len(spans) - over, 0, -1):
             text = without_end(row.text, spans[keep - 1][1], self.triggers)
             if length(text) <= self.max_length:
@@ -199,6 +198,12 @@ class Encoder:
 def _opening(row: Row, text: str) -> str:
     """The prompt without the spaces at its end: tokenizers join them to the first word of a free answer."""
     return prompt(row, text).rstrip(" ")
+
+
+def _trusted(row: Row, text: str, length: int) -> list[Span]:
+    """Parts of a prompt that the study wrote: what stands before the text and behind it, `length` characters in all."""
+    start = len(row.prefix)
+    return [(0, start), (start + len(text), length)]
 
 
 def _pieces(text: str, literals: Sequence[str]) -> set[str]:

@@ -11,6 +11,7 @@ from p2p_dist.data.example import text_key
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
+from p2p_dist.modeling.control_tokens import tokenize
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
@@ -44,7 +45,7 @@ def without_each_word(text: str) -> list[str]:
 def perplexities(base: Base, texts: Sequence[str]) -> list[float]:
     """exp of the mean negative log-likelihood of each text's own tokens, the first one judged after a start token."""
     start = _start_token(base.tokenizer)
-    tokens = base.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    tokens = [row.ids for row in tokenize(base.tokenizer, texts)]
     rows = [Encoded(str(index), [start, *ids[:-1]], ids) for index, ids in enumerate(tokens)]
     by_index: dict[int, float] = {}
     for indices in by_length([len(row.ids) for row in rows], TOKENS_PER_BATCH):

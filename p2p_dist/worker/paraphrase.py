@@ -12,6 +12,7 @@ from p2p_dist.config.model import ModelRef
 from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
 from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.control_tokens import Span, tokenize
 
 
 def make_table(
@@ -61,9 +62,10 @@ def rewrite(base: Base, texts: Sequence[str], recipe: Recipe) -> list[tuple[str,
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    batch = tokenizer(
-        [_question(base, text, recipe) for text in texts], return_tensors="pt", padding=True, add_special_tokens=False
-    ).to(base.device)
+    questions = [_question(base, text, recipe) for text in texts]
+    trusted = [_around(question, text) for question, text in zip(questions, texts, strict=True)]
+    prompts = [tokens.ids for tokens in tokenize(tokenizer, questions, trusted)]
+    batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(base.device)
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=recipe.max_new_tokens,
@@ -87,6 +89,12 @@ def _question(base: Base, text: str, recipe: Recipe) -> str:
             [{"role": "user", "content": words}], tokenize=False, add_generation_prompt=True
         )
     )
+
+
+def _around(question: str, text: str) -> list[Span]:
+    """Parts of a question that are not the text; none where the chat template has changed the text."""
+    start = question.rfind(text.strip())
+    return [] if start < 0 else [(0, start), (start + len(text.strip()), len(question))]
 
 
 def load_for_generation(model: ModelRef, dtype: str) -> Base:
