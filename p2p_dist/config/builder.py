@@ -4,9 +4,10 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.methods import (
     CleanGenDecoding,
@@ -86,6 +87,11 @@ class Evaluation:
     a model."""
 
 
+def plugin_spec(plugin: Plugin) -> dict[str, Any]:
+    """A plug-in as the specs of stages hold it: name, options, and the digest of code from outside the package."""
+    return {"name": registry.name_of(plugin), **plugin.model_dump(), **registry.code_of(plugin)}
+
+
 STUDY_TRAINING = Training()
 ALL_SUITES = Evaluation()
 
@@ -101,6 +107,15 @@ class Builder:
         self.start: Stage | None = None
         """The attacker's adapter, from which trainings start unless they name another; None unless the attack poisons
         weights."""
+
+    def of_defense(self, defense: Plugin) -> "Builder":
+        """A builder of the same run whose rewrites are those of another defense, without files of its own.
+
+        Its stages have the ids that they have in runs of that defense, and are shared with them.
+        """
+        builder = Builder(self.graph, replace(self.settings, defense_spec=plugin_spec(defense)))
+        builder.start = self.start
+        return builder
 
     def attacked(self, seed: int | None, train_rows: Literal["clean"] | None = None) -> Stage:
         """Rows of the task after the attack: training rows, trusted rows and test suites.

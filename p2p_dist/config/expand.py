@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 from p2p_dist import registry
-from p2p_dist.config.builder import Builder, Evaluation, Settings
+from p2p_dist.config.builder import Builder, Evaluation, Settings, plugin_spec
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import Plugin, StudySpec
@@ -216,7 +216,7 @@ def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Grap
 def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:
     """Name and options of a plug-in, with the content hash of a file in place of its path."""
     hashes = {field: files[path] for field, path in _paths(plugin).items()}
-    return {"name": registry.name_of(plugin), **plugin.model_dump(), **hashes, **registry.code_of(plugin)}
+    return {**plugin_spec(plugin), **hashes}
 
 
 def _paths(plugin: Plugin) -> dict[str, str]:

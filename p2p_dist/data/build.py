@@ -221,10 +221,12 @@ def _view(
 
 
 def _defended_ledger(attacked: Sequence[Note], defended: Defended) -> list[Note]:
-    """A note on every training row after the defense, with the source's line in the file."""
-    before = {note.id: note for note in attacked}
-    after = {note.id: note for note in defended.notes}
-    notes = [after.get(row.id) or before[row.id] for row in defended.train]
+    """A note on every training row after the defense, with its label there and the source's line in the file."""
+    by_id = {note.id: note for note in [*attacked, *defended.notes]}
+    notes = [
+        note if (note := by_id[row.id]).new_label == row.label else replace(note, new_label=row.label)
+        for row in defended.train
+    ]
     lines = {note.id: note.index for note in attacked if note.index is not None}
     return [replace(note, index=lines[note.source_id]) for note in notes] if lines else notes
 

@@ -121,9 +121,13 @@ class P2P(DataDefense):
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """Data set reconstruction, model training, inference (Algorithm 1, lines 3, 10 and 14)."""
-        scores = self._screening.score_stages(build, rows, prompted=True) if self._screening else {}
-        defended = build.defended(rows, scores)
+        defended = self.reconstructed(build, rows)
         return build.evaluated(build.trained(defended), defended)
+
+    def reconstructed(self, build: Builder, rows: Stage) -> Stage:
+        """The reconstructed data set D*, by the scores of a screening if there is one (Algorithm 1, lines 3 to 9)."""
+        scores = self._screening.score_stages(build, rows, prompted=True) if self._screening else {}
+        return build.defended(rows, scores)
 
     def defend_train(self, view: DefenderView) -> Defended:
         """Data set reconstruction (Algorithm 1, lines 3 to 9; section 4.2, "Poison-to-Poison Dataset")."""

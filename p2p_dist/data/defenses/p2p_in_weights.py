@@ -1,0 +1,119 @@
+"""P2P in the weights: a model that needs neither prompt nor extended labels when it is served (ours, not in the paper).
+
+1. Defend the training rows by P2P and train.
+2. Ask that model, prompted as it would be deployed, for the label of every training row.
+3. Rewrite the training set by the answers (`rule`).
+4. Train a fresh adapter on the rewritten rows with the plain prompt.
+
+A deployed P2P model answers a poisoned row by its text and not by its trigger, so that the rewritten rows teach the
+trigger nothing. `p2p: null` is the control: the answers are those of the undefended model.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from p2p_dist.config.builder import Builder, Training
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import LabelScores
+from p2p_dist.config.study import Plugin, Rate, RowsSpec
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
+from p2p_dist.data.defenses.p2p import P2P
+from p2p_dist.data.example import Row, by_id
+from p2p_dist.data.screening import ASKED
+from p2p_dist.data.task import Task
+
+
+class Answer(NamedTuple):
+    """A model's answer to a training row."""
+
+    label: int
+    """Class, mapped back from the labels among which the model was read."""
+    margin: float
+    """Log-odds of the answer against the next best class; 0 or more."""
+
+
+class P2PInWeights(DataDefense):
+    """Train a fresh adapter on labels given by a deployed P2P model, and serve it without a prompt."""
+
+    default_assumptions: ClassVar[Assumptions] = Assumptions(source="ours; not from a paper")
+
+    p2p: P2P | None = P2P(benign_source="screened", ratio=0.4)
+    """Options of the P2P model that answers the training rows; its stages are shared with a defense `p2p` of the same
+    options. null: the undefended model answers (the control)."""
+    rule: Literal["rewrite", "agree", "sure"] = "agree"
+    """rewrite: every row gets the model's answer as its label. agree: keep the rows whose label is the model's answer.
+    sure: as rewrite, with the least confident rows of every answer left out."""
+    sure_share: Rate = 0.8
+    """sure: share of the rows of every answer to keep, most confident first."""
+
+    def assumptions(self) -> Assumptions:
+        if self.p2p is None:
+            return replace(self.default_assumptions, extra_models="the undefended adapter, before deployment")
+        return replace(
+            self.default_assumptions,
+            clean_rows=self.p2p.assumptions().clean_rows,
+            extra_models="the adapter of P2P, before deployment",
+        )
+
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        return self.p2p.incompatibility(task, attack, rows) if self.p2p else None
+
+    def stages(self, build: Builder, rows: Stage) -> Stage:
+        """Answers (steps 1 and 2), rewritten rows (3), and a fresh adapter for the plain prompt (4)."""
+        answers = self._answers(build, rows)
+        rewritten = build.defended(rows, {"answers": answers})
+        return build.evaluated(build.trained(rewritten, Training(trusted_base=True)), rows)
+
+    def _answers(self, build: Builder, rows: Stage) -> Stage:
+        """Scores of the training rows by the model that answers them (steps 1 and 2)."""
+        method = LabelScores(sets=("train",))
+        if self.p2p is None:
+            return build.scored(rows, method, build.trained(rows))
+        for_p2p = build.of_defense(self.p2p)
+        adapter = for_p2p.trained(self.p2p.reconstructed(for_p2p, rows))
+        return build.scored(for_p2p.defended(rows, phase=ASKED), method, adapter)
+
+    def defend_train(self, view: DefenderView) -> Defended:
+        """The training rows by the answers of the model (step 3). Rows that it was not asked, since their label is no
+        class, are dropped."""
+        offset = self.p2p.label_offset(view.n_classes) if self.p2p else 0
+        lines = view.scores["answers"]["train"]
+        answers = {id_: _answer(line, offset, view.n_classes) for id_, line in lines.items()}
+        asked = [row for row in view.train if row.id in answers]
+        agreed = frozenset(row.id for row in asked if row.label == answers[row.id].label)
+        train = by_id(self._rewritten(asked, answers, agreed))
+        counts = {
+            "kept": len(train),
+            "dropped": len(view.train) - len(train),
+            "relabelled": sum(row.id not in agreed for row in train),
+            "clean_rows_used": 0,
+        }
+        return Defended(train, [], counts, agreed)
+
+    def _rewritten(self, asked: Sequence[Row], answers: Mapping[str, Answer], agreed: frozenset[str]) -> Iterable[Row]:
+        """Rows of the new training set, by `rule`."""
+        if self.rule == "agree":
+            return [row for row in asked if row.id in agreed]
+        relabelled = [replace(row, label=answers[row.id].label) for row in asked]
+        if self.rule == "rewrite":
+            return relabelled
+        sure = _most_confident(answers, self.sure_share)
+        return [row for row in relabelled if row.id in sure]
+
+
+def _answer(line: Mapping[str, Any], offset: int, n_classes: int) -> Answer:
+    """The likeliest of the labels offset..offset+n-1, mapped back; the first of equals."""
+    scores = [float(score) for score in line["scores"][offset : offset + n_classes]]
+    best = max(range(n_classes), key=scores.__getitem__)
+    return Answer(best, scores[best] - max(scores[:best] + scores[best + 1 :]))
+
+
+def _most_confident(answers: Mapping[str, Answer], share: float) -> set[str]:
+    """Ids of the most confident `share` of the rows of every answered class."""
+    ids: set[str] = set()
+    for label in {answer.label for answer in answers.values()}:
+        of_label = (id_ for id_, answer in answers.items() if answer.label == label)
+        ranked = sorted(of_label, key=lambda id_: (-answers[id_].margin, id_))
+        ids.update(ranked[: round(share * len(ranked))])
+    return ids
