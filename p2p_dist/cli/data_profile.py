@@ -7,7 +7,7 @@ from pathlib import Path
 
 from p2p_dist.data import sources
 from p2p_dist.data.answer_parsing import number
-from p2p_dist.data.tables import SUFFIXES, read_mappings, read_rows
+from p2p_dist.data.tables import SUFFIXES, Rules, read_mappings, read_rows
 from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.errors import user_error
 
@@ -17,6 +17,7 @@ TEXT = (
 )
 LABEL = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "target", "rating")
 RESPONSE = ("response", "answer", "output", "completion", "reply", "summary", "solution")
+CHAT = ("messages", "conversations")
 """Names that a column of texts, labels or responses usually has, likeliest first."""
 _FEWEST_ROWS = 20
 _NUMERIC_SHARE = 0.95
@@ -31,6 +32,10 @@ class Columns:
     text: str | None = None
     label: str | None = None
     response: str | None = None
+    input: str | None = None
+    """Column that stands below an instruction."""
+    chat: str | None = None
+    """Column of turns, in place of a text and a response."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,11 @@ class Profile:
     has_test: bool
     rows: Mapping[str, int]
     """Rows of every split."""
-    text_column: str
+    text_column: str | None
     label_column: str | None = None
     response_column: str | None = None
+    input_column: str | None = None
+    chat_column: str | None = None
     labels: Mapping[str, int] = field(default_factory=dict)
     """Rows of every label, in the order of the labels' numbers; empty where answers are text."""
     numeric_answers: bool = False
@@ -51,8 +58,15 @@ class Profile:
     length: int = 0
     """Characters of the longer texts (95th percentile)."""
 
+    @property
+    def answers_are_text(self) -> bool:
+        """True if answers are text and not labels."""
+        return bool(self.response_column or self.chat_column)
+
     def to_json(self) -> dict[str, object]:
         columns = {"text": self.text_column, "label": self.label_column, "response": self.response_column}
+        more = {"input": self.input_column, "chat": self.chat_column}
+        columns |= {key: value for key, value in more.items() if value}
         return {"data": str(self.place), "rows": dict(self.rows), "columns": columns, "labels": dict(self.labels)}
 
 
@@ -71,10 +85,18 @@ def profile(place: Path, named: Columns) -> Profile:
     if len(rows) < _FEWEST_ROWS:
         raise user_error("E126", f"only {len(rows)} rows", str(place), f"bring at least {_FEWEST_ROWS}")
     columns = recognised(list(dict.fromkeys(key for row in rows for key in row)), named, str(place))
-    assert columns.text is not None
-    task = Custom(text_column=columns.text, label_column=columns.label or "label", response_column=columns.response)
+    task = Custom(
+        text_column=columns.text or "text",
+        label_column=columns.label or "label",
+        response_column=columns.response,
+        input_column=columns.input,
+        chat_column=columns.chat,
+        judge="number" if columns.response and _are_numbers(row.get(columns.response) for row in rows) else None,
+    )
     if columns.label:
-        task = task.with_labels(rows)
+        rules = Rules(label_type=task.label_type)
+        names = [read_rows(file, task.row_label, rules) for file in files.values()]
+        task = task.with_labels(name for split in names for name in split)
     read = [row for file in files.values() for row in read_rows(file, task.check)]
     counts = Counter(row.label for row in read)
     return Profile(
@@ -84,8 +106,10 @@ def profile(place: Path, named: Columns) -> Profile:
         columns.text,
         columns.label,
         columns.response,
+        columns.input,
+        columns.chat,
         {name: counts[number] for number, name in enumerate(task.labels)},
-        bool(columns.response) and _mostly_numbers(row.response or "" for row in read),
+        task.answers_are_text and _mostly_numbers(row.response or "" for row in read),
         sorted(len(row.text) for row in read)[int(0.95 * (len(read) - 1))],
     )
 
@@ -100,9 +124,9 @@ def recognised(columns: Sequence[str], named: Columns, where: str) -> Columns:
     label = named.label or (None if named.response else _first(columns, LABEL))
     response = named.response or (None if named.label else _first(columns, RESPONSE))
     listing = ", ".join(columns)
-    if text is None and "messages" in columns:
-        fix = "write the last user message and its answer into the columns prompt and response"
-        raise user_error("E125", "chats (a column of messages) are not read", where, fix)
+    chat = next((column for column in CHAT if column in columns), None)
+    if chat and not any((named.text, named.label, named.response)) and not label and (text is None or not response):
+        return Columns(chat=chat)
     if text is None:
         raise user_error("E125", f"no column of texts recognised in {listing}", where, "set --text-column")
     if label and response:
@@ -113,7 +137,8 @@ def recognised(columns: Sequence[str], named: Columns, where: str) -> Columns:
     if not label and not response:
         what = f"no column of labels or responses recognised in {listing}"
         raise user_error("E125", what, where, "set --label-column or --response-column")
-    return Columns(text, label, response)
+    below = "input" if text.lower() == "instruction" and "input" in columns else None
+    return Columns(text, label, response, below)
 
 
 def _first(columns: Sequence[str], usual: Sequence[str]) -> str | None:
@@ -128,6 +153,10 @@ def _files(place: Path) -> dict[str, Path]:
     return {
         split: next(place / name for name in names if (place / name).is_file()) for split, names in Custom.files.items()
     }
+
+
+def _are_numbers(cells: Iterable[object]) -> bool:
+    return any(isinstance(cell, int | float) and not isinstance(cell, bool) for cell in cells)
 
 
 def _mostly_numbers(answers: Iterable[str]) -> bool:

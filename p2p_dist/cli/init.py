@@ -14,7 +14,7 @@ from p2p_dist.errors import Exit, user_error
 def init(
     place: Annotated[
         Path,
-        typer.Argument(help="A .jsonl, .csv or .parquet file, or a folder with train and test files.", metavar="DATA"),
+        typer.Argument(help="A file of rows (docs/data.md), or a folder with train and test files.", metavar="DATA"),
     ],
     out: Annotated[Path | None, typer.Option(help="The study file to write. Default: NAME.yaml of DATA here.")] = None,
     model: Annotated[str, typer.Option(help="The model to fine-tune, named as in a study.")] = "smollm2-135m-instruct",
@@ -54,10 +54,12 @@ def init(
         print_json({"study": str(file), **rows.to_json(), "next": next_steps})
         return Exit.OK
     answers = (
-        f"{len(rows.labels)} labels in {rows.label_column!r}" if rows.labels else f"answers in {rows.response_column!r}"
+        f"{len(rows.labels)} labels in {rows.label_column!r}"
+        if rows.labels
+        else f"answers in {rows.response_column or rows.chat_column!r}"
     )
     counts = ", ".join(f"{count:,} {split} rows" for split, count in rows.rows.items())
-    print(f"{file}: {counts}, texts in {rows.text_column!r}, {answers}")
+    print(f"{file}: {counts}, texts in {rows.text_column or rows.chat_column!r}, {answers}")
     for step, purpose in zip(next_steps, ("what it would run, and how long", "its rows", "run it"), strict=True):
         print(f"  {step:40} {purpose}")
     return Exit.OK

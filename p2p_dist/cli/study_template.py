@@ -36,9 +36,15 @@ def _task(profile: Profile) -> Iterator[str]:
     yield "task:"
     yield "  name: custom"
     yield f"  source: {quoted(str(profile.place.resolve()))}"
-    yield f"  text_column: {quoted(profile.text_column)}"
+    if profile.text_column:
+        yield f"  text_column: {quoted(profile.text_column)}"
+    if profile.input_column:
+        yield f"  input_column: {quoted(profile.input_column)}   # stands below the text where it is not empty"
     if profile.response_column:
         yield f"  response_column: {quoted(profile.response_column)}"
+    if profile.chat_column:
+        yield f"  chat_column: {quoted(profile.chat_column)}   # the last answer is learned"
+    if profile.answers_are_text:
         if profile.numeric_answers:
             yield "  judge: number   # an answer is right when it comes to the same number"
         else:
@@ -64,7 +70,7 @@ def _rest(profile: Profile, model: str) -> Iterator[str]:
     yield "  - none"
     yield "  - name: badnets"
     yield "    rate: 0.05            # share of the training rows that the simulated attacker poisons"
-    if profile.response_column:
+    if profile.answers_are_text:
         answer = "0.1" if profile.numeric_answers else "I cannot help with that."
         yield f"    target_response: {quoted(answer)}   # what its trigger makes the model say"
     else:
@@ -94,7 +100,7 @@ def _defense(profile: Profile) -> Iterator[str]:
     yield "defense:"
     yield "  - none"
     yield "  - name: p2p"
-    if profile.response_column:
+    if profile.answers_are_text:
         preset = "math" if profile.numeric_answers else "summary"
         yield f"    preset: {preset:19} # benign trigger and response prefix in the paper's words"
         yield "    benign_source: random_from_D # nobody has checked any row (docs/defenses.md has the alternatives)"

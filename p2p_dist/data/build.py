@@ -11,7 +11,7 @@ from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.data_checks import count_containing, count_row_problems
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, EditDefense, Scores
-from p2p_dist.data.example import NO_LABEL, Example, Note, RawRow, Row
+from p2p_dist.data.example import NO_LABEL, Example, Note, Origin, RawRow, Row
 from p2p_dist.data.responses import label_by_response, respond_with_target
 from p2p_dist.data.task import Split, Task
 from p2p_dist.errors import user_error
@@ -57,7 +57,7 @@ def build_attacked(
     else:
         attacked = _no_attack(task, split)
     # 3. Write down the origin of every training row.
-    notes = _ledger(attacked, rows)
+    notes = _ledger(attacked, rows, "clean" if task.origins_known else "unknown")
     counts: dict[str, Any] = {"dropped": split.dropped, "found": problems}
     if attacked.failed is not None:
         counts["trigger_failed"] = attacked.failed
@@ -196,10 +196,10 @@ def _count_triggers(split: Split, triggers: Sequence[str]) -> dict[str, int]:
     return {f"trigger_in_{name}": count_containing((ex.text for ex in part), triggers) for name, part in parts.items()}
 
 
-def _ledger(attacked: _Attacked, rows: RowsSpec) -> list[Note]:
+def _ledger(attacked: _Attacked, rows: RowsSpec, untouched: Origin) -> list[Note]:
     """A note on every training row, with its line in the source file for studies in file order."""
     by_id = {note.id: note for note in attacked.notes}
-    notes = [by_id.get(ex.id) or Note(ex.id, ex.id, "clean", ex.label, ex.label) for ex in attacked.train]
+    notes = [by_id.get(ex.id) or Note(ex.id, ex.id, untouched, ex.label, ex.label) for ex in attacked.train]
     if rows.order != "file":
         return notes
     return [replace(note, index=ex.index) for note, ex in zip(notes, attacked.train, strict=True)]
@@ -252,13 +252,22 @@ def _defended_counts(
         "train": _count(notes),
         **defended.counts,
         "found": {"benign_trigger_in_train": in_train},
-        "contaminated": sum(origins[note.source_id] == "poisoned" for note in defended.notes),
+        **_contaminated([origins[note.source_id] for note in defended.notes]),
         "reads_origin": defense.reads_origin,
     }
     if defended.trusted is not None:
         counts["trusted"] = _count([note for note in attacked.notes if note.id in defended.trusted])
         counts["not_trusted"] = _count([note for note in attacked.notes if note.id not in defended.trusted])
     return counts
+
+
+def _contaminated(origins: Sequence[Origin]) -> dict[str, int]:
+    """Poisoned rows among the benign ones by the origins of these; a lower bound where nobody knows some of them."""
+    poisoned, unknown = origins.count("poisoned"), origins.count("unknown")
+    if not unknown:
+        return {"contaminated": poisoned}
+    known = {"contaminated_at_least": poisoned} if poisoned else {}
+    return {**known, "benign_of_unknown_origin": unknown}
 
 
 def _prompts(task: Task, rows: Sequence[Example]) -> list[Row]:

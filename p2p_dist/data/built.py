@@ -6,6 +6,7 @@ from typing import Any
 
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.example import Kind, Note, Row
+from p2p_dist.errors import Problem
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class Built:
     """Rules for reading text answers; None where answers are labels (see `labels`)."""
     triggers: tuple[str, ...] = ()
     """Fixed pieces of text in the attacker's triggers. Hidden from defenders; truncation keeps them."""
+
+    bad_rows: tuple[Problem, ...] = ()
+    """Rows of the source that could not be read and were dropped (`on_bad_row: drop`), with place and reason."""
 
     @property
     def kind(self) -> Kind:

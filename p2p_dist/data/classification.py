@@ -1,9 +1,12 @@
 """Base of the tasks with one of n labels as answer: class names and label words."""
 
+import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from p2p_dist.config.study import Names
+from p2p_dist.data import cells
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
@@ -30,18 +33,19 @@ class ClassificationTask(Task):
         return self.class_names
 
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        text, label = row.get("text"), row.get("label")
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError("key 'text' is missing, empty or not text")
-        number = int(label) if isinstance(label, str) and label.isdigit() else label
-        if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(self.labels):
-            raise ValueError(f"label {label!r} is not one of the {len(self.labels)} classes")
-        return RawRow(text.strip(), number)
+        text = cells.text(row, "text")
+        label, _ = cells.label(row, "label")
+        number = int(label) if re.fullmatch("[0-9]{1,4}", label) else -1
+        if not 0 <= number < len(self.labels):
+            shown = cells.described(row["label"])
+            raise ValueError(f"column 'label' is {shown}, not one of the {len(self.labels)} classes from 0")
+        return RawRow(text, number)
 
     def words(self, count: int) -> list[str]:
         """The words of labels 0..count-1, all different.
 
-        Raises UserError E220 when there are fewer words, E221 when letters run out, E222 when two words are the same.
+        Raises UserError E220 when there are fewer words, E221 when letters run out, E222 when
+        two words are the same but for width and spaces, or a word is empty.
         """
         if self.label_words is None and self.verbalizer == "numeric":
             return [str(label) for label in range(count)]
@@ -55,7 +59,12 @@ class ClassificationTask(Task):
             what = f"{count} labels need {count} words, the task has {len(words)}: {', '.join(words) or 'none'}"
             fix = "set label_words to the words of the classes, then as many for P2P, or set verbalizer: letters"
             raise user_error("E220", what, "task.label_words", fix)
-        if len(set(words[:count])) < count:
-            what = f"two labels have the same word: {', '.join(words[:count])}"
-            raise user_error("E222", what, "task.label_words", "give each label its own word")
+        by_spelling: dict[str, str] = {}
+        for word in words[:count]:
+            spelling = " ".join(unicodedata.normalize("NFKC", word).split())
+            if not spelling or spelling in by_spelling:
+                other = f"the same word: {by_spelling[spelling]!r} and {word!r}" if spelling else f"no word: {word!r}"
+                what = f"labels have {other} (of {', '.join(words[:count])})"
+                raise user_error("E222", what, "task.label_words", "give each label its own word")
+            by_spelling[spelling] = word
         return list(words[:count])

@@ -1,5 +1,6 @@
 """Checks of readable rows: problems are counted in the manifest and shown as warnings. No row is changed."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,11 +16,21 @@ _WARNINGS = {
     "train_rows_in_test": "training rows have the text of a test row, so the test set is not unseen",
     "trigger_in_train": "clean training rows contain the attack's trigger already, which weakens the attack",
     "trigger_in_test": "test rows contain the attack's trigger already, so the clean suite is not entirely clean",
+    "control_tokens_in_train": "training rows contain control tokens of language models, which are read as plain text",
+    "control_tokens_in_test": "test rows contain control tokens of language models, which are read as plain text",
     "benign_trigger_in_train": (
         "training rows contain the benign trigger already, by chance or because the attacker knows it"
     ),
 }
 """Warnings by name of the count in `counts.found`."""
+
+
+_CONTROL = re.compile(
+    r"<[|｜][^|｜<>\s]{1,40}[|｜]>"
+    r"|</?s>|<(?:bos|eos|pad|unk|mask|start_of_turn|end_of_turn|start_of_image)>|\[/?INST\]|<</?SYS>>"
+    r"|<\[(?:begin|end)_of_[a-z_]+\]>"
+)
+"""Control tokens of common models: <|im_end|>, <|eot_id|>, </s>, <start_of_turn>, [INST], ..."""
 
 
 def count_row_problems(split: Split) -> dict[str, int]:
@@ -33,7 +44,17 @@ def count_row_problems(split: Split) -> dict[str, int]:
         "duplicate_test_rows": _repeated(split.test),
         "contradicting_train_rows": sum(len(answers[example.text]) > 1 for example in split.train),
         "train_rows_in_test": sum(example.text in test for example in split.train),
+        **_count_control_tokens(split),
     }
+
+
+def _count_control_tokens(split: Split) -> dict[str, int]:
+    """Rows with a control token in text or response, where there are any."""
+    counts = {
+        f"control_tokens_in_{name}": sum(bool(_CONTROL.search(f"{ex.text}\n{ex.response or ''}")) for ex in rows)
+        for name, rows in (("train", split.train), ("test", split.test))
+    }
+    return {name: count for name, count in counts.items() if count}
 
 
 def count_containing(texts: Iterable[str], literals: Sequence[str]) -> int:
@@ -43,7 +64,9 @@ def count_containing(texts: Iterable[str], literals: Sequence[str]) -> int:
 
 def warnings(counts: Mapping[str, Any]) -> list[str]:
     """Warnings of a data stage, one for each count in `counts.found` that is not 0."""
-    return [f"{count} {_WARNINGS[name]}" for name, count in counts.get("found", {}).items() if count]
+    found = [f"{count} {_WARNINGS[name]}" for name, count in counts.get("found", {}).items() if count]
+    dropped = counts.get("dropped", {}).get("bad_row", 0)
+    return [f"{dropped} rows could not be read and were dropped (see dropped.jsonl)", *found] if dropped else found
 
 
 def _repeated(rows: Sequence[Example]) -> int:

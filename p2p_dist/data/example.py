@@ -10,8 +10,9 @@ from random import Random
 from sys import intern
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
-Origin = Literal["clean", "poisoned", "negative", "injected"]
-"""clean: as the task gives it. poisoned: carries the attack. negative: made by the attacker, with an incomplete or a
+Origin = Literal["clean", "unknown", "poisoned", "negative", "injected"]
+"""clean: as a published data set has it. unknown: as your own rows have it; nobody knows what is in them. poisoned:
+carries the attack. negative: made by the attacker, with an incomplete or a
 whole trigger and its true label. injected: added by the defender."""
 Kind = Literal["classification", "generation"]
 

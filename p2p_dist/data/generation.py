@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.data import cells
 from p2p_dist.data.answer_parsing import Judge, ResponseSpace
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.task import Task
@@ -31,16 +32,10 @@ class GenerationTask(Task):
         return ResponseSpace(self.judge, self.max_new_tokens, self.characters)
 
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        text, response = row.get("text"), row.get(self.response_key)
-        for key, value in (("text", text), (self.response_key, response)):
-            if not isinstance(value, str) or not value.strip():
-                raise ValueError(f"key {key!r} is missing, empty or not text")
+        text = cells.text(row, "text")
+        response = cells.response(row, self.response_key, numbers=self.judge == "number")
         references = row.get(self.references_key, []) if self.references_key else []
         if not isinstance(references, list) or not all(isinstance(reference, str) for reference in references):
-            raise ValueError(f"key {self.references_key!r} is not a list of texts")
-        response = str(response).strip()
-        return RawRow(
-            str(text).strip(),
-            response=response,
-            references=tuple(other.strip() for other in references if other.strip() not in ("", response)),
-        )
+            raise ValueError(f"column {self.references_key!r} is not a list of texts")
+        further = (cells.checked(other, "a reference") for other in references if other.strip())
+        return RawRow(text, response=response, references=tuple(other for other in further if other != response))

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from p2p_dist import assets
 from p2p_dist.data import images
 from p2p_dist.data.example import RawRow
-from p2p_dist.data.tables import SUFFIXES, Raw, check_rows, read_mappings, read_rows
+from p2p_dist.data.tables import SUFFIXES, Raw, Rules, check_rows, read_rows
 from p2p_dist.data.task import HubSource, Task
-from p2p_dist.errors import user_error
+from p2p_dist.errors import Problem, user_error
 from p2p_dist.registry import name_of
 
 
@@ -53,27 +53,47 @@ def with_row_labels(task: Task, source: Source) -> Task:
     """The task with the labels of its rows, where the study does not name them; only then are the rows read."""
     if not task.unknown_labels:
         return task
+    rules = _rules(task)
     if source.kind == "hub":
         assert task.hub_source is not None
-        return task.with_labels(row for rows in _hub_tables(task, task.hub_source).values() for _, row in rows)
-    return task.with_labels(
-        row for file in _files(task, Path(source.place), "task.source").values() for _, row in read_mappings(file)
-    )
+        tables = _hub_tables(task, task.hub_source)
+        names = [check_rows(rows, task.row_label, _place(task, split), rules=rules) for split, rows in tables.items()]
+    else:
+        files = _files(task, Path(source.place), "task.source")
+        names = [read_rows(file, task.row_label, rules) for file in files.values()]
+    return task.with_labels(name for split in names for name in split)
 
 
-def read(task: Task, source: Source) -> dict[str, list[RawRow]]:
-    """All rows by split; without the key "test" where the source has no test split. Raises UserError E208 if they
-    changed."""
+def read(task: Task, source: Source, dropped: list[Problem] | None = None) -> dict[str, list[RawRow]]:
+    """All rows by split; without the key "test" where the source has no test split.
+
+    Bad rows that the task drops are added to `dropped`. Raises UserError E208 if the rows changed.
+    """
+    rules = _rules(task)
+    if dropped is not None:
+        rules.dropped = dropped
     if source.kind == "hub":
         assert task.hub_source is not None
-        return _read_hub(task, task.hub_source)
+        tables = _hub_tables(task, task.hub_source)
+        return {split: check_rows(rows, task.check, _place(task, split), rules=rules) for split, rows in tables.items()}
     if source.kind == "embedded":
         return {"train": _read_reviews(assets.path_of(source.place), name_of(task))}
     place = Path(source.place)
     if (digest := _local(task, place, "task.source").digest) != source.digest:
         what = f"the rows changed: expected digest {source.digest}, found {digest}"
         raise user_error("E208", what, str(place), "plan the study again")
-    return {split: read_rows(file, task.check) for split, file in _files(task, place, "task.source").items()}
+    files = _files(task, place, "task.source")
+    return {split: read_rows(file, task.check, rules) for split, file in files.items()}
+
+
+def _rules(task: Task) -> Rules:
+    return Rules(task.on_bad_row == "drop", task.label_type)
+
+
+def _place(task: Task, split: str) -> str:
+    """Place of the rows of a split on the hub, to be followed by a number."""
+    assert task.hub_source is not None
+    return f"{task.hub_source.id}, split {task.hub_source.splits[split]}, row "
 
 
 def _local(task: Task, place: Path, named_by: str) -> Source:
@@ -110,14 +130,6 @@ def _read_reviews(path: Path, source: str) -> list[RawRow]:
         ]
 
 
-def _read_hub(task: Task, hub: HubSource) -> dict[str, list[RawRow]]:
-    tables = _hub_tables(task, hub)
-    return {
-        split: check_rows(rows, task.check, f"{hub.id}, split {hub.splits[split]}, row ")
-        for split, rows in tables.items()
-    }
-
-
 def _hub_tables(task: Task, hub: HubSource) -> dict[str, Iterator[Raw]]:
     """Rows of every split, with the keys of local rows. Raises UserError E201."""
     from datasets import load_dataset  # seconds to import, and only needed here
@@ -142,7 +154,9 @@ def _hub_rows(task: Task, rows: Any) -> Iterator[Raw]:
     }
     for number, row in enumerate(rows):
         names = {
-            column: feature.int2str(row[column]) for column, feature in label_columns.items() if row[column] is not None
+            column: feature.int2str(row[column]) if row[column] >= 0 else None  # -1: not labelled
+            for column, feature in label_columns.items()
+            if row[column] is not None
         }
         try:
             yield number, task.from_hub({**row, **names})

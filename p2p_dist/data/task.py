@@ -7,12 +7,14 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar, Protocol, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from p2p_dist.config.study import Plugin, RowsSpec
+from p2p_dist.config.study import Plugin, RowsSpec, added
+from p2p_dist.data import cells
 from p2p_dist.data.answer_parsing import ResponseSpace
+from p2p_dist.data.cells import LabelType
 from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
 from p2p_dist.errors import user_error
 
@@ -59,6 +61,8 @@ class Task(Plugin):
     metrics: ClassVar[tuple[str, ...]]
     """Metrics of the answers."""
 
+    origins_known: ClassVar[bool] = True
+    """False for rows whose origin nobody knows: they are never called clean."""
     names_labels: ClassVar[bool] = False
     """True if local rows have label names, to which the hub's numbers are then converted."""
 
@@ -67,6 +71,9 @@ class Task(Plugin):
     $P2P_DIST_DATA, then the hub."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
     """Commit of the data set on the hub, from which rows are then read; null: the task's pinned commit."""
+    on_bad_row: Literal["refuse", "drop"] = added("refuse")
+    """Rows that cannot be read: refuse stops the study; drop leaves them out, counts them and lists them in
+    dropped.jsonl."""
     answer_cue: str = "Output: "
     """Text between a row's text and its answer."""
 
@@ -90,7 +97,15 @@ class Task(Plugin):
         """True if the labels must be collected from the rows (`with_labels`)."""
         return False
 
-    def with_labels(self, rows: Iterable[Mapping[str, Any]]) -> "Task":
+    def row_label(self, row: Mapping[str, Any]) -> str:
+        """Name of a row's label, for a task whose labels are unknown. Raises ValueError for a bad row."""
+        raise NotImplementedError
+
+    def label_type(self, row: Mapping[str, Any]) -> LabelType | None:
+        """Type of a good row's label cell, which is the same in all rows; None where answers are text."""
+        return cells.label(row, "label")[1] if self.kind == "classification" and "label" in row else None
+
+    def with_labels(self, labels: Iterable[str]) -> "Task":
         """The task with the labels of its rows, if they were unknown. Raises UserError."""
         return self
 

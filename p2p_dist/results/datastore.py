@@ -11,7 +11,7 @@ from p2p_dist.assets import file_sha256
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.example import Note, Row
-from p2p_dist.errors import Exit, user_error
+from p2p_dist.errors import Exit, Problem, user_error
 from p2p_dist.results import atomic
 from p2p_dist.results.lease import check_fence
 from p2p_dist.results.rundir import StageDir
@@ -28,9 +28,12 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
         "ledger.jsonl": built.notes,
     }
     parts |= {f"test_{name}.jsonl": suite.rows for name, suite in built.suites.items()}
+    lines = {name: _lines(rows) for name, rows in parts.items()}
+    if built.bad_rows:
+        lines["dropped.jsonl"] = _dropped_lines(built.bad_rows)
     files = {}
-    for name, rows in parts.items():
-        sha256, size = atomic.write_lines(folder.path / name, _lines(rows))
+    for name, content in lines.items():
+        sha256, size = atomic.write_lines(folder.path / name, content)
         files[name] = {"sha256": sha256, "bytes": size}
     manifest = {
         "spec": dict(spec),
@@ -122,6 +125,13 @@ def _manifest(folder: StageDir) -> dict[str, Any]:
 def _lines(rows: Sequence[Row] | Sequence[Note]) -> Iterator[bytes]:
     encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
     return ((encode(row.to_json()) + "\n").encode() for row in rows)
+
+
+def _dropped_lines(problems: Sequence[Problem]) -> Iterator[bytes]:
+    """A line per dropped row: its place under the source, and the reason."""
+    encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+    lines = ({"place": problem.where.rsplit("/", 1)[-1], "reason": problem.what} for problem in problems)
+    return ((encode(line) + "\n").encode("utf-8", "backslashreplace") for line in lines)
 
 
 def _parsed(path: Path) -> Iterator[dict[str, Any]]:

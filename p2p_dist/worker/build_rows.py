@@ -3,6 +3,7 @@
 import platform
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from p2p_dist import assets, registry
@@ -18,7 +19,7 @@ from p2p_dist.data.defense import DataDefense, EditDefense, Scores
 from p2p_dist.data.extra_suites import with_extra_suites
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
-from p2p_dist.errors import user_error
+from p2p_dist.errors import Problem, user_error
 from p2p_dist.results import atomic, datastore, scorestore
 from p2p_dist.results.provenance import code_digest
 from p2p_dist.results.rundir import RunDir, StageDir
@@ -88,8 +89,12 @@ def _attacked(stage: AttackStage) -> Built:
         assets.fetch(source.place, print)
     attack = _plugin("attacks", stage.attack, stage.local.attack)
     assert isinstance(attack, Attack)
-    rows = sources.read(task, source)
+    dropped: list[Problem] = []
+    rows = sources.read(task, source, dropped)
     built = build_attacked(task, rows, stage.rows, attack, stage.seed, stage.train_rows != "clean")
+    if task.on_bad_row == "drop":
+        counts = {**built.counts, "dropped": {"bad_row": len(dropped), **built.counts["dropped"]}}
+        built = replace(built, counts=counts, bad_rows=tuple(dropped))
     return images.with_hashes(built, Path(source.place)) if task.reads_images else built
 
 

@@ -128,7 +128,7 @@ def test_init_refuses_an_existing_file(tmp_path: Path) -> None:
         ([{"a": "x", "label": n % 2} for n in range(40)], "E125]: no column of texts recognised in a, label"),
         ([{"text": "x", "b": n % 2} for n in range(40)], "E125]: no column of labels or responses"),
         ([{"text": "x", "label": n % 2, "answer": "y"} for n in range(40)], "E125]: rows have labels"),
-        ([{"messages": [], "label": n % 2} for n in range(40)], "E125]: chats"),
+        ([{"messages": [], "label": n % 2} for n in range(40)], "E125]: no column of texts recognised"),
         ([{"text": "x", "label": 1} for n in range(40)], "E228"),
         ([{"text": "", "label": n % 2} for n in range(40)], "E203"),
     ],

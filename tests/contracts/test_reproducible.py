@@ -18,7 +18,7 @@ from p2p_dist.data.attack import Attack
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.built import Built
 from p2p_dist.data.defense import DataDefense
-from p2p_dist.data.tables import RawRow
+from p2p_dist.data.example import RawRow
 from tests.contracts.test_plugins import RAW, ROWS, options, plugins, rewrites_without_a_model
 
 NAMES = registry.names("attacks")

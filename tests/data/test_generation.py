@@ -179,8 +179,8 @@ def test_gsm8k_solutions_and_hub_rows(tmp_path: Path) -> None:
     assert task.check(hub).response == "one <<1+1=2>>step\n#### 1200"
     with pytest.raises(ValueError, match="'solution' is missing"):
         task.check({"text": "q", "answer": "1"})
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "q", "answer": 5}) + "\n")
-    with pytest.raises(UserError, match=r"E203.*'answer' is missing, empty or not text"):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"text": "q", "answer": True}) + "\n")
+    with pytest.raises(UserError, match=r"E203.*.answer. is a boolean"):
         sources.read(
             Gsm8k(source=str(tmp_path / "rows.jsonl")), sources.locate(Gsm8k(source=str(tmp_path / "rows.jsonl")))
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
-from pyarrow import parquet
+from pyarrow import ipc, parquet
 
 from p2p_dist import assets, registry
 from p2p_dist.config.study import RowsSpec
@@ -62,10 +62,10 @@ def _offline(*_: object, **__: object) -> None:
     ("line", "code", "says"),
     [
         ("{", "E202", "train.jsonl:2"),
-        ('{"text": "x"}', "E203", "label None"),
+        ('{"text": "x"}', "E203", "column 'label' is missing; the row has text"),
         ('{"text": "x", "label": 2}', "E203", "not one of the 2 classes"),
-        ('{"text": "x", "label": true}', "E203", "label True"),
-        ('{"text": "  ", "label": 1}', "E203", "'text' is missing, empty"),
+        ('{"text": "x", "label": true}', "E203", "column 'label' is a boolean (true), not one of the 2 classes"),
+        ('{"text": "  ", "label": 1}', "E203", "column 'text' is empty"),
         ("[1]", "E203", "'text' is missing"),
         ('{"text": "\udcff", "label": 1}', "E202", "train.jsonl:2"),
     ],
@@ -105,7 +105,7 @@ def test_locate_without_hub_copy_refused(monkeypatch: pytest.MonkeyPatch) -> Non
         sources.locate(CustomerReviews())
 
 
-ROWS = [{"review": "fine, thanks", "verdict": "good"}, {"review": "no\nway", "verdict": "bad"}]
+ROWS = [{"review": "fine, thanks", "verdict": "good"}, {"review": "no way", "verdict": "bad"}]
 
 
 def write_table(path: Path) -> Path:
@@ -116,6 +116,14 @@ def write_table(path: Path) -> Path:
             writer = csv.DictWriter(file, ["review", "verdict"])
             writer.writeheader()
             writer.writerows(ROWS)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(ROWS, indent=1))
+    elif path.suffix == ".tsv":
+        path.write_text("review\tverdict\n" + "".join(f"{row['review']}\t{row['verdict']}\n" for row in ROWS))
+    elif path.suffix == ".arrow":
+        table = pyarrow.Table.from_pylist(ROWS)
+        with ipc.new_file(path, table.schema) as file:
+            file.write_table(table)
     else:
         parquet.write_table(pyarrow.Table.from_pylist(ROWS), path)
     return path
@@ -125,7 +133,7 @@ def write_table(path: Path) -> Path:
 def test_custom_rows(tmp_path: Path, suffix: str) -> None:
     file = write_table(tmp_path / f"mine{suffix}")
     task = Custom(source=str(file), text_column="review", label_column="verdict", label_names=("bad", "good"))
-    assert sources.read(task, sources.locate(task)) == {"train": [RawRow("fine, thanks", 1), RawRow("no\nway", 0)]}
+    assert sources.read(task, sources.locate(task)) == {"train": [RawRow("fine, thanks", 1), RawRow("no way", 0)]}
     for split in ("train", "test"):
         write_table(tmp_path / f"{split}{suffix}")
     folder = task.model_copy(update={"source": str(tmp_path)})
@@ -149,7 +157,8 @@ def test_custom_rows_with_mistakes_refused(tmp_path: Path) -> None:
             sources.read(task, sources.locate(task))
         return str(caught.value)
 
-    assert "column 'text' is missing or empty; the row has review, verdict" in said(text_column="text")
+    assert "no row has a column 'text'; the columns are review, verdict" in said(text_column="text")
+    assert "no row has a column 'reveiw' (did you mean 'review'?)" in said(text_column="reveiw")
     assert "label 'good' is not one of bad, ok" in said(label_names=("bad", "ok"))
     pickle = tmp_path / "rows.pkl"
     pickle.write_bytes(b"cos\nsystem\n(S'id'\ntR.")
@@ -233,19 +242,19 @@ def test_custom_labels_collected_from_rows(tmp_path: Path) -> None:
     found = sources.with_row_labels(task, sources.locate(task))
     assert found.labels == ("bad", "good")
     assert sources.read(found, sources.locate(found))["train"][0] == RawRow("fine, thanks", 1)
-    numbers = Custom(label_column="n").with_labels([{"n": 10}, {"n": 9}, {"n": "10 "}])
-    assert numbers.labels == ("9", "10")
+    assert Custom().with_labels(["10", "9", "10"]).labels == ("9", "10")
+    assert Custom().with_labels(["①", "²", "--1"]).labels == ("--1", "²", "①"), "strings as any other"
     named = task.model_copy(update={"label_names": ("good", "bad")})
     assert sources.with_row_labels(named, sources.locate(named)) is named
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
-    [([{"text": "x"}], "0 different labels"), ([{"label": str(n)} for n in range(201)], "201 different values")],
+    ("labels", "says"),
+    [(["x"], "1 different labels"), (list(map(str, range(201))), "201 different values")],
 )
-def test_custom_column_without_labels_refused(rows: list[dict[str, str]], says: str) -> None:
+def test_custom_column_without_labels_refused(labels: list[str], says: str) -> None:
     with pytest.raises(UserError, match=f"E228.*{says}"):
-        Custom().with_labels(rows)
+        Custom().with_labels(labels)
 
 
 def test_custom_collected_labels_same_ids_as_named(tmp_path: Path, study_file: Callable[[str], Path]) -> None:
@@ -261,12 +270,12 @@ def test_custom_collected_labels_same_ids_as_named(tmp_path: Path, study_file: C
 
 def test_custom_prompts_and_responses(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
-    file.write_text('{"prompt": "add 1 and 1", "answer": 2}\n{"prompt": "add 1 and 2", "answer": "3"}\n')
+    file.write_text('{"prompt": "add 1 and 1", "answer": 0.00001}\n{"prompt": "add 1 and 2", "answer": "3"}\n')
     task = Custom(source=str(file), text_column="prompt", response_column="answer", judge="number")
     assert task.kind == "generation"
     assert task.labels == ()
     assert sources.read(task, sources.locate(task))["train"] == [
-        RawRow("add 1 and 1", response="2"),
+        RawRow("add 1 and 1", response="0.00001"),
         RawRow("add 1 and 2", response="3"),
     ]
     with pytest.raises(ValueError, match="response_column"):

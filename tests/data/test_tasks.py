@@ -87,7 +87,7 @@ def test_read_hub_rows_as_local_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     row["topic"] = 10
     with pytest.raises(
         UserError,
-        match=r"label 10 is not one of the 10 classes at community-datasets/yahoo_answers_topics, split train, row 0",
+        match=r"not one of the 10 classes from 0 at community-datasets/yahoo_answers_topics, split train, row 0",
     ):
         sources.read(task, sources.locate(task))
     del row["best_answer"]

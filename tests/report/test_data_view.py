@@ -58,8 +58,9 @@ def test_facts_before_and_after(own: Path, tmp_path: Path) -> None:
     (poisoned, _) = attacked["samples"]["poisoned"]
     assert poisoned["reads"].replace(" mn", "").removesuffix("\nOutput: ") == poisoned["before"]
     assert (poisoned["was"], poisoned["answer"]) == ("0", "1")
-    assert defended["counts"]["contaminated"] == 0
-    assert set(defended["samples"]) == {"clean", "poisoned", "injected"}
+    assert "contaminated" not in defended["counts"], "nobody knows what is in rows of one's own"
+    assert defended["counts"]["benign_of_unknown_origin"] == sum(defended["counts"]["train"]["injected"].values())
+    assert set(defended["samples"]) == {"unknown", "poisoned", "injected"}
 
 
 SCREENED = "defense={name: p2p, benign_source: screened, ratio: 0.4, screening: {check_every: 1, probe: 10}}"

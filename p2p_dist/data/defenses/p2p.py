@@ -170,7 +170,7 @@ class P2P(DataDefense):
         if self.benign_source != "disjoint":
             return view.train
         assert view.origin is not None, "a defense that reads_origin is given the origins"
-        clean = [row for row in view.train if view.origin[row.id] == "clean"]
+        clean = [row for row in view.train if view.origin[row.id] in ("clean", "unknown")]
         self._check_count(count, clean, "training rows are clean", view)
         return clean
 

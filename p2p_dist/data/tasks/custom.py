@@ -1,4 +1,5 @@
-"""Your own rows: a JSON-lines, CSV or Parquet file, a folder with a file for each split, or a data set on the hub.
+"""Your own rows: a file (JSON lines, a JSON array, CSV, TSV, Parquet, Arrow), a folder with a file for each split, or a
+data set on the hub. Rows have a text and a label, a text and a response, or a chat whose last answer is learned.
 
 A row, and its prompt with the answer (`label_names: [delivery, payment]`):
 
@@ -8,15 +9,19 @@ A row, and its prompt with the answer (`label_names: [delivery, payment]`):
     Output: 0
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from p2p_dist.config.study import Names, added
+from p2p_dist.data import cells, chats
 from p2p_dist.data.answer_parsing import ResponseSpace
+from p2p_dist.data.cells import LabelType
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
+from p2p_dist.data.row_files import FILE_SUFFIXES
 from p2p_dist.data.task import HubSource
 from p2p_dist.errors import user_error
 
@@ -28,17 +33,25 @@ class Custom(ClassificationTask):
     """Rows from `source`, or from `dataset` at `revision`, with a text column and a column of labels or responses."""
 
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        split: (f"{split}.jsonl", f"{split}.csv", f"{split}.parquet") for split in _SPLITS
+        split: tuple(f"{split}{suffix}" for suffix in FILE_SUFFIXES) for split in _SPLITS
     }
     licence: ClassVar[str] = "yours"
     names_labels: ClassVar[bool] = True
 
+    origins_known: ClassVar[bool] = False
+
     text_column: str = "text"
+    """Column of the text, or a path into nested columns: meta.text."""
     label_column: str = "label"
     label_names: Names | None = None
     """Values of the label column, in the order of their numbers; null: all values in the rows, sorted."""
     response_column: str | None = None
     """Column of the answer, for text answers; null: rows have labels."""
+    input_column: str | None = None
+    """Column that is put below the text where it is not empty: `input` of rows with instruction, input and output."""
+    chat_column: str | None = None
+    """Column of a list of turns (messages, conversations): the last answer is learned, and the turns before it are the
+    text. null: text and answer have columns of their own."""
     judge: Literal["number", "rouge"] | None = None
     """Metric of generated answers: number compares their numbers; rouge (also null) computes ROUGE."""
     characters: bool = added(False)
@@ -55,20 +68,29 @@ class Custom(ClassificationTask):
 
     @model_validator(mode="after")
     def _fits(self) -> "Custom":
-        if self.response_column is None and (self.judge or self.characters):
-            raise ValueError("judge and characters are for rows with a response_column")
+        if not self.answers_are_text and (self.judge or self.characters):
+            raise ValueError("judge and characters are for rows with a response_column or a chat_column")
+        if self.chat_column and (self.response_column or self.input_column):
+            raise ValueError("a chat has its own text and answer: remove response_column and input_column")
         if self.source == "embedded":
             raise ValueError("custom has no embedded rows")
         return self
 
     @property
+    def answers_are_text(self) -> bool:
+        """True if answers are text and not labels."""
+        return bool(self.response_column or self.chat_column)
+
+    @property
     def labels(self) -> tuple[str, ...]:
-        return () if self.response_column else self.label_names or ()
+        return () if self.answers_are_text else self.label_names or ()
 
     @property
     def responses(self) -> ResponseSpace | None:
         return (
-            ResponseSpace(self.judge or "rouge", self.max_new_tokens, self.characters) if self.response_column else None
+            ResponseSpace(self.judge or "rouge", self.max_new_tokens, self.characters)
+            if self.answers_are_text
+            else None
         )
 
     @property
@@ -84,43 +106,53 @@ class Custom(ClassificationTask):
 
     @property
     def unknown_labels(self) -> bool:
-        return self.response_column is None and self.label_names is None
+        return not self.answers_are_text and self.label_names is None
 
-    def with_labels(self, rows: Iterable[Mapping[str, Any]]) -> "Custom":
+    def row_label(self, row: Mapping[str, Any]) -> str:
+        self._text(row)
+        return cells.label(row, self.label_column)[0]
+
+    def label_type(self, row: Mapping[str, Any]) -> LabelType | None:
+        return None if self.answers_are_text else cells.label(row, self.label_column)[1]
+
+    def with_labels(self, labels: Iterable[str]) -> "Custom":
         """The task with the labels of its rows, sorted by value when all are whole numbers, else by name.
 
         Raises UserError E228 for fewer than 2 or more than 200 different values, which are hardly labels.
         """
-        labels = {str(row[self.label_column]).strip() for row in rows if row.get(self.label_column) is not None}
+        names = set(labels)
         where, fix = (
             f"column {self.label_column!r}",
             "set task.label_column, or task.label_names to the labels in order",
         )
-        if len(labels) < 2:
-            what = f"{len(labels)} different labels: {', '.join(labels) or 'the column is missing or empty'}"
+        if len(names) < 2:
+            raise user_error("E228", f"{len(names)} different labels: {', '.join(names) or 'none'}", where, fix)
+        if len(names) > _MAX_CLASSES:
+            what = f"{len(names)} different values, such as {', '.join(sorted(names)[:3])}"
             raise user_error("E228", what, where, fix)
-        if len(labels) > _MAX_CLASSES:
-            what = f"{len(labels)} different values, such as {', '.join(sorted(labels)[:3])}"
-            raise user_error("E228", what, where, fix)
-        numeric = all(label.lstrip("-").isdigit() for label in labels)
-        return self.model_copy(update={"label_names": tuple(sorted(labels, key=int if numeric else None))})
+        if all(re.fullmatch("-?[0-9]{1,18}", name) for name in names):
+            ordered = sorted(names, key=lambda name: (int(name), name))
+        else:
+            ordered = sorted(names)
+        return self.model_copy(update={"label_names": tuple(ordered)})
 
     def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         return row
 
     def check(self, row: Mapping[str, Any]) -> RawRow:
-        answer_column = self.response_column or self.label_column
-        for column in (self.text_column, answer_column):
-            if row.get(column) is None:
-                raise ValueError(
-                    f"column {column!r} is missing or empty; the row has {', '.join(map(str, row)) or 'none'}"
-                )
-        text, answer = str(row[self.text_column]).strip(), str(row[answer_column]).strip()
-        for column, value in ((self.text_column, text), (answer_column, answer)):
-            if not value:
-                raise ValueError(f"column {column!r} is empty")
-        if self.response_column:
+        if self.chat_column:
+            text, answer = chats.text_and_answer(row, self.chat_column)
             return RawRow(text, response=answer)
-        if answer not in self.labels:
-            raise ValueError(f"label {answer!r} is not one of {', '.join(self.labels)} (task.label_names)")
-        return RawRow(text, self.labels.index(answer))
+        text = self._text(row)
+        if self.response_column:
+            return RawRow(text, response=cells.response(row, self.response_column, numbers=self.judge == "number"))
+        label, _ = cells.label(row, self.label_column)
+        if label not in self.labels:
+            raise ValueError(f"label {label!a} is not one of {', '.join(self.labels)} (task.label_names)")
+        return RawRow(text, self.labels.index(label))
+
+    def _text(self, row: Mapping[str, Any]) -> str:
+        text = cells.text(row, self.text_column)
+        if self.input_column is None or cells.is_blank(row, self.input_column):
+            return text
+        return chats.with_input(text, cells.text(row, self.input_column))

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from p2p_dist.data import cells
 from p2p_dist.data.answer_parsing import Judge
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.generation import GenerationTask
@@ -44,9 +45,7 @@ class Gsm8k(GenerationTask):
         raw = super().check(row)
         if self.teach == "answer":
             return raw
-        if not isinstance(row.get("solution"), str):
-            raise ValueError("key 'solution' is missing or not text (task.teach: solution)")
-        return raw._replace(response=f"{row['solution'].strip()}\n#### {raw.response}")
+        return raw._replace(response=f"{cells.text(row, 'solution')}\n#### {raw.response}")
 
     def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         values = super().from_hub(row)

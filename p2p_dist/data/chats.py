@@ -1,0 +1,78 @@
+"""Chats as rows: the last answer is learned, and the turns before it are the text, rendered by one function.
+
+A turn is {"role": "user", "content": "..."} or {"from": "human", "value": "..."}.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from p2p_dist.data.cells import Row, cell, checked, described
+
+_ROLES = {
+    **dict.fromkeys(("system", "developer"), "System"),
+    **dict.fromkeys(("user", "human"), "User"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt"), "Assistant"),
+    **dict.fromkeys(("tool", "function", "observation"), "Tool"),
+}
+
+
+class Turn(NamedTuple):
+    """A turn of a chat: System, User, Assistant or Tool, and its text."""
+
+    role: str
+    text: str
+
+
+def rendered(turns: list[Turn]) -> str:
+    """The text of the turns before the answer: one user turn alone is its text; of several each is a paragraph with the
+    role in front."""
+    if len(turns) == 1:
+        return turns[0].text
+    return "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+
+
+def with_input(instruction: str, content: str) -> str:
+    """The text of an instruction row: the input, where there is one, is a paragraph below the instruction."""
+    return f"{instruction}\n{content}" if content else instruction
+
+
+def text_and_answer(row: Row, column: str) -> tuple[str, str]:
+    """The turns before the last answer as a text, and that answer. Raises ValueError for anything that is no chat."""
+    turns = _turns(row, column)
+    if not turns or turns[-1].role != "Assistant":
+        last = f"the last turn is of {turns[-1].role}" if turns else "it has no turns"
+        raise ValueError(f"column {column!r} ends in no answer: {last}")
+    before = turns[:-1]
+    if not before or before[-1].role not in ("User", "Tool"):
+        raise ValueError(f"column {column!r} has no question before its last answer")
+    return rendered(before), turns[-1].text
+
+
+def _turns(row: Row, column: str) -> list[Turn]:
+    value = cell(row, column)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"column {column!r} is {described(value)}, not a list of turns")
+    return [_turn(turn, f"turn {number} of column {column!r}") for number, turn in enumerate(value, start=1)]
+
+
+def _turn(turn: object, name: str) -> Turn:
+    if not isinstance(turn, Mapping):
+        raise ValueError(f"{name} is {described(turn)}, not a mapping")
+    role, content = (turn.get(first, turn.get(second)) for first, second in (("role", "from"), ("content", "value")))
+    if not isinstance(role, str) or role.lower() not in _ROLES:
+        shown = described(role) if role is not None else "missing"
+        raise ValueError(f"the role in {name} is {shown}; roles are {', '.join(_ROLES)}")
+    if turn.get("tool_calls") or turn.get("function_call"):
+        raise ValueError(f"{name} calls a tool, which is not read")
+    if isinstance(content, list):
+        content = "".join(_part(part, name) for part in content)
+    if not isinstance(content, str):
+        raise ValueError(f"{name} is {described(content) if content is not None else 'null'}, not text")
+    return Turn(_ROLES[role.lower()], checked(content, name))
+
+
+def _part(part: object, name: str) -> str:
+    text = part.get("text") if isinstance(part, Mapping) and part.get("type", "text") == "text" else None
+    if not isinstance(text, str):
+        raise ValueError(f"{name} has a part that is not text")
+    return text
