@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from p2p_dist.data.answer_parsing import ResponseSpace, gives_target, normal, number, same_number, without_prefix
+from p2p_dist.data.answer_parsing import (
+    ResponseSpace,
+    gives_target,
+    normal,
+    number,
+    same_number,
+    without_prefix,
+    words,
+)
 from p2p_dist.data.built import Suite
 from p2p_dist.data.example import Row
 from p2p_dist.evaluation.metrics import Rate
@@ -81,7 +89,7 @@ def _golds(row: Row) -> list[str]:
 def rouge(text: str, references: Sequence[str], characters: bool = False) -> dict[str, float]:
     """F1 of ROUGE-1, ROUGE-2 and ROUGE-L against the reference that fits best, for each on its own; no stemming.
 
-    With `characters`, over characters: the usual tokens are Latin letters and digits, which would leave Chinese with 0.
+    With `characters`, over characters, for languages without spaces between words.
     """
     scores = _scorer(characters).score_multi(references, text)
     return {name: float(scores[name].fmeasure) for name in ROUGE}
@@ -135,6 +143,13 @@ def _share(rows: Sequence[Judgement], test: Callable[[Judgement], bool]) -> Rate
     return Rate(sum(test(row) for row in rows), len(rows))
 
 
+class _Words:
+    """Words of any script (see `data.answer_parsing.words`)."""
+
+    def tokenize(self, text: str) -> list[str]:
+        return words(text)
+
+
 class _Characters:
     """Every character but spaces is a token."""
 
@@ -146,4 +161,4 @@ class _Characters:
 def _scorer(characters: bool) -> Any:
     from rouge_score.rouge_scorer import RougeScorer  # more than a second to import
 
-    return RougeScorer(list(ROUGE), use_stemmer=False, tokenizer=_Characters() if characters else None)
+    return RougeScorer(list(ROUGE), use_stemmer=False, tokenizer=_Characters() if characters else _Words())

@@ -2,6 +2,8 @@
 
 import json
 import os
+import time
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -35,13 +37,38 @@ from p2p_dist.data.answer_parsing import gives_target, number, same_number, with
         ("10-5=5", "5"),
         ("day 007", "7"),
         ("2 + 2 = 4\n#### 4", "4"),
+        ("1e-05", "0.00001"),
+        ("about 1.5E+3.", "1500"),
+        ("−5", "-5"),
+        ("it is −5 °C", "-5"),
+        ("range 3–5", "5"),
+        ("10 - 5", "5"),
+        ("so 10 - 5 =5", "5"),
+        ("2^10", "1024"),
+        ("it is 2**10", "1024"),
+        ("10⁻³", "0.001"),
+        ("an area of 5 cm²", "5"),
+        ("5 m^2", "5"),
+        ("1.2 × 10^5", "120000"),
+        ("roughly 1.2×10⁻³ m", "0.0012"),
+        ("it is 1.2 x 10^5", "120000"),
+        ("½", "1/2"),
+        ("it is 1½", "3/2"),
+        ("3⁄4", "3/4"),
+        ("-2^2", "-4"),
+        ("50 %", "0.5"),
+        ("-(1/3)", "-1/3"),
+        ("it is -2/3", "-2/3"),
+        ("GPT-4", "4"),
     ],
 )
 def test_number_value(text: str, value: str) -> None:
     assert number(text) == Fraction(value)
 
 
-@pytest.mark.parametrize("text", ["", "none", ".", "(((((", "1/0", "(" * 5000, "九"])
+@pytest.mark.parametrize(
+    "text", ["", "none", ".", "(((((", "1/0", "(" * 5000, "九", "9" * 401, "1e99999", "2^99999", "4^(1/2)"]
+)
 def test_number_none(text: str) -> None:
     assert number(text) is None
 
@@ -50,6 +77,44 @@ def test_number_none(text: str) -> None:
 def test_number_any_text_never_raises(text: str) -> None:
     """No text, however odd, raises."""
     assert isinstance(number(text), Fraction | None)
+
+
+@given(st.decimals(-(10**40), 10**40, allow_nan=False))
+def test_number_of_a_decimal_is_its_value(value: Decimal) -> None:
+    """As Python writes it (1E-7 too), with U+2212, in digits, and in a sentence."""
+    for spelled in (str(value), str(value).replace("-", "−"), format(value, "f"), f"the answer is {value}"):
+        assert number(spelled) == Fraction(value)
+
+
+@given(st.fractions(-(10**9), 10**9, max_denominator=10**9), st.integers(0, 10**6))
+def test_number_of_a_fraction_is_its_value(value: Fraction, whole: int) -> None:
+    assert number(f"{value}") == value
+    assert number(f"it is {value} of all") == value
+    part = abs(value) % 1
+    if part:
+        assert number(f"it is {whole} {part}") == number(f"it is {whole}({part})") == whole + part
+
+
+@given(st.decimals(-1000, 1000, places=3), st.integers(-30, 30))
+def test_number_of_scientific_notation_is_its_value(mantissa: Decimal, exponent: int) -> None:
+    expected = Fraction(mantissa) * Fraction(10) ** exponent
+    superscript = str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    for spelled in (f"{mantissa}e{exponent}", f"{mantissa} × 10^{exponent}", f"{mantissa}×10{superscript}"):
+        assert number(spelled) == expected
+        assert number(f"It comes to {spelled} m") == expected
+
+
+@given(st.integers(-99, 99), st.integers(0, 12))
+def test_number_of_a_power_is_its_value(base: int, exponent: int) -> None:
+    assert number(f"({base})^{exponent}") == Fraction(base) ** exponent
+    assert number(f"it is {abs(base)}^{exponent}") == Fraction(abs(base)) ** exponent
+
+
+@pytest.mark.parametrize("part", ["9", "1,", "1,234,", "1 ", "1/", "-", "1.", "1e", "(1/", "2^", "1(", "½", "¹", "1%"])
+def test_number_of_long_text_takes_linear_time(part: str) -> None:
+    started = time.process_time()
+    number(part * (60_000 // len(part)))
+    assert time.process_time() - started < 1
 
 
 def test_same_number_relative_above_one() -> None:

@@ -20,6 +20,7 @@ from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import NO_LABEL, RawRow
 from p2p_dist.data.extra_suites import with_extra_suites
 from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.data.tasks.gsm8k import Gsm8k
 from p2p_dist.data.tasks.scitldr import SciTldr
 from p2p_dist.errors import UserError
@@ -171,6 +172,18 @@ def test_generation_data_stage_round_trip(tmp_path: Path) -> None:
     datastore.write(stage, built, {})
     assert datastore.read(stage) == built
     assert '"label": -1' in (stage.path / "train.jsonl").read_text()
+
+
+def test_gold_answer_without_words_refused() -> None:
+    """ROUGE of such a test row is 0 whatever the model says; training rows may be answered so."""
+    rows = {"train": [RawRow("a", response="!!!")], "test": [RawRow("b", response="\U0001f44d")]}
+    none = registry.load("attacks", "none")()
+    with pytest.raises(UserError, match=r"E203.*no word in any gold answer"):
+        build_attacked(Custom(response_column="r"), rows, RowsSpec(), none, None)
+    with pytest.raises(UserError, match=r"E203.*no number in any gold answer"):
+        build_attacked(Custom(response_column="r", judge="number"), rows, RowsSpec(), none, None)
+    built = build_attacked(Custom(response_column="r", characters=True), rows, RowsSpec(), none, None)
+    assert len(built.suites["clean"].rows) == 1
 
 
 def test_gsm8k_solutions_and_hub_rows(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 """Metrics of generated text against values worked out by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score.tokenize import tokenize as published_tokens
 
-from p2p_dist.data.answer_parsing import ResponseSpace
+from p2p_dist.data.answer_parsing import ResponseSpace, words
 from p2p_dist.data.built import Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.evaluation.generation_metrics import Mean, figures, judge, judge_suite, rouge
@@ -40,6 +43,20 @@ def test_rouge_of_words() -> None:
     assert found["rougeL"] == found["rouge1"]
     assert rouge("the cat sat", ["no match", "the cat sat"])["rougeL"] == 1.0
     assert rouge("", ["the cat"])["rouge1"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "text", ["мама мыла раму", "القط على السجادة", "बिल्ली चटाई पर बैठी", "η γάτα στο χαλί", "café naïve", "ยานแม่ มา"]
+)
+def test_rouge_of_any_script_is_over_words(text: str) -> None:
+    first, *rest = text.split()
+    assert rouge(text, [text]) == {"rouge1": 1.0, "rouge2": 1.0, "rougeL": 1.0}
+    assert rouge(f"{first}.", [text])["rouge1"] == pytest.approx(2 / (1 + 1 + len(rest)))
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=60))
+def test_words_of_ascii_are_the_published_tokens(text: str) -> None:
+    assert words(text) == published_tokens(text, None)
 
 
 def test_rouge_of_chinese_is_over_characters() -> None:
