@@ -19,13 +19,13 @@ quickstart: $(VENV)/.installed
 	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow and not gpu" --ignore=tests/slurm \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore=tests/slurm \
 	  $(addprefix --ignore=,$(WHOLE_MACHINE)) $(ARGS)
-	$(BIN)/python -m pytest -m "not slow and not gpu" $(WHOLE_MACHINE) $(ARGS)
+	$(BIN)/python -m pytest $(WHOLE_MACHINE) $(ARGS)
 
 # What starts no process and needs no torch, in an order of chance that is printed.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --fast $(ORDER) -m "not slow and not gpu" $(FAST) $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --fast $(ORDER) $(FAST) $(ARGS)
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ORDER) -m "not gpu" $(ARGS)
