@@ -124,7 +124,7 @@ def _import_file(name: str, file: Path, digest: str) -> ModuleType:
     sys.modules[name] = module  # pydantic looks names of annotations up here
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # an interrupt too must leave no half-imported module
         del sys.modules[name]
         raise
     return module

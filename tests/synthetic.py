@@ -47,7 +47,7 @@ def make_study(
     path.write_text(text)
     with patch.dict(os.environ, {"P2P_DIST_DATA": str(data)}):
         study = open_study(path, overrides, root / "runs")
-        write_down(study, path)
+        write_down(study)
         build_study_rows(study.folder, study.expansion.graph)
     finish(study, skip)
     return study.folder

@@ -60,7 +60,7 @@ def test_every_module_says_why_it_exists() -> None:
     ] == []
 
 
-@pytest.mark.parametrize("room", ["worker", "training", "scores", "evaluation"])
+@pytest.mark.parametrize("room", ["worker", "training", "scores", "evaluation", "planning", "cli", "scheduling"])
 def test_specs_are_read_by_type(room: str) -> None:
     """Behind `config.stages.parse` nobody looks up a key of a raw spec."""
     raw = [

@@ -1,4 +1,4 @@
-"""Checks of this machine: each says what was found, and what to do when that will not do."""
+"""Checks of this machine, each with what was measured and what to do if that does not suffice."""
 
 import importlib.util
 import os
@@ -6,7 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,20 +29,21 @@ _SOCKET_PATH = 107
 
 @dataclass(frozen=True)
 class Check:
-    """One finding."""
+    """Result of one check."""
 
     name: str
     ok: bool
-    found: str
+    value: str
     fix: str = ""
 
     def to_json(self) -> dict[str, object]:
-        return asdict(self)
+        """The check as `doctor --json` prints it."""
+        return {"name": self.name, "ok": self.ok, "found": self.value, "fix": self.fix}
 
     def line(self) -> str:
-        return f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.found}" + (
-            f". Try: {self.fix}" if self.fix and not self.ok else ""
-        )
+        """The check as `doctor` prints it."""
+        hint = f". Try: {self.fix}" if self.fix and not self.ok else ""
+        return f"{'ok  ' if self.ok else 'FAIL'} {self.name}: {self.value}{hint}"
 
 
 def run_checks() -> list[Check]:
@@ -52,23 +53,19 @@ def run_checks() -> list[Check]:
 
 
 def _python() -> Iterator[Check]:
-    yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "Python 3.11 or newer")
+    yield Check("python", sys.version_info >= (3, 11), sys.version.split()[0], "install Python 3.11 or newer")
 
 
 def _libraries() -> Iterator[Check]:
     for name, floor in (FLOORS | OPTIONAL).items():
         try:
-            found = version(name)
+            installed = version(name)
         except PackageNotFoundError:
-            yield Check(
-                name,
-                name in OPTIONAL,
-                "not installed" + (" (only some studies need it)" if name in OPTIONAL else ""),
-                f"pip install {name}",
-            )
+            note = " (only some studies need it)" if name in OPTIONAL else ""
+            yield Check(name, name in OPTIONAL, f"not installed{note}", f"pip install {name}")
             continue
-        numbers = tuple(int(part) for part in found.split("+")[0].split(".")[:2])
-        yield Check(name, numbers >= floor, found, f"at least {'.'.join(map(str, floor))}")
+        numbers = tuple(int(part) for part in installed.split("+")[0].split(".")[:2])
+        yield Check(name, numbers >= floor, installed, f"install {name}>={'.'.join(map(str, floor))}")
 
 
 def _devices() -> Iterator[Check]:
@@ -85,10 +82,9 @@ def _devices() -> Iterator[Check]:
             True,
             f"dtype auto means {str(resolve_dtype('auto', device)).removeprefix('torch.')} on {device.type}",
         )
-        sees = torch.cuda.device_count()
-        yield Check(
-            "gpus in torch", sees == machine.gpus_per_node, f"torch sees {sees}", "a build of torch for this driver"
-        )
+        visible = torch.cuda.device_count()
+        fix = "install a build of torch for this driver"
+        yield Check("gpus in torch", visible == machine.gpus_per_node, f"torch sees {visible}", fix)
 
 
 def _storage() -> Iterator[Check]:
@@ -99,12 +95,11 @@ def _storage() -> Iterator[Check]:
             True,
             "cached" if assets.is_cached(name) else f"not cached; fetched on first use into {cache}",
         )
-    for place in {"cache": cache, "here": Path.cwd()}.items():
-        existing = next(path for path in [place[1], *place[1].parents] if path.exists())
+    for name, folder in {"cache": cache, "here": Path.cwd()}.items():
+        existing = next(path for path in [folder, *folder.parents] if path.exists())
         free = shutil.disk_usage(existing).free / 1e9
-        yield Check(
-            f"free disk ({place[0]})", free > _FREE_GB, f"{free:.1f} GB at {existing}", f"at least {_FREE_GB:g} GB"
-        )
+        fix = f"free at least {_FREE_GB:g} GB"
+        yield Check(f"free disk ({name})", free > _FREE_GB, f"{free:.1f} GB at {existing}", fix)
 
 
 def _inputs() -> Iterator[Check]:
@@ -117,7 +112,7 @@ def _inputs() -> Iterator[Check]:
             "P2P_DIST_DATA",
             bool(tasks),
             f"{root} with {', '.join(tasks) or 'no folders'}",
-            "a folder with <task>/train.jsonl and test.jsonl",
+            "name a folder with <task>/train.jsonl and test.jsonl",
         )
 
 
@@ -133,11 +128,9 @@ def _ray() -> Iterator[Check]:
         "ray socket path",
         len(str(longest)) < _SOCKET_PATH,
         f"{len(str(longest))} of {_SOCKET_PATH} characters",
-        "a shorter temporary folder",
+        "use a shorter temporary folder",
     )
-    yield Check(
-        "temporary folder", os.access("/tmp", os.W_OK), tempfile.gettempdir(), "a /tmp that this user may write to"
-    )
+    yield Check("temporary folder", os.access("/tmp", os.W_OK), tempfile.gettempdir(), "let this user write to /tmp")
     attached = os.environ.get("RAY_ADDRESS")
     yield Check(
         "ray address",

@@ -37,10 +37,10 @@ def data(
 
 def print_rows(study: "Study", out: Path | None, tokens: bool, as_json: bool) -> None:
     """Print the rows of a study as text or as JSON; with `out`, write them to that folder too. Raises UserError."""
-    from p2p_dist.cli.rows import show
+    from p2p_dist.cli.rows import describe_rows
     from p2p_dist.report import data_view
 
-    stages = show(study, out, tokens)
+    stages = describe_rows(study, out, tokens)
     if as_json:
         print_json(stages)
     else:

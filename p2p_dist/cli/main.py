@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 import typer
 
-from p2p_dist.cli import data, doctor, init, jobs, listing, results, study, submit, tables
+from p2p_dist.cli import data, doctor, init, jobs, listing, plan, results, run, status, submit, tables
 from p2p_dist.cli.help import Verb, Verbs
 from p2p_dist.cli.options import CLUSTERS, DATA, REFERENCE, RESULTS, STUDIES
 from p2p_dist.cli.output import print_error
@@ -42,7 +42,7 @@ def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
     """Turn errors that a user can act on into a message and an exit code."""
 
     @wraps(verb)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+    def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
             code = verb(*args, **kwargs)
         except UserError as error:
@@ -56,7 +56,7 @@ def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
             code = 0
         raise typer.Exit(code)
 
-    return run
+    return guarded
 
 
 def _add(panel: str, verb: Callable[..., int], name: str | None = None) -> None:
@@ -64,10 +64,10 @@ def _add(panel: str, verb: Callable[..., int], name: str | None = None) -> None:
 
 
 _add(STUDIES, init.init)
-_add(STUDIES, study.plan)
-_add(STUDIES, study.run)
-_add(STUDIES, study.status)
-_add(STUDIES, study.report)
+_add(STUDIES, plan.plan)
+_add(STUDIES, run.run)
+_add(STUDIES, status.status)
+_add(STUDIES, status.report)
 _add(RESULTS, results.query)
 _add(RESULTS, results.compare)
 _add(RESULTS, results.merge)

@@ -7,7 +7,7 @@ from typing import Any
 
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.model import ModelRef
-from p2p_dist.config.study import TrainSpec
+from p2p_dist.config.stages import AttackStage, parse
 from p2p_dist.data.built import Built
 from p2p_dist.errors import user_error
 from p2p_dist.report import data_export, data_view
@@ -17,19 +17,19 @@ from p2p_dist.scheduling.study import Study
 from p2p_dist.worker.build_rows import build_study_rows
 
 
-def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
-    """Facts of every data stage, in the order of the study: of one that waits for what a model says about the rows,
-    that it does. With `out`, rows are written there too.
+def describe_rows(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
+    """Content of `p2p-dist data --json`: a record of every data stage, in the order of the study. A stage that needs
+    scores of a model first has `waits`. With `out`, rows are written there too.
 
-    Raises UserError E229 for a folder that is there already, E119 when tokens are wanted and no tokenizer is at hand.
+    Raises UserError E229 for a folder that exists, E119 when tokens are asked for and no tokenizer is at hand.
     """
     titles = titles_of([run.to_json() for run in study.expansion.runs])
     study.folder.write_specs(study.expansion.graph)
-    there = {stage.id for stage in build_study_rows(study.folder, study.expansion.graph)}
+    built_ids = {stage.id for stage in build_study_rows(study.folder, study.expansion.graph)}
     return [
         {
             "title": f"{_task(study, stage)}: {titles[stage.id]}",
-            **(_facts(study, stage, out, tokens) if stage.id in there else {"id": stage.id, "waits": True}),
+            **(_described(study, stage, out, tokens) if stage.id in built_ids else {"id": stage.id, "waits": True}),
         }
         for stage in study.expansion.graph.stages.values()
         if stage.kind == "data"
@@ -37,21 +37,20 @@ def show(study: Study, out: Path | None, tokens: bool) -> list[dict[str, Any]]:
 
 
 def _task(study: Study, stage: Stage) -> str:
-    """The name of the task that a data stage's rows are of."""
-    return next(
-        str(made.spec["task"]["name"]) for made in study.expansion.graph.ancestors(stage) if "task" in made.spec
-    )
+    """Name of the task of a data stage's rows."""
+    ancestors = (parse(ancestor) for ancestor in study.expansion.graph.ancestors(stage) if ancestor.kind == "data")
+    return next(attacked.task.name for attacked in ancestors if isinstance(attacked, AttackStage))
 
 
-def _facts(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:
+def _described(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:
     built = datastore.read(study.folder.stage(stage))
-    train: TrainSpec = study.spec.train
-    facts = data_view.facts(built, stage.id, train.global_batch, train.num_train_epochs)
+    train = study.spec.train
+    described = data_view.facts(built, stage.id, train.global_batch, train.num_train_epochs)
     if tokens:
-        facts["tokens"] = token_views(built, study.spec.model[0], train.max_length)
+        described["tokens"] = token_views(built, study.spec.model[0], train.max_length)
     if out is not None:
         data_export.write(_new(out / stage.id), study.folder.stage(stage), built)
-    return facts
+    return described
 
 
 def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str, Any]]:
@@ -88,5 +87,5 @@ def _pieces(tokenizer: Any, ids: Sequence[int]) -> list[str]:
 
 def _new(folder: Path) -> Path:
     if folder.exists():
-        raise user_error("E229", "the folder is there already", str(folder), "choose another --out, or remove it")
+        raise user_error("E229", "the folder exists", str(folder), "choose another --out, or remove it")
     return folder

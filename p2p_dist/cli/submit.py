@@ -75,10 +75,14 @@ def slurm(
 ) -> int:
     """Submit a study to Slurm: one job over nodes (slurm/study.sbatch), or an array of tasks (slurm/array.sbatch)."""
     from p2p_dist.scheduling import submit_slurm
+    from p2p_dist.scheduling.feasibility import refuse_infeasible
+    from p2p_dist.scheduling.other_settings import refuse_other_settings
     from p2p_dist.scheduling.study import find_study, open_study
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
+    refuse_infeasible(opened)
+    refuse_other_settings(opened, replace="--replace" in (run_option or ()))
     request = submit_slurm.Request(
         nodes,
         gpus_per_node,
@@ -116,10 +120,14 @@ def ray(
     attached to. The whole cluster must see the runs folder; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH name the
     token."""
     from p2p_dist.scheduling import submit_ray
+    from p2p_dist.scheduling.feasibility import refuse_infeasible
+    from p2p_dist.scheduling.other_settings import refuse_other_settings
     from p2p_dist.scheduling.study import find_study, open_study
 
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
+    refuse_infeasible(opened)
+    refuse_other_settings(opened, replace="--replace" in (run_option or ()))
     options = [*(overrides or []), *(run_option or [])]
     return submit_ray.submit(
         opened, path, address, options, runs_dir, lambda line: print(line, file=sys.stderr, flush=True), env or ()

@@ -72,11 +72,11 @@ def _by_model(texts: list[str], model: str, recipe: tuple[str, str, int], out: P
     from p2p_dist.scheduling.study import configs_dir
     from p2p_dist.worker.paraphrase import make_table
 
-    found = resolve_model(model, configs_dir() / "models")
+    rewriter = resolve_model(model, configs_dir() / "models")
     with _progress() as progress:
         task = progress.add_task("texts")
         return make_table(
-            texts, found, recipe, out, batch, lambda done, total: progress.update(task, completed=done, total=total)
+            texts, rewriter, recipe, out, batch, lambda done, total: progress.update(task, completed=done, total=total)
         )
 
 
@@ -136,20 +136,19 @@ def substitutions(
         for text, (line, row) in zip(column([train], "text"), read_mappings(train), strict=True)
     ]
     settings = Learning(warm_up_epochs, epochs, learning_rate, seed=seed)
-    found = resolve_model(model, configs_dir() / "models")
+    surrogate = resolve_model(model, configs_dir() / "models")
+    texts, aim = column(others or [], "text"), Aim(target, rate)
     with _progress() as progress:
         task = progress.add_task("epochs")
-        texts = column(others or [], "text")
-        aim = Aim(target, rate)
         good, failed = make_table(
             rows,
             texts,
             synonyms,
-            found,
+            surrogate,
             aim,
             settings,
             out,
-            lambda done, of: progress.update(task, completed=done, total=of),
+            lambda done, total: progress.update(task, completed=done, total=total),
         )
     print(f"{out}: {good} texts with exchanged words, {failed} without")
     return Exit.OK

@@ -62,10 +62,12 @@ class Expansion:
 
     runs: Sequence[Run]
     graph: Graph
+    combinations: Sequence["Combination"] = ()
+    """Values of the runs, in their order."""
 
 
 @dataclass(frozen=True)
-class _Combination:
+class Combination:
     """One value per axis. Plug-ins are loaded by name, so their classes are not known here."""
 
     cell: Mapping[str, str]
@@ -81,7 +83,7 @@ class _Combination:
 class _Planned:
     """The stages of a combination before its baseline is added."""
 
-    combination: _Combination
+    combination: Combination
     builder: Builder
     rows: Stage
     evaluation: Stage
@@ -106,29 +108,42 @@ def expand(
         raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
     graph = Graph()
     planned = {tuple(one.cell.values()): _plan(one, study, files, models or {}, graph) for one in combinations}
-    return Expansion([_run(one, planned, graph) for one in planned.values()], graph)
+    return Expansion([_run(one, planned, graph) for one in planned.values()], graph, combinations)
 
 
-def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[_Combination]:
+def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[Combination]:
     """The product of the axes without what is excluded."""
-    options: dict[str, list[tuple[str, Any]]] = {
-        "task": list(zip(_labels(study.task), zip(study.task, sources, strict=True), strict=True)),
-        "model": [(model.name, model) for model in study.model],
-        "attack": list(zip(_labels(study.attack), study.attack, strict=True)),
-        "defense": list(zip(_labels(study.defense), study.defense, strict=True)),
-        "seed": [(str(seed), seed) for seed in study.seed],
+    values_by_axis: dict[str, Sequence[Any]] = {
+        "task": list(zip(study.task, sources, strict=True)),
+        "model": study.model,
+        "attack": study.attack,
+        "defense": study.defense,
+        "seed": study.seed,
     }
+    labels = axis_labels(study)
+    options = {axis: list(zip(labels[axis], values_by_axis[axis], strict=True)) for axis in AXES}
     _check_exclude(study)
     combinations = []
     for values in itertools.product(*(options[axis] for axis in AXES)):
         cell = {axis: label for axis, (label, _) in zip(AXES, values, strict=True)}
         if not any(_matches(rule, cell) for rule in study.exclude):
             (task, source), model, attack, defense, seed = (value for _, value in values)
-            combinations.append(_Combination(cell, task, source, model, attack, defense, seed))
+            combinations.append(Combination(cell, task, source, model, attack, defense, seed))
     return combinations
 
 
-def _incompatibility(one: _Combination, study: StudySpec) -> Problem | None:
+def axis_labels(study: StudySpec) -> dict[str, list[str]]:
+    """Labels of the values on every axis."""
+    return {
+        "task": _labels(study.task),
+        "model": [model.name for model in study.model],
+        "attack": _labels(study.attack),
+        "defense": _labels(study.defense),
+        "seed": [str(seed) for seed in study.seed],
+    }
+
+
+def _incompatibility(one: Combination, study: StudySpec) -> Problem | None:
     """The reason why the plug-ins of a combination do not fit, or None."""
     task, attack, defense = (one.cell[axis] for axis in ("task", "attack", "defense"))
     if reason := one.attack.incompatibility(one.task):
@@ -152,7 +167,7 @@ def _incompatibility(one: _Combination, study: StudySpec) -> Problem | None:
 
 
 def _plan(
-    one: _Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], graph: Graph
+    one: Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], graph: Graph
 ) -> _Planned:
     """Add the stages of a combination to the graph."""
     builder = Builder(graph, _settings(one, study, files, models))
@@ -163,9 +178,7 @@ def _plan(
     return _Planned(one, builder, rows, one.defense.stages(builder, rows))
 
 
-def _settings(
-    one: _Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef]
-) -> Settings:
+def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef]) -> Settings:
     task = {
         "name": registry.name_of(one.task),
         **one.task.model_dump(exclude=set(one.task.place_fields)),
@@ -242,13 +255,17 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
         yield from _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
 
 
+def names_label(name: object, label: str) -> bool:
+    """True if a rule's name is a label, or the label without its options."""
+    return str(name) in (label, label.partition("(")[0])
+
+
 def _matches(rule: Mapping[str, Any], cell: Mapping[str, str]) -> bool:
-    return all(cell[axis] == str(label) or cell[axis].partition("(")[0] == str(label) for axis, label in rule.items())
+    return all(names_label(name, cell[axis]) for axis, name in rule.items())
 
 
 def _check_exclude(study: StudySpec) -> None:
-    """Raises UserError E103 for a rule about an unknown axis. A rule about a value that the study lacks has no
-    effect."""
+    """Raises UserError E103 for a rule about an unknown axis."""
     for axis in (axis for rule in study.exclude for axis in rule):
         if axis not in AXES:
             raise user_error(

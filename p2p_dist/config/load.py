@@ -1,7 +1,9 @@
 """Reader of study files: a StudySpec with loaded plug-ins, or all errors at once."""
 
 import json
-from collections.abc import Sequence
+import math
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +19,7 @@ from p2p_dist.errors import Problem, UserError, user_error
 Model = TypeVar("Model", bound=BaseModel)
 
 _AXES = {"task": "tasks", "attack": "attacks", "defense": "defenses"}
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*$")
 _RENAMED = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
@@ -36,7 +39,16 @@ _RENAMED = {
 
 def load_study(path: Path, overrides: Sequence[str], models: Path) -> StudySpec:
     """Read, override and check a study; `models` is the folder of model files. Raises UserError with all problems."""
-    document = override(yaml_strict.read(path), overrides)
+    return check_study(read_study(path, overrides), models)
+
+
+def read_study(path: Path, overrides: Sequence[str]) -> Document:
+    """A study file with overrides applied. Raises UserError with all problems of its YAML."""
+    return override(yaml_strict.read(path), overrides)
+
+
+def check_study(document: Document, models: Path) -> StudySpec:
+    """The study of a document, with its plug-ins and models. Raises UserError with all problems."""
     problems: list[Problem] = []
     study = _validate(StudySpec, document.data, document, (), problems)
     plugins = {axis: _plugins(axis, kind, document, problems) for axis, kind in _AXES.items() if axis in document.data}
@@ -60,7 +72,9 @@ def load_study(path: Path, overrides: Sequence[str], models: Path) -> StudySpec:
 
 
 def override(document: Document, overrides: Sequence[str]) -> Document:
-    """The document with `key.path=value` applied; values follow the rules of the file."""
+    """The document with `key.path=value` applied; values follow the rules of the file. Its text says the same."""
+    if not overrides:
+        return document
     data = json.loads(json.dumps(document.data, allow_nan=True))
     lines = dict(document.lines)
     for text in overrides:
@@ -87,7 +101,35 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
         for replaced in [path for path in lines if path[: len(keys)] == tuple(keys)]:
             del lines[replaced]
         lines[tuple(keys)] = 0
-    return Document(document.name, data, lines)
+    return Document(document.name, data, lines, _written(document.name, overrides, data))
+
+
+def _written(name: str, overrides: Sequence[str], data: Mapping[str, Any]) -> bytes:
+    """YAML of a study with its overrides: a line per key, or per item of a list; strings in quotes."""
+    lines = [f"# {name} with {' '.join(map(json.dumps, overrides))}"]
+    for key, value in data.items():
+        if isinstance(value, list) and value:
+            lines += [f"{_flow(key)}:", *(f"  - {_flow(item)}" for item in value)]
+        else:
+            lines.append(f"{_flow(key)}: {_flow(value)}")
+    return ("\n".join(lines) + "\n").encode(errors="surrogateescape")
+
+
+def _flow(value: object) -> str:
+    """A value as YAML 1.2 and JSON both write it; numbers that are not finite as YAML does."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_flow(key)}: {_flow(item)}' for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_flow, value))}]"
+    if (
+        isinstance(value, str)
+        and _PLAIN.match(value)
+        and value not in ("null", "true", "false", "yes", "no", "on", "off", "y", "n")
+    ):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    return json.dumps(value)
 
 
 def _items(document: Document, axis: str) -> list[tuple[KeyPath, Any]]:

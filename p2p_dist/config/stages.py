@@ -279,6 +279,14 @@ def parse(stage: Stage) -> AnyStage:
         raise _unreadable(*(f"{what}: {_described(one['loc'], one['msg'])}" for one in error.errors())) from error
 
 
+def training(stage: Stage) -> TrainStage | ScoreStage | None:
+    """The stage as one that trains a model: a training, or a score method that trains one; None for any other."""
+    if stage.kind not in ("train", "score"):
+        return None
+    typed = parse(stage)
+    return typed if isinstance(typed, TrainStage | ScoreStage) and typed.train is not None else None
+
+
 def _described(location: tuple[int | str, ...], message: str) -> str:
     return f"{'.'.join(map(str, location))}: {message}" if location else message
 

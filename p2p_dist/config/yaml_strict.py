@@ -43,6 +43,8 @@ class Document:
     name: str
     data: Any
     lines: dict[KeyPath, int] = field(default_factory=dict)
+    text: bytes = b""
+    """The file's bytes."""
 
     def where(self, path: KeyPath) -> str:
         """`file:line (key.path)` of the nearest key that the file has."""
@@ -53,6 +55,21 @@ class Document:
                 place = f"{self.name}:{line}" if line else "the command line"
                 return f"{place} ({dotted})" if dotted else place
         return self.name
+
+    def where_of(self, dotted: str) -> str:
+        """As `where`, of a key path with dots; numbers of list items count only where the file has a list."""
+        path: list[str | int] = []
+        node = self.data
+        for part in dotted.split("."):
+            if part.isdigit() and not (isinstance(node, dict) and part in node):
+                if not isinstance(node, list):
+                    continue
+                path.append(int(part))
+                node = node[int(part)] if int(part) < len(node) else None
+            else:
+                path.append(part)
+                node = node.get(part) if isinstance(node, dict) else None
+        return self.where(tuple(path))
 
 
 def read(path: Path) -> Document:
@@ -102,7 +119,7 @@ def parse(raw: bytes, name: str) -> Document:
     data = reader.value(node, ())
     if reader.problems:
         raise UserError(*reader.problems)
-    return Document(name, data, reader.lines)
+    return Document(name, data, reader.lines, raw)
 
 
 def scalar(text: str) -> Any:

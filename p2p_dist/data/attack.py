@@ -12,10 +12,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from p2p_dist.config.study import Plugin, Rate, Strict, added
+from p2p_dist.config.study import Plugin, Rate, RowsSpec, Strict, added
 from p2p_dist.data.example import Example, Note, by_id, drawn, share, stream
 from p2p_dist.data.task import Task
-from p2p_dist.errors import user_error
+from p2p_dist.errors import Problem, UserError, user_error
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class Attack(Plugin):
         """Reason why the attack cannot be made on a task, or None. Checked when a study is planned and when rows are
         built."""
         return None
+
+    def option_problems(self, task: Task, rows: RowsSpec) -> list[Problem]:
+        """Options that do not fit the task or its rows. Checked when a study is planned and when rows are built."""
+        return []
 
 
 class DirtyLabelAttack(Attack):
@@ -140,6 +144,10 @@ class DirtyLabelAttack(Attack):
         taken and the number of poisoned rows."""
         return []
 
+    def negative_count(self, count: int, eligible: int) -> int:
+        """Number of rows of `negatives`, if every text can carry its triggers."""
+        return 0
+
     def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         """Test suites beside `clean` and `triggered`, by name."""
         return {}
@@ -157,6 +165,31 @@ class DirtyLabelAttack(Attack):
             return "answers are text, so there is no extended label that the attacker could know"
         return None
 
+    def poisoned_count(self, rows: int) -> int:
+        """Number of poisoned rows among so many training rows. Raises UserError E240 where the rate selects none."""
+        count = share(self.rate, rows, self.rounding == "down") if self.count is None else self.count
+        if not count:
+            what = f"rate {self.rate} of {rows} training rows selects none"
+            raise user_error("E240", what, "attack.rate", "raise attack.rate or add rows")
+        return count
+
+    def too_few_eligible(self, count: int, rows: int, only: str) -> UserError:
+        """E206: `count` of `rows` training rows are needed, and `only` says how many there are."""
+        option = "attack.rate" if self.count is None else "attack.count"
+        what = f"the attack needs {count} of {rows} rows; only {only}"
+        return user_error("E206", what, "attack", f"lower {option}, change attack.target_label or add rows")
+
+    def option_problems(self, task: Task, rows: RowsSpec) -> list[Problem]:
+        """E107 for targets that are no class, and for a selection that needs rows in file order."""
+        n_classes = len(task.labels)
+        wrong = [label for label in self.target_labels() if n_classes and not 0 <= label < n_classes]
+        what, fix = f"is not one of the {n_classes} classes", f"set a label from 0 to {n_classes - 1}"
+        problems = [Problem("E107", f"target_label {label} {what}", "attack.target_label", fix) for label in wrong]
+        if self.poison_selection == "first" and rows.order != "file":
+            what = "poison_selection: first needs rows in file order"
+            problems.append(Problem("E107", what, "attack.poison_selection", "set rows.order=file"))
+        return problems
+
     def poison(
         self, rows: Sequence[Example], seed: int, trusted: Collection[str] = (), n_classes: int = 2
     ) -> tuple[list[Example], list[Note]]:
@@ -165,13 +198,11 @@ class DirtyLabelAttack(Attack):
         No row with an id in `trusted` is poisoned. Raises UserError E206 when too few rows are eligible, E240 when the
         rate selects none.
         """
-        count = self._count(rows)  # ε|D|
+        count = self.poisoned_count(len(rows))  # ε|D|
         candidates = self._in_order([ex for ex in rows if ex.id not in trusted and self.may_poison(ex.label)], seed)
         poisoned = self._poison_first(candidates, count, seed, n_classes)
         if len(poisoned) < count:
-            what = f"the attack needs {count} of {len(rows)} rows; only {len(poisoned)} are eligible and can carry it"
-            lower = "attack.rate" if self.count is None else "attack.count"
-            raise user_error("E206", what, "attack", f"lower {lower}, change attack.target_label or add rows")
+            raise self.too_few_eligible(count, len(rows), f"{len(poisoned)} are eligible and can carry it")
         covers = self._cover_rows([ex for ex in rows if ex.id not in trusted and ex.id not in poisoned], seed)
         negatives = self.negatives(candidates, count, seed)
         notes = [note for _, note in [*poisoned.values(), *covers.values(), *negatives]]
@@ -186,15 +217,6 @@ class DirtyLabelAttack(Attack):
     def clean_suite(self, rows: Sequence[Example]) -> list[Example]:
         """Rows without the trigger, as the attacker publishes them."""
         return [self._published(ex) for ex in rows]
-
-    def _count(self, rows: Sequence[Example]) -> int:
-        if self.count is not None:
-            return self.count
-        count = share(self.rate, len(rows), self.rounding == "down")
-        if not count:
-            what = f"rate {self.rate} of {len(rows)} training rows selects none"
-            raise user_error("E240", what, "attack.rate", "raise attack.rate or add rows")
-        return count
 
     def _in_order(self, eligible: Sequence[Example], seed: int) -> list[Example]:
         """Rows in the order in which they are taken."""

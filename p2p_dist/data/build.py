@@ -14,7 +14,7 @@ from p2p_dist.data.defense import DataDefense, Defended, DefenderView, EditDefen
 from p2p_dist.data.example import NO_LABEL, Example, Note, Origin, RawRow, Row
 from p2p_dist.data.responses import label_by_response, respond_with_target
 from p2p_dist.data.task import Split, Task
-from p2p_dist.errors import user_error
+from p2p_dist.errors import UserError, user_error
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,8 @@ def _check_references(split: Split, space: ResponseSpace | None) -> None:
 def _check_attack(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
     if reason := attack.incompatibility(task):
         raise user_error("E223", reason, "attack")
-    if attack.poison_selection == "first" and rows.order != "file":
-        what = "poison_selection: first needs rows in file order"
-        raise user_error("E107", what, "attack.poison_selection", "set rows.order=file")
-    n_classes = len(task.labels)
-    for target in attack.target_labels() if n_classes else ():
-        if not 0 <= target < n_classes:
-            what = f"target_label {target} is not one of the {n_classes} classes"
-            raise user_error("E107", what, "attack.target_label", f"set a label from 0 to {n_classes - 1}")
+    if problems := attack.option_problems(task, rows):
+        raise UserError(*problems)
 
 
 def _labels(task: Task) -> LabelSpace:

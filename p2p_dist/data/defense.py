@@ -14,6 +14,7 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.example import Kind, Note, Row, by_id, smallest
+from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError, user_error
 
@@ -40,6 +41,11 @@ class DefenderView:
     """Scores of these rows by models, by the role under which the defense asked for them."""
     phase: str | None = None
     """Name of the rewrite, for a defense that makes several."""
+
+    @property
+    def counts(self) -> RowCounts:
+        """Numbers of these rows."""
+        return RowCounts.of(self.train, self.reserve, self.n_classes)
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,10 @@ class Defense(Plugin):
 
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         """Reason why the defense cannot be combined with these, or None. Checked when a study is planned."""
+        return None
+
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        """Error for a defense that these attacked rows can never give, or None. Checked when a study is planned."""
         return None
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
@@ -140,13 +150,26 @@ class TrustedRows(DataDefense):
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         return no_trusted_rows(rows, "it trains on trusted rows")
 
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        """E205 where fewer rows are reserved than the ratio asks for."""
+        count = self._trusted(counts.train)
+        return (
+            too_few_trusted_rows("the defense", count, "trusted", self.ratio, counts)
+            if counts.reserve < count
+            else None
+        )
+
     def defend_train(self, view: DefenderView) -> Defended:
-        count = math.ceil(self.ratio * len(view.train))
-        if len(view.reserve) < count:
-            raise too_few_trusted_rows("the defense", count, "trusted", self.ratio, view)
+        if error := TrustedRows.shortage(self, view.counts):
+            raise error
+        count = self._trusted(len(view.train))
         chosen = smallest([row.id for row in view.reserve], count, view.seed, BENIGN_SELECTION)
         train = by_id(row for row in view.reserve if row.id in chosen)
         return Defended(train, [], {"kept": len(train), "clean_rows_used": len(train)})
+
+    def _trusted(self, train: int) -> int:
+        """Number of trusted rows for so many training rows."""
+        return math.ceil(self.ratio * train)
 
 
 class EditDefense(Defense):
@@ -176,11 +199,11 @@ def no_trusted_rows(rows: RowsSpec, use: str) -> str | None:
     return None if rows.reserve else f"{use}, and rows.reserve is 0"
 
 
-def too_few_trusted_rows(name: str, count: int, role: str, ratio: float, view: DefenderView) -> UserError:
+def too_few_trusted_rows(name: str, count: int, role: str, ratio: float, counts: RowCounts) -> UserError:
     """The error for `count` rows needed (`ratio` of the training rows) and fewer reserved; `role` says what for."""
     return user_error(
         "E205",
-        f"{name} needs {count:,} {role} rows (ratio {ratio:g} of {len(view.train):,}); only {len(view.reserve):,} "
+        f"{name} needs {count:,} {role} rows (ratio {ratio:g} of {counts.train:,}); only {counts.reserve:,} "
         "trusted rows are reserved",
         "defense.ratio",
         f"set rows.reserve={count}",

@@ -19,7 +19,8 @@ from p2p_dist.config.methods import EarlyTrust, LabelScores
 from p2p_dist.config.study import Rate, Strict
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
-from p2p_dist.errors import user_error
+from p2p_dist.data.row_counts import RowCounts
+from p2p_dist.errors import UserError, user_error
 
 SECOND_ROUND = "again"
 """Role of the scores by the model of the first round."""
@@ -181,14 +182,27 @@ def draw_balanced(ids_by_class: Sequence[set[str]], count: int, seed: int, purpo
     return {id_ for ids, size in zip(ids_by_class, sizes, strict=True) for id_ in smallest(ids, size, seed, purpose)}
 
 
+def class_shortage(counts: RowCounts, count: int) -> UserError | None:
+    """E264 where a class has fewer than `count` rows to trust, or None."""
+    sizes = {label: counts.train_by_class.get(label, 0) for label in range(counts.n_classes)}
+    smallest_class = min(sizes, key=lambda label: sizes[label], default=0)
+    if not sizes or sizes[smallest_class] >= count:
+        return None
+    return _too_few_of_class(sizes[smallest_class], smallest_class, count)
+
+
 def _check_count(ids: Sequence[str], label: int, count: int) -> None:
     if len(ids) < count:
-        raise user_error(
-            "E264",
-            f"class {label} has {len(ids)} rows; {count} benign rows of every class are needed",
-            "defense.ratio",
-            "lower defense.ratio or add rows of the class",
-        )
+        raise _too_few_of_class(len(ids), label, count)
+
+
+def _too_few_of_class(rows: int, label: int, count: int) -> UserError:
+    return user_error(
+        "E264",
+        f"class {label} has {rows} rows; {count} benign rows of every class are needed",
+        "defense.ratio",
+        "lower defense.ratio or add rows of the class",
+    )
 
 
 def _margin(line: Mapping[str, Any], n_classes: int) -> float:

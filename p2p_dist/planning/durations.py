@@ -6,9 +6,11 @@ LoRA step is 4 * N_lin operations per token and an evaluation 2 * N_lin, since f
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ShapeSpec
+from p2p_dist.config.stages import AttackStage, TrainStage, parse
 from p2p_dist.planning.cluster import ClusterSpec
 
 TOKENS_PER_ROW = 30
@@ -65,16 +67,14 @@ class Rates:
                 else _rows(graph, rows, "test", TEST_ROWS)
             )
             return 2 * weights * TOKENS_PER_ROW * count / self.operations
-        train, steps = stage.spec["train"], self.steps(graph, stage)
+        typed = _typed(stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
-        return float(steps * max(issue, 4 * weights * TOKENS_PER_ROW * train["global_batch"] / self.operations))
+        compute = 4 * weights * TOKENS_PER_ROW * typed.train.global_batch / self.operations
+        return float(_steps(graph, typed) * max(issue, compute))
 
     def steps(self, graph: Graph, stage: Stage) -> int:
         """Number of optimizer steps of a train stage."""
-        train = stage.spec["train"]
-        rows = _rows(graph, graph.stages[stage.reads["rows"]], "train", TRAIN_ROWS)
-        steps = int(-(-rows * train["num_train_epochs"] // train["global_batch"]))
-        return min(steps, stage.spec.get("stop_after_steps") or steps)
+        return _steps(graph, _typed(stage))
 
 
 def model_of(graph: Graph, stage: Stage) -> str:
@@ -84,9 +84,22 @@ def model_of(graph: Graph, stage: Stage) -> str:
     return stage.model
 
 
-def _rows(graph: Graph, stage: Stage | None, split: str, default: int) -> int:
+def _typed(stage: Stage) -> TrainStage:
+    typed = parse(stage)
+    assert isinstance(typed, TrainStage)
+    return typed
+
+
+def _steps(graph: Graph, typed: TrainStage) -> int:
+    rows = _rows(graph, graph.stages[typed.reads.rows], "train", TRAIN_ROWS)
+    steps = typed.train.num_train_epochs * -(-rows // typed.train.global_batch)
+    return min(steps, typed.stop_after_steps or steps)
+
+
+def _rows(graph: Graph, stage: Stage | None, split: Literal["train", "test"], default: int) -> int:
     """Number of rows that the study asks for, or the assumed number where it takes all."""
     while stage is not None and "rows" in stage.reads:
         stage = graph.stages[stage.reads["rows"]]
-    rows = stage.spec.get("rows", {}).get(split) if stage is not None else None
+    typed = parse(stage) if stage is not None else None
+    rows = getattr(typed.rows, split) if isinstance(typed, AttackStage) else None
     return int(rows) if rows is not None else default

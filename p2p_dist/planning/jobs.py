@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.identity import canonical
+from p2p_dist.config.stages import TrainStage, parse
 
 
 @dataclass(frozen=True)
@@ -98,23 +99,26 @@ def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Ma
     """Group trainings that can share one forward pass, at most `size` of the first in a group."""
     compatible: dict[str, list[Stage]] = defaultdict(list)
     for stage in trainings:
-        train = stage.spec["train"]
-        shared_settings = [
-            stage.spec["model"],
-            train["lora"],
-            train["dtype"],
-            str(train.get("quantization")),
-            str(stage.spec.get("objective")),
-            str(stage.spec.get("prune")),
-            str(stage.spec.get("reparametrized")),
-            stage.reads.get("merged", ""),
-            depth[stage.id],
-        ]
-        compatible[canonical(shared_settings)].append(stage)
+        compatible[canonical([_shared_settings(stage), depth[stage.id]])].append(stage)
     return [
         group[first : first + size(group[0])]
         for group in compatible.values()
         for first in range(0, len(group), size(group[0]))
+    ]
+
+
+def _shared_settings(stage: Stage) -> list[object]:
+    """The settings of a training that must be equal within a cohort."""
+    typed = parse(stage)
+    assert isinstance(typed, TrainStage)
+    train, methods = typed.train, (typed.objective, typed.prune, typed.reparametrized)
+    return [
+        typed.model,
+        train.lora.model_dump(),
+        train.dtype,
+        str(train.quantization),
+        *(method.to_spec() if method else "" for method in methods),
+        typed.reads.merged or "",
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.model import ShapeSpec
-from p2p_dist.config.study import TrainSpec
+from p2p_dist.config.stages import ScoreStage, TrainStage, training
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
@@ -64,15 +64,18 @@ def make_plan(
     """
     rates = Rates(shapes, cluster)
     durations = measure(timings, rates)
-    trained = {id_: training for id_, stage in graph.stages.items() if (training := training_of(graph, stage))}
-    keys = {stage.id: setting(stage) for stage in {stage.id: stage for stage in trained.values()}.values()}
-    settings = {id_: keys[stage.id] for id_, stage in trained.items()}
+    trainings = {id_: typed for id_, stage in graph.stages.items() if (typed := training(stage))}
+    trained = {
+        id_: trainings[behind.id]
+        for id_, stage in graph.stages.items()
+        if (behind := training_of(graph, stage, trainings))
+    }
+    keys = {id_: setting(typed) for id_, typed in trainings.items()}
+    settings = {id_: keys[typed.id] for id_, typed in trained.items()}
     fits: dict[str, Fit] = {}
-    for id_, stage in trained.items():
-        if settings[id_] not in fits:
-            fits[settings[id_]] = place(
-                rates.shape_of(graph, stage), TrainSpec.model_validate(stage.spec["train"]), cohort, cluster
-            )
+    for id_, typed in trained.items():
+        if settings[id_] not in fits and typed.train is not None:
+            fits[settings[id_]] = place(rates.shape_of(graph, typed.stage), typed.train, cohort, cluster)
 
     def size(stage: Stage) -> int:
         fit = fits[settings[stage.id]]
@@ -81,19 +84,21 @@ def make_plan(
     jobs = missing_jobs(graph, done, size, durations.seconds)
     leads = {job.lead for job in jobs}
     stages = [graph.stages[id_] for job in jobs for id_ in job.stages]
-    models = {model for stage in stages if (model := trained.get(stage.id, stage).model)}
+    models = {
+        model for stage in stages if (model := trained[stage.id].stage.model if stage.id in trained else stage.model)
+    }
     return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, durations, models)
 
 
-def training_of(graph: Graph, stage: Stage) -> Stage | None:
+def training_of(graph: Graph, stage: Stage, trainings: Collection[str]) -> Stage | None:
     """The training behind a stage: itself, or that of the adapter it reads; None for a stage that only handles rows."""
-    while "train" not in stage.spec:
+    while stage.id not in trainings:
         if "adapter" not in stage.reads:
             return None
         stage = graph.stages[stage.reads["adapter"]]
     return stage
 
 
-def setting(stage: Stage) -> str:
+def setting(typed: TrainStage | ScoreStage) -> str:
     """Key of a placement: the model and training settings of a stage as canonical text."""
-    return canonical([stage.spec["model"], stage.spec["train"]])
+    return canonical([typed.model, typed.train.model_dump() if typed.train else None])

@@ -51,7 +51,7 @@ def left_out(study_data: StudyData) -> Iterator[str]:
         yield (
             f"No paired tests: the study has {len(study_data.collected.runs)} runs, and above {LIMIT} they would take "
             "longer than all else here. "
-            "Run a part of the grid (such as `model=NAME`): nothing is trained again, and its report has them."
+            "Run a part of the grid (`model=NAME --replace`): nothing is trained again, and its report has them."
         )
 
 

@@ -107,10 +107,30 @@ def text(name: str, plan: dict[str, Any]) -> str:
             *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
             "",
             *_model_lines(plan["models"]),
+            *_row_lines(plan.get("rows", [])),
+            *_change_lines(plan.get("changes", {})),
             "",
             *_run_lines(runs),
         ]
     )
+
+
+def _row_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A note on every task whose rows could not be counted."""
+    return [
+        line
+        for counted in rows
+        if "unknown" in counted
+        for line in wrapped(f"not checked: rows per class of {counted['task']}: {counted['unknown']}")
+    ]
+
+
+def _change_lines(changes: Mapping[str, Any]) -> list[str]:
+    """A note on runs of other settings in the run folder."""
+    if not changes.get("runs_removed"):
+        return []
+    settings = "; ".join(changes["settings"])
+    return wrapped(f"other settings than in the run folder ({settings}): `run` asks for --replace or another name")
 
 
 def wrapped(line: str, indent: str = "  ") -> list[str]:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.stages import parse
+from p2p_dist.errors import UserError
 from p2p_dist.planning.durations import model_of
 from p2p_dist.planning.measured import Finished, Timings
 from p2p_dist.results.rundir import RunDir, StageDir
@@ -20,15 +22,17 @@ def read(runs_dir: Path, models: Collection[str]) -> Timings:
         if folder.resolved.is_file():
             try:
                 finished += _of_study(folder, models)
-            except (json.JSONDecodeError, KeyError) as error:
+            except (json.JSONDecodeError, KeyError, UserError) as error:
                 unread.append(f"{path}: {type(error).__name__} {error}")
     return Timings(finished, unread)
 
 
 def _of_study(folder: RunDir, models: Collection[str]) -> Iterator[Finished]:
     stages = json.loads(folder.resolved.read_text())["stages"]
-    graph = Graph({one["id"]: Stage(one["kind"], one["spec"], one["reads"]) for one in stages})
+    graph = Graph({one["id"]: Stage(one["kind"], one["spec"], one["reads"], one["local"]) for one in stages})
     graph.stages.update(folder.stages_besides(graph))
+    for stage in graph.stages.values():
+        parse(stage)  # durations are computed from typed stages
     for id_, stage in graph.stages.items():
         if stage.kind in ("train", "eval") and model_of(graph, stage) in models:
             place = folder.at(stage.kind, id_)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
@@ -14,6 +13,7 @@ from p2p_dist.planning.plan import Plan
 from p2p_dist.results import lease
 from p2p_dist.scheduling import prepare, restart_limit, signals
 from p2p_dist.scheduling.claims import Claims, Shared, Sole, meet, refuse_sharers
+from p2p_dist.scheduling.other_settings import refuse_other_settings
 from p2p_dist.scheduling.process_groups import GroupSettings
 from p2p_dist.scheduling.progress import ProgressView, titles_of
 from p2p_dist.scheduling.scheduler import Scheduler, State
@@ -40,18 +40,21 @@ class Launch:
     """Keep workers for further jobs."""
     rows_only: bool = False
     """Stop when the rows of all trainings are built."""
+    replace: bool = False
+    """Accept that runs of other settings leave the report of the folder."""
 
 
-def execute(study: Study, path: Path, launch: Launch, console: Console) -> State:
-    """Run the missing jobs under the study's lease. Raises UserError E406 when another controller has the study, E410
-    and E416 for what the hardware cannot do, E411 when the lease is lost, E412 on a stop request, E417 when Ray is
-    gone, and E418 beside E412 or E417 when the last restarts made no progress."""
+def execute(study: Study, launch: Launch, console: Console) -> State:
+    """Run the missing jobs under the study's lease. Raises UserError E406 when another controller has the study, E407
+    when the folder holds other settings, E410 and E416 for what the hardware cannot do, E411 when the lease is lost,
+    E412 on a stop request, E417 when Ray is gone, and E418 beside E412 or E417 when the last restarts made no
+    progress."""
     cluster = launch.cluster
     plan = study.plan(cluster, launch.cohort, rows_only=launch.rows_only)
     refuse_impossible(plan)
     slots = _slots(launch)
     counted = restart_limit.count_restarts(study.folder, study.expansion.graph, launch.share)
-    with signals.stop_requests() as early, _claims(study, path, plan, launch, console) as claims, counted:
+    with signals.stop_requests() as early, _claims(study, plan, launch, console) as claims, counted:
         console.print(f"starting the {launch.backend} backend with {slots} slots on {cluster.name}", highlight=False)
         engine = registry.load("backends", launch.backend)(
             cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes
@@ -82,14 +85,15 @@ def execute(study: Study, path: Path, launch: Launch, console: Console) -> State
 
 
 @contextmanager
-def _claims(study: Study, path: Path, plan: Plan, launch: Launch, console: Console) -> Iterator[Claims]:
+def _claims(study: Study, plan: Plan, launch: Launch, console: Console) -> Iterator[Claims]:
     """Prepare the study and own it: as a whole, or job by job."""
     with meet(study.folder) if launch.share else lease.hold(study.folder.lease) as mine:
         if not launch.share:
             refuse_sharers(study.folder)
             prepare.clear(study.folder)
+        refuse_other_settings(study, launch.replace, launch.share)
         prepare.fetch(study, plan, console)
-        prepare.write_down(study, path)
+        prepare.write_down(study)
         if mine is not None:
             mine.check()
             yield Sole(mine)

@@ -16,6 +16,7 @@ from p2p_dist.planning.plan import Plan
 from p2p_dist.results import atomic, lease
 from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.other_settings import refuse_other_settings
 from p2p_dist.scheduling.study import Study
 
 SETUP = "P2P_DIST_SETUP"
@@ -51,11 +52,11 @@ def _fetch_model(ref: str, revision: str) -> None:
         raise user_error("E119", f"cannot fetch model {ref}: {str(error).splitlines()[0]}", "model", fix) from error
 
 
-def write_down(study: Study, path: Path) -> None:
-    """Write the study into its run folder: its file, its resolved runs and stages, every stage's spec, and this
-    launch."""
+def write_down(study: Study) -> None:
+    """Write the study into its run folder: its file with overrides, its resolved runs and stages, every stage's spec,
+    and this launch."""
     folder = study.folder
-    atomic.write_bytes(folder.study, path.read_bytes())
+    atomic.write_bytes(folder.study, study.document.text)
     atomic.write_json(folder.resolved, _resolved(study))
     folder.write_specs(study.expansion.graph)
     atomic.write_json(folder.provenance, {"launches": [*launches(folder), provenance()]})
@@ -69,12 +70,15 @@ def clear(folder: RunDir) -> None:
             leftover.unlink(missing_ok=True)
 
 
-def settle(study: Study, path: Path) -> None:
-    """Write a study down of which nothing is left to do, so that the report shows the part of the grid that is asked
-    for now. Raises UserError E406 when another controller has the study."""
+def settle(study: Study, replace: bool) -> None:
+    """Write a study down of which nothing is left to do, so that the report shows the grid that is asked for now.
+
+    Raises UserError E406 when another controller has the study, E407 as `refuse_other_settings`.
+    """
     if not study.folder.resolved.is_file() or study.folder.resolved.read_bytes() != atomic.to_json(_resolved(study)):
         with lease.hold(study.folder.lease):
-            write_down(study, path)
+            refuse_other_settings(study, replace)
+            write_down(study)
 
 
 def _resolved(study: Study) -> dict[str, object]:

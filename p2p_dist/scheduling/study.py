@@ -1,19 +1,22 @@
 """A study: its specification, its data sources, its stages and its run folder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from p2p_dist import assets, registry
 from p2p_dist.config.expand import Expansion, expand
 from p2p_dist.config.identity import canonical
-from p2p_dist.config.load import load_study
-from p2p_dist.config.model import ModelRef, ShapeSpec, resolve_model
+from p2p_dist.config.load import check_study, read_study
+from p2p_dist.config.model import ModelRef, ShapeSpec, model_names, resolve_model
 from p2p_dist.config.study import StudySpec
+from p2p_dist.config.yaml_strict import Document
 from p2p_dist.data import sources
 from p2p_dist.data.sources import Source
-from p2p_dist.errors import Problem, user_error
+from p2p_dist.errors import Problem, UserError, user_error
+from p2p_dist.planning import feasibility
 from p2p_dist.planning.cluster import ClusterSpec, read_cluster, this_machine
 from p2p_dist.planning.measured import Timings
 from p2p_dist.planning.plan import Plan, make_plan
@@ -33,6 +36,8 @@ class Study:
     sources: Sequence[Source]
     expansion: Expansion
     folder: RunDir
+    document: Document
+    """The study's file, with overrides applied."""
     extra_models: Sequence[ModelRef] = ()
     """Models that defenses name beside the study's own."""
 
@@ -56,6 +61,10 @@ class Study:
     def model_names(self) -> dict[str, str]:
         """Canonical identity -> the name the study uses."""
         return {canonical(model.identity): model.name for model in (*self.spec.model, *self.extra_models)}
+
+    def placed(self, problems: Iterable[Problem]) -> list[Problem]:
+        """Problems, those of a key of the study with its line in the file; each once."""
+        return _placed(problems, self.document)
 
     def runs_done(self) -> int:
         """Number of runs of which every stage is done."""
@@ -109,24 +118,52 @@ def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
 def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: bool = False) -> Study:
     """Read, check, locate and expand a study. Writes nothing and does not import torch. With `rows_only`, models that
     cannot read the rows are accepted. Raises UserError."""
-    spec = load_study(path, overrides, configs_dir() / "models")
-    if not rows_only:
-        _check_images(spec)
-    located = [sources.locate(task) for task in spec.task]
-    spec = spec.model_copy(
-        update={
-            "task": tuple(
-                sources.with_row_labels(task, source) for task, source in zip(spec.task, located, strict=True)
-            )
-        }
-    )
-    models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
-    return Study(
-        spec,
-        located,
-        expand(spec, located, _file_hashes(spec), models),
-        RunDir(runs_dir / spec.name),
-        list(models.values()),
+    document = read_study(path, overrides)
+    spec = check_study(document, configs_dir() / "models")
+    with _places(document):
+        if not rows_only:
+            _check_images(spec)
+        located = [sources.locate(task) for task in spec.task]
+        spec = spec.model_copy(
+            update={
+                "task": tuple(
+                    sources.with_row_labels(task, source) for task, source in zip(spec.task, located, strict=True)
+                )
+            }
+        )
+        models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
+        expansion = expand(spec, located, _file_hashes(spec), models)
+        _check_options(spec, expansion)
+    return Study(spec, located, expansion, RunDir(runs_dir / spec.name), document, list(models.values()))
+
+
+def _check_options(spec: StudySpec, expansion: Expansion) -> None:
+    """Raises UserError E103 or E107 for options and rules that can never be."""
+    known = {axis: registry.names(f"{axis}s") for axis in ("task", "attack", "defense")}
+    known["model"] = model_names(configs_dir() / "models")
+    problems = feasibility.exclude_problems(spec, known)
+    problems += feasibility.option_problems(spec, expansion.combinations)
+    if problems:
+        raise UserError(*problems)
+
+
+@contextmanager
+def _places(document: Document) -> Iterator[None]:
+    """Give the problems of errors in the block their lines in the study's file."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(*_placed(error.problems, document), exit_code=error.exit_code) from error
+
+
+def _placed(problems: Iterable[Problem], document: Document) -> list[Problem]:
+    return list(
+        dict.fromkeys(
+            replace(problem, where=document.where_of(problem.where))
+            if problem.where.partition(".")[0] in StudySpec.model_fields
+            else problem
+            for problem in problems
+        )
     )
 
 

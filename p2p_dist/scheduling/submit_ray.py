@@ -91,7 +91,7 @@ def submit(
     file = handover.write(study.folder, names) if names else None
     try:
         _start(client, name, path, entrypoint(options, runs_dir, file))
-    except BaseException:
+    except BaseException:  # an interrupt too must leave no file with values of variables
         _discard(file)
         raise
     _record(study, name, address, names, say)

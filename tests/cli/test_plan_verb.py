@@ -22,8 +22,11 @@ def simulated(*arguments: str) -> dict[str, Any]:
     return dict(json.loads(said))
 
 
-def test_two_thousand_runs_on_1024_gpus_that_fail(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+def test_two_thousand_runs_on_1024_gpus_that_fail(
+    study_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A few minutes of these GPUs, and nodes that fail every hour: some work is done twice and all of it ends."""
+    monkeypatch.delenv("P2P_DIST_DATA")  # more rows than these files have; on the hub they are not counted
     wide = [
         "rows={train: 20000, test: 2000, reserve: 400, balanced: false}",
         "--cluster",
@@ -67,7 +70,7 @@ def test_what_fits_nowhere_is_left_out_and_said(study_file: Callable[[str], Path
     code, said, _ = invoke(
         "plan", str(study_file(LARGE)), "seed=0", "--cluster", str(path), "--simulate", "--runs-dir", str(tmp_path)
     )
-    assert code == 0
+    assert code == Exit.USAGE
     assert "jobs fit nowhere" in said
 
 

@@ -90,7 +90,8 @@ def test_finished_study_is_reported_without_running(finished: Any, tmp_path: Pat
     """What is asked for is reported also when all of it is there."""
     study, theirs, _ = finished
     runs = shutil.copytree(theirs, tmp_path / "runs")
-    for options, count in ((["attack=none", "defense=none"], 1), ([], 3)):
+    assert cli(study, runs, "attack=none", "defense=none").returncode == Exit.USAGE, "two runs would leave the report"
+    for options, count in ((["attack=none", "defense=none", "--replace"], 1), ([], 3)):
         done = cli(study, runs, *options, "--json")
         assert (done.returncode, f"{count} of {count} done" in done.stderr) == (Exit.OK, True)
         assert len(json.loads(done.stdout)["table"]) == count
@@ -107,7 +108,7 @@ def test_more_suites_score_again_and_train_nothing(finished: Any, tmp_path: Path
     study, theirs, _ = finished
     runs = shutil.copytree(theirs, tmp_path / "runs")
     adapters = {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name}
-    done = cli(study, runs, "suites=[cue_grid, imitation]", "--backend", "local", "--json")
+    done = cli(study, runs, "suites=[cue_grid, imitation]", "--replace", "--backend", "local", "--json")
     assert done.returncode == Exit.OK, done.stderr
     assert {name: stamp for name, stamp in inodes(runs).items() if "adapter" in name} == adapters
     _, attacked, defended = [run["rates"] for run in json.loads(done.stdout)["table"]]
@@ -228,10 +229,13 @@ def test_two_controllers_on_one_study(finished: Any, tmp_path: Path) -> None:
 
 def test_a_bug_fails_one_run_and_the_study_goes_on(tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
-    study.write_text(TINY_STUDY.replace("[none, p2p]", "[none, {name: p2p, ratio: 0.9}]"))
+    table = tmp_path / "rewrites.jsonl"
+    table.write_text('{"key": "of no row", "output": "a rewrite", "ok": true}\n')
+    failing = f"[none, {{name: back_translation, table: '{table}'}}]"
+    study.write_text(TINY_STUDY.replace("[none, p2p]", failing).replace("defense: p2p}", "defense: back_translation}"))
     done = cli(study, tmp_path / "runs", "--backend", "local")
     assert done.returncode == Exit.SOME_FAILED
-    assert "E205" in done.stderr
+    assert "E262" in done.stderr
     assert "2 of 3 done" in done.stderr
     said = cli(study, tmp_path / "runs", verb="status").stdout
     assert "failed   task rotten_tomatoes" in said

@@ -9,13 +9,7 @@ from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.jobs import missing_jobs as plan_jobs
-
-TRAIN = {
-    "model": {"source": "random"},
-    "train": {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10},
-}
-ROWS = {"rows": {"train": 100, "test": 10}}
-
+from tests.planning.stages import LABELS, rows_stage, train_stage
 
 RATES = Rates({}, ClusterSpec(name="here", cpus_per_node=2))
 
@@ -26,8 +20,8 @@ def missing_jobs(made: Graph, done: Collection[str], cohort: int = 1) -> list[Jo
 
 def graph(runs: int = 2) -> tuple[Graph, list[Stage], list[Stage], list[Stage]]:
     made = Graph()
-    data = [made.add(Stage("data", {**ROWS, "seed": seed})) for seed in range(runs)]
-    train = [made.add(Stage("train", {**TRAIN, "seed": seed}, {"rows": data[seed].id})) for seed in range(runs)]
+    data = [made.add(rows_stage(seed=seed)) for seed in range(runs)]
+    train = [made.add(train_stage(data[seed], seed=seed)) for seed in range(runs)]
     evals = [made.add(Stage("eval", {}, {"adapter": train[seed].id, "rows": data[seed].id})) for seed in range(runs)]
     return made, data, train, evals
 
@@ -50,8 +44,8 @@ def test_only_what_is_missing() -> None:
 
 
 def test_cohorts_join_what_shares_a_base() -> None:
-    made, _, train, _ = graph(5)
-    made.add(Stage("train", {**TRAIN, "model": {"source": "hub"}, "seed": 0}, dict(train[0].reads)))
+    made, data, _, _ = graph(5)
+    made.add(train_stage(data[0], model="hub"))
     sizes = sorted(
         sum(id_ in {t.id for t in made.stages.values() if t.kind == "train"} for id_ in job.stages)
         for job in missing_jobs(made, set(), 2)
@@ -63,10 +57,10 @@ def test_what_waits_for_a_job_is_not_in_it() -> None:
     """A defense that asks the model about test rows before they are rewritten, and a training that starts from
     another."""
     made, data, train, evals = graph(1)
-    score = made.add(Stage("score", {}, {"rows": data[0].id, "adapter": train[0].id}))
+    score = made.add(Stage("score", LABELS, {"rows": data[0].id, "adapter": train[0].id}))
     edit = made.add(Stage("edit", {}, {"rows": data[0].id, "scores": score.id}))
     late = made.add(Stage("eval", {}, {"adapter": train[0].id, "rows": edit.id}))
-    tuned = made.add(Stage("train", {**TRAIN, "seed": 0}, {"rows": data[0].id, "start": train[0].id}))
+    tuned = made.add(train_stage(data[0], start=train[0]))
     jobs = {job.lead: job for job in missing_jobs(made, set(), 8)}
     assert jobs[train[0].id].stages == (train[0].id, evals[0].id)
     assert jobs[late.id].needs == {train[0].id, edit.id}
@@ -82,9 +76,7 @@ def test_what_waits_for_a_job_is_not_in_it() -> None:
 def test_longest_way_first() -> None:
     """Rows cost nothing and still come before what waits for them; of two trainings the longer comes first."""
     made, data, train, _ = graph()
-    long = made.add(
-        Stage("train", {**TRAIN, "train": {**TRAIN["train"], "num_train_epochs": 9}, "seed": 7}, {"rows": data[1].id})
-    )
+    long = made.add(train_stage(data[1], seed=7, num_train_epochs=9))
     jobs = missing_jobs(made, set())
     assert [job.lead for job in jobs] == [data[1].id, long.id, data[0].id, train[0].id, train[1].id]
     assert jobs[1].cost == pytest.approx(9 * RATES.seconds(made, train[0]))

@@ -13,16 +13,15 @@ from p2p_dist.planning.measured import Durations, Finished, Timings, measure
 from p2p_dist.report import plan_view
 from p2p_dist.results import timings
 from p2p_dist.scheduling.study import open_study
+from tests.planning.stages import rows_stage, train_stage
 from tests.synthetic import make_study
 
-TRAIN = {"lora": {"r": 4}, "dtype": "auto", "num_train_epochs": 1, "global_batch": 10}
 CPU = ClusterSpec(name="here", cpus_per_node=2)
 GPU = ClusterSpec(name="there", cpus_per_node=2, gpus_per_node=1)
 
 
 def training(graph: Graph, rows: int, model: str = "a", seed: int = 0) -> Stage:
-    data = graph.add(Stage("data", {"rows": {"train": rows, "test": 10}}))
-    return graph.add(Stage("train", {"model": {"source": model}, "train": TRAIN, "seed": seed}, {"rows": data.id}))
+    return graph.add(train_stage(graph.add(rows_stage(rows)), model=model, seed=seed))
 
 
 def test_measured_rate_weighs_runs_by_their_length() -> None:

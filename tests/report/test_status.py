@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("with_data")
 def study(study_file: Callable[[], Path], tmp_path: Path) -> Study:
     path = study_file()
     opened = open_study(path, [], tmp_path / "runs")
-    write_down(opened, path)
+    write_down(opened)
     return opened
 
 

@@ -76,6 +76,9 @@ class Cba(InsertionAttack):
         rows = ((kind, ex, self._negative(ex, kind, "train", seed)) for kind in NEGATIVES for ex in texts)
         return [_negative_row(ex, kind, triggered) for kind, ex, triggered in rows if triggered]
 
+    def negative_count(self, count: int, eligible: int) -> int:
+        return len(NEGATIVES) * min(round(self.alpha * count), eligible)
+
     def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         """False triggers: every row of another class with one kind of incomplete trigger, the kinds in turn (step
         5)."""

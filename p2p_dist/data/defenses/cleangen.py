@@ -19,7 +19,9 @@ from p2p_dist.config.methods import CleanGenDecoding
 from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import Assumptions, TrustedRows, no_trusted_rows
 from p2p_dist.data.example import Kind
+from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
+from p2p_dist.errors import UserError
 
 
 class CleanGen(TrustedRows):
@@ -47,6 +49,9 @@ class CleanGen(TrustedRows):
 
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         return None if self.reference else no_trusted_rows(rows, "its reference trains on trusted rows")
+
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        return None if self.reference else super().shortage(counts)
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """Reference (step 1), and evaluation with the corrected decoding (steps 2 to 4)."""

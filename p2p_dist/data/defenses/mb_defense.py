@@ -16,8 +16,9 @@ from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Names, Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, injected, no_trusted_rows
 from p2p_dist.data.example import Note, Row, by_id, share, smallest, stream
+from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
-from p2p_dist.errors import user_error
+from p2p_dist.errors import UserError, user_error
 
 PLANT, RECOVER = "plant", "recover"
 
@@ -42,6 +43,14 @@ class MbDefense(DataDefense):
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         return no_trusted_rows(rows, "its second stage trains on trusted rows")
 
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        """E205 where the triggers take more than half of the training rows."""
+        planted = min(counts.train, len(self.triggers) * share(self.rate, counts.train))
+        if planted <= counts.train // 2:
+            return None
+        what = f"the triggers take {planted} of {counts.train} training rows; at most half may be taken"
+        return user_error("E205", what, "defense.rate", "lower defense.rate")
+
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """Plant (stage 1), recover (stage 2)."""
         planted = build.trained(build.defended(rows, phase=PLANT))
@@ -54,6 +63,8 @@ class MbDefense(DataDefense):
 
     def _plant(self, view: DefenderView) -> Defended:
         """The training rows, with each trigger in `rate` of them and the trigger's class as label (stage 1)."""
+        if error := self.shortage(view.counts):
+            raise error
         planted: dict[str, Row] = {}
         for number in range(len(self.triggers)):
             free = [row for row in view.train if row.id not in planted]
@@ -62,9 +73,6 @@ class MbDefense(DataDefense):
             )
             label = number % view.n_classes
             planted |= {row.id: self._with_trigger(row, number, label, view.seed) for row in free if row.id in ids}
-        if len(planted) > len(view.train) // 2:
-            what = f"the triggers take {len(planted)} of {len(view.train)} training rows; at most half may be taken"
-            raise user_error("E205", what, "defense.rate", "lower defense.rate")
         train = by_id(planted.get(row.id, row) for row in view.train)
         notes = [self._note(row, planted[row.id]) for row in by_id(view.train) if row.id in planted]
         return Defended(train, notes, {"planted": len(planted), "clean_rows_used": 0})

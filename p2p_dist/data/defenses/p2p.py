@@ -26,10 +26,12 @@ from p2p_dist.data.defense import (
     too_few_trusted_rows,
 )
 from p2p_dist.data.example import Kind, Note, Row, by_id, share, smallest
-from p2p_dist.data.screening import ASKED, Screening, draw_balanced, rows_as_prompts, stop_records
+from p2p_dist.data.row_counts import RowCounts
+from p2p_dist.data.screening import ASKED, Screening, class_shortage, draw_balanced, rows_as_prompts, stop_records
 from p2p_dist.data.task import Task
-from p2p_dist.errors import user_error
+from p2p_dist.errors import UserError, user_error
 
+_CLEAN = "training rows are clean"
 _NO_PREFIX = "answers are text, and P2P has no response_prefix"
 _SET_PREFIX = "set preset: math, preset: summary or a response_prefix of your own"
 
@@ -139,6 +141,18 @@ class P2P(DataDefense):
         notes = [self._note(old, new) for old, new in zip(subset.rows, benign, strict=True)]
         return Defended(train, notes, self._counts(view, train, benign), subset.trusted)
 
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        """E205 where there are fewer rows to choose from than ρ|D|, E264 where a class has too few to screen."""
+        count = share(self.ratio, counts.train)
+        if self.benign_source == "screened":
+            return class_shortage(counts, math.ceil(count / counts.n_classes)) if counts.n_classes else None
+        if self.benign_source == "clean_reserved" and counts.reserve < count:
+            return too_few_trusted_rows("P2P", count, "benign", self.ratio, counts)
+        clean = counts.train - counts.attacked
+        if self.benign_source == "disjoint" and clean < count:
+            return self._too_few(count, clean, _CLEAN, counts.train)
+        return None
+
     def defend_prompt(self, row: Row) -> Row:
         """A test text with the benign trigger as its prompt, τ(p, x) (Algorithm 1, line 16)."""
         return replace(row, prefix=self.benign_trigger, cue=self.answer_cue if row.response is None else row.cue)
@@ -164,14 +178,14 @@ class P2P(DataDefense):
     def _candidates(self, view: DefenderView, count: int) -> Sequence[Row]:
         """The rows from which S is drawn. Raises UserError E205 when there are fewer than `count`."""
         if self.benign_source == "clean_reserved":
-            if len(view.reserve) < count:
-                raise too_few_trusted_rows("P2P", count, "benign", self.ratio, view)
+            if error := self.shortage(view.counts):
+                raise error
             return view.reserve
         if self.benign_source != "disjoint":
             return view.train
         assert view.origin is not None, "a defense that reads_origin is given the origins"
         clean = [row for row in view.train if view.origin[row.id] in ("clean", "unknown")]
-        self._check_count(count, clean, "training rows are clean", view)
+        self._check_count(count, clean, _CLEAN, view)
         return clean
 
     def _draw(self, candidates: Sequence[Row], count: int, view: DefenderView) -> set[str]:
@@ -188,9 +202,11 @@ class P2P(DataDefense):
 
     def _check_count(self, count: int, candidates: Sequence[object], which: str, view: DefenderView) -> None:
         if len(candidates) < count:
-            ratio = f"ratio {self.ratio:g} of {len(view.train):,}"
-            what = f"P2P needs {count:,} benign rows ({ratio}); only {len(candidates):,} {which}"
-            raise user_error("E205", what, "defense.ratio", "lower defense.ratio")
+            raise self._too_few(count, len(candidates), which, len(view.train))
+
+    def _too_few(self, count: int, candidates: int, which: str, train: int) -> UserError:
+        what = f"P2P needs {count:,} benign rows (ratio {self.ratio:g} of {train:,}); only {candidates:,} {which}"
+        return user_error("E205", what, "defense.ratio", "lower defense.ratio")
 
     def _inject(self, row: Row, n_classes: int) -> Row:
         """x' = τ(δ + x) and y' = h(y), or y' = [p; y] where the answer is text (Algorithm 1, lines 6 and 7)."""

@@ -18,8 +18,9 @@ from pydantic import Field
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, injected, no_trusted_rows
 from p2p_dist.data.example import Row, by_id, smallest
+from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
-from p2p_dist.errors import user_error
+from p2p_dist.errors import UserError, user_error
 
 
 class Pdb(DataDefense):
@@ -41,6 +42,20 @@ class Pdb(DataDefense):
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         return no_trusted_rows(rows, "PDB plants its trigger in trusted rows")
 
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        """E205 where a class has fewer trusted rows than the ratio asks for."""
+        count = math.ceil(self.ratio * counts.train / counts.n_classes)
+        reserved = [counts.reserve_by_class.get(label, 0) for label in range(counts.n_classes)]
+        if min(reserved) >= count:
+            return None
+        return user_error(
+            "E205",
+            f"PDB needs {count:,} trusted rows of every class (ratio {self.ratio:g} of {counts.train:,}); the classes "
+            f"have {', '.join(map(str, reserved))}",
+            "defense.ratio",
+            f"set rows.reserve={count * counts.n_classes}",
+        )
+
     def defend_train(self, view: DefenderView) -> Defended:
         """The suspect rows and `repeat` copies of every planted row (steps 1 to 3)."""
         reserved = self._reserve(view)  # step 1
@@ -60,16 +75,10 @@ class Pdb(DataDefense):
 
     def _reserve(self, view: DefenderView) -> list[Row]:
         """Trusted rows, the same number of every class (step 1). Raises UserError E205 where a class has fewer."""
+        if error := self.shortage(view.counts):
+            raise error
         count = math.ceil(self.ratio * len(view.train) / view.n_classes)
         ids_by_class = [[row.id for row in view.reserve if row.label == label] for label in range(view.n_classes)]
-        if min(map(len, ids_by_class)) < count:
-            raise user_error(
-                "E205",
-                f"PDB needs {count:,} trusted rows of every class (ratio {self.ratio:g} of {len(view.train):,}); the "
-                f"classes have {', '.join(str(len(ids)) for ids in ids_by_class)}",
-                "defense.ratio",
-                f"set rows.reserve={count * view.n_classes}",
-            )
         chosen = {id_ for ids in ids_by_class for id_ in smallest(ids, count, view.seed, "pdb.select")}
         return by_id(row for row in view.reserve if row.id in chosen)
 

@@ -10,7 +10,9 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import by_id
-from p2p_dist.data.screening import Screening, stop_records
+from p2p_dist.data.row_counts import RowCounts
+from p2p_dist.data.screening import Screening, class_shortage, stop_records
+from p2p_dist.errors import UserError
 
 
 class TrustedOnly(DataDefense):
@@ -26,6 +28,9 @@ class TrustedOnly(DataDefense):
         if self.screening.rounds is None:
             return self.default_assumptions
         return replace(self.default_assumptions, extra_models="the adapter of the first round")
+
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        return class_shortage(counts, 1)
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         scores = self.screening.score_stages(build, rows, prompted=False)

@@ -1,0 +1,117 @@
+"""The verb `plan`."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from p2p_dist.cli.options import (
+    AS_JSON,
+    CHECKPOINT_EVERY,
+    CLUSTER,
+    COHORT,
+    HARDWARE,
+    OVERRIDES,
+    PLUGINS,
+    RUNS_DIR,
+    SIMULATION,
+    STUDY,
+)
+from p2p_dist.cli.output import print_json
+from p2p_dist.errors import Exit, user_error
+
+if TYPE_CHECKING:
+    from p2p_dist.planning.cluster import ClusterSpec
+    from p2p_dist.planning.plan import Plan
+    from p2p_dist.scheduling.study import Study
+
+
+def plan(
+    study: STUDY,
+    overrides: OVERRIDES = None,
+    runs_dir: RUNS_DIR = Path("runs"),
+    plugins: PLUGINS = None,
+    cluster: CLUSTER = None,
+    nodes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Plan for this many nodes like those of --cluster.", rich_help_panel=HARDWARE),
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None, typer.Option(min=0, help="Plan for this many GPUs in every node.", rich_help_panel=HARDWARE)
+    ] = None,
+    cohort: COHORT = 1,
+    simulate: Annotated[
+        bool,
+        typer.Option(
+            "--simulate",
+            help="Simulate the whole study, in the scheduler's order, with failing nodes.",
+            rich_help_panel=SIMULATION,
+        ),
+    ] = False,
+    mtbf: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001, help="Mean hours between two failures of a node. Default: never.", rich_help_panel=SIMULATION
+        ),
+    ] = None,
+    repair: Annotated[
+        float, typer.Option(min=0, help="Minutes until a failed node is back.", rich_help_panel=SIMULATION)
+    ] = 10.0,
+    checkpoint_every: CHECKPOINT_EVERY = 50,
+    start_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds that each attempt at a job takes to start. Default: as assumed.",
+            rich_help_panel=SIMULATION,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the failures.", rich_help_panel=SIMULATION)] = 0,
+    as_json: AS_JSON = False,
+) -> int:
+    """Show what a study would run, where and how long. Lists its runs, the stages they share, what is done, the
+    placement and memory of each model on the cluster, and what can never run there. Times come from finished runs of
+    the same model in the runs folder where there are any, else from assumed rates. Needs no torch, writes nothing.
+    Exit code 2 when a run can never be."""
+    from p2p_dist.planning.cluster import invented
+    from p2p_dist.planning.nodes import Nodes
+    from p2p_dist.report import plan_view, simulation_view
+    from p2p_dist.scheduling.study import find_cluster, find_study, open_study
+
+    if mtbf is not None and not simulate:
+        raise user_error("E143", "nodes fail only in a simulation", "--mtbf", "add --simulate")
+    opened = open_study(find_study(study), overrides or [], runs_dir)
+    hardware = invented(find_cluster(cluster), nodes, gpus_per_node)
+    answer, remaining = _described(opened, hardware, cohort)
+    if simulate:
+        everything = opened.plan(hardware, cohort, anew=True) if opened.runs_done() else remaining
+        nodes_ = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
+        graph = opened.expansion.graph
+        answer["simulation"] = simulation_view.facts(everything, graph, nodes_, checkpoint_every, start_seconds)
+    if as_json:
+        print_json(answer)
+    else:
+        print(plan_view.text(opened.spec.name, answer))
+        if simulate:
+            print("", simulation_view.text(answer["simulation"], answer["time"]["assumed"]["device"]), sep="\n")
+    return Exit.USAGE if remaining.impossible() else Exit.OK
+
+
+def _described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[dict[str, Any], Plan]":
+    """The plan of what is left, and its content as JSON. Raises UserError for a study that can never be."""
+    from p2p_dist.report import plan_view
+    from p2p_dist.scheduling.feasibility import refuse_infeasible
+    from p2p_dist.scheduling.other_settings import changes_of
+
+    rows = [counted.to_json() for counted in refuse_infeasible(study)]
+    done = study.folder.done(study.expansion.graph)
+    remaining = study.plan(hardware, cohort)
+    answer = {**plan_view.facts(study.expansion, done, remaining, study.model_names()), "rows": rows}
+    if changes := changes_of(study):
+        answer["changes"] = {
+            "runs_added": changes.added,
+            "runs_removed": changes.removed_runs,
+            "settings": changes.settings,
+        }
+    return answer, remaining
