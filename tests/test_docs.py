@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -141,9 +142,9 @@ EXAMPLES = re.findall(
 )
 
 
-@pytest.mark.process
-def test_contributing_examples_work_in_a_copy(tmp_path: Path) -> None:
-    """The examples of CONTRIBUTING.md, put into a copy of the repository, are listed, planned and contract-tested."""
+@pytest.fixture
+def copy_with_examples(tmp_path: Path) -> Callable[..., str]:
+    """Run a Python module in a copy of the repository that has the examples of CONTRIBUTING.md; returns its output."""
     assert len(EXAMPLES) == 5, "an attack, a defense, a task, a model and a backend"
     for part in ("p2p_dist", "configs", "tests", "pyproject.toml"):
         (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, tmp_path / part)
@@ -157,8 +158,24 @@ def test_contributing_examples_work_in_a_copy(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    listed = run("p2p_dist", "list")
+    return run
+
+
+CHOSEN = ("-k", "shout or no_duplicates or tickets or backends")
+
+
+@pytest.mark.process
+def test_contributing_examples_work_in_a_copy(copy_with_examples: Callable[..., str]) -> None:
+    """The examples are listed, planned and pass the contract of plug-ins."""
+    listed = copy_with_examples("p2p_dist", "list")
     assert [path for path, _ in EXAMPLES if Path(path).stem not in listed] == []
-    model = "model=smollm2-360m-instruct"
-    run("p2p_dist", "plan", "quickstart", "attack=shout", "defense=no_duplicates", model, "--cluster", "8xh100")
-    assert "passed" in run("pytest", "-q", "tests/contracts", "-k", "shout or no_duplicates or tickets or backends")
+    words = ("attack=shout", "defense=no_duplicates", "model=smollm2-360m-instruct", "--cluster", "8xh100")
+    copy_with_examples("p2p_dist", "plan", "quickstart", *words)
+    assert "passed" in copy_with_examples("pytest", "-q", "tests/contracts/test_plugins.py", *CHOSEN)
+
+
+@pytest.mark.process
+@pytest.mark.slow("trains the example of a defense in a process of its own; its plan and contract are the fast witness")
+def test_contributing_examples_pass_every_contract(copy_with_examples: Callable[..., str]) -> None:
+    """Reproducible rows, and the defense from its plan to rates."""
+    assert "passed" in copy_with_examples("pytest", "-q", "tests/contracts", *CHOSEN)
