@@ -16,7 +16,7 @@ from p2p_dist.data import cells
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.cells import LabelType
 from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
-from p2p_dist.errors import user_error
+from p2p_dist.errors import UserError, user_error
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,10 @@ def _split_by_content(
     return test, pool, {"duplicate": duplicates, "text_of_a_test_row": len(distinct) - len(pool) - len(test)}
 
 
+NO_GROUP = -1
+"""Key of all rows where classes are not balanced."""
+
+
 class _Rowlike(Protocol):
     @property
     def text(self) -> str: ...
@@ -205,7 +209,7 @@ def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: s
         return []
     ordered = sorted(pool, key=lambda row: (rank(row.text, purpose), row.label))
     if not balanced:
-        groups = {-1: ordered}
+        groups = {NO_GROUP: ordered}
     else:
         by_label: dict[int, list[Rowlike]] = defaultdict(list)
         for row in ordered:
@@ -213,13 +217,25 @@ def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: s
         groups = dict(sorted(by_label.items()))
     if count % len(groups):
         what = f"{count} {purpose} rows do not divide evenly among {len(groups)} classes"
-        raise user_error("E205", what, "rows", f"choose a multiple of {len(groups)}, or set rows.balanced=false")
+        fitting = f"set rows.{purpose}={count - count % len(groups)}, " if count >= len(groups) else ""
+        fix = f"{fitting}choose a multiple of {len(groups)}, or set rows.balanced=false"
+        raise user_error("E205", what, f"rows.{purpose}", fix)
     per_class = count // len(groups)
     too_small = {label: len(group) for label, group in groups.items() if len(group) < per_class}
     if too_small:
-        classes = ", ".join(f"class {label} has {size}" for label, size in too_small.items() if label >= 0)
-        what = f"{per_class} {purpose} rows are needed" + (
-            f" of each class; {classes}" if classes else f"; there are {too_small[-1]}"
-        )
-        raise user_error("E205", what, "rows", "ask for fewer rows")
+        raise _too_few(per_class, {label: len(group) for label, group in groups.items()}, purpose)
     return [row for group in groups.values() for row in group[:per_class]]
+
+
+def _too_few(per_class: int, sizes: Mapping[int, int], purpose: str) -> UserError:
+    """The error for classes with fewer rows than are asked for, with their sizes and the largest number that fits."""
+    if NO_GROUP in sizes:
+        what = f"{per_class:,} {purpose} rows are needed; there are {sizes[NO_GROUP]:,}"
+        return user_error("E205", what, f"rows.{purpose}", f"set rows.{purpose}={sizes[NO_GROUP]}")
+    small = [(size, label) for label, size in sizes.items() if size < per_class]
+    classes = ", ".join(f"class {label} has {size:,}" for size, label in sorted(small)[:5])
+    more = f" and {len(small) - 5} more" if len(small) > 5 else ""
+    what = f"{per_class:,} {purpose} rows are needed of each class; {classes}{more}"
+    fitting = min(sizes.values()) * len(sizes)
+    fix = f"set rows.{purpose}={fitting} or rows.balanced=false, leave small classes out, or merge them"
+    return user_error("E205", what, f"rows.{purpose}", fix)

@@ -186,6 +186,14 @@ def test_split_by_content_balanced_without_test_texts() -> None:
     )
 
 
+def test_split_of_small_class_names_what_fits() -> None:
+    raw = {"train": [(f"text {n}", int(n < 7)) for n in range(100)]}
+    with pytest.raises(UserError, match=r"10 test rows .*; class 1 has 7.*rows\.test=14 or rows\.balanced"):
+        RottenTomatoes().split(raw, RowsSpec(test=20))
+    with pytest.raises(UserError, match=r"300 test rows are needed; there are 100.*rows\.test=100"):
+        RottenTomatoes().split(raw, RowsSpec(test=300, balanced=False))
+
+
 @pytest.mark.parametrize("rows", [RowsSpec(train=99), RowsSpec(train=200), RowsSpec(test=7)])
 def test_split_impossible_counts_refused(rows: RowsSpec) -> None:
     with pytest.raises(UserError, match="E205"):
@@ -244,6 +252,10 @@ def test_custom_labels_collected_from_rows(tmp_path: Path) -> None:
     assert sources.read(found, sources.locate(found))["train"][0] == RawRow("fine, thanks", 1)
     assert Custom().with_labels(["10", "9", "10"]).labels == ("9", "10")
     assert Custom().with_labels(["①", "²", "--1"]).labels == ("--1", "²", "①"), "strings as any other"
+    with pytest.raises(UserError, match=r"E228.*'Good' and 'good' differ in case"):
+        Custom().with_labels(["Good", "good", "bad"])
+    with pytest.raises(ValueError, match="a label twice"):
+        Custom(label_names=("a", "a"))
     named = task.model_copy(update={"label_names": ("good", "bad")})
     assert sources.with_row_labels(named, sources.locate(named)) is named
 

@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from p2p_dist.config.study import Names, added
 from p2p_dist.data import cells, chats
-from p2p_dist.data.answer_parsing import ResponseSpace
+from p2p_dist.data.answer_parsing import ResponseSpace, normal
 from p2p_dist.data.cells import LabelType
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
@@ -72,6 +72,8 @@ class Custom(ClassificationTask):
             raise ValueError("judge and characters are for rows with a response_column or a chat_column")
         if self.chat_column and (self.response_column or self.input_column):
             raise ValueError("a chat has its own text and answer: remove response_column and input_column")
+        if len(set(self.label_names or ())) < len(self.label_names or ()):
+            raise ValueError("label_names has a label twice")
         if self.source == "embedded":
             raise ValueError("custom has no embedded rows")
         return self
@@ -118,7 +120,8 @@ class Custom(ClassificationTask):
     def with_labels(self, labels: Iterable[str]) -> "Custom":
         """The task with the labels of its rows, sorted by value when all are whole numbers, else by name.
 
-        Raises UserError E228 for fewer than 2 or more than 200 different values, which are hardly labels.
+        Raises UserError E228 for fewer than 2 or more than 200 different values, which are hardly labels, and for two
+        that differ in case, width or spaces alone.
         """
         names = set(labels)
         where, fix = (
@@ -130,6 +133,11 @@ class Custom(ClassificationTask):
         if len(names) > _MAX_CLASSES:
             what = f"{len(names)} different values, such as {', '.join(sorted(names)[:3])}"
             raise user_error("E228", what, where, fix)
+        by_spelling: dict[str, str] = {}
+        for name in sorted(names):
+            if (other := by_spelling.setdefault(normal(name), name)) != name:
+                what = f"the labels {other!r} and {name!r} differ in case, width or spaces alone"
+                raise user_error("E228", what, where, "correct the rows, or set task.label_names to keep both")
         if all(re.fullmatch("-?[0-9]{1,18}", name) for name in names):
             ordered = sorted(names, key=lambda name: (int(name), name))
         else:
