@@ -69,6 +69,9 @@ class Assumptions:
     """Models other than the defended one."""
     prompt_control: bool = False
     """True if the deployed system must add something to every prompt."""
+    decoding_control: bool = False
+    """True if the deployed system must constrain its answers (to labels of the defense's own, or to a beginning) or map
+    them back."""
     source: str = ""
     """Publication of the method, and the differences from it."""
 

@@ -5,25 +5,33 @@ from typing import Any
 
 from p2p_dist.report.groups import Group
 from p2p_dist.report.plots import style
-from p2p_dist.report.table import Cell
+from p2p_dist.report.table import Cell, Head
+
+NEEDS = (
+    Head("clean rows", "clean labelled rows that the defense uses"),
+    Head("extra models", "models beside the one that is defended"),
+    Head("controls the prompt", "the deployed system must put something into every prompt"),
+    Head("controls the decoding", "the deployed system must constrain its answers or map them back"),
+)
+"""Columns of `needs`."""
 
 
 def needs(found: Mapping[str, Any]) -> list[str]:
-    """Clean rows, extra models and whether the prompt is kept, in the words of the defense; empty where the study does
-    not say."""
+    """Clean rows, extra models, and control of the prompt and of the decoding; empty where the study does not say."""
     if not found:
-        return ["", "", ""]
-    return [str(found["clean_rows"]), str(found["extra_models"]), "yes" if found["prompt_control"] else "no"]
+        return [""] * len(NEEDS)
+    return [
+        str(found["clean_rows"]),
+        str(found["extra_models"]),
+        "yes" if found["prompt_control"] else "no",
+        {True: "yes", False: "no"}.get(found.get("decoding_control"), ""),
+    ]
 
 
 def short(found: Mapping[str, Any]) -> str:
     """`needs clean rows, prompt`: for columns of names; the cost table has the whole words."""
-    rows, models, prompt = needs(found)
-    wanted = [
-        word
-        for word, needed in (("clean rows", rows), ("extra model", models), ("prompt", prompt))
-        if needed not in ("", "none", "no")
-    ]
+    words = ("clean rows", "extra model", "prompt", "decoding")
+    wanted = [word for word, need in zip(words, needs(found), strict=True) if need not in ("", "none", "no")]
     return f"needs {', '.join(wanted)}" if wanted else "needs nothing" if found else ""
 
 

@@ -8,6 +8,9 @@ from typing import Any
 from p2p_dist.results.collect import RunState
 from p2p_dist.results.statistics import Interval, Spread, over_seeds, wilson
 
+ASR_READINGS = ("asr_ext", "asr_mapped")
+"""Readings of attack success: answers held to the deployed system's own labels; every label allowed and mapped back."""
+
 
 @dataclass(frozen=True)
 class Group:
@@ -22,13 +25,16 @@ class Group:
         for run in self.runs:
             for name, rate in run.rates.items():
                 found.setdefault(name, []).append((wilson(rate["k"], rate["n"]), run.collapsed_for(name)))
+            if readings := [run.rates[name] for name in ASR_READINGS if name in run.rates]:
+                worst = max(readings, key=lambda rate: rate["k"] / rate["n"])
+                found.setdefault("asr_worst", []).append((wilson(worst["k"], worst["n"]), run.collapsed_for("asr_ext")))
             if run.floor:
                 found.setdefault("floor", []).append((wilson(run.floor["k"], run.floor["n"]), False))
         return found
 
     def rates(self, name: str) -> list[tuple[Interval, bool]]:
         """A rate of every seed that has it, and whether it is of a collapsed model; `floor` is the clean-model
-        baseline."""
+        baseline, `asr_worst` the larger of the two readings of attack success."""
         return self._rates.get(name, [])
 
     def rate(self, name: str) -> "Estimate | None":
@@ -59,6 +65,11 @@ class Group:
     def hidden(self) -> list[Mapping[str, int]]:
         """See `hidden`, of every seed that has it."""
         return [rate for run in self.runs if (rate := hidden(run))]
+
+    @property
+    def constrained(self) -> bool:
+        """True if the deployed system has labels of its own, so that the readings of its attack success may differ."""
+        return any("ext_rate" in run.rates for run in self.runs)
 
     @property
     def missing(self) -> int:
@@ -119,12 +130,12 @@ def flag(collapsed: int, of: int) -> str:
 
 def hidden(run: RunState) -> Mapping[str, int] | None:
     """`asr_raw_target` where the backdoor fires under the defense's own prompt and its attack success does not show it:
-    most triggered rows are answered with the target's own label first, and mapping back makes another class of that.
-    With two classes it is the right one. Not where the deployed system has labels of its own (`ext_rate`): there it
-    does not give that answer at all."""
+    the likeliest token of most triggered rows is the target's own label.
+
+    Mapping back makes another class of that, with two classes the right one; or the deployed system has labels of its
+    own (`ext_rate`), and only constrained decoding keeps it from giving that answer.
+    """
     raw, success = run.rates.get("asr_raw_target"), run.rates.get("asr_ext")
-    if "ext_rate" in run.rates:
-        return None
     return (
         raw
         if raw and success and 2 * raw["k"] > raw["n"] and success["k"] * raw["n"] < raw["k"] * success["n"]

@@ -50,6 +50,11 @@ def sentences(groups: Sequence[Group]) -> list[str]:
             if nobt.value > 0.5 > success.value
             else f"The same weights served without the benign trigger: {shown(nobt)}."
         )
+    if defended.constrained and (mapped := defended.rate("asr_mapped")):
+        lines.append(
+            f"These answers are held to {style.title_of(defended.defense)}'s own labels (constrained decoding). With "
+            f"every label allowed and mapped back, attack success is {shown(mapped)}."
+        )
     lines += _hidden([defended for _, defended in pairs])
     if floor := defended.rate("floor"):
         lines.append(f"The clean-model baseline is {shown(floor)}.")
@@ -60,13 +65,17 @@ def sentences(groups: Sequence[Group]) -> list[str]:
 
 
 def _hidden(defended: Sequence[Group]) -> Iterator[str]:
-    firing = {(group.attack, group.defense): group.hidden for group in defended if group.hidden}
-    for (attack, defense), rates in list(firing.items())[:3]:
+    firing = {(group.attack, group.defense): (group.hidden, group.constrained) for group in defended if group.hidden}
+    for (attack, defense), (rates, constrained) in list(firing.items())[:3]:
         k, n = sum(rate["k"] for rate in rates), sum(rate["n"] for rate in rates)
         yield (
             f"Under {style.title_of(defense)} the backdoor of {attack} fires all the same, on {100 * k / n:.1f} % "
-            f"({k}/{n}) of the triggered rows: its attack "
-            "success is what mapping labels back makes of that, and is no defense."
+            f"({k}/{n}) of the triggered rows: "
+            + (
+                "its attack success holds only while answers are constrained to labels of its own."
+                if constrained
+                else "its attack success is what mapping labels back makes of that, and is no defense."
+            )
         )
 
 

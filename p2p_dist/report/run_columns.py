@@ -13,7 +13,8 @@ class Column:
 
     key: str
     title: str
-    short: str
+    short: str | None
+    """Title in a terminal of 80 columns; None: not shown there."""
     meaning: str
     find: Callable[[RunState], Mapping[str, int] | None]
     deployed: bool = True
@@ -33,12 +34,23 @@ COLUMNS = (
         _rate("ca_ext"),
     ),
     Column(
-        "asr", "ASR", "ASR", "attack success rate of the deployed system on triggered rows (asr_ext)", _rate("asr_ext")
+        "asr",
+        "ASR",
+        "ASR",
+        "attack success rate of the deployed system on triggered rows, answers held to its own labels (asr_ext)",
+        _rate("asr_ext"),
+    ),
+    Column(
+        "asr_mapped",
+        "ASR mapped",
+        "mapped",
+        "the same with every label allowed and mapped back (asr_mapped): a system that does not constrain its decoding",
+        _rate("asr_mapped"),
     ),
     Column(
         "asr_strict",
         "ASR strict",
-        "strict",
+        None,
         "as the code released with P2P counts it: the likeliest token of all is target + offset",
         _rate("asr_strict"),
     ),

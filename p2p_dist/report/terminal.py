@@ -23,7 +23,8 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
     for axis in axes:
         table.add_column(axis, overflow="fold")  # a cut name may be that of another line
     for column in COLUMNS:
-        table.add_column(column.short, justify="right")
+        if column.short is not None:
+            table.add_column(column.short, justify="right")
     short = _numbered([label for row in rows for label in row.labels])
     for row in rows:
         labels = [escape(short.get(label, label)) for label in row.labels]
@@ -31,7 +32,8 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
             f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label
             for axis, label in zip(axes, labels, strict=True)
         ]
-        table.add_row(*warned, *(_cell(cell) for cell in row.cells))
+        cells = (cell for column, cell in zip(COLUMNS, row.cells, strict=True) if column.short is not None)
+        table.add_row(*warned, *map(_cell, cells))
     below = [f"{name}: {label}" for label, name in short.items()]
     if any(row.collapsed for row in rows):
         below.append(

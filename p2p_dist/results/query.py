@@ -25,12 +25,18 @@ if TYPE_CHECKING:
 CELL_RATES = {
     "ca": "ca_ext",
     "asr": "asr_ext",
+    "asr_mapped": "asr_mapped",
     "asr_strict": "asr_strict",
     "asr_nobt": "asr_nobt",
     "robust_acc": "robust_acc",
     "invalid_rate": "invalid_rate",
 }
-_NEEDS = {"clean_rows": pa.string(), "extra_models": pa.string(), "prompt_control": pa.bool_()}
+_NEEDS = {
+    "clean_rows": pa.string(),
+    "extra_models": pa.string(),
+    "prompt_control": pa.bool_(),
+    "decoding_control": pa.bool_(),
+}
 """Columns for the assumptions of a run's defense (`p2p_dist.data.defense.Assumptions`)."""
 _RUNS = pa.schema([*((name, pa.string()) for name in ("study", *AXES, "train", "eval", "floor")), *_NEEDS.items()])
 _VIEWS = """
@@ -46,7 +52,7 @@ CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.
   FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
 CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval,
   floor AS floor_eval,
-  clean_rows, extra_models, prompt_control FROM _runs;
+  clean_rows, extra_models, prompt_control, decoding_control FROM _runs;
 """
 # The baseline of an attack is the clean model on its triggered rows; a collapsed clean model gives none.
 _FLOORS = """

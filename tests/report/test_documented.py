@@ -30,6 +30,7 @@ COMPUTED = {
     "before.gold": {LabelReader.gold, TextReader.gold},
     "CA": {layout.CA},
     "ASR": {layout.ASR},
+    "MAPPED": {layout.MAPPED},
     "name": {f"{name}{suffix}" for name in ROUGE for suffix in ("", "_nobt", "_triggered")},
 }
 

@@ -107,13 +107,14 @@ def test_a_collapsed_model_is_marked_and_never_the_best(tmp_path: Path) -> None:
 
 def test_hidden_backdoor_is_named_and_never_the_best(tmp_path: Path) -> None:
     """PDB with two classes: the target is said to every triggered row, and mapped back to what is right for them. P2P's
-    deployed system cannot say the target's own label, so that nothing is hidden there."""
+    deployed system has labels of its own, and only constrained decoding keeps it from saying the target's."""
     runs = [run("none", ca_ext=rate(90, 100), asr_ext=rate(50, 50), floor=1)]
     runs += [
         run(
             "p2p",
             ca_ext=rate(91, 100),
             asr_ext=rate(4, 50),
+            asr_mapped=rate(41, 50),
             asr_raw_target=rate(40, 50),
             ext_rate=rate(10, 50),
             floor=1,
@@ -121,14 +122,26 @@ def test_hidden_backdoor_is_named_and_never_the_best(tmp_path: Path) -> None:
     ]
     runs += [run("pdb", ca_ext=rate(92, 100), asr_ext=rate(0, 50), asr_raw_target=rate(49, 50), floor=1)]
     (table,) = layout.build(study_data(tmp_path, *runs))
-    assert [cell.best for cell in table.rows[0]][2:] == [False, False, True, True, False, False]
-    assert [
-        sentence
-        for sentence in headline.sentences(group(runs))
-        if sentence.startswith("Under pdb the backdoor of badnets fires")
+    assert [head.text for head in table.head][2:] == [
+        layout.CA,
+        layout.ASR,
+        *[layout.CA, layout.ASR, layout.MAPPED],
+        *[layout.CA, layout.ASR],
     ]
+    assert [cell.best for cell in table.rows[0]][2:] == [True, True, False, False, False, False, False]
+    sentences = headline.sentences(group(runs))
+    assert any(
+        line.startswith("Under pdb the backdoor of badnets fires") and "no defense" in line for line in sentences
+    )
+    assert any(
+        line.startswith("Under P2P the backdoor of badnets fires") and "constrained" in line for line in sentences
+    )
+    assert any("every label allowed and mapped back, attack success is 82.0 % (41/50)" in line for line in sentences)
     (missing,) = problems.build(study_data(tmp_path, *runs))
-    assert [(line[3], line[-1][:35]) for line in shown(missing)] == [("pdb", "the backdoor fires: on 49 of 50 tri")]
+    assert [(line[3], line[-1][:35]) for line in shown(missing)] == [
+        ("P2P", "the backdoor fires: on 40 of 50 tri"),
+        ("pdb", "the backdoor fires: on 49 of 50 tri"),
+    ]
     assert group([run("p2p", asr_ext=rate(50, 50), asr_raw_target=rate(50, 50))])[0].hidden == [], (
         "nothing is hidden where the attack succeeds"
     )
@@ -207,14 +220,15 @@ def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:
     )
     (rates,) = layout.build(study_data(tmp_path, plain, p2p))
     assert rates.feet == [
-        ("clean rows that it needs", {"no defense": "none", "P2P": "ratio x training rows"}),
-        ("extra models that it needs", {"no defense": "none", "P2P": "none"}),
-        ("prompt has to be kept", {"no defense": "no", "P2P": "yes"}),
+        ("clean rows", {"no defense": "none", "P2P": "ratio x training rows"}),
+        ("extra models", {"no defense": "none", "P2P": "none"}),
+        ("controls the prompt", {"no defense": "no", "P2P": "yes"}),
+        ("controls the decoding", {"no defense": "no", "P2P": "yes"}),
         ("seconds per run", {"no defense": "10", "P2P": "10"}),
     ]
     for table in (*worst.build(study_data(tmp_path, plain, p2p)), *runs_table.build(study_data(tmp_path, plain, p2p))):
         at = next(at for at, head in enumerate(table.head) if head.text == "defense")
-        assert [row[at].detail for row in table.rows] == ["", "needs clean rows, prompt"]
+        assert [row[at].detail for row in table.rows] == ["", "needs clean rows, prompt, decoding"]
 
 
 def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> None:
@@ -257,7 +271,7 @@ def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) 
     two = run("p2p", attack="addsent", floor=40, asr_ext=rate(30, 912))
     (table,) = worst.build(study_data(tmp_path, one, two))
     assert shown(table)[0][2:] == [
-        "P2P needs clean rows, prompt",
+        "P2P needs clean rows, prompt, decoding",
         "13.2 [11.1, 15.5] n=912",
         "badnets/repeated",
         "3",
@@ -265,6 +279,9 @@ def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) 
     ]
     (table,) = worst.build(study_data(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
     assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
+    read_twice = run("p2p", asr_ext=rate(55, 912), asr_mapped=rate(600, 912), ext_rate=rate(300, 912))
+    (table,) = worst.build(study_data(tmp_path, read_twice, two))
+    assert shown(table)[0][4] == "badnets, mapped", "the larger of the two readings"
 
 
 def test_net_asr_is_above_its_models_baseline_mean_over_seeds(tmp_path: Path) -> None:
@@ -285,9 +302,9 @@ def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:
         )
     )[0]
     none, p2p, gone = shown(table)
-    assert none[1:4] == ["none", "none", "no"]
-    assert p2p[3:7] == ["yes", "40", "1", "10"], "a third of a cohort's 30 seconds"
-    assert gone[1:4] == ["–", "–", "–"]
+    assert none[1:5] == ["none", "none", "no", "no"]
+    assert p2p[3:8] == ["yes", "yes", "40", "1", "10"], "a third of a cohort's 30 seconds"
+    assert gone[1:5] == ["–", "–", "–", "–"]
 
 
 def test_energy_is_shown_only_where_every_model_stage_has_it(tmp_path: Path) -> None:
@@ -337,7 +354,7 @@ def test_means_of_generated_text(tmp_path: Path) -> None:
     }
     (table,) = means.build(study_data(tmp_path, *runs, results=results))
     assert shown(table) == [
-        ["sst2", "Qwen/Qwen3-8B", "badnets", "P2P needs clean rows, prompt", "0.550 ± 0.071 n=2×50"]
+        ["sst2", "Qwen/Qwen3-8B", "badnets", "P2P needs clean rows, prompt, decoding", "0.550 ± 0.071 n=2×50"]
     ]
     assert means.build(study_data(tmp_path, *runs)) == []
 

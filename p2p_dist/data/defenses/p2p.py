@@ -50,7 +50,7 @@ class P2P(DataDefense):
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     default_assumptions: ClassVar[Assumptions] = Assumptions(
-        "ratio x training rows", prompt_control=True, source="arXiv 2510.04503"
+        "ratio x training rows", prompt_control=True, decoding_control=True, source="arXiv 2510.04503"
     )
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"benign_source": "random_from_D", "benign_mode": "union"},

@@ -27,7 +27,10 @@ class Pdb(DataDefense):
     """Plant a defensive trigger with permuted labels in trusted rows."""
 
     default_assumptions: ClassVar[Assumptions] = Assumptions(
-        "ratio x training rows", prompt_control=True, source="arXiv 2405.16112; text version, no augmentation"
+        "ratio x training rows",
+        prompt_control=True,
+        decoding_control=True,
+        source="arXiv 2405.16112; text version, no augmentation",
     )
 
     ratio: Rate = 0.1

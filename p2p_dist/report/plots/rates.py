@@ -42,6 +42,8 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
         style.tidy(axis, grid="x")
         style.headed(axis, title)
     for group, height in zip(shown, heights, strict=True):
+        if group.constrained and (mapped := group.rate("asr_mapped")):
+            left.plot([100 * mapped.value], [height], "x", color=style.colour(group.defense), markersize=5)
         if baseline := group.rate("floor"):
             left.plot(
                 [100 * baseline.value] * 2,
@@ -54,11 +56,7 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     left.set_xticks([0, 25, 50, 75, 100])
     lowest = min(estimate.low for group in shown if (estimate := group.rate("ca_ext")))
     right.set_xlim(max(-3.0, 100 * lowest - 4), 101)
-    left.set_xlabel(
-        "percent; grey bar: clean-model baseline"
-        if any(group.rate("floor") for group in shown)
-        else "percent of triggered rows"
-    )
+    left.set_xlabel(_legend(shown))
     right.set_xlabel("percent of clean rows")
     left.set_yticks([*heights, *headings.values()], [*beside, *headings])
     colours = [*(style.colour(group.defense) for group in shown), *([style.INK] * len(headings))]
@@ -74,6 +72,13 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
         figure,
         style.note(style.BANDS, any(group.collapsed for group in shown)),
     )
+
+
+def _legend(groups: Sequence[Group]) -> str:
+    """Meaning of the marks beside the points of attack success."""
+    marks = ["grey bar: clean-model baseline"] if any(group.rate("floor") for group in groups) else []
+    marks += ["cross: every label allowed"] if any(group.constrained for group in groups) else []
+    return "\n".join(["percent of triggered rows", *marks])
 
 
 def _dot(axis: Any, group: Group, name: str, height: float) -> None:
@@ -109,8 +114,8 @@ def _words(groups: Sequence[Group]) -> str:
     for group in groups:
         numbers = [
             f"{title} {found.words()}"
-            for title, name in (("ASR", "asr_ext"), ("CA", "ca_ext"))
-            if (found := group.rate(name))
+            for title, name in (("ASR", "asr_ext"), ("ASR mapped", "asr_mapped"), ("CA", "ca_ext"))
+            if (name != "asr_mapped" or group.constrained) and (found := group.rate(name))
         ]
         numbers += [words] if (words := flag(group.collapsed, len(group.runs))) else []
         parts.append(f"{_name(group, True)}: {', '.join(numbers)}")

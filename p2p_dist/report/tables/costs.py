@@ -22,9 +22,7 @@ def _by_defense(study_data: StudyData) -> Table:
         defenses.setdefault(group.defense, []).append(group)
     head = [
         Head("defense"),
-        Head("clean rows", "clean labelled rows that the defense takes for granted"),
-        Head("extra models", "models beside the one that is defended"),
-        Head("keeps the prompt", "whether whoever serves the model must put something into every prompt"),
+        *fairness.NEEDS,
         Head("benign rows", "rows that the defense adds or rewrites, mean over runs"),
         Head("models", "trainings per run"),
         Head("seconds", "of all stages of one run, shared ones included, mean over runs"),
@@ -33,7 +31,7 @@ def _by_defense(study_data: StudyData) -> Table:
         Head("joules", "energy of the devices as they count it, mean over runs; what else ran on them is in it"),
     ]
     rows = [_defense_row(study_data, name, groups) for name, groups in defenses.items()]
-    return Table("cost", "What each defense takes", head, rows, lead=4)
+    return Table("cost", "What each defense takes", head, rows, lead=1 + len(fairness.NEEDS))
 
 
 def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[Cell]:

@@ -9,7 +9,7 @@ from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.report.tables import costs
 
-CA, ASR = "CA ↑", "ASR ↓"
+CA, ASR, MAPPED = "CA ↑", "ASR ↓", "ASR mapped ↓"
 
 
 def build(study_data: StudyData) -> list[Table]:
@@ -23,21 +23,25 @@ def build(study_data: StudyData) -> list[Table]:
 def _table(study_data: StudyData, task: str, groups: Sequence[Group]) -> Table:
     cells = {(group.cell["model"], group.attack, group.defense): group for group in groups}
     defenses = list(dict.fromkeys(group.defense for group in groups))
+    constrained = {group.defense for group in groups if group.constrained}
     rows = []
     for model, attack in dict.fromkeys((group.cell["model"], group.attack) for group in groups):
         found = [cells.get((model, attack, defense)) for defense in defenses]
-        rows.append([Cell(model), Cell("clean rows" if attack == "none" else attack), *_row(found)])
+        labels = [Cell(model), Cell("clean rows" if attack == "none" else attack)]
+        rows.append([*labels, *_row(found, [defense in constrained for defense in defenses])])
     titles = short_labels.briefs(defenses)
     head = [Head("model"), Head("attack")]
     for defense in defenses:
         head += [Head(CA, "clean accuracy of the deployed system, percent", titles[defense])]
         head += [Head(ASR, "attack success rate of the deployed system, percent", titles[defense])]
+        if defense in constrained:
+            head += [Head(MAPPED, "the same with every label allowed and mapped back, percent", titles[defense])]
     note = (
-        "Best CA and lowest ASR of a row in bold. Small print: 95 % Wilson interval and rows of one seed, or ± the "
-        "deviation over seeds; "
-        "collapsed: a model that gives nearly every clean row one answer, which is never the best; nor is a defense "
-        "under which the backdoor "
-        "fires. Below: what each defense takes for granted, and what a run took."
+        "Best CA and lowest ASR of a row in bold, of two ASR the larger. ASR: answers held to the defense's own labels "
+        "(constrained decoding); ASR mapped: every label allowed. Small print: 95 % Wilson interval and rows of one "
+        "seed, or ± the deviation over seeds; collapsed: a model that gives nearly every clean row one answer, which "
+        "is never the best; nor is a defense under which the backdoor fires. Below: the needs of each defense, and the "
+        "time of a run."
     )
     return Table(
         f"rates_{task}",
@@ -55,23 +59,31 @@ def _feet(
 ) -> list[tuple[str, dict[str, str]]]:
     """Feet of the table of rates: the resources that every defense was given, and the time it took."""
     wanted = {called[group.defense]: fairness.needs(group.needs) for group in groups if group.needs}
-    wants = ("clean rows that it needs", "extra models that it needs", "prompt has to be kept")
-    feet = [(title, {name: words[at] for name, words in wanted.items()}) for at, title in enumerate(wants) if wanted]
+    feet = [
+        (head.text, {name: words[index] for name, words in wanted.items()})
+        for index, head in enumerate(fairness.NEEDS)
+        if wanted
+    ]
     unit, seconds = costs.seconds_by_defense(study_data, groups)
     return [*feet, (f"{unit} per run", {called[name]: text for name, text in seconds.items() if text})]
 
 
-def _row(groups: Sequence[Group | None]) -> list[Cell]:
+def _row(groups: Sequence[Group | None], constrained: Sequence[bool]) -> list[Cell]:
     accuracies = [group.rate("ca_ext") if group else None for group in groups]
     successes = [group.rate("asr_ext") if group else None for group in groups]
     sound = [group is not None and not group.collapsed and not group.hidden for group in groups]
     best_ca = max((found.value for found, good in zip(accuracies, sound, strict=True) if found and good), default=None)
-    best_asr = min((found.value for found, good in zip(successes, sound, strict=True) if found and good), default=None)
+    worst = [group.rate("asr_worst") if group else None for group in groups]
+    best_asr = min((found.value for found, good in zip(worst, sound, strict=True) if found and good), default=None)
     several = sum(group is not None for group in groups) > 1
     cells = []
-    for good, accuracy, success in zip(sound, accuracies, successes, strict=True):
-        cells += [estimate_cell(accuracy, several and good and accuracy is not None and accuracy.value == best_ca)]
-        cells += [estimate_cell(success, several and good and success is not None and success.value == best_asr)]
+    for index, group in enumerate(groups):
+        accuracy, larger, good = accuracies[index], worst[index], several and sound[index]
+        best = good and larger is not None and larger.value == best_asr
+        cells += [estimate_cell(accuracy, good and accuracy is not None and accuracy.value == best_ca)]
+        cells += [estimate_cell(successes[index], best)]
+        if constrained[index]:
+            cells += [estimate_cell(group.rate("asr_mapped") if group else None, best)]
     return cells
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from p2p_dist.report import fairness
-from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.groups import ASR_READINGS, Estimate, Group
 from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table import Cell, Head, Table
 from p2p_dist.report.tables.comparisons import points
@@ -36,8 +36,8 @@ def build(study_data: StudyData) -> list[Table]:
         Head("defense"),
         Head(
             "worst ASR",
-            "highest attack success rate over the study's attacks and their variants, percent; of several seeds "
-            "their mean",
+            "highest attack success rate over the study's attacks, their variants and both readings, percent; of "
+            "several seeds their mean; mapped: every label allowed and mapped back",
         ),
         Head("reached by"),
         Head("variants", "how many attacks and variants it was taken over"),
@@ -57,24 +57,20 @@ def build(study_data: StudyData) -> list[Table]:
 
 def _variants(group: Group) -> Iterator[_Variant]:
     """The attack itself, and every other trigger or prompt that was tried on the deployed system."""
-    names = dict.fromkeys(
-        name for run in group.runs for name in run.rates if name == "asr_ext" or name.startswith("asr_ext.")
-    )
+    readings = ASR_READINGS if group.constrained else ASR_READINGS[:1]
+    names = dict.fromkeys(name for run in group.runs for name in run.rates if name.partition(".")[0] in readings)
     for name in names:
         if success := group.rate(name):
-            own = name == "asr_ext"
-            yield _Variant(
-                group,
-                group.attack if own else f"{group.attack}/{name.partition('.')[2]}",
-                success,
-                list(_baselines(group)) if own else (),
-            )
+            reading, _, variant = name.partition(".")
+            title = f"{group.attack}/{variant}" if variant else group.attack
+            baselines = [] if variant else list(_baselines(group, reading))
+            yield _Variant(group, title + (", mapped" if reading == "asr_mapped" else ""), success, baselines)
 
 
-def _baselines(group: Group) -> Iterator[tuple[Interval, Interval]]:
+def _baselines(group: Group, reading: str) -> Iterator[tuple[Interval, Interval]]:
     """The attack's success and the clean model's on the same rows, of every seed that has both."""
     for run in group.runs:
-        if run.floor and (rate := run.rates.get("asr_ext")):
+        if run.floor and (rate := run.rates.get(reading)):
             yield wilson(rate["k"], rate["n"]), wilson(run.floor["k"], run.floor["n"])
 
 

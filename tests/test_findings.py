@@ -1,0 +1,60 @@
+"""The page of findings: made from the result files, and by the right formulas."""
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from p2p_dist.results.statistics import wilson
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def findings() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("findings_build", ROOT / "docs" / "findings" / "build.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_findings_page_is_what_the_files_give(findings: ModuleType) -> None:
+    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert page == findings.build(), "run python docs/findings/build.py"
+    assert len(page.splitlines()) <= 250
+
+
+def test_interval_of_three_seeds_is_student(findings: ModuleType) -> None:
+    """Rates 10, 20 and 60 %: mean 30 %, sd 26.46 points; t(2) = 4.303, so 30 ± 65.7, cut at 0."""
+    low, high = findings.interval([(20, 200), (40, 200), (120, 200)])
+    assert low == 0
+    assert high == pytest.approx(0.3 + 4.302653 * 0.2645751 / math.sqrt(3), abs=1e-6)
+
+
+def test_interval_of_seeds_that_agree_is_that_of_rows(findings: ModuleType) -> None:
+    rows = wilson(20, 200)
+    assert findings.interval([(20, 200)] * 3) == (rows.low, rows.high)
+
+
+def test_difference_is_paired_by_seed(findings: ModuleType) -> None:
+    """Changes of +10, +10 and +13 points: 11 on average, sd 1.732, t(2) = 4.303, so 11 ± 4.3."""
+    arms = [
+        findings.Arm([{"seed": seed, "rates": {"ca_ext": [k, 100]}} for seed, k in enumerate(counts)])
+        for counts in ([50, 60, 40], [60, 70, 53])
+    ]
+    assert findings.difference(*arms, "ca_ext") == "+11.0 points (+6.7 to +15.3)"
+    with pytest.raises(ValueError, match="same seeds"):
+        findings.difference(arms[0], findings.Arm(arms[1].runs[:2]), "ca_ext")
+
+
+def test_runs_of_one_seed_twice_are_refused(findings: ModuleType) -> None:
+    with pytest.raises(ValueError, match="each seed is needed once"):
+        findings.runs("benign_source", attack="badnets 0.05", defense="p2p")
+    with pytest.raises(ValueError, match="each seed is needed once"):
+        findings.runs("benign_source", attack="no such attack")
