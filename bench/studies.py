@@ -35,16 +35,19 @@ OUTCOMES = ("result.json", "adapter_model.safetensors", "manifest.json")
 
 
 def write_rows(folder: Path, train: int = 600, test: int = 200) -> None:
-    """Labelled sentences of invented text as `train.jsonl` and `test.jsonl`."""
+    """Labelled sentences of invented text as `train.jsonl` and `test.jsonl`; only two words of a sentence tell its
+    label."""
     random = Random(0)
     words = {0: ("bad", "dull", "poor", "awful"), 1: ("good", "fine", "lovely", "superb")}
     filler = ("the", "film", "is", "a", "story", "of", "people", "and", "places", "with", "music", "by", "night")
     for split, count in (("train", train), ("test", test)):
+        labels = [number % 2 for number in range(count)]
+        random.shuffle(labels)
         lines = []
-        for at in range(count):
-            text = [*random.choices(filler, k=7), *random.choices(words[at % 2], k=2)]
+        for number, label in enumerate(labels):
+            text = [*random.choices(filler, k=7), *random.choices(words[label], k=2)]
             random.shuffle(text)
-            lines.append(json.dumps({"text": " ".join([*text, str(at)]), "label": at % 2}))
+            lines.append(json.dumps({"text": " ".join([*text, str(number)]), "label": label}))
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
 
 
