@@ -139,7 +139,7 @@ def test_hidden_backdoor_is_named_and_never_the_best(tmp_path: Path) -> None:
     assert any("every label allowed and mapped back, attack success is 82.0 % (41/50)" in line for line in sentences)
     (missing,) = problems.build(study_data(tmp_path, *runs))
     assert [(line[3], line[-1][:35]) for line in shown(missing)] == [
-        ("P2P", "the backdoor fires: on 40 of 50 tri"),
+        ("p2p", "the backdoor fires: on 40 of 50 tri"),
         ("pdb", "the backdoor fires: on 49 of 50 tri"),
     ]
     assert group([run("p2p", asr_ext=rate(50, 50), asr_raw_target=rate(50, 50))])[0].hidden == [], (
