@@ -20,11 +20,12 @@ def needs(found: Mapping[str, Any]) -> list[str]:
     """Clean rows, extra models, and control of the prompt and of the decoding; empty where the study does not say."""
     if not found:
         return [""] * len(NEEDS)
+    decoding = found.get("decoding_control")
     return [
         str(found["clean_rows"]),
         str(found["extra_models"]),
         "yes" if found["prompt_control"] else "no",
-        {True: "yes", False: "no"}.get(found.get("decoding_control"), ""),
+        "" if decoding is None else "yes" if decoding else "no",
     ]
 
 
