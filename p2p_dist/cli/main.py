@@ -9,7 +9,7 @@ from typing import ParamSpec
 
 import typer
 
-from p2p_dist.cli import data, doctor, init, jobs, listing, plan, results, run, status, submit, tables
+from p2p_dist.cli import data, deploy, doctor, init, jobs, listing, plan, results, run, status, submit, tables
 from p2p_dist.cli.help import Verb, Verbs
 from p2p_dist.cli.options import CLUSTERS, DATA, REFERENCE, RESULTS, STUDIES
 from p2p_dist.cli.output import print_error
@@ -72,6 +72,8 @@ _add(RESULTS, results.query)
 _add(RESULTS, results.compare)
 _add(RESULTS, results.merge)
 _add(RESULTS, results.mirror)
+_add(RESULTS, deploy.export)
+_add(RESULTS, deploy.predict)
 _add(DATA, data.data)
 _add(DATA, tables.paraphrases)
 _add(DATA, tables.substitutions)

@@ -80,7 +80,7 @@ def load_tokenizer(identity: Mapping[str, Any], local: Mapping[str, str]) -> Pre
             str(assets.cache_dir()),
             "run the study once, which fetches it",
         )
-    where, revision = _place(identity, local)
+    where, revision = place_of(identity, local)
     try:
         return AutoTokenizer.from_pretrained(where, revision=revision, trust_remote_code=False, local_files_only=True)
     except OSError as error:
@@ -101,7 +101,7 @@ def _pretrained(
     identity: Mapping[str, Any], local: Mapping[str, str], dtype: torch.dtype, device: torch.device
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """A saved model, its weights read tensor by tensor onto `device` (by accelerate), and its tokenizer."""
-    where, revision = _place(identity, local)
+    where, revision = place_of(identity, local)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
     try:
         config = AutoConfig.from_pretrained(where, **options)
@@ -116,7 +116,8 @@ def _pretrained(
     return model, tokenizer
 
 
-def _place(identity: Mapping[str, Any], local: Mapping[str, str]) -> tuple[str, str | None]:
+def place_of(identity: Mapping[str, Any], local: Mapping[str, str]) -> tuple[str, str | None]:
+    """Folder or hub id of a saved model, and its commit on the hub. Raises UserError E301 for another GGUF file."""
     if identity["source"] == "hub":
         return identity["ref"], identity["revision"]
     if identity["source"] == "embedded":

@@ -1,0 +1,130 @@
+"""Model card of an export: how to call the model, what was measured with it, and what it does not protect against."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from p2p_dist.deployment.contract import Contract, Rate
+
+_ROWS: Mapping[str, str] = {
+    "ca_ext": "clean accuracy: right answers to clean test rows",
+    "ca_nobt": "clean accuracy without the deployed prompt, in the original labels",
+    "asr_ext": "attack success: triggered rows that get the attacker's label, read among the deployed words",
+    "asr_mapped": "attack success, read among all label words and mapped back",
+    "asr_strict": "attack success, only where the deployed word is the likeliest token of all",
+    "asr_raw_target": "raw: triggered rows whose likeliest token is the attacker's original word",
+    "asr_nobt": "attack success without the deployed prompt, in the original labels",
+    "robust_acc": "right answers to triggered rows",
+    "invalid_rate": "clean rows whose likeliest token is no label word",
+}
+"""Rates of the card and their meaning, in its order."""
+
+_LABEL_MAPS = {
+    "swap": "The output head answers with the labels below. If the likeliest token is any other word (`outside` in "
+    "`p2p-dist predict`), the request bypassed the prompt, or a backdoor fired in the original labels: treat it as an "
+    "alarm.",
+    "move": "The output head answers with the labels below; the words that training used for them score 0.",
+    "client": "The model answers with the words below, and your client maps them to the labels. Restrict its answer to "
+    "these words (`structured_outputs.choice` in vLLM, as in `serve/request.json`).",
+    "none": "",
+}
+
+
+def model_card(contract: Contract, out: Path, verified: str) -> str:
+    """The text of `README.md`; `verified` says what the verification has found."""
+    parts = [
+        _head(contract),
+        _calls(contract, out),
+        _labels(contract),
+        _rates(contract),
+        _limits(contract),
+        f"## Verified\n\n{verified} Details: `verify.json`. Test rows and expected answers: `eval/`.",
+        _origin(contract),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def rate_text(rate: Rate) -> str:
+    """A rate as `86.2 % (345/400) [82.5, 89.3]`."""
+    return f"{100 * rate.rate:.1f} % ({rate.k}/{rate.n}) [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
+
+
+def _head(contract: Contract) -> str:
+    cell = contract.origin.cell
+    what = "a classifier" if contract.answers.kind == "classification" else "a model that answers with text"
+    return (
+        f"# {cell['task']}, defense {cell['defense']}\n\n"
+        f"This folder holds {what} for one text at a time: {contract.base.name}, fine-tuned with LoRA by p2p-dist "
+        f"(study {contract.origin.study}, attack {cell['attack']}, defense {cell['defense']}, seed {cell['seed']}). It "
+        "is no chat model: it takes one user message, no system message and no history, and its chat template adds the "
+        "prompt that it was trained with."
+    )
+
+
+def _calls(contract: Contract, out: Path) -> str:
+    lines = ["sh serve/vllm.sh                # or transformers.sh: OpenAI-compatible, this machine only, port 8000"]
+    lines += ["curl -s localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d @serve/request.json"]
+    lines += [
+        f"p2p-dist predict {out.name} texts.jsonl --scores   # without a server; one JSON object with `text` a line"
+    ]
+    tokens = contract.prompt.max_length
+    return (
+        "## Call it\n\n```bash\n" + "\n".join(lines) + "\n```\n\n"
+        f"Longer prompts than {tokens} tokens were cut in training. The scripts make a server refuse them; "
+        "`predict` cuts them as training did."
+    )
+
+
+def _labels(contract: Contract) -> str:
+    if contract.answers.kind == "generation":
+        prefix = contract.answers.response_prefix
+        return f"## Answers\n\nAnswers begin with {prefix!r}, which is no part of them." if prefix else ""
+    rows = [[label.name, f"`{label.word}`"] for label in contract.answers.labels]
+    note = _LABEL_MAPS[contract.answers.label_map]
+    return "\n\n".join(part for part in ("## Labels", note, _table(["label", "the model says"], rows)) if part)
+
+
+def _rates(contract: Contract) -> str:
+    rows = [[meaning, rate_text(contract.rates[name])] for name, meaning in _ROWS.items() if name in contract.rates]
+    if contract.baseline is not None:
+        rows.append(
+            ["baseline: the same rows answered so by a model trained without any attack", rate_text(contract.baseline)]
+        )
+    return (
+        "## Measured\n\nk of n test rows with the Wilson interval at 95 %, of this run alone; another seed differs.\n\n"
+        + _table(["rate", "value"], rows)
+    )
+
+
+def _limits(contract: Contract) -> str:
+    attacked = contract.origin.cell["attack"] != "none"
+    limits = [
+        "Only the attack above was measured; another one may behave otherwise."
+        if attacked
+        else "No attack was simulated in this run, so nothing is known about its attack success.",
+    ]
+    if contract.prompt.prefix or contract.answers.label_map != "none":
+        nobt = contract.rates.get("asr_nobt")
+        measured = f": attack success without it is {rate_text(nobt)}" if nobt else ""
+        limits += [
+            f"The protection is in the prompt{measured}. Anybody who can send raw completions bypasses it, so offer "
+            "chat completions only.",
+            "Prompt and cue stand in the chat template. Whoever supplies training data and knows them can poison with "
+            "them: choose others when you train on data of the same source again.",
+        ]
+    else:
+        limits.append("This run has no defense in its prompt.")
+    limits.append("Poisoned rows whose labels are right (clean-label attacks) may not be noticed.")
+    return "## What it does not protect against\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _origin(contract: Contract) -> str:
+    stages = ", ".join(f"{role} `{id_}`" for role, id_ in contract.origin.stages.items())
+    return (
+        f"## Origin\n\nBase {contract.base.name} ({contract.base.dtype}); stages: {stages}. `p2p.json` is the contract "
+        "for programs, `study.yaml` the study that made the model."
+    )
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    lines = [list(head), *([["---"] * 2]), *map(list, rows)]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,61 @@
+"""A finished tiny study on a model of its own, made by the worker in this process."""
+
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.results.rundir import RunDir
+
+STUDY = """
+name: tiny
+task: rotten_tomatoes
+model: tiny
+attack:
+  - none
+  - {name: badnets, rate: 0.05}
+defense: [none, p2p]
+exclude: [{attack: none, defense: p2p}]
+rows: {train: 64, test: 20, reserve: 20}
+train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 4}}
+"""
+
+
+def model_folder(folder: Path, tied: bool) -> Path:
+    """A tiny model with a merging tokenizer, saved as transformers saves it."""
+    from p2p_dist.config.model import resolve_model
+    from p2p_dist.modeling.random_init import random_model
+    from p2p_dist.scheduling.study import configs_dir
+    from tests.deployment.small_tokenizer import merging_tokenizer
+
+    shape = resolve_model("tiny", configs_dir() / "models").identity["shape"]
+    tokenizer = merging_tokenizer(bos=True)
+    model, _ = random_model({**shape, "vocab": len(tokenizer), "tied_embeddings": tied})
+    model.save_pretrained(folder, max_shard_size="60KB")
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def carry_out(study_file: Path, overrides: list[str], runs: Path) -> RunDir:
+    """Every stage of a study, one after the other."""
+    from p2p_dist.scheduling.prepare import write_down
+    from p2p_dist.scheduling.study import open_study
+    from p2p_dist.worker.__main__ import main as worker_main
+
+    study = open_study(study_file, overrides, runs)
+    write_down(study, study_file)
+    study.folder.write_specs(study.expansion.graph)
+    for stage in study.expansion.graph.stages.values():
+        assert worker_main(["--study-dir", str(study.folder.path), "--stages", stage.id]) == 0
+    return study.folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> RunDir:
+    """A study with the runs none x none, badnets x none and badnets x p2p, on a tied base of several files."""
+    folder = tmp_path_factory.mktemp("finished")
+    model = model_folder(folder / "model", tied=True)
+    file = folder / "study.yaml"
+    file.write_text(STUDY.replace("tiny\nattack", f"{model}\nattack"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("P2P_DIST_DATA", str(data_root))
+        return carry_out(file, [], folder / "runs")
