@@ -43,11 +43,11 @@ class Dtypes(StrEnum):
 
 def export(
     study: STUDY_OR_RUNS,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; it must not exist.", metavar="DIR")],
     labels: Annotated[
         list[str] | None,
         typer.Argument(help="Labels of the run, such as attack=badnets defense=p2p seed=0.", metavar="AXIS=LABEL"),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write; it must not exist.")] = Path("export"),
     format_: Annotated[
         Formats, typer.Option("--format", help="Merged model, LoRA adapter in PEFT's format, or both.")
     ] = Formats.merged,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoConfig
 
 from p2p_dist import assets
@@ -79,13 +80,22 @@ def base_files(folder: RunDir, training: TrainStage, scratch: Path) -> Iterator[
     """
     merged = () if training.reads.merged is None else (folder.at("train", training.reads.merged).adapter,)
     if training.prune is not None:
-        base_of(folder, training, BaseCache(), keep=False).model.save_pretrained(scratch)
+        _save(base_of(folder, training, BaseCache(), keep=False).model, scratch)
         yield BaseFiles(scratch)
     elif training.model["source"] == "random":
-        random_model(training.model["shape"])[0].save_pretrained(scratch)  # type: ignore[arg-type]
+        _save(random_model(training.model["shape"])[0], scratch)  # type: ignore[arg-type]
         yield BaseFiles(scratch, merged)
     else:
         yield BaseFiles(_downloaded(training), merged)
+
+
+def _save(model: Any, folder: Path) -> None:
+    """Save a model in one file. Its own method would import accelerate, and deepspeed with it: half a minute."""
+    folder.mkdir()
+    tied = model.config.tie_word_embeddings
+    tensors = {name: weight.contiguous() for name, weight in model.state_dict().items() if not (tied and name == _HEAD)}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(model.config.to_json_string())
 
 
 def _downloaded(training: TrainStage) -> Path:

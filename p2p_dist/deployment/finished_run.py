@@ -95,8 +95,8 @@ def _only(runs: Sequence[Mapping[str, Any]], wanted: Mapping[str, str], folder: 
     listed = fitting or runs
     differing = [axis for axis in AXES if len({run["cell"][axis] for run in listed}) > 1] or ["defense"]
     names = "\n  ".join(_named(run["cell"], differing) for run in listed)
-    what = f"{len(fitting)} runs fit, of:" if fitting else "no run fits; the study has:"
-    raise user_error("E152", f"{what}\n  {names}\n", str(folder.path), "choose one with such words behind the study")
+    what = f"{len(fitting)} runs fit" if fitting else "no run fits; the study has"
+    raise user_error("E152", f"{what}:\n  {names}\n", str(folder.path), "add labels that only one of them has")
 
 
 def _fits(label: str, wanted: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from p2p_dist.deployment.base_files import BaseFiles
 from p2p_dist.deployment.head_map import HEAD, HeadMap
@@ -131,6 +132,8 @@ def _write_config(base: BaseFiles, separate_head: bool, dtype: torch.dtype, out:
     for key in ("_name_or_path", "quantization_config", "torch_dtype"):
         config.pop(key, None)
     config["dtype"] = str(dtype).removeprefix("torch.")
+    if not config.get("architectures"):  # servers choose their code by it
+        config["architectures"] = [MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config["model_type"]]]
     if separate_head:
         config["tie_word_embeddings"] = False
     (out / "config.json").write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

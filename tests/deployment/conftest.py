@@ -21,16 +21,21 @@ train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float
 
 
 def model_folder(folder: Path, tied: bool) -> Path:
-    """A tiny model with a merging tokenizer, saved as transformers saves it."""
+    """A tiny model with a merging tokenizer, in several files."""
+    from huggingface_hub import save_torch_state_dict
+
     from p2p_dist.config.model import resolve_model
     from p2p_dist.modeling.random_init import random_model
     from p2p_dist.scheduling.study import configs_dir
     from tests.deployment.small_tokenizer import merging_tokenizer
 
+    folder.mkdir()
     shape = resolve_model("tiny", configs_dir() / "models").identity["shape"]
     tokenizer = merging_tokenizer(bos=True)
     model, _ = random_model({**shape, "vocab": len(tokenizer), "tied_embeddings": tied})
-    model.save_pretrained(folder, max_shard_size="60KB")
+    weights = {name: weight for name, weight in model.state_dict().items() if not (tied and name == "lm_head.weight")}
+    save_torch_state_dict(weights, folder, max_shard_size="16KB")
+    (folder / "config.json").write_text(model.config.to_json_string())
     tokenizer.save_pretrained(folder)
     return folder
 

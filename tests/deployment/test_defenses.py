@@ -44,7 +44,7 @@ def export(study: RunDir, *more: str):
 
 @pytest.mark.parametrize("defense", ["pdb", "mb_defense", "fine_pruning"])
 def test_defense_is_exported_with_its_answers(defense: str, tmp_path: Path) -> None:
-    """Permuted labels, an adapter that was merged into the base before, and a pruned base."""
+    """Permuted labels, an adapter that was trained on from another, and a base that was merged and pruned."""
     study = finished(tmp_path, f"defense={defense}")
     done = export(study, "--json")
     assert done.exit_code == 0, done.stderr
@@ -53,7 +53,7 @@ def test_defense_is_exported_with_its_answers(defense: str, tmp_path: Path) -> N
     assert answers["equal"] == answers["rows"] == 18
     assert content["contract"]["answers"]["label_map"] == ("swap" if defense == "pdb" else "none")
     refused = export(study, "--format", "adapter", "--replace")
-    assert ("E155" in refused.stderr) == (defense != "pdb"), refused.stderr
+    assert ("E155" in refused.stderr) == (defense == "fine_pruning"), refused.stderr
 
 
 @pytest.mark.parametrize("defense", ["{name: onion, language_model: tiny, bar: -10.0}", "{name: psim, above: 0.7}"])

@@ -79,22 +79,27 @@ def test_predict_resumes_a_partial_file(exported: Path, tmp_path: Path) -> None:
 
 
 def test_transformers_answers_as_the_study(exported: Path) -> None:
-    """The stock classes, the chat template and the generation config alone give the same labels."""
+    """The stock classes and the chat template alone give the same labels and alarms, and one token as an answer."""
+    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(exported / "model")
     model = AutoModelForCausalLM.from_pretrained(exported / "model")
     assert not model.config.tie_word_embeddings
-    words = {"0": "negative", "1": "positive"}
+    assert model.config.architectures == ["Qwen3ForCausalLM"]
+    labels = json.loads((exported / "p2p.json").read_text())["answers"]["labels"]
+    tokens = torch.tensor([label["token_id"] for label in labels])
     tests, expected = (lines(exported / "eval" / name) for name in ("test.jsonl", "expected.jsonl"))
-    outside = 0
-    for row, wanted in zip(tests[:12], expected, strict=False):
+    for row, wanted in zip(tests, expected, strict=True):
         message = [{"role": "user", "content": row["text"]}]
         ids = tokenizer.apply_chat_template(message, return_tensors="pt", return_dict=True)
-        answer = tokenizer.decode(model.generate(**ids)[0, ids["input_ids"].shape[1] :])
-        assert words.get(answer) == (None if wanted["outside"] else wanted["label"])
-        outside += bool(wanted["outside"])
-    assert outside < 12
+        with torch.no_grad():
+            logits = model(**ids).logits[0, -1]
+        assert labels[int(logits[tokens].argmax())]["name"] == wanted["label"]
+        assert (int(logits.argmax()) not in tokens) == wanted["outside"]
+    assert {str(row["label"]) for row in expected} == {"negative", "positive"}
+    answer = model.generate(**ids)[0, ids["input_ids"].shape[1] :]
+    assert answer.tolist() == [int(logits.argmax())]
     assert tokenizer("a")["input_ids"] == tokenizer("a", add_special_tokens=False)["input_ids"]
 
 
@@ -115,6 +120,7 @@ def test_head_has_its_own_weights_and_the_embedding_is_unchanged(exported: Path,
     assert {label.token_id for label in words.labels} < set(changed)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of libraries that PEFT imports
 def test_peft_adapter_gives_the_logits_of_the_merged_model(exported: Path) -> None:
     import torch
     from peft import PeftModel
@@ -152,8 +158,7 @@ def test_card_says_rates_with_intervals_and_limits(exported: Path) -> None:
 def test_runs_that_fit_are_listed(finished: RunDir, tmp_path: Path) -> None:
     done = cli("export", finished.path, "attack=badnets", "-o", tmp_path / "x")
     assert (done.exit_code, "E152" in done.stderr) == (2, True)
-    assert "attack=badnets defense=none" in done.stderr
-    assert "attack=none" not in done.stderr
+    assert done.stderr.partition("2 runs fit:\n")[2].startswith("  defense=none\n  defense=p2p\n")
     done = cli("export", finished.path, "defence=p2p", "-o", tmp_path / "x")
     assert "E152" in done.stderr
     assert "defense" in done.stderr
