@@ -47,7 +47,7 @@ def carry_out(study_file: Path, overrides: list[str], runs: Path) -> RunDir:
     from p2p_dist.worker.__main__ import main as worker_main
 
     study = open_study(study_file, overrides, runs)
-    write_down(study, study_file)
+    write_down(study)
     study.folder.write_specs(study.expansion.graph)
     for stage in study.expansion.graph.stages.values():
         assert worker_main(["--study-dir", str(study.folder.path), "--stages", stage.id]) == 0
