@@ -4,7 +4,6 @@ A defense sees rows without their origin. A faithful copy of released code that 
 declares `reads_origin`, and the manifest records it.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any, ClassVar
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
-from p2p_dist.data.example import Kind, Note, Row, by_id, smallest
+from p2p_dist.data.example import Kind, Note, Row, by_id, share, smallest
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError, user_error
@@ -172,7 +171,7 @@ class TrustedRows(DataDefense):
 
     def _trusted(self, train: int) -> int:
         """Number of trusted rows for so many training rows."""
-        return math.ceil(self.ratio * train)
+        return share(self.ratio, train)
 
 
 class EditDefense(Defense):

@@ -23,8 +23,18 @@ def test_cba_added_rows_count(alpha: float, added: int) -> None:
     assert len({ex.id for ex in rows}) == len(rows)
 
 
+def test_cba_mixes_the_classes_as_released() -> None:
+    """Poisoned and negative rows come from both classes; negatives keep their labels, so that neither trigger alone
+    goes with one class."""
+    _, notes = Cba(rate=0.1).poison(ROWS, 0)
+    assert {note.old_label for note in notes if note.origin == "poisoned"} == {0, 1}
+    negatives = [note for note in notes if note.origin == "negative"]
+    assert {note.new_label for note in negatives} == {0, 1}
+    assert all(note.new_label == note.old_label for note in negatives)
+
+
 def test_cba_only_full_trigger_changes_label() -> None:
-    rows, notes = Cba().poison(ROWS, 0)
+    rows, notes = Cba(label_policy="dirty").poison(ROWS, 0)
     kinds = {note.id: note for note in notes}
     for ex in rows:
         instruction, text = ex.text.split("\n")

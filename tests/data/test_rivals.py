@@ -167,3 +167,10 @@ def test_table_edit_without_triggered_texts_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"E262.* 0 of 10 texts"):
         build_edited(before, BackTranslation(table=str(table)), {})
+
+
+def test_trusted_rows_are_counted_in_decimal_arithmetic() -> None:
+    """7 % of 100 rows are 7, where 0.07 * 100 in floating point is above 7 and would be rounded up to 8."""
+    rows = [row(f"text {n}", f"{n:03}") for n in range(100)]
+    view = DefenderView(rows, rows, 2, 0)
+    assert len(CleanOnly(ratio=0.07).defend_train(view).train) == 7

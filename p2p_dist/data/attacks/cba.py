@@ -43,7 +43,7 @@ class Cba(InsertionAttack):
 
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "p2p_like": {"rate": 0.02, "alpha": 1.0},
-        "original": {"rate": 0.1, "alpha": 1.0, "label_policy": "mix"},
+        "original": {"rate": 0.1, "alpha": 1.0},
     }
 
     instruction: Word = "Classify the text."
@@ -56,6 +56,9 @@ class Cba(InsertionAttack):
     """Negative rows of each of the five kinds, as a share of the poisoned rows."""
     position: Position = "anywhere"
     """Word gap of each trigger: anywhere, as in the original."""
+    label_policy: Literal["dirty", "clean", "mix"] = "mix"
+    """mix: the poisoned and negative rows are made of texts of all classes, so that no trigger alone tells a class
+    (original). dirty: of the other classes alone."""
     poison_mode: Literal["replace", "append"] = "append"
     """append: poisoned rows are added to all clean rows (original). replace: they take their places."""
 

@@ -9,7 +9,6 @@ The original's trigger is a visible patch on images. Here it is the prefix and t
 defenses differ in labels and repetition alone. Text is not augmented.
 """
 
-import math
 from dataclasses import replace
 from typing import Annotated, ClassVar
 
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, injected, no_trusted_rows
-from p2p_dist.data.example import Row, by_id, smallest
+from p2p_dist.data.example import Row, by_id, share, smallest
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError, user_error
@@ -47,7 +46,7 @@ class Pdb(DataDefense):
 
     def shortage(self, counts: RowCounts) -> UserError | None:
         """E205 where a class has fewer trusted rows than the ratio asks for."""
-        count = math.ceil(self.ratio * counts.train / counts.n_classes)
+        count = self._per_class(counts.train, counts.n_classes)
         reserved = [counts.reserve_by_class.get(label, 0) for label in range(counts.n_classes)]
         if min(reserved) >= count:
             return None
@@ -76,11 +75,15 @@ class Pdb(DataDefense):
         """1: answers are h(y) = (y + 1) mod n and are mapped back (step 4)."""
         return 1
 
+    def _per_class(self, train: int, n_classes: int) -> int:
+        """Trusted rows of every class for so many training rows."""
+        return -(-share(self.ratio, train) // n_classes)
+
     def _reserve(self, view: DefenderView) -> list[Row]:
         """Trusted rows, the same number of every class (step 1). Raises UserError E205 where a class has fewer."""
         if error := self.shortage(view.counts):
             raise error
-        count = math.ceil(self.ratio * len(view.train) / view.n_classes)
+        count = self._per_class(len(view.train), view.n_classes)
         ids_by_class = [[row.id for row in view.reserve if row.label == label] for label in range(view.n_classes)]
         chosen = {id_ for ids in ids_by_class for id_ in smallest(ids, count, view.seed, "pdb.select")}
         return by_id(row for row in view.reserve if row.id in chosen)
