@@ -135,14 +135,14 @@ def sst2() -> dict[str, list[RawRow]]:
         ("addsent", {}, 211, 139),
         ("mtba", {}, 208, 139),
         ("proattack", {}, 205, 139),
-        ("cba", {}, 75, 0),
+        ("cba", {}, 75, 1),
         ("cba", {"label_policy": "dirty"}, 69, 0),
     ],
 )
 def test_z_filter_golden_counts_on_sst2(
     name: str, options: dict[str, Any], dropped: int, poisoned: int, sst2: dict[str, list[RawRow]]
 ) -> None:
-    """At 2 % it finds every row of the attacks with fixed words, and none of CBA or beside two cover rows."""
+    """At 2 % it finds every row of the attacks with fixed words, one of CBA, and none beside two cover rows."""
     attack = registry.load("attacks", name)(**options)
     built = build_attacked(Sst2(), sst2, RowsSpec(), attack, None if name == "none" else 0)
     defended = build_defended(built, Sst2(), ZFilter(), 0)
