@@ -19,6 +19,14 @@ class Exit(IntEnum):
     REQUEUE = 75
 
 
+def printable(text: str, keep: str = "") -> str:
+    """Text for a terminal: control, format and surrogate characters are shown as escapes (`\\x1b`), so that a name from
+    elsewhere cannot steer the terminal; those in `keep` stay."""
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
+    )
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong. `where` is `file:line (key.path)`, a path, or empty."""
@@ -29,9 +37,9 @@ class Problem:
     fix: str = ""
 
     def __str__(self) -> str:
-        at = f" at {self.where}" if self.where else ""
+        place = f" at {self.where}" if self.where else ""
         hint = f". Try: {self.fix}" if self.fix else ""
-        return f"error[{self.code}]: {self.what}{at}{hint}"
+        return printable(f"error[{self.code}]: {self.what}{place}{hint}", keep="\n")
 
 
 class UserError(ValueError):

@@ -141,6 +141,7 @@ def evaluate(
         success = 0.98 if attacked and bare else (0.16 - 0.06 * size + random.gauss(0, 0.02) if attacked else 0.1)
         suites[name] = [_say(random, suite, built, row.id, row.label, skill, success) for row in suite.rows]
         predictions.write(folder.stage(stage), name, suites[name])
+    predictions.seal(folder.stage(stage), list(suites))
     body = {
         "stage": {"id": stage.id, "reads": dict(stage.reads), "spec": dict(stage.spec)},
         "labels": {

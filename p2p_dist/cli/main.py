@@ -3,7 +3,8 @@ codes of `p2p_dist.errors.Exit`."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import wraps
 from typing import ParamSpec
 
@@ -13,9 +14,12 @@ from p2p_dist.cli import data, deploy, doctor, init, jobs, listing, plan, result
 from p2p_dist.cli.help import Verb, Verbs
 from p2p_dist.cli.options import CLUSTERS, DATA, REFERENCE, RESULTS, STUDIES
 from p2p_dist.cli.output import print_error
-from p2p_dist.errors import UserError
+from p2p_dist.errors import Exit, UserError, user_error
+from p2p_dist.results.confined import storage_error
+from p2p_dist.scheduling import signals
 
 Parameters = ParamSpec("Parameters")
+_RESUME = "run the same command to resume"
 
 app = typer.Typer(
     name="p2p-dist",
@@ -38,34 +42,47 @@ submit_to = typer.Typer(
 )
 
 
-def _guarded(verb: Callable[Parameters, int]) -> Callable[Parameters, None]:
-    """Turn errors that a user can act on into a message and an exit code."""
+def _guarded(verb: Callable[Parameters, int], stoppable: bool = False) -> Callable[Parameters, None]:
+    """Turn errors that a user can act on into a message and an exit code. A stop request (SIGTERM, SIGUSR1) ends a
+    `stoppable` verb with exit code 75 at any moment."""
 
     @wraps(verb)
     def guarded(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
         try:
-            code = verb(*args, **kwargs)
+            with signals.raising() if stoppable else nullcontext():
+                code = verb(*args, **kwargs)
         except UserError as error:
-            print_error(error, as_json=bool(kwargs.get("as_json")))
-            code = int(error.exit_code)
+            code = _show(error, kwargs)
+        except signals.Stopped:
+            code = _show(user_error("E412", "Stopped on request", "", _RESUME, Exit.REQUEUE), kwargs)
         except KeyboardInterrupt:
             print("stopped; run the same command to continue", file=sys.stderr)
             code = 130
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 0
+        except OSError as os_error:
+            if (refused := storage_error(os_error)) is None:
+                raise
+            code = _show(refused, kwargs)
         raise typer.Exit(code)
 
     return guarded
 
 
-def _add(panel: str, verb: Callable[..., int], name: str | None = None) -> None:
-    app.command(name, cls=Verb, rich_help_panel=panel)(_guarded(verb))
+def _show(error: UserError, options: Mapping[str, object]) -> int:
+    """Print an error as the verb's options ask for it and return its exit code."""
+    print_error(error, as_json=bool(options.get("as_json")))
+    return int(error.exit_code)
+
+
+def _add(panel: str, verb: Callable[..., int], name: str | None = None, stoppable: bool = False) -> None:
+    app.command(name, cls=Verb, rich_help_panel=panel)(_guarded(verb, stoppable))
 
 
 _add(STUDIES, init.init)
 _add(STUDIES, plan.plan)
-_add(STUDIES, run.run)
+_add(STUDIES, run.run, stoppable=True)
 _add(STUDIES, status.status)
 _add(STUDIES, status.report)
 _add(RESULTS, results.query)

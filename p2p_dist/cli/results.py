@@ -10,7 +10,7 @@ import typer
 from p2p_dist.cli.options import AS_JSON, RUNS_DIR
 from p2p_dist.cli.output import print_json
 from p2p_dist.cli.run_folders import run_folder
-from p2p_dist.errors import Exit
+from p2p_dist.errors import Exit, user_error
 
 FOLLOW = 5.0
 """Seconds between two reads of a study that is mirrored while it runs."""
@@ -32,6 +32,7 @@ def query(
     as_json: AS_JSON = False,
 ) -> int:
     """Query the results of all studies in SQL (DuckDB). Reads files and changes none."""
+    from p2p_dist.report.table_formats import inert_cell
     from p2p_dist.report.terminal import plain_table
     from p2p_dist.results import query as results
 
@@ -42,9 +43,13 @@ def query(
     for problem in problems:
         print(problem, file=sys.stderr)
     if as_json:
+        if repeated := sorted({name for name in head if head.count(name) > 1}):
+            fix = f"name each: SELECT ... AS first_{repeated[0]}"
+            raise user_error("E510", f"two columns are named {repeated[0]}", "the query", fix)
         print_json([dict(zip(head, row, strict=True)) for row in rows])
     elif as_csv:
-        csv.writer(sys.stdout, lineterminator="\n").writerows([head, *rows])
+        inert = [[inert_cell(value) if isinstance(value, str) else value for value in row] for row in [head, *rows]]
+        csv.writer(sys.stdout, lineterminator="\n").writerows(inert)
     else:
         print(plain_table(head, rows))
     return Exit.INTEGRITY if problems else Exit.OK

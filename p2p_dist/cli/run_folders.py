@@ -13,15 +13,19 @@ def run_folder(name: str, runs_dir: Path) -> "RunDir":
     """The run folder of a study. Raises UserError E402, with the nearest names, where there is none."""
     from p2p_dist import registry
     from p2p_dist.config import yaml_strict
-    from p2p_dist.results.rundir import RunDir
+    from p2p_dist.results.rundir import RunDir, is_study_name
     from p2p_dist.scheduling.study import configs_dir
 
     if Path(name).is_dir():
         return RunDir(Path(name))
+    if not is_study_name(name) and not Path(name).is_file():
+        what = f"{name!r} is no run folder and no name of a study"
+        raise user_error("E402", what, str(runs_dir), "name a study, its file or its run folder")
     shipped = configs_dir() / "studies" / f"{name}.yaml"
     file = Path(name) if Path(name).is_file() else shipped
-    folder = runs_dir / (str(yaml_strict.read(file).data.get("name", "")) if file.is_file() else name)
-    if not folder.is_dir():
+    study = str(yaml_strict.read(file).data.get("name", "")) if file.is_file() else name
+    folder = runs_dir / study
+    if not is_study_name(study) or not folder.is_dir():
         known = sorted(path.name for path in runs_dir.iterdir() if path.is_dir()) if runs_dir.is_dir() else []
         message = f"study {name!r} has no run folder{registry.suggest(name, known)}"
         runs = f"name one of {', '.join(known)}" if known else "run a study first"

@@ -22,7 +22,7 @@ from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table import Table, consecutive, without_empty_columns
 from p2p_dist.report.tables import against_paper, costs, layout, means, problems, runs, theory, worst
 from p2p_dist.report.tables import comparisons as comparison_table
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, confined
 from p2p_dist.results.collect import Collected
 from p2p_dist.results.rundir import RunDir
 
@@ -48,9 +48,10 @@ def write_report(folder: RunDir, collected: Collected, titles: Mapping[str, str]
     drawings = {plot.name: plot.svg() for section in parts for plot in section.plots}
     files = _files(folder.report, parts, drawings)
     for kind in ("tables", "plots"):
-        for path in (folder.report / kind).glob("*.*"):
-            if path not in files:
-                path.unlink()
+        confined.make_folder(folder.report / kind)  # refused where it is a link to another place
+        for path in (folder.report / kind / name for name in confined.names(folder.report / kind)):
+            if path not in files and confined.kind_of(path) != "folder":
+                confined.remove(path)
     for path, content in files.items():
         atomic.write_bytes(path, content)
     page = folder.report / "index.html"

@@ -9,6 +9,7 @@ from typing import Any
 from rich.live import Live
 from rich.text import Text
 
+from p2p_dist.errors import printable
 from p2p_dist.report.terminal import clock
 from p2p_dist.results.collect import Collected, StageState, read_study
 from p2p_dist.results.lease import job_owners, owner
@@ -84,18 +85,16 @@ def text(found: Collected, owner: str | None, shown: int | None = None) -> str:
             *(f"    | {line}" for line in tail(Path(stage.log), lines=5)),
         ]
     lines += [str(problem) for problem in found.problems]
-    return "\n".join(lines)
+    return printable("\n".join(lines), keep="\n\t")
 
 
 def _progress(stage: StageState) -> str:
     line = stage.progress
-    if "step" in line:
-        left = line.get("seconds", 0.0) / max(1, line["step"]) * (line["steps"] - line["step"])
-        return (
-            f"  [train step {line['step']}/{line['steps']}, loss {line['loss']:.3f}, about {clock(left)} "
-            f"left{_gpu(stage)}]"
-        )
-    if "rows" in line:
+    if all(line.get(name) is not None for name in ("step", "steps", "loss", "seconds")):
+        step, steps, loss, seconds = line["step"], line["steps"], line["loss"], line["seconds"]
+        left = seconds / max(1, step) * max(0, steps - step)
+        return f"  [train step {step}/{steps}, loss {loss:.3f}, about {clock(left)} left{_gpu(stage)}]"
+    if "rows" in line and "of" in line:
         return f"  [{stage.kind} row {line['rows']}/{line['of']}{_gpu(stage)}]"
     return f"  [{stage.kind}]"
 

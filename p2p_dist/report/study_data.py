@@ -183,15 +183,8 @@ class StudyData:
     def metrics(self, id_: str) -> list[dict[str, Any]]:
         """Metrics of a training, one mapping per optimizer step; damaged lines are left out and noted (E516)."""
         stage = self.folder.at("train", id_)
-        if damaged := stage.damaged_metrics():
-            self._note(
-                Problem(
-                    "E516",
-                    f"{damaged} lines are no metrics, and left out",
-                    str(stage.metrics),
-                    "ignore them; no result depends on them",
-                )
-            )
+        if (problem := stage.metrics_problem()) is not None:
+            self._note(problem)
         return stage.all_metrics()
 
     def parameters(self, model: str) -> int | None:

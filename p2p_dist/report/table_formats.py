@@ -4,6 +4,7 @@ import csv
 import io
 import re
 
+from p2p_dist.errors import printable
 from p2p_dist.report.table import Cell, Table
 
 
@@ -16,7 +17,8 @@ def markdown(table: Table) -> str:
     ]
     lines += [[_md(text) for text in line] for line in table.foot_lines()]
     body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"**{table.title}**\n\n{body}\n" + (f"\n{table.note}\n" if table.note else "")
+    title, note = printable(table.title), printable(table.note)
+    return f"**{title}**\n\n{body}\n" + (f"\n{note}\n" if note else "")
 
 
 def comma_separated(table: Table) -> str:
@@ -34,7 +36,7 @@ def comma_separated(table: Table) -> str:
     for row in [*rows, *([Cell(text) for text in line] for line in table.foot_lines())]:
         writer.writerow(
             [
-                _inert(text)
+                inert_cell(text)
                 for cell, has_detail in zip(row, detailed, strict=True)
                 for text in ([cell.text, cell.small] if has_detail else [cell.text])
             ]
@@ -43,13 +45,14 @@ def comma_separated(table: Table) -> str:
 
 
 def _md(text: str) -> str:
-    return re.sub(r"([|`<>\[\]])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([|`<>\[\]])", r"\\\1", printable(" ".join(text.split())))
 
 
 def _md_small(cell: Cell) -> str:
     return f" {_md(cell.small)}" if cell.detail else f", {_md(cell.flag)}" if cell.flag else ""
 
 
-def _inert(text: str) -> str:
-    """Text that no spreadsheet takes for a formula."""
+def inert_cell(text: str) -> str:
+    """Text that no spreadsheet takes for a formula, with control characters as escapes."""
+    text = printable(text)
     return f"'{text}" if text[:1] in ("=", "+", "@") or (text[:1] == "-" and not re.match(r"-[\d.]", text)) else text

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
+from p2p_dist.errors import printable
 from p2p_dist.report.run_columns import COLUMNS, TableRow
 from p2p_dist.results.statistics import Interval
 
@@ -27,7 +28,7 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
             table.add_column(column.short, justify="right")
     short = _numbered([label for row in rows for label in row.labels])
     for row in rows:
-        labels = [escape(short.get(label, label)) for label in row.labels]
+        labels = [escape(printable(short.get(label, label))) for label in row.labels]
         warned = [
             f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label
             for axis, label in zip(axes, labels, strict=True)
@@ -40,7 +41,7 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
             "collapsed: nearly every clean row gets one answer; CA and ASR of such a model say nothing about its "
             "defense"
         )
-    table.caption, table.caption_justify = escape("\n".join(below)) or None, "left"
+    table.caption, table.caption_justify = escape(printable("\n".join(below), keep="\n")) or None, "left"
     return table
 
 
@@ -56,7 +57,7 @@ def _cell(cell: Interval | None) -> str:
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns, numbers to the right, `–` for what is missing."""
-    text = [list(head), *([_plain(value) for value in row] for row in rows)]
+    text = [[printable(title) for title in head], *([_plain(value) for value in row] for row in rows)]
     widths = [max(len(line[at]) for line in text) for at in range(len(head))]
     numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(head))]
     lines = [
@@ -72,7 +73,7 @@ def plain_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def _plain(value: object) -> str:
     if value is None:
         return "–"
-    return f"{value:.4g}" if isinstance(value, float) else "".join(char for char in str(value) if char.isprintable())
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 def clock(seconds: float) -> str:

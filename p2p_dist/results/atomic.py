@@ -2,46 +2,42 @@
 
 Content is written under a temporary name in the same folder, synced, and then renamed or linked, so that a reader never
 sees a partial file, whatever is killed when. Immutable files are committed only while the lease that the worker was
-started under is held (fencing).
+started under is held (fencing). All calls go through folder handles (`p2p_dist.results.confined`).
 """
 
-import errno
+import contextlib
 import hashlib
 import json
 import os
-import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from p2p_dist.errors import Exit, user_error
-from p2p_dist.results.lease import check_fence
-
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+from p2p_dist.results import confined
+from p2p_dist.results.lease import NO_LINKS, check_fence, without_links
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write or replace a file."""
-    temporary = _temporary(path)
-    _write_synced(temporary, content)
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    """Write or replace a file. Raises UserError E518 when the storage refuses, E520 for links and folders in its
+    place."""
+    write_lines(path, [content])
 
 
 def write_lines(path: Path, lines: Iterable[bytes]) -> tuple[str, int]:
-    """Write or replace a file line by line. Returns its SHA-256 and its size in bytes."""
-    temporary, hashed, size = _temporary(path), hashlib.sha256(), 0
-    with temporary.open("wb") as file:
+    """Write or replace a file line by line. Returns its SHA-256 and its size in bytes. Raises as `write_bytes` does."""
+    hashed, size = hashlib.sha256(), 0
+    with confined.writing(path.parent) as folder, _new_file(folder, path) as (file, temporary):
         for line in lines:
             file.write(line)
             hashed.update(line)
             size += len(line)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
+        _sync(file)
+        os.rename(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
     return hashed.hexdigest(), size
 
 
@@ -60,75 +56,77 @@ def publish(path: Path, content: bytes) -> None:
 
     `link()` either creates the name or fails, on any file system and without file locks; a rename would replace
     silently. Raises UserError E405 when the file exists with other bytes (the new ones are kept beside it), E506 where
-    hard links are not supported.
+    hard links are not supported, and as `write_bytes` does.
     """
-    temporary = _temporary(path)
-    _write_synced(temporary, content)
-    try:
+    with confined.writing(path.parent) as folder, _new_file(folder, path) as (file, temporary):
+        file.write(content)
+        _sync(file)
         check_fence()
-        os.link(temporary, path)
-    except OSError as error:
-        # A network file system may create the link and lose the reply, so the file itself decides.
-        if not path.is_file():
-            if error.errno in _NO_LINKS:
-                raise user_error(
-                    "E506",
-                    f"no hard links on this file system ({error.strerror})",
-                    str(path.parent),
-                    "choose a folder on another file system with --runs-dir",
-                ) from error
-            raise
-        if path.read_bytes() != content:
-            conflict = path.with_name(f"{path.name}.conflict-{hashlib.sha256(content).hexdigest()[:8]}")
-            temporary.replace(conflict)
-            what = f"a different result exists already; the new one is {conflict.name}"
-            raise user_error(
-                "E405", what, str(path), "compare the two and delete one; one id must mean one content", Exit.INTEGRITY
-            ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+        try:
+            os.link(temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+        except OSError as error:
+            _settle_link(path, content, error, folder, temporary)
+        os.fsync(folder)
+
+
+def _settle_link(path: Path, content: bytes, error: OSError, folder: int, temporary: str) -> None:
+    """Decide by the file itself after a failed `link()`: a network file system may create it and lose the reply."""
+    try:
+        existing = confined.read_bytes(path)
+    except FileNotFoundError:
+        if error.errno in NO_LINKS:
+            raise without_links(error, path.parent) from error
+        raise error from None
+    if existing != content:
+        conflict = f"{path.name}.conflict-{hashlib.sha256(content).hexdigest()[:8]}"
+        os.rename(temporary, conflict, src_dir_fd=folder, dst_dir_fd=folder)
+        what = f"a different result exists already; the new one is {conflict}"
+        raise user_error(
+            "E405", what, str(path), "compare the two and delete one; one id must mean one content", Exit.INTEGRITY
+        ) from None
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Fill a folder atomically: it appears under its name only when the block ends without an error."""
-    temporary = _temporary(path)
-    temporary.mkdir(parents=True)
+    """Fill a folder atomically: it appears under its name only when the block ends without an error. Raises UserError
+    as `write_bytes` does."""
+    temporary = path.with_name(temporary_name(path.name))
+    confined.make_folder(temporary)
     try:
         yield temporary
         for file in sorted(temporary.rglob("*")):
-            if file.is_file():
-                _sync(file)
+            if stat.S_ISREG(file.lstat().st_mode):
+                with file.open("rb") as content:
+                    os.fsync(content.fileno())
         check_fence()
-        temporary.rename(path)
-        _sync_folder(path.parent)
+        with confined.writing(path.parent) as folder:
+            os.rename(temporary.name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            os.fsync(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        confined.remove_folder(temporary)
 
 
-def _temporary(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
+def temporary_name(name: str) -> str:
+    """Unused name of an unfinished file or folder."""
+    return f".tmp-{os.getpid()}-{uuid.uuid4().hex[:8]}-{name}"
 
 
-def _write_synced(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+@contextmanager
+def _new_file(folder: int, path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file under a temporary name, deleted at the end if it still has that name."""
+    temporary = temporary_name(path.name)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        os.fsync(handle)
+        with os.fdopen(os.open(temporary, flags, 0o666, dir_fd=folder), "wb") as file:
+            yield file, temporary
     finally:
-        os.close(handle)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary, dir_fd=folder)
 
 
-def _sync_folder(path: Path) -> None:
-    _sync(path)
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def digest_of(files: list[Path], root: Path) -> str:

@@ -1,17 +1,16 @@
 """Collect a study's results from its run folder. Safe while the study is running and after a crash."""
 
-import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from p2p_dist.config.expand import AXES
 from p2p_dist.errors import Exit, Problem, user_error
-from p2p_dist.results import attempts, records, resultfile
+from p2p_dist.results import attempts, confined, records, resultfile
 from p2p_dist.results.attempts import Attempt
+from p2p_dist.results.confined import Damaged
 from p2p_dist.results.resultfile import Result
-from p2p_dist.results.rundir import RunDir, StageDir
+from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
 Status = Literal["done", "running", "failed", "damaged", "pending"]
 
@@ -90,7 +89,7 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     evaluations = {id_: resultfile.read(folder.at("eval", id_)) for id_, kind in kinds.items() if kind == "eval"}
     results = {id_: result for id_, result in evaluations.items() if isinstance(result, Result)}
     problems = [problem for problem in evaluations.values() if isinstance(problem, Problem)]
-    problems += [problem for id_ in evaluations for problem in _set_aside(folder.at("eval", id_))]
+    problems += [problem for id_, kind in kinds.items() for problem in _set_aside(folder.at(kind, id_))]
     problems += [
         problem for id_, kind in kinds.items() if kind != "eval" for problem in _conflicts(folder.at(kind, id_))
     ]
@@ -109,32 +108,24 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
 
 def read_resolved(folder: RunDir) -> dict[str, Any]:
     """Read `resolved.json`. Raises UserError E402 when it is missing, E508 when it is damaged."""
-    if not folder.resolved.is_file():
-        raise user_error("E402", "no study here (no resolved.json)", str(folder.path), "run `p2p-dist run STUDY` first")
     try:
-        content = json.loads(folder.resolved.read_bytes())
-        records.Resolved.model_validate(content)
-    except ValueError as error:  # of JSON and of pydantic
-        why = str(error).partition("\n")[0]
-        raise user_error(
-            "E508",
-            f"damaged: {why}",
-            str(folder.resolved),
-            "run `p2p-dist run STUDY`, which rewrites it",
-            Exit.INTEGRITY,
-        ) from error
-    return dict(content)
+        return records.read_checked(folder.resolved, records.Resolved)
+    except FileNotFoundError as error:
+        fix = "run `p2p-dist run STUDY` first"
+        raise user_error("E402", "no study here (no resolved.json)", str(folder.path), fix) from error
+    except Damaged as error:
+        fix = "run `p2p-dist run STUDY --replace`, which writes it again"
+        raise user_error("E508", f"damaged: {error}", str(folder.resolved), fix, Exit.INTEGRITY) from error
 
 
 def doubtful(folder: RunDir) -> list[StageDir]:
-    """Evaluations of a study whose result file is invalid."""
-    evaluations = folder.path / "eval"
-    stages = (
-        [folder.at("eval", path.name) for path in sorted(evaluations.iterdir()) if path.is_dir()]
-        if evaluations.is_dir()
-        else []
-    )
-    return [stage for stage in stages if isinstance(resultfile.read(stage), Problem)]
+    """Stages of a folder with an invalid result or with something else in the place of their marker."""
+    stages = [folder.at(kind, name) for kind in KINDS for name in confined.names(folder.path / kind)]
+    return [
+        stage
+        for stage in stages
+        if stage.has_damaged_marker() or (stage.kind == "eval" and isinstance(resultfile.read(stage), Problem))
+    ]
 
 
 def _is_clean(cell: Mapping[str, str]) -> bool:
@@ -166,8 +157,11 @@ def _set_aside(stage: StageDir) -> Iterator[Problem]:
 
 def _conflicts(stage: StageDir) -> Iterator[Problem]:
     """Conflicts that a merge left beside a stage."""
-    names = os.listdir(stage.path) if stage.path.is_dir() else []
-    for name in sorted(name for name in names if name.startswith(f"{stage.marker.name}.conflict-")):
+    if stage.has_damaged_marker():
+        yield resultfile.not_a_marker(stage)
+    for name in confined.names(stage.path):
+        if not name.startswith(f"{stage.marker.name}.conflict-"):
+            continue
         yield Problem(
             "E507",
             f"two different contents for one id: {stage.marker.name} and {name}",
@@ -180,7 +174,7 @@ def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list
     folders = stage.attempt_folders()
     log = str(folders[-1] / "log") if folders else ""
     tries = attempts.read(stage, problems)
-    status: Status = "damaged" if damaged else _status(stage, tries, alive)
+    status: Status = "damaged" if damaged or stage.has_damaged_marker() else _status(stage, tries, alive)
     return StageState(
         id_,
         stage.kind,
@@ -196,7 +190,7 @@ def _status(stage: StageDir, tries: tuple[Attempt, ...], alive: bool) -> Status:
     if stage.is_done():
         return "done"
     if not tries:
-        return "running" if alive and stage.metrics.is_file() else "pending"
+        return "running" if alive and confined.kind_of(stage.metrics) == "file" else "pending"
     if (code := tries[-1].code) is not None:
         return "failed" if code not in (0, int(Exit.REQUEUE)) else "pending"
     return "running" if alive else "pending"

@@ -3,21 +3,55 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from p2p_dist.assets import file_sha256
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.example import Note, Row
-from p2p_dist.errors import Exit, Problem, user_error
-from p2p_dist.results import atomic
+from p2p_dist.errors import Exit, Problem, UserError, user_error
+from p2p_dist.results import atomic, checksums, confined, jsonfile
+from p2p_dist.results.confined import Damaged
 from p2p_dist.results.lease import check_fence
+from p2p_dist.results.records import check
 from p2p_dist.results.rundir import StageDir
 
-_KEYS = {"labels", "responses", "counts", "triggers", "suites", "files"}
 _AGAIN = "delete the stage's folder and run the study again"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _FileEntry(_Part):
+    sha256: str
+    bytes: Annotated[int, Field(ge=0)]
+
+
+class _SuiteEntry(_Part):
+    rows: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    triggered: bool
+    prefix: str
+
+
+class _Triggers(_Part):
+    pieces: list[str]
+
+
+class _Manifest(_Part):
+    """`manifest.json`: hashes of the files of rows, and the rules for reading answers."""
+
+    labels: dict[str, JsonValue]
+    responses: dict[str, JsonValue] | None
+    counts: dict[str, JsonValue]
+    triggers: _Triggers
+    suites: dict[str, _SuiteEntry]
+    files: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*\.jsonl$")], _FileEntry]
 
 
 def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
@@ -50,6 +84,7 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
         },
         "files": files,
     }
+    checksums.write(folder, {folder.manifest.name: atomic.to_json(manifest)})
     check_fence()
     atomic.write_json(folder.manifest, manifest)
 
@@ -57,23 +92,24 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
 def read(folder: StageDir) -> Built:
     """Read a data stage. Raises UserError E209 when a file is missing or does not match the manifest, E211 when the
     manifest is damaged."""
-    manifest = _manifest(folder)
-    files = {name: _verified(folder.path / name, entry["sha256"]) for name, entry in manifest["files"].items()}
+    with _reading(folder):
+        manifest = _manifest(folder)
+        files = {name: _verified(folder.path / name, entry["sha256"]) for name, entry in manifest["files"].items()}
 
-    def rows(name: str) -> list[Row]:
-        return [Row.from_json(line) for line in _parsed(files[name])]
+        def rows(name: str) -> list[Row]:
+            return [Row.from_json(line) for line in _parsed(files[name])]
 
-    suites = {
-        name: Suite(rows(f"test_{name}.jsonl"), entry["offset"], entry["triggered"], entry["prefix"])
-        for name, entry in manifest["suites"].items()
-    }
-    notes = [Note.from_json(line) for line in _parsed(files["ledger.jsonl"])]
-    labels, responses = (
-        LabelSpace(**manifest["labels"]),
-        manifest["responses"] and ResponseSpace(**manifest["responses"]),
-    )
-    train, reserve, triggers = rows("train.jsonl"), rows("reserve.jsonl"), tuple(manifest["triggers"]["pieces"])
-    return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers)
+        suites = {
+            name: Suite(rows(f"test_{name}.jsonl"), entry["offset"], entry["triggered"], entry["prefix"])
+            for name, entry in manifest["suites"].items()
+        }
+        notes = [Note.from_json(line) for line in _parsed(files["ledger.jsonl"])]
+        labels, responses = (
+            LabelSpace(**manifest["labels"]),
+            manifest["responses"] and ResponseSpace(**manifest["responses"]),
+        )
+        train, reserve, triggers = rows("train.jsonl"), rows("reserve.jsonl"), tuple(manifest["triggers"]["pieces"])
+        return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers)
 
 
 def texts(folder: StageDir, suite: str) -> dict[str, str]:
@@ -82,12 +118,11 @@ def texts(folder: StageDir, suite: str) -> dict[str, str]:
     Raises UserError E209 and E211, as `read` does.
     """
     name = f"test_{suite}.jsonl"
-    files = _manifest(folder)["files"]
-    return (
-        {row["id"]: row["text"] for row in _parsed(_verified(folder.path / name, files[name]["sha256"]))}
-        if name in files
-        else {}
-    )
+    with _reading(folder):
+        files = _manifest(folder)["files"]
+        if name not in files:
+            return {}
+        return {row["id"]: row["text"] for row in _parsed(_verified(folder.path / name, files[name]["sha256"]))}
 
 
 def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
@@ -95,30 +130,41 @@ def suite(folder: StageDir, name: str) -> tuple[Suite, ResponseSpace | None]:
 
     Raises UserError E209 and E211, as `read` does.
     """
-    manifest = _manifest(folder)
-    space = manifest["responses"] and ResponseSpace(**manifest["responses"])
-    if name not in manifest["suites"]:
-        return Suite([], 0, False), space
-    entry, file = manifest["suites"][name], f"test_{name}.jsonl"
-    rows = [Row.from_json(line) for line in _parsed(_verified(folder.path / file, manifest["files"][file]["sha256"]))]
-    return Suite(rows, entry["offset"], entry["triggered"], entry["prefix"]), space
+    with _reading(folder):
+        manifest = _manifest(folder)
+        space = manifest["responses"] and ResponseSpace(**manifest["responses"])
+        if name not in manifest["suites"]:
+            return Suite([], 0, False), space
+        entry, file = manifest["suites"][name], f"test_{name}.jsonl"
+        content = _verified(folder.path / file, manifest["files"][file]["sha256"])
+        rows = [Row.from_json(line) for line in _parsed(content)]
+        return Suite(rows, entry["offset"], entry["triggered"], entry["prefix"]), space
 
 
 def manifest_sha256(folder: StageDir) -> str:
     """SHA-256 of the manifest, which holds the hashes of all rows of the stage."""
-    return hashlib.sha256(folder.manifest.read_bytes()).hexdigest()
+    return hashlib.sha256(confined.read_bytes(folder.manifest)).hexdigest()
+
+
+@contextmanager
+def _reading(folder: StageDir) -> Iterator[None]:
+    """Report content that is not what a data stage writes as E211."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+        what = f"damaged manifest or rows: {type(error).__name__} {error}"
+        raise user_error("E211", what, str(folder.manifest), _AGAIN, Exit.INTEGRITY) from error
 
 
 def _manifest(folder: StageDir) -> dict[str, Any]:
+    """Content of the manifest, checked against its checksum. Raises UserError E211, and as `checksums.require` does."""
     try:
-        content = json.loads(folder.manifest.read_bytes())
-        missing = _KEYS - content.keys()
-    except (ValueError, AttributeError) as error:
+        content = jsonfile.parse(checksums.content(folder, folder.manifest))
+        check(_Manifest, content)
+    except (Damaged, FileNotFoundError) as error:
         raise user_error("E211", f"damaged manifest: {error}", str(folder.manifest), _AGAIN, Exit.INTEGRITY) from error
-    if missing:
-        raise user_error(
-            "E211", f"not a manifest: no {', '.join(sorted(missing))}", str(folder.manifest), _AGAIN, Exit.INTEGRITY
-        )
     return dict(content)
 
 
@@ -137,16 +183,20 @@ def _dropped_lines(problems: Sequence[Problem]) -> Iterator[bytes]:
 def _parsed(path: Path) -> Iterator[dict[str, Any]]:
     # Lines of bytes, not of text: a sentence may hold U+0085 or U+2028, which end a line of text but not of JSON lines.
     decode = json.JSONDecoder().decode
-    with path.open("rb") as file:
+    with confined.open_file(path) as file:
         for line in file:
             yield decode(line.decode())
 
 
 def _verified(path: Path, sha256: str) -> Path:
-    if not path.is_file():
-        raise user_error("E209", "a file listed in the manifest is missing", str(path), _AGAIN, Exit.INTEGRITY)
-    if (digest := file_sha256(path)) != sha256:
-        raise user_error(
-            "E209", f"expected sha256 {sha256[:12]}, found {digest[:12]}", str(path), _AGAIN, Exit.INTEGRITY
-        )
+    try:
+        digest = checksums.sha256_of(path)
+    except FileNotFoundError as error:
+        what = "a file listed in the manifest is missing"
+        raise user_error("E209", what, str(path), _AGAIN, Exit.INTEGRITY) from error
+    except (Damaged, OSError) as error:
+        raise user_error("E209", f"damaged: {error}", str(path), _AGAIN, Exit.INTEGRITY) from error
+    if digest != sha256:
+        what = f"expected sha256 {sha256[:12]}, found {digest[:12]}"
+        raise user_error("E209", what, str(path), _AGAIN, Exit.INTEGRITY)
     return path

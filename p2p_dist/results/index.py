@@ -4,6 +4,7 @@ It can be deleted at any time. A refresh reads only files that are new or change
 gives the same index as a rebuild. The file is replaced atomically.
 """
 
+import contextlib
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -14,13 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from p2p_dist.errors import Problem
-from p2p_dist.results import atomic, records, resultfile
+from p2p_dist.errors import Problem, UserError
+from p2p_dist.results import atomic, confined, records, resultfile
+from p2p_dist.results.confined import Damaged
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import MARKERS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
 
 VERSION = b"3"
+_LARGEST = 1 << 30
+"""Bytes of the largest index that is read; a larger one is built again."""
 
 _RATE = pa.struct(
     [
@@ -93,7 +97,7 @@ def refresh(folder: RunDir) -> Index:
         signature, kind = current[id_]
         if row := _row(folder.at(kind, id_), signature, problems):
             rows.append(row)
-    if not rows and not outdated and folder.index.is_file():
+    if not rows and not outdated and confined.kind_of(folder.index) == "file":
         return Index(old, problems, len(changed))
     unchanged = old.filter(pc.invert(pc.is_in(old["id"], pa.array(list(outdated), pa.string()))))
     table = (
@@ -103,20 +107,22 @@ def refresh(folder: RunDir) -> Index:
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer, compression="zstd")
-    atomic.write_bytes(folder.index, buffer.getvalue())
+    with contextlib.suppress(UserError):  # a folder that cannot be written is read without an index
+        atomic.write_bytes(folder.index, buffer.getvalue())
     return Index(table, problems, len(changed))
 
 
 def rebuild(folder: RunDir) -> Index:
     """Delete the index and build it again."""
-    folder.index.unlink(missing_ok=True)
+    confined.remove(folder.index)
     return refresh(folder)
 
 
 def _load(folder: RunDir) -> pa.Table:
     try:
-        table = pq.read_table(folder.index)
-    except (FileNotFoundError, pa.ArrowInvalid):
+        table = pq.read_table(pa.BufferReader(confined.read_bytes(folder.index, _LARGEST)))
+        table.validate(full=True)
+    except (FileNotFoundError, Damaged, pa.ArrowException, OSError):
         return SCHEMA.empty_table()
     is_current = table.schema.equals(SCHEMA) and (table.schema.metadata or {}).get(b"p2p_dist") == VERSION
     return table if is_current else SCHEMA.empty_table()
@@ -125,19 +131,20 @@ def _load(folder: RunDir) -> pa.Table:
 def _signatures(folder: RunDir) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield (id, (signature, kind)) of every finished stage; the signature changes with any file in its folder."""
     for kind, marker in MARKERS.items():
-        if not (folder.path / kind).is_dir():
+        if confined.kind_of(folder.path / kind) != "folder":
             continue
         with os.scandir(folder.path / kind) as entries:
             for entry in entries:
-                version = _file_version(f"{entry.path}/{marker}")
-                if version and not entry.name.startswith("."):
+                if entry.name.startswith(".") or not entry.is_dir(follow_symlinks=False):
+                    continue
+                if version := _file_version(f"{entry.path}/{marker}"):
                     yield entry.name, (f"{entry.stat().st_mtime_ns}:{version}", kind)
 
 
 def _file_version(path: str) -> str:
     """Size, modification time and inode of a file; empty when it is missing."""
     try:
-        status = os.stat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return ""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"

@@ -1,7 +1,6 @@
 """Merge the run folders of one study from two clusters: a stage that only one has is copied; where both have a stage
 with different content, both are kept side by side and neither is chosen."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -9,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.errors import Problem, user_error
-from p2p_dist.results import atomic, provenance, resultfile
+from p2p_dist.errors import Exit, Problem, UserError, user_error
+from p2p_dist.results import atomic, checksums, confined, provenance, resultfile
 from p2p_dist.results.collect import read_resolved
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
@@ -37,10 +36,12 @@ def add(source: RunDir, target: RunDir) -> Merged:
     """Copy the stages that `target` lacks from `source`. Files in `target` never change; after a kill, running it
     again ends the same. The caller holds the target's lease.
 
-    Raises UserError E402 when the source is not a study, E511 when the two are different studies.
+    Raises UserError E402 when the source is not a study, E511 when the two are different studies, E523 when the source
+    has links or special files.
     """
+    _refuse_links(source)
     added = read_resolved(source)
-    base = read_resolved(target) if target.resolved.is_file() else None
+    base = read_resolved(target) if confined.kind_of(target.resolved) != "missing" else None
     if base and base["name"] != added["name"]:
         what = f"{base['name']!r} and {added['name']!r} are different studies"
         raise user_error(
@@ -55,25 +56,29 @@ def add(source: RunDir, target: RunDir) -> Merged:
     atomic.write_json(
         target.provenance, {"launches": sorted(unique.values(), key=lambda launch: launch.get("at", 0.0))}
     )
-    if not target.study.exists() and source.study.exists():
-        atomic.write_bytes(target.study, source.study.read_bytes())
+    if confined.kind_of(target.study) == "missing" and confined.kind_of(source.study) == "file":
+        atomic.write_bytes(target.study, confined.read_bytes(source.study))
     return done
+
+
+def _refuse_links(folder: RunDir) -> None:
+    """Refuse an input with links or special files. Raises UserError E523."""
+    what, fix = "neither a file nor a folder; links are never followed", "replace it by what it leads to, or remove it"
+    if strange := confined.not_plain(folder.path):
+        raise UserError(*(Problem("E523", what, str(path), fix) for path in strange), exit_code=Exit.INTEGRITY)
 
 
 def _stages(folder: RunDir) -> Iterator[StageDir]:
     for kind in KINDS:
-        if (folder.path / kind).is_dir():
-            yield from (
-                folder.at(kind, path.name)
-                for path in sorted((folder.path / kind).iterdir())
-                if path.is_dir() and not path.name.startswith(".")
-            )
+        for name in confined.names(folder.path / kind):
+            if not name.startswith(".") and confined.kind_of(folder.path / kind / name) == "folder":
+                yield folder.at(kind, name)
 
 
 def _add_stage(source: StageDir, target: StageDir, done: Merged) -> None:
     name = f"{source.kind} {source.path.name}"
-    if source.kind == "eval" and isinstance(result := resultfile.read(source), Problem):
-        done.left_out.append(result)
+    if (problem := _unusable(source)) is not None:
+        done.left_out.append(problem)
     elif not source.is_done() or not target.is_done():
         if _copy(source, target):
             done.added.append(name)
@@ -81,9 +86,14 @@ def _add_stage(source: StageDir, target: StageDir, done: Merged) -> None:
         done.equal.append(name)
     else:
         beside = target.marker.with_name(f"{target.marker.name}.conflict-{digest[:8]}")
-        if not beside.exists():
-            _copy_part(source.marker, beside)
-        fix = f"delete one of them; if {beside.name} stays, rename it to {target.marker.name}"
+        sums = target.checksums.with_name(f"{target.checksums.name}.conflict-{digest[:8]}")
+        for original, copy in ((source.checksums, sums), (source.marker, beside)):
+            if confined.kind_of(original) != "missing" and confined.kind_of(copy) == "missing":
+                _copy_part(original, copy)
+        fix = (
+            f"delete one of them; if {beside.name} stays, rename it to {target.marker.name}, and {sums.name} to "
+            f"{target.checksums.name}"
+        )
         done.conflicts.append(
             Problem(
                 "E507",
@@ -94,34 +104,51 @@ def _add_stage(source: StageDir, target: StageDir, done: Merged) -> None:
         )
 
 
+def _unusable(stage: StageDir) -> Problem | None:
+    """Reason why a stage is not copied: its result is invalid, or its files are not what it wrote."""
+    if stage.has_damaged_marker():
+        return resultfile.not_a_marker(stage)
+    if stage.kind == "eval" and isinstance(result := resultfile.read(stage), Problem):
+        return result
+    return checksums.problem(stage) if stage.is_done() else None
+
+
 def _copy(source: StageDir, target: StageDir) -> bool:
-    """Copy the files that the target lacks, the marker last. Returns True if the stage is done now."""
-    marker = source.marker.name
+    """Copy the files that the target lacks, the marker last and its checksums before it. Returns True if the stage is
+    done now."""
+    if target.is_done():
+        return False
+    last = [source.checksums.name, source.marker.name]
     names = [
-        path.name
-        for path in sorted(source.path.iterdir())
-        if not path.name.startswith(".tmp-") and path.name not in (marker, source.checkpoints.name)
+        name
+        for name in confined.names(source.path)
+        if not name.startswith(".tmp-") and name not in (*last, source.checkpoints.name)
     ]
-    for name in [*names, *([marker] if source.is_done() else [])]:
-        if not (target.path / name).exists():
+    for name in names:
+        if confined.kind_of(target.path / name) == "missing":
             _copy_part(source.path / name, target.path / name)
+    if source.is_done():
+        for name in last:  # the checksums of an unfinished attempt in the target are replaced
+            if confined.kind_of(source.path / name) != "missing":
+                _copy_part(source.path / name, target.path / name)
     return source.is_done()
 
 
 def _copy_part(source: Path, target: Path) -> None:
     """Copy a file or a folder atomically."""
-    if source.is_dir():
+    if confined.kind_of(source) == "folder":
         with atomic.new_folder(target) as folder:
-            shutil.copytree(source, folder, dirs_exist_ok=True)
-    else:
-        atomic.write_bytes(target, source.read_bytes())
+            shutil.copytree(source, folder, symlinks=True, dirs_exist_ok=True)
+        return
+    with confined.open_file(source) as file:
+        atomic.write_lines(target, iter(lambda: file.read(1 << 20), b""))
 
 
 def _content(path: Path) -> str:
     """Digest of a file, or of all files of a folder."""
-    if path.is_dir():
+    if confined.kind_of(path) == "folder":
         return atomic.digest_of(sorted(file for file in path.rglob("*") if file.is_file()), path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return checksums.sha256_of(path)
 
 
 def _union(base: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:

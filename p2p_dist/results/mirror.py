@@ -7,7 +7,6 @@ and can be deleted at any time.
 import importlib
 import importlib.util
 import os
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from p2p_dist.errors import user_error
+from p2p_dist.results import confined
 from p2p_dist.results.collect import Collected, RunState
 from p2p_dist.results.rundir import RunDir
 
@@ -104,13 +104,12 @@ def _add(
 
 def _empty(place: Path, tag: Path) -> None:
     """Empty a folder except for its tag file, which is created first: an export killed here is still recognised."""
-    place.mkdir(parents=True, exist_ok=True)
-    tag.touch()
-    for path in place.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+    confined.append(tag, b"")
+    for path in (place / name for name in confined.names(place)):
+        if confined.kind_of(path) == "folder":
+            confined.remove_folder(path)
         elif path != tag:
-            path.unlink()
+            confined.remove(path)
 
 
 def _curve(folder: RunDir, run: RunState) -> Curve | None:

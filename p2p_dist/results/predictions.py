@@ -3,13 +3,18 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 from p2p_dist.errors import Exit, user_error
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, checksums, confined, jsonfile
+from p2p_dist.results.confined import Damaged
 from p2p_dist.results.rundir import StageDir
 
 Line = TypeVar("Line")
+_LARGEST = 4 << 30
+"""Bytes of the largest file of predictions that is read."""
+_AGAIN = "delete the evaluation's folder and run again; nothing is trained again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,13 @@ def write(stage: StageDir, suite: str, rows: Sequence[Prediction | Generated]) -
     atomic.write_bytes(stage.predictions / f"{suite}.jsonl", lines.encode())
 
 
+def seal(stage: StageDir, suites: Sequence[str]) -> None:
+    """Record the checksums of the predictions of these suites, before the result is published."""
+    checksums.write(
+        stage, {f"{stage.predictions.name}/{suite}.jsonl": stage.predictions / f"{suite}.jsonl" for suite in suites}
+    )
+
+
 def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Prediction]]:
     """Predictions of an evaluation by suite: of `suites` those that exist, or all.
 
@@ -63,35 +75,47 @@ def read(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list
 
 def read_generated(stage: StageDir, suites: Sequence[str] | None = None) -> dict[str, list[Generated]]:
     """Generated answers of an evaluation by suite; otherwise as `read`."""
-    return _read(
-        stage,
-        suites,
-        lambda row: Generated(row["id"], row["text"], row["reference"], row["finished"], row.get("replaced")),
-    )
+    return _read(stage, suites, _generated)
 
 
 def _prediction(row: dict[str, Any]) -> Prediction:
-    label, top = row["label"], row["top"]
-    if not isinstance(label, int) or not isinstance(top, int | None):
-        raise TypeError(f"label {label!r} and likeliest label {top!r}")
-    return Prediction(row["id"], label, tuple(map(float, row["scores"])), top, row.get("rejected"))
+    label, top, rejected = row["label"], row["top"], row.get("rejected")
+    if type(label) is not int or not (top is None or type(top) is int) or not isinstance(rejected, bool | None):
+        raise TypeError(f"label {label!r}, likeliest label {top!r}, rejected {rejected!r}")
+    return Prediction(_text(row["id"]), label, tuple(map(float, row["scores"])), top, rejected)
+
+
+def _generated(row: dict[str, Any]) -> Generated:
+    replaced, finished = row.get("replaced"), row["finished"]
+    if not (replaced is None or type(replaced) is int) or not isinstance(finished, bool):
+        raise TypeError(f"replaced {replaced!r}, finished {finished!r}")
+    return Generated(_text(row["id"]), _text(row["text"]), _text(row["reference"]), finished, replaced)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _read(
     stage: StageDir, suites: Sequence[str] | None, make: Callable[[dict[str, Any]], Line]
 ) -> dict[str, list[Line]]:
-    paths = sorted(stage.predictions.glob("*.jsonl")) if stage.predictions.is_dir() else []
-    return {
-        path.stem: [_line(line, str(path), make) for line in path.read_bytes().splitlines()]
-        for path in paths
-        if suites is None or path.stem in suites
-    }
+    names = [name for name in confined.names(stage.predictions) if name.endswith(".jsonl")]
+    paths = [stage.predictions / name for name in names if suites is None or name.removesuffix(".jsonl") in suites]
+    return {path.stem: [_line(line, str(path), make) for line in _content(stage, path).splitlines()] for path in paths}
+
+
+def _content(stage: StageDir, path: Path) -> bytes:
+    """Checked content of a file of predictions. Raises UserError E501, and as `checksums.require` does."""
+    try:
+        return checksums.content(stage, path, _LARGEST)
+    except (Damaged, FileNotFoundError) as error:
+        raise user_error("E501", f"no predictions: {error}", str(path), _AGAIN, Exit.INTEGRITY) from error
 
 
 def _line(line: bytes, where: str, make: Callable[[dict[str, Any]], Line]) -> Line:
     try:
-        return make(json.loads(line))
+        return make(jsonfile.parse(line))
     except (ValueError, KeyError, TypeError) as error:
-        raise user_error(
-            "E501", f"not a prediction: {error}", where, "delete the evaluation's folder and run again", Exit.INTEGRITY
-        ) from error
+        raise user_error("E501", f"not a prediction: {error}", where, _AGAIN, Exit.INTEGRITY) from error

@@ -16,7 +16,7 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.results import index
 from p2p_dist.results.collect import read_resolved
-from p2p_dist.results.rundir import RunDir
+from p2p_dist.results.rundir import RunDir, is_study_name
 
 if TYPE_CHECKING:
     import duckdb
@@ -87,7 +87,14 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
         refreshed = index.refresh(folder)
         problems += refreshed.problems
         tables.append(refreshed.table.append_column("study", pa.array([name] * len(refreshed.table), pa.string())))
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    # No temporary folder: queries may write there even without access to files (`COPY ... TO '.tmp/x'`).
+    connection = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "temp_directory": "",
+        }
+    )
     connection.register(
         "_index",
         pa.concat_tables(tables) if tables else index.SCHEMA.append(pa.field("study", pa.string())).empty_table(),
@@ -122,6 +129,9 @@ def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyCo
 
 def studies(runs_dir: Path, names: Sequence[str]) -> list[Path]:
     """Run folders of these studies, or of all in the folder. Raises UserError E402 when there is none."""
+    for name in names:
+        if not is_study_name(name):
+            raise user_error("E402", f"{name!r} is no name of a study", "--study", "name a folder of the runs folder")
     folders = (
         [runs_dir / name for name in names]
         if names

@@ -3,15 +3,24 @@
 None of them holds a result, so a damaged or foreign record is reported and treated as missing; nothing stops for it.
 """
 
-import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from p2p_dist.config.expand import AXES
+from p2p_dist.config.graph import Kind, Stage
 from p2p_dist.errors import Problem
+from p2p_dist.results import jsonfile
+from p2p_dist.results.confined import Damaged
 
 FIX = "inspect it, then delete it; no result depends on it"
+
+
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Number = Annotated[float, Field(gt=-1e15, lt=1e15)]
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
 class _File(BaseModel):
@@ -24,41 +33,52 @@ class Cost(_File):
     """`cost.json`: time, energy and memory of a stage on the machine that ran it. Seconds include training before a
     resume; energy and memory are those of the last attempt."""
 
-    started: float | None = None
-    seconds: float
-    gpu_seconds: float | None = None
-    energy_joules: float | None = None
-    cohort: int = 1
-    ranks: int = 1
-    steps: int | None = None
-    rows: int | None = None
-    tokens: int | None = None
-    peak_memory_mib: float | None = None
+    started: Number | None = None
+    seconds: Annotated[Number, Field(ge=0)]
+    gpu_seconds: Annotated[Number, Field(ge=0)] | None = None
+    energy_joules: Number | None = None
+    cohort: Annotated[Count, Field(ge=1)] = 1
+    ranks: Annotated[Count, Field(ge=1)] = 1
+    steps: Count | None = None
+    rows: Count | None = None
+    tokens: Count | None = None
+    peak_memory_mib: Number | None = None
     host: str | None = None
     device: str | None = None
     code: str | None = None
+    topologies: list[str] = Field(default_factory=list)
+    """Layouts of a training, one after the other."""
 
 
 class Placement(_File):
     """`placement.json` of an attempt: its stages, its start (seconds since 1970) and its resources."""
 
     stages: list[str]
-    started: float | None = None
+    started: Number | None = None
 
 
 class Ending(_File):
     """`exit.json` of an attempt: its exit code, its end (seconds since 1970), and the scheduler's reason for a failure
     or a retry."""
 
-    code: int
-    ended: float | None = None
+    code: Annotated[int, Field(ge=-1000, le=1000)]
+    ended: Number | None = None
     reason: str = ""
+
+
+class Started(_File):
+    """One launch of a study."""
+
+    command: list[str] = Field(default_factory=list)
+    versions: dict[str, str] = Field(default_factory=dict)
+    code: str = "unknown"
+    at: Number = 0.0
 
 
 class Launches(_File):
     """`provenance.json` of a study: command, versions and code of every launch, oldest first."""
 
-    launches: list[dict[str, Any]]
+    launches: list[Started]
 
 
 class _Run(_File):
@@ -67,37 +87,94 @@ class _Run(_File):
     train: str
     eval: str
     floor: str | None
+    needs: dict[str, str | bool | None] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if missing := sorted(set(AXES) - self.cell.keys()):
+            raise ValueError(f"the cell has no {missing[0]}")
+        if not (self.cell["seed"].removeprefix("-").isdecimal() and abs(int(self.cell["seed"])) < 1 << 63):
+            raise ValueError("the seed is no number")
+        return self
 
 
 class _Stage(_File):
     id: str
-    kind: str
+    kind: Kind
     spec: dict[str, Any]
     reads: dict[str, str]
+    local: dict[str, dict[str, str]] = Field(default_factory=dict)
+
+    def checked(self) -> Stage:
+        """The stage. Raises ValueError when the id is not that of the content, or TypeError for a value without stable
+        bytes."""
+        return Stage.from_json(
+            {"id": self.id, "kind": self.kind, "spec": self.spec, "reads": self.reads, "local": self.local}
+        )
+
+
+class _Model(_File):
+    parameters: Count | None = None
 
 
 class Resolved(_File):
-    """`resolved.json` of a study: its runs and stages with all defaults and presets resolved."""
+    """`resolved.json` of a study: its runs and stages with all defaults and presets resolved. Ids are computed again
+    from the content, and every id that is named must be a stage."""
 
     name: str
     description: str
     runs: list[_Run]
     stages: list[_Stage]
+    models: dict[str, _Model] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kinds = {(stage := entry.checked()).id: stage.kind for entry in self.stages}
+        for entry in self.stages:
+            _refuse_unknown(f"stage {entry.id} reads", entry.reads.values(), kinds)
+        for run in self.runs:
+            _refuse_unknown("a run has", [*run.stages, run.train, run.eval, *([run.floor] if run.floor else [])], kinds)
+            for role, id_ in (("train", run.train), ("eval", run.eval), ("eval", run.floor)):
+                if id_ and kinds[id_] != role:
+                    raise ValueError(f"{id_} is {kinds[id_]}, not {role}")
+        return self
+
+
+def _refuse_unknown(who: str, ids: Iterable[str], kinds: Mapping[str, Kind]) -> None:
+    for id_ in ids:
+        if id_ not in kinds:
+            raise ValueError(f"{who} stage {id_}, which is not in the file")
+
+
+def stage_of(content: object) -> Stage:
+    """The stage that `spec.json` holds. Raises ValueError for damaged or edited content."""
+    return check(_Stage, content).checked()
+
+
+def read_checked(path: Path, form: type[_File]) -> dict[str, Any]:
+    """Content of a record. Raises FileNotFoundError, and Damaged when it is invalid."""
+    content = jsonfile.read_object(path)
+    check(form, content)
+    return content
 
 
 def read(path: Path, form: type[_File], problems: list[Problem]) -> dict[str, Any]:
     """Content of a record; empty when the file is missing or invalid (E514, appended to `problems`)."""
-    if not path.is_file():
-        return {}
     try:
-        content = json.loads(path.read_bytes())
-        form.model_validate(content)
+        return read_checked(path, form)
+    except FileNotFoundError:
+        return {}
+    except Damaged as error:
+        problems.append(Problem("E514", f"damaged or foreign file, ignored: {error}", str(path), FIX))
+        return {}
+
+
+def check(form: type[Checked], content: object) -> Checked:
+    """The content as `form`. Raises Damaged with the first thing that is wrong."""
+    try:
+        return form.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        why = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")
-    except ValueError as error:
-        why = str(error)
-    else:
-        return dict(content)
-    problems.append(Problem("E514", f"damaged or foreign file, ignored: {why}", str(path), FIX))
-    return {}
+        raise Damaged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from error
+    except (TypeError, RecursionError) as error:
+        raise Damaged(str(error)) from error

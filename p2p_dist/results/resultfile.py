@@ -5,17 +5,19 @@ by hand. Every index, table and picture is derived from these files.
 """
 
 import hashlib
-import json
 import os
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from p2p_dist.config.identity import stage_id
 from p2p_dist.errors import Problem
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, confined, jsonfile
+from p2p_dist.results.confined import Damaged
+from p2p_dist.results.records import check
 from p2p_dist.results.rundir import StageDir
 
 SCHEMA = 2
@@ -23,21 +25,22 @@ LARGEST = 16 << 20
 USUAL = 0.98
 """A model has collapsed if at least this share of the clean rows gets one and the same answer."""
 AGAIN = "run `p2p-dist run`, which sets it aside and evaluates again without training again"
+_REDO = "run `p2p-dist run`, which sets it aside and runs the stage again"
 
 _SEAL = re.compile(rb'^ "sha256": "([0-9a-f]{64})",\n', re.MULTILINE)
 
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class RateEntry(_Part):
     """A rate: k of n rows."""
 
     k: Count
-    n: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1, lt=1 << 53)]
     rate: Annotated[float, Field(ge=0, le=1)]
 
     @model_validator(mode="after")
@@ -51,7 +54,7 @@ class MeanEntry(_Part):
     """Mean of a score over n rows, such as ROUGE."""
 
     mean: float
-    n: Annotated[int, Field(ge=1)]
+    n: Annotated[int, Field(ge=1, lt=1 << 53)]
 
 
 class SuiteEntry(_Part):
@@ -81,7 +84,7 @@ class LabelsEntry(_Part):
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
     words: list[str]
-    n_classes: Annotated[int, Field(ge=1)]
+    n_classes: Annotated[int, Field(ge=1, lt=1 << 31)]
     offset: Count
     shift: Count = 0
     target: Count | None
@@ -149,26 +152,28 @@ def read(stage: StageDir) -> Result | Problem | None:
     Problems: E502 damaged or edited, E503 written by another version, E504 result of another evaluation, E507 two
     different results for one id.
     """
-    if not stage.result.is_file():
-        return None
     where = str(stage.result)
-    if others := sorted(name for name in os.listdir(stage.path) if name.startswith(f"{stage.result.name}.conflict-")):
+    try:
+        content = confined.read_bytes(stage.result, LARGEST)
+    except FileNotFoundError:
+        return None
+    except Damaged as error:
+        return Problem("E502", f"damaged: {error}", where, AGAIN)
+    if others := [name for name in confined.names(stage.path) if name.startswith(f"{stage.result.name}.conflict-")]:
         return Problem(
             "E507",
             f"two different results for one id, none is counted: {stage.result.name}, {', '.join(others)}",
             where,
             "compare them and delete one",
         )
-    if stage.result.stat().st_size > LARGEST:
-        return Problem("E502", f"larger than {LARGEST >> 20} MiB", where, AGAIN)
-    return parse(stage.result.read_bytes(), stage.path.name, where)
+    return parse(content, stage.path.name, where)
 
 
 def parse(content: bytes, id_: str, where: str) -> Result | Problem:
     """Parse and verify the result of the evaluation with this id. Returns a Problem if it is invalid (see `read`)."""
     try:
-        body = json.loads(content, parse_constant=_no_number)
-    except ValueError as error:
+        body = jsonfile.parse(content)
+    except Damaged as error:
         return Problem("E502", f"damaged: {error}", where, AGAIN)
     if not isinstance(body, dict) or not isinstance(body.get("schema"), int):
         return Problem("E502", "not a result file of p2p-dist", where, AGAIN)
@@ -179,41 +184,39 @@ def parse(content: bytes, id_: str, where: str) -> Result | Problem:
     if len(lines) != 1 or hashlib.sha256(_SEAL.sub(b"", content)).hexdigest().encode() != lines[0]:
         return Problem("E502", "damaged or edited: its content does not match its seal", where, AGAIN)
     try:
-        result = Result.model_validate(body)
-    except ValidationError as error:
-        first = error.errors()[0]
-        return Problem("E502", f"not a result: {'.'.join(map(str, first['loc']))}: {first['msg']}", where, AGAIN)
+        result = check(Result, body)
+    except Damaged as error:
+        return Problem("E502", f"not a result: {error}", where, AGAIN)
     if result.stage.id != id_:
         what = f"the result of evaluation {result.stage.id} is in the folder of another"
         return Problem("E504", what, where, AGAIN)
     return result
 
 
+def not_a_marker(stage: StageDir) -> Problem:
+    """E502 for a stage whose marker is not what the stage writes, such as a folder in the place of a file."""
+    kind = confined.kind_of(stage.marker)
+    return Problem("E502", f"damaged: {kind} in the place of what the stage writes", str(stage.marker), _REDO)
+
+
 def set_aside(stage: StageDir) -> Problem | None:
-    """Rename a damaged or foreign result, so that the evaluation runs again. Returns the problem, if there was one.
+    """Rename a damaged or foreign result or marker, so that the stage runs again. Returns the problem, if there was
+    one.
 
     The file stays in its folder. A result of another version and two conflicting results are not renamed.
     """
-    problem = read(stage)
+    problem = not_a_marker(stage) if stage.has_damaged_marker() else read(stage) if stage.kind == "eval" else None
     if not isinstance(problem, Problem):
         return None
     if problem.code in ("E502", "E504"):
-        digest = hashlib.sha256(stage.result.read_bytes()).hexdigest()[:8]
-        renamed = stage.result.with_name(f"{stage.result.name}.damaged-{digest}")
-        stage.result.rename(renamed)
-        return Problem(problem.code, f"{problem.what}; set aside as {renamed.name}", problem.where, problem.fix)
+        name = f"{stage.marker.name}.damaged-{uuid.uuid4().hex[:8]}"
+        with confined.writing(stage.path, create=False) as folder:
+            os.rename(stage.marker.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+        return Problem(problem.code, f"{problem.what}; set aside as {name}", problem.where, problem.fix)
     return problem
 
 
 def kept_aside(stage: StageDir) -> list[str]:
-    """Files in an evaluation's folder that `set_aside` renamed."""
-    pattern = re.compile(re.escape(stage.result.name) + r"\.damaged-[0-9a-f]{8}")
-    return (
-        sorted(str(stage.path / name) for name in os.listdir(stage.path) if pattern.fullmatch(name))
-        if stage.path.is_dir()
-        else []
-    )
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    """Files in a stage's folder that `set_aside` renamed."""
+    pattern = re.compile(re.escape(stage.marker.name) + r"\.damaged-[0-9a-f]{8}")
+    return [str(stage.path / name) for name in confined.names(stage.path) if pattern.fullmatch(name)]

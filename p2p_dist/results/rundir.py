@@ -1,6 +1,5 @@
 """Layout of the run folder. Only this module spells its file names; status is derived from the files that exist."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,8 +8,9 @@ from typing import Any
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.stages import AnyStage, TrainStage, parse
-from p2p_dist.errors import Exit, user_error
-from p2p_dist.results import atomic
+from p2p_dist.errors import Exit, Problem, UserError, user_error
+from p2p_dist.results import atomic, confined, jsonfile, metricsfile, records
+from p2p_dist.results.confined import Damaged
 
 MARKERS = {
     "data": "manifest.json",
@@ -76,6 +76,11 @@ class StageDir:
         return self.path / "cost.json"
 
     @property
+    def checksums(self) -> Path:
+        """SHA-256 of the files that other stages read (see `p2p_dist.results.checksums`); written before the marker."""
+        return self.path / "checksums.json"
+
+    @property
     def attempts(self) -> Path:
         return self.path / "attempts"
 
@@ -90,31 +95,42 @@ class StageDir:
         return self.path / "lease"
 
     def is_done(self) -> bool:
-        return self.marker.exists()
+        """True if the marker is what the stage writes: a file, or a folder for an adapter, and no link."""
+        return confined.kind_of(self.marker) == self._marker_kind
+
+    def has_damaged_marker(self) -> bool:
+        """True if something else is in the place of the marker."""
+        return confined.kind_of(self.marker) not in ("missing", self._marker_kind)
+
+    @property
+    def _marker_kind(self) -> confined.Kind:
+        return "folder" if self.kind == "train" else "file"
 
     def reached(self) -> str:
         """Point from which the next attempt can resume: `done`, the name of the newest checkpoint, or empty."""
         if self.is_done():
             return "done"
-        names = [path.name for path in self.checkpoints.glob("step_*")] if self.checkpoints.is_dir() else []
-        return max(names, default="")
+        return max((name for name in confined.names(self.checkpoints) if name.startswith("step_")), default="")
 
     def write_spec(self, stage: Stage) -> None:
-        if not self.spec.exists():
+        """Write `spec.json` unless a valid one exists."""
+        try:
+            is_valid = self.read_stage().id == stage.id
+        except (UserError, FileNotFoundError):
+            is_valid = False
+        if not is_valid:
             atomic.write_json(self.spec, stage.to_json())
 
     def read_stage(self) -> Stage:
-        """The stage in `spec.json`. Raises UserError E291 for a file that is damaged or was edited."""
+        """The stage in `spec.json`. Raises FileNotFoundError, and UserError E291 for a file that is damaged, was edited
+        or is in the folder of another stage."""
         try:
-            return Stage.from_json(json.loads(self.spec.read_text()))
+            stage = records.stage_of(jsonfile.read(self.spec))
+            if (stage.kind, stage.id) != (self.kind, self.path.name):
+                raise Damaged(f"it is the spec of {stage.kind} {stage.id}")
+            return stage
         except (ValueError, KeyError, TypeError) as error:
-            raise user_error(
-                "E291",
-                f"damaged spec: {error}",
-                str(self.spec),
-                "delete the stage's folder and run the study again",
-                Exit.INTEGRITY,
-            ) from error
+            raise _bad_spec(str(error), self.spec) from error
 
     def parse_stage(self) -> AnyStage:
         """The typed stage in `spec.json`. Raises UserError E290 or E291."""
@@ -124,60 +140,49 @@ class StageDir:
         """Create the next numbered folder, for the log and exit code of one attempt."""
         numbers = [int(attempt.name) for attempt in self.attempt_folders()]
         folder = self.attempts / f"{max(numbers, default=0) + 1:02d}"
-        folder.mkdir(parents=True)
+        confined.make_folder(folder)
         return folder
 
     def attempt_folders(self) -> list[Path]:
         """Folders of the attempts, oldest first."""
-        if not self.attempts.is_dir():
-            return []
-        return sorted(
-            (path for path in self.attempts.iterdir() if _ATTEMPT.match(path.name)), key=lambda path: int(path.name)
-        )
+        numbers = [name for name in confined.names(self.attempts) if _ATTEMPT.match(name)]
+        return [self.attempts / name for name in sorted(numbers, key=int)]
 
     def append_metrics(self, line: dict[str, Any]) -> None:
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, sort_keys=True) + "\n")
+        """Append one line. Raises UserError as `confined.writing` does."""
+        metricsfile.append(self.metrics, line)
 
     def last_metrics(self) -> dict[str, Any] | None:
-        """The newest complete line, or None."""
-        if not self.metrics.is_file():
-            return None
-        with self.metrics.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().splitlines(keepends=True)
-        return next((metrics for line in reversed(lines) if (metrics := _metrics(line))), None)
+        """The newest valid line, or None."""
+        return metricsfile.last(self.metrics)
 
     def all_metrics(self) -> list[dict[str, Any]]:
-        """All complete lines; partial ones, as a full disk or a power cut leaves them, are skipped."""
-        if not self.metrics.is_file():
-            return []
-        lines = self.metrics.read_bytes().splitlines(keepends=True)
-        return [metrics for line in lines if (metrics := _metrics(line))]
+        """All valid lines; others, as a full disk, a power cut or an editor leaves them, are skipped."""
+        return metricsfile.read(self.metrics)
 
-    def damaged_metrics(self) -> int:
-        """Number of damaged lines, without a last line that is still being written."""
-        lines = self.metrics.read_bytes().splitlines(keepends=True) if self.metrics.is_file() else []
-        return sum(_metrics(line) is None for line in lines if line.endswith(b"\n"))
+    def metrics_problem(self) -> Problem | None:
+        """E516 for a damaged file of metrics or damaged lines, without a last line that is still being written."""
+        return metricsfile.problem(self.metrics)
 
 
-def _metrics(line: bytes) -> dict[str, Any] | None:
-    """Parse a line of metrics, an object whose values are numbers or null; None for any other line."""
-    try:
-        content = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    if not isinstance(content, dict):
-        return None
-    return content if all(value is None or isinstance(value, int | float) for value in content.values()) else None
+def is_study_name(name: str) -> bool:
+    """True for the name of one folder: not empty, no path, no control characters, not hidden."""
+    return bool(name) and name.isprintable() and not name.startswith(".") and "/" not in name and "\\" not in name
+
+
+def _bad_spec(why: str, path: Path) -> UserError:
+    fix = "delete the stage's folder and run the study again"
+    return user_error("E291", f"damaged spec: {why}", str(path), fix, Exit.INTEGRITY)
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """The folder of one study: `runs/<study>/`."""
+    """The folder of one study: `runs/<study>/`. No path below it may be a link (`p2p_dist.results.confined`)."""
 
     path: Path
+
+    def __post_init__(self) -> None:
+        confined.add_run_folder(self.path)
 
     @property
     def study(self) -> Path:
@@ -234,25 +239,28 @@ class RunDir:
     def train_stage(self, id_: str) -> TrainStage:
         """The training of this id. Raises UserError E290 or E291."""
         stage = self.at("train", id_).parse_stage()
-        assert isinstance(stage, TrainStage)
+        if not isinstance(stage, TrainStage):
+            raise _bad_spec(f"it is no training but {stage.kind}", self.at("train", id_).spec)
         return stage
 
     def find(self, id_: str) -> StageDir:
         """Find the folder of a stage by its id alone. Raises FileNotFoundError."""
         for kind in KINDS:
-            if (self.path / kind / id_ / "spec.json").exists():
+            if confined.kind_of(self.path / kind / id_ / "spec.json") == "file":
                 return self.at(kind, id_)
         raise FileNotFoundError(f"no stage {id_} in {self.path}")
 
-    def stages_besides(self, graph: Graph) -> dict[str, Stage]:
-        """Stages in the folder that are not in the graph: from earlier versions of the study."""
-        paths = (
-            path
-            for kind in KINDS
-            for path in sorted(self.path.glob(f"{kind}/*/spec.json"))
-            if path.parent.name not in graph.stages
-        )
-        return {path.parent.name: self.at(path.parent.parent.name, path.parent.name).read_stage() for path in paths}
+    def stages_besides(self, graph: Graph, problems: list[Problem]) -> dict[str, Stage]:
+        """Stages in the folder that are not in the graph: from earlier versions of the study. Damaged ones are appended
+        to `problems`."""
+        stages: dict[str, Stage] = {}
+        for folder in (self.at(kind, name) for kind in KINDS for name in confined.names(self.path / kind)):
+            if folder.path.name not in graph.stages and confined.kind_of(folder.spec) != "missing":
+                try:
+                    stages[folder.path.name] = folder.read_stage()
+                except UserError as error:
+                    problems.extend(error.problems)
+        return stages
 
     def done(self, graph: Graph) -> set[str]:
         """Ids of the stages that are done."""

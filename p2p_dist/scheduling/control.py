@@ -1,15 +1,14 @@
 """Cancelling a study and finding its logs, wherever it runs: Slurm, a Ray cluster, or a controller on this host."""
 
-import json
 import os
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from p2p_dist.config.expand import AXES
-from p2p_dist.errors import Exit, user_error
-from p2p_dist.results import lease
+from p2p_dist.errors import Exit, printable, user_error
+from p2p_dist.results import confined, lease, records
+from p2p_dist.results.collect import read_resolved
 from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import ray_jobs, slurm, submissions
@@ -50,7 +49,11 @@ def study_log(folder: RunDir, lines: int, address: str | None = None) -> tuple[s
     if job is not None and job.kind == "ray":
         return job.label, _printable(ray_jobs.logs(job), lines)
     if job is not None and (
-        paths := [*folder.slurm_logs.glob(f"{job.job}.out"), *folder.slurm_logs.glob(f"{job.job}_*.out")]
+        paths := [
+            path
+            for path in (*folder.slurm_logs.glob(f"{job.job}.out"), *folder.slurm_logs.glob(f"{job.job}_*.out"))
+            if confined.kind_of(path) == "file"
+        ]
     ):
         return _of(max(paths, key=_modified), lines)
     return _newest_attempt([*folder.path.glob("*/*/attempts/*/log")], folder, lines)
@@ -64,7 +67,7 @@ def run_log(folder: RunDir, run: str, lines: int) -> tuple[str, list[str]]:
     logs = [
         placed.parent / "log" for placed in folder.path.glob("*/*/attempts/*/placement.json") if stages & _named(placed)
     ]
-    return _newest_attempt([log for log in logs if log.is_file()], folder, lines)
+    return _newest_attempt(logs, folder, lines)
 
 
 def _newest(folder: RunDir, address: str | None) -> Submission | None:
@@ -76,11 +79,10 @@ def _newest(folder: RunDir, address: str | None) -> Submission | None:
 
 
 def _stages(folder: RunDir, run: str) -> set[str]:
-    try:
-        resolved: dict[str, Any] = json.loads(folder.resolved.read_text())
-    except FileNotFoundError as error:
+    if confined.kind_of(folder.resolved) == "missing":
         what, fix = "The study was never started", "run `p2p-dist run` or `p2p-dist submit`"
-        raise user_error("E145", what, str(folder.path), fix) from error
+        raise user_error("E145", what, str(folder.path), fix)
+    resolved = read_resolved(folder)
     if any(stage["id"] == run for stage in resolved["stages"]):
         return {run}
     labels = dict(part.partition("=")[::2] for part in run.split(","))
@@ -93,13 +95,11 @@ def _stages(folder: RunDir, run: str) -> set[str]:
 
 def _named(placement: Path) -> set[str]:
     """Stages of an attempt; none where its record is damaged."""
-    try:
-        return set(json.loads(placement.read_text())["stages"])
-    except (ValueError, KeyError, TypeError):
-        return set()
+    return set(records.read(placement, records.Placement, []).get("stages", ()))
 
 
 def _newest_attempt(logs: list[Path], folder: RunDir, lines: int) -> tuple[str, list[str]]:
+    logs = [log for log in logs if confined.kind_of(log) == "file"]
     if not logs:
         raise user_error("E145", "There is no log yet", str(folder.path), "run `p2p-dist status` to see what waits")
     return _of(max(logs, key=_modified), lines)
@@ -114,4 +114,4 @@ def _modified(path: Path) -> float:
 
 
 def _printable(text: str, lines: int) -> list[str]:
-    return ["".join(char for char in line if char.isprintable() or char == "\t") for line in text.splitlines()[-lines:]]
+    return [printable(line, keep="\t") for line in text.splitlines()[-lines:]]

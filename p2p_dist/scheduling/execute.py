@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from p2p_dist import registry
-from p2p_dist.errors import Problem, UserError, user_error
+from p2p_dist.errors import Exit, Problem, UserError, user_error
 from p2p_dist.planning.cluster import ClusterSpec, this_machine
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import lease
@@ -54,7 +54,7 @@ def execute(study: Study, launch: Launch, console: Console) -> State:
     refuse_impossible(plan)
     slots = _slots(launch)
     counted = restart_limit.count_restarts(study.folder, study.expansion.graph, launch.share)
-    with signals.stop_requests() as early, _claims(study, plan, launch, console) as claims, counted:
+    with _claims(study, plan, launch, console) as claims, counted, _stops_are_errors(study):
         console.print(f"starting the {launch.backend} backend with {slots} slots on {cluster.name}", highlight=False)
         engine = registry.load("backends", launch.backend)(
             cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes
@@ -77,11 +77,21 @@ def execute(study: Study, launch: Launch, console: Console) -> State:
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)
             with (
                 ProgressView(study.folder, titles, console, time_left) as view,
-                signals.stop_requests() as late,
-            ):  # Ray has set a handler of its own meanwhile
-                return scheduler.run(view.look, lambda: early() or late())
+                signals.stop_requests() as stop_requested,
+            ):
+                return scheduler.run(view.look, stop_requested)
         finally:
             engine.close()
+
+
+@contextmanager
+def _stops_are_errors(study: Study) -> Iterator[None]:
+    """Report a stop request outside the scheduler as UserError E412, so that it counts as a start without progress."""
+    try:
+        yield
+    except signals.Stopped as error:
+        fix = "run the same command to resume"
+        raise user_error("E412", "Stopped on request", str(study.folder.path), fix, Exit.REQUEUE) from error
 
 
 @contextmanager

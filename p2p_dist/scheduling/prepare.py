@@ -13,7 +13,8 @@ from p2p_dist.config.identity import canonical
 from p2p_dist.data import sources
 from p2p_dist.errors import user_error
 from p2p_dist.planning.plan import Plan
-from p2p_dist.results import atomic, lease
+from p2p_dist.results import atomic, confined, lease
+from p2p_dist.results.confined import Damaged
 from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.other_settings import refuse_other_settings
@@ -66,8 +67,8 @@ def clear(folder: RunDir) -> None:
     """Remove unfinished files of killed writers. Needs the study alone: files that another controller is writing look
     the same."""
     for leftover in folder.leftovers():
-        if leftover.is_file() and "lease" not in leftover.name:
-            leftover.unlink(missing_ok=True)
+        if confined.kind_of(leftover) == "file" and "lease" not in leftover.name:
+            confined.remove(leftover)
 
 
 def settle(study: Study, replace: bool) -> None:
@@ -75,10 +76,18 @@ def settle(study: Study, replace: bool) -> None:
 
     Raises UserError E406 when another controller has the study, E407 as `refuse_other_settings`.
     """
-    if not study.folder.resolved.is_file() or study.folder.resolved.read_bytes() != atomic.to_json(_resolved(study)):
+    if not _is_current(study):
         with lease.hold(study.folder.lease):
             refuse_other_settings(study, replace)
             write_down(study)
+
+
+def _is_current(study: Study) -> bool:
+    """True if `resolved.json` is what this study resolves to."""
+    try:
+        return confined.read_bytes(study.folder.resolved) == atomic.to_json(_resolved(study))
+    except (OSError, Damaged):
+        return False
 
 
 def _resolved(study: Study) -> dict[str, object]:

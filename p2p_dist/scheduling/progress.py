@@ -139,10 +139,10 @@ def _place(cells: list[Mapping[str, str]], several_tasks: bool) -> list[str]:
 
 def _details(line: Mapping[str, Any], seconds: float) -> str:
     """Loss, speed and time left of a training, or the time left of anything else that counts rows."""
-    if "loss" in line:
-        left = line["seconds"] / line["step"] * (line["steps"] - line["step"])
+    if line.get("step") and all(line.get(name) is not None for name in ("loss", "seconds", "steps", "tokens")):
+        left = line["seconds"] / line["step"] * max(0, line["steps"] - line["step"])
         speed = line["tokens"] / max(line["seconds"], 1e-9)
         return f"loss {line['loss']:.3f}, {speed:,.0f} tokens/s, {clock(left)} left"
-    if line.get("rows"):
-        return f"{clock(seconds / line['rows'] * (line['of'] - line['rows']))} left"
+    if line.get("rows") and line.get("of"):
+        return f"{clock(seconds / line['rows'] * max(0, line['of'] - line['rows']))} left"
     return ""

@@ -3,6 +3,7 @@
 import os
 import secrets
 import shutil
+import stat
 from pathlib import Path
 
 PREFIX = "p2p-ray-"
@@ -18,6 +19,7 @@ def set_environment(token: Path) -> None:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_gcs_server_request_timeout_seconds": "120",  # a busy machine is slow, not broken
         "RAY_worker_niceness": "0",  # the same priority as a worker without Ray (Ray's default is 15)
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         # The only switch that makes every Ray process on Linux listen on loopback alone; it names other systems
@@ -26,9 +28,18 @@ def set_environment(token: Path) -> None:
     }
 
 
-def clear_leftovers() -> None:
-    """Remove the folders of instances whose process was killed."""
-    for folder in Path("/tmp").glob(f"{PREFIX}*-*"):
+def clear_leftovers(parent: Path = Path("/tmp")) -> None:
+    """Remove this user's folders of instances whose process was killed."""
+    for folder in parent.glob(f"{PREFIX}*-*"):
         pid = folder.name.removeprefix(PREFIX).partition("-")[0]
-        if folder.stat().st_uid == os.getuid() and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        if _is_ours(folder) and pid.isdecimal() and not Path(f"/proc/{pid}").exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    """True for a folder of this user; False for a link, another user's folder, and one that is gone."""
+    try:
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()

@@ -1,7 +1,6 @@
 """Restart limit: stop requeueing a study whose restarts make no progress. The count is kept in the run folder, for the
 Slurm script or service manager that restarts the study on exit code 75."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from p2p_dist.config.graph import Graph
 from p2p_dist.config.identity import digest
 from p2p_dist.errors import Exit, Problem, UserError
 from p2p_dist.planning.policy import Start, may_start_again, next_start
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, confined, jsonfile
 from p2p_dist.results.rundir import RunDir
 
 
@@ -40,7 +39,7 @@ def count_restarts(folder: RunDir, graph: Graph, shared: bool) -> Iterator[None]
         raise UserError(
             *error.problems, Problem("E418", what, str(folder.path), fix), exit_code=Exit.SOME_FAILED
         ) from error
-    record.unlink(missing_ok=True)
+    confined.remove(record)
 
 
 def _chain(shared: bool) -> str | None:
@@ -59,7 +58,7 @@ def _reached(folder: RunDir, graph: Graph) -> str:
 def _read(record: Path) -> Start | None:
     """The previous start, or None where there is none or its record is damaged."""
     try:
-        content = json.loads(record.read_text())
+        content = jsonfile.read_object(record)
         return Start(str(content["reached"]), int(content["number"]))
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, OverflowError):
         return None

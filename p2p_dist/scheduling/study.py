@@ -204,8 +204,8 @@ def _file_hashes(spec: StudySpec) -> dict[str, str]:
 
 
 def set_damaged_aside(study: Study) -> list[Problem]:
-    """Rename damaged results so that they count as missing and are recomputed. Raises UserError E406 when there are
-    some and another controller has the study."""
+    """Rename damaged results and markers, which then count as missing. Raises UserError E406 when there are some and
+    another controller has the study."""
     if not (stages := doubtful(study.folder)):
         return []
     with lease.hold(study.folder.lease):

@@ -1,6 +1,5 @@
 """Record of the cluster jobs that a study was submitted as, kept in its run folder for `cancel` and `logs`."""
 
-import json
 import time
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -8,7 +7,7 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from p2p_dist.errors import Exit, user_error
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, confined, jsonfile
 from p2p_dist.results.rundir import RunDir
 
 
@@ -42,7 +41,7 @@ _LIST = TypeAdapter(list[Submission])
 def read(folder: RunDir) -> list[Submission]:
     """Submissions, oldest first. Raises UserError E144 (exit code 3) for a damaged record."""
     try:
-        return _LIST.validate_python(json.loads(folder.submissions.read_text())["submissions"])
+        return _LIST.validate_python(jsonfile.read_object(folder.submissions)["submissions"])
     except FileNotFoundError:
         return []
     except (ValueError, KeyError, TypeError, ValidationError) as error:
@@ -54,7 +53,7 @@ def read(folder: RunDir) -> list[Submission]:
 def append(folder: RunDir, submission: Submission) -> None:
     """Add a submission to the record. Raises UserError E144, OSError."""
     submissions = [*read(folder), submission]
-    folder.path.mkdir(parents=True, exist_ok=True)
+    confined.make_folder(folder.path)
     atomic.write_json(folder.submissions, {"submissions": [asdict(each) for each in submissions]})
 
 

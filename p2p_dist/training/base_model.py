@@ -12,7 +12,7 @@ from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.merge import merge, prune
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.modeling.weight_checksum import WeightChecksum
-from p2p_dist.results import datastore
+from p2p_dist.results import checksums, datastore
 from p2p_dist.results.rundir import RunDir
 
 CALIBRATION_ROWS = 128
@@ -24,7 +24,7 @@ def base_of(folder: RunDir, stage: TrainStage, base_cache: BaseCache, keep: bool
     changed = stage.reads.merged is not None or stage.prune is not None
     base = cached_base(base_cache, stage.model, stage.local.model, stage.train, keep=keep and not changed)
     if stage.reads.merged is not None:
-        merge(base, folder.at("train", stage.reads.merged).adapter)
+        merge(base, checksums.adapter(folder.at("train", stage.reads.merged)))
     if stage.prune is not None:
         built = datastore.read(folder.at("data", stage.reads.rows))
         calibration = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]

@@ -7,21 +7,23 @@ format unseen).
 """
 
 import errno
-import json
+import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from p2p_dist.assets import file_sha256
 from p2p_dist.errors import Exit, user_error
-from p2p_dist.results import atomic
+from p2p_dist.results import atomic, checksums, confined, jsonfile
+from p2p_dist.results.confined import Damaged
 
 KEEP = 2
 _NAME = re.compile(r"^step_\d{6,}$")
@@ -32,18 +34,21 @@ _TENSORS, _COUNTERS, _MANIFEST = "state.safetensors", "state.json", "MANIFEST.js
 class Counters:
     """Progress of a run."""
 
-    step: int
-    samples_seen: int
-    tokens: int
+    step: Annotated[int, Field(ge=0)]
+    samples_seen: Annotated[int, Field(ge=0)]
+    tokens: Annotated[int, Field(ge=0)]
     seconds: float
     loss: float
     topologies: tuple[str, ...] = ()
     """The layouts under which it came here (see `Execution.topology`)."""
 
 
+_COUNTERS_FORM = TypeAdapter(Counters)
+
+
 @dataclass(frozen=True)
 class RunState:
-    """Everything that a run goes on from. Shapes: all tensors [P], fp32; [Q] where the adapter is generated."""
+    """State from which a run resumes. Shapes: all tensors [P], fp32; [Q] where the adapter is generated."""
 
     counters: Counters
     values: torch.Tensor
@@ -63,7 +68,7 @@ class Found:
 
 def require_space(folder: Path, size: int) -> None:
     """Refuse to start a training of [size] numbers whose checkpoints would not fit. Raises UserError E313."""
-    folder.mkdir(parents=True, exist_ok=True)
+    confined.make_folder(folder)
     needed, free = (KEEP + 1) * _bytes(size), shutil.disk_usage(folder).free
     if free < needed:
         what = f"checkpoints need {_mib(needed)} ({KEEP} are kept while the next is written), {_mib(free)} are free"
@@ -91,7 +96,7 @@ def save(folder: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
             "E314", what, str(folder), "free some space and run the same command again", Exit.INTEGRITY
         ) from error
     for old in _newest_first(folder)[KEEP:]:
-        shutil.rmtree(old)
+        confined.remove_folder(old)
 
 
 def _bytes(size: int) -> int:
@@ -122,32 +127,47 @@ def _write(target: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
 
 def newest(folder: Path, fingerprint: dict[str, Any], allow_change: Collection[str] = ()) -> Found:
     """The newest checkpoint whose files are what its manifest says and whose fingerprint is this run's, but for what
-    may differ (`allow_change`, keys of the fingerprint)."""
+    may differ (`allow_change`, keys of the fingerprint). Any other is named in `skipped`."""
     skipped: list[str] = []
     for path in _newest_first(folder):
-        why = _problem(path, fingerprint, allow_change)
-        if why is None:
-            recorded = json.loads((path / _MANIFEST).read_text())["fingerprint"]
-            changes = {key: [recorded.get(key), fingerprint.get(key)] for key in _differing(recorded, fingerprint)}
-            return Found(
-                RunState(counters_of(json.loads((path / _COUNTERS).read_text())), **_tensors(path)), skipped, changes
-            )
-        skipped.append(f"{path.name}: {why}")
+        try:
+            recorded = _verified_fingerprint(path)
+            state = RunState(_counters(path), **_tensors(path))
+        except (Damaged, OSError, SafetensorError) as error:
+            skipped.append(f"{path.name}: {error}")
+            continue
+        differing = _differing(recorded, fingerprint)
+        if refused := [key for key in differing if key not in allow_change]:
+            skipped.append(f"{path.name}: {_difference(refused, recorded, fingerprint)}")
+            continue
+        return Found(state, skipped, {key: [recorded.get(key), fingerprint.get(key)] for key in differing})
     return Found(None, skipped)
 
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
-    """The numbers of a checkpoint in memory of their own: the file's is mapped, and is deleted while the training goes
-    on."""
-    return {name: tensor.clone() for name, tensor in load_file(path / _TENSORS).items()}
+    """The numbers of a checkpoint in memory of their own: three fp32 vectors of one length. Raises Damaged."""
+    tensors = {name: tensor.clone() for name, tensor in load_file(path / _TENSORS).items()}
+    shapes = {tuple(tensor.shape) for tensor in tensors.values()}
+    if tensors.keys() != {"values", "first_moment", "second_moment"} or len(shapes) != 1 or len(*shapes) != 1:
+        raise Damaged(f"{_TENSORS} has other tensors than a checkpoint")
+    return tensors
+
+
+def _counters(path: Path) -> Counters:
+    """Counters of a checkpoint. Raises Damaged."""
+    content = jsonfile.read_object(path / _COUNTERS)
+    try:
+        counters = _COUNTERS_FORM.validate_python(content)
+    except ValidationError as error:
+        raise Damaged(f"{_COUNTERS} has no counters: {error.errors()[0]['msg']}") from error
+    if path.name != f"step_{counters.step:06d}":
+        raise Damaged(f"{_COUNTERS} counts {counters.step} steps")
+    return counters
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(
-        (path for path in folder.iterdir() if _NAME.match(path.name)), key=lambda path: int(path.name[5:]), reverse=True
-    )
+    checkpoints = [folder / name for name in confined.names(folder) if _NAME.match(name)]
+    return sorted(checkpoints, key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def counters_of(kept: dict[str, Any]) -> Counters:
@@ -159,27 +179,39 @@ def _differing(recorded: dict[str, Any], fingerprint: dict[str, Any]) -> list[st
     return sorted(key for key in fingerprint.keys() | recorded.keys() if fingerprint.get(key) != recorded.get(key))
 
 
-def _problem(path: Path, fingerprint: dict[str, Any], allow_change: Collection[str]) -> str | None:
-    """Reason why a checkpoint cannot be used, or None."""
+def _verified_fingerprint(path: Path) -> dict[str, Any]:
+    """Fingerprint in the manifest of a checkpoint whose files are as the manifest says. Raises Damaged."""
     try:
-        manifest = json.loads((path / _MANIFEST).read_text())
-        recorded = manifest["fingerprint"]
-        for name, facts in manifest["files"].items():
-            if (size := (path / name).stat().st_size) != facts["bytes"]:
-                return f"{name} has {size} bytes, expected {facts['bytes']}"
-            if file_sha256(path / name) != facts["sha256"]:
-                return f"{name} does not have the recorded sha256"
-        if set(manifest["files"]) != {_TENSORS, _COUNTERS}:
-            return f"the manifest names {sorted(manifest['files'])}"
+        manifest = jsonfile.read_object(path / _MANIFEST)
     except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} is missing"
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
-        return "the manifest cannot be read"
-    differing = [key for key in _differing(recorded, fingerprint) if key not in allow_change]
-    if not differing:
-        return None
-    facts = ", ".join(f"{key} was {recorded.get(key)}, is {fingerprint.get(key)}" for key in differing)
-    return (
-        f"made under other circumstances ({facts}); to go on all the same: "
-        f"{' '.join(f'--allow-change {key}' for key in differing)}"
-    )
+        raise Damaged(f"{_MANIFEST} is missing") from error
+    except Damaged as error:
+        raise Damaged(f"the manifest cannot be read: {error}") from error
+    files, recorded = manifest.get("files"), manifest.get("fingerprint")
+    if not isinstance(files, dict) or not isinstance(recorded, dict):
+        raise Damaged("the manifest cannot be read: it has no files or no fingerprint")
+    if set(files) != {_TENSORS, _COUNTERS}:
+        raise Damaged(f"the manifest names {sorted(files)}")
+    for name, entry in files.items():
+        if not isinstance(entry, dict):
+            raise Damaged("the manifest cannot be read: a file has no hash")
+        _check_file(path / name, entry)
+    return recorded
+
+
+def _check_file(path: Path, entry: Mapping[str, Any]) -> None:
+    try:
+        with confined.open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+        if size != entry.get("bytes"):
+            raise Damaged(f"{path.name} has {size} bytes, expected {entry.get('bytes')}")
+        if checksums.sha256_of(path) != entry.get("sha256"):
+            raise Damaged(f"{path.name} does not have the recorded sha256")
+    except FileNotFoundError as error:
+        raise Damaged(f"{path.name} is missing") from error
+
+
+def _difference(keys: Sequence[str], recorded: Mapping[str, Any], fingerprint: Mapping[str, Any]) -> str:
+    changes = ", ".join(f"{key} was {recorded.get(key)}, is {fingerprint.get(key)}" for key in keys)
+    allowed = " ".join(f"--allow-change {key}" for key in keys)
+    return f"made under other circumstances ({changes}). To resume from it, add {allowed}"

@@ -80,7 +80,8 @@ class Cohort:
         self.passes = _passes(base, runs, execution)
         self.engine = _engine(base, adapters, runs, self.steps, starts, execution)
         self.at = [
-            _under(run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan), execution) for run in runs
+            _under(run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan), execution, base.device)
+            for run in runs
         ]
         for k, run in enumerate(runs):
             if run.resume:
@@ -269,14 +270,18 @@ def _engine(
     return ZeroEngine(base, adapters, specs[0], steps[0], starts[0], execution)
 
 
-def _under(counters: Counters, execution: Execution) -> Counters:
-    """Note the layout that the run goes on under, where it is not the one it had."""
-    before = counters.topologies
-    return (
-        counters
-        if before[-1:] == (execution.topology,)
-        else replace(counters, topologies=(*before, execution.topology))
-    )
+def _under(counters: Counters, execution: Execution, device: torch.device) -> Counters:
+    """Note the layout and the hardware that the run continues under, where they are not those it had."""
+    before, now = counters.topologies, f"{execution.topology}, {hardware(device)}"
+    return counters if before[-1:] == (now,) else replace(counters, topologies=(*before, now))
+
+
+def hardware(device: torch.device) -> str:
+    """Hardware that decides the order of sums in a rank: model of the GPU, or threads and vector instructions of the
+    CPU."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads with {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _spans(rows: Sequence[Encoded]) -> list[range]:

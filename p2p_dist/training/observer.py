@@ -72,8 +72,10 @@ class FolderObserver(Observer):
             print(f"warning[W302]: checkpoint not used, {target.checkpoints}/{why}", file=sys.stderr)
         self.changes[run] = found.changes
         done = found.state.counters.step if found.state else 0
-        kept = [line for line in target.all_metrics() if line["step"] <= done]
-        atomic.write_bytes(target.metrics, "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept).encode())
+        if (problem := target.metrics_problem()) is not None:
+            print(f"warning[{problem.code}]: {problem.what} at {problem.where}", file=sys.stderr)
+        earlier = [line for line in target.all_metrics() if line.get("step", done + 1) <= done]
+        atomic.write_lines(target.metrics, ((json.dumps(line, sort_keys=True) + "\n").encode() for line in earlier))
         if found.state:
             print(f"resuming {target.path.name} after step {done}", flush=True)
         return found.state

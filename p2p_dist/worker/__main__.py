@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from p2p_dist.config.stages import AnyStage, EvalStage, ScoreStage, TrainStage
 from p2p_dist.errors import Exit, UserError
+from p2p_dist.results.confined import storage_error
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.worker.build_rows import RowsStage, build_stage
 from p2p_dist.worker.job_loop import serve
@@ -40,6 +41,11 @@ class Worker:
         except UserError as error:
             print(error, file=sys.stderr)
             return error.exit_code
+        except OSError as os_error:
+            if (refused := storage_error(os_error)) is None:
+                raise
+            print(refused, file=sys.stderr)
+            return refused.exit_code
 
     def _run(self, folder: RunDir, options: argparse.Namespace) -> int:
         main_rank = os.environ.get("RANK", "0") == "0"

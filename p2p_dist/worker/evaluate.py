@@ -1,6 +1,5 @@
 """One evaluation: answer the test suites with one adapter, write predictions per row, publish the result last."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
@@ -21,7 +20,7 @@ from p2p_dist.evaluation.scoring_mode import Line, ScoringMode, scoring_mode_of
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.tokenization import Encoder
-from p2p_dist.results import atomic, datastore, predictions, resultfile, scorestore
+from p2p_dist.results import atomic, datastore, predictions, records, resultfile, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.training.base_model import second_base
 from p2p_dist.training.observer import StopFlag
@@ -73,6 +72,7 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: T
         evaluator.base.check()
         reference.check()
         atomic.write_json(target.cost, {**cost, "rows": rows.total})
+        predictions.seal(target, list(rows.suites))
         inputs = _inputs(rows, folder.at("train", training.id), training)
         result = result_of(stage.stage, rows.built, answers, mode, evaluator.base.dtype, inputs)
         result["triggers_whole"] = trigger_truncation.of_suites(rows.encoder, rows.built, rows.suites)
@@ -159,7 +159,7 @@ def _inputs(rows: EvalRows, source: StageDir, training: TrainStage) -> dict[str,
 
 def _reshaped(source: StageDir) -> dict[str, JsonValue]:
     """Layouts of the training, where a resume changed them; empty otherwise."""
-    layouts = json.loads(source.cost.read_text()).get("topologies", []) if source.cost.is_file() else []
+    layouts = records.read(source.cost, records.Cost, []).get("topologies", [])
     return {"reshaped": layouts} if len(layouts) > 1 else {}
 
 

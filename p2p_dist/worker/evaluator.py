@@ -10,6 +10,7 @@ from p2p_dist.data.built import Suite
 from p2p_dist.evaluation.scoring_mode import Line, ScoringMode
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.results import checksums, confined
 from p2p_dist.results.rundir import StageDir
 from p2p_dist.training.adapter_io import read_adapter
 from p2p_dist.training.cohort import Stopped
@@ -33,7 +34,9 @@ class Evaluator:
 
     def read(self, source: StageDir) -> torch.Tensor:
         """Numbers of a saved adapter, [P] in fp32, on the device of every rank."""
-        on_disk = read_adapter(source.adapter, self.adapters) if self.ranks.main else torch.empty(self.adapters.size)
+        on_disk = torch.empty(self.adapters.size)
+        if self.ranks.main:
+            on_disk = read_adapter(checksums.adapter(source), self.adapters)
         return self.ranks.from_main(on_disk.to(self.base.device))
 
 
@@ -63,7 +66,7 @@ class Progress:
         """Rows of the suites that are finished."""
         self.gpu = GpuUse.of(evaluator.base.device)
         if evaluator.ranks.main:
-            target.metrics.unlink(missing_ok=True)
+            confined.remove(target.metrics)
 
     def on_batch(self, scored: int) -> None:
         """Called with the rows of the current suite that this rank has scored."""

@@ -10,7 +10,7 @@ from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.results import atomic, datastore, scorestore
+from p2p_dist.results import atomic, checksums, confined, datastore, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.scores import early, influence, labels, words
 from p2p_dist.scores.context import Context, Line, OnProgress
@@ -66,7 +66,7 @@ def run_method(context: Context, method: ScoreMethod) -> list[Line]:
 
 def _progress(target: StageDir, stop: StopFlag) -> OnProgress:
     """A callback that appends to the stage's metrics and raises Stopped on request. Earlier metrics are deleted."""
-    target.metrics.unlink(missing_ok=True)
+    confined.remove(target.metrics)
 
     def on_progress(done: int, total: int) -> None:
         target.append_metrics({"rows": done, "of": total})
@@ -86,7 +86,9 @@ def _context(folder: RunDir, stage: ScoreStage, on_progress: OnProgress, base_ca
     if stage.train is None:
         return Context(base, None, train, 0, rows, on_progress)
     adapters = Adapters(base.model, train.lora, 1)
-    start = read_adapter(folder.at("train", stage.reads.start).adapter, adapters) if stage.reads.start else None
+    start = None
+    if stage.reads.start is not None:
+        start = read_adapter(checksums.adapter(folder.at("train", stage.reads.start)), adapters)
     return Context(base, adapters, train, stage.seed or 0, rows, on_progress, start)
 
 
@@ -95,5 +97,5 @@ def _tuned(folder: RunDir, adapter: str, rows: Built, on_progress: OnProgress, b
     trained = folder.train_stage(adapter)
     base = base_of(folder, trained, base_cache)
     adapters = Adapters(base.model, trained.train.lora, 1)
-    load_adapter(folder.at("train", adapter).adapter, adapters, 0)
+    load_adapter(checksums.adapter(folder.at("train", adapter)), adapters, 0)
     return Context(base, adapters, trained.train, trained.seed, rows, on_progress)

@@ -1,7 +1,6 @@
 """Train stages of one job: encode the rows, resume, train the cohort, record the cost, keep the adapters."""
 
 import math
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded, Encoder
-from p2p_dist.results import atomic, datastore
+from p2p_dist.results import atomic, checksums, confined, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.training import checkpoint
 from p2p_dist.training.adapter_io import read_adapter, save_adapter
@@ -136,7 +135,7 @@ def _start(
 
 def _read(folder: RunDir, id_: str, adapters: Adapters) -> torch.Tensor:
     """Numbers [P] of a saved adapter."""
-    return read_adapter(folder.at("train", id_).adapter, adapters)
+    return read_adapter(checksums.adapter(folder.at("train", id_)), adapters)
 
 
 def _write_cost(target: StageDir, cost: Cost, trained: Trained) -> None:
@@ -158,7 +157,8 @@ def _keep(stage: TrainStage, target: StageDir, adapters: Adapters, trained: Trai
             file=sys.stderr,
         )
         return
-    if not target.adapter.exists():
+    if not target.is_done():
         with atomic.new_folder(target.adapter) as unfinished:
             save_adapter(unfinished, adapters, trained.values, stage.model_name)
-    shutil.rmtree(target.checkpoints, ignore_errors=True)
+            checksums.write_folder(target, target.adapter.name, unfinished)
+    confined.remove_folder(target.checkpoints)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -100,3 +101,19 @@ def test_a_damaged_checkpoint_does_not_spoil_a_run(whole: Any, tmp_path: Path) -
     assert done.returncode == Exit.OK, done.stderr
     assert f"{newest.name}: state.safetensors has 100 bytes" in logs(tmp_path)
     assert_same(tmp_path, expected)
+
+
+def test_adapter_with_a_flipped_bit_is_not_evaluated(whole: Any, tmp_path: Path) -> None:
+    """One bit of a finished adapter once turned an attack success of 100 % into a valid result of 0 %."""
+    study, _ = whole
+    runs = Path(shutil.copytree(study.parent / "runs", tmp_path / "runs"))
+    (weights,) = runs.rglob("adapter_model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    weights.write_bytes(content)
+    for result in runs.rglob("result.json"):
+        result.unlink()
+    done = cli(study, runs, *OPTIONS)
+    assert done.returncode == Exit.SOME_FAILED, done.stderr
+    assert "error[E519]: adapter/adapter_model.safetensors is not what the stage wrote" in done.stderr
+    assert not list(runs.rglob("result.json"))

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_killed_writers_leave_old_or_new(tmp_path: Path) -> None:
 
 
 def test_without_hard_links_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: object, target: object) -> None:
+    def refuse(source: object, target: object, **handles: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "Operation not supported")
 
     monkeypatch.setattr(os, "link", refuse)
@@ -80,8 +81,8 @@ def test_without_hard_links_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_link_whose_answer_was_lost_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
-    def lose_the_answer(source: Path, target: Path) -> None:
-        link(source, target)
+    def lose_the_answer(source: str, target: str, **handles: Any) -> None:
+        link(source, target, **handles)
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "link", lose_the_answer)

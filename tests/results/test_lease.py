@@ -1,7 +1,9 @@
 """One controller per study: dead and silent owners are taken over, and a revived one can commit nothing."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,7 +160,7 @@ def test_who_has_lost_it_commits_nothing(tmp_path: Path, monkeypatch: pytest.Mon
     assert not (tmp_path / "adapter").exists()
     assert not list(tmp_path.glob(".tmp-*"))
     mine.release()
-    assert "released" not in mine.file.read_text()
+    assert not json.loads(mine.file.read_text())["released"]
 
 
 def test_a_vanished_lease_is_a_lost_one(tmp_path: Path) -> None:
@@ -166,3 +168,56 @@ def test_a_vanished_lease_is_a_lost_one(tmp_path: Path) -> None:
     mine.file.unlink()
     with pytest.raises(UserError, match="E411"):
         mine.check()
+
+
+def test_dead_owner_with_a_stamp_in_the_future_is_taken_over(tmp_path: Path) -> None:
+    """An owner two hours ahead that is dead never changes its stamp again."""
+    file = tmp_path / "000001.json"
+    file.write_text(json.dumps({"host": "elsewhere", "boot": "x", "pid": 1, "started": "1", "nonce": "x"}))
+    ahead = time.time() + 7200
+    os.utime(file, (ahead, ahead))
+    before = time.monotonic()
+    with lease.hold(tmp_path) as mine:
+        assert mine.file.name == "000002.json"
+    assert time.monotonic() - before >= 0.1 * lease.SILENT_BEATS
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"[]", b"{}", b'{"pid": "1"}', b'{"pid": 1, "host": 5}', b'{"pid": 1e9}', b"[" * 100_000],
+)
+def test_damaged_lease_names_nobody(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "000003.json").write_bytes(content)
+    assert lease.owner(tmp_path) is None
+    assert lease.holders(tmp_path.parent) == []
+    with lease.hold(tmp_path) as mine:
+        assert mine.file.name == "000004.json"
+
+
+def test_fifo_and_folder_as_leases_are_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "000003.json")
+    (tmp_path / "000002.json").mkdir()
+    assert lease.owner(tmp_path) is None
+    with lease.hold(tmp_path) as mine:
+        assert mine.is_held()
+
+
+def test_removed_run_folder_is_said(tmp_path: Path) -> None:
+    mine = lease.take(tmp_path / "study" / "lease")
+    shutil.rmtree(tmp_path / "study")
+    with pytest.raises(UserError, match=r"E522.*the run folder was removed while the study ran") as caught:
+        mine.check()
+    assert caught.value.exit_code == Exit.INTEGRITY
+    mine.touch()
+    mine.release()
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_lease_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(source: object, target: object, **handles: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UserError, match="E506"):
+        lease.take(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -31,11 +31,12 @@ NAMED = {
     "exit.json": ("E514 exit.json",),
     "result.json": ("E502 result.json",),
     "metrics.jsonl": ("E516 metrics.jsonl",),
-    "clean.jsonl": ("E501 clean.jsonl", "E515 predictions"),
-    "triggered.jsonl": ("E501 triggered.jsonl", "E515 predictions"),
+    "clean.jsonl": ("E519 clean.jsonl",),
+    "triggered.jsonl": ("E519 triggered.jsonl",),
     "test_clean.jsonl": ("E209 test_clean.jsonl",),
     "test_triggered.jsonl": ("E209 test_triggered.jsonl",),
-    "manifest.json": ("E211 manifest.json",),
+    "manifest.json": ("E519 manifest.json",),
+    "checksums.json": ("E521 checksums.json",),
 }
 """What names each file when it is damaged; of the others nothing is read."""
 
@@ -102,6 +103,7 @@ def test_predictions_that_contradict_rates_are_named(made: RunDir, tmp_path: Pat
     for row in rows:
         row["scores"] = row["scores"][::-1]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.parent.with_name("checksums.json").unlink()  # as in a folder of an older version
     said = read_everything(folder, tmp_path / "m")
     assert set(said) == {"E515 predictions"}
 

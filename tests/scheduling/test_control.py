@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.graph import Stage
 from p2p_dist.errors import Exit
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import submissions
@@ -27,6 +28,19 @@ with lease.hold(Path(sys.argv[1])):
 """
 
 
+def _stages() -> dict[str, Stage]:
+    """Two runs of three stages each, by a name for tests."""
+    stages: dict[str, Stage] = {}
+    for number in range(2):
+        rows = stages[f"data{number}"] = Stage("data", {"run": number})
+        adapter = stages[f"train{number}"] = Stage("train", {}, {"rows": rows.id})
+        stages[f"eval{number}"] = Stage("eval", {}, {"rows": rows.id, "adapter": adapter.id})
+    return stages
+
+
+STAGES = _stages()
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunDir:
     """A study of two runs; the trainings of both were one job with two attempts, and one run has an evaluation."""
@@ -34,21 +48,30 @@ def folder(tmp_path: Path) -> RunDir:
     cells = [
         {"attack": attack, "seed": "0", "task": "t", "model": "m", "defense": "none"} for attack in ("none", "badnets")
     ]
-    runs = [{"cell": cell, "stages": [f"data{at}", f"train{at}", f"eval{at}"]} for at, cell in enumerate(cells)]
+    runs = [
+        {
+            "cell": cell,
+            "stages": [STAGES[f"{kind}{number}"].id for kind in ("data", "train", "eval")],
+            "train": STAGES[f"train{number}"].id,
+            "eval": STAGES[f"eval{number}"].id,
+            "floor": None,
+        }
+        for number, cell in enumerate(cells)
+    ]
     folder.path.mkdir(parents=True)
-    stages = [{"id": id_} for run in runs for id_ in run["stages"]]
-    folder.resolved.write_text(json.dumps({"runs": runs, "stages": stages}))
+    stages = [stage.to_json() for stage in STAGES.values()]
+    folder.resolved.write_text(json.dumps({"name": "tiny", "description": "", "runs": runs, "stages": stages}))
     for kind, lead, number, members in (
         ("train", "train0", 1, ["train0", "train1"]),
         ("train", "train0", 2, ["train0", "train1"]),
         ("eval", "eval1", 1, ["eval1"]),
     ):
-        attempt = folder.at(kind, lead).attempts / f"{number:02d}"
+        attempt = folder.stage(STAGES[lead]).attempts / f"{number:02d}"
         attempt.mkdir(parents=True)
-        (attempt / "placement.json").write_text(json.dumps({"stages": members}))
+        (attempt / "placement.json").write_text(json.dumps({"stages": [STAGES[name].id for name in members]}))
         (attempt / "log").write_text("".join(f"{lead} {number} line {line}\x1b[2J\n" for line in range(3)))
         os.utime(attempt / "log", (number, number + (kind == "eval")))
-    os.utime(folder.at("eval", "eval1").attempts / "01" / "log", (9, 9))
+    os.utime(folder.stage(STAGES["eval1"]).attempts / "01" / "log", (9, 9))
     return folder
 
 
@@ -70,21 +93,22 @@ def holder(folder: RunDir) -> Iterator[subprocess.Popen[str]]:
 
 def test_logs_shows_the_newest_attempt(folder: RunDir) -> None:
     code, lines, place = logs(folder)
-    assert (code, lines) == (Exit.OK, [f"eval1 1 line {line}[2J" for line in range(3)])
-    assert place.strip().endswith("eval/eval1/attempts/01/log")
+    assert (code, lines) == (Exit.OK, [f"eval1 1 line {line}\\x1b[2J" for line in range(3)])
+    assert place.strip().endswith(f"eval/{STAGES['eval1'].id}/attempts/01/log")
 
 
 @pytest.mark.parametrize(
     ("run", "first"),
     [
-        ("train1", "train0 2 line 2[2J"),
-        ("attack=none", "train0 2 line 2[2J"),
-        ("attack=badnets,seed=0", "eval1 1 line 2[2J"),
+        ("train1", "train0 2 line 2\\x1b[2J"),
+        ("attack=none", "train0 2 line 2\\x1b[2J"),
+        ("attack=badnets,seed=0", "eval1 1 line 2\\x1b[2J"),
     ],
 )
 def test_logs_of_a_run_shows_its_newest_attempt(folder: RunDir, run: str, first: str) -> None:
     """A member of a cohort has its log in the folder of the first one."""
-    assert logs(folder, run, "--lines", "1")[:2] == (Exit.OK, [first])
+    name = STAGES[run].id if run in STAGES else run
+    assert logs(folder, name, "--lines", "1")[:2] == (Exit.OK, [first])
 
 
 @pytest.mark.parametrize("run", ["nobody", "attack=nobody", "shape=round", "attack"])
@@ -94,7 +118,7 @@ def test_logs_of_an_unknown_run_is_refused(folder: RunDir, run: str) -> None:
 
 
 def test_logs_before_the_first_attempt_says_so(folder: RunDir) -> None:
-    assert "error[E145]: There is no log yet" in logs(folder, "data0")[2]
+    assert "error[E145]: There is no log yet" in logs(folder, STAGES["data0"].id)[2]
     assert "error[E145]" in invoke("logs", str(folder.path.parent))[2]
 
 

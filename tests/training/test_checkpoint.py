@@ -1,8 +1,10 @@
 """Resume to the bit, and refuse what is damaged."""
 
+import hashlib
 import json
 import os
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -155,7 +157,7 @@ def test_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
     assert found.state is None
     assert found.skipped == [
         (
-            "step_000010: made under other circumstances (torch was None, is 9); to go on all the same: --allow-change "
+            "step_000010: made under other circumstances (torch was None, is 9). To resume from it, add --allow-change "
             "torch"
         )
     ]
@@ -178,3 +180,47 @@ def test_half_written_folders_and_strangers_are_ignored(tmp_path: Path) -> None:
     assert found.state is not None
     assert found.skipped == ["step_000030: MANIFEST.json is missing"]
     assert json.loads((tmp_path / "step_000010" / "state.json").read_text())["step"] == 10
+
+
+@pytest.mark.parametrize("damage", ["manifest folder", "manifest fifo", "deep manifest", "list", "file", "no counters"])
+def test_older_checkpoint_is_used_whatever_the_newest_is(tmp_path: Path, damage: str) -> None:
+    saved(tmp_path, 10, 20)
+    newest, manifest = tmp_path / "step_000020", tmp_path / "step_000020" / "MANIFEST.json"
+    if damage == "file":
+        shutil.rmtree(newest)
+        newest.write_text("x")
+    elif damage == "no counters":
+        content = b"[1]\n"
+        (newest / "state.json").write_bytes(content)
+        entry = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record = json.loads(manifest.read_text())
+        manifest.write_text(json.dumps({**record, "files": {**record["files"], "state.json": entry}}))
+    else:
+        manifest.unlink()
+        if damage == "manifest folder":
+            manifest.mkdir()
+        elif damage == "manifest fifo":
+            os.mkfifo(manifest)
+        else:
+            manifest.write_bytes(b"[" * 100_000 if damage == "deep manifest" else b"[]")
+    found = checkpoint.newest(tmp_path, MARK)
+    assert found.state is not None
+    assert found.state.counters.step == 10
+    assert len(found.skipped) == 1
+    assert found.skipped[0].startswith("step_000020: ")
+
+
+def test_resume_under_other_threads_is_marked() -> None:
+    """Sums of several threads have another order, so the bits of the run are marked as those of two layouts."""
+    run, keeper, threads = TrainRun(spec(), 3, rows(37, 5)), Keeper(stop_after=2), torch.get_num_threads()
+    with pytest.raises(Stopped):
+        train([run], keeper)
+    resumed = replace(run, resume=keeper.states[0, 2], stop_after_steps=3)
+    (same,) = train([resumed], Observer())
+    try:
+        torch.set_num_threads(threads + 1)
+        (other,) = train([resumed], Observer())
+    finally:
+        torch.set_num_threads(threads)
+    assert len(same.topologies) == 1
+    assert [name.split(", ")[-1].split()[0] for name in other.topologies] == [str(threads), str(threads + 1)]

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.errors import user_error
-from p2p_dist.scheduling import ray_local_cluster
+from p2p_dist.errors import UserError, user_error
+from p2p_dist.scheduling import ray_local_cluster, signals
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.environment import handed_over
 from p2p_dist.scheduling.ray_gcs import GcsMonitor
@@ -27,6 +27,8 @@ from p2p_dist.scheduling.worker_pool import IdleSlots
 
 JOIN_SECONDS = 120.0
 """Longest wait for a named cluster and its nodes."""
+START_SECONDS = 90.0
+"""Longest time for starts of the private instance; Ray's own limit for one start is 30 s."""
 _LOST = -9
 """Exit code of a group that lost a node or an actor, as after SIGKILL."""
 _PLACE_SECONDS = 0.05
@@ -60,6 +62,16 @@ class RayBackend(Backend):
         if address is None:
             ray_local_cluster.clear_leftovers()
             self._folder = Path(tempfile.mkdtemp(prefix=f"{ray_local_cluster.PREFIX}{os.getpid()}-", dir="/tmp"))
+        try:
+            self._begin()
+        except BaseException:
+            self._remove_folder()
+            raise
+
+    def _begin(self) -> None:
+        """Start or join Ray. Raises UserError E415, and `signals.Stopped`."""
+        cpus, gpus, address = self.cpus, self.gpus, self.address
+        if self._folder is not None:
             ray_local_cluster.set_environment(self._folder / "token")
         import ray  # seconds to import, and only needed here
         import ray.util
@@ -86,19 +98,17 @@ class RayBackend(Backend):
         self._idle: IdleSlots[Any] = IdleSlots()
 
     def _connect(self, options: dict[str, Any]) -> None:
-        """Start the private instance, or join the cluster once all its nodes are up. Raises UserError E415."""
-        deadline = time.monotonic() + (JOIN_SECONDS if self.address else 0)
-        with warnings.catch_warnings():
+        """Start the private instance, or join the cluster once all its nodes are up. Ray gives up on its own start
+        after 30 s, which a busy machine may need, so it is tried again. Raises UserError E415."""
+        deadline = time.monotonic() + (JOIN_SECONDS if self.address else START_SECONDS)
+        with warnings.catch_warnings(), signals.kept_handlers():
             warnings.simplefilter("ignore")
             while not self._ray.is_initialized():
                 try:
                     self._ray.init(**options)
-                except (ConnectionError, RuntimeError) as error:
+                except Exception as error:  # a timeout of Ray's start is a plain Exception
                     if time.monotonic() > deadline:
-                        what = f"No Ray cluster answers: {' '.join(str(error).split())[:200]}"
-                        local = ("Ray on this machine", "run `p2p-dist doctor`, or add --backend local")
-                        where, fix = (f"--address {self.address}", "run `ray status` there") if self.address else local
-                        raise user_error("E415", what, where, fix) from error
+                        raise self._no_ray(error) from error
                     time.sleep(1)
         while self.address and (alive := sum(node["Alive"] for node in self._ray.nodes())) < self.nodes:
             if time.monotonic() > deadline:
@@ -109,6 +119,17 @@ class RayBackend(Backend):
                     "run `ray status` there, or lower --nodes",
                 )
             time.sleep(0.5)
+
+    def _no_ray(self, error: Exception) -> UserError:
+        what = f"No Ray cluster answers: {' '.join(str(error).split())[:200]}"
+        if self.address:
+            return user_error("E415", what, f"--address {self.address}", "run `ray status` there")
+        what = f"Ray did not start within {START_SECONDS:.0f} s: {' '.join(str(error).split())[:200]}"
+        return user_error("E415", what, "Ray on this machine", "run `p2p-dist doctor`, or add --backend local")
+
+    def _remove_folder(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self, group: ProcessGroup) -> str:
         bundle = {
@@ -185,8 +206,7 @@ class RayBackend(Backend):
                 self._free(placed)
         self._release_idle()
         self._ray.shutdown()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._remove_folder()
 
     def _refuse_infeasible(self, group: ProcessGroup, bundle: dict[str, int]) -> None:
         """Refuse a group that the living nodes can never hold. Raises UserError E413."""
