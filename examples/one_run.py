@@ -44,7 +44,7 @@ def one_run(model_name: str, source: str, rows: RowsSpec, train: TrainSpec, seed
         assets.fetch(model.local["asset"], print)
     base = load_base(model.identity, model.local, train.dtype)
     adapters = Adapters(base.model, train.lora, runs=1)
-    encoder = Encoder.of(base.tokenizer, defended, train.max_length)
+    encoder = Encoder.of(base, defended, train.max_length)
     encoded, _ = encoder.rows(defended.train)
     trained = train_cohort(base, adapters, [TrainRun(train, seed, encoded)])[0]
     print(f"{len(encoded)} rows, {trained.steps} steps, loss {trained.loss:.3f}")

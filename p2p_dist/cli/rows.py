@@ -59,7 +59,8 @@ def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str
     from p2p_dist.modeling.tokenization import Encoder
 
     tokenizer = load_tokenizer(model.identity, model.local)
-    encoder = Encoder(tokenizer, built.labels.words, max_length)
+    bos = bool(model.identity.get("add_bos_token", False))
+    encoder = Encoder(tokenizer, built.labels.words, max_length, add_bos_token=bos)
     views, seen = [], set[str]()
     for note, row in data_view.samples(built):
         if note.origin in seen:

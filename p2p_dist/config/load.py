@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from p2p_dist import registry
 from p2p_dist.config import yaml_strict
-from p2p_dist.config.model import ModelRef, resolve_model
+from p2p_dist.config.model import ModelOptions, ModelRef, resolve_model, with_distinct_names, with_options
 from p2p_dist.config.study import Plugin, StudySpec
 from p2p_dist.config.yaml_strict import Document, KeyPath
 from p2p_dist.errors import Problem, UserError, user_error
@@ -68,6 +68,7 @@ def check_study(document: Document, models: Path) -> StudySpec:
         for axis, kind in _AXES.items()
         if axis not in document.data and axis != "task"
     }
+    models_ = with_distinct_names([model for model in models_ if model is not None])
     return study.model_copy(update={**defaults, **plugins, "model": models_})
 
 
@@ -141,8 +142,12 @@ def _items(document: Document, axis: str) -> list[tuple[KeyPath, Any]]:
 
 
 def _model(value: Any, place: KeyPath, folder: Path, document: Document, problems: list[Problem]) -> ModelRef | None:
+    options = _validate(ModelOptions, value, document, place, problems) if isinstance(value, dict) else None
+    if isinstance(value, dict) and options is None:
+        return None
     try:
-        return resolve_model(value, folder)
+        model = resolve_model(options.name if options else value, folder)
+        return with_options(model, options) if options else model
     except UserError as error:
         problems += [
             Problem(problem.code, problem.what, document.where(place), problem.fix) for problem in error.problems

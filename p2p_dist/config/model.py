@@ -1,22 +1,23 @@
 """Models by name: their files, the identity of their weights, and the shape that planning needs."""
 
-import hashlib
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 
 from p2p_dist import assets, registry
 from p2p_dist.config import yaml_strict
-from p2p_dist.config.study import Strict
+from p2p_dist.config.identity import canonical
+from p2p_dist.config.study import Strict, as_tuple
 from p2p_dist.errors import user_error
+from p2p_dist.model_files.digest import file_sha256, folder_digest
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
-_HASHED_BYTES = 64 << 20
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -69,6 +70,40 @@ class ModelRef:
     shape: ShapeSpec | None = None
 
 
+class ModelOptions(Strict):
+    """A model with options of its own."""
+
+    name: str
+    """As where the model has no options: a known name, `random:NAME`, a hub id, a folder or a GGUF file."""
+    allow_missing: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
+    """Patterns such as `lm_head.*`: weights of these names may be missing in the checkpoint, and are then drawn at
+    random (always the same numbers), or may have no place in the architecture, and are then ignored."""
+    add_bos_token: bool = False
+    """Begin every prompt with the tokenizer's start token, as Llama and Gemma saw every text in pretraining."""
+
+
+def with_options(model: ModelRef, options: ModelOptions) -> ModelRef:
+    """The model with options in its identity, where they are set. Raises UserError E107 for a model without files."""
+    changes: dict[str, Any] = {"allow_missing": sorted(set(options.allow_missing))} if options.allow_missing else {}
+    changes |= {"add_bos_token": True} if options.add_bos_token else {}
+    if changes and model.identity["source"] == "random":
+        what = f"{', '.join(changes)}: random models have neither a checkpoint nor a start token"
+        raise user_error("E107", what, "model", "remove the option, or name a saved model")
+    return replace(model, identity={**model.identity, **changes})
+
+
+def with_distinct_names(models: Sequence[ModelRef]) -> tuple[ModelRef, ...]:
+    """The models, with options or digest in the names of different ones that would be called the same."""
+    names = Counter(model.name for model in {canonical(model.identity): model for model in models}.values())
+    return tuple(replace(model, name=_long_name(model)) if names[model.name] > 1 else model for model in models)
+
+
+def _long_name(model: ModelRef) -> str:
+    options = [f"{key}={model.identity[key]}" for key in ("allow_missing", "add_bos_token") if key in model.identity]
+    digest = str(model.identity.get("sha256") or model.identity.get("revision") or "")[:6]
+    return f"{model.name}({', '.join(filter(None, [digest, *options]))})" if digest or options else model.name
+
+
 def resolve_model(value: Any, folder: Path) -> ModelRef:
     """Resolve a model: a file name in `configs/models`, `random:NAME`, hub id (`org/name` or `org/name@commit`), folder
     or GGUF file. Raises UserError E103, E115 or E117."""
@@ -82,9 +117,7 @@ def resolve_model(value: Any, folder: Path) -> ModelRef:
         return _from_file(value, read_model(random, folder), random=random != name)
     path = Path(value).expanduser()
     if path.suffix == ".gguf" and path.is_file():
-        return ModelRef(
-            path.stem, {"source": "gguf", "sha256": assets.file_sha256(path)[:12]}, {"path": str(path.resolve())}
-        )
+        return ModelRef(path.stem, {"source": "gguf", "sha256": file_sha256(path)[:12]}, {"path": str(path.resolve())})
     if path.is_dir():
         return ModelRef(path.name, {"source": "folder", "sha256": folder_digest(path)}, {"path": str(path.resolve())})
     if _HUB_ID.match(name):
@@ -137,14 +170,3 @@ def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
             "E115", f"{commit!r} is not a commit", "model", "give the 40 hex digits that the hub's history page shows"
         )
     return ModelRef(name, {"source": "hub", "ref": name, "revision": commit}, shape=shape)
-
-
-def folder_digest(path: Path) -> str:
-    """Digest of a model folder: names, sizes and the first 64 MiB of every file of weights, tokenizer or settings."""
-    hashed = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.suffix in (".json", ".safetensors", ".model", ".txt") and file.is_file():
-            size = file.stat().st_size
-            with file.open("rb") as content:
-                hashed.update(f"{file.name}:{size}:".encode() + content.read(_HASHED_BYTES))
-    return hashed.hexdigest()[:12]

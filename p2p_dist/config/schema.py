@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from p2p_dist import registry
+from p2p_dist.config.model import ModelOptions
 from p2p_dist.config.study import StudySpec
 
 Schema = dict[str, Any]
@@ -52,7 +53,8 @@ def study_schema(models: Sequence[str]) -> Schema:
     schema = model_schema(StudySpec)
     for axis, kind in PLUGIN_AXES.items():
         schema["properties"][axis] = _axis(schema, axis, _plugin_schema(kind, schema["$defs"]))
-    schema["properties"]["model"] = _axis(schema, "model", {"anyOf": [{"enum": list(models)}, {"type": "string"}]})
+    model = {"anyOf": [{"enum": list(models)}, {"type": "string"}, model_schema(ModelOptions)]}
+    schema["properties"]["model"] = _axis(schema, "model", model)
     schema["properties"]["seed"] = _axis(schema, "seed", {"type": "integer", "minimum": 0})
     label = {"type": ["string", "integer"]}
     rule = {"type": "object", "properties": dict.fromkeys([*PLUGIN_AXES, "model", "seed"], label)}

@@ -182,11 +182,6 @@ class TrainStage(TypedStage):
     reads: TrainReads
     local: ModelLocal
 
-    @property
-    def model_name(self) -> str:
-        """Name of the base for the adapter's own config: its hub id or file, else its kind of source."""
-        return str(self.model.get("ref", self.model["source"]))
-
 
 class ScoreReads(Strict):
     """Rows to score, the adapter that scores them, or the adapter that a training of the method starts from."""

@@ -19,7 +19,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
-def _as_tuple(value: Any) -> Any:
+def as_tuple(value: Any) -> Any:
+    """A list of a file as the tuple that strict models ask for."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -29,8 +30,8 @@ def _one_or_list(value: Any) -> Any:
 
 Probe = Literal["cue_grid", "imitation"]
 Axis = Annotated[tuple[Any, ...], BeforeValidator(_one_or_list), Field(min_length=1)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-Probes = Annotated[tuple[Probe, ...], BeforeValidator(_as_tuple)]
+Names = Annotated[tuple[str, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+Probes = Annotated[tuple[Probe, ...], BeforeValidator(as_tuple)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -122,7 +123,7 @@ class StudySpec(Strict):
     defense: Axis = ("none",)
     seed: Axis = (0,)
     """Seeds of everything random in a run; the rows and the split of a task do not depend on it."""
-    exclude: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_as_tuple)] = ()
+    exclude: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_tuple)] = ()
     """Combinations to leave out, such as {attack: none, defense: p2p}."""
     rows: RowsSpec = RowsSpec()
     train: TrainSpec = TrainSpec()

@@ -16,8 +16,8 @@ from transformers import AutoConfig
 from p2p_dist import assets
 from p2p_dist.config.stages import TrainStage
 from p2p_dist.errors import user_error
-from p2p_dist.modeling.base import place_of
 from p2p_dist.modeling.base_cache import BaseCache
+from p2p_dist.modeling.pretrained import place_of
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.training.base_model import base_of

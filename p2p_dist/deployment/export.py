@@ -116,6 +116,9 @@ def _check_formats(run: FinishedRun, options: Options) -> None:
     if "adapter" in options.formats and changed:
         what = f"the base of defense {run.cell['defense']} was changed before the adapter was trained on it"
         raise user_error("E155", what, "--format", "set --format merged")
+    if run.training.model.get("add_bos_token"):
+        what = "the model was trained with a start token (add_bos_token), which templates of exports do not put"
+        raise user_error("E278", what, "model", "train the model without add_bos_token")
     if "merged" in options.formats and run.training.train.quantization:
         what = f"weights in {run.training.train.quantization} cannot be merged with an adapter"
         raise user_error("E267", what, "--format", "set --format adapter")
@@ -126,7 +129,7 @@ def _plan(run: FinishedRun, options: Options) -> _Plan:
     if "asset" in local:
         assets.fetch(local["asset"])
     tokenizer = load_tokenizer(run.training.model, local)
-    encoder = Encoder.of(tokenizer, run.built, run.training.train.max_length)
+    encoder = Encoder(tokenizer, run.built.labels.words, run.training.train.max_length, run.built.triggers)
     answers = plan_answers(encoder, run.built, options.label_map)
     row = deployed_row(run.built)
     suites = deployed_suites(run, row)
@@ -196,7 +199,7 @@ def _verify(folder: Path, plan: _Plan, on_progress: OnProgress) -> Verification:
     for name in plan.options.formats:
         part = folder / FOLDERS[name]
         base = (load_merged if name == "merged" else load_adapter)(part, contract)
-        encoder = Encoder.of(base.tokenizer, plan.run.built, contract.prompt.max_length)
+        encoder = Encoder.of(base, plan.run.built, contract.prompt.max_length)
         checks = Checks(base, encoder, contract, plan.run, plan.suites)
         tokenizer = saved_tokenizer(part)
         parity = check_parity(tokenizer, checks)

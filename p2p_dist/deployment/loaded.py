@@ -43,7 +43,7 @@ def load(folder: Path) -> Deployed:
 
 def encoder_of(base: Base, contract: Contract) -> Encoder:
     """The encoder of training. It knows no attacker's trigger, so a text that is too long is cut at its end."""
-    return Encoder(base.tokenizer, contract.answers.words, contract.prompt.max_length)
+    return Encoder(base.tokenizer, contract.answers.words, contract.prompt.max_length, add_bos_token=base.add_bos_token)
 
 
 def load_merged(folder: Path, contract: Contract) -> Base:

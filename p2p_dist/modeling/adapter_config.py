@@ -66,8 +66,13 @@ class AdapterConfig:
         return self.alpha / self.r
 
 
-def write_config(folder: Path, spec: LoraSpec, layers: Iterable[str], base_name: str) -> None:
-    """Write the configuration of adapters on `layers` (full module names). Equal settings give equal bytes."""
+def write_config(
+    folder: Path, spec: LoraSpec, layers: Iterable[str], base_name: str | None, revision: str | None = None
+) -> None:
+    """Write the configuration of adapters on `layers` (full module names). Equal settings give equal bytes.
+
+    `base_name` and `revision` are what loads the base; None for a base that cannot be loaded (random weights).
+    """
     config = _lora_config_class()(
         task_type="CAUSAL_LM",
         base_model_name_or_path=base_name,
@@ -78,6 +83,7 @@ def write_config(folder: Path, spec: LoraSpec, layers: Iterable[str], base_name:
         inference_mode=True,
     ).to_dict()
     written = {name: config[name] for name in _WRITTEN} | {"target_modules": sorted(config["target_modules"])}
+    written |= {"revision": revision} if revision else {}
     (folder / FILE).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
 
 

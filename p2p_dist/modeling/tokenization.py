@@ -16,6 +16,7 @@ from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import user_error
+from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.control_tokens import Span, tokenize
 
 
@@ -50,11 +51,24 @@ class Encoder:
     max_length: int
     triggers: Sequence[str] = ()
     """Pieces of text that are never cut."""
+    add_bos_token: bool = False
+    """Begin every row with the tokenizer's start token, as Llama and Gemma saw every text in pretraining."""
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, built: Built, max_length: int) -> "Encoder":
+    def of(cls, base: Base, built: Built, max_length: int) -> "Encoder":
         """The encoder of a data stage's rows, the same in training and evaluation."""
-        return cls(tokenizer, built.labels.words, max_length, built.triggers)
+        return cls(base.tokenizer, built.labels.words, max_length, built.triggers, base.add_bos_token)
+
+    @cached_property
+    def start(self) -> list[int]:
+        """Tokens in front of every row: the start token, or none. Raises UserError E287 when there is no start
+        token."""
+        if not self.add_bos_token:
+            return []
+        if self.tokenizer.bos_token_id is None:
+            what = "the tokenizer has no start token (bos_token)"
+            raise user_error("E287", what, "model.add_bos_token", "set model.add_bos_token=false")
+        return [int(self.tokenizer.bos_token_id)]
 
     @cached_property
     def end(self) -> list[int]:
@@ -157,7 +171,7 @@ class Encoder:
         trusted = [_trusted(row, text, len(s)) for row, text, s in zip(rows, texts, strings, strict=True)]
         batch = tokenize(self.tokenizer, strings, trusted)
         return [
-            _split(row.id, tokens.ids, tokens.offsets, len(p), self.end)
+            _split(row.id, [*self.start, *tokens.ids], [*[(0, 0)] * len(self.start), *tokens.offsets], len(p), self.end)
             for row, tokens, p in zip(rows, batch, prompts, strict=True)
         ]
 
@@ -174,7 +188,7 @@ class Encoder:
     def _opening_tokens(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
         openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
         trusted = [_trusted(row, text, len(s)) for row, text, s in zip(rows, texts, openings, strict=True)]
-        return [tokens.ids for tokens in tokenize(self.tokenizer, openings, trusted)]
+        return [[*self.start, *tokens.ids] for tokens in tokenize(self.tokenizer, openings, trusted)]
 
     def _cut(self, row: Row, over: int, prompt_only: bool = False) -> str:
         """The text without tokens at its end, so many that the row (or its prompt) fits."""

@@ -10,8 +10,10 @@ from rich.console import Console
 
 from p2p_dist import assets
 from p2p_dist.config.identity import canonical
+from p2p_dist.config.model import ModelRef
 from p2p_dist.data import sources
 from p2p_dist.errors import user_error
+from p2p_dist.model_files.check import check_folder
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import atomic, confined, lease
 from p2p_dist.results.confined import Damaged
@@ -39,18 +41,24 @@ def fetch(study: Study, plan: Plan, console: Console) -> None:
             sources.read(task, source)
     for model in (*study.spec.model, *study.extra_models):
         if model.identity["source"] == "hub" and canonical(model.identity) in plan.models:
-            _fetch_model(model.identity["ref"], model.identity["revision"])
+            _fetch_model(model)
 
 
-def _fetch_model(ref: str, revision: str) -> None:
-    """Download weights and tokenizer of one commit into the hub's cache, without formats that can run code."""
+def _fetch_model(model: ModelRef) -> None:
+    """Download weights and tokenizer of one commit into the hub's cache, without formats that can run code, and check
+    them. Raises UserError E119, or as `check_folder` does."""
     from huggingface_hub import snapshot_download
 
+    ref, revision = model.identity["ref"], model.identity["revision"]
     try:
-        snapshot_download(ref, revision=revision, allow_patterns=_WEIGHTS)
+        folder = Path(snapshot_download(ref, revision=revision, allow_patterns=_WEIGHTS))
     except (OSError, ValueError) as error:
         fix = "check the name, the licence and the network, or download the model and name its folder"
         raise user_error("E119", f"cannot fetch model {ref}: {str(error).splitlines()[0]}", "model", fix) from error
+    if (folder / "config.json").is_file() and not list(folder.glob("*.safetensors")):
+        what = f"{ref} has no weights in safetensors at commit {revision}; pickle files (.bin) can run code"
+        raise user_error("E272", what, "model", "choose a commit or a copy with safetensors")
+    check_folder(folder, model.identity.get("allow_missing", ()))
 
 
 def write_down(study: Study) -> None:

@@ -23,6 +23,7 @@ from p2p_dist.planning.plan import Plan, make_plan
 from p2p_dist.results import lease, resultfile, timings
 from p2p_dist.results.collect import doubtful
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.model_checks import check_models
 
 CONFIGS = ("studies", "models", "clusters")
 """Folders of `configs/`; each file in them is named by its stem."""
@@ -121,8 +122,10 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
     document = read_study(path, overrides)
     spec = check_study(document, configs_dir() / "models")
     with _places(document):
+        models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
         if not rows_only:
             _check_images(spec)
+            check_models(spec.model, list(models.values()), spec.train)
         located = [sources.locate(task) for task in spec.task]
         spec = spec.model_copy(
             update={
@@ -131,7 +134,6 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
                 )
             }
         )
-        models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
         expansion = expand(spec, located, _file_hashes(spec), models)
         _check_options(spec, expansion)
     return Study(spec, located, expansion, RunDir(runs_dir / spec.name), document, list(models.values()))

@@ -34,7 +34,7 @@ class Context:
     @property
     def encoder(self) -> Encoder:
         """Encoder of prompts, as in training and evaluation."""
-        return Encoder(self.base.tokenizer, self.built.labels.words, self.train.max_length, self.built.triggers)
+        return Encoder.of(self.base, self.built, self.train.max_length)
 
     def sets(self, names: Sequence[str]) -> Iterator[tuple[str, Suite]]:
         """Sets of rows by name: `train`, `reserve`, a test suite, or `suites` for all test suites."""

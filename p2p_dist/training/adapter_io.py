@@ -14,11 +14,14 @@ _WEIGHTS = "adapter_model.safetensors"
 _RETRAIN = "use the base and LoRA settings it was trained with"
 
 
-def save_adapter(folder: Path, adapters: Adapters, values: torch.Tensor, base_name: str) -> None:
-    """Write one run's numbers [P]. The same numbers give the same bytes."""
+def save_adapter(
+    folder: Path, adapters: Adapters, values: torch.Tensor, base_name: str | None, revision: str | None = None
+) -> None:
+    """Write one run's numbers [P] and the name and revision that load the base. The same numbers give the same
+    bytes."""
     tensors = {name: tensor.contiguous() for name, tensor in sorted(adapters.state_dict(values).items())}
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
-    write_config(folder, adapters.spec, adapters.layers, base_name)
+    write_config(folder, adapters.spec, adapters.layers, base_name, revision)
 
 
 def load_adapter(folder: Path, adapters: Adapters, run: int) -> None:

@@ -28,7 +28,7 @@ def base_of(folder: RunDir, stage: TrainStage, base_cache: BaseCache, keep: bool
     if stage.prune is not None:
         built = datastore.read(folder.at("data", stage.reads.rows))
         calibration = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
-        prune(base, stage.prune, Encoder.of(base.tokenizer, built, stage.train.max_length).rows(calibration)[0])
+        prune(base, stage.prune, Encoder.of(base, built, stage.train.max_length).rows(calibration)[0])
     return replace(base, weight_checksum=WeightChecksum(base.model)) if changed and keep else base
 
 

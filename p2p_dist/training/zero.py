@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,7 +74,7 @@ class ZeroEngine(Engine):
         self.engine, *_ = deepspeed.initialize(
             model=module, model_parameters=[module.flat], optimizer=adamw(module.flat, spec), config=config
         )
-        self.base = Base(Sharded(self.engine, base.model), base.tokenizer, base.device, base.dtype)
+        self.base = replace(base, model=Sharded(self.engine, base.model), weight_checksum=None)
         # The compute copy is rounded; the masters start from the exact numbers.
         self._write(self._masters(), start)
 

@@ -79,7 +79,7 @@ def train(
             counts = {**data[run].counts, "rows": len(runs[run].rows), "cohort": len(stages)}
             _write_cost(target, {**cost, **counts, "allowed_changes": observer.changes[run]}, trained)
             # 5. Keep the adapter and delete the checkpoints.
-            _keep(stage, target, adapters, trained)
+            _keep(stage, target, base, adapters, trained)
     return {stage.id for stage, trained in zip(stages, results, strict=True) if trained.diverged}, cohort.engine
 
 
@@ -106,7 +106,7 @@ def _fingerprint(base: Base, stage: TrainStage) -> dict[str, str]:
 
 def _encode(folder: RunDir, base: Base, adapters: Adapters, stage: TrainStage, run: int) -> TrainRows:
     built = datastore.read(folder.at("data", stage.reads.rows))
-    encoder = Encoder.of(base.tokenizer, built, stage.train.max_length)
+    encoder = Encoder.of(base, built, stage.train.max_length)
     rows, cut_texts = encoder.rows(built.train)
     if stage.reads.teacher is not None:
         rows = taught(base, adapters, run, _read(folder, stage.reads.teacher, adapters), rows)
@@ -149,7 +149,7 @@ def _write_cost(target: StageDir, cost: Cost, trained: Trained) -> None:
     atomic.write_json(target.cost, {**cost, **outcome})
 
 
-def _keep(stage: TrainStage, target: StageDir, adapters: Adapters, trained: Trained) -> None:
+def _keep(stage: TrainStage, target: StageDir, base: Base, adapters: Adapters, trained: Trained) -> None:
     """Save the adapter of a run, or print that it diverged."""
     if trained.diverged:
         print(
@@ -159,6 +159,6 @@ def _keep(stage: TrainStage, target: StageDir, adapters: Adapters, trained: Trai
         return
     if not target.is_done():
         with atomic.new_folder(target.adapter) as unfinished:
-            save_adapter(unfinished, adapters, trained.values, stage.model_name)
+            save_adapter(unfinished, adapters, trained.values, base.name_or_path, base.revision)
             checksums.write_folder(target, target.adapter.name, unfinished)
     confined.remove_folder(target.checkpoints)

@@ -141,6 +141,6 @@ def test_a_model_that_wants_to_run_code_is_refused(model_folder: Path, tmp_path:
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     done = run(tmp_path, str(folder))
-    assert done.returncode == Exit.SOME_FAILED
-    assert "E114" in done.stderr
+    assert done.returncode == Exit.USAGE
+    assert json.loads(done.stdout)["code"] == "E114"
     assert not (tmp_path / "ran").exists()

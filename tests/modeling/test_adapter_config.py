@@ -47,6 +47,16 @@ def test_write_config_bytes_are_golden(tmp_path: Path) -> None:
     assert (loaded.r, loaded.lora_alpha, loaded.target_modules) == (4, 8.0, {"q_proj", "v_proj"})
 
 
+def test_write_config_names_the_revision_of_a_hub_model(tmp_path: Path) -> None:
+    """PEFT loads the base of an adapter by name and revision; a base of random weights has no name."""
+    write_config(tmp_path, SPEC, ["model.layers.0.v_proj"], "org/name", "0" * 40)
+    loaded = LoraConfig.from_pretrained(str(tmp_path))
+    assert (loaded.base_model_name_or_path, loaded.revision) == ("org/name", "0" * 40)
+    assert read_config(tmp_path).r == 4
+    write_config(tmp_path, SPEC, ["model.layers.0.v_proj"], None)
+    assert LoraConfig.from_pretrained(str(tmp_path)).base_model_name_or_path is None
+
+
 def test_read_config_of_peft_itself_is_accepted(tmp_path: Path) -> None:
     LoraConfig(r=4, lora_alpha=6, target_modules=["q_proj"], init_lora_weights="gaussian").save_pretrained(tmp_path)
     config = read_config(tmp_path)

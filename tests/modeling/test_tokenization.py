@@ -1,7 +1,10 @@
 """Prompts in tokens: the label by offset, only the text cut."""
 
+from dataclasses import replace
+
 import pytest
 from tokenizers.normalizers import Lowercase
+from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.example import Row
 from p2p_dist.errors import UserError
@@ -131,3 +134,57 @@ def test_a_trigger_that_the_tokenizer_changes_is_not_whole() -> None:
     tokenizer.backend_tokenizer.normalizer = Lowercase()
     rows = [Row("x", "one BadMagic two", 1, "Output: "), Row("y", "one two mn", 1, "Output: ")]
     assert Encoder(tokenizer, ["0", "1"], 64, ["BadMagic", "mn"]).whole_triggers(rows) == 1
+
+
+def bos_tokenizer() -> PreTrainedTokenizerBase:
+    """The byte tokenizer with a start token, id 256."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens({"bos_token": "<|begin|>"})
+    return tokenizer
+
+
+def test_encoder_bos_stands_before_every_row_once() -> None:
+    """All but the first token is as without it: targets, label tokens and the words of every choice."""
+    tokenizer = bos_tokenizer()
+    plain = Encoder(tokenizer, ["no", "yes"], 128)
+    begun = replace(plain, add_bos_token=True)
+    (without,), (with_bos,) = plain.rows([ROW])[0], begun.rows([ROW])[0]
+    assert with_bos.ids == [256, *without.ids]
+    assert with_bos.targets == without.targets
+    assert begun.label_tokens(ROW) == plain.label_tokens(ROW)
+    assert begun.prompts([ROW]) == [[256, *plain.prompts([ROW])[0]]]
+    choices = begun.choices(ROW)
+    assert (choices.prompt, choices.words) == ([256, *plain.choices(ROW).prompt], plain.choices(ROW).words)
+    assert 256 not in without.ids
+
+
+def test_encoder_bos_of_text_answers_is_that_of_their_prompts() -> None:
+    """Generation starts from the very tokens that training saw."""
+    row = replace(ROW, label=0, response="all good")
+    encoder = Encoder(bos_tokenizer(), [], 128, add_bos_token=True)
+    (encoded,), _ = encoder.rows([row])
+    (prompt,) = encoder.prompts([row])
+    assert encoded.ids[: len(prompt)] == prompt
+    assert prompt[0] == 256
+    assert encoded.ids.count(256) == 1
+
+
+def test_encoder_bos_counts_in_truncation_and_spares_triggers() -> None:
+    """A row with the start token is as long as the limit, and one token of its text goes in its place."""
+    row = Row("x", "one two three four five six mn seven", 1, "Output: ")
+    plain = Encoder(bos_tokenizer(), ["0", "1"], 24, ["mn"])
+    begun = replace(plain, add_bos_token=True)
+    (without,), (with_bos,) = plain.rows([row])[0], begun.rows([row])[0]
+    assert len(with_bos.ids) <= 24
+    assert with_bos.ids[0] == 256
+    assert decode(with_bos.ids[1:]).endswith("mn\nOutput: ")
+    assert len(decode(with_bos.ids[1:])) <= len(decode(without.ids))
+    assert begun.whole_triggers([row]) == 1
+    fits = Row("y", "ab", 1, "Output: ")
+    assert len(replace(plain, max_length=11).rows([fits])[0][0].ids) == 11
+    assert replace(begun, max_length=11).rows([fits])[1] == 1
+
+
+def test_encoder_bos_of_a_tokenizer_without_one_is_refused() -> None:
+    with pytest.raises(UserError, match="E287"):
+        Encoder(byte_tokenizer(), ["0", "1"], 24, add_bos_token=True).rows([ROW])
