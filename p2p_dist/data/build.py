@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p_dist.config.study import RowsSpec
-from p2p_dist.data.answer_parsing import ResponseSpace, can_be_judged
+from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.built import Built, LabelSpace, Suite
-from p2p_dist.data.data_checks import count_containing, count_row_problems
+from p2p_dist.data.data_checks import check_references, count_containing, count_row_problems
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, EditDefense, Scores
 from p2p_dist.data.example import NO_LABEL, Example, Note, Origin, RawRow, Row
 from p2p_dist.data.responses import label_by_response, respond_with_target
@@ -47,7 +47,7 @@ def build_attacked(
     """
     # 1. Split the rows by content.
     split = task.split(raw, rows)
-    _check_references(split, task.responses)
+    check_references(split, task.responses)
     problems = count_row_problems(split)
     # 2. Attack training rows and test suites.
     if isinstance(attack, DirtyLabelAttack):
@@ -171,22 +171,6 @@ def _attacked_suites(
         **{name: Suite(_prompts(task, suite.rows), 0, suite.triggered) for name, suite in extra.items()},
     }
     return suites, {name: suite.target for name, suite in extra.items()}, failed
-
-
-def _check_references(split: Split, space: ResponseSpace | None) -> None:
-    """Refuse test rows none of whose gold answers can be compared. Raises UserError E203."""
-    if space is None:
-        return
-    rows = [
-        ex for ex in split.test if not any(can_be_judged(gold, space) for gold in (ex.response or "", *ex.references))
-    ]
-    if rows:
-        part = "number" if space.judge == "number" else "word"
-        what = (
-            f"{len(rows)} test rows have no {part} in any gold answer ({rows[0].response!r}): no answer could be right"
-        )
-        fix = "remove these rows" + ("" if space.judge == "number" else ", or set task.characters=true")
-        raise user_error("E203", what, "the rows", fix)
 
 
 def _check_attack(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:

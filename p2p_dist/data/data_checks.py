@@ -5,9 +5,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from p2p_dist.data.answer_parsing import ResponseSpace, can_be_judged
 from p2p_dist.data.example import Example
 from p2p_dist.data.task import Split
 from p2p_dist.data.trigger_literals import spans
+from p2p_dist.errors import user_error
 
 _WARNINGS = {
     "duplicate_train_rows": "training rows equal another one; each copy counts",
@@ -55,6 +57,22 @@ def _count_control_tokens(split: Split) -> dict[str, int]:
         for name, rows in (("train", split.train), ("test", split.test))
     }
     return {name: count for name, count in counts.items() if count}
+
+
+def check_references(split: Split, space: ResponseSpace | None) -> None:
+    """Refuse test rows none of whose gold answers can be compared. Raises UserError E203."""
+    if space is None:
+        return
+    rows = [
+        ex for ex in split.test if not any(can_be_judged(gold, space) for gold in (ex.response or "", *ex.references))
+    ]
+    if rows:
+        part = "number" if space.judge == "number" else "word"
+        what = (
+            f"{len(rows)} test rows have no {part} in any gold answer ({rows[0].response!r}): no answer could be right"
+        )
+        fix = "remove these rows" + ("" if space.judge == "number" else ", or set task.characters=true")
+        raise user_error("E203", what, "the rows", fix)
 
 
 def count_containing(texts: Iterable[str], literals: Sequence[str]) -> int:
