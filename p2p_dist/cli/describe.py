@@ -76,14 +76,14 @@ def text(described: Mapping[str, Any]) -> str:
             "",
             textwrap.fill(" ".join(paragraph.split()), _WIDTH, break_on_hyphens=False, break_long_words=False),
         ]
-    facts = [_fact(heading, described[key]) for key, heading in _HEADINGS.items() if key in described]
-    facts += [_fact(f"preset {preset}", values) for preset, values in described.get("presets", {}).items()]
-    lines += ["", *facts] if facts else []
+    attributes = [_attribute(heading, described[key]) for key, heading in _HEADINGS.items() if key in described]
+    attributes += [_attribute(f"preset {preset}", values) for preset, values in described.get("presets", {}).items()]
+    lines += ["", *attributes] if attributes else []
     options = [Option(**option) for option in described["options"]]
     return "\n".join([*lines, "", *(_option_lines(options) if options else ["It has no options."])])
 
 
-def _fact(heading: str, value: object) -> str:
+def _attribute(heading: str, value: object) -> str:
     if isinstance(value, Mapping):
         value = ", ".join(f"{key}={json.dumps(item, ensure_ascii=False)}" for key, item in value.items())
     elif isinstance(value, Sequence) and not isinstance(value, str):

@@ -56,14 +56,15 @@ class Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Formatter) -> None:
         verbs = [(name, verb) for name in self.list_commands(ctx) if (verb := self.get_command(ctx, name))]
         longest = max(len(name) for name, _ in verbs)
-        for panel in _panels(verb for _, verb in verbs):
+        for panel in [*_panels(verb for _, verb in verbs), ""]:
             rows = [
                 (name.ljust(longest), verb.get_short_help_str(formatter.width - 4 - longest))
                 for name, verb in verbs
                 if _panel(verb) == panel and not verb.hidden
             ]
-            with formatter.section(panel or "Commands"):
-                formatter.write_dl(rows)
+            if rows:
+                with formatter.section(panel or "Commands"):
+                    formatter.write_dl(rows)
 
 
 def _write_parameters(parameters: Sequence[Any], ctx: Any, formatter: Formatter) -> None:
@@ -84,7 +85,7 @@ def _record(record: tuple[str, str]) -> tuple[str, str]:
     name, text = record
     if not name.startswith("-"):
         return _TYPE.sub("", name), text
-    return _TYPE.sub(lambda found: " " + (found[1] if "|" in found[1] else found[1].upper()), name), text
+    return _TYPE.sub(lambda match: " " + (match[1] if "|" in match[1] else match[1].upper()), name), text
 
 
 def _panels(members: Iterable[Any]) -> list[str]:

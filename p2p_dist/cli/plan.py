@@ -88,7 +88,7 @@ def plan(
         everything = opened.plan(hardware, cohort, anew=True) if opened.runs_done() else remaining
         nodes_ = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
         graph = opened.expansion.graph
-        answer["simulation"] = simulation_view.facts(everything, graph, nodes_, checkpoint_every, start_seconds)
+        answer["simulation"] = simulation_view.to_json(everything, graph, nodes_, checkpoint_every, start_seconds)
     if as_json:
         print_json(answer)
     else:
@@ -107,7 +107,7 @@ def _described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[d
     rows = [counted.to_json() for counted in refuse_infeasible(study)]
     done = study.folder.done(study.expansion.graph)
     remaining = study.plan(hardware, cohort)
-    answer = {**plan_view.facts(study.expansion, done, remaining, study.model_names()), "rows": rows}
+    answer = {**plan_view.to_json(study.expansion, done, remaining, study.model_names()), "rows": rows}
     if changes := changes_of(study):
         answer["changes"] = {
             "runs_added": changes.added,

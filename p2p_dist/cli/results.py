@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from p2p_dist.cli.options import AS_JSON, RUNS_DIR
+from p2p_dist.cli.options import AS_JSON, RUNS_DIR, STUDY_OR_RUNS
 from p2p_dist.cli.output import print_json
 from p2p_dist.cli.run_folders import run_folder
 from p2p_dist.errors import Exit, user_error
@@ -21,7 +21,8 @@ def query(
         str,
         typer.Argument(
             help="A query over the tables cells, runs, rates, means, histograms and stages (`DESCRIBE cells` lists "
-            "columns)."
+            "columns).",
+            metavar="SQL",
         ),
     ],
     study: Annotated[
@@ -36,7 +37,8 @@ def query(
     from p2p_dist.report.terminal import plain_table
     from p2p_dist.results import query as results
 
-    connection, problems = results.open_results(results.studies(runs_dir, study or []))
+    folders = [run_folder(name, runs_dir).path for name in study or []] or results.studies(runs_dir, [])
+    connection, problems = results.open_results(folders)
     answer = results.run(connection, sql)
     head = [column[0] for column in answer.description or ()]
     rows = answer.fetchall()
@@ -56,8 +58,10 @@ def query(
 
 
 def merge(
-    first: Annotated[Path, typer.Argument(help="Run folder of the study, such as runs/quickstart.")],
-    second: Annotated[Path, typer.Argument(help="Run folder of the same study from another cluster.")],
+    first: Annotated[Path, typer.Argument(help="Run folder of the study, such as runs/quickstart.", metavar="FIRST")],
+    second: Annotated[
+        Path, typer.Argument(help="Run folder of the same study from another cluster.", metavar="SECOND")
+    ],
     into: Annotated[Path | None, typer.Option(help="A new run folder. Default: complete FIRST from SECOND.")] = None,
     as_json: AS_JSON = False,
 ) -> int:
@@ -87,8 +91,8 @@ def merge(
 
 
 def compare(
-    first: Annotated[str, typer.Argument(help="A study in the runs folder, or a run folder.")],
-    second: Annotated[str, typer.Argument(help="The study to compare it with.")],
+    first: Annotated[str, typer.Argument(help="A study in the runs folder, or a run folder.", metavar="FIRST")],
+    second: Annotated[str, typer.Argument(help="The study to compare it with.", metavar="SECOND")],
     runs_dir: RUNS_DIR = Path("runs"),
     as_json: AS_JSON = False,
 ) -> int:
@@ -100,7 +104,7 @@ def compare(
 
     folders = [run_folder(name, runs_dir) for name in (first, second)]
     left, right = (StudyData(folder, read_study(folder, alive=False), {}) for folder in folders)
-    comparison = compare_view.facts(left, right)
+    comparison = compare_view.to_json(left, right)
     if as_json:
         print_json(comparison)
     else:
@@ -112,7 +116,7 @@ def compare(
 
 
 def mirror(
-    study: Annotated[str, typer.Argument(help="A study in the runs folder, or a run folder.")],
+    study: STUDY_OR_RUNS,
     to: Annotated[
         str, typer.Option(help="tensorboard, wandb (offline), mlflow or trackio; its package must be installed.")
     ],
@@ -127,16 +131,16 @@ def mirror(
 ) -> int:
     """Export curves and rates to an experiment tracker. Writes to this machine only and sends nothing."""
     from p2p_dist import registry
-    from p2p_dist.report.status_view import look
+    from p2p_dist.report.status_view import read_state
     from p2p_dist.results import mirror as mirrors
 
     folder = run_folder(study, runs_dir)
     target = out or folder.path / "mirrors" / to
     tracker = registry.load("mirrors", to)
     count = (
-        mirrors.follow(folder, lambda: look(folder)[0], tracker, target, FOLLOW)
+        mirrors.follow(folder, lambda: read_state(folder)[0], tracker, target, FOLLOW)
         if live
-        else mirrors.copy(folder, look(folder)[0], tracker, target)
+        else mirrors.copy(folder, read_state(folder)[0], tracker, target)
     )
     print(f"{target}: {count} runs")
     return Exit.OK

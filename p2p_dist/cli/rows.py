@@ -45,7 +45,7 @@ def _task(study: Study, stage: Stage) -> str:
 def _described(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:
     built = datastore.read(study.folder.stage(stage))
     train = study.spec.train
-    described = data_view.facts(built, stage.id, train.global_batch, train.num_train_epochs)
+    described = data_view.to_json(built, stage.id, train.global_batch, train.num_train_epochs)
     if tokens:
         described["tokens"] = token_views(built, study.spec.model[0], train.max_length)
     if out is not None:

@@ -29,9 +29,9 @@ def status(
     if live:
         status_view.follow(folder)
         return Exit.OK
-    state, owner = status_view.look(folder)
+    state, owner = status_view.read_state(folder)
     if as_json:
-        print_json(status_view.facts(state, owner))
+        print_json(status_view.to_json(state, owner))
     else:
         print(status_view.text(state, owner))
     return Exit.INTEGRITY if state.problems else Exit.OK
@@ -49,14 +49,14 @@ def write_and_print(folder: "RunDir", as_json: bool) -> None:
     from p2p_dist.report.page import write_report
     from p2p_dist.scheduling.progress import titles_of
 
-    state, owner = status_view.look(folder)
+    state, owner = status_view.read_state(folder)
     resolved = json.loads(folder.resolved.read_text())
     titles = titles_of(resolved["runs"], {stage["id"]: stage["kind"] for stage in resolved["stages"]})
     page = write_report(folder, state, titles)
     for problem in state.problems:
         print(problem, file=sys.stderr)
     if as_json:
-        print_json({**status_view.facts(state, owner), "report": str(page)})
+        print_json({**status_view.to_json(state, owner), "report": str(page)})
         return
     from rich.console import Console
 

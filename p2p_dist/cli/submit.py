@@ -73,7 +73,8 @@ def slurm(
         bool, typer.Option("--dry-run", help="Show the call of sbatch and the script, and submit nothing.")
     ] = False,
 ) -> int:
-    """Submit a study to Slurm: one job over nodes (slurm/study.sbatch), or an array of tasks (slurm/array.sbatch)."""
+    """Submit a study to Slurm, as a job or as an array. A job over several nodes starts a Ray of its own
+    (slurm/study.sbatch); the tasks of an array (slurm/array.sbatch) share the study."""
     from p2p_dist.scheduling import submit_slurm
     from p2p_dist.scheduling.feasibility import refuse_infeasible
     from p2p_dist.scheduling.other_settings import refuse_other_settings
@@ -116,7 +117,7 @@ def ray(
     env: ENV = None,
     run_option: OPTION = None,
 ) -> int:
-    """Submit a study to a Ray cluster as a job, follow it, and end with its exit code. A study that runs already is
+    """Submit a study to a Ray cluster and follow it. Ends with the exit code of the job. A study that runs already is
     attached to. The whole cluster must see the runs folder; RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH name the
     token."""
     from p2p_dist.scheduling import submit_ray

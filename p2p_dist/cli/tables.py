@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 def paraphrases(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Files that hold originals, beside their rewrites or alone (JSON lines, CSV, Parquet)."),
+        typer.Argument(
+            help="Files that hold originals, beside their rewrites or alone (docs/data.md).", metavar="FILES"
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The table to write (JSON lines).")],
     original: Annotated[
@@ -104,10 +106,12 @@ def _label(row: Mapping[str, Any], where: str) -> int:
 
 def substitutions(
     train: Annotated[
-        Path, typer.Argument(help="Labelled rows to learn on (columns text and label; JSON lines, CSV, Parquet).")
+        Path,
+        typer.Argument(help="Labelled rows to learn on, with columns text and label (docs/data.md).", metavar="TRAIN"),
     ],
     others: Annotated[
-        list[Path] | None, typer.Argument(help="Files with more texts for the table, such as test rows (column text).")
+        list[Path] | None,
+        typer.Argument(help="Files with more texts for the table, such as test rows (column text).", metavar="OTHERS"),
     ] = None,
     out: Annotated[Path, typer.Option(help="The table to write (JSON lines).")] = Path("lws.jsonl"),
     synonyms: Annotated[Path, typer.Option(help="Rows with `word` and `synonyms`, made from a thesaurus.")] = Path(
@@ -120,8 +124,8 @@ def substitutions(
     ] = 0.1,
     warm_up_epochs: Annotated[int, typer.Option(min=0, help="Epochs on clean rows first.")] = 5,
     epochs: Annotated[int, typer.Option(min=1, help="Epochs on clean and poisoned rows.")] = 20,
-    learning_rate: Annotated[float, typer.Option(help="Of surrogate and exchanges.")] = 2e-5,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of surrogate and exchanges.")] = 2e-5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> int:
     """Learn word substitutions for the attack lws. Trains a surrogate model and writes a paraphrase table."""
     from p2p_dist.config.model import resolve_model

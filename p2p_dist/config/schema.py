@@ -129,7 +129,7 @@ def _type_of(node: Mapping[str, Any]) -> str:
     if "const" in node:
         return str(node["const"])
     if node.get("type") == "array":
-        return f"list of {_type_of(node.get('items', {}))}"
+        return f"list of {_type_of(node['items'])}" if node.get("items") else "one value or a list"
     bounds = [f"{sign} {node[key]}" for key, sign in _BOUNDS.items() if key in node]
     type_ = str(node.get("type", "anything"))
     return " ".join([_TYPES.get(type_, type_), ", ".join(bounds)]).strip()

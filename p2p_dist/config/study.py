@@ -73,12 +73,16 @@ class LoraSpec(Strict):
 
 
 class TrainSpec(Strict):
-    """Training of an adapter. The global batch is identity; its split over devices is not."""
+    """Training of a LoRA adapter. The global batch is part of a run's identity; its split over devices is not."""
 
     learning_rate: Positive = 2e-4
+    """Peak learning rate of AdamW."""
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
+    """Learning rate after the warm-up: falling to 0 on a line or a half cosine, or constant."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimiser steps over which the learning rate rises to its peak."""
     num_train_epochs: Annotated[int, Field(ge=1)] = 3
+    """Passes over the training rows."""
     global_batch: Annotated[int, Field(ge=1)] = 32
     """Rows per optimiser step over all devices and accumulation steps."""
     max_length: Annotated[int, Field(ge=8)] = 128
@@ -86,6 +90,7 @@ class TrainSpec(Strict):
     max_grad_norm: Positive | None = 1.0
     """Clip the gradient of each run to this norm; null switches clipping off."""
     weight_decay: NotNegative = 0.01
+    """Decoupled weight decay of AdamW."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of base and adapter; masters stay fp32. auto: bfloat16 where the device computes in it, else
     float32."""
@@ -100,7 +105,9 @@ class RowsSpec(Strict):
     """Numbers of rows that a run uses; null for all of the task. Rows are chosen by content, equally for every seed."""
 
     train: Annotated[int, Field(ge=1)] | None = None
+    """Training rows, before the attack."""
     test: Annotated[int, Field(ge=1)] | None = None
+    """Test rows of the clean suite; the triggered suite has those of other classes than the target."""
     reserve: Annotated[int, Field(ge=0)] = 0
     """Rows of the training set that the defender has checked: the attacker poisons none of them. Every run trains on
     them; a defense may treat them as trusted."""
@@ -112,15 +119,21 @@ class RowsSpec(Strict):
 
 
 class StudySpec(Strict):
-    """A study as written, its plug-ins and models already resolved (see `p2p_dist.config.load`)."""
+    """A grid of runs: every combination of task, model, attack, defense and seed that `exclude` does not name. All
+    else is shared by all runs."""
 
     name: Annotated[str, Field(pattern=NAME)]
-    """Also the name of the run folder."""
+    """Name of the study and of its run folder."""
     description: str = ""
+    """Shown on top of the report."""
     task: Axis
+    """Rows: the name of a task, or a mapping with its name and options."""
     model: Axis
+    """Base models: a name, hub id with commit, folder or GGUF file."""
     attack: Axis = ("none",)
+    """Attacks on the training rows: a name, or a mapping with name, preset and options."""
     defense: Axis = ("none",)
+    """Defenses: a name, or a mapping with name, preset and options."""
     seed: Axis = (0,)
     """Seeds of everything random in a run; the rows and the split of a task do not depend on it."""
     exclude: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_tuple)] = ()

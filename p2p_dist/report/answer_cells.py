@@ -53,9 +53,9 @@ class LabelReader(Reader):
 
     gold = "true label"
 
-    def __init__(self, defense: str, labels: LabelsEntry, said: Mapping[str, Mapping[str, Prediction]]):
+    def __init__(self, defense: str, labels: LabelsEntry, answers: Mapping[str, Mapping[str, Prediction]]):
         super().__init__(defense)
-        self.labels, self.said = labels, said
+        self.labels, self.answers = labels, answers
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -63,19 +63,19 @@ class LabelReader(Reader):
 
     @property
     def ids(self) -> list[str]:
-        return list(self.said["triggered"])
+        return list(self.answers["triggered"])
 
     def truth(self, id_: str) -> str:
-        return self.labels.words[self.said["triggered"][id_].label]
+        return self.labels.words[self.answers["triggered"][id_].label]
 
     def answer(self, suite: str, id_: str) -> Cell:
-        row = self.said[suite].get(id_)
+        row = self.answers[suite].get(id_)
         if row is None:
             return Cell("")
         if row.rejected:
             return Cell("refused")
         n = self.labels.n_classes
-        best = max(range(n), key=lambda at: (row.scores[self.labels.offset + at], -at))
+        best = max(range(n), key=lambda label: (row.scores[self.labels.offset + label], -label))
         label = (best - self.labels.shift) % n
         fooled = suite == "triggered" and label == self.labels.target
         return Cell(self.labels.words[label], TARGET if fooled else "right" if label == row.label else "wrong")
@@ -86,19 +86,19 @@ class TextReader(Reader):
 
     gold = "reference"
 
-    def __init__(self, defense: str, said: Mapping[str, Mapping[str, Answer]]):
+    def __init__(self, defense: str, answers: Mapping[str, Mapping[str, Answer]]):
         super().__init__(defense)
-        self.said = said
+        self.answers = answers
 
     @property
     def ids(self) -> list[str]:
-        return list(self.said["triggered"])
+        return list(self.answers["triggered"])
 
     def truth(self, id_: str) -> str:
-        return short(self.said["triggered"][id_].reference)
+        return short(self.answers["triggered"][id_].reference)
 
     def answer(self, suite: str, id_: str) -> Cell:
-        row = self.said[suite].get(id_)
+        row = self.answers[suite].get(id_)
         if row is None:
             return Cell("")
         if suite == "triggered" and row.says_target:

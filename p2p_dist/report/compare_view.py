@@ -12,7 +12,7 @@ _NO_SETTINGS = ("step", "phase", "suites")
 """Parts of a stage's spec that say what the stage is for."""
 
 
-def facts(left: StudyData, right: StudyData) -> dict[str, Any]:
+def to_json(left: StudyData, right: StudyData) -> dict[str, Any]:
     """The answer of `--json`: settings that differ, every rate of every cell that both have, and whether the model that
     it is of has collapsed; `p` where both answered the same rows."""
     rows = _rates(left, right)

@@ -38,10 +38,10 @@ def compare(study_data: StudyData) -> list[Comparison]:
         for rate in RATES
         if (made := _compare(study_data, rate, before, after))
     ]
-    adjusted = holm({at: paired[0] for at, (_, _, _, paired, _) in enumerate(pairs)})
+    adjusted = holm({index: paired[0] for index, (_, _, _, paired, _) in enumerate(pairs)})
     return [
-        Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[at])
-        for at, (rate, before, after, (p, seeds), difference) in enumerate(pairs)
+        Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[index])
+        for index, (rate, before, after, (p, seeds), difference) in enumerate(pairs)
     ]
 
 

@@ -12,7 +12,7 @@ _SAMPLES = 2
 _SHOWN = 300
 
 
-def facts(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any]:
+def to_json(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any]:
     """Content of `p2p-dist data --json` for one data stage. `steps` are the optimizer steps of a training
     on its rows."""
     origins: dict[str, list[dict[str, Any]]] = {}
@@ -44,42 +44,43 @@ def samples(built: Built) -> list[tuple[Note, Row]]:
     return [(note, rows[note.id]) for notes in notes_by_origin.values() for note in notes]
 
 
-def text(title: str, found: Mapping[str, Any]) -> str:
+def text(title: str, record: Mapping[str, Any]) -> str:
     """Text of `p2p-dist data` for one data stage."""
-    if found.get("waits"):
+    if record.get("waits"):
         return (
-            f"{title}  (data {found['id']}): waits for what a model says about the rows; `p2p-dist run STUDY "
+            f"{title}  (data {record['id']}): waits for what a model says about the rows; `p2p-dist run STUDY "
             "--rows-only` asks it"
         )
-    counts = found["counts"]
+    counts = record["counts"]
     lines = [
-        f"{title}  (data {found['id']}): "
-        + (f"{found['rows']} training rows, {found['steps']} steps" if found["rows"] else "test suites only")
+        f"{title}  (data {record['id']}): "
+        + (f"{record['rows']} training rows, {record['steps']} steps" if record["rows"] else "test suites only")
     ]
-    for origin, labels in counts.get("train", {}).items() if found["rows"] else ():
+    for origin, labels in counts.get("train", {}).items() if record["rows"] else ():
         lines.append(
-            f"  {origin:9} " + ", ".join(f"{_said(label, found['labels'])}: {count}" for label, count in labels.items())
+            f"  {origin:9} "
+            + ", ".join(f"{_name_of(label, record['labels'])}: {count}" for label, count in labels.items())
         )
-    if found["classes"]:
+    if record["classes"]:
         lines.append(
             "  classes   "
-            + ", ".join(f"{word} = {name}" for word, name in zip(found["labels"], found["classes"], strict=False))
+            + ", ".join(f"{word} = {name}" for word, name in zip(record["labels"], record["classes"], strict=False))
         )
-    lines.append("  test rows " + ", ".join(f"{name}: {count}" for name, count in found["suites"].items()))
+    lines.append("  test rows " + ", ".join(f"{name}: {count}" for name, count in record["suites"].items()))
     if dropped := {key: count for key, count in counts.get("dropped", {}).items() if count}:
         lines.append("  left out  " + ", ".join(f"{key}: {count}" for key, count in dropped.items()))
     if rest := {key: value for key, value in counts.items() if not isinstance(value, dict | list)}:
         lines.append("  counts    " + ", ".join(f"{key}: {value}" for key, value in rest.items()))
     lines += _screening_lines(counts)
-    lines += [f"  warning: {warning}" for warning in found["warnings"]]
-    for origin, rows in found["samples"].items():
+    lines += [f"  warning: {warning}" for warning in record["warnings"]]
+    for origin, rows in record["samples"].items():
         for row in rows:
             lines += [f"  {origin}" + (f" ({row['trigger']!r} at {row['position']})" if row["trigger"] else "")]
             lines += [
                 f"    before  {_short(row['before'])} -> {_short(row['was'])}",
                 f"    after   {_short(row['reads'])} -> {_short(row['answer'])}",
             ]
-    lines += token_lines(found["tokens"]) if found.get("tokens") else []
+    lines += token_lines(record["tokens"]) if record.get("tokens") else []
     return "\n".join(lines)
 
 
@@ -123,7 +124,7 @@ def _sample(note: Note, row: Row, words: Sequence[str]) -> dict[str, Any]:
     return {"id": note.id, "source_id": note.source_id, "before": before, "was": was, **after}
 
 
-def _said(label: str, words: Sequence[str]) -> str:
+def _name_of(label: str, words: Sequence[str]) -> str:
     return f"label {words[int(label)]}" if label.isdigit() else label
 
 

@@ -16,24 +16,24 @@ NEEDS = (
 """Columns of `needs`."""
 
 
-def needs(found: Mapping[str, Any]) -> list[str]:
+def needs(assumptions: Mapping[str, Any]) -> list[str]:
     """Clean rows, extra models, and control of the prompt and of the decoding; empty where the study does not say."""
-    if not found:
+    if not assumptions:
         return [""] * len(NEEDS)
-    decoding = found.get("decoding_control")
+    decoding = assumptions.get("decoding_control")
     return [
-        str(found["clean_rows"]),
-        str(found["extra_models"]),
-        "yes" if found["prompt_control"] else "no",
+        str(assumptions["clean_rows"]),
+        str(assumptions["extra_models"]),
+        "yes" if assumptions["prompt_control"] else "no",
         "" if decoding is None else "yes" if decoding else "no",
     ]
 
 
-def short(found: Mapping[str, Any]) -> str:
+def short(assumptions: Mapping[str, Any]) -> str:
     """`needs clean rows, prompt`: for columns of names; the cost table has the whole words."""
     words = ("clean rows", "extra model", "prompt", "decoding")
-    wanted = [word for word, need in zip(words, needs(found), strict=True) if need not in ("", "none", "no")]
-    return f"needs {', '.join(wanted)}" if wanted else "needs nothing" if found else ""
+    needed = [word for word, need in zip(words, needs(assumptions), strict=True) if need not in ("", "none", "no")]
+    return f"needs {', '.join(needed)}" if needed else "needs nothing" if assumptions else ""
 
 
 def defense_cell(group: Group, flag: str = "") -> Cell:

@@ -21,16 +21,16 @@ class Group:
 
     @cached_property
     def _rates(self) -> dict[str, list[tuple[Interval, bool]]]:
-        found: dict[str, list[tuple[Interval, bool]]] = {}
+        rates: dict[str, list[tuple[Interval, bool]]] = {}
         for run in self.runs:
             for name, rate in run.rates.items():
-                found.setdefault(name, []).append((wilson(rate["k"], rate["n"]), run.collapsed_for(name)))
+                rates.setdefault(name, []).append((wilson(rate["k"], rate["n"]), run.collapsed_for(name)))
             if readings := [run.rates[name] for name in ASR_READINGS if name in run.rates]:
                 worst = max(readings, key=lambda rate: rate["k"] / rate["n"])
-                found.setdefault("asr_worst", []).append((wilson(worst["k"], worst["n"]), run.collapsed_for("asr_ext")))
+                rates.setdefault("asr_worst", []).append((wilson(worst["k"], worst["n"]), run.collapsed_for("asr_ext")))
             if run.floor:
-                found.setdefault("floor", []).append((wilson(run.floor["k"], run.floor["n"]), False))
-        return found
+                rates.setdefault("floor", []).append((wilson(run.floor["k"], run.floor["n"]), False))
+        return rates
 
     def rates(self, name: str) -> list[tuple[Interval, bool]]:
         """A rate of every seed that has it, and whether it is of a collapsed model; `floor` is the clean-model
@@ -39,8 +39,8 @@ class Group:
 
     def rate(self, name: str) -> "Estimate | None":
         """The rate over the seeds that have it."""
-        found = self.rates(name)
-        return estimate(found) if found else None
+        rates = self.rates(name)
+        return estimate(rates) if rates else None
 
     @property
     def attack(self) -> str:

@@ -69,7 +69,7 @@ def _hidden(defended: Sequence[Group]) -> Iterator[str]:
     for (attack, defense), (rates, constrained) in list(firing.items())[:3]:
         k, n = sum(rate["k"] for rate in rates), sum(rate["n"] for rate in rates)
         yield (
-            f"Under {style.title_of(defense)} the backdoor of {attack} fires all the same, on {100 * k / n:.1f} % "
+            f"Under {style.title_of(defense)} the backdoor of {attack} still fires, on {100 * k / n:.1f} % "
             f"({k}/{n}) of the triggered rows: "
             + (
                 "its attack success holds only while answers are constrained to labels of its own."
@@ -115,12 +115,12 @@ def _compare(attacked: Group, defended: Group) -> str:
     assert before
     assert after
     first = (
-        f"{attacked.attack} succeeds on {shown(before)} of the triggered rows; with "
-        f"{style.title_of(defended.defense)} on {shown(after)}."
+        f"Attack success of {attacked.attack} is {shown(before)} without a defense and {shown(after)} with "
+        f"{style.title_of(defended.defense)}."
     )
     accuracy, accuracy_after = attacked.rate("ca_ext"), defended.rate("ca_ext")
     return (
-        f"{first} Clean accuracy goes from {shown(accuracy)} to {shown(accuracy_after)}."
+        f"{first} Clean accuracy is {shown(accuracy)} and {shown(accuracy_after)}."
         if accuracy and accuracy_after
         else first
     )

@@ -79,28 +79,28 @@ def sections(study_data: StudyData) -> list[Section]:
         Section("rates", "Rates", rates.draw(study_data), [*layout.build(study_data), *means.build(study_data)]),
         Section(
             "shapes",
-            "How rates change",
+            "Scaling and sweeps",
             [*scaling.draw(study_data), *sweep.draw(study_data), *accuracy.draw(study_data)],
         ),
         Section(
             "differences",
-            "Differences",
+            "Comparisons",
             (),
             [*comparison_table.build(comparisons.compare(study_data)), *worst.build(study_data)],
             list(comparisons.left_out(study_data)),
         ),
-        Section("paper", "Beside the paper", (), against_paper.build(study_data)),
+        Section("paper", "Comparison with the paper", (), against_paper.build(study_data)),
         Section(
             "answers",
-            "What the models say",
+            "Model answers",
             [*confidence.draw(study_data), *labels.draw(study_data)],
             examples.build(study_data),
         ),
-        Section("every-run", "Every run", (), [*runs.build(study_data), *theory.build(study_data)]),
-        Section("cost", "What it took", [*gantt.draw(study_data), *loss.draw(study_data)], costs.build(study_data)),
+        Section("every-run", "All runs", (), [*runs.build(study_data), *theory.build(study_data)]),
+        Section("cost", "Cost", [*gantt.draw(study_data), *loss.draw(study_data)], costs.build(study_data)),
         Section(
             "problems",
-            "What went wrong or is missing",
+            "Failures and missing runs",
             (),
             problems.build(study_data),
             list(problems.strangers(study_data)),
@@ -139,13 +139,13 @@ def _slug(name: str) -> str:
 
 
 def _html(study_data: StudyData, parts: Sequence[Section], drawings: Mapping[str, bytes]) -> str:
-    here = Path(__file__).parent
-    style, script = ((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    folder = Path(__file__).parent
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["consecutive"] = consecutive
     launch = {"command": [], "versions": {}, "code": "unknown", **study_data.last_launch()}
     collected = study_data.collected
-    return environment.from_string((here / "template.html").read_text(encoding="utf-8")).render(
+    return environment.from_string((folder / "template.html").read_text(encoding="utf-8")).render(
         name=study_data.folder.path.name,
         description=collected.description,
         definitions=headline.DEFINITIONS,

@@ -51,9 +51,9 @@ def find(task: str, model: str, attack: str, defense: str, words: bool = False) 
     name = model.rpartition("/")[2].partition("@")[0].lower()
     task, attack, defense = (label.partition("(")[0] for label in (task, attack, defense))
     variants = ("token_2",) if words and defense == "p2p" else ("", "prompt_1", "token_1")
-    wanted = (task, name, attack, defense)
+    key = (task, name, attack, defense)
     return next(
-        (row for row in rows() if (row.task, row.model, row.attack, row.defense) == wanted and row.variant in variants),
+        (row for row in rows() if (row.task, row.model, row.attack, row.defense) == key and row.variant in variants),
         None,
     )
 

@@ -23,12 +23,12 @@ _NAME_WIDTH, _LONGEST_NAME = 22, 30
 _TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime")
 
 
-def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
+def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
     """Content of `p2p-dist plan --json`. `names` are the models' names by their canonical identity."""
     stages = expansion.graph.stages
     uses = Counter(id_ for run in expansion.runs for id_ in run.stages)
     kinds = Counter(stage.kind for stage in stages.values())
-    wanted = Counter(stages[id_].kind for run in expansion.runs for id_ in run.stages)
+    needed = Counter(stages[id_].kind for run in expansion.runs for id_ in run.stages)
     finished = Counter(stages[id_].kind for id_ in done)
     cluster = plan.rates.cluster
     return {
@@ -38,7 +38,7 @@ def facts(expansion: Expansion, done: Collection[str], plan: Plan, names: Mappin
             for id_, stage in stages.items()
         ],
         "counts": {
-            kind: {"stages": kinds[kind], "saved_by_sharing": wanted[kind] - kinds[kind], "done": finished[kind]}
+            kind: {"stages": kinds[kind], "saved_by_sharing": needed[kind] - kinds[kind], "done": finished[kind]}
             for kind in kinds
         },
         "jobs": [

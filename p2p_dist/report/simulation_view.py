@@ -10,7 +10,9 @@ from p2p_dist.planning.replay import replay
 from p2p_dist.report.plan_view import hours_of, stages_of, wrapped
 
 
-def facts(plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: float | None = None) -> dict[str, Any]:
+def to_json(
+    plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int, start: float | None = None
+) -> dict[str, Any]:
     """Content of `simulation` in `p2p-dist plan --json`. `plan` covers the whole study, finished stages included."""
     outcome, time = replay(plan, graph, nodes, checkpoint_every, start)
     left_out = len(plan.impossible())

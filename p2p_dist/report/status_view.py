@@ -19,7 +19,7 @@ from p2p_dist.results.rundir import RunDir
 _ORDER = ("running", "failed", "pending", "done")
 
 
-def look(folder: RunDir) -> tuple[Collected, str | None]:
+def read_state(folder: RunDir) -> tuple[Collected, str | None]:
     """A study as its files show it now, and who works on it: one controller, or several that share its jobs."""
     alone = owner(folder.lease)
     who = alone or ", ".join(job_owners(folder.path)) or None
@@ -30,22 +30,22 @@ def follow(folder: RunDir, seconds: float = 2.0) -> None:
     """Show a study until nothing of it is left to do, reading its files again and again."""
     with Live(Text(), refresh_per_second=4) as view:
         while True:
-            found, who = look(folder)
-            view.update(Text(text(found, who, view.console.height - 3)), refresh=True)
-            if not any(run.status in ("running", "pending") for run in found.runs):
+            state, owners = read_state(folder)
+            view.update(Text(text(state, owners, view.console.height - 3)), refresh=True)
+            if not any(run.status in ("running", "pending") for run in state.runs):
                 return
             time.sleep(seconds)
 
 
-def facts(found: Collected, owner: str | None) -> dict[str, Any]:
+def to_json(state: Collected, owner: str | None) -> dict[str, Any]:
     """Content of `p2p-dist status --json`."""
-    runs = found.runs
+    runs = state.runs
     return {
         "owner": owner,
         "runs": len(runs),
         "done": sum(run.status == "done" for run in runs),
         "by_status": dict(Counter(run.status for run in runs)),
-        "problems": [asdict(problem) for problem in found.problems],
+        "problems": [asdict(problem) for problem in state.problems],
         "table": [
             {
                 "cell": dict(run.cell),
@@ -63,14 +63,14 @@ def facts(found: Collected, owner: str | None) -> dict[str, Any]:
     }
 
 
-def text(found: Collected, owner: str | None, shown: int | None = None) -> str:
+def text(state: Collected, owner: str | None, shown: int | None = None) -> str:
     """Text of `p2p-dist status`: runs by state, a line per run (at most `shown`, running ones first), the log of every
     failed stage with its last lines, and every doubtful file."""
-    runs = found.runs
+    runs = state.runs
     states = Counter(run.status for run in runs)
     by_state = ", ".join(f"{states[state]} {state}" for state in ("running", "failed", "pending") if states[state])
     lines = [
-        f"{found.name}: {states['done']} of {len(runs)} done; {owner or 'nobody'} works on it"
+        f"{state.name}: {states['done']} of {len(runs)} done; {owner or 'nobody'} works on it"
         + (f"; {by_state}" if by_state else "")
     ]
     listed = runs if shown is None else sorted(runs, key=lambda run: _ORDER.index(run.status))[:shown]
@@ -84,7 +84,7 @@ def text(found: Collected, owner: str | None, shown: int | None = None) -> str:
             f"  failed: {stage.kind} {id_}, see {stage.log}",
             *(f"    | {line}" for line in tail(Path(stage.log), lines=5)),
         ]
-    lines += [str(problem) for problem in found.problems]
+    lines += [str(problem) for problem in state.problems]
     return printable("\n".join(lines), keep="\n\t")
 
 

@@ -48,7 +48,7 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
 def _numbered(labels: Sequence[str]) -> dict[str, str]:
     """For every label that its options make too long: its name and a number."""
     long = [label for label in dict.fromkeys(labels) if len(label) > ROOM and "(" in label]
-    return {label: f"{label.partition('(')[0]} #{at}" for at, label in enumerate(long, 1)}
+    return {label: f"{label.partition('(')[0]} #{number}" for number, label in enumerate(long, 1)}
 
 
 def _cell(cell: Interval | None) -> str:
@@ -58,8 +58,8 @@ def _cell(cell: Interval | None) -> str:
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Aligned columns, numbers to the right, `–` for what is missing."""
     text = [[printable(title) for title in head], *([_plain(value) for value in row] for row in rows)]
-    widths = [max(len(line[at]) for line in text) for at in range(len(head))]
-    numeric = [all(isinstance(row[at], int | float | None) for row in rows) for at in range(len(head))]
+    widths = [max(len(line[column]) for line in text) for column in range(len(head))]
+    numeric = [all(isinstance(row[column], int | float | None) for row in rows) for column in range(len(head))]
     lines = [
         [
             value.rjust(width) if right else value.ljust(width)

@@ -42,7 +42,9 @@ def test_help_lists_verbs_in_groups_uncut() -> None:
     ]
     assert [line for line in verbs if line.endswith("...")] == []
     assert "  merge          Join the same study run on two clusters." in verbs
-    assert "..." not in help_of("submit").partition("Commands:")[2]
+    clusters = help_of("submit").partition("Commands:")[2]
+    assert "slurm  Submit a study to Slurm, as a job or as an array." in clusters
+    assert "ray    Submit a study to a Ray cluster and follow it." in clusters
 
 
 def test_help_of_run_lists_options_in_groups() -> None:

@@ -28,7 +28,7 @@ def local_rows(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize("study", STUDIES, ids=lambda path: path.stem)
 def test_study_plans(study, cluster, tmp_path) -> None:
     opened = open_study(study, [], tmp_path)
-    facts = plan_view.facts(opened.expansion, set(), opened.plan(read_cluster(cluster)), opened.model_names())
+    facts = plan_view.to_json(opened.expansion, set(), opened.plan(read_cluster(cluster)), opened.model_names())
     assert len(facts["runs"]) == len(opened.expansion.runs) > 0
     text = plan_view.text(opened.spec.name, facts)
     assert [line for line in text.splitlines() if len(line) > 80] == []

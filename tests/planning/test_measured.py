@@ -95,7 +95,7 @@ def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: 
     opened = open_study(tmp_path / "study.yaml", ["seed=[0, 1, 2, 3, 4, 5, 6, 7]"], tmp_path / "runs")
     done = opened.folder.done(opened.expansion.graph)
     plan = opened.plan(CPU)
-    facts = plan_view.facts(opened.expansion, done, plan, opened.model_names())
+    facts = plan_view.to_json(opened.expansion, done, plan, opened.model_names())
     assert facts["time"]["stages"]["rate"] > 0
     assert (facts["time"]["stages"]["recorded"], facts["time"]["stages"]["assumed"]) == (0, 0), (
         "what is recorded is done"
@@ -111,7 +111,7 @@ def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: 
     said = plan_view.text("synthetic", facts)
     assert f"{facts['models'][0]['measured']['train']['stages']} runs" in said
     on_gpus = opened.plan(GPU)
-    facts = plan_view.facts(opened.expansion, done, on_gpus, opened.model_names())
+    facts = plan_view.to_json(opened.expansion, done, on_gpus, opened.model_names())
     assert facts["time"]["stages"]["rate"] == 0
     assert "finished stages say nothing here: they did not run on a GPU" in plan_view.text("synthetic", facts)
     whole = opened.plan(CPU, anew=True)

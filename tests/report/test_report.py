@@ -90,8 +90,8 @@ def test_page_is_inert(folder: RunDir) -> None:
 def test_headline_in_words() -> None:
     said = sentences(group(RUNS))
     assert said[0] == (
-        f"badnets succeeds on 100.0 % (50/50) of the triggered rows; with {HOSTILE} on 4.0 % (2/50). "
-        "Clean accuracy goes from 88.0 % (88/100) to 89.0 % (89/100)."
+        f"Attack success of badnets is 100.0 % (50/50) without a defense and 4.0 % (2/50) with {HOSTILE}. "
+        "Clean accuracy is 88.0 % (88/100) and 89.0 % (89/100)."
     )
     assert "without the benign trigger: 98.0 % (49/50)" in said[1]
     assert "does not remove it" in said[1]
@@ -109,7 +109,7 @@ def test_page_begins_with_the_three_terms(folder: RunDir) -> None:
     top = page.partition("</dl>")[0]
     assert [term for term, _ in DEFINITIONS] == ["Attack success (ASR)", "Clean-model baseline", "Benign trigger"]
     assert all(f"<dt>{term}:</dt>" in top for term, _ in DEFINITIONS)
-    assert top.index("<dl") < page.index("succeeds on")
+    assert top.index("<dl") < page.index("Attack success of badnets")
     assert "floor" not in re.sub(r"data:image[^\"]*|<script.*?</script>|<style.*?</style>", "", page, flags=re.S)
 
 
@@ -136,7 +136,7 @@ def test_comparisons_that_are_chance_are_folded(study: RunDir) -> None:
 
 
 def test_status_counts() -> None:
-    facts = status_view.facts(COLLECTED, None)
+    facts = status_view.to_json(COLLECTED, None)
     assert (facts["runs"], facts["done"], facts["by_status"]) == (4, 3, {"done": 3, "pending": 1})
     assert "3 of 4 done; nobody works on it" in status_view.text(COLLECTED, None)
 
@@ -165,12 +165,12 @@ def test_everything_is_there_and_twice_the_same(study: RunDir) -> None:
     page = first["index.html"].decode()
     for heading in (
         "Rates",
-        "How rates change",
-        "Differences",
-        "What the models say",
-        "Every run",
-        "What it took",
-        "Repeat it",
+        "Scaling and sweeps",
+        "Comparisons",
+        "Model answers",
+        "All runs",
+        "Cost",
+        "Reproduction",
     ):
         page = page.partition(f">{heading}</h2>")[2]
         assert page, f"{heading} is missing or out of order"
@@ -218,7 +218,7 @@ def test_what_is_missing_or_went_wrong_is_named(study: RunDir, damage: Callable[
     expected = damage(study)
     page = written(study)
     assert expected in page
-    assert "What went wrong or is missing" in page
+    assert "Failures and missing runs" in page
 
 
 def test_what_is_not_of_this_study_is_named(study: RunDir) -> None:

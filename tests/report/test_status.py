@@ -31,11 +31,11 @@ def test_a_running_job_a_failed_one_and_who_works(study: Study) -> None:
     (failed / "log").write_text("one\ntwo\nKeyError: 'bug'\n")
     (failed / "exit.json").write_text(json.dumps({"code": 1}))
     with lease.hold(study.folder.lease):
-        said = status_view.text(*status_view.look(study.folder))
+        said = status_view.text(*status_view.read_state(study.folder))
     assert said.startswith("tiny: 0 of 3 done; process ")
     assert "[train step 10/40, loss 0.500, about 1:00 left]" in said
     assert "    | KeyError: 'bug'" in said
-    said = status_view.text(*status_view.look(study.folder))
+    said = status_view.text(*status_view.read_state(study.folder))
     assert "nobody works on it" in said
     assert "  running" not in said, "nobody is alive to run it"
 
@@ -46,7 +46,7 @@ def test_gpu_use_is_shown_where_a_worker_wrote_it(study: Study) -> None:
         stage.new_attempt()
         stage.append_metrics({"step": 10, "steps": 40, "loss": 0.5, "seconds": 20.0, **more})
     with lease.hold(study.folder.lease):
-        said = status_view.text(*status_view.look(study.folder))
+        said = status_view.text(*status_view.read_state(study.folder))
     assert "about 1:00 left, GPU 87 % busy, 12.0 GiB of it in use]" in said
     assert "about 1:00 left]" in said, "nothing is said where nothing is known"
 
@@ -55,7 +55,7 @@ def test_sharers_are_named_and_long_lists_are_cut(study: Study) -> None:
     stage = study.folder.at("train", study.expansion.runs[0].train)
     stage.new_attempt()
     with lease.hold(stage.lease):
-        found, who = status_view.look(study.folder)
+        found, who = status_view.read_state(study.folder)
         assert who is not None
         assert who.startswith("process ")
         said = status_view.text(found, who, 1)

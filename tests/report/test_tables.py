@@ -161,7 +161,9 @@ def test_the_headline_says_nothing_of_collapsed_models(tmp_path: Path) -> None:
         run("p2p", ca_ext=rate(91, 100), asr_ext=rate(5, 50)),
     ]
     first, *others = headline.sentences(group(runs))
-    assert first.startswith("badnets succeeds on 100.0 % (50/50) of the triggered rows; with P2P on 10.0 % (5/50).")
+    assert first.startswith(
+        "Attack success of badnets is 100.0 % (50/50) without a defense and 10.0 % (5/50) with P2P."
+    )
     assert not [sentence for sentence in others if sentence.startswith("Over all")], (
         "one pair is left, and has no range"
     )

@@ -22,7 +22,7 @@ def draw(study_data: StudyData) -> list[Plot]:
     places = list(
         dict.fromkeys((group.cell["task"], group.cell["model"]) for group in study_data.groups if group.rate("ca_ext"))
     )[:12]
-    varying = [len({place[at] for place in places}) > 1 for at in (0, 1)]
+    varying = [len({place[axis_number] for place in places}) > 1 for axis_number in (0, 1)]
     beside = {
         (title, place): short_labels.folded(_name(title, place, varying)) for title, _ in settings for place in places
     }
@@ -38,24 +38,24 @@ def draw(study_data: StudyData) -> list[Plot]:
             if not (rates := _rates(groups, place)):
                 continue
             height -= 1
-            found = estimate(rates)
-            _point(axis, found, height, colour)
-            ends.extend((100 * found.low, 100 * found.high))
+            accuracy = estimate(rates)
+            _point(axis, accuracy, height, colour)
+            ends.extend((100 * accuracy.low, 100 * accuracy.high))
             ticks.append((height, beside[title, place], colour))
-            rate = f"{100 * found.spread.mean:.1f} over {found.spread.seeds} runs {found.flag}"
+            rate = f"{100 * accuracy.spread.mean:.1f} over {accuracy.spread.seeds} runs {accuracy.flag}"
             words.append(f"{_name(title, place, varying)}: {rate}".rstrip())
-            fallen += found.collapsed
+            fallen += accuracy.collapsed
     style.tidy(axis, grid="x")
     axis.set_yticks([height for height, _, _ in ticks], [label for _, label, _ in ticks])
-    for tick, (_, _, colour) in zip(axis.get_yticklabels(), ticks, strict=True):
-        tick.set_color(colour)
+    for label, (_, _, colour) in zip(axis.get_yticklabels(), ticks, strict=True):
+        label.set_color(colour)
     axis.set_xlim(*span(ends))
     axis.set_ylim(height - 0.9, -0.7)
     axis.set_xlabel("clean accuracy, %")
     return [
         Plot(
             "accuracy",
-            "What the attack and each defense cost in clean accuracy",
+            "Clean accuracy under the attack and each defense",
             "; ".join(words),
             figure,
             style.note(NOTE, fallen),
@@ -65,19 +65,19 @@ def draw(study_data: StudyData) -> list[Plot]:
 
 def _rates(groups: Sequence[Group], place: tuple[str, str]) -> list[Any]:
     """Clean accuracy of every run of these groups on one task and model."""
-    here = (group for group in groups if (group.cell["task"], group.cell["model"]) == place)
-    return [rate for group in here for rate in group.rates("ca_ext")]
+    of_place = (group for group in groups if (group.cell["task"], group.cell["model"]) == place)
+    return [rate for group in of_place for rate in group.rates("ca_ext")]
 
 
-def _point(axis: Any, found: Estimate, height: float, colour: str) -> None:
+def _point(axis: Any, accuracy: Estimate, height: float, colour: str) -> None:
     """A mean with its bar and its number, hollow where models have collapsed."""
-    value, low, high = 100 * found.value, 100 * found.low, 100 * found.high
-    face = "white" if found.flag else colour
+    value, low, high = 100 * accuracy.value, 100 * accuracy.low, 100 * accuracy.high
+    face = "white" if accuracy.flag else colour
     bar = [[value - low], [high - value]]
     axis.errorbar(
         [value], [height], xerr=bar, fmt="o", color=colour, markersize=5, elinewidth=1.4, markerfacecolor=face
     )
-    words = f"{100 * found.spread.mean:.1f} {found.flag}".rstrip()
+    words = f"{100 * accuracy.spread.mean:.1f} {accuracy.flag}".rstrip()
     axis.annotate(
         words, (high, height), xytext=(7, 0), textcoords="offset points", va="center", fontsize=style.FONT - 1
     )
@@ -89,13 +89,13 @@ def _name(title: str, place: tuple[str, str], varying: Sequence[bool]) -> str:
 
 def span(ends: Sequence[float]) -> tuple[float, float]:
     """The axis for these percentages: at least LEAST wide, or a difference of a row would fill the picture."""
-    middle, half = (min(ends) + max(ends)) / 2, max(LEAST, max(ends) - min(ends)) * 0.62
-    return middle - half, middle + half
+    middle, margin = (min(ends) + max(ends)) / 2, max(LEAST, max(ends) - min(ends)) * 0.62
+    return middle - margin, middle + margin
 
 
 def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
     """Groups by setting: clean rows, attacked, and each defense."""
-    found: dict[tuple[str, str], list[Group]] = {}
+    settings: dict[tuple[str, str], list[Group]] = {}
     brief = short_labels.briefs(group.defense for group in groups)
     for group in groups:
         if not group.rate("ca_ext"):
@@ -104,6 +104,8 @@ def _settings(groups: Sequence[Group]) -> dict[tuple[str, str], list[Group]]:
             key = (brief[group.defense], style.colour(group.defense))
         else:
             key = ("clean rows", style.INK) if group.attack == "none" else ("attacked", style.colour("none"))
-        found.setdefault(key, []).append(group)
+        settings.setdefault(key, []).append(group)
     order = ["clean rows", "attacked"]
-    return dict(sorted(found.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order)))
+    return dict(
+        sorted(settings.items(), key=lambda item: order.index(item[0][0]) if item[0][0] in order else len(order))
+    )

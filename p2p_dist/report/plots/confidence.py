@@ -24,8 +24,8 @@ def draw(study_data: StudyData) -> list[Plot]:
             continue
         if any(attacked.cell["attack"] == before.cell["attack"] for before, _ in rows):
             continue
-        if attacked.rates and (found := others.get(undefended(attacked.cell))):
-            rows.append((attacked, found))
+        if attacked.rates and (undefended_runs := others.get(undefended(attacked.cell))):
+            rows.append((attacked, undefended_runs))
     return [_picture(study_data, rows)] if rows else []
 
 
@@ -52,7 +52,7 @@ def _picture(study_data: StudyData, rows: Sequence[tuple[RunState, Sequence[RunS
     axes[-1, 0].set_xlim(0, 1)
     return Plot(
         "confidence",
-        "How sure the model is of the attacker's target, with and without a defense",
+        "Probability of the attacker's target, with and without a defense",
         "; ".join(words),
         figure,
     )
@@ -65,18 +65,18 @@ def confidences(study_data: StudyData, run: RunState) -> list[float]:
         return []
     start, n = result.labels.offset, result.labels.n_classes
     target = result.labels.says(result.labels.target) - start
-    found = []
+    shares = []
     for row in study_data.predictions(run, "triggered"):
         weights = [math.exp(score - max(row.scores[start : start + n])) for score in row.scores[start : start + n]]
-        found.append(weights[target] / sum(weights))
-    return found
+        shares.append(weights[target] / sum(weights))
+    return shares
 
 
 def _steps(axis: Any, values: Sequence[float], tone: style.Tone) -> None:
     counts = [0] * BINS
     for value in values:
         counts[min(BINS - 1, int(value * BINS))] += 1
-    edges = [at / BINS for at in range(BINS + 1)]
+    edges = [number / BINS for number in range(BINS + 1)]
     shares = [100 * count / len(values) for count in counts]
     axis.stairs(shares, edges, color=tone.colour, linestyle=tone.dash, linewidth=1.6)
     axis.stairs(shares, edges, color=tone.colour, fill=True, alpha=0.15)
@@ -88,8 +88,8 @@ def _title(run: RunState) -> str:
 
 def _name_collapsed(axis: Any, runs: Sequence[RunState]) -> None:
     """Write the names of collapsed models in the empty middle of the panel."""
-    for at, run in enumerate(runs):
-        place, colour = (0.5, 0.86 - 0.14 * at), style.colour(run.cell["defense"])
+    for number, run in enumerate(runs):
+        place, colour = (0.5, 0.86 - 0.14 * number), style.colour(run.cell["defense"])
         axis.text(
             *place, _title(run), transform=axis.transAxes, ha="center", fontsize=style.FONT, color=colour, weight="bold"
         )

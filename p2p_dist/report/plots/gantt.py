@@ -34,12 +34,12 @@ def draw(study_data: StudyData) -> list[Plot]:
 def lanes(spans: Sequence[tuple[float, float]]) -> list[int]:
     """For spans in order of their start, the first line that is free for each; spans that overlap never share one."""
     ends: list[float] = []
-    found = []
+    chosen = []
     for start, end in spans:
-        lane = next((at for at, free in enumerate(ends) if free <= start + 1e-9), len(ends))
+        lane = next((lane_number for lane_number, free in enumerate(ends) if free <= start + 1e-9), len(ends))
         ends[lane : lane + 1] = [end]
-        found.append(lane)
-    return found
+        chosen.append(lane)
+    return chosen
 
 
 def _picture(study_data: StudyData, attempts: Sequence[Attempt]) -> Plot:
@@ -89,20 +89,20 @@ def parts(attempt: Attempt, stages: Sequence[StageState]) -> list[tuple[str, flo
         }
     )
     inside = [
-        (start, took, kind)
-        for start, took, kind in timed
-        if begin - SLACK <= start < end and (attempt.code == 0 or start + took <= end + SLACK)
+        (start, seconds, kind)
+        for start, seconds, kind in timed
+        if begin - SLACK <= start < end and (attempt.code == 0 or start + seconds <= end + SLACK)
     ]
     if not inside:
         return [(stages[0].kind if stages and attempt.code == 0 else rest, begin, end)]
-    found: list[tuple[str, float, float]] = []
-    at = begin
-    for (start, took, kind), after in zip(inside, [*(start for start, _, _ in inside[1:]), end], strict=True):
-        start, stop = max(start, at), min(start + took, max(after, at), end)
-        found += [(rest, at, start)] if start > at else []
-        found += [(kind, start, stop)] if stop > start else []
-        at = max(at, stop)
-    return [*found, *([(rest, at, end)] if end > at else [])]
+    spans: list[tuple[str, float, float]] = []
+    position = begin
+    for (start, seconds, kind), after in zip(inside, [*(start for start, _, _ in inside[1:]), end], strict=True):
+        start, stop = max(start, position), min(start + seconds, max(after, position), end)
+        spans += [(rest, position, start)] if start > position else []
+        spans += [(kind, start, stop)] if stop > start else []
+        position = max(position, stop)
+    return [*spans, *([(rest, position, end)] if end > position else [])]
 
 
 def _legend(figure: Any, used: Mapping[str, str]) -> None:

@@ -23,12 +23,12 @@ _LIGHT = ("the target's original token", "another label")
 
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture over the attacked runs, at most MOST lines, none without a triggered suite."""
-    found = [
+    counted = [
         (group, counts)
         for group in study_data.groups
         if group.attack != "none" and (counts := _counts(study_data, group))
     ]
-    return [_picture(found[:MOST])] if found else []
+    return [_picture(counted[:MOST])] if counted else []
 
 
 def _counts(study_data: StudyData, group: Group) -> Counter[str]:
@@ -39,30 +39,30 @@ def _counts(study_data: StudyData, group: Group) -> Counter[str]:
         if result is None or result.labels is None or result.labels.target is None:
             continue
         labels, target = result.labels, result.labels.target
-        for gold, said in result.histograms.get("triggered", {}).items():
-            for word, count in said.items():
+        for gold, answers in result.histograms.get("triggered", {}).items():
+            for word, count in answers.items():
                 total[_kind(word, labels, labels.words.index(gold), target)] += count
     return total
 
 
-def _kind(said: str, labels: LabelsEntry, gold: int, target: int) -> str:
-    if said == "invalid":
+def _kind(answer: str, labels: LabelsEntry, gold: int, target: int) -> str:
+    if answer == "invalid":
         return "no label at all"
-    if said == labels.words[labels.says(target)]:
+    if answer == labels.words[labels.says(target)]:
         return "the attacker's target"
-    if said == labels.words[labels.says(gold)]:
+    if answer == labels.words[labels.says(gold)]:
         return "the true label"
-    return "the target's original token" if said == labels.words[target] else "another label"
+    return "the target's original token" if answer == labels.words[target] else "another label"
 
 
-def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
-    groups = [group for group, _ in found]
+def _picture(counted: Sequence[tuple[Group, Counter[str]]]) -> Plot:
+    groups = [group for group, _ in counted]
     several = len({group.cell["model"] for group in groups}) > 1
     heights, headings = lines.heights(groups, several)
     beside = [short_labels.folded(_name(group)) for group in groups]
     figure, axis = style.figure(0.75 + short_labels.pitch(beside, 0.21) * -min(heights))
-    words, kinds = [], [kind for kind in _KINDS if any(counts[kind] for _, counts in found)]
-    for height, (group, counts) in zip(heights, found, strict=True):
+    words, kinds = [], [kind for kind in _KINDS if any(counts[kind] for _, counts in counted)]
+    for height, (group, counts) in zip(heights, counted, strict=True):
         left, total = 0.0, sum(counts.values())
         for kind in kinds:
             share = 100 * counts[kind] / total
@@ -84,14 +84,14 @@ def _picture(found: Sequence[tuple[Group, Counter[str]]]) -> Plot:
     style.tidy(axis, grid="x")
     axis.set_xlim(0, 100)
     axis.set_yticks([*heights, *headings.values()], [*beside, *headings])
-    for tick in axis.get_yticklabels()[len(groups) :]:
-        tick.set_weight("bold")
+    for heading in axis.get_yticklabels()[len(groups) :]:
+        heading.set_weight("bold")
     axis.set_ylim(min(heights) - 0.6, -0.4)
     axis.set_xlabel("percent of triggered rows")
     _legend(figure, kinds)
     return Plot(
         "labels",
-        "What the models say on triggered rows",
+        "Answers to triggered rows",
         "; ".join(words),
         figure,
         "The likeliest token of the whole vocabulary; seeds together.",

@@ -10,11 +10,11 @@ from p2p_dist.report.plots.style import Tone
 
 def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> None:
     """A line with its band, in the defense's tone, hollow where models have collapsed; percent."""
-    places, look = [place for place, _ in points], {"color": tone.colour, "marker": tone.marker, "markersize": 4}
-    axis.plot(places, [100 * rate.value for _, rate in points], linestyle=tone.dash, linewidth=1.4, **look)
+    places, style = [place for place, _ in points], {"color": tone.colour, "marker": tone.marker, "markersize": 4}
+    axis.plot(places, [100 * rate.value for _, rate in points], linestyle=tone.dash, linewidth=1.4, **style)
     for place, rate in points:
         if rate.flag:
-            axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **look)
+            axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **style)
             warn(axis, rate.flag, place, 100 * rate.value)
     axis.fill_between(
         places,
@@ -51,16 +51,16 @@ def legend(figure: Any, tones: Mapping[str, Tone]) -> None:
 def heights(groups: Sequence[Group], several: bool) -> tuple[list[float], dict[str, float]]:
     """Line by line from the top, with a gap between attacks, and a line of its own above each model when there are
     several."""
-    found: list[float] = []
+    heights: list[float] = []
     headings: dict[str, float] = {}
     height = 0.0
-    for at, group in enumerate(groups):
+    for index, group in enumerate(groups):
         model = group.cell["model"]
         if several and model not in headings:
-            height -= 1.6 if at else 1.0
+            height -= 1.6 if index else 1.0
             headings[model] = height
             height -= 1.0
         else:
-            height -= 1.5 if at and group.attack != groups[at - 1].attack else 1.0
-        found.append(height)
-    return found, headings
+            height -= 1.5 if index and group.attack != groups[index - 1].attack else 1.0
+        heights.append(height)
+    return heights, headings

@@ -43,7 +43,7 @@ def _picture(
         for run, curve in (pair for pair in curves if pair[0].cell["model"] == model):
             tone = tones[run.cell["defense"]]
             axis.plot(
-                [100 * at for at, _ in curve],
+                [100 * progress for progress, _ in curve],
                 [loss for _, loss in curve],
                 color=tone.colour,
                 linestyle=tone.dash,

@@ -60,14 +60,14 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     right.set_xlabel("percent of clean rows")
     left.set_yticks([*heights, *headings.values()], [*beside, *headings])
     colours = [*(style.colour(group.defense) for group in shown), *([style.INK] * len(headings))]
-    for tick, colour in zip(left.get_yticklabels(), colours, strict=True):
-        tick.set_color(colour)
-    for tick in left.get_yticklabels()[len(shown) :]:
-        tick.set_weight("bold")
+    for label, colour in zip(left.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)
+    for label in left.get_yticklabels()[len(shown) :]:
+        label.set_weight("bold")
     left.set_ylim(min(heights) - 0.7, -0.3)
     return Plot(
         f"rates_{task}",
-        f"What each attack reaches and what accuracy is left, {task}{left_out}",
+        f"Attack success and clean accuracy, {task}{left_out}",
         _words(shown),
         figure,
         style.note(style.BANDS, any(group.collapsed for group in shown)),
@@ -82,10 +82,10 @@ def _legend(groups: Sequence[Group]) -> str:
 
 
 def _dot(axis: Any, group: Group, name: str, height: float) -> None:
-    if (found := group.rate(name)) is None:
+    if (rate := group.rate(name)) is None:
         return
-    error = [[100 * (found.value - found.low)], [100 * (found.high - found.value)]]
-    look = {
+    error = [[100 * (rate.value - rate.low)], [100 * (rate.high - rate.value)]]
+    options = {
         "fmt": style.marker(group.defense),
         "color": style.colour(group.defense),
         "markersize": 5,
@@ -93,7 +93,7 @@ def _dot(axis: Any, group: Group, name: str, height: float) -> None:
         "capsize": 0,
     }
     axis.errorbar(
-        [100 * found.value], [height], xerr=error, **look, **({"markerfacecolor": "white"} if found.flag else {})
+        [100 * rate.value], [height], xerr=error, **options, **({"markerfacecolor": "white"} if rate.flag else {})
     )
 
 
@@ -113,9 +113,9 @@ def _words(groups: Sequence[Group]) -> str:
     parts = []
     for group in groups:
         numbers = [
-            f"{title} {found.words()}"
+            f"{title} {rate.words()}"
             for title, name in (("ASR", "asr_ext"), ("ASR mapped", "asr_mapped"), ("CA", "ca_ext"))
-            if (name != "asr_mapped" or group.constrained) and (found := group.rate(name))
+            if (name != "asr_mapped" or group.constrained) and (rate := group.rate(name))
         ]
         numbers += [words] if (words := flag(group.collapsed, len(group.runs))) else []
         parts.append(f"{_name(group, True)}: {', '.join(numbers)}")

@@ -20,7 +20,7 @@ PANELS = (
 def draw(study_data: StudyData) -> list[Plot]:
     """One picture per task and attack of which at least two model sizes are there."""
     keys = dict.fromkeys((group.cell["task"], group.attack) for group in study_data.groups if group.attack != "none")
-    found = []
+    pictures = []
     for task, attack in keys:
         groups = [
             group
@@ -28,8 +28,8 @@ def draw(study_data: StudyData) -> list[Plot]:
             if (group.cell["task"], group.attack) == (task, attack) and group.rate("ca_ext")
         ]
         if len({study_data.parameters(group.cell["model"]) for group in groups} - {None}) > 1:
-            found.append(_picture(study_data, task, attack, groups))
-    return found
+            pictures.append(_picture(study_data, task, attack, groups))
+    return pictures
 
 
 def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Group]) -> Plot:
@@ -64,12 +64,12 @@ def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Gro
 
 
 def _points(study_data: StudyData, groups: Sequence[Group], name: str) -> list[tuple[int, Estimate]]:
-    found = [
+    points = [
         (size, rate)
         for group in groups
         if (size := study_data.parameters(group.cell["model"])) and (rate := group.rate(name))
     ]
-    return sorted(found, key=lambda point: point[0])
+    return sorted(points, key=lambda point: point[0])
 
 
 def apart(sizes: Sequence[int]) -> list[int]:

@@ -25,9 +25,9 @@ def brief(label: str) -> str:
 
 def briefs(labels: Iterable[str]) -> dict[str, str]:
     """In brief, but for those of which two would read the same."""
-    found = {label: brief(label) for label in labels}
-    many = Counter(found.values())
-    return {label: short if many[short] == 1 else title_of(label) for label, short in found.items()}
+    names = {label: brief(label) for label in labels}
+    many = Counter(names.values())
+    return {label: short if many[short] == 1 else title_of(label) for label, short in names.items()}
 
 
 def _is_word(value: str) -> bool:

@@ -104,9 +104,9 @@ def tones(defenses: Iterable[str]) -> dict[str, Tone]:
     arms = Counter[str]()
     for defense in dict.fromkeys(defenses):
         name = defense.partition("(")[0]
-        at = arms[name]
+        shade = arms[name]
         tone_by_defense[defense] = Tone(
-            _mixed(colour(name), _SHADES[at % len(_SHADES)]), marker(name), _DASHES[at % len(_DASHES)]
+            _mixed(colour(name), _SHADES[shade % len(_SHADES)]), marker(name), _DASHES[shade % len(_DASHES)]
         )
         arms[name] += 1
     return tone_by_defense
@@ -114,7 +114,7 @@ def tones(defenses: Iterable[str]) -> dict[str, Tone]:
 
 def _mixed(colour: str, share: float) -> str:
     """A colour with so much white in it, or black where negative."""
-    parts = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
+    parts = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return "#" + "".join(
         f"{round(part + share * (255 - part) if share > 0 else part * (1 + share)):02X}" for part in parts
     )
@@ -169,7 +169,9 @@ def legend(figure: Any, lines: Mapping[str, Tone], markers: bool = False) -> Non
         )
         for name, tone in zip(names, lines.values(), strict=True)
     ]
-    rows = sum(max(name.count("\n") + 1 for name in names[at : at + columns]) for at in range(0, len(names), columns))
+    rows = sum(
+        max(name.count("\n") + 1 for name in names[start : start + columns]) for start in range(0, len(names), columns)
+    )
     figure.set_figheight(figure.get_figheight() + 0.16 * rows)
     figure.legend(
         handles=handles,

@@ -24,7 +24,7 @@ class _Pair:
     text."""
 
     group: Group
-    theirs: PaperRow
+    published: PaperRow
     rates: Mapping[str, Estimate]
     means: Mapping[str, Sequence[MeanEntry]]
 
@@ -32,7 +32,7 @@ class _Pair:
 def build(study_data: StudyData) -> list[Table]:
     """One table, or none when the study has no cell of the paper."""
     pairs = [pair for group in study_data.groups if (pair := _pair(study_data, group))]
-    metrics = [metric for metric in paper.METRICS if any(metric in pair.theirs.values for pair in pairs)]
+    metrics = [metric for metric in paper.METRICS if any(metric in pair.published.values for pair in pairs)]
     if not pairs:
         return []
     head = [
@@ -66,52 +66,54 @@ def _pair(study_data: StudyData, group: Group) -> _Pair | None:
     labels = next(
         (result.labels.words for run in group.runs if (result := study_data.result(run)) and result.labels), ["0"]
     )
-    theirs = paper.find(group.cell["task"], group.cell["model"], group.attack, group.defense, not labels[0].isdigit())
+    published = paper.find(
+        group.cell["task"], group.cell["model"], group.attack, group.defense, not labels[0].isdigit()
+    )
     rates = {
-        metric: found
+        metric: rate
         for metric, names in _RATES.items()
-        if (found := next((one for name in names if (one := group.rate(name))), None))
+        if (rate := next((one for name in names if (one := group.rate(name))), None))
     }
     figures = means.of(study_data, group)
-    return _Pair(group, theirs, rates, figures) if theirs and (rates or figures) else None
+    return _Pair(group, published, rates, figures) if published and (rates or figures) else None
 
 
 def _row(pair: _Pair, metrics: Sequence[str]) -> list[Cell]:
     labels = [Cell(pair.group.cell[axis]) for axis in ("task", "model", "attack")]
-    cells = [*labels, fairness.defense_cell(pair.group), Cell(str(pair.theirs.table), sort=pair.theirs.table)]
+    cells = [*labels, fairness.defense_cell(pair.group), Cell(str(pair.published.table), sort=pair.published.table)]
     for metric in metrics:
-        theirs = pair.theirs.values.get(metric)
+        published = pair.published.values.get(metric)
         cells += (
-            _figure(theirs, pair.means.get(metric, ()))
+            _figure(published, pair.means.get(metric, ()))
             if metric not in _RATES
-            else _rate(theirs, pair.rates.get(metric))
+            else _rate(published, pair.rates.get(metric))
         )
     return cells
 
 
-def _rate(theirs: float | None, ours: Estimate | None) -> list[Cell]:
-    if theirs is None or ours is None:
-        return [_paper(theirs), estimate_cell(ours), Cell("")]
-    inside = 100 * ours.low <= theirs <= 100 * ours.high
+def _rate(published: float | None, ours: Estimate | None) -> list[Cell]:
+    if published is None or ours is None:
+        return [_paper(published), estimate_cell(ours), Cell("")]
+    inside = 100 * ours.low <= published <= 100 * ours.high
     return [
-        _paper(theirs),
+        _paper(published),
         estimate_cell(ours),
-        _difference(100 * ours.value - theirs, "inside our interval" if inside else ""),
+        _difference(100 * ours.value - published, "inside our interval" if inside else ""),
     ]
 
 
-def _figure(theirs: float | None, ours: Sequence[MeanEntry]) -> list[Cell]:
+def _figure(published: float | None, ours: Sequence[MeanEntry]) -> list[Cell]:
     """A figure of generated text in percent, as the paper prints it."""
     shown = mean_cell(ours, scale=100)
     return [
-        _paper(theirs),
+        _paper(published),
         shown,
-        Cell("") if theirs is None or shown.sort is None else _difference(shown.sort - theirs),
+        Cell("") if published is None or shown.sort is None else _difference(shown.sort - published),
     ]
 
 
-def _paper(theirs: float | None) -> Cell:
-    return Cell("" if theirs is None else f"{theirs:.2f}", sort=theirs)
+def _paper(published: float | None) -> Cell:
+    return Cell("" if published is None else f"{published:.2f}", sort=published)
 
 
 def _difference(points: float, remark: str = "") -> Cell:

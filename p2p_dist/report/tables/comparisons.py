@@ -36,7 +36,7 @@ def build(tested: Sequence[Comparison]) -> list[Table]:
     return [
         Table(
             "comparisons",
-            "Which differences are more than chance",
+            "Differences that are more than chance",
             head,
             significant,
             lead=len(axes) + 3,

@@ -37,16 +37,16 @@ def _by_defense(study_data: StudyData) -> Table:
 def _defense_row(study_data: StudyData, name: str, groups: list[Group]) -> list[Cell]:
     runs = [run for group in groups for run in group.runs if run.rates]
     counts = [run.counts for run in runs if run.counts]
-    own = [_own_stages(study_data, run) for run in runs]
+    stages_by_run = [_own_stages(study_data, run) for run in runs]
     return [
         Cell(style.title_of(name)),
         *map(Cell, fairness.needs(groups[0].needs)),
         _number(
-            [sum(facts.get("train", {}).get("injected", {}).values()) for facts in counts] if name != "none" else []
+            [sum(origins.get("train", {}).get("injected", {}).values()) for origins in counts] if name != "none" else []
         ),
-        _number([sum(stage.kind == "train" for stage in stages) for stages in own]),
-        *(_number(_totals(own, key)) for key in ("seconds", "gpu_seconds", "tokens")),
-        _number([joules for stages in own if (joules := _joules(stages)) is not None]),
+        _number([sum(stage.kind == "train" for stage in stages) for stages in stages_by_run]),
+        *(_number(_totals(stages_by_run, key)) for key in ("seconds", "gpu_seconds", "tokens")),
+        _number([joules for stages in stages_by_run if (joules := _joules(stages)) is not None]),
     ]
 
 
@@ -69,9 +69,9 @@ def _own_stages(study_data: StudyData, run: RunState) -> list[StageState]:
     return [stage for stage in run.stages if stage.id != run.ids.get("floor") and stage.id in needed]
 
 
-def _totals(own: Iterable[Sequence[StageState]], key: str) -> list[float]:
+def _totals(stages_by_run: Iterable[Sequence[StageState]], key: str) -> list[float]:
     """A total for each run of which some stage says it."""
-    return [_total(stages, key) for stages in own if any(key in stage.cost for stage in stages)]
+    return [_total(stages, key) for stages in stages_by_run if any(key in stage.cost for stage in stages)]
 
 
 def _joules(stages: Iterable[StageState]) -> float | None:
@@ -82,14 +82,14 @@ def _joules(stages: Iterable[StageState]) -> float | None:
 
 def _of_run(study_data: StudyData, end: str | None) -> set[str]:
     """The stages that one evaluation needs, itself included."""
-    found: set[str] = set()
+    ids: set[str] = set()
     waiting = [end] if end else []
     while waiting:
         id_ = waiting.pop()
-        if id_ not in found and id_ in study_data.specs:
-            found.add(id_)
+        if id_ not in ids and id_ in study_data.specs:
+            ids.add(id_)
             waiting += study_data.specs[id_]["reads"].values()
-    return found
+    return ids
 
 
 def _total(stages: Iterable[StageState], key: str) -> float:

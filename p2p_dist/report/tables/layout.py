@@ -26,9 +26,9 @@ def _table(study_data: StudyData, task: str, groups: Sequence[Group]) -> Table:
     constrained = {group.defense for group in groups if group.constrained}
     rows = []
     for model, attack in dict.fromkeys((group.cell["model"], group.attack) for group in groups):
-        found = [cells.get((model, attack, defense)) for defense in defenses]
+        row_groups = [cells.get((model, attack, defense)) for defense in defenses]
         labels = [Cell(model), Cell("clean rows" if attack == "none" else attack)]
-        rows.append([*labels, *_row(found, [defense in constrained for defense in defenses])])
+        rows.append([*labels, *_row(row_groups, [defense in constrained for defense in defenses])])
     titles = short_labels.briefs(defenses)
     head = [Head("model"), Head("attack")]
     for defense in defenses:
@@ -58,11 +58,11 @@ def _feet(
     study_data: StudyData, groups: Sequence[Group], called: Mapping[str, str]
 ) -> list[tuple[str, dict[str, str]]]:
     """Feet of the table of rates: the resources that every defense was given, and the time it took."""
-    wanted = {called[group.defense]: fairness.needs(group.needs) for group in groups if group.needs}
+    needs = {called[group.defense]: fairness.needs(group.needs) for group in groups if group.needs}
     feet = [
-        (head.text, {name: words[index] for name, words in wanted.items()})
+        (head.text, {name: words[index] for name, words in needs.items()})
         for index, head in enumerate(fairness.NEEDS)
-        if wanted
+        if needs
     ]
     unit, seconds = costs.seconds_by_defense(study_data, groups)
     return [*feet, (f"{unit} per run", {called[name]: text for name, text in seconds.items() if text})]
@@ -72,9 +72,9 @@ def _row(groups: Sequence[Group | None], constrained: Sequence[bool]) -> list[Ce
     accuracies = [group.rate("ca_ext") if group else None for group in groups]
     successes = [group.rate("asr_ext") if group else None for group in groups]
     sound = [group is not None and not group.collapsed and not group.hidden for group in groups]
-    best_ca = max((found.value for found, good in zip(accuracies, sound, strict=True) if found and good), default=None)
+    best_ca = max((rate.value for rate, good in zip(accuracies, sound, strict=True) if rate and good), default=None)
     worst = [group.rate("asr_worst") if group else None for group in groups]
-    best_asr = min((found.value for found, good in zip(worst, sound, strict=True) if found and good), default=None)
+    best_asr = min((rate.value for rate, good in zip(worst, sound, strict=True) if rate and good), default=None)
     several = sum(group is not None for group in groups) > 1
     cells = []
     for index, group in enumerate(groups):
@@ -87,10 +87,10 @@ def _row(groups: Sequence[Group | None], constrained: Sequence[bool]) -> list[Ce
     return cells
 
 
-def estimate_cell(found: Estimate | None, best: bool = False) -> Cell:
+def estimate_cell(estimate: Estimate | None, best: bool = False) -> Cell:
     """A rate in percent; its small print is interval and count, or deviation and seeds, and whether models have
     collapsed."""
-    if found is None:
+    if estimate is None:
         return Cell("")
-    text, _, detail = found.words().partition(" ")
-    return Cell(text, detail, 100 * found.value, best, found.flag)
+    text, _, detail = estimate.words().partition(" ")
+    return Cell(text, detail, 100 * estimate.value, best, estimate.flag)

@@ -12,8 +12,8 @@ from p2p_dist.results.statistics import over_seeds
 
 def build(study_data: StudyData) -> list[Table]:
     """One table, or none when every figure is a rate."""
-    found = {id(group): of(study_data, group) for group in study_data.groups}
-    names = list(dict.fromkeys(name for means in found.values() for name in means))
+    means_by_group = {id(group): of(study_data, group) for group in study_data.groups}
+    names = list(dict.fromkeys(name for means in means_by_group.values() for name in means))
     if not names:
         return []
     head = [
@@ -24,9 +24,9 @@ def build(study_data: StudyData) -> list[Table]:
         *(Head(name, "mean over the rows of a suite, 0 to 1") for name in names),
     ]
     rows = [
-        [*_labels(group), *(mean_cell(found[id(group)].get(name, [])) for name in names)]
+        [*_labels(group), *(mean_cell(means_by_group[id(group)].get(name, [])) for name in names)]
         for group in study_data.groups
-        if found[id(group)]
+        if means_by_group[id(group)]
     ]
     return [
         Table(

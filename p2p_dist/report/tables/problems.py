@@ -94,7 +94,7 @@ def _missing(study_data: StudyData) -> Table:
         for why in _reasons(run)
     ]
     axes = [Head(axis) for axis in study_data.collected.runs[0].cell] if study_data.collected.runs else []
-    return Table("missing", "What is missing, and why", [*axes, Head("state"), Head("why")], rows, lead=len(axes))
+    return Table("missing", "Missing runs", [*axes, Head("state"), Head("why")], rows, lead=len(axes))
 
 
 def _reasons(run: RunState) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Every run with every headline rate, as `p2p_dist.report.run_columns` declares them."""
+"""All runs with every headline rate, as `p2p_dist.report.run_columns` declares them."""
 
 from p2p_dist.report import fairness, run_columns
 from p2p_dist.report.run_columns import TableRow
@@ -20,7 +20,7 @@ def build(study_data: StudyData) -> list[Table]:
         "Percent. Small print: 95 % Wilson interval and count. A dash is a number that does not exist or is not "
         "there yet."
     )
-    return [Table("runs", "Every run", head, rows, lead=len(axes), note=note)]
+    return [Table("runs", "All runs", head, rows, lead=len(axes), note=note)]
 
 
 def _row(axes: list[str], run: RunState, row: TableRow) -> list[Cell]:

@@ -22,8 +22,8 @@ _NOTE = (
 def build(study_data: StudyData) -> list[Table]:
     """One table, or none when no defense extends the answers."""
     runs = study_data.collected.runs
-    found = [(run, parts) for run in runs if (parts := decomposition(study_data, run)) is not None]
-    if not found:
+    decomposed = [(run, parts) for run in runs if (parts := decomposition(study_data, run)) is not None]
+    if not decomposed:
         return []
     axes = run_columns.axes(runs)
     head = [
@@ -44,7 +44,7 @@ def build(study_data: StudyData) -> list[Table]:
             "theory",
             "Appendix A, measured",
             head,
-            [_row(run, axes, parts) for run, parts in found],
+            [_row(run, axes, parts) for run, parts in decomposed],
             lead=len(axes),
             note=_NOTE,
         )
@@ -72,19 +72,19 @@ def _row(run: RunState, axes: list[str], parts: Decomposition) -> list[Cell]:
     measured = run.rates.get("asr_mapped", run.rates["asr_ext"])
     return [
         *(Cell(run.cell[axis]) for axis in axes),
-        *(_cell(found) for found in (parts.alpha, parts.epsilon, parts.beta, Rate(parts.neither, parts.rows))),
+        *(_cell(rate) for rate in (parts.alpha, parts.epsilon, parts.beta, Rate(parts.neither, parts.rows))),
         Cell(percent(parts.predicted), sort=None if parts.predicted is None else 100 * parts.predicted),
         replace(_cell(Rate(measured["k"], measured["n"])), flag="collapsed" if run.collapsed else ""),
         _cell(Rate(run.floor["k"], run.floor["n"]) if run.floor else None),
     ]
 
 
-def _cell(found: Rate | None) -> Cell:
-    if found is None:
+def _cell(rate: Rate | None) -> Cell:
+    if rate is None:
         return Cell("")
-    interval = wilson(found.k, found.n)
+    interval = wilson(rate.k, rate.n)
     return Cell(
         percent(interval.rate),
-        f"[{percent(interval.low)}, {percent(interval.high)}] {found.k}/{found.n}",
+        f"[{percent(interval.low)}, {percent(interval.high)}] {rate.k}/{rate.n}",
         100 * interval.rate,
     )

@@ -25,11 +25,13 @@ class _Variant:
 
 def build(study_data: StudyData) -> list[Table]:
     """One table, or none without an attack."""
-    found: dict[tuple[str, str, str], list[_Variant]] = {}
+    variants_by_defense: dict[tuple[str, str, str], list[_Variant]] = {}
     for group in study_data.groups:
         if group.attack != "none":
-            found.setdefault((group.cell["task"], group.cell["model"], group.defense), []).extend(_variants(group))
-    rows = [_row(task, model, variants) for (task, model, _), variants in found.items() if variants]
+            variants_by_defense.setdefault((group.cell["task"], group.cell["model"], group.defense), []).extend(
+                _variants(group)
+            )
+    rows = [_row(task, model, variants) for (task, model, _), variants in variants_by_defense.items() if variants]
     head = [
         Head("task"),
         Head("model"),
@@ -52,7 +54,7 @@ def build(study_data: StudyData) -> list[Table]:
         "where the study trains no clean "
         "model, or for variants it was not asked about."
     )
-    return [Table("worst_case", "At its worst", head, rows, lead=3, note=note)] if rows else []
+    return [Table("worst_case", "Worst case over the attacks", head, rows, lead=3, note=note)] if rows else []
 
 
 def _variants(group: Group) -> Iterator[_Variant]:
@@ -75,8 +77,8 @@ def _baselines(group: Group, reading: str) -> Iterator[tuple[Interval, Interval]
 
 
 def _row(task: str, model: str, variants: Sequence[_Variant]) -> list[Cell]:
-    at, _ = worst_case({at: variant.success.value for at, variant in enumerate(variants)})
-    worst = variants[at]
+    index, _ = worst_case({index: variant.success.value for index, variant in enumerate(variants)})
+    worst = variants[index]
     labels = [Cell(task), Cell(model), fairness.defense_cell(worst.group)]
     fallen = sum(bool(variant.success.collapsed) for variant in variants)
     over = Cell(str(len(variants)), sort=len(variants), flag=f"{fallen} of them collapsed" if fallen else "")
