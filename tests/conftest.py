@@ -29,6 +29,15 @@ train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float
 """
 
 
+def failing_study(folder: Path) -> str:
+    """A study of which one run of three fails in its worker (E262): its table, written to `folder`, has rewrites of no
+    text of the task."""
+    table = folder / "rewrites.jsonl"
+    table.write_text('{"key": "of no row", "output": "a rewrite", "ok": true}\n')
+    text = TINY_STUDY.replace("[none, p2p]", f"[none, {{name: back_translation, table: '{table}'}}]")
+    return text.replace("defense: p2p}", "defense: back_translation}")
+
+
 @pytest.fixture(scope="session")
 def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `$P2P_DIST_DATA` with invented rows for two tasks."""

@@ -14,10 +14,9 @@ from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
+from p2p_dist.report.text_columns import WIDTH, columns, folded_columns
 
 _SHOWN = 40
-WIDTH = 80
-"""Columns of a terminal."""
 _NO_BREAK = "\u00a0"
 _NAME_WIDTH, _LONGEST_NAME = 22, 30
 _TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime")
@@ -159,23 +158,16 @@ def _run_lines(runs: Sequence[Mapping[str, Any]]) -> list[str]:
     for run in shown:
         labels = [run["cell"][axis] for axis in differing]
         table.append(["done" if run["done"] else "missing", *labels, run["train"], run["eval"]])
+    labels_alone = [row[:-2] for row in table]
     lines = (
-        _columns(table)
-        or _columns([row[:-2] for row in table])
-        or [line for row in table for line in wrapped("  ".join(row[:-2]))]
+        columns(table)
+        or columns(labels_alone)
+        or folded_columns(labels_alone)
+        or [line for row in labels_alone for line in wrapped("  ".join(row))]
     )
     before = wrapped(f"in all runs: {', '.join(shared)}") if shared else []
     after = [f"  ... and {len(runs) - len(shown)} more; --json has them all"] if len(shown) < len(runs) else []
     return [*before, *lines, *after]
-
-
-def _columns(table: Sequence[Sequence[str]]) -> list[str] | None:
-    """Aligned columns, or None where they are wider than a terminal."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    if 2 + sum(widths) + 2 * (len(widths) - 1) > WIDTH:
-        return None
-    cells = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in table]
-    return [f"  {'  '.join(row)}".rstrip() for row in cells]
 
 
 def _time_lines(time: dict[str, Any]) -> list[str]:
@@ -211,27 +203,27 @@ def hours_of(hours: float) -> str:
 
 def _model_lines(models: list[dict[str, Any]]) -> list[str]:
     """Every model with its placement, how many finished runs its times rest on and its memory in GiB, or why it can
-    never run."""
+    never run; equal lines of several training settings once."""
     longest = max(_NAME_WIDTH, *(len(model["model"]) for model in models))
     width = longest if longest <= _LONGEST_NAME else _NAME_WIDTH
     lines = [f"  {'model':{width}}{'GPUs':>5}{'ZeRO':>5}  {'offload':9}{'batch':>8}{'cohort':>7}  times from"]
-    for model in models:
-        name = model["model"]
-        if "misfit" in model:
-            lines += wrapped(f"{name} never fits: {model['misfit']}. Would fit: {model['nearest']}")
-            continue
-        place = model["placement"]
-        if len(name) > width:
-            lines.append(f"  {name}")
-            name = ""
-        batch = f"{place['micro_batch']} x {place['accumulation']}"
-        lines.append(
-            f"  {name:{width}}{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>8}"
-            f"{place['cohort']:>7}  {_basis(model['measured'])}"
-        )
-        lines += wrapped(_memory(place["memory"]), "      ")
-        if place["gradient_checkpointing"]:
-            lines.append("      gradient checkpointing: trainings take about 1.5 times as long")
+    blocks = dict.fromkeys(tuple(_model_block(model, width)) for model in models)
+    return [*lines, *(line for block in blocks for line in block)]
+
+
+def _model_block(model: Mapping[str, Any], width: int) -> list[str]:
+    """Lines of one training setting of a model, whose name has a column of `width` characters."""
+    name = model["model"]
+    if "misfit" in model:
+        return wrapped(f"{name} never fits: {model['misfit']}. Would fit: {model['nearest']}")
+    place = model["placement"]
+    batch = f"{place['micro_batch']} x {place['accumulation']}"
+    numbers = f"{place['ranks']:>5}{place['zero']:>5}  {place['offload']:9}{batch:>8}{place['cohort']:>7}"
+    before, shown = ([f"  {name}"], "") if len(name) > width else ([], name)
+    lines = [*before, f"  {shown:{width}}{numbers}  {_basis(model['measured'])}"]
+    lines += wrapped(_memory(place["memory"]), "      ")
+    if place["gradient_checkpointing"]:
+        lines.append("      gradient checkpointing: trainings take about 1.5 times as long")
     return lines
 
 

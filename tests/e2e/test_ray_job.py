@@ -17,7 +17,7 @@ from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import ray_jobs, submissions
 from tests import secret_probe
 from tests.cli.test_main import invoke
-from tests.conftest import TINY_STUDY
+from tests.conftest import TINY_STUDY, failing_study
 from tests.e2e.test_study import _wait_for
 from tests.ray_head import Head, ray_head
 
@@ -63,7 +63,7 @@ def submit(address: str, study: Path, runs: Path) -> subprocess.Popen[str]:
 @pytest.mark.slow
 def test_killed_client_attached_second_and_real_exit_code(cluster: str, tmp_path: Path) -> None:
     study, runs = tmp_path / "study.yaml", tmp_path / "runs"
-    study.write_text(TINY_STUDY.replace("[none, p2p]", "[none, {name: p2p, ratio: 0.9}]"))
+    study.write_text(failing_study(tmp_path))
     first = submit(cluster, study, runs)
     _wait_for(lambda: list(runs.rglob("metrics.jsonl")), 150)
     os.kill(first.pid, signal.SIGKILL)
@@ -72,8 +72,8 @@ def test_killed_client_attached_second_and_real_exit_code(cluster: str, tmp_path
     second = submit(cluster, study, runs)
     _, said = second.communicate(timeout=240)
     assert "runs already; attached to it" in said
-    assert "E205" in said, "the study's own words come through"
-    assert second.returncode == Exit.SOME_FAILED, "one run asks for more rows than there are"
+    assert "E262" in said, "the study's own words come through"
+    assert second.returncode == Exit.SOME_FAILED, "the table of one run has none of its texts"
     assert len(list(runs.rglob("result.json"))) == 3, "two runs and a floor"
     study.write_text(TINY_STUDY)
     third = submit(cluster, study, runs)

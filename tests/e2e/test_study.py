@@ -14,7 +14,7 @@ import pytest
 
 from p2p_dist.errors import Exit
 from p2p_dist.results.lease import owner
-from tests.conftest import TINY_STUDY
+from tests.conftest import TINY_STUDY, failing_study
 from tests.outcomes import assert_same, results
 
 pytestmark = pytest.mark.usefixtures("with_data")
@@ -229,10 +229,7 @@ def test_two_controllers_on_one_study(finished: Any, tmp_path: Path) -> None:
 
 def test_a_bug_fails_one_run_and_the_study_goes_on(tmp_path: Path) -> None:
     study = tmp_path / "study.yaml"
-    table = tmp_path / "rewrites.jsonl"
-    table.write_text('{"key": "of no row", "output": "a rewrite", "ok": true}\n')
-    failing = f"[none, {{name: back_translation, table: '{table}'}}]"
-    study.write_text(TINY_STUDY.replace("[none, p2p]", failing).replace("defense: p2p}", "defense: back_translation}"))
+    study.write_text(failing_study(tmp_path))
     done = cli(study, tmp_path / "runs", "--backend", "local")
     assert done.returncode == Exit.SOME_FAILED
     assert "E262" in done.stderr
