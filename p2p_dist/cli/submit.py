@@ -83,7 +83,7 @@ def slurm(
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
     refuse_infeasible(opened)
-    refuse_other_settings(opened, replace="--replace" in (run_option or ()))
+    refuse_other_settings(opened, "--replace" in (run_option or ()), option="--run-option=--replace")
     request = submit_slurm.Request(
         nodes,
         gpus_per_node,
@@ -128,7 +128,7 @@ def ray(
     path = find_study(study)
     opened = open_study(path, overrides or [], runs_dir)
     refuse_infeasible(opened)
-    refuse_other_settings(opened, replace="--replace" in (run_option or ()))
+    refuse_other_settings(opened, "--replace" in (run_option or ()), option="--run-option=--replace")
     options = [*(overrides or []), *(run_option or [])]
     return submit_ray.submit(
         opened, path, address, options, runs_dir, lambda line: print(line, file=sys.stderr, flush=True), env or ()

@@ -77,6 +77,22 @@ def warmup_problems(study: StudySpec, expansion: Expansion, counts: Counts) -> l
     ]
 
 
+def length_problems(study: StudySpec, positions: Mapping[str, int]) -> list[Problem]:
+    """E107 for rows that may be longer than a model; `positions` are the longest rows by the names of the models, where
+    they are known."""
+    length = study.train.max_length
+    return [
+        Problem(
+            "E107",
+            f"rows of up to {length} tokens are longer than the {longest} positions of model {name}",
+            "train.max_length",
+            f"set train.max_length={longest}, or choose another model",
+        )
+        for name, longest in positions.items()
+        if length > longest
+    ]
+
+
 def row_problems(study: StudySpec, combinations: Sequence[Combination], counts: Counts) -> list[Problem]:
     """Problems of every attack, and of every defense on its attacked rows, that lack rows."""
     problems: list[Problem] = []

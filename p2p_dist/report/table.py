@@ -90,6 +90,10 @@ class Table:
         )
 
 
+GROUP_HEADS = (Head("task"), Head("model"), Head("attack"), Head("defense"))
+"""Heads of the labels of a group of runs."""
+
+
 def without_empty_columns(table: Table) -> Table:
     """The table without columns in which no row has anything. The first column stays."""
     rows = table.all_rows()

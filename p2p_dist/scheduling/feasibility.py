@@ -1,5 +1,6 @@
 """Numbers of a study's rows and the state of its run folder on this machine, checked before anything is built."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 from p2p_dist import assets
 from p2p_dist.config.expand import axis_labels
+from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import sources
 from p2p_dist.data.row_counts import RowCounts
@@ -61,6 +63,8 @@ def refuse_infeasible(study: Study) -> list[CountedRows]:
     known = {rows.task: rows.counts for rows in counted if rows.counts is not None}
     combinations = study.expansion.combinations
     problems += feasibility.row_problems(study.spec, combinations, known)
+    positions = {model.name: longest for model in study.spec.model if (longest := positions_of(model))}
+    problems += feasibility.length_problems(study.spec, positions)
     problems += feasibility.warmup_problems(study.spec, study.expansion, known)
     if problems:
         raise UserError(*study.placed(problems))
@@ -74,6 +78,18 @@ def count_rows(label: str, task: Task, source: Source, rows: RowsSpec) -> Counte
     split = task.split(sources.read(task, source), rows)
     trusted = [example for example in split.train if example.id in split.reserve]
     return CountedRows(label, RowCounts.of(split.train, trusted, len(task.labels), split.test))
+
+
+def positions_of(model: ModelRef) -> int | None:
+    """Longest row of a model whose folder is on this machine, by its `config.json`; None where that is not known."""
+    path = Path(model.local.get("path", "")) / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = config.get("text_config", config)
+        longest = config.get("max_position_embeddings", config.get("n_positions"))
+    except (OSError, ValueError, AttributeError):
+        return None  # the check of the model's files says so
+    return longest if isinstance(longest, int) and longest > 0 else None
 
 
 def folder_problems(path: Path) -> list[Problem]:

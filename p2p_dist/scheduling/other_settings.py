@@ -26,9 +26,9 @@ def changes_of(study: Study) -> StudyChanges | None:
         raise user_error("E408", what, str(folder.resolved), "add --replace to write it again") from error
 
 
-def refuse_other_settings(study: Study, replace: bool = False, shared: bool = False) -> str:
+def refuse_other_settings(study: Study, replace: bool = False, shared: bool = False, option: str = "--replace") -> str:
     """Refuse a study that would take finished or begun runs out of the report of its folder, unless `replace`; with
-    `shared`, refuse every change while other controllers are at work.
+    `shared`, refuse every change while other controllers are at work. `option` is what the user may add.
 
     Further runs are no such change. Returns a note on what changed, or nothing. Raises UserError E407 or E408.
     """
@@ -53,7 +53,7 @@ def refuse_other_settings(study: Study, replace: bool = False, shared: bool = Fa
     raise _refusal(
         f"{folder.path} holds {study.spec.name} with other settings: {said} now",
         study,
-        f"give it another name (name={study.spec.name}_2), or add --replace; finished stages stay in the folder",
+        f"give it another name (name={study.spec.name}_2), or add {option}; finished stages stay in the folder",
     )
 
 

@@ -1,5 +1,6 @@
 """A study: its specification, its data sources, its stages and its run folder."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from p2p_dist.results.collect import doubtful
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.model_checks import check_models
 
+_KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)*$")
+"""A key of a study with dots, in the place of a problem."""
 CONFIGS = ("studies", "models", "clusters")
 """Folders of `configs/`; each file in them is named by its stem."""
 
@@ -162,7 +165,7 @@ def _placed(problems: Iterable[Problem], document: Document) -> list[Problem]:
     return list(
         dict.fromkeys(
             replace(problem, where=document.where_of(problem.where))
-            if problem.where.partition(".")[0] in StudySpec.model_fields
+            if _KEY.match(problem.where) and problem.where.partition(".")[0] in StudySpec.model_fields
             else problem
             for problem in problems
         )

@@ -59,6 +59,7 @@ def test_query_in_words_csv_and_json(runs: Path) -> None:
 def test_query_names_what_is_wrong(runs: Path) -> None:
     assert "E510" in invoke("query", "SELECT x FROM cells", "--runs-dir", runs)[2]
     assert "E402" in invoke("query", SQL, "--runs-dir", runs, "--study", "other")[2]
+    assert "did you mean 'synthetic'" in invoke("query", SQL, "--runs-dir", runs, "--study", "sinthetic")[2]
     result = next(iter(runs.rglob("result.json")))
     RunDir(result.parents[2]).index.unlink(missing_ok=True)
     result.write_text("{")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attack import Knowledge
 from p2p_dist.data.attacks.addsent import AddSent
@@ -15,8 +16,8 @@ from p2p_dist.data.build import build_attacked
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import Exit, UserError
-from p2p_dist.planning.feasibility import attacked_counts
-from p2p_dist.scheduling.feasibility import CountedRows, refuse_infeasible
+from p2p_dist.planning.feasibility import attacked_counts, length_problems
+from p2p_dist.scheduling.feasibility import CountedRows, positions_of, refuse_infeasible
 from p2p_dist.scheduling.study import open_study
 from tests.cli.test_main import invoke
 from tests.rows import sentences
@@ -119,6 +120,31 @@ def test_run_folder_that_cannot_be_made_is_refused(study_file: Write, tmp_path: 
     for runs_dir in (tmp_path / "file" / "runs", tmp_path / ("x" * 300)):
         code, _, error = invoke("plan", str(study_file(STUDY)), "--runs-dir", str(runs_dir))
         assert (code, "error[E404]" in error) == (Exit.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("config", "longest"),
+    [
+        ({"max_position_embeddings": 64}, 64),
+        ({"n_positions": 32}, 32),
+        ({"text_config": {"max_position_embeddings": 96}}, 96),
+        ({"max_position_embeddings": None}, None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_positions_of_a_model_folder(config: object, longest: int | None, tmp_path: Path) -> None:
+    if config is not None:
+        (tmp_path / "config.json").write_text(json.dumps(config))
+    assert positions_of(ModelRef("folder", {"source": "folder"}, {"path": str(tmp_path)})) == longest
+
+
+def test_rows_longer_than_the_model_are_refused(study_file: Write) -> None:
+    study = open_study(study_file(STUDY), ["train.max_length=128"], study_file(STUDY).parent)
+    (problem,) = length_problems(study.spec, {"tiny": 127, "other": 128})
+    assert (problem.code, problem.where) == ("E107", "train.max_length")
+    assert "127 positions of model tiny" in problem.what
+    assert problem.fix.startswith("set train.max_length=127")
 
 
 def test_plan_rows_on_the_hub_are_not_known(study_file: Write, tmp_path: Path) -> None:

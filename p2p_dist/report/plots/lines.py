@@ -1,6 +1,6 @@
 """Parts that several pictures share: rates as lines over a number, and the rows of a list of groups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2p_dist.report.groups import Estimate, Group
@@ -10,11 +10,11 @@ from p2p_dist.report.plots.style import Tone
 
 def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> None:
     """A line with its band, in the defense's tone, hollow where models have collapsed; percent."""
-    places, style = [place for place, _ in points], {"color": tone.colour, "marker": tone.marker, "markersize": 4}
-    axis.plot(places, [100 * rate.value for _, rate in points], linestyle=tone.dash, linewidth=1.4, **style)
+    places, options = [place for place, _ in points], {"color": tone.colour, "marker": tone.marker, "markersize": 4}
+    axis.plot(places, [100 * rate.value for _, rate in points], linestyle=tone.dash, linewidth=1.4, **options)
     for place, rate in points:
         if rate.flag:
-            axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **style)
+            axis.plot([place], [100 * rate.value], markerfacecolor="white", zorder=3, **options)
             warn(axis, rate.flag, place, 100 * rate.value)
     axis.fill_between(
         places,
@@ -24,6 +24,27 @@ def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> Non
         alpha=0.18,
         linewidth=0,
     )
+
+
+Series = Mapping[str, Sequence[tuple[float, Estimate]]]
+"""Points of a line by the defense that it is of."""
+
+
+def draw_panel(
+    axis: Any, title: str, series: Series, tones: Mapping[str, Tone], number: Callable[[float], str], accuracy: bool
+) -> list[str]:
+    """Draw the lines of one rate on a panel, and return them in words; `number` writes a value of the x axis."""
+    words = []
+    for defense, points in series.items():
+        if points:
+            draw(axis, points, tones[defense])
+            values = ", ".join(f"{number(value)} {rate.words()} {rate.flag}".rstrip() for value, rate in points)
+            words.append(f"{title.replace(chr(10), ' ')} {style.title_of(defense)}: {values}")
+    style.tidy(axis)
+    style.headed(axis, title)
+    low, high = axis.get_ylim()
+    axis.set_ylim(*((low - 1, min(101.0, high + 1)) if accuracy else (-4, 104)))
+    return words
 
 
 def warn(axis: Any, words: str, place: float, height: float, right: bool | None = None) -> None:

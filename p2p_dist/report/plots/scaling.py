@@ -37,23 +37,15 @@ def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Gro
     defenses = list(dict.fromkeys(group.defense for group in groups))
     tones = {defense: study_data.tones[defense] for defense in defenses}
     lines.legend(figure, tones)
-    words = []
+    words: list[str] = []
     for axis, (name, title) in zip(axes, PANELS, strict=True):
-        for defense in defenses:
-            points = _points(study_data, [group for group in groups if group.defense == defense], name)
-            if points:
-                lines.draw(axis, points, tones[defense])
-                words.append(
-                    f"{title.replace(chr(10), ' ')} {style.title_of(defense)}: "
-                    + ", ".join(f"{short_size(size)} {rate.words()} {rate.flag}".rstrip() for size, rate in points)
-                )
-        style.tidy(axis)
+        series = {
+            defense: _points(study_data, [group for group in groups if group.defense == defense], name)
+            for defense in defenses
+        }
+        words += lines.draw_panel(axis, title, series, tones, short_size, accuracy=name == "ca_ext")
         axis.set_xscale("log")
-        style.headed(axis, title)
         axis.set_xlabel("parameters")
-        axis.set_ylim(
-            *((-4, 104) if name != "ca_ext" else (axis.get_ylim()[0] - 1, min(101.0, axis.get_ylim()[1] + 1)))
-        )
         sizes = sorted({size for group in groups if (size := study_data.parameters(group.cell["model"]))})
         ticks = apart(sizes)
         axis.set_xticks(ticks, [short_size(size) for size in ticks])

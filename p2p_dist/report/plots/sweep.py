@@ -92,21 +92,13 @@ def _picture(study_data: StudyData, key: _Key, series: _Series, numbers: bool) -
     }
     lines.legend(figure, tones)
     values = sorted({value for points in series.values() for value in points})
-    words = []
+    words: list[str] = []
     for panel, (rate, title) in zip(axes, PANELS, strict=True):
-        for defense, groups in series.items():
-            points = [(value, estimate) for value, group in sorted(groups.items()) if (estimate := group.rate(rate))]
-            if points:
-                lines.draw(panel, points, tones[defense])
-                words.append(
-                    f"{title} {style.title_of(defense)}: "
-                    + ", ".join(f"{value:g} {estimate.words()} {estimate.flag}".rstrip() for value, estimate in points)
-                )
-        style.tidy(panel)
-        style.headed(panel, title)
-        panel.set_ylim(
-            *((-4, 104) if rate == "asr_ext" else (panel.get_ylim()[0] - 1, min(101.0, panel.get_ylim()[1] + 1)))
-        )
+        points = {
+            defense: [(value, estimate) for value, group in sorted(groups.items()) if (estimate := group.rate(rate))]
+            for defense, groups in series.items()
+        }
+        words += lines.draw_panel(panel, title, points, tones, "{:g}".format, accuracy=rate != "asr_ext")
         panel.set_xlabel(f"{key.axis}.{key.option} of {key.plugin}")
         ticks = apart(values)
         panel.set_xticks(ticks, [f"{value:g}" for value in ticks])

@@ -7,7 +7,7 @@ from p2p_dist.report import fairness, paper
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.paper import PaperRow
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table import Cell, Head, Table
+from p2p_dist.report.table import GROUP_HEADS, Cell, Head, Table
 from p2p_dist.report.tables import means
 from p2p_dist.report.tables.layout import estimate_cell
 from p2p_dist.report.tables.means import mean_cell
@@ -36,10 +36,7 @@ def build(study_data: StudyData) -> list[Table]:
     if not pairs:
         return []
     head = [
-        Head("task"),
-        Head("model"),
-        Head("attack"),
-        Head("defense"),
+        *GROUP_HEADS,
         Head("table", "where the paper's number stands"),
     ]
     for name in (_TITLES[metric] for metric in metrics):

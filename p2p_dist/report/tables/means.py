@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from p2p_dist.report import fairness
 from p2p_dist.report.groups import Group
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table import Cell, Head, Table
+from p2p_dist.report.table import GROUP_HEADS, Cell, Head, Table
 from p2p_dist.results.resultfile import MeanEntry
 from p2p_dist.results.statistics import over_seeds
 
@@ -17,10 +17,7 @@ def build(study_data: StudyData) -> list[Table]:
     if not names:
         return []
     head = [
-        Head("task"),
-        Head("model"),
-        Head("attack"),
-        Head("defense"),
+        *GROUP_HEADS,
         *(Head(name, "mean over the rows of a suite, 0 to 1") for name in names),
     ]
     rows = [
