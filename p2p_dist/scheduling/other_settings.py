@@ -1,6 +1,7 @@
 """One run folder holds one study: a change of its settings is said, and asked for where results would leave the
 report."""
 
+import time
 from typing import Any
 
 from p2p_dist.config import yaml_strict
@@ -9,6 +10,9 @@ from p2p_dist.planning.study_changes import StudyChanges, compare
 from p2p_dist.results import jsonfile, lease
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study
+
+STARTING_SECONDS = 60.0
+"""Longest time from writing a study down to owning its first job."""
 
 
 def changes_of(study: Study) -> StudyChanges | None:
@@ -41,7 +45,7 @@ def refuse_other_settings(study: Study, replace: bool = False, shared: bool = Fa
     if changes is None or not (changes.added or changes.removed_runs):
         return ""
     folder = study.folder
-    owners = lease.job_owners(folder.path) if shared else []
+    owners = _others_at_work(folder) if shared else []
     if owners:
         what = f"{owners[0]} works on {study.spec.name} with other settings: {changes.shown_settings}"
         raise _refusal(what, study, "use the same settings, or wait for it")
@@ -55,6 +59,13 @@ def refuse_other_settings(study: Study, replace: bool = False, shared: bool = Fa
         study,
         f"give it another name (name={study.spec.name}_2), or add {option}; finished stages stay in the folder",
     )
+
+
+def _others_at_work(folder: RunDir) -> list[str]:
+    """Controllers that share the study now: owners of jobs, or one that has just written the study and owns none
+    yet."""
+    just_now = time.time() - folder.resolved.stat().st_mtime < STARTING_SECONDS
+    return lease.job_owners(folder.path) or (["a controller that has just begun"] if just_now else [])
 
 
 def _refusal(what: str, study: Study, fix: str) -> UserError:

@@ -1,6 +1,7 @@
 """One run folder, one study: further runs are welcome, other settings are asked for, nothing is lost in silence."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,6 +118,9 @@ def test_sharers_with_other_settings_are_refused(note_on: Open, finished: RunDir
         for override in ("seed=[0, 1]", "train.learning_rate=2e-2"):
             with pytest.raises(UserError, match="works on tiny with other settings"):
                 note_on(override, replace=True, shared=True)
+    with pytest.raises(UserError, match="a controller that has just begun works on tiny"):
+        note_on("seed=[0, 1]", shared=True)
+    os.utime(finished.resolved, (0, 0))
     assert note_on("seed=[0, 1]", shared=True)
 
 
