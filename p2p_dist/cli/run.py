@@ -153,7 +153,7 @@ def _open(study: str, overrides: "Sequence[str]", runs_dir: Path, console: "Cons
     from p2p_dist.scheduling.study import find_study, open_study
 
     path = find_study(study)
-    console.print(f"{path}: reading the study, its rows and its models", highlight=False, soft_wrap=True)
+    console.print(f"{path}: reading the study, its rows and its models", highlight=False, soft_wrap=True, markup=False)
     return open_study(path, overrides, runs_dir)
 
 
@@ -165,7 +165,7 @@ def _check(study: "Study", replace: bool, share: bool, console: "Console") -> No
 
     refuse_infeasible(study)
     if note := refuse_other_settings(study, replace, share):
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
     for problem in set_damaged_aside(study):
         print(problem, file=sys.stderr)
 
