@@ -1,6 +1,5 @@
 """Runs with invented rates, for tables that are read off by hand."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,13 +33,14 @@ def run(defense: str, seed: int = 0, attack: str = "badnets", floor: int | None 
 
 
 def study_data(tmp_path: Path, *runs: RunState, results: dict[str, Result] | None = None) -> StudyData:
-    folder = RunDir(tmp_path)
-    stages = [{"id": stage.id, "kind": "train", "spec": {}, "reads": {}} for one in runs for stage in one.stages]
-    stages += [
-        {"id": one.ids["eval"], "kind": "eval", "spec": {}, "reads": {"adapter": one.ids["train"]}} for one in runs
-    ]
-    folder.resolved.write_text(json.dumps({"name": "x", "description": "", "runs": [], "stages": stages}))
-    return StudyData(folder, Collected("x", "", list(runs), results or {}, []), {})
+    """A study of these runs. Its stages have names in place of ids, so no file could hold them."""
+    stages: dict[str, dict[str, Any]] = {
+        stage.id: {"kind": "train", "spec": {}, "reads": {}} for one in runs for stage in one.stages
+    }
+    stages |= {one.ids["eval"]: {"kind": "eval", "spec": {}, "reads": {"adapter": one.ids["train"]}} for one in runs}
+    data = StudyData(RunDir(tmp_path), Collected("x", "", list(runs), results or {}, []), {})
+    vars(data)["specs"] = {str(id_): {"id": id_, **stage} for id_, stage in stages.items()}
+    return data
 
 
 def shown(table: Table) -> list[list[str]]:
