@@ -13,13 +13,11 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from p2p_dist import assets
-from p2p_dist.model_files.weight_names import Differences
 from p2p_dist.results import atomic
 
 
 def unpacked(path: Path, sha256: str) -> Path:
-    """A model folder with the content of a GGUF file. Raises OSError when the file is damaged, UserError E273 when
-    weights of its architecture are missing."""
+    """A model folder with the content of a GGUF file. Raises OSError when the file is damaged."""
     folder = assets.cache_dir() / "models" / f"gguf-{sha256[:12]}-v1"
     if not (folder / "config.json").exists():
         with atomic.new_folder(folder) as half:
@@ -29,8 +27,7 @@ def unpacked(path: Path, sha256: str) -> Path:
 
 def _convert(path: Path, folder: Path) -> None:
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    model, info = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
-    Differences.of(info).require_none(str(path), model.config.model_type)
+    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     if model.config.tie_word_embeddings:
         del tensors["lm_head.weight"]
