@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_study import _wait_for
+from tests.studies import wait_for
 
 SCRIPT = Path(__file__).parents[1] / "launch" / "ray_cluster.sh"
 
@@ -49,7 +49,7 @@ def ray_head() -> Iterator[Head]:
         patch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
         head = subprocess.Popen(line, stdout=out, stderr=out, start_new_session=True)
         try:
-            _wait_for(lambda: answers(dashboard), 90)
+            wait_for(lambda: answers(dashboard), 90)
             assert (folder / "token").stat().st_mode & 0o777 == 0o600
             yield Head(folder, f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}")
         finally:

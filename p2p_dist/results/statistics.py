@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
-from scipy.stats import binomtest
 
 from p2p_dist.data.example import stream
 
@@ -74,6 +73,8 @@ def wilson(k: int, n: int) -> Interval:
     """Wilson score interval at 95 % (Wilson 1927). Raises ValueError for n = 0."""
     if n == 0:
         raise ValueError("a rate over no rows has no interval")
+    from scipy.stats import binomtest
+
     bounds = binomtest(k, n).proportion_ci(confidence_level=1 - ALPHA, method="wilson")
     return Interval(k, n, float(bounds.low), float(bounds.high))
 

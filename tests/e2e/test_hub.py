@@ -2,12 +2,12 @@
 
 import json
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from p2p_dist.assets import file_sha256
@@ -15,7 +15,9 @@ from p2p_dist.config.model import resolve_model
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.scheduling.study import configs_dir
+from tests import in_process
 from tests.conftest import TINY_STUDY
+from tests.studies import cli
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -81,24 +83,13 @@ def hub(model_folder: Path) -> Iterator[str]:
     server.server_close()
 
 
-def run(tmp_path: Path, model: str) -> subprocess.CompletedProcess[str]:
-    study = tmp_path / "study.yaml"
-    study.write_text(TINY_STUDY.replace("model: tiny", f"model: {model}"))
-    command = [
-        sys.executable,
-        "-m",
-        "p2p_dist",
-        "run",
-        str(study),
-        "--backend",
-        "local",
-        "--runs-dir",
-        str(tmp_path / "runs"),
-        "--json",
-    ]
-    return subprocess.run(
-        [*command, "attack=none", "defense=none"], capture_output=True, text=True, check=False, timeout=300
-    )
+def run(
+    folder: Path, model: str, carry_out: Callable[..., subprocess.CompletedProcess[str]]
+) -> subprocess.CompletedProcess[str]:
+    """Carry out one run with this model."""
+    (folder / "study.yaml").write_text(TINY_STUDY.replace("model: tiny", f"model: {model}"))
+    options = ("attack=none", "defense=none", "--backend", "local", "--json")
+    return carry_out(folder / "study.yaml", folder / "runs", *options)
 
 
 @pytest.mark.usefixtures("with_data")
@@ -109,7 +100,8 @@ def test_hub_and_folder_give_the_same_predictions(
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    from_hub, from_folder = run(tmp_path / "a", f"test/tiny@{COMMIT}"), run(tmp_path / "b", str(model_folder))
+    from_hub = run(tmp_path / "a", f"test/tiny@{COMMIT}", cli)
+    from_folder = run(tmp_path / "b", str(model_folder), in_process.cli)
     assert from_hub.returncode == from_folder.returncode == Exit.OK, from_hub.stderr + from_folder.stderr
     predictions = [next((tmp_path / side).rglob("predictions/clean.jsonl")).read_bytes() for side in "ab"]
     assert predictions[0] == predictions[1]
@@ -120,9 +112,10 @@ def test_hub_and_folder_give_the_same_predictions(
 
 @pytest.mark.usefixtures("with_data")
 def test_no_hub_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    done = run(tmp_path, f"test/tiny@{COMMIT}")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.setattr(huggingface_hub.utils._http.time, "sleep", lambda seconds: None)  # between five attempts
+    done = run(tmp_path, f"test/tiny@{COMMIT}", in_process.cli)
     assert done.returncode == Exit.USAGE
     error = json.loads(done.stdout)
     assert (error["code"], error["where"]) == ("E119", "model")
@@ -140,7 +133,7 @@ def test_a_model_that_wants_to_run_code_is_refused(model_folder: Path, tmp_path:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModelForCausalLM": "evil.Model"}}))
     (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    done = run(tmp_path, str(folder))
+    done = run(tmp_path, str(folder), in_process.cli)
     assert done.returncode == Exit.USAGE
     assert json.loads(done.stdout)["code"] == "E114"
     assert not (tmp_path / "ran").exists()

@@ -1,11 +1,10 @@
 """A study whose label words begin alike, through the command line."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 from p2p_dist.errors import Exit
+from tests import in_process
 from tests.rows import sentences
 
 STUDY = """
@@ -21,8 +20,7 @@ def test_twelve_numbered_labels_are_scored_as_whole_words(tmp_path: Path) -> Non
     rows = [{**row, "label": "abcdefghijkl"[at % 12]} for at, row in enumerate(sentences(96))]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "many.yaml").write_text(STUDY.replace("rows.jsonl", str(tmp_path / "rows.jsonl")))
-    command = [sys.executable, "-m", "p2p_dist", "run", "many.yaml", "--backend", "local", "--runs-dir", "runs"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    done = in_process.cli(tmp_path / "many.yaml", tmp_path / "runs", "--backend", "local")
     assert done.returncode == Exit.OK, done.stderr
     (path,) = tmp_path.rglob("result.json")
     result = json.loads(path.read_text())

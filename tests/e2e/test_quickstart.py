@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow
+@pytest.mark.slow("trains the real quickstart, minutes")
 def test_the_effect_is_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "p2p_dist", "run", "quickstart", "--runs-dir", str(tmp_path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

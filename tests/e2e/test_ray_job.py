@@ -18,8 +18,8 @@ from p2p_dist.scheduling import ray_jobs, submissions
 from tests import secret_probe
 from tests.cli.test_main import invoke
 from tests.conftest import TINY_STUDY, failing_study
-from tests.e2e.test_study import _wait_for
 from tests.ray_head import Head, ray_head
+from tests.studies import wait_for
 
 pytestmark = pytest.mark.usefixtures("with_data")
 SCRIPT = Path(__file__).parents[2] / "launch" / "ray_job.sh"
@@ -60,12 +60,12 @@ def submit(address: str, study: Path, runs: Path) -> subprocess.Popen[str]:
     return script(str(study), "--runs-dir", str(runs), dashboard=address)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a Ray cluster and studies on it")
 def test_killed_client_attached_second_and_real_exit_code(cluster: str, tmp_path: Path) -> None:
     study, runs = tmp_path / "study.yaml", tmp_path / "runs"
     study.write_text(failing_study(tmp_path))
     first = submit(cluster, study, runs)
-    _wait_for(lambda: list(runs.rglob("metrics.jsonl")), 150)
+    wait_for(lambda: list(runs.rglob("metrics.jsonl")), 150)
     os.kill(first.pid, signal.SIGKILL)
     first.communicate()
     time.sleep(1)
@@ -85,7 +85,7 @@ def test_killed_client_attached_second_and_real_exit_code(cluster: str, tmp_path
     assert fourth.returncode == Exit.OK, "nothing left to do"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("starts a Ray cluster and studies on it")
 def test_a_cancelled_study_checkpoints_and_leaks_no_variable(
     head: Head, probe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,7 +96,7 @@ def test_a_cancelled_study_checkpoints_and_leaks_no_variable(
     monkeypatch.setenv(secret_probe.NAME, secret_probe.VALUE)
     monkeypatch.setenv("RAY_DASHBOARD", head.dashboard)
     first = script(str(study), "--runs-dir", str(runs), "--env", secret_probe.NAME)
-    _wait_for(lambda: list(runs.rglob("metrics.jsonl")), 240)
+    wait_for(lambda: list(runs.rglob("metrics.jsonl")), 240)
     code, said, _ = invoke("logs", str(runs / "tiny"))
     assert (code, "tiny: 0 of 3 runs done" in said) == (Exit.OK, True), said
     code, said, _ = invoke("cancel", str(runs / "tiny"))

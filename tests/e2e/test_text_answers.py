@@ -1,15 +1,13 @@
 """A study whose answers are text, through the command line: trained on whole answers, decoded, judged."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from p2p_dist.errors import Exit
 from p2p_dist.results.predictions import Generated
+from tests import in_process
 
 STUDY = """
 name: sums
@@ -38,21 +36,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "sums.yaml").write_text(STUDY)
-    command = [
-        sys.executable,
-        "-m",
-        "p2p_dist",
-        "run",
-        "sums.yaml",
-        "--backend",
-        "local",
-        "--cohort",
-        "3",
-        "--runs-dir",
-        "runs",
-    ]
-    env = {**os.environ, "P2P_DIST_DATA": str(folder / "data")}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300, env=env)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("P2P_DIST_DATA", str(folder / "data"))
+        done = in_process.cli(folder / "sums.yaml", folder / "runs", "--backend", "local", "--cohort", "3", report=True)
     assert done.returncode == Exit.OK, done.stderr
     return folder / "runs" / "sums"
 

@@ -9,13 +9,13 @@ import pytest
 from p2p_dist.errors import Exit
 from p2p_dist.results import datastore
 from p2p_dist.results.rundir import RunDir
-from tests.e2e.test_study import cli
+from tests import in_process
 
 
 @pytest.mark.usefixtures("with_data")
 def test_poisoned_weights(tmp_path: Path, study_file: Callable[[], Path]) -> None:
     attacks = "attack=[{name: badnets, rate: 0.05}, {name: badnets, rate: 0.05, via: weights}]"
-    done = cli(
+    done = in_process.cli(
         study_file(),
         tmp_path,
         attacks,

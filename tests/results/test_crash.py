@@ -73,7 +73,7 @@ def test_writers_that_are_killed_without_locks(tmp_path: Path) -> None:
     check(storm(tmp_path, 100, LD_PRELOAD=without_locks(tmp_path)))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("minutes; a hundred kills are the fast witness")
 def test_a_thousand_kills(tmp_path: Path) -> None:
     check(storm(tmp_path / "locks", 1000))
     check(storm(tmp_path / "none", 1000, LD_PRELOAD=without_locks(tmp_path)))
