@@ -28,7 +28,7 @@ test-fast: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --fast $(ORDER) $(FAST) $(ARGS)
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ORDER) -m "not gpu" $(ARGS)
+	P2P_DIST_FUZZ=2000 $(BIN)/python -m pytest $(ORDER) -m "not gpu" $(ARGS)
 
 # A real Slurm of two nodes on this machine; says why where that cannot be.
 test-slurm: $(VENV)/.dev

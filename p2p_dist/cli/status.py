@@ -1,6 +1,5 @@
 """The verbs `status` and `report`."""
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,10 +46,11 @@ def write_and_print(folder: "RunDir", as_json: bool) -> None:
     """Write the report of a run folder, and print its table or its content as JSON."""
     from p2p_dist.report import run_columns, status_view
     from p2p_dist.report.page import write_report
+    from p2p_dist.results.collect import read_resolved
     from p2p_dist.scheduling.progress import titles_of
 
     state, owner = status_view.read_state(folder)
-    resolved = json.loads(folder.resolved.read_text())
+    resolved = read_resolved(folder)
     titles = titles_of(resolved["runs"], {stage["id"]: stage["kind"] for stage in resolved["stages"]})
     page = write_report(folder, state, titles)
     for problem in state.problems:

@@ -19,6 +19,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.pretrained import place_of
 from p2p_dist.modeling.random_init import random_model
+from p2p_dist.results import checksums
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.training.base_model import base_of
 
@@ -78,7 +79,7 @@ def base_files(folder: RunDir, training: TrainStage, scratch: Path) -> Iterator[
     A base that a defense pruned is made again as the training made it, and saved; so are random weights. Raises
     UserError as `place_of` does.
     """
-    merged = () if training.reads.merged is None else (folder.at("train", training.reads.merged).adapter,)
+    merged = () if training.reads.merged is None else (checksums.adapter(folder.at("train", training.reads.merged)),)
     if training.prune is not None:
         _save(base_of(folder, training, BaseCache(), keep=False).model, scratch)
         yield BaseFiles(scratch)

@@ -10,7 +10,7 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.config.stages import EvalStage, TrainStage
 from p2p_dist.data.built import Built, LabelSpace
 from p2p_dist.errors import Exit, Problem, UserError, user_error
-from p2p_dist.results import datastore, resultfile
+from p2p_dist.results import checksums, datastore, resultfile
 from p2p_dist.results.collect import read_resolved
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir, StageDir
@@ -135,6 +135,7 @@ def _check_kind(cell: Mapping[str, str], stage: EvalStage, rows: StageDir) -> No
 
 
 def _check_adapter(training: StageDir, result: Result) -> None:
+    checksums.require(training)
     path = training.adapter / "adapter_model.safetensors"
     if not path.is_file() or file_sha256(path) != result.inputs["adapter_sha256"]:
         what, fix = (

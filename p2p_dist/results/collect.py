@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from p2p_dist.config.expand import AXES
-from p2p_dist.errors import Exit, Problem, user_error
+from p2p_dist.errors import Exit, Problem, printable, user_error
 from p2p_dist.results import attempts, confined, records, resultfile
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.confined import Damaged
@@ -103,7 +103,9 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         if _is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
     }
     runs = [_run(run, stages, results, collapsed) for run in resolved["runs"]]
-    return Collected(resolved["name"], resolved["description"], runs, results, problems)
+    return Collected(
+        printable(resolved["name"]), printable(resolved["description"], keep="\n"), runs, results, problems
+    )
 
 
 def read_resolved(folder: RunDir) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _run(
     main, floor = results.get(run["eval"]), results.get(run["floor"] or "")
     has_floor = floor is not None and "asr_ext" in floor.rates and floor.stage.reads.get("adapter") not in collapsed
     return RunState(
-        {axis: run["cell"][axis] for axis in AXES},
+        {axis: printable(run["cell"][axis]) for axis in AXES},
         [stages[id_] for id_ in run["stages"]],
         {name: entry.model_dump() for name, entry in main.rates.items()} if main else {},
         floor.rates["asr_ext"].model_dump() if floor and has_floor else None,

@@ -116,19 +116,21 @@ class StageDir:
         """Write `spec.json` unless a valid one exists."""
         try:
             is_valid = self.read_stage().id == stage.id
-        except (UserError, FileNotFoundError):
+        except UserError:
             is_valid = False
         if not is_valid:
             atomic.write_json(self.spec, stage.to_json())
 
     def read_stage(self) -> Stage:
-        """The stage in `spec.json`. Raises FileNotFoundError, and UserError E291 for a file that is damaged, was edited
-        or is in the folder of another stage."""
+        """The stage in `spec.json`. Raises UserError E291 for a file that is missing, damaged or edited, or another
+        stage's."""
         try:
             stage = records.stage_of(jsonfile.read(self.spec))
             if (stage.kind, stage.id) != (self.kind, self.path.name):
                 raise Damaged(f"it is the spec of {stage.kind} {stage.id}")
             return stage
+        except FileNotFoundError as error:
+            raise _bad_spec("it is missing", self.spec) from error
         except (ValueError, KeyError, TypeError) as error:
             raise _bad_spec(str(error), self.spec) from error
 
@@ -244,11 +246,11 @@ class RunDir:
         return stage
 
     def find(self, id_: str) -> StageDir:
-        """Find the folder of a stage by its id alone. Raises FileNotFoundError."""
+        """Find the folder of a stage by its id alone. Raises UserError E291 where no stage has it."""
         for kind in KINDS:
             if confined.kind_of(self.path / kind / id_ / "spec.json") == "file":
                 return self.at(kind, id_)
-        raise FileNotFoundError(f"no stage {id_} in {self.path}")
+        raise _bad_spec(f"no stage {id_} has a spec.json", self.path)
 
     def stages_besides(self, graph: Graph, problems: list[Problem]) -> dict[str, Stage]:
         """Stages in the folder that are not in the graph: from earlier versions of the study. Damaged ones are appended

@@ -62,7 +62,9 @@ class Shared(Claims):
     def take(self, job: Job) -> Mapping[str, str] | None:
         try:
             self.held[job.lead] = lease.take(self.folder.find(job.lead).lease)
-        except UserError:
+        except UserError as error:
+            if error.exit_code != Exit.OWNED:
+                raise
             return None
         return self.held[job.lead].environment
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from p2p_dist.errors import printable
 from p2p_dist.planning.jobs import Job
 from p2p_dist.report.terminal import clock
 from p2p_dist.results.rundir import RunDir
@@ -126,7 +127,9 @@ def titles_of(runs: Iterable[Mapping[str, Any]], kinds: Mapping[str, str] | None
             words[run["floor"]] = f"eval clean model on {cell['attack']}"
             cells.setdefault(run["floor"], []).append(cell)
     several_tasks = len({run["cell"]["task"] for run in runs}) > 1
-    return {id_: ", ".join([text, *_place(cells.get(id_, []), several_tasks)]) for id_, text in words.items()}
+    return {
+        id_: printable(", ".join([text, *_place(cells.get(id_, []), several_tasks)])) for id_, text in words.items()
+    }
 
 
 def _place(cells: list[Mapping[str, str]], several_tasks: bool) -> list[str]:

@@ -221,3 +221,75 @@ def test_compare(made: Path, tmp_path: Path, data_root: Path) -> None:
     code, said, _ = invoke("compare", "synthetic", "other", "--runs-dir", runs)
     assert code == Exit.OK
     assert "6 evaluated runs are only in synthetic" in said
+
+
+def test_report_writes_nothing_through_a_link(runs: Path, tmp_path: Path) -> None:
+    """A run folder from elsewhere may hold links to other folders of the reader."""
+    private = tmp_path / "private"
+    private.mkdir()
+    (private / "notes.md").write_text("mine")
+    report = runs / "synthetic" / "report"
+    report.mkdir(exist_ok=True)
+    (report / "tables").symlink_to(private)
+    code, _, error = invoke("report", "synthetic", "--runs-dir", runs)
+    assert (code, "E520" in error) == (Exit.INTEGRITY, True), error
+    assert {path.name: path.read_text() for path in private.iterdir()} == {"notes.md": "mine"}
+
+
+@pytest.mark.parametrize("name", ["notes", "eval/notes", "result.json"])
+def test_merge_refuses_links_in_its_input(made: Path, runs: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "private").mkdir()
+    path = next((runs / "synthetic").glob("eval/*/result.json")) if name == "result.json" else runs / "synthetic" / name
+    path.unlink(missing_ok=True)
+    path.symlink_to(tmp_path / "private")
+    code, _, error = invoke("merge", made / "synthetic", runs / "synthetic", "--into", tmp_path / "both")
+    assert (code, "error[E523]" in error, str(path) in error) == (Exit.INTEGRITY, True, True)
+
+
+def test_merge_leaves_out_a_stage_with_a_flipped_bit(made: Path, runs: Path, tmp_path: Path) -> None:
+    manifest = next((runs / "synthetic").glob("data/*/manifest.json"))
+    manifest.write_text(manifest.read_text() + " ")
+    code, _, error = invoke("merge", runs / "synthetic", made / "synthetic", "--into", tmp_path / "both")
+    assert (code, "error[E519]" in error) == (Exit.INTEGRITY, True)
+    assert contents(tmp_path / "both") == contents(made / "synthetic"), "the good one took its place"
+
+
+def test_query_cannot_write_files(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".tmp").mkdir()
+    for target in (".tmp/x", "x.csv", "/tmp/p2p_dist_query.csv"):
+        assert "E510" in invoke("query", f"COPY (SELECT 1) TO '{target}'", "--runs-dir", runs)[2]
+    assert not list((tmp_path / ".tmp").iterdir())
+
+
+def test_query_shows_hostile_cells_as_text(runs: Path) -> None:
+    cells = "SELECT '=1+1' AS a, '\x1b[2J' AS b, '-x' AS c, -1.5 AS d"
+    said = invoke("query", cells, "--runs-dir", runs, "--csv")[1]
+    assert said == "a,b,c,d\n'=1+1,\\x1b[2J,'-x,-1.5\n"
+    assert "\x1b" not in invoke("query", cells, "--runs-dir", runs)[1]
+    answer = invoke("query", "SELECT 'inf'::DOUBLE AS x, MAP {1: 2} AS y", "--runs-dir", runs, "--json")[1]
+    assert json.loads(answer) == [{"x": None, "y": {"1": 2}}]
+    code, _, _ = invoke("query", "SELECT 1 AS x, 2 AS x", "--runs-dir", runs, "--json")
+    assert code == Exit.USAGE
+
+
+@pytest.mark.parametrize("name", ["", "../..", ".hidden", "a\x1b[2Jb", "a/b"])
+def test_names_of_studies_are_no_paths(runs: Path, name: str) -> None:
+    assert "E402" in invoke("query", "SELECT 1", "--runs-dir", runs, "--study", name)[2]
+    _, said, error = invoke("status", name, "--runs-dir", runs)
+    assert "error[" in error
+    assert "\x1b" not in said + error
+
+
+def test_foreign_names_cannot_steer_the_terminal(runs: Path) -> None:
+    resolved = runs / "synthetic" / "resolved.json"
+    study = json.loads(resolved.read_text())
+    for run in study["runs"]:
+        run["cell"]["model"] = "an\x1b[2Jother"
+    resolved.write_text(json.dumps(study))
+    for verb in (("status", "synthetic"), ("report", "synthetic"), ("query", "SELECT model FROM cells")):
+        _, said, error = invoke(*verb, "--runs-dir", runs)
+        assert "\x1b[2J" not in said + error
+        assert verb[0] == "report" or "\\x1b[2J" in said
+    files = list((runs / "synthetic" / "report" / "tables").iterdir())
+    assert [path.name for path in files if b"\x1b" in path.read_bytes()] == []

@@ -2,16 +2,19 @@
 be."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from p2p_dist.config.graph import Graph
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.report import page, status_view
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.results import index, mirror, records
+from p2p_dist.results import collect, index, mirror, records, resultfile, timings
 from p2p_dist.results.collect import read_study
 from p2p_dist.results.rundir import RunDir
 from tests.results.test_index import SMALL
@@ -151,3 +154,75 @@ def test_what_is_not_there_is_no_problem(tmp_path: Path) -> None:
     problems: list[Problem] = []
     assert records.read(tmp_path / "cost.json", records.Cost, problems) == {}
     assert problems == []
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo", "link"])
+def test_result_that_is_no_file_is_damage(made: RunDir, tmp_path: Path, kind: str) -> None:
+    """A folder under the name of a result once counted as done."""
+    folder = RunDir(shutil.copytree(made.path, tmp_path / "study"))
+    result = next(iter(sorted(folder.path.glob("eval/*/result.json"))))
+    result.rename(tmp_path / "elsewhere.json")
+    if kind == "folder":
+        result.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(result)
+    else:
+        result.symlink_to(tmp_path / "elsewhere.json")
+    stage = folder.at("eval", result.parent.name)
+    assert not stage.is_done()
+    found = read_study(folder, alive=False)
+    assert "E502" in {problem.code for problem in found.problems}
+    assert sum(run.status == "damaged" for run in found.runs) >= 1
+    assert [each.path for each in collect.doubtful(folder)] == [stage.path]
+    assert resultfile.set_aside(stage) is not None
+    assert not result.is_symlink()
+    assert not result.exists()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda study: study["stages"][0]["spec"].update(seed=77),
+        lambda study: study["stages"][0].update(id="../../../tmp"),
+        lambda study: study["stages"][0].update(kind="../.."),
+        lambda study: study["stages"].pop(0),
+        lambda study: study["runs"][0].update(eval="0" * 12),
+        lambda study: study["runs"][0].update(eval=study["runs"][0]["train"]),
+        lambda study: study["runs"][0]["cell"].pop("defense"),
+        lambda study: study["runs"][0]["cell"].update(seed="x"),
+    ],
+)
+def test_inconsistent_resolved_study_is_named(made: RunDir, tmp_path: Path, edit: Callable[[Any], object]) -> None:
+    folder = RunDir(tmp_path / "study")
+    study = json.loads(made.resolved.read_text())
+    edit(study)
+    folder.path.mkdir()
+    folder.resolved.write_text(json.dumps(study))
+    with pytest.raises(UserError, match=r"E508.*resolved\.json"):
+        read_study(folder, alive=False)
+    assert timings.read(tmp_path, ()).unread, "plans of other studies name it and continue"
+
+
+@pytest.mark.parametrize("name", ["cost.json", "resolved.json"])
+@pytest.mark.parametrize("content", [b"\xff", b"[]", b"[" * 100_000, b'{"seconds": 1e999}', b"null"])
+def test_damaged_file_of_another_study_is_named(made: RunDir, tmp_path: Path, name: str, content: bytes) -> None:
+    """A damaged file of one study never stops another one."""
+    folder = RunDir(shutil.copytree(made.path, tmp_path / "runs" / "study"))
+    models = {stage.model for stage in folder.stages_besides(Graph(), []).values()}
+    assert timings.read(tmp_path / "runs", models).unread == []
+    paths = list(folder.path.glob(f"train/*/{name}")) or [folder.path / name]
+    paths[0].write_bytes(content)
+    (unread,) = timings.read(tmp_path / "runs", models).unread
+    assert unread.startswith(str(paths[0]))
+
+
+@pytest.mark.parametrize("line", ['{"loss": 1.0}', '{"step": null}', '{"step": "1"}', '{"step": 1e400}', "[", "\xff"])
+def test_bad_line_of_metrics_is_left_out(tmp_path: Path, line: str) -> None:
+    stage = RunDir(tmp_path).at("train", "a")
+    stage.append_metrics({"step": 1, "loss": 0.5})
+    with stage.metrics.open("a", encoding="latin-1") as file:
+        file.write(f"{line}\n")
+    stage.append_metrics({"step": 2, "loss": 0.25})
+    assert [metrics["step"] for metrics in stage.all_metrics()] == [1, 2]
+    assert (problem := stage.metrics_problem()) is not None
+    assert (problem.code, problem.where) == ("E516", str(stage.metrics))

@@ -1,0 +1,66 @@
+"""Stop requests: exit code 75 whatever runs when they come."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+from p2p_dist.scheduling import signals
+
+
+def send_soon(number: int) -> None:
+    threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+    time.sleep(10)
+
+
+@pytest.mark.parametrize("number", signals.NUMBERS)
+def test_signal_interrupts_what_runs(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(signals.Stopped), signals.raising():
+        send_soon(number)
+    assert signal.getsignal(number) is before
+
+
+def test_second_signal_does_not_interrupt_the_end() -> None:
+    ended: list[bool] = []
+
+    def stop_twice() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.append(True)
+
+    with pytest.raises(signals.Stopped), signals.raising():
+        stop_twice()
+    assert ended
+
+
+def test_scheduler_is_told_and_not_interrupted() -> None:
+    answers: list[bool] = []
+
+    def schedule() -> None:
+        with signals.stop_requests() as requested:
+            answers.append(requested())
+            os.kill(os.getpid(), signal.SIGUSR1)
+            answers.append(requested())
+
+    with pytest.raises(signals.Stopped), signals.raising():
+        schedule()
+    assert answers == [False, True]
+
+
+def test_handler_of_a_library_is_replaced_and_its_exit_a_stop() -> None:
+    """Ray sets a handler that exits with 15, which no script that requeues on 75 understands."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def init() -> None:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(signals.Stopped), signals.kept_handlers():
+        init()
+    assert signal.getsignal(signal.SIGTERM) is before
