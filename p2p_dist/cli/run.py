@@ -110,6 +110,14 @@ def run(
             rich_help_panel=JOBS,
         ),
     ] = False,
+    private: Annotated[
+        bool,
+        typer.Option(
+            "--private",
+            help="Close the run folder to other users. Default: permissions by the umask.",
+            rich_help_panel=JOBS,
+        ),
+    ] = False,
     as_json: AS_JSON = False,
 ) -> int:
     """Run what is missing of a study and write its report. The same command resumes a stopped study, and does nothing
@@ -117,12 +125,14 @@ def run(
     from rich.console import Console
 
     from p2p_dist.scheduling.execute import Launch, execute
-    from p2p_dist.scheduling.prepare import settle
+    from p2p_dist.scheduling.prepare import close_to_others, settle
     from p2p_dist.scheduling.study import find_cluster
 
     console = Console(stderr=True)
     opened = _open(study, overrides or [], runs_dir, console)
     _check(opened, replace, share, console)
+    if private:
+        close_to_others(opened.folder)
     hardware = find_cluster(cluster, nodes)
     failed: Sequence[Failure] = ()
     if jobs := opened.plan(hardware, cohort, rows_only=rows_only).jobs:

@@ -71,6 +71,14 @@ def write_down(study: Study) -> None:
     atomic.write_json(folder.provenance, {"launches": [*launches(folder), provenance()]})
 
 
+def close_to_others(folder: RunDir) -> None:
+    """Make a run folder and all that this process and its workers write from now on readable for their user alone.
+    Raises UserError E518 where the folder belongs to somebody else."""
+    os.umask(0o077)
+    with confined.writing(folder.path) as handle:
+        os.fchmod(handle, 0o700)
+
+
 def clear(folder: RunDir) -> None:
     """Remove unfinished files of killed writers. Needs the study alone: files that another controller is writing look
     the same."""

@@ -71,7 +71,7 @@ def read_all(folder: RunDir) -> tuple[Rates, bool]:
     owner = status_view.read_state(folder)[1]
     collected = read_study(folder, alive=False)
     assert status_view.text(collected, owner)
-    status_view.facts(collected, owner)
+    status_view.to_json(collected, owner)
     named = bool(collected.problems) | bool(index.refresh(folder).problems)
     named |= bool(timings.read(folder.path.parent, ()).unread)
     for path in sorted(folder.path.glob("*/*")):

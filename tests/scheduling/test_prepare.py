@@ -1,5 +1,6 @@
 """What a controller does to a run folder before it starts anything."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.errors import Exit
-from p2p_dist.scheduling import signals
+from p2p_dist.results import atomic
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling import prepare, signals
 from tests.cli.test_main import invoke
 
 
@@ -36,3 +39,16 @@ def test_half_written_files_are_cleared_by_who_is_alone(
     )
     assert (code, "E412" in said) == (Exit.REQUEUE, True), said
     assert half.exists() == kept
+
+
+def test_private_folder_is_closed_to_others(tmp_path: Path) -> None:
+    folder = RunDir(tmp_path / "study")
+    folder.path.mkdir(mode=0o755)
+    before = os.umask(0o022)
+    try:
+        prepare.close_to_others(folder)
+        atomic.write_json(folder.resolved, {})
+    finally:
+        os.umask(before)
+    assert folder.path.stat().st_mode & 0o777 == 0o700
+    assert folder.resolved.stat().st_mode & 0o777 == 0o600
