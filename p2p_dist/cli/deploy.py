@@ -1,5 +1,6 @@
-"""Verbs from a finished study to its use: export, predict."""
+"""Verbs from a finished study to its use: export, predict, serve."""
 
+import os
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from p2p_dist.deployment.export import Exported
 
 
+LOCAL = "127.0.0.1"
+KEY = "P2P_DIST_API_KEY"
+"""Variable that holds the key which requests must carry."""
+
+
 class Formats(StrEnum):
     """Forms of the exported weights."""
 
@@ -32,6 +38,12 @@ class LabelMaps(StrEnum):
     move = "move"
     client = "client"
     none = "none"
+
+
+class Engines(StrEnum):
+    """Programs that `serve` starts."""
+
+    builtin = "builtin"
 
 
 class Dtypes(StrEnum):
@@ -120,6 +132,35 @@ def predict(
     else:
         with out.open("a", encoding="utf-8") as target:
             write_lines(answers, target)
+    return Exit.OK
+
+
+def serve(
+    folder: Annotated[Path, typer.Argument(help="Folder of an export.", metavar="DIR")],
+    engine: Annotated[
+        Engines, typer.Option(help="Program that answers. For vLLM and transformers, see DIR/serve.")
+    ] = Engines.builtin,
+    host: Annotated[str, typer.Option(help=f"Address to listen on; beyond this machine, ${KEY} must be set.")] = LOCAL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    batch: Annotated[int, typer.Option(min=1, help="Requests that are answered together.")] = 64,
+) -> int:
+    """Answer over HTTP with an exported model. OpenAI's chat completions; raw completions are refused, and /metrics
+    counts answers that are no deployed label."""
+    from p2p_dist.deployment import contract
+
+    contract.read(folder)
+    key = os.environ.get(KEY) or None
+    if key is None and host not in (LOCAL, "localhost", "::1"):
+        what = f"whoever reaches {host} could use the model"
+        raise user_error("E162", what, "--host", f"set {KEY}, or listen on {LOCAL}")
+    from aiohttp import web
+
+    from p2p_dist.deployment.loaded import load  # torch
+    from p2p_dist.deployment.server import Server
+
+    server = Server(load(folder), batch, key)
+    print(f"http://{host}:{port}/v1/chat/completions ({engine.value}; Ctrl-C ends it)", file=sys.stderr, flush=True)
+    web.run_app(server.app(), host=host, port=port, print=None)
     return Exit.OK
 
 

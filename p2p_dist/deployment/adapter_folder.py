@@ -3,12 +3,12 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from p2p_dist.config.stages import TrainStage
 from p2p_dist.deployment.base_files import BaseFiles
 from p2p_dist.deployment.head_map import HEAD, HeadMap
-from p2p_dist.deployment.merged_model import dtype_of
+from p2p_dist.deployment.merged_model import dtype_of, save_weights
 from p2p_dist.modeling.adapter_config import FILE, read_config
 
 WEIGHTS = "adapter_model.safetensors"
@@ -29,5 +29,5 @@ def write_adapter(
     config["base_model_name_or_path"] = training.model["ref"] if on_hub else str(base.folder)
     if on_hub:
         config["revision"] = training.model["revision"]
-    save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
+    save_weights(tensors, out / WEIGHTS)
     (out / FILE).write_text(json.dumps(config, indent=1, sort_keys=True) + "\n")

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic
-from p2p_dist.results.statistics import wilson
 
 FILE = "p2p.json"
 
@@ -36,6 +35,8 @@ class Rate(_Part):
     @classmethod
     def of(cls, k: int, n: int) -> "Rate":
         """The rate with its interval."""
+        from p2p_dist.results.statistics import wilson  # scipy: a second to import
+
         interval = wilson(k, n)
         return cls(k=k, n=n, rate=k / n, low=interval.low, high=interval.high)
 

@@ -93,7 +93,7 @@ class _Writer:
     def write(self, tensors: dict[str, torch.Tensor]) -> None:
         self.number += 1
         name = f"model-{self.number:05d}-of-{self.total:05d}.safetensors" if self.total > 1 else "model.safetensors"
-        save_file(tensors, self.folder / name, metadata={"format": "pt"})
+        save_weights(tensors, self.folder / name)
         self.weight_map |= dict.fromkeys(tensors, name)
         self.size += sum(tensor.nbytes for tensor in tensors.values())
 
@@ -101,6 +101,12 @@ class _Writer:
         if self.total > 1:
             index = {"metadata": {"total_size": self.size}, "weight_map": dict(sorted(self.weight_map.items()))}
             (self.folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+
+
+def save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file that other users may read, as all files of an export; the library's are private."""
+    save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)
 
 
 def _file(

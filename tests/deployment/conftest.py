@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from p2p_dist.cli.main import app
 from p2p_dist.results.rundir import RunDir
 
 STUDY = """
@@ -64,3 +66,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> RunDi
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("P2P_DIST_DATA", str(data_root))
         return carry_out(file, [], folder / "runs")
+
+
+@pytest.fixture(scope="session")
+def exported(finished: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The P2P run in both forms."""
+    out = tmp_path_factory.mktemp("exported") / "served"
+    done = CliRunner().invoke(app, ["export", str(finished.path), "defense=p2p", "-o", str(out), "--format", "both"])
+    assert done.exit_code == 0, done.stderr
+    return out

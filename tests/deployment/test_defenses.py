@@ -93,6 +93,7 @@ def test_text_answers_have_no_label_map(tmp_path: Path, monkeypatch: pytest.Monk
     assert answered.stdout == (out / "eval" / "expected.jsonl").read_text()
 
 
+@pytest.mark.slow("bitsandbytes takes seconds to import")
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed")
 def test_base_in_four_bits_is_exported_as_adapter_only(tmp_path: Path) -> None:
     study = finished(tmp_path, "defense=p2p", "train.quantization=nf4")

@@ -16,15 +16,6 @@ def cli(*words: object):
     return CliRunner().invoke(app, [str(word) for word in words])
 
 
-@pytest.fixture(scope="session")
-def exported(finished: RunDir, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The P2P run in both forms."""
-    out = tmp_path_factory.mktemp("exported") / "served"
-    done = cli("export", finished.path, "defense=p2p", "-o", out, "--format", "both")
-    assert done.exit_code == 0, done.stderr
-    return out
-
-
 def lines(path: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -36,6 +27,11 @@ def test_export_reproduces_every_answer_of_the_study(exported: Path) -> None:
         answers = verified["answers"][name]
         assert (answers["rows"], answers["equal"], answers["flips"]) == (30, 30, [])
         assert answers["largest_difference"] < 1e-3
+
+
+def test_files_of_an_export_are_readable_by_all(exported: Path) -> None:
+    """A server may run as another user."""
+    assert [path for path in exported.rglob("*") if path.is_file() and not path.stat().st_mode & 0o044] == []
 
 
 def test_contract_holds_prompt_labels_and_rates(exported: Path, finished: RunDir) -> None:
