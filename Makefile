@@ -13,7 +13,7 @@ ORDER := --random-order-bucket=module --random-order-seed=$(shell date +%s)
 FAST := --ignore=tests/planning/test_memory.py tests/cli tests/config tests/contracts/test_plugins.py tests/contracts/test_reproducible.py tests/data \
   tests/planning tests/report tests/results tests/test_architecture.py tests/test_assets.py tests/test_docs.py
 
-.PHONY: quickstart test test-fast test-all test-slurm check install clean
+.PHONY: quickstart test test-fast test-all test-slurm test-zoo check install clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
@@ -29,6 +29,10 @@ test-fast: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	P2P_DIST_FUZZ=2000 $(BIN)/python -m pytest $(ORDER) -m "not gpu" $(ARGS)
+
+# Every family of models against plain transformers and PEFT; writes the table of docs/models.md.
+test-zoo: $(VENV)/.dev
+	$(BIN)/python -m tests.zoo.table
 
 # A real Slurm of two nodes on this machine; says why where that cannot be.
 test-slurm: $(VENV)/.dev

@@ -103,11 +103,13 @@ def _described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[d
     from p2p_dist.report import plan_view
     from p2p_dist.scheduling.feasibility import refuse_infeasible
     from p2p_dist.scheduling.other_settings import changes_of
+    from p2p_dist.scheduling.row_modes import row_modes
 
     rows = [counted.to_json() for counted in refuse_infeasible(study)]
     done = study.folder.done(study.expansion.graph)
     remaining = study.plan(hardware, cohort)
     answer = {**plan_view.to_json(study.expansion, done, remaining, study.model_names()), "rows": rows}
+    answer["row_modes"] = row_modes(study.spec.model)
     if changes := changes_of(study):
         answer["changes"] = {
             "runs_added": changes.added,

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.generation import Decoder, Written, left_padded, plain_attention
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.forward import is_packed
 
 
 class CleanGen(Decoder):
@@ -36,6 +37,17 @@ class CleanGen(Decoder):
     def room(self, prompt: int, new: int) -> int:
         """Two caches, and at the worst a whole draft for every token that is kept."""
         return 2 * (prompt + self.draft * new)
+
+    def require(self, base: Base) -> None:
+        """Raise UserError E293 for models whose state cannot forget tokens, or that read rows one by one."""
+        for model in (base.model, self.reference.model):
+            if not is_packed(model):
+                raise user_error(
+                    "E293",
+                    f"CleanGen is not built for models that are computed row by row ({model.config.model_type})",
+                    "model",
+                    "exclude the defense for this model",
+                )
 
     def write(self, base: Base, prompts: Sequence[list[int]], new: int, end: int) -> list[Written]:
         """Raises UserError E269 when the reference reads other tokens than the target."""

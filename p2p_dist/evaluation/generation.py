@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from transformers import GenerationConfig
 from p2p_dist.data.built import Suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
+from p2p_dist.modeling.forward import is_packed
+from p2p_dist.modeling.guard import plain_implementation
+from p2p_dist.modeling.lengths import before_forward, depends_on_length, require_positions
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated
 
@@ -38,6 +42,10 @@ class Decoder(ABC):
     @abstractmethod
     def room(self, prompt: int, new: int) -> int:
         """Largest number of tokens in the cache for a row of `prompt` tokens and an answer of `new` tokens."""
+
+    def require(self, base: Base) -> None:
+        """Raise UserError for a base that this decoder cannot continue."""
+        return None
 
     @abstractmethod
     def write(self, base: Base, prompts: Sequence[list[int]], new: int, end: int) -> list[Written]:
@@ -74,14 +82,18 @@ def generate_suite(
     """Answers of the selected adapter, in the order of the suite's rows.
 
     An answer ends at the end token or after `max_new_tokens`; `on_progress(rows done)` is called after every batch.
-    Raises UserError E280 for a tokenizer without an end token.
+    Raises UserError E280 for a tokenizer without an end token, E293 or E294 for a model that cannot do this.
     """
     if not suite.rows:
         return []
     prompts = encoder.prompts(suite.rows)
+    require_positions(base.model, max(map(len, prompts)) + max_new_tokens)
+    decoder.require(base)
+    batches = list(_batches(base, prompts, decoder, max_new_tokens))
     written: dict[int, Written] = {}
     with plain_attention(base.model):
-        for indices in by_length([decoder.room(len(ids), max_new_tokens) for ids in prompts], TOKENS_AT_ONCE):
+        for indices in batches:
+            before_forward(base.model)
             written.update(
                 zip(
                     indices,
@@ -98,6 +110,19 @@ def generate_suite(
     ]
 
 
+def _batches(base: Base, prompts: Sequence[list[int]], decoder: Decoder, new: int) -> Iterator[list[int]]:
+    """Rows that are written together. Rows of a model that is computed row by row meet rows of their own length only,
+    and rows past the length at which rotary frequencies depend on it come alone."""
+    for indices in by_length([decoder.room(len(ids), new) for ids in prompts], TOKENS_AT_ONCE):
+        longest = max(len(prompts[index]) for index in indices) + new
+        if depends_on_length(base.model, longest):
+            yield from ([index] for index in indices)
+        elif is_packed(base.model):
+            yield indices
+        else:
+            yield from (list(group) for _, group in groupby(indices, key=lambda index: len(prompts[index])))
+
+
 def left_padded(prompts: Sequence[list[int]], filler: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Prompts as ids [B, longest], padded on the left, and their attention mask of the same shape."""
     longest = max(len(ids) for ids in prompts)
@@ -111,7 +136,7 @@ def plain_attention(model: Any) -> Iterator[None]:
     recommended = model.generation_config
     model.generation_config = GenerationConfig()
     usual = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
+    model.set_attn_implementation(plain_implementation(model))
     try:
         yield
     finally:

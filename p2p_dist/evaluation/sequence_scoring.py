@@ -12,9 +12,11 @@ import torch
 
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
-from p2p_dist.modeling.forward import answer_states, logits_of
+from p2p_dist.modeling.forward import answer_logits, answer_states, logits_of, unsharded
+from p2p_dist.modeling.lengths import takes_rows_apart
+from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.token_tree import Tree, pack_trees, tree_of
-from p2p_dist.modeling.tokenization import Choices
+from p2p_dist.modeling.tokenization import Choices, Encoded
 
 Scored = tuple[list[float], int | None]
 LOGITS_AT_ONCE = 256
@@ -36,9 +38,27 @@ def score_words(base: Base, rows: Sequence[Choices], on_progress: Callable[[int]
         tree = tree_of(words)
         for batch in by_length([len(rows[index].prompt) + len(tree.tokens) for index in members]):
             indices = [members[position] for position in batch]
-            scored.update(zip(indices, _score(base, [rows[index].prompt for index in indices], tree), strict=True))
+            prompts = [rows[index].prompt for index in indices]
+            longest = max(map(len, prompts)) + max(map(len, words))
+            apart = takes_rows_apart(unsharded(base.model), longest)
+            scores = _score_apart(base, prompts, words) if apart else _score(base, prompts, tree)
+            scored.update(zip(indices, scores, strict=True))
             on_progress(len(scored))
     return [scored[index] for index in range(len(rows))]
+
+
+def _score_apart(base: Base, prompts: Sequence[Sequence[int]], words: Sequence[Sequence[int]]) -> list[Scored]:
+    """As `_score`, every word behind its own copy of the prompt: for models that are computed row by row."""
+    scored: list[Scored] = []
+    for prompt in prompts:
+        batch = pack([[Encoded("", [*prompt, *word[:-1]], list(word)) for word in words]]).to(base.device)
+        logits = answer_logits(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
+        lengths = [len(word) for word in words]
+        steps = torch.split(torch.log_softmax(logits, dim=-1).gather(1, batch.targets[:, None])[:, 0], lengths)
+        likeliest = torch.split(logits.argmax(dim=-1) == batch.targets, lengths)
+        tops = [bool(word.all()) for word in likeliest]
+        scored.append(([round(float(word.sum()), 5) for word in steps], tops.index(True) if any(tops) else None))
+    return scored
 
 
 def _score(base: Base, prompts: Sequence[Sequence[int]], tree: Tree) -> list[Scored]:

@@ -73,15 +73,19 @@ def write_config(
 
     `base_name` and `revision` are what loads the base; None for a base that cannot be loaded (random weights).
     """
-    config = _lora_config_class()(
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base_name,
-        r=spec.r,
-        lora_alpha=spec.alpha,
-        lora_dropout=spec.dropout,
-        target_modules=sorted({layer.rpartition(".")[2] for layer in layers}),
-        inference_mode=True,
-    ).to_dict()
+    config = (
+        peft_module()
+        .LoraConfig(
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=base_name,
+            r=spec.r,
+            lora_alpha=spec.alpha,
+            lora_dropout=spec.dropout,
+            target_modules=sorted({layer.rpartition(".")[2] for layer in layers}),
+            inference_mode=True,
+        )
+        .to_dict()
+    )
     written = {name: config[name] for name in _WRITTEN} | {"target_modules": sorted(config["target_modules"])}
     written |= {"revision": revision} if revision else {}
     (folder / FILE).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
@@ -102,7 +106,7 @@ def read_config(folder: Path) -> AdapterConfig:
         raise user_error(
             "E307", f"Cannot read the adapter's config: {error}", str(path), fix, Exit.INTEGRITY
         ) from error
-    config_class = _lora_config_class()
+    config_class = peft_module().LoraConfig
     known = {field.name for field in fields(config_class)}
     if (kind := attributes.get("peft_type")) != "LORA":
         raise _unsupported(path, f"peft_type={kind}")
@@ -136,12 +140,12 @@ def _unsupported(path: Path, setting: str) -> Exception:
     return user_error("E285", f"Adapter variant is not supported: {setting}", str(path), fix)
 
 
-def _lora_config_class() -> Any:
-    """PEFT's class, imported on first use: 0.3 s.
+def peft_module() -> Any:
+    """PEFT, imported on first use: 0.3 s.
 
     Where bitsandbytes is installed and not imported yet, it is hidden from PEFT, which would load it and 2 s of
     compiler code with it; and bitsandbytes itself would load the package `kernels` (see `quantize`).
     """
     with contextlib.nullcontext() if "bitsandbytes" in sys.modules else hidden("bitsandbytes"):
-        from peft import LoraConfig
-    return LoraConfig
+        import peft
+    return peft

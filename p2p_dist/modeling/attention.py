@@ -5,7 +5,10 @@ on real tokens only. Attention alone needs rows apart, so it spreads them to `[N
 causal kernel without a mask, since padding on the right is never looked at, and packs the answer again.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,23 +16,43 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from p2p_dist.errors import user_error
+
 NAME = "p2p_packed"
+_WITHOUT_EFFECT = frozenset({"position_ids", "output_hidden_states"})
+"""Arguments that models hand to every kernel and that change nothing in this one."""
 
 
 @dataclass(frozen=True)
 class Group:
     """Rows of like length. Shapes: `spread` [N*L] indexes the K*T tokens, slots behind a row's end repeat its last;
-    `mask` [N, 1, L, L] is true where a token (third axis) looks at another (fourth), None for plain causal rows."""
+    `mask` [N, 1, L, L] is true where a token (third axis) looks at another (fourth), None for plain causal rows;
+    `positions` [N, L] are those of the slots where they are not 0, 1, 2, ..."""
 
     rows: int
     longest: int
     spread: torch.Tensor
     mask: torch.Tensor | None = None
+    positions: torch.Tensor | None = None
+    windows: dict[int, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
+    """Masks of sliding windows that layers have asked for."""
 
     def to(self, device: torch.device) -> "Group":
-        return Group(
-            self.rows, self.longest, self.spread.to(device), None if self.mask is None else self.mask.to(device)
-        )
+        mask, positions = (None if part is None else part.to(device) for part in (self.mask, self.positions))
+        return Group(self.rows, self.longest, self.spread.to(device), mask, positions)
+
+    def mask_of(self, window: int | None) -> torch.Tensor | None:
+        """Mask of a layer whose tokens look at the last `window` tokens, themselves included, [N or 1, 1, L, L]; None
+        where that is plain causal attention."""
+        if window is None or window >= self.longest:
+            return self.mask
+        if window not in self.windows:
+            slots = torch.arange(self.longest, device=self.spread.device)[None]
+            positions = slots if self.positions is None else self.positions
+            near = (positions[:, :, None] - positions[:, None, :] < window)[:, None]
+            causal = (slots[:, :, None] >= slots[:, None, :])[:, None] if self.mask is None else self.mask
+            self.windows[window] = near & causal
+        return self.windows[window]
 
 
 @dataclass(frozen=True)
@@ -37,11 +60,12 @@ class PackedRows:
     """Positions of the rows of one packed batch.
 
     Shape: `pack` [K*T] indexes the slots of all groups, one after the other; filler tokens behind a run's last row
-    point at slot 0, and nothing reads what they compute.
+    point at slot 0, and nothing reads what they compute. `places` are the rows as (start, length) in the K*T tokens.
     """
 
     groups: tuple[Group, ...]
     pack: torch.Tensor
+    places: tuple[tuple[int, int], ...] = ()
 
     @cached_property
     def spread(self) -> torch.Tensor:
@@ -53,7 +77,31 @@ class PackedRows:
         return max(group.longest for group in self.groups)
 
     def to(self, device: torch.device) -> "PackedRows":
-        return PackedRows(tuple(group.to(device) for group in self.groups), self.pack.to(device))
+        return PackedRows(tuple(group.to(device) for group in self.groups), self.pack.to(device), self.places)
+
+
+_CURRENT: ContextVar[PackedRows | None] = ContextVar("packed rows", default=None)
+
+
+@contextmanager
+def rows_packed(packed: PackedRows | None) -> Iterator[None]:
+    """Rows of the forward pass inside the block, for families whose layers do not hand `packed` on to attention."""
+    before = _CURRENT.set(packed)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(before)
+
+
+def current_rows() -> PackedRows | None:
+    """The rows of `rows_packed`."""
+    return _CURRENT.get()
+
+
+def equal_rows(rows: int, length: int, device: torch.device) -> PackedRows:
+    """Rows of one length as a batch [rows, length] without any filler."""
+    tokens = torch.arange(rows * length, device=device)
+    return PackedRows((Group(rows, length, tokens),), tokens, tuple((row * length, length) for row in range(rows)))
 
 
 def packed_attention(
@@ -65,16 +113,20 @@ def packed_attention(
     scaling: float | None = None,
     packed: PackedRows | None = None,
     sliding_window: int | None = None,
-    **_: Any,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row. Shapes: query [K, H, T, D], key/value [K, G, T, D] -> [K, T, H, D]."""
+    """Causal attention within each row. Shapes: query, key [K, H or G, T, D], value [K, G, T, E] -> [K, T, H, E].
+
+    `softcap` bounds the scores (Gemma 2, arXiv 2408.00118); `s_aux` [H] are attention sinks (gpt-oss): scores that
+    take part in the softmax and have no value. Raises UserError E292 for any other argument that changes a number.
+    """
+    packed = packed or _CURRENT.get()
     if packed is None or attention_mask is not None:
         raise ValueError("packed attention needs `packed=PackedRows(...)` and no attention mask")
-    if sliding_window is not None and sliding_window < packed.longest:
-        raise ValueError(
-            f"a row of {packed.longest} tokens is longer than the model's attention window {sliding_window}"
-        )
-    runs, heads, tokens, width = query.shape
+    _refuse_unknown(module, others)
+    runs, heads, tokens, _ = query.shape
     # The CPU kernel's backward pass is 4-5 times slower in bfloat16 than in float32.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
     # Query, key and value travel together and through all groups at once: a short step is as long as the number of its
@@ -83,20 +135,72 @@ def packed_attention(
         [states.transpose(1, 2).reshape(runs * tokens, -1) for states in (query, key, value)], dim=1
     ).to(dtype)
     slots = together.index_select(0, packed.spread).split([group.rows * group.longest for group in packed.groups])
-    widths = [states.shape[1] * width for states in (query, key, value)]
+    widths = [states.shape[1] * states.shape[3] for states in (query, key, value)]
     shared_heads = key.shape[1] != heads
     answers = []
-    for group, mine in zip(packed.groups, slots, strict=True):
+    for group, group_slots in zip(packed.groups, slots, strict=True):
         rows_q, rows_k, rows_v = (
-            states.view(group.rows, group.longest, -1, width).transpose(1, 2) for states in mine.split(widths, dim=1)
+            states.view(group.rows, group.longest, -1, like.shape[3]).transpose(1, 2)
+            for states, like in zip(group_slots.split(widths, dim=1), (query, key, value), strict=True)
         )
-        causal, mask = group.mask is None, group.mask
-        out = scaled_dot_product_attention(
-            rows_q, rows_k, rows_v, attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=shared_heads
-        )
-        answers.append(out.transpose(1, 2).reshape(group.rows * group.longest, heads * width))
+        mask = group.mask_of(sliding_window)
+        if softcap is None and s_aux is None:
+            out = scaled_dot_product_attention(
+                rows_q, rows_k, rows_v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=shared_heads
+            )
+        else:
+            out = _attention_by_hand(rows_q, rows_k, rows_v, mask, scaling, softcap, s_aux)
+        answers.append(out.transpose(1, 2).reshape(group.rows * group.longest, -1))
     flat = torch.cat(answers) if len(answers) > 1 else answers[0]
-    return flat.index_select(0, packed.pack).to(query.dtype).view(runs, tokens, heads, width), None
+    return flat.index_select(0, packed.pack).to(query.dtype).view(runs, tokens, heads, value.shape[3]), None
+
+
+def _attention_by_hand(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention with capped scores or sinks, for which torch has no kernel. Shapes as in torch's."""
+    shared = query.shape[1] // key.shape[1]
+    if shared > 1:
+        key, value = key.repeat_interleave(shared, dim=1), value.repeat_interleave(shared, dim=1)
+    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is None:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    scores = scores.float().masked_fill(~mask, -torch.inf)
+    if sinks is not None:
+        column = sinks.float().reshape(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    weights = torch.softmax(scores, dim=-1)[..., : key.shape[2]]
+    return weights.to(value.dtype) @ value
+
+
+def _refuse_unknown(module: torch.nn.Module, others: Mapping[str, Any]) -> None:
+    """Raise UserError E292 for arguments that a kernel may not leave out."""
+    unknown = [name for name, setting in others.items() if name not in _WITHOUT_EFFECT and _has_effect(name, setting)]
+    if not getattr(module, "is_causal", True):
+        unknown.append("is_causal")
+    if unknown:
+        family = getattr(getattr(module, "config", None), "model_type", type(module).__name__)
+        raise user_error(
+            "E292",
+            f"{family}: packed attention does not know the argument {', '.join(unknown)}",
+            "model",
+            "choose another model",
+        )
+
+
+def _has_effect(name: str, setting: object) -> bool:
+    """True for an argument that changes what attention computes: anything but None, False, no dropout and causal."""
+    if name == "is_causal":
+        return setting is False
+    return setting is not None and setting is not False and not (name == "dropout" and setting == 0)
 
 
 def register() -> None:

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling import attention
+from p2p_dist.modeling.guard import choose_attention
 from p2p_dist.modeling.pretrained import load_pretrained, load_saved_tokenizer, place_of
 from p2p_dist.modeling.quantize import quantize_nf4
 from p2p_dist.modeling.random_init import byte_tokenizer, random_model
@@ -51,7 +52,8 @@ def usual_device() -> torch.device:
 def load_base(
     identity: Mapping[str, Any], local: Mapping[str, str], dtype: str, quantization: str | None = None
 ) -> Base:
-    """Load what a train stage names. Raises UserError as `load_pretrained` does, and E281."""
+    """Load what a train stage names. Raises UserError as `load_pretrained` does, E281, and E293 as `choose_attention`
+    does."""
     attention.register()
     transformers_logging.disable_progress_bar()
     logging.getLogger("transformers").setLevel(logging.ERROR)
@@ -65,11 +67,11 @@ def load_base(
         model, tokenizer = load_pretrained(
             identity, place, revision, precision, torch.device("cpu") if quantization else device
         )
-    model.set_attn_implementation(attention.NAME)
     model = model.to(dtype=precision).eval().requires_grad_(False)
     if quantization == "nf4":
         quantize_nf4(model)
     model = model.to(device=device)
+    choose_attention(model, {**identity, "quantization": quantization})
     return Base(model, tokenizer, device, precision, bool(identity.get("add_bos_token")), place, revision)
 
 

@@ -1,5 +1,10 @@
-"""The one forward pass of training and evaluation: logits at the answer positions and nowhere else."""
+"""The one forward pass of training and evaluation: logits at the answer positions and nowhere else.
 
+Rows are packed, or computed one by one where a family mixes tokens outside attention (`config.families`); the model's
+attention implementation says which.
+"""
+
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +14,11 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from p2p_dist.modeling.attention import PackedRows
+from p2p_dist.modeling import attention
+from p2p_dist.modeling.attention import PackedRows, equal_rows, rows_packed
+from p2p_dist.modeling.body import body_of, own_logits
+from p2p_dist.modeling.lengths import before_forward, require_length, takes_rows_apart
+from p2p_dist.modeling.lora import tokens_selected
 
 LOSSES_AT_ONCE = 512
 """Positions whose logits a training step holds at a time: 311 MB in fp32 at 152,000 tokens, and as much for their
@@ -27,21 +36,63 @@ class Sharded:
     """The model that was sharded, for its configuration."""
 
 
+def unsharded(model: Any) -> Any:
+    """The model itself, for its configuration."""
+    return model.model if isinstance(model, Sharded) else model
+
+
 def answer_states(
     model: Any, ids: torch.Tensor, positions: torch.Tensor, packed: PackedRows, answers: torch.Tensor
 ) -> torch.Tensor:
-    """Shapes: ids, positions [K, T], answers [A] into K*T -> last hidden states [A, d]."""
+    """Shapes: ids, positions [K, T], answers [A] into K*T -> last hidden states [A, d].
+
+    Raises UserError E294 for a row that is too long for the model.
+    """
     if isinstance(model, Sharded):
         return model.engine("answer_states", ids, positions, packed, answers)
-    hidden = model.model(input_ids=ids, position_ids=positions, use_cache=False, packed=packed).last_hidden_state
+    require_length(model, packed.longest)
+    if takes_rows_apart(model, packed.longest):
+        return _states_by_row(model, ids, packed, answers)
+    before_forward(model)
+    with rows_packed(packed):
+        output = body_of(model)(input_ids=ids, position_ids=positions, use_cache=False, packed=packed)
+    hidden = output.last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1]).index_select(0, answers)
+
+
+def _states_by_row(model: Any, ids: torch.Tensor, packed: PackedRows, answers: torch.Tensor) -> torch.Tensor:
+    """As `answer_states`, of one run: rows of one length at a time, through the model's own forward pass."""
+    if len(ids) > 1:
+        raise ValueError("rows of several runs cannot be taken apart")
+    flat = ids.view(-1)
+    starts_by_length: dict[int, list[int]] = defaultdict(list)
+    for start, length in packed.places:
+        starts_by_length[length].append(start)
+    states, tokens = [], []
+    for length, starts in sorted(starts_by_length.items()):
+        chosen = (torch.tensor(starts)[:, None] + torch.arange(length)).view(-1).to(ids.device)
+        rows = equal_rows(len(starts), length, ids.device) if is_packed(model) else None
+        arguments = {} if rows is None else {"packed": rows}
+        before_forward(model)
+        with tokens_selected(chosen), rows_packed(rows):
+            output = body_of(model)(input_ids=flat[chosen].view(-1, length), use_cache=False, **arguments)
+        states.append(output.last_hidden_state.reshape(len(chosen), -1))
+        tokens.append(chosen)
+    places = torch.zeros_like(flat)
+    places[torch.cat(tokens)] = torch.arange(sum(map(len, tokens)), device=ids.device)
+    return torch.cat(states).index_select(0, places[answers])
+
+
+def is_packed(model: Any) -> bool:
+    """True where the model's attention takes packed rows."""
+    return bool(model.config._attn_implementation == attention.NAME)
 
 
 def logits_of(model: Any, states: torch.Tensor) -> torch.Tensor:
     """Shapes: last hidden states [..., d] -> logits [..., V] in fp32."""
     if isinstance(model, Sharded):
         return model.engine("logits_of", states)
-    return model.lm_head(states).float()
+    return own_logits(model, states.reshape(-1, states.shape[-1])).view(*states.shape[:-1], -1).float()
 
 
 def answer_logits(

@@ -5,23 +5,38 @@ The numbers are the same bits; memory is less and time is more. It belongs to th
 identity.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from p2p_dist.modeling.attention import current_rows, rows_packed
+from p2p_dist.modeling.body import decoder_layers
+from p2p_dist.modeling.lora import selected_tokens, tokens_selected
+
 
 @contextmanager
 def gradient_checkpointing(model: Any, enabled: bool = True) -> Iterator[None]:
     """Checkpoint every decoder layer inside the block. Dropout masks are drawn outside of the layers and stay."""
-    layers = list(model.model.layers) if enabled else []
+    layers = decoder_layers(model) if enabled else []
     for layer in layers:
         # transformers' own switch needs training mode, in which it does more than that, and has changed its name.
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        layer.forward = partial(_checkpointed, layer.forward)
     try:
         yield
     finally:
         for layer in layers:
             del layer.forward
+
+
+def _checkpointed(forward: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:
+    """The layer's forward pass, repeated with the same rows and tokens."""
+    tokens, packed = selected_tokens(), current_rows()
+
+    def again(*inputs: Any, **settings: Any) -> Any:
+        with tokens_selected(tokens), rows_packed(packed):
+            return forward(*inputs, **settings)
+
+    return checkpoint(again, *inputs, use_reentrant=False, **settings)

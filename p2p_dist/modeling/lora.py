@@ -8,13 +8,21 @@ stream per run.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from p2p_dist.config.study import LoraSpec
+from p2p_dist.errors import user_error
+from p2p_dist.modeling.body import OTHER_MODEL, family_of, is_head
+
+_LINEAR_SUBCLASSES = ("FalconLinear", "Linear4bit")
+"""Subclasses of `nn.Linear` that compute what it computes."""
 
 
 class Dropout:
@@ -24,27 +32,70 @@ class Dropout:
         self.masks: torch.Tensor | None = None
 
 
+_SELECTED: ContextVar[torch.Tensor | None] = ContextVar("selected tokens", default=None)
+
+
+@contextmanager
+def tokens_selected(tokens: torch.Tensor | None) -> Iterator[None]:
+    """Compute these tokens [n] of a packed batch of one run inside the block; None for all of them."""
+    before = _SELECTED.set(tokens)
+    try:
+        yield
+    finally:
+        _SELECTED.reset(before)
+
+
+def selected_tokens() -> torch.Tensor | None:
+    """The tokens of `tokens_selected`."""
+    return _SELECTED.get()
+
+
 class LoraLinear(nn.Module):
     """A frozen linear layer with K adapters: y = x W^T + scale * dropout(x A^T) B^T.
 
-    Shapes: x [K, T, in] -> [K, T, out]; `lora_a` [K, r, in], `lora_b` [K, out, r]. `module_index` is the layer's index
-    into the dropout masks.
+    Shapes: x [K, T, in] -> [K, T, out], or any x [..., in] whose tokens lie run by run; `lora_a` [K, r, in], `lora_b`
+    [K, out, r]. `module_index` is the layer's index into the dropout masks.
     """
 
-    def __init__(self, base: nn.Linear, module_index: int, scale: float, dropout: Dropout):
+    def __init__(self, base: nn.Module, module_index: int, scale: float, dropout: Dropout):
         super().__init__()
         self.base = base
+        self.in_features, self.out_features = features_of(base)
         self.module_index, self.scale, self.dropout = module_index, scale, dropout
         self.lora_a: nn.Parameter
         self.lora_b: nn.Parameter
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The frozen weight, for models that look at it."""
+        return self.base.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The frozen bias, for models that look at it."""
+        return self.base.bias  # type: ignore[return-value]
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if len(x) != len(self.lora_a):  # generation: the rows of one run as a batch
+        if x.dim() != 3 or len(x) != len(self.lora_a):
             return self.forward(x.reshape(len(self.lora_a), -1, x.shape[-1])).view(*x.shape[:-1], -1)
         hidden = torch.bmm(x, self.lora_a.transpose(1, 2))
         if self.dropout.masks is not None:
-            hidden = hidden * self.dropout.masks[self.module_index]
+            hidden = hidden * self._mask()
         return torch.baddbmm(self.base(x), hidden, self.lora_b.transpose(1, 2), alpha=self.scale)
+
+    def _mask(self) -> torch.Tensor:
+        """This layer's keep mask of the tokens that are computed, [K, T, r]."""
+        assert self.dropout.masks is not None
+        mask, tokens = self.dropout.masks[self.module_index], _SELECTED.get()
+        return mask if tokens is None else mask.index_select(1, tokens)
+
+
+def features_of(layer: nn.Module) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer."""
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+    assert isinstance(layer, nn.Linear)
+    return layer.in_features, layer.out_features
 
 
 @dataclass(frozen=True)
@@ -170,9 +221,7 @@ def _inject(model: nn.Module, spec: LoraSpec, dropout: Dropout) -> dict[str, Lor
     """Replace every target layer of the model by a LoraLinear."""
     layers: dict[str, LoraLinear] = {}
     for name in target_names(model, spec):
-        base = model.get_submodule(name)
-        assert isinstance(base, nn.Linear)
-        layers[name] = LoraLinear(base, len(layers), spec.alpha / spec.r, dropout)
+        layers[name] = LoraLinear(model.get_submodule(name), len(layers), spec.alpha / spec.r, dropout)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layers[name])
     return layers
@@ -190,19 +239,56 @@ def _layout(layers: Mapping[str, LoraLinear], r: int) -> list[ParamView]:
     """The matrices of one run, end to end."""
     views: list[ParamView] = []
     for name, layer in layers.items():
-        for side, shape in (("A", (r, layer.base.in_features)), ("B", (layer.base.out_features, r))):
+        for side, shape in (("A", (r, layer.in_features)), ("B", (layer.out_features, r))):
             views.append(ParamView(name, side, views[-1].stop if views else 0, shape))
     return views
 
 
+def linear_layers(model: nn.Module) -> list[str]:
+    """Full names of the linear layers but the head: exactly `nn.Linear`, a quantised one, or GPT-2's `Conv1D`.
+
+    Other subclasses (routers of experts) compute something else than x W^T.
+    """
+    return [name for name, module in model.named_modules() if _is_linear(module) and not is_head(model, name, module)]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, Conv1D) or (
+        isinstance(module, nn.Linear) and (type(module) is nn.Linear or type(module).__name__ in _LINEAR_SUBCLASSES)
+    )
+
+
 def target_names(model: nn.Module, spec: LoraSpec) -> list[str]:
-    """Full names of the linear layers that get an adapter. Raises ValueError for a target that does not exist."""
-    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"]
+    """Full names of the linear layers that get an adapter. Raises UserError E295 for a target that does not exist, and
+    where there is no layer to adapt."""
+    linear = linear_layers(model)
+    leaves = sorted({name.rpartition(".")[2] for name in linear})
+    if not linear:
+        raise user_error("E295", f"{family_of(model)} has no linear layer to adapt", "model", OTHER_MODEL)
     if spec.target_modules == "all-linear":
         return linear
-    chosen = [name for name in linear if name.rpartition(".")[2] in spec.target_modules]
-    missing = set(spec.target_modules) - {name.rpartition(".")[2] for name in chosen}
-    if missing:
-        known = sorted({name.rpartition(".")[2] for name in linear})
-        raise ValueError(f"lora.target_modules: {sorted(missing)} not in this model; it has {known}")
-    return chosen
+    if missing := sorted(set(spec.target_modules) - set(leaves)):
+        raise user_error(
+            "E295",
+            f"{', '.join(missing)}: no linear layer of {family_of(model)} has this name",
+            "train.lora.target_modules",
+            f"name some of {', '.join(leaves)}",
+        )
+    return [name for name in linear if name.rpartition(".")[2] in spec.target_modules]
+
+
+def unadapted_weights(model: nn.Module) -> list[str]:
+    """Kinds of large weights in the decoder layers that are no linear layers and get no adapter, by the end of their
+    names: fused experts and the like."""
+    inside = tuple(f"{name}." for name in linear_layers(model))
+    head = tuple(f"{name}." for name, module in model.named_modules() if is_head(model, name, module))
+    embeddings = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Embedding))
+    names = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.dim() in (2, 3)
+        and not name.startswith(inside + head + embeddings)
+        and ".lora_" not in name
+        and not name.endswith("bias")
+    ]
+    return sorted({".".join(name.split(".")[-2:]) for name in names})

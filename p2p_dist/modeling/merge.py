@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from p2p_dist.config.methods import WeightPruning
 from p2p_dist.config.study import LoraSpec
@@ -34,7 +35,8 @@ def merge(base: Base, adapter: Path) -> None:
         layer = base.model.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
         _plain(layer)
         update = scale * named[key.replace("lora_A", "lora_B")].float() @ named[key].float()
-        layer.weight.copy_(layer.weight.float() + update.to(layer.weight.device))
+        update = update.to(layer.weight.device)
+        layer.weight.copy_(layer.weight.float() + (update.T if isinstance(layer, Conv1D) else update))
 
 
 @torch.no_grad()
@@ -48,6 +50,10 @@ def prune(base: Base, pruning: WeightPruning, calibration: Sequence[Encoded]) ->
     norms = _input_norms(base, layers, calibration) if pruning.method == "wanda" else {}
     for name, layer in layers.items():
         _plain(layer)
+        if isinstance(layer, Conv1D):
+            raise user_error(
+                "E267", "layers of GPT-2's kind cannot be pruned", "model", "exclude the defense for this model"
+            )
         weight = layer.weight.float().abs()
         if name in norms:
             drop = int(pruning.sparsity * weight.shape[1])
@@ -91,7 +97,7 @@ class _InputSquares:
 
 
 def _plain(layer: nn.Module) -> None:
-    if not isinstance(layer, nn.Linear) or not layer.weight.is_floating_point():
+    if not isinstance(layer, nn.Linear | Conv1D) or not layer.weight.is_floating_point():
         raise user_error(
             "E267",
             "quantised weights cannot be merged with an adapter or pruned",

@@ -74,8 +74,8 @@ def pack(runs: Sequence[Sequence[Encoded]], group_by: int | None = GROUP_BY) -> 
 
 
 def _taught(states: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    found = [one for one in states if one is not None]
-    return torch.cat(found) if found else None
+    present = [one for one in states if one is not None]
+    return torch.cat(present) if present else None
 
 
 def packed_width(tokens: int) -> int:
@@ -102,4 +102,4 @@ def _groups(places: Sequence[tuple[int, int]], tokens: int, group_by: int | None
         for start, n in rows:
             pack_to[start : start + n] = range(slot, slot + n)
             slot += longest
-    return PackedRows(tuple(groups), torch.tensor(pack_to))
+    return PackedRows(tuple(groups), torch.tensor(pack_to), tuple(places))

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from p2p_dist.errors import user_error
+from p2p_dist.modeling.body import is_head
 from p2p_dist.modeling.hidden_import import hidden
 
 
@@ -45,7 +46,9 @@ def quantize_nf4(model: Any) -> None:
     """
     bnb = bitsandbytes()
     for name, layer in [
-        (name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear) and name != "lm_head"
+        (name, layer)
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and not is_head(model, name, layer)
     ]:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, _layer(bnb, layer))

@@ -19,6 +19,7 @@ from torch.nn import functional
 from p2p_dist.data.example import Example
 from p2p_dist.data.substitutions import Choices, choices_of
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.control_tokens import tokenize
 
 
@@ -42,7 +43,7 @@ class Substitution(nn.Module):
     def __init__(self, base: Base, choices: Choices, n_classes: int, settings: Learning):
         super().__init__()
         self.base, self.choices, self.settings = base, choices, settings
-        self.body: Any = base.model.model
+        self.body: Any = body_of(base.model)
         self.table: torch.Tensor = base.model.get_input_embeddings().weight
         self.vectors: dict[str, torch.Tensor] = {}
         width = self.table.shape[1]

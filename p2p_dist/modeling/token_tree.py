@@ -30,10 +30,10 @@ class Tree:
     @property
     def depths(self) -> list[int]:
         """Tokens between the end of the prompt and each of the nodes 1.., itself included."""
-        found = [0]
+        depths = [0]
         for parent in self.parents:
-            found.append(found[parent] + 1)
-        return found[1:]
+            depths.append(depths[parent] + 1)
+        return depths[1:]
 
 
 def tree_of(continuations: Sequence[Sequence[int]]) -> Tree:
@@ -58,24 +58,28 @@ def tree_of(continuations: Sequence[Sequence[int]]) -> Tree:
 
 
 def pack_trees(prompts: Sequence[Sequence[int]], tree: Tree) -> Batch:
-    """Prompts that all go on as the same tree. `answers` are the nodes 0.. of each prompt, prompt by prompt; there are
-    no targets worth the name."""
+    """Prompts that all continue as the same tree. `answers` are the nodes 0.. of each prompt, prompt by prompt;
+    there are no targets worth the name."""
     nodes = len(tree.tokens) + 1
     batch = pack([[Encoded("", [*prompt, *tree.tokens], [0] * nodes) for prompt in prompts]])
     places = batch.answers.view(len(prompts), nodes)
     ends = torch.tensor([len(prompt) - 1 for prompt in prompts])
     batch.positions.view(-1)[places] = ends[:, None] + torch.tensor([0, *tree.depths])
     kin = _kin(tree)
-    groups = tuple(replace(group, mask=_mask(group, kin)) for group in batch.packed.groups)
+    flat = batch.positions.view(-1)
+    groups = tuple(
+        replace(group, mask=_mask(group, kin), positions=flat[group.spread].view(group.rows, group.longest))
+        for group in batch.packed.groups
+    )
     return replace(batch, packed=replace(batch.packed, groups=groups))
 
 
 def _kin(tree: Tree) -> torch.Tensor:
     """[nodes 1.., nodes 1..]: true where the first is the second or descends from it."""
     kin = torch.eye(len(tree.tokens), dtype=torch.bool)
-    for at, parent in enumerate(tree.parents):
+    for node, parent in enumerate(tree.parents):
         if parent:
-            kin[at] |= kin[parent - 1]
+            kin[node] |= kin[parent - 1]
     return kin
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -16,8 +17,10 @@ from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import user_error
-from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.control_tokens import Span, tokenize
+
+if TYPE_CHECKING:
+    from p2p_dist.modeling.base import Base
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Encoder:
     """Begin every row with the tokenizer's start token, as Llama and Gemma saw every text in pretraining."""
 
     @classmethod
-    def of(cls, base: Base, built: Built, max_length: int) -> "Encoder":
+    def of(cls, base: "Base", built: Built, max_length: int) -> "Encoder":
         """The encoder of a data stage's rows, the same in training and evaluation."""
         return cls(base.tokenizer, built.labels.words, max_length, built.triggers, base.add_bos_token)
 

@@ -108,6 +108,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
             *_model_lines(plan["models"]),
             *_row_lines(plan.get("rows", [])),
             *_change_lines(plan.get("changes", {})),
+            *_mode_lines(plan.get("row_modes", {})),
             "",
             *_run_lines(runs),
         ]
@@ -146,6 +147,16 @@ def _stage_lines(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
         f"  {count['stages']:>5} {word:12}{count['saved_by_sharing']:>6} more shared{count['done']:>7} done"
         for kind, word in words.items()
         if (count := counts.get(kind))
+    ]
+
+
+def _mode_lines(modes: Mapping[str, str]) -> list[str]:
+    """The models whose rows may not be packed."""
+    return [
+        line
+        for name, mode in modes.items()
+        if mode != "packed"
+        for line in wrapped(f"rows of {name}: {mode}", "      ")
     ]
 
 

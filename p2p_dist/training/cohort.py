@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.lengths import require_packed, takes_rows_apart
+from p2p_dist.modeling.lora import Adapters, features_of, linear_layers
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.planning.passes import Device, apart
@@ -223,11 +223,9 @@ def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
 
 def _passes(base: Base, runs: Sequence[TrainRun], execution: Execution) -> list[slice]:
     """Runs per forward pass: all together, or each alone where computing takes longer than issuing."""
-    weights = sum(
-        module.in_features * module.out_features
-        for name, module in base.model.model.named_modules()
-        if isinstance(module, nn.Linear)
-    )
+    if len(runs) > 1 and takes_rows_apart(base.model, max(len(row.ids) for run in runs for row in run.rows)):
+        return [slice(k, k + 1) for k in range(len(runs))]
+    weights = sum(math.prod(features_of(base.model.get_submodule(name))) for name in linear_layers(base.model))
     tokens = max(_tokens_at_once(run, execution) for run in runs)
     device: Device = "cuda" if base.device.type == "cuda" else "cpu"
     alone = apart(weights, base.model.config.num_hidden_layers, tokens, device)
@@ -249,6 +247,8 @@ def _engine(
     execution: Execution,
 ) -> Engine:
     specs, objective, generator = [run.spec for run in runs], runs[0].objective, runs[0].generator
+    if execution.zero == 3:
+        require_packed(base.model, max(len(row.ids) for row in runs[0].rows), "ZeRO-3")
     if execution.zero == 0:
         return PlainEngine(base, adapters, specs, steps, starts, execution.ranks, loss_of(objective), generator)
     if objective is not None:

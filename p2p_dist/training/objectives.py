@@ -10,7 +10,9 @@ from torch.nn import functional
 from p2p_dist.config.methods import Consistency, Distillation
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.forward import answer_losses, answer_states, in_pieces, logits_of
+from p2p_dist.modeling.lengths import require_packed
 from p2p_dist.modeling.packing import Batch
 
 Loss = Callable[[Base, Batch, torch.Tensor], torch.Tensor]
@@ -63,9 +65,11 @@ def perturbed_consistency(base: Base, batch: Batch, epsilon: float) -> torch.Ten
 def consistency(base: Base, batch: Batch, embedded: torch.Tensor) -> torch.Tensor:
     """Mean of 1 - cosine between consecutive hidden states, first and last state left out, over real tokens.
 
-    Shapes: embedded [K, T, d] -> [K]. Raises UserError E266 for a model of fewer than three layers.
+    Shapes: embedded [K, T, d] -> [K]. Raises UserError E266 for a model of fewer than three layers, E293 for one that
+    is computed row by row.
     """
-    states = base.model.model(
+    require_packed(base.model, batch.packed.longest, "a consistency loss between layers")
+    states = body_of(base.model)(
         inputs_embeds=embedded,
         position_ids=batch.positions,
         use_cache=False,

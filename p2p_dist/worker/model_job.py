@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from p2p_dist.config.stages import EvalStage, TrainStage
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base_cache import BaseCache
-from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.lora import Adapters, unadapted_weights
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.training.base_model import base_of
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Execution, Offload
 from p2p_dist.training.observer import StopFlag
+from p2p_dist.training.peft_reload import require_same_in_peft
 from p2p_dist.training.ranks import Ranks, join, leave
 from p2p_dist.training.reproducible import set_deterministic
 from p2p_dist.worker.evaluate import evaluate
@@ -81,11 +82,15 @@ def _run(
     to_train = [stage for stage in stages if isinstance(stage, TrainStage)]
     to_evaluate = [stage for stage in stages if isinstance(stage, EvalStage)]
     trainings = _trainings(folder, to_train, to_evaluate)
-    # 2. Load the frozen base, with one stacked adapter for every run of the cohort.
+    # 2. Load the frozen base, with one stacked adapter for every run of the cohort. PEFT must read it as it is trained.
     set_deterministic()
     first = next(iter(trainings.values()))
     base = base_of(folder, first, base_cache, keep=options.zero == 0)  # ZeRO moves weights
+    if to_train and first.train.quantization is None:
+        require_same_in_peft(base, first.train.lora, first.model)
     adapters = Adapters(base.model, first.train.lora, max(1, len(to_train)))
+    if to_train and ranks.main and (weights := unadapted_weights(base.model)):
+        print(f"no adapter on {', '.join(weights)}: not linear layers", flush=True)
     execution = options.execution(ranks)
     # 3. Train, and keep every adapter that did not diverge.
     diverged: set[str] = set()

@@ -13,6 +13,7 @@ from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.control_tokens import Span, tokenize
+from p2p_dist.modeling.guard import plain_implementation
 
 
 def make_table(
@@ -103,5 +104,5 @@ def load_for_generation(model: ModelRef, dtype: str) -> Base:
     if "asset" in local:
         assets.fetch(local["asset"], print)
     base = load_base(model.identity, local, dtype)
-    base.model.set_attn_implementation("sdpa")
+    base.model.set_attn_implementation(plain_implementation(base.model))
     return base

@@ -109,6 +109,8 @@ def test_cleangen_leaves_the_target_adapter_in_place() -> None:
 class Chain:
     """A model whose next token depends on the last one alone."""
 
+    _supports_sdpa = True
+
     def __init__(self, likely: dict[int, dict[int, float]], like: Base):
         self.config, self.generation_config = like.model.config, GenerationConfig()
         self.table = torch.full((256, 256), 1e-6)

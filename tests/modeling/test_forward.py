@@ -9,14 +9,18 @@ from peft import PeftModel
 
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
+from p2p_dist.errors import UserError
+from p2p_dist.modeling.attention import packed_attention
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
+from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters, target_names
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
+from tests.zoo.check import tiny_base
 
 IDENTITY = resolve_model("tiny", configs_dir() / "models").identity
 LLAMA = {**IDENTITY, "shape": {**IDENTITY["shape"], "architecture": "llama"}}
@@ -89,7 +93,7 @@ def test_named_targets() -> None:
     model = base().model
     assert len(target_names(model, LoraSpec())) == 14
     assert len(target_names(model, LoraSpec(target_modules=("q_proj", "v_proj")))) == 4
-    with pytest.raises(ValueError, match="query"):
+    with pytest.raises(UserError, match=r"E295.*query.*q_proj"):
         target_names(model, LoraSpec(target_modules=("query",)))
 
 
@@ -105,10 +109,65 @@ def test_a_random_model_is_the_same_model_everywhere() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
 
 
-def test_a_window_shorter_than_a_row_is_refused() -> None:
-    from p2p_dist.modeling.attention import packed_attention
-
+@pytest.mark.parametrize(
+    ("argument", "setting"),
+    [("position_bias", torch.zeros(1)), ("dropout", 0.1), ("is_causal", False), ("indices", [1])],
+)
+def test_packed_attention_refuses_unknown_arguments(argument: str, setting: object) -> None:
+    """A kernel that leaves out what it is told computes another model."""
     batch = pack([ROWS])
     states = torch.zeros(1, 1, batch.ids.shape[1], 4)
-    with pytest.raises(ValueError, match="attention window"):
-        packed_attention(torch.nn.Identity(), states, states, states, None, packed=batch.packed, sliding_window=8)
+    with pytest.raises(UserError, match=f"E292.*Identity.*{argument}"):
+        packed_attention(torch.nn.Identity(), states, states, states, None, packed=batch.packed, **{argument: setting})
+
+
+def test_row_without_position_embeddings_is_refused() -> None:
+    """GPT-2 has one embedding per position and none behind the last."""
+    base = tiny_base("gpt2", n_positions=16, max_position_embeddings=16)
+    with pytest.raises(UserError, match=r"E294.*33 tokens.*16.*gpt2"):
+        packed_logits(base.model, [ROWS])
+
+
+def test_row_longer_than_a_chunk_is_refused() -> None:
+    """Llama 4 attends in chunks, which packed rows do not see."""
+    base = tiny_base("llama4_text", attention_chunk_size=32)
+    packed_logits(base.model, [ROWS[:3]])
+    with pytest.raises(UserError, match=r"E294.*33 tokens.*32.*llama4"):
+        packed_logits(base.model, [ROWS])
+
+
+def test_target_names_without_linear_layers_are_refused() -> None:
+    """A model without a linear layer has nothing to adapt."""
+    with pytest.raises(UserError, match="E295"):
+        target_names(torch.nn.Sequential(torch.nn.Embedding(2, 2)), LoraSpec())
+
+
+def test_dropout_of_rows_alone_is_that_of_packed_rows() -> None:
+    """Row by row, every token keeps the mask that was drawn for it."""
+    base = tiny_base("llama")
+    adapters = Adapters(base.model, LoraSpec(r=4, dropout=0.5), 1)
+    adapters.load(0, torch.randn(adapters.size, generator=torch.Generator().manual_seed(1)) * 0.3)
+    batch = pack([ROWS])
+    masks = adapters.draw_dropout([batch.tokens[0]], [torch.Generator().manual_seed(2)])
+    adapters.use_dropout(masks, [torch.arange(batch.tokens[0])], batch.ids.shape[1])
+    packed = packed_logits(base.model, [ROWS])
+    base.model.set_attn_implementation("sdpa")
+    torch.testing.assert_close(packed_logits(base.model, [ROWS]), packed, atol=1e-5, rtol=1e-5)
+
+
+def test_gradient_checkpointing_row_by_row_keeps_the_gradient() -> None:
+    """Layers that are computed twice meet the same tokens and dropout masks the second time."""
+    base = tiny_base("lfm2")
+    adapters = Adapters(base.model, LoraSpec(r=4, dropout=0.5), 1)
+    adapters.load(0, torch.randn(adapters.size, generator=torch.Generator().manual_seed(1)) * 0.3)
+    batch = pack([ROWS])
+    masks = adapters.draw_dropout([batch.tokens[0]], [torch.Generator().manual_seed(2)])
+    adapters.use_dropout(masks, [torch.arange(batch.tokens[0])], batch.ids.shape[1])
+    gradients = []
+    for enabled in (False, True):
+        adapters.flat_grads.zero_()
+        with gradient_checkpointing(base.model, enabled):
+            answer_logits(base.model, batch.ids, batch.positions, batch.packed, batch.answers).sum().backward()
+        gradients.append(adapters.flat_grads.clone())
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-6, rtol=1e-6)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
@@ -20,21 +21,22 @@ ROWS = [
 ]
 
 
-class Head:
-    """As much of a model as losses need."""
-
-    def __init__(self, weight: torch.Tensor):
-        self.lm_head = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype).requires_grad_(
-            False
-        )
-        self.lm_head.weight.copy_(weight)
+def model_with(head: torch.Tensor) -> LlamaForCausalLM:
+    """A model whose output head is `head` [V, d]."""
+    words, width = head.shape
+    config = LlamaConfig(
+        vocab_size=words, hidden_size=width, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
+    )
+    model = LlamaForCausalLM(config).to(head.dtype).requires_grad_(False)
+    model.lm_head.weight.copy_(head)
+    return model
 
 
 def loss_and_gradient(
     states: torch.Tensor, head: torch.Tensor, targets: torch.Tensor, at_once: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     leaf = states.clone().requires_grad_()
-    losses = losses_of_states(Head(head), leaf, targets, at_once)
+    losses = losses_of_states(model_with(head), leaf, targets, at_once)
     (losses * torch.linspace(0.5, 1.5, len(losses))).sum().backward()
     assert leaf.grad is not None
     return losses.detach(), leaf.grad
@@ -63,7 +65,7 @@ def test_logits_of_all_positions_are_never_held() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        losses_of_states(Head(torch.randn(300, 16)), states, torch.zeros(64, dtype=torch.long), at_once=8)
+        losses_of_states(model_with(torch.randn(300, 16)), states, torch.zeros(64, dtype=torch.long), at_once=8)
     assert max(kept, default=0) <= 300 * 16
 
 
