@@ -67,7 +67,8 @@ def text(title: str, record: Mapping[str, Any]) -> str:
             + ", ".join(f"{word} = {name}" for word, name in zip(record["labels"], record["classes"], strict=False))
         )
     lines.append("  test rows " + ", ".join(f"{name}: {count}" for name, count in record["suites"].items()))
-    if dropped := {key: count for key, count in counts.get("dropped", {}).items() if count}:
+    by_reason = counts.get("dropped")  # a defense that drops rows counts them here as a number
+    if dropped := {key: count for key, count in by_reason.items() if count} if isinstance(by_reason, dict) else {}:
         lines.append("  left out  " + ", ".join(f"{key}: {count}" for key, count in dropped.items()))
     if rest := {key: value for key, value in counts.items() if not isinstance(value, dict | list)}:
         lines.append("  counts    " + ", ".join(f"{key}: {value}" for key, value in rest.items()))

@@ -45,6 +45,12 @@ def test_warnings_without_problems_empty() -> None:
     assert warnings(built.counts) == []
 
 
+def test_warnings_of_a_defense_that_drops_rows_empty() -> None:
+    """Such a defense counts them as one number."""
+    assert warnings({"dropped": 3, "found": {}}) == []
+    assert warnings({"dropped": {"bad_row": 2}}) == ["2 rows could not be read and were dropped (see dropped.jsonl)"]
+
+
 def test_counts_benign_trigger_in_train() -> None:
     attack = AddSent(sentence="The query currently entered is:", rate=0.05)
     attacked = build_attacked(Sst2(), {"train": TRAIN, "test": TEST}, RowsSpec(reserve=30), attack, 0)
