@@ -27,13 +27,18 @@ class MissingColumn(ValueError):
 
 def cell(row: Row, column: str) -> object:
     """The value of a column. Raises MissingColumn, or ValueError where it is null."""
+    if (value := _value(row, column)) is None:
+        raise ValueError(f"column {column!r} is null")
+    return value
+
+
+def _value(row: Row, column: str) -> object:
+    """The value of a column, None for null. Raises MissingColumn."""
     value: Any = row
     for key in [column] if column in row else column.split("."):
         if not isinstance(value, Mapping) or key not in value:
             raise MissingColumn(column, row)
         value = value[key]
-    if value is None:
-        raise ValueError(f"column {column!r} is null")
     return value
 
 
@@ -47,13 +52,8 @@ def text(row: Row, column: str) -> str:
 
 def is_blank(row: Row, column: str) -> bool:
     """True where a column is null or an empty text. Raises MissingColumn."""
-    try:
-        value = cell(row, column)
-    except MissingColumn:
-        raise
-    except ValueError:
-        return True
-    return isinstance(value, str) and not value.strip()
+    value = _value(row, column)
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def label(row: Row, column: str) -> tuple[str, LabelType]:

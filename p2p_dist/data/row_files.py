@@ -178,15 +178,35 @@ def _refuse_repeated(columns: Sequence[str], where: str) -> None:
         raise user_error("E202", what, where, "rename one of them")
 
 
+class _Column:
+    """A column of an Arrow batch. Of a file that may be damaged, it is validated before its first cell is converted,
+    because offsets out of bounds would end the process."""
+
+    def __init__(self, values: Any, validated: bool, where: str):
+        self.values, self.validated, self.where = values, validated, where
+
+    def cell(self, index: int) -> Any:
+        """The value of a row. Raises UserError E202 for a damaged column."""
+        if not self.validated:
+            try:
+                self.values.validate(full=True)
+            except ValueError as error:
+                raise user_error("E202", f"damaged: {error}", self.where, _CUT_OFF) from error
+            self.validated = True
+        return self.values[index].as_py()
+
+
 class _ArrowRow(Mapping[str, Any]):
     """A row of an Arrow batch, given as its columns by name; a cell is converted when it is looked at."""
 
-    def __init__(self, columns: Mapping[str, Any], index: int):
+    def __init__(self, columns: Mapping[str, _Column], index: int):
         self.columns, self.index = columns, index
 
     def __getitem__(self, column: str) -> Any:
         try:
-            return self.columns[column][self.index].as_py()
+            return self.columns[column].cell(self.index)
+        except UserError:
+            raise
         except (ValueError, OverflowError) as error:
             raise ValueError(f"column {column!r} cannot be read: {error}") from error
 
@@ -221,7 +241,10 @@ def _tables(path: Path) -> Iterator[Raw]:
         _refuse_repeated(names, str(path))
         number = 0
         for batch in batches:
-            columns = dict(zip(names, batch.columns, strict=True))
+            validated = path.suffix == ".parquet"  # whose reader has computed the offsets itself
+            columns = {
+                name: _Column(values, validated, str(path)) for name, values in zip(names, batch.columns, strict=True)
+            }
             for index in range(batch.num_rows):
                 number += 1
                 yield number, _ArrowRow(columns, index)

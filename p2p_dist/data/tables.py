@@ -58,6 +58,8 @@ def check_rows(
             rows.append(parse(row))
             if (label_type := rules.label_type(row)) is not None:
                 rules.label_types.setdefault(label_type, f"{where}{number}")
+        except UserError:
+            raise
         except ValueError as error:
             problems.append(Problem("E203", str(error), f"{where}{number}"))
             if isinstance(error, MissingColumn):

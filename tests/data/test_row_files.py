@@ -157,6 +157,17 @@ def test_damaged_file_refused(tmp_path: Path, name: str, content: str | bytes, s
         read(write(tmp_path / name, content))
 
 
+def test_arrow_file_with_offsets_out_of_bounds_refused(tmp_path: Path) -> None:
+    """Converting a cell of it would end the process; a column that nobody reads is not looked at."""
+    offsets = pyarrow.py_buffer(b"\0\0\0\0\x7f\0\0\0\1\0\0\0")
+    damaged = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, pyarrow.py_buffer(b"ab")])
+    table = pyarrow.table({"text": ["a", "b"], "label": ["x", "y"], "odd": damaged})
+    with ipc.new_file(tmp_path / "rows.arrow", table.schema) as file:
+        file.write_table(table)
+    assert len(read(tmp_path / "rows.arrow")) == 2
+    assert re.search(r"E202.*damaged: .*rows\.arrow", refused(tmp_path / "rows.arrow", text_column="odd"))
+
+
 @pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
 def test_decompression_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: Any) -> None:
     monkeypatch.setattr(compressed_files, "_UNPACKED", 10_000)
