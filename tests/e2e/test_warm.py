@@ -1,10 +1,10 @@
 """Workers that stay give the bytes of fresh ones, in any order of jobs, whatever is killed."""
 
-import json
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from p2p_dist.planning.placement import Placement
 from p2p_dist.scheduling.process_groups import GroupSettings, build_process_group
 from p2p_dist.scheduling.study import configs_dir, find_cluster, open_study
 from p2p_dist.scheduling.worker_pool import WorkerSlot
-from tests.e2e.test_study import _processes_naming, _wait_for, cli, command
+from tests import in_process
 from tests.outcomes import assert_same, results
+from tests.studies import ONE_CORE, cli, command, exits, wait_for, workers_of
 
 pytestmark = pytest.mark.usefixtures("with_data")
 STUDY = """
@@ -31,31 +32,35 @@ defense: [none, p2p, {name: onion, language_model: tiny}, {name: pruning, sparsi
 rows: {train: 64, test: 20, reserve: 20}
 train: {learning_rate: 1e-2, num_train_epochs: 8, global_batch: 16, dtype: float32, lora: {r: 4, dropout: 0.1}}
 """
-SLOTS = ("--slots", "2")
+SLOTS = ("--slots", "2", "--cluster", "laptop")
+"""Two workers of a core each."""
 LOCAL = ("--backend", "local", *SLOTS)
 
 
+def carry_out(folder: Path, data_root: Path, run: Callable[..., subprocess.CompletedProcess[str]]) -> dict[str, bytes]:
+    """Results of the study, every job of it done by a worker of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("P2P_DIST_DATA", str(data_root))
+        done = run(folder / "study.yaml", folder / "runs", *LOCAL, "--fresh-workers")
+    assert done.returncode == Exit.OK, done.stderr
+    return results(folder / "runs")
+
+
 @pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> tuple[Path, dict[str, bytes]]:
-    """(study file, results of fresh processes). Two bases, one of them from a file and changed by a defense; rows,
-    scores, edits, trainings, evaluations of an adapter that another job trained."""
-    folder = tmp_path_factory.mktemp("fresh")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two bases, one of them from a file and changed by a defense; rows, scores, edits, trainings, evaluations of an
+    adapter that another job trained."""
+    folder = tmp_path_factory.mktemp("mixed")
     for part in random_model({**resolve_model("tiny", configs_dir() / "models").identity["shape"], "layers": 3}):
         part.save_pretrained(folder / "model")
     (folder / "study.yaml").write_text(STUDY.replace("MODEL", str(folder / "model")))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("P2P_DIST_DATA", str(data_root))
-        done = cli(folder / "study.yaml", folder / "runs", *LOCAL, "--fresh-workers")
-    assert done.returncode == Exit.OK, done.stderr
-    return folder / "study.yaml", results(folder / "runs")
+    return folder / "study.yaml"
 
 
-def ended(runs: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in runs.rglob("exit.json")]
-
-
-def workers(runs: Path) -> set[int]:
-    return {pid for pid, line in _processes_naming(str(runs)).items() if "p2p_dist.worker" in line}
+@pytest.fixture(scope="module")
+def expected(study: Path, data_root: Path) -> dict[str, bytes]:
+    """Results of workers that do one job each, in this process."""
+    return carry_out(study.parent, data_root, in_process.cli)
 
 
 def last_first(jobs: list[Job]) -> list[Job]:
@@ -67,23 +72,32 @@ def last_first(jobs: list[Job]) -> list[Job]:
     return ordered
 
 
+@pytest.mark.slow("a process for every job; a fresh worker in one process is the fast witness")
+def test_fresh_processes_give_the_same_bytes(study: Path, expected: Any, tmp_path: Path, data_root: Path) -> None:
+    """What the tests of this file compare with."""
+    (tmp_path / "study.yaml").write_bytes(study.read_bytes())
+    assert carry_out(tmp_path, data_root, cli) == expected
+
+
+@pytest.mark.slow("whole studies; a killed worker that is replaced is the fast witness, `finished` that of Ray")
 @pytest.mark.parametrize("options", [LOCAL, SLOTS], ids=["local", "ray"])
-def test_warm_workers_give_the_bytes_of_fresh_ones(fresh: Any, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_warm_workers_give_the_bytes_of_fresh_ones(
+    study: Path, expected: Any, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     """A study of workers that stay has the bytes of fresh ones."""
-    study, expected = fresh
     done = cli(study, tmp_path, *options)
     assert done.returncode == Exit.OK, done.stderr
-    assert {end["code"] for end in ended(tmp_path)} == {0}
+    assert set(exits(tmp_path, "code")) == {0}
     assert_same(tmp_path, expected)
 
 
-def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
-    study, expected = fresh
+def test_the_order_of_jobs_does_not_matter(study: Path, expected: Any, tmp_path: Path) -> None:
+    """All jobs of the study in one process, in another order."""
     opened = open_study(study, [], tmp_path)
     opened.folder.write_specs(opened.expansion.graph)
-    cluster = find_cluster(None)
+    cluster = find_cluster(str(ONE_CORE))
     plan = opened.plan(cluster)
-    slot, settings = WorkerSlot(), GroupSettings(max(1, cluster.cpus_per_node // 2), 0, 1, 50, warm=True)
+    slot, settings = WorkerSlot(), GroupSettings(cluster.cpus_per_node, 0, 1, 50, warm=True)
     order = last_first(plan.jobs)
     assert order != plan.jobs
     pids = set()
@@ -102,22 +116,21 @@ def test_the_order_of_jobs_does_not_matter(fresh: Any, tmp_path: Path) -> None:
     assert_same(tmp_path, expected)
 
 
-def test_warm_worker_killed_in_a_later_job_is_replaced(fresh: Any, tmp_path: Path) -> None:
+def test_warm_worker_killed_in_a_later_job_is_replaced(study: Path, expected: Any, tmp_path: Path) -> None:
     """A worker killed in a later job is replaced and the bytes are the same."""
-    study, expected = fresh
     controller = subprocess.Popen(
         command(study, tmp_path, *LOCAL), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    _wait_for(lambda: ended(tmp_path), 60)
-    before = workers(tmp_path)
-    _wait_for(lambda: list(tmp_path.rglob("train/*/metrics.jsonl")), 60)
-    now = workers(tmp_path)
+    wait_for(lambda: exits(tmp_path, "code"))
+    before = workers_of(tmp_path)
+    wait_for(lambda: list(tmp_path.rglob("train/*/metrics.jsonl")))
+    now = workers_of(tmp_path)
     assert before
     assert before <= now, "who did the first job goes on with another"
     for pid in now:
         os.kill(pid, signal.SIGKILL)
-    _, said = controller.communicate(timeout=240)
-    assert controller.returncode == Exit.OK, said
-    assert {end["code"] for end in ended(tmp_path)} == {-signal.SIGKILL, 0}
+    _, errors = controller.communicate(timeout=480)
+    assert controller.returncode == Exit.OK, errors
+    assert set(exits(tmp_path, "code")) == {-signal.SIGKILL, 0}
     assert_same(tmp_path, expected)
-    assert not workers(tmp_path)
+    assert not workers_of(tmp_path)
