@@ -64,5 +64,26 @@ def model_validator(**_: Any) -> Callable[[Any], Any]:
     return lambda method: method
 
 
+class TypeAdapter:
+    """Values of a type, checked by no one."""
+
+    def __init__(self, kind: Any) -> None:
+        self.kind = kind
+
+    def __class_getitem__(cls, kind: Any) -> Any:
+        return cls
+
+    def validate_python(self, value: Any) -> Any:
+        return value
+
+
+class InstanceOf:
+    """Annotation of an instance, checked by no one."""
+
+    def __class_getitem__(cls, kind: Any) -> Any:
+        return kind
+
+
 ConfigDict = dict
+JsonValue = Any
 field_validator = model_validator

@@ -74,5 +74,8 @@ def test_read_scores_broken_line_raises_e261(tmp_path: Path) -> None:
     scorestore.write(stage, [{"set": "train", "id": "a", "x": 1.0}])
     assert scorestore.read(stage) == {"train": {"a": {"x": 1.0}}}
     stage.scores.write_text('{"set": "train", "id": "a"}\n{"id": "b"}\n')
+    with pytest.raises(UserError, match=r"E519.*scores\.jsonl"):
+        scorestore.read(stage)
+    stage.checksums.unlink()  # as of an older version
     with pytest.raises(UserError, match=r"E261.*scores\.jsonl:2"):
         scorestore.read(stage)
