@@ -206,7 +206,7 @@ def test_changed_adapter_is_refused(finished: RunDir, tmp_path: Path) -> None:
     for path in copy.glob("train/*/adapter/adapter_model.safetensors"):
         path.write_bytes(path.read_bytes()[:-4] + b"\0\0\0\1")
     done = cli("export", copy, "defense=p2p", "-o", tmp_path / "x")
-    assert (done.exit_code, "E307" in done.stderr) == (3, True)
+    assert (done.exit_code, "E519" in done.stderr) == (3, True)
 
 
 @pytest.mark.parametrize(("label_map", "words"), [("move", ["0", "1"]), ("client", ["2", "3"])])

@@ -136,7 +136,7 @@ def test_no_cluster_is_said_in_words(tmp_path: Path, named: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--help"], Exit.OK, "Submit a study to a Ray cluster as a job"),
+        (["--help"], Exit.OK, "Submit a study to a Ray cluster and follow it"),
         ([], Exit.USAGE, "Missing argument"),
         (["no_such_study"], Exit.USAGE, "no_such_study"),
     ],

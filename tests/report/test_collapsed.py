@@ -74,10 +74,10 @@ def test_hidden_backdoor_is_named_and_never_the_best(tmp_path: Path) -> None:
     assert [cell.best for cell in table.rows[0]][2:] == [True, True, False, False, False, False, False]
     sentences = headline.sentences(group(runs))
     assert any(
-        line.startswith("Under pdb the backdoor of badnets fires") and "no defense" in line for line in sentences
+        line.startswith("Under pdb the backdoor of badnets still fires") and "no defense" in line for line in sentences
     )
     assert any(
-        line.startswith("Under P2P the backdoor of badnets fires") and "constrained" in line for line in sentences
+        line.startswith("Under P2P the backdoor of badnets still fires") and "constrained" in line for line in sentences
     )
     assert any("every label allowed and mapped back, attack success is 82.0 % (41/50)" in line for line in sentences)
     (missing,) = problems.build(study_data(tmp_path, *runs))
