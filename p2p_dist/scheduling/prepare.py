@@ -80,11 +80,14 @@ def close_to_others(folder: RunDir) -> None:
 
 
 def clear(folder: RunDir) -> None:
-    """Remove unfinished files of killed writers. Needs the study alone: files that another controller is writing look
-    the same."""
-    for leftover in folder.leftovers():
-        if confined.kind_of(leftover) == "file" and "lease" not in leftover.name:
-            confined.remove(leftover)
+    """Remove unfinished files and folders of killed writers. Needs the study alone: what another controller is writing
+    looks the same."""
+    for leftover in [path for path in folder.leftovers() if "lease" not in path.name]:
+        match confined.kind_of(leftover):
+            case "file":
+                confined.remove(leftover)
+            case "folder":
+                confined.remove_folder(leftover)
 
 
 def settle(study: Study, replace: bool) -> None:

@@ -232,7 +232,7 @@ def test_a_bug_fails_one_run_and_the_study_goes_on(tmp_path: Path) -> None:
     study.write_text(failing_study(tmp_path))
     done = cli(study, tmp_path / "runs", "--backend", "local")
     assert done.returncode == Exit.SOME_FAILED
-    assert "E262" in done.stderr
+    assert "E206" in done.stderr
     assert "2 of 3 done" in done.stderr
     said = cli(study, tmp_path / "runs", verb="status").stdout
     assert "failed   task rotten_tomatoes" in said

@@ -34,11 +34,14 @@ def test_half_written_files_are_cleared_by_who_is_alone(
     half = tmp_path / "runs" / "tiny" / "data" / "0123456789ab" / ".tmp-590-26821f1d-cost.json"
     half.parent.mkdir(parents=True)
     half.touch()
+    half_folder = half.with_name(".tmp-590-26821f1d-adapter")
+    half_folder.mkdir()
+    (half_folder / "adapter_model.safetensors").touch()
     code, _, said = invoke(
         "run", str(study_file()), "--runs-dir", str(tmp_path / "runs"), "--backend", "local", *options
     )
     assert (code, "E412" in said) == (Exit.REQUEUE, True), said
-    assert half.exists() == kept
+    assert (half.exists(), half_folder.exists()) == (kept, kept)
 
 
 def test_private_folder_is_closed_to_others(tmp_path: Path) -> None:
