@@ -23,7 +23,7 @@ def under_way(runs: Path) -> list[Path]:
 
 def test_three_share_one_dies_and_each_job_is_done_once(tmp_path: Path) -> None:
     study, runs = tmp_path / "study.yaml", tmp_path / "runs"
-    study.write_text(TINY_STUDY.replace("epochs: 1", "epochs: 100"))
+    study.write_text(TINY_STUDY.replace("epochs: 1", "epochs: 40"))
     line = command(study, runs, *OPTIONS)
     sharers = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     _wait_for(lambda: under_way(runs), 120)
@@ -35,7 +35,7 @@ def test_three_share_one_dies_and_each_job_is_done_once(tmp_path: Path) -> None:
     assert "works on jobs of this study" in alone.stderr
     ends = {}
     for sharer in sharers:
-        _, said = sharer.communicate(timeout=240)
+        _, said = sharer.communicate(timeout=400)
         ends[sharer.pid] = sharer.returncode
         assert sharer.pid == victim or sharer.returncode == Exit.OK, said
     assert ends.pop(victim) == -signal.SIGKILL
