@@ -150,6 +150,8 @@ ROW_BY_ROW: Mapping[str, str] = {
     "xglm": _OWN_ATTENTION,
 }
 """Families whose rows are computed one by one, and why."""
+NO_TEXT: Mapping[str, str] = {"recurrent_gemma": "wrote other texts in a batch than for each row alone"}
+"""Families that may not write text, and why: the comparison of families (`make test-zoo`) found them wrong."""
 
 ABSOLUTE_POSITIONS = frozenset({"gpt2", "gpt_bigcode", "gpt_neo", "openai-gpt", "opt", "biogpt"})
 """Families with one trained embedding per position: a longer row has none."""

@@ -10,6 +10,7 @@ from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.data.built import Suite
 from p2p_dist.data.example import NO_LABEL, Row
+from p2p_dist.errors import UserError
 from p2p_dist.evaluation import generation
 from p2p_dist.evaluation.generation import generate_suite
 from p2p_dist.evaluation.label_scoring import score_suite
@@ -98,3 +99,9 @@ def test_prompts_are_those_of_training() -> None:
             else:
                 assert max(len(learned.ids), len(ids)) <= limit
                 assert tokenizer.decode(ids).endswith("\nAnswer:")
+
+
+def test_require_text_refuses_a_family_that_writes_wrongly() -> None:
+    generation.require_text("llama")
+    with pytest.raises(UserError, match=r"E293.*recurrent_gemma"):
+        generation.require_text("recurrent_gemma")
