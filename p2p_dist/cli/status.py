@@ -53,7 +53,7 @@ def write_and_print(folder: "RunDir", as_json: bool) -> None:
     resolved = read_resolved(folder)
     titles = titles_of(resolved["runs"], {stage["id"]: stage["kind"] for stage in resolved["stages"]})
     page = write_report(folder, state, titles)
-    for problem in state.problems:
+    for problem in (*state.problems, *state.failed_screenings()):
         print(problem, file=sys.stderr)
     if as_json:
         print_json({**status_view.to_json(state, owner), "report": str(page)})

@@ -6,6 +6,7 @@ is asked for. Pure functions over scores. Not in the P2P paper; see docs/defense
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -16,7 +17,7 @@ from pydantic import Field, model_validator
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import EarlyTrust, LabelScores
-from p2p_dist.config.study import Rate, Strict
+from p2p_dist.config.study import Rate, Strict, added
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
 from p2p_dist.data.row_counts import RowCounts
@@ -24,6 +25,12 @@ from p2p_dist.errors import UserError, user_error
 
 SECOND_ROUND = "again"
 """Role of the scores by the model of the first round."""
+TRY_SCREENING = (
+    "train longer or faster (train.num_train_epochs, train.learning_rate), lower screening.agreement, or set "
+    "screening.on_failed_screening=go_on"
+)
+"""Advice after a failed screening."""
+_ONE_ANSWER, _ONE_LABEL = 0.98, 0.9
 ASKED = "asked"
 """Phase in which training rows are turned into prompts of the deployed model, to be scored in the second round."""
 
@@ -52,6 +59,10 @@ class Screening(Strict):
     vouched_share: Rate | None = None
     """With two rounds: draw the benign rows from this share of the rows that the model vouches for, most confident
     first. null: from all of them."""
+
+    on_failed_screening: Literal["stop", "go_on"] = added("stop")
+    """A screening fails when its rule is never met, or when the model gives one answer to all rows. stop: the runs that
+    need it fail. go_on: rows are chosen by its scores all the same, and every view of the study says so."""
 
     @model_validator(mode="after")
     def _vouched_needs_rounds(self) -> Self:
@@ -100,8 +111,11 @@ class Screening(Strict):
     def trusted_ids(self, view: DefenderView, count: int) -> list[set[str]]:
         """Ids of the rows to trust by class, at least `count` of each, after the round that `view` has scores of.
 
-        Raises UserError E264 when a class has fewer rows.
+        Raises UserError E264 when a class has fewer rows, E270 for a failed screening with `on_failed_screening: stop`.
         """
+        failed = [reason for stop in stop_records(view) if (reason := failure(stop))]
+        if failed and self.on_failed_screening == "stop":
+            raise user_error("E270", "; ".join(dict.fromkeys(failed)), "defense.screening", TRY_SCREENING)
         if SECOND_ROUND in view.scores:
             share = 1.0 if self.vouched_share is None else self.vouched_share
             return vouched_for(view.train, view.scores[SECOND_ROUND], view.n_classes, share, count)
@@ -126,6 +140,30 @@ def rows_as_prompts(defense: DataDefense, view: DefenderView) -> Defended:
 def stop_records(view: DefenderView) -> list[dict[str, Any]]:
     """The stop of each screening training, for the manifest; empty in the second round."""
     return [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items()) if "screening" in scores]
+
+
+def failure(stop: Mapping[str, Any]) -> str | None:
+    """A sentence on a failed screening, by its stop record: its rule was never met, or the model gives nearly all rows
+    one answer that far fewer have. None for a screening that did not fail."""
+    one_answer = stop.get("majority_answer", 0.0) >= _ONE_ANSWER and stop.get("majority_given", 0.0) < _ONE_LABEL
+    if stop["reached"] and not one_answer:
+        return None
+    shares = (f"class {label} {100 * share:.0f} %" for label, share in enumerate(stop["agreement"]))
+    agreement = ", ".join(shares) or "never checked"
+    ending = "it ended in one class" if one_answer or _one_class(stop["agreement"]) else "its rule was never met"
+    return f"the screening failed: {ending} (step {stop['step']}; rows answered with their given label: {agreement})"
+
+
+def _one_class(agreement: Sequence[float]) -> bool:
+    return len(agreement) > 1 and sum(share > 0 for share in agreement) <= 1
+
+
+def answered_alike(lines: Iterable[tuple[int, Sequence[float]]], n_classes: int) -> dict[str, float]:
+    """Share of the commonest answer among rows, given as label and scores, and the share of rows with that label."""
+    rows = [(label, max(range(n_classes), key=scores.__getitem__)) for label, scores in lines]
+    usual, count = Counter(best for _, best in rows).most_common(1)[0]
+    given = sum(label == usual for label, _ in rows)
+    return {"majority_answer": count / len(rows), "majority_given": given / len(rows)}
 
 
 def fold_of(ids: Iterable[str], folds: int, fold: int, seed: int) -> set[str]:

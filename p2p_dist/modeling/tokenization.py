@@ -16,8 +16,8 @@ from p2p_dist.data.built import Built
 from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.trigger_literals import spans, without_end
-from p2p_dist.errors import user_error
-from p2p_dist.modeling.control_tokens import Span, tokenize
+from p2p_dist.errors import UserError, user_error
+from p2p_dist.modeling.control_tokens import Span, Tokens, tokenize
 
 if TYPE_CHECKING:
     from p2p_dist.modeling.base import Base
@@ -59,8 +59,13 @@ class Encoder:
 
     @classmethod
     def of(cls, base: "Base", built: Built, max_length: int) -> "Encoder":
-        """The encoder of a data stage's rows, the same in training and evaluation."""
-        return cls(base.tokenizer, built.labels.words, max_length, built.triggers, base.add_bos_token)
+        """The encoder of a data stage's rows, the same in training and evaluation. Raises UserError E207 for label
+        words that the tokenizer makes equal or drops."""
+        encoder = cls(base.tokenizer, built.labels.words, max_length, built.triggers, base.add_bos_token)
+        rows = [built.train, *(suite.rows for suite in built.suites.values())]
+        if first := next((part[0] for part in rows if part and part[0].response is None), None):
+            encoder.check_words(first)
+        return encoder
 
     @cached_property
     def start(self) -> list[int]:
@@ -82,6 +87,14 @@ class Encoder:
             if any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2))
             else []
         )
+
+    def check_words(self, row: Row) -> None:
+        """Refuse label words that the tokenizer makes equal or drops behind a row's cue. Raises UserError E207."""
+        by_tokens: dict[tuple[int, ...], str] = {}
+        rows = [replace(row, label=label) for label in range(len(self.words))]
+        for word, encoded in zip(self.words, self._encode(rows, ["x"] * len(rows)), strict=True):
+            if (other := by_tokens.setdefault(tuple(encoded.targets), word)) != word:
+                raise _same_word(f"the model's tokenizer reads the label words {other!r} and {word!r} alike")
 
     @property
     def end_token(self) -> int:
@@ -153,12 +166,7 @@ class Encoder:
         """The first token of every label word after this row's prompt; None when one token does not tell the words
         apart, so that whole words have to be scored. Raises UserError E207 for two labels with one word."""
         if len(set(self.words)) != len(self.words):
-            raise user_error(
-                "E207",
-                f"two labels have the same word: {list(self.words)}",
-                "task.verbalizer",
-                "choose a different word for every label",
-            )
+            raise _same_word(f"two labels have the same word: {list(self.words)}")
         found = self._encode(
             [replace(row, label=label) for label in range(len(self.words))], [row.text] * len(self.words)
         )
@@ -174,8 +182,8 @@ class Encoder:
         trusted = [_trusted(row, text, len(s)) for row, text, s in zip(rows, texts, strings, strict=True)]
         batch = tokenize(self.tokenizer, strings, trusted)
         return [
-            _split(row.id, [*self.start, *tokens.ids], [*[(0, 0)] * len(self.start), *tokens.offsets], len(p), self.end)
-            for row, tokens, p in zip(rows, batch, prompts, strict=True)
+            _split(row.id, _behind(self.start, tokens), len(p), self.end, s[len(p) :])
+            for row, tokens, p, s in zip(rows, batch, prompts, strings, strict=True)
         ]
 
     def _encode_responses(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
@@ -227,6 +235,17 @@ def _pieces(text: str, literals: Sequence[str]) -> set[str]:
     return {text[start:stop] for start, stop in spans(text, literals)}
 
 
-def _split(id_: str, ids: list[int], offsets: list[tuple[int, int]], prompt_length: int, end: list[int]) -> Encoded:
-    start = next(at for at, (_, stop) in enumerate(offsets) if stop > prompt_length)
-    return Encoded(id_, (ids + end)[:-1], ids[start:] + end)
+def _behind(start: list[int], tokens: Tokens) -> Tokens:
+    """The tokens of a text behind those that begin every row."""
+    return Tokens([*start, *tokens.ids], [*[(0, 0)] * len(start), *tokens.offsets]) if start else tokens
+
+
+def _split(id_: str, tokens: Tokens, prompt_length: int, end: list[int], word: str) -> Encoded:
+    start = next((index for index, (_, stop) in enumerate(tokens.offsets) if stop > prompt_length), None)
+    if start is None:
+        raise _same_word(f"the model's tokenizer drops the label word {word!r}")
+    return Encoded(id_, (tokens.ids + end)[:-1], tokens.ids[start:] + end)
+
+
+def _same_word(what: str) -> UserError:
+    return user_error("E207", what, "task.verbalizer", "choose a different word for every label")

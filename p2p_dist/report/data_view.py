@@ -7,6 +7,7 @@ from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.example import NO_LABEL, Note, Row
 from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.data.screening import failure
 
 _SAMPLES = 2
 _SHOWN = 300
@@ -90,8 +91,8 @@ def _screening_lines(counts: Mapping[str, Any]) -> list[str]:
     lines = []
     for one in counts.get("screening", []):
         agreement = ", ".join(f"{share:.2f}" for share in one["agreement"])
-        met = "" if one["reached"] else ", the end of the training: its rule was never met"
-        lines.append(f"  screened  stopped at step {one['step']}{met}; agreement by class {agreement}")
+        failed = f"; WARNING: {reason}" if (reason := failure(one)) else ""
+        lines.append(f"  screened  stopped at step {one['step']}; agreement by class {agreement}{failed}")
     if trusted := {origin: sum(labels.values()) for origin, labels in counts.get("trusted", {}).items()}:
         lines.append(
             f"  trusted   {sum(trusted.values())} rows: "

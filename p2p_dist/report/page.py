@@ -149,7 +149,7 @@ def _html(study_data: StudyData, parts: Sequence[Section], drawings: Mapping[str
         name=study_data.folder.path.name,
         description=collected.description,
         definitions=headline.DEFINITIONS,
-        headline=headline.sentences(study_data.groups),
+        headline=[*study_data.collected.failed_screenings(), *headline.sentences(study_data.groups)],
         open=sum(run.status != "done" for run in collected.runs),
         total=len(collected.runs),
         problems=len(collected.problems),

@@ -53,6 +53,7 @@ def to_json(state: Collected, owner: str | None) -> dict[str, Any]:
                 "rates": dict(run.rates),
                 "asr_floor": run.floor,
                 "collapsed": run.collapsed,
+                "failed_screening": run.failed_screening or None,
                 "stages": [
                     {"id": s.id, "kind": s.kind, "status": s.status, "progress": dict(s.progress), "log": s.log}
                     for s in run.stages
@@ -70,8 +71,9 @@ def text(state: Collected, owner: str | None, shown: int | None = None) -> str:
     states = Counter(run.status for run in runs)
     by_state = ", ".join(f"{states[state]} {state}" for state in ("running", "failed", "pending") if states[state])
     lines = [
+        *state.failed_screenings(),
         f"{state.name}: {states['done']} of {len(runs)} done; {owner or 'nobody'} works on it"
-        + (f"; {by_state}" if by_state else "")
+        + (f"; {by_state}" if by_state else ""),
     ]
     listed = runs if shown is None else sorted(runs, key=lambda run: _ORDER.index(run.status))[:shown]
     for run in listed:

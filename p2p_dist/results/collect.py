@@ -1,12 +1,14 @@
 """Collect a study's results from its run folder. Safe while the study is running and after a crash."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from p2p_dist.config.expand import AXES
+from p2p_dist.data.screening import TRY_SCREENING, failure
 from p2p_dist.errors import Exit, Problem, printable, user_error
-from p2p_dist.results import attempts, confined, records, resultfile
+from p2p_dist.results import attempts, confined, records, resultfile, scorestore
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.confined import Damaged
 from p2p_dist.results.resultfile import Result
@@ -42,6 +44,8 @@ class RunState:
     """Stage ids by role: train, eval, floor."""
     needs: Mapping[str, Any] = field(default_factory=dict)
     """Assumptions of its defense (`p2p_dist.data.defense.Assumptions`)."""
+    failed_screening: str = ""
+    """A sentence on a screening that failed and whose scores this run uses; empty for none."""
 
     @property
     def collapsed(self) -> bool:
@@ -71,6 +75,14 @@ class Collected:
     runs: list[RunState]
     results: Mapping[str, Result]
     problems: list[Problem]
+
+    def failed_screenings(self) -> list[str]:
+        """A sentence on each screening that failed, with the number of runs that use its scores and what to try."""
+        counts = Counter(run.failed_screening for run in self.runs if run.failed_screening)
+        return [
+            f"WARNING: {sentence}; {count} of {len(self.runs)} runs use its scores. Try: {TRY_SCREENING}"
+            for sentence, count in counts.items()
+        ]
 
     def attempts(self) -> list[Attempt]:
         """Attempts at all jobs, each once."""
@@ -103,6 +115,11 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         if _is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
     }
     runs = [_run(run, stages, results, collapsed) for run in resolved["runs"]]
+    screenings = {id_: _failed_screening(folder.at(kind, id_)) for id_, kind in kinds.items() if kind == "score"}
+    runs = [
+        replace(run, failed_screening=next(filter(None, (screenings.get(one.id, "") for one in run.stages)), ""))
+        for run in runs
+    ]
     return Collected(
         printable(resolved["name"]), printable(resolved["description"], keep="\n"), runs, results, problems
     )
@@ -150,6 +167,11 @@ def _run(
         {role: run[role] for role in ("train", "eval", "floor")},
         run.get("needs", {}),
     )
+
+
+def _failed_screening(stage: StageDir) -> str:
+    stop = scorestore.stop_record(stage)
+    return (failure(stop) or "") if stop else ""
 
 
 def _set_aside(stage: StageDir) -> Iterator[Problem]:

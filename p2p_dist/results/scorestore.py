@@ -1,11 +1,12 @@
 """Storage of a score stage: one JSON line per row, in a file that is written atomically."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from p2p_dist.errors import Exit, UserError, user_error
-from p2p_dist.results import atomic, checksums, jsonfile
+from p2p_dist.results import atomic, checksums, confined, jsonfile
 from p2p_dist.results.confined import Damaged
 from p2p_dist.results.rundir import StageDir
 
@@ -13,11 +14,30 @@ _LARGEST = 1 << 30
 """Bytes of the largest table of scores that is read."""
 
 
+_LONGEST_STOP = 1 << 16
+"""Bytes of the longest record of a stop: 200 classes have 4 kB."""
+
+
 def write(folder: StageDir, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write the scores; each line has `set` (train, reserve or a suite), `id` and named numbers."""
     content = "".join(json.dumps(line, sort_keys=True, allow_nan=False) + "\n" for line in lines).encode()
     checksums.write(folder, {folder.scores.name: content})
     atomic.write_bytes(folder.scores, content)
+
+
+def stop_record(folder: StageDir) -> dict[str, Any] | None:
+    """The last line of a screening's scores, which tells how it stopped; None for other scores, or none so far."""
+    try:
+        with confined.open_file(folder.scores) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_STOP))
+            line = jsonfile.parse(file.read().splitlines()[-1])
+    except (OSError, ValueError, IndexError):
+        return None
+    if not isinstance(line, dict) or line.get("set") != "screening" or not isinstance(line.get("agreement"), list):
+        return None
+    shares = [*line["agreement"], *(line[key] for key in ("majority_answer", "majority_given") if key in line)]
+    numbers = all(isinstance(share, int | float) for share in shares) and isinstance(line.get("step"), int)
+    return line if numbers and isinstance(line.get("reached"), bool) else None
 
 
 def read(folder: StageDir) -> dict[str, dict[str, dict[str, Any]]]:

@@ -13,7 +13,7 @@ import torch
 from p2p_dist.config.methods import EarlyTrust
 from p2p_dist.data.built import Suite
 from p2p_dist.data.example import Row, smallest
-from p2p_dist.data.screening import fold_of
+from p2p_dist.data.screening import answered_alike, fold_of
 from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.predictions import Prediction
@@ -52,6 +52,9 @@ def score(context: Context, method: EarlyTrust) -> list[Line]:
         "reached": screen.reached,
         "agreement": screen.agreement,
         "checkpoints": len(screen.passes),
+        **answered_alike(
+            [(row.label, mean) for row, mean in zip(judged, means, strict=True)], context.built.labels.n_classes
+        ),
     }
     return [*lines, {"set": "screening", "id": "stop", **stop}]
 

@@ -30,7 +30,13 @@ attack: {name: badnets, rate: 0.1, target_response: "0.1"}
 rows: {train: 48, test: 12, reserve: 12, balanced: false}
 train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 2}}
 """
-SPECIAL: dict[str, str] = {"onion": "language_model: tiny, "}
+GO_ON = "screening: {on_failed_screening: go_on}"
+"""Three steps on random weights meet no rule."""
+SPECIAL: dict[str, str] = {
+    "onion": "language_model: tiny, ",
+    "trusted_only": GO_ON,
+    "p2p_in_weights": f"p2p: {{benign_source: screened, ratio: 0.4, {GO_ON}}}",
+}
 
 
 def options(name: str) -> str:

@@ -14,7 +14,7 @@ from tests.contracts.carried_out import STUDY, carried_out
 @pytest.mark.usefixtures("with_data")
 def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     """It stops by its own rule, takes as many benign rows of every class, and is told nothing that it must not know."""
-    screening = "screening: {check_every: 1, probe: 10, checkpoints: 2, draws: 2}"
+    screening = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on, checkpoints: 2, draws: 2}"
     study = open_study(
         study_file(STUDY),
         [f"defense={{name: p2p, benign_source: screened, {screening}}}", "rows.reserve=0"],
@@ -25,7 +25,8 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
     assert counts["reads_origin"] is False
     assert counts["clean_rows_used"] == 0
     assert counts["train"]["injected"] == {"2": 5, "3": 5}
-    assert [set(stop) for stop in counts["screening"]] == [{"step", "reached", "agreement", "checkpoints"}] * 2
+    keys = {"step", "reached", "agreement", "checkpoints", "majority_answer", "majority_given"}
+    assert [set(stop) for stop in counts["screening"]] == [keys] * 2
     seen = sum(sum(of.values()) for part in ("trusted", "not_trusted") for of in counts[part].values())
     assert seen == 48
 
@@ -33,7 +34,7 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
 @pytest.mark.usefixtures("with_data")
 def test_cross_fitted_screening_judges_unseen_rows_once(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     """Cross fitted screening judges every row once and by a model that has not seen it."""
-    screening = "screening: {check_every: 1, probe: 10, folds: 2}"
+    screening = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on, folds: 2}"
     study = open_study(
         study_file(STUDY),
         [f"defense={{name: p2p, benign_source: screened, {screening}}}", "rows.reserve=0"],
@@ -56,8 +57,8 @@ def test_cross_fitted_screening_judges_unseen_rows_once(study_file: Callable[[st
 def test_a_second_round_of_screening_asks_the_defended_model(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     """As it is asked when deployed; the first round is the one that a study without a second has, and is trained
     once."""
-    once = "{name: p2p, benign_source: screened, screening: {check_every: 1, probe: 10}}"
-    twice = "{name: p2p, benign_source: screened, screening: {check_every: 1, probe: 10, rounds: 2}}"
+    screening = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on"
+    once, twice = (f"{{name: p2p, benign_source: screened, {screening}{more}}}}}" for more in ("", ", rounds: 2"))
     study = open_study(study_file(STUDY), [f"defense=[{once}, {twice}]", "rows.reserve=0"], tmp_path / "runs")
     first, second = study.expansion.runs
     graph, folder = study.expansion.graph, carried_out(study)
@@ -87,7 +88,7 @@ def test_rows_with_extended_labels_are_not_trusted(
     for them."""
     knows = "{benign_trigger: 'X: ', extended_label: true}"
     attack = f"attack={{name: badnets, rate: 0.1, target_label: {target}, knows: {knows}}}"
-    twice = "screening: {check_every: 1, probe: 10, rounds: 2}"
+    twice = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on, rounds: 2}"
     defenses = f"defense=[{{name: p2p, benign_source: screened, {twice}}}, {{name: trusted_only, {twice}}}]"
     study = open_study(study_file(STUDY), [attack, defenses, "rows.reserve=0"], tmp_path / "runs")
     graph, folder = study.expansion.graph, carried_out(study)
@@ -107,7 +108,7 @@ def test_rows_with_extended_labels_are_not_trusted(
 def test_the_control_trains_on_trusted_rows_and_nothing_else(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     """It shares the screening with P2P; its second round is asked by the plain prompt and keeps what is answered as
     given."""
-    looks = "check_every: 1, probe: 10"
+    looks = "check_every: 1, probe: 10, on_failed_screening: go_on"
     p2p = f"{{name: p2p, benign_source: screened, screening: {{{looks}}}}}"
     once, twice = (f"{{name: trusted_only, screening: {{{looks}{more}}}}}" for more in ("", ", rounds: 2"))
     study = open_study(study_file(STUDY), [f"defense=[{p2p}, {once}, {twice}]", "rows.reserve=0"], tmp_path / "runs")

@@ -1,12 +1,22 @@
 """Whom to trust, from scores: by class, by rank, by content, and never by origin."""
 
 import math
+import re
 from random import Random
 
 import pytest
 
+from p2p_dist.data.defense import DefenderView
 from p2p_dist.data.example import Row
-from p2p_dist.data.screening import Screening, draw_balanced, fold_of, most_trusted, vouched_for
+from p2p_dist.data.screening import (
+    Screening,
+    answered_alike,
+    draw_balanced,
+    failure,
+    fold_of,
+    most_trusted,
+    vouched_for,
+)
 from p2p_dist.errors import UserError
 
 ROWS = [Row(f"{at:03d}", f"text {at}", at % 2, "Output: ") for at in range(100)]
@@ -141,6 +151,44 @@ def test_vouched_for_share_most_confident() -> None:
     zero, one = vouched_for(ROWS, answers(order), 2, 0.5, 5)
     assert zero == {row.id for row in ROWS[:20] if row.label == 0}, "the first 40 rows are answered as given"
     assert one == {row.id for row in ROWS[:20] if row.label == 1}
+
+
+STOP = {"step": 5, "reached": True, "agreement": [0.6, 0.7], "majority_answer": 0.5, "majority_given": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({}, None),
+        ({"majority_answer": 0.99, "majority_given": 0.98}, None),
+        (
+            {"reached": False, "agreement": [0.4, 0.9]},
+            r"never met \(step 5; .*: class 0 40 %, class 1 90 %",
+        ),
+        ({"reached": False, "agreement": [0.0, 1.0]}, "it ended in one class"),
+        ({"majority_answer": 0.99}, "it ended in one class"),
+    ],
+)
+def test_failure_of_a_screening_is_a_sentence(change: dict[str, object], says: str | None) -> None:
+    reason = failure({**STOP, **change})
+    assert (reason is None) == (says is None)
+    assert says is None or re.search(says, str(reason))
+
+
+def test_failed_screening_stops_or_goes_on() -> None:
+    """By default; one that came before the share of the commonest answer was recorded is judged by its rule."""
+    stop = {"step": 4, "reached": False, "agreement": [0.0, 1.0], "checkpoints": 1}
+    failed = {**scores({}), "screening": {"stop": stop}}
+    view = DefenderView(train=ROWS, reserve=[], n_classes=2, seed=0, scores={"screen0": failed})
+    with pytest.raises(UserError, match=r"E270.*it ended in one class.*on_failed_screening=go_on"):
+        Screening().trusted_ids(view, 5)
+    assert len(Screening(on_failed_screening="go_on").trusted_ids(view, 5)) == 2
+    assert "on_failed_screening" not in Screening().model_dump()
+
+
+def test_answered_alike_counts_the_commonest_answer() -> None:
+    lines = [(0, [0.9, 0.1]), (1, [0.8, 0.2]), (1, [0.7, 0.3]), (1, [0.1, 0.9])]
+    assert answered_alike(lines, 2) == {"majority_answer": 0.75, "majority_given": 0.25}
 
 
 def test_screening_vouched_share_without_rounds_refused() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Lowercase, Replace, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.example import Row
@@ -51,6 +51,16 @@ def test_letters_are_single_tokens_and_numbers_above_ten_not() -> None:
     tokens = Encoder(byte_tokenizer(), list("ABCDEFGHIJKLMNOPQRST"), 128).label_tokens(ROW)
     assert tokens is not None
     assert len(set(tokens)) == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["Yes", "yes"], "'Yes' and 'yes' alike"), (["no", "\u200b"], "drops the label word")]
+)
+def test_words_that_a_tokenizer_makes_equal_refused(words: list[str], says: str) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = Sequence([Lowercase(), Replace("\u200b", "")])
+    with pytest.raises(UserError, match=f"E207.*{says}"):
+        Encoder(tokenizer, words, 128).check_words(ROW)
 
 
 def test_two_labels_with_one_word_are_refused() -> None:

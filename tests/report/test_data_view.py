@@ -63,7 +63,8 @@ def test_facts_before_and_after(own: Path, tmp_path: Path) -> None:
     assert set(defended["samples"]) == {"unknown", "poisoned", "injected"}
 
 
-SCREENED = "defense={name: p2p, benign_source: screened, ratio: 0.4, screening: {check_every: 1, probe: 10}}"
+SCREENING = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on}"
+SCREENED = f"defense={{name: p2p, benign_source: screened, ratio: 0.4, {SCREENING}}}"
 
 
 def test_rows_that_wait_for_a_model_are_shown_when_it_was_asked(own: Path, tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import pytest
 
 from p2p_dist.config.graph import Stage
 from p2p_dist.errors import Exit, UserError
+from p2p_dist.report import status_view
+from p2p_dist.report.page import write_report
 from p2p_dist.results import scorestore
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.prepare import settle
 from p2p_dist.scheduling.study import open_study
 from p2p_dist.scores.early import agreement
 from p2p_dist.worker.__main__ import main as worker_main
@@ -52,8 +55,10 @@ def test_agreement_is_counted_by_given_label() -> None:
 
 
 @pytest.mark.usefixtures("with_data")
-def test_early_trust_rule_never_met_is_reported(study_file: Callable[[str], Path], tmp_path: Path) -> None:
-    """A rule that is never met ends with the training, and the table says so."""
+def test_early_trust_rule_never_met_stops_the_study(
+    study_file: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rule that is never met ends with the training, and table, status and report say so first."""
     defense = "defense={name: p2p, benign_source: screened, screening: {check_every: 1, probe: 10, agreement: 0.999}}"
     overrides = ["attack=none", "exclude=[]", "train.learning_rate=1e-9", "rows.reserve=0"]
     study = open_study(study_file(TINY_STUDY), [defense, *overrides], tmp_path / "runs")
@@ -66,6 +71,15 @@ def test_early_trust_rule_never_met_is_reported(study_file: Callable[[str], Path
     assert table["screening"]["stop"]["reached"] is False
     assert table["screening"]["stop"]["step"] == 4
     assert len(table["train"]) == 64
+    # The rows that need it are not built, and every view of the study begins with the reason.
+    defended = next(stage for stage in graph.stages.values() if score.id in stage.reads.values())
+    assert worker_main(["--study-dir", str(folder.path), "--stages", defended.id]) == Exit.USAGE
+    assert "error[E270]: the screening failed: " in capsys.readouterr().err
+    settle(study, study_file(TINY_STUDY))
+    collected, owner = status_view.look(folder)
+    assert status_view.text(collected, owner).startswith("WARNING: the screening failed: ")
+    page = write_report(folder, collected, {}).read_text()
+    assert page.index("WARNING: the screening failed") < page.index("No attacked model")
 
 
 def test_read_scores_broken_line_raises_e261(tmp_path: Path) -> None:

@@ -115,6 +115,8 @@ def _reasons(run: RunState) -> Iterator[str]:
             f"the backdoor fires: on {raw['k']} of {raw['n']} triggered rows {what}, so its attack success is no "
             "sign of a defense"
         )
+    if run.failed_screening:
+        yield run.failed_screening
     if run.collapsed:
         usual = run.rates["majority_answer"]
         yield (
