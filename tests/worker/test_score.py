@@ -76,7 +76,7 @@ def test_early_trust_rule_never_met_stops_the_study(
     assert worker_main(["--study-dir", str(folder.path), "--stages", defended.id]) == Exit.USAGE
     assert "error[E270]: the screening failed: " in capsys.readouterr().err
     settle(study, study_file(TINY_STUDY))
-    collected, owner = status_view.look(folder)
+    collected, owner = status_view.read_state(folder)
     assert status_view.text(collected, owner).startswith("WARNING: the screening failed: ")
     page = write_report(folder, collected, {}).read_text()
     assert page.index("WARNING: the screening failed") < page.index("No attacked model")
