@@ -11,6 +11,7 @@ from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.data_checks import check_references, count_containing, count_row_problems
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, EditDefense, Scores
+from p2p_dist.data.deployed_suites import deployed_suites
 from p2p_dist.data.example import NO_LABEL, Example, Note, Origin, RawRow, Row
 from p2p_dist.data.responses import label_by_response, respond_with_target
 from p2p_dist.data.task import Split, Task
@@ -97,7 +98,7 @@ def build_defended(
     return Built(
         train=defended.train,
         reserve=[],
-        suites=_deployed_suites(attacked, defense, offset, prefix),
+        suites=deployed_suites(attacked, defense, offset, prefix),
         labels=replace(
             attacked.labels,
             words=task.words(max(n_classes + offset, n_classes)),
@@ -224,17 +225,6 @@ def _defended_ledger(attacked: Sequence[Note], defended: Defended) -> list[Note]
     ]
     lines = {note.id: note.index for note in attacked if note.index is not None}
     return [replace(note, index=lines[note.source_id]) for note in notes] if lines else notes
-
-
-def _deployed_suites(attacked: Built, defense: DataDefense, offset: int, prefix: str) -> dict[str, Suite]:
-    """Every suite as the deployed system prompts it; the two main ones also without the benign trigger (`_nobt`)."""
-    suites = {}
-    for name, suite in attacked.suites.items():
-        deployed = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered, prefix)
-        suites[name] = deployed
-        if name in ("clean", "triggered") and deployed != suite:
-            suites[f"{name}_nobt"] = suite
-    return suites
 
 
 def _defended_counts(

@@ -132,6 +132,14 @@ class DataDefense(Defense):
         """A test row as the deployed model reads it, with its text, id and gold label unchanged."""
         return row
 
+    def probe_prompts(self, row: Row) -> Mapping[str, Row]:
+        """A test row under further prompts, by name, to learn what the model does there; none of them is deployed.
+
+        The triggered test texts are asked under each as suite `triggered.NAME`, and as they were before the attack as
+        `control.NAME`.
+        """
+        return {}
+
     def label_offset(self, n_classes: int) -> int:
         """First of the deployed model's labels offset..offset+n-1; subtracting it maps them back."""
         return 0

@@ -1,0 +1,25 @@
+"""Options of defenses with stages of their own go from plan to rates on the tiny model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.scheduling.study import open_study
+from tests.contracts.carried_out import STUDY, carried_out
+
+VARIANTS = {
+    "inoculation": ("where: suspects, probe: true", {"asr_ext.inoculated": 6, "asr_control.inoculated": 6}),
+}
+
+
+@pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    options, counts = VARIANTS[name]
+    study = open_study(study_file(STUDY), [f"defense={{name: {name}, {options}}}"], tmp_path / "runs")
+    (run,) = study.expansion.runs
+    rates = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())["rates"]
+    assert {rate: rates[rate]["n"] for rate in counts} == counts
+    assert (rates["ca_ext"]["n"], rates["asr_ext"]["n"]) == (12, 6)
