@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.scheduling.study import open_study
-from tests.contracts.carried_out import STUDY, carried_out
+from tests.contracts.carried_out import GO_ON, STUDY, carried_out
 
 VARIANTS = {
-    "inoculation": ("where: suspects, probe: true", {"asr_ext.inoculated": 6, "asr_control.inoculated": 6}),
+    "inoculation": (f"where: suspects, probe: true, {GO_ON}", {"asr_ext.inoculated": 6, "asr_control.inoculated": 6}),
 }
 
 
