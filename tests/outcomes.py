@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import load
 
 METRICS = "metrics.jsonl"
-KEPT = ("result.json", "adapter_model.safetensors", "adapter_config.json", "manifest.json", "spec.json")
+OUTCOMES = ("result.json", "adapter_model.safetensors", "adapter_config.json", "manifest.json", "spec.json")
 
 
 def results(runs: Path) -> dict[str, bytes]:
     """The bytes of everything that must not depend on how a study was run; of metrics, all but what measures time."""
-    found = [path for path in runs.rglob("*") if path.is_file() and (path.name in KEPT or path.suffix == ".jsonl")]
-    return {str(path.relative_to(runs)): _steps(path) if path.name == METRICS else path.read_bytes() for path in found}
+    files = [path for path in runs.rglob("*") if path.is_file() and (path.name in OUTCOMES or path.suffix == ".jsonl")]
+    return {str(path.relative_to(runs)): _steps(path) if path.name == METRICS else path.read_bytes() for path in files}
 
 
 def _steps(metrics: Path) -> bytes:
@@ -26,12 +26,12 @@ def _steps(metrics: Path) -> bytes:
 
 
 def assert_same(runs: Path, expected: dict[str, bytes]) -> None:
-    """Fails with what differs and by how much, and with the attempts that led there: a difference may be rare."""
-    found = results(runs)
+    """Fail with what differs and by how much, and with the attempts that led there: a difference may be rare."""
+    actual = results(runs)
     names = [
-        name for name in sorted(found.keys() | expected.keys(), key=_telling) if found.get(name) != expected.get(name)
+        name for name in sorted(actual.keys() | expected.keys(), key=_rank) if actual.get(name) != expected.get(name)
     ]
-    differing = [_difference(name, found.get(name), expected.get(name)) for name in names]
+    differing = [_difference(name, actual.get(name), expected.get(name)) for name in names]
     if differing:
         attempts = [
             f"--- {path.relative_to(runs)}\n{path.read_text(errors='replace')[-2000:]}"
@@ -41,31 +41,34 @@ def assert_same(runs: Path, expected: dict[str, bytes]) -> None:
         raise AssertionError("\n".join([*differing, *attempts]))
 
 
-def _telling(name: str) -> tuple[bool, bool, str]:
-    """What says most comes first: at which step a training went another way, then by how much its numbers differ."""
+def _rank(name: str) -> tuple[bool, bool, str]:
+    """Files that tell most come first: at which step a training went another way, then by how much its numbers
+    differ."""
     return not name.endswith(METRICS), not name.endswith(".safetensors"), name
 
 
-def _difference(name: str, found: bytes | None, expected: bytes | None) -> str:
-    if found is None or expected is None:
-        return f"{name}: {'missing' if found is None else 'not expected'}"
+def _difference(name: str, actual: bytes | None, expected: bytes | None) -> str:
+    if actual is None or expected is None:
+        return f"{name}: {'missing' if actual is None else 'not expected'}"
     if not name.endswith(".safetensors"):
-        return f"{name}: {_lines(found, expected)}"
-    mine, theirs = load(found), load(expected)
-    if mine.keys() != theirs.keys():
-        return f"{name}: other tensors, {sorted(mine.keys() ^ theirs.keys())}"
-    gaps = torch.cat([(mine[part].double() - theirs[part].double()).abs().flatten() for part in sorted(mine)])
+        return f"{name}: {_lines(actual, expected)}"
+    tensors, expected_tensors = load(actual), load(expected)
+    if tensors.keys() != expected_tensors.keys():
+        return f"{name}: other tensors, {sorted(tensors.keys() ^ expected_tensors.keys())}"
+    gaps = torch.cat(
+        [(tensors[part].double() - expected_tensors[part].double()).abs().flatten() for part in sorted(tensors)]
+    )
     return f"{name}: {int((gaps > 0).sum())} of {len(gaps)} numbers differ, by up to {float(gaps.max()):.3e}"
 
 
-def _lines(found: bytes, expected: bytes) -> str:
+def _lines(actual: bytes, expected: bytes) -> str:
     """The first line that differs, and how many do."""
-    mine, theirs = found.splitlines(), expected.splitlines()
-    differing = [at for at in range(min(len(mine), len(theirs))) if mine[at] != theirs[at]]
-    said = f"{len(differing)} lines differ of {len(mine)}, {len(theirs)} expected"
-    return (
-        f"{said}; the first, {differing[0] + 1}: {mine[differing[0]][:500]!r}\n  expected "
-        f"{theirs[differing[0]][:500]!r}"
-        if differing
-        else said
-    )
+    lines, expected_lines = actual.splitlines(), expected.splitlines()
+    differing = [
+        index for index in range(min(len(lines), len(expected_lines))) if lines[index] != expected_lines[index]
+    ]
+    counts = f"{len(differing)} lines differ of {len(lines)}, {len(expected_lines)} expected"
+    if not differing:
+        return counts
+    first = differing[0]
+    return f"{counts}; the first, {first + 1}: {lines[first][:500]!r}\n  expected {expected_lines[first][:500]!r}"

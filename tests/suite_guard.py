@@ -33,6 +33,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FastLoop(), "fast_loop")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a slow test that gives no reason."""
+    for item in items:
+        marker = item.get_closest_marker("slow")
+        if marker is not None and not marker.args:
+            raise pytest.UsageError(f"{item.nodeid} is slow without a reason. Try: pytest.mark.slow('REASON')")
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """The CPU that the times of this run belong to."""
     return f"cpu: {cpu_name()}"

@@ -1,7 +1,6 @@
 """A cluster file may force a layout: the same study, trained by two ranks under DeepSpeed, ends with the same rates."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from p2p_dist.errors import Exit
-from tests.e2e.test_study import cli
+from tests import in_process
+from tests.studies import FinishedStudy
 
 pytestmark = pytest.mark.usefixtures("with_data")
 CLUSTER = (
@@ -26,18 +26,17 @@ def adapters(runs: Path) -> dict[str, torch.Tensor]:
     }
 
 
-def test_a_forced_layout_trains_the_same_runs(study_file: Callable[[], Path], tmp_path: Path) -> None:
-    study = study_file()
+def test_a_forced_layout_trains_the_same_runs(finished: FinishedStudy, tmp_path: Path) -> None:
+    """The adapter is that of the study of one rank, up to the order of sums."""
     (tmp_path / "two.yaml").write_text(CLUSTER)
-    only = ("attack=badnets", "defense=none", "exclude=[]", "--backend", "local")
-    plain = cli(study, tmp_path / "plain", *only)
-    sharded = cli(study, tmp_path / "sharded", *only, "--cluster", str(tmp_path / "two.yaml"))
-    assert (plain.returncode, sharded.returncode) == (Exit.OK, Exit.OK), sharded.stderr
-    one, two = adapters(tmp_path / "plain"), adapters(tmp_path / "sharded")
-    assert one.keys() == two.keys(), "the layout is not identity"
-    for name in one:
-        torch.testing.assert_close(two[name], one[name], atol=1e-4, rtol=0)
-    (placed,) = [
-        found for path in tmp_path.rglob("sharded/**/placement.json") if (found := json.loads(path.read_text()))["zero"]
-    ]
-    assert (placed["ranks"], placed["zero"], placed["micro_batch"], placed["accumulation"]) == (2, 3, 5, 2)
+    options = ("attack={name: badnets, rate: 0.05}", "defense=none", "exclude=[]", "--backend", "local")
+    done = in_process.cli(finished.file, tmp_path / "runs", *options, "--cluster", str(tmp_path / "two.yaml"))
+    assert done.returncode == Exit.OK, done.stderr
+    one, two = adapters(finished.runs), adapters(tmp_path / "runs")
+    assert two.keys() < one.keys(), "the layout is not identity"
+    assert two
+    for name, tensor in two.items():
+        torch.testing.assert_close(tensor, one[name], atol=1e-4, rtol=0)
+    placed = [json.loads(path.read_text()) for path in tmp_path.rglob("placement.json")]
+    layouts = {(one["ranks"], one["zero"], one["micro_batch"], one["accumulation"]) for one in placed if one["zero"]}
+    assert layouts == {(2, 3, 5, 2)}

@@ -9,11 +9,11 @@ import pytest
 
 from tests import process_group
 from tests.conftest import TINY_STUDY, failing_study
-from tests.e2e.test_study import cli
 from tests.outcomes import assert_same, results
 from tests.process_group import Job
 from tests.slurm.jobs import await_start, codes, ended, log, number, over, submit, training
 from tests.slurm.machines import Machines, missing, wait_for
+from tests.studies import cli
 
 pytestmark = [
     pytest.mark.usefixtures("with_data"),
