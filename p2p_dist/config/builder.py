@@ -12,9 +12,8 @@ from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.methods import (
     CleanGenDecoding,
     ConfidenceRule,
-    Consistency,
-    Distillation,
     Method,
+    Objective,
     Reparametrization,
     ScoreMethod,
     WeightPruning,
@@ -55,7 +54,7 @@ class Training:
     """Settings that differ from the study's `train`, nested alike, such as {"lora": {"r": 1}}."""
     stop_after_steps: int | None = None
     """Last step, on the unchanged learning-rate schedule of the full training; 0 trains nothing."""
-    objective: Consistency | Distillation | None = None
+    objective: Objective | None = None
     """Loss in place of cross-entropy on the answer tokens."""
     teacher: Stage | None = None
     """Adapter of the same base and LoRA shape that the objective compares the student with."""

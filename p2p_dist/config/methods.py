@@ -46,7 +46,15 @@ class Distillation(Method):
     """Temperature of both distributions in the KL."""
 
 
-Objective = Annotated[Consistency | Distillation, Field(discriminator="name")]
+class Ascent(Method):
+    """Gradient ascent on the cross-entropy of the answer tokens (ABL, arXiv 2110.11571)."""
+
+    name: Literal["ascent"] = "ascent"
+    cap: Positive
+    """Cross-entropy above which a token has no gradient any more."""
+
+
+Objective = Annotated[Consistency | Distillation | Ascent, Field(discriminator="name")]
 """A loss other than cross-entropy on the answer tokens (`training.objectives`)."""
 
 
@@ -117,7 +125,34 @@ class EarlyTrust(Method):
         return self
 
 
-ScoreMethod = Annotated[LabelScores | WordPerplexity | WordInfluence | EarlyTrust, Field(discriminator="name")]
+class AnswerStates(Method):
+    """Last hidden states of training rows where the answer begins, by their principal components (`scores.states`)."""
+
+    name: Literal["answer_states"] = "answer_states"
+    components: Count
+    """Principal components to keep."""
+
+
+class AnswerGradients(Method):
+    """Gradients of the training rows' losses with respect to the output projection (`scores.gradients`)."""
+
+    name: Literal["answer_gradients"] = "answer_gradients"
+    components: Count
+    """Principal components to keep."""
+    block: Count
+    """Keep the first 1/`block` of the rows and of the columns of each gradient."""
+
+
+class FreeAnswers(Method):
+    """Answers that a model writes to the training rows (`scores.answers`)."""
+
+    name: Literal["free_answers"] = "free_answers"
+
+
+ScoreMethod = Annotated[
+    LabelScores | WordPerplexity | WordInfluence | EarlyTrust | AnswerStates | AnswerGradients | FreeAnswers,
+    Field(discriminator="name"),
+]
 """A way to score rows by a model (`scores`)."""
 
 

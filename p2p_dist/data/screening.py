@@ -108,14 +108,18 @@ class Screening(Strict):
         """Options of the first of two rounds: those of a screening without a second."""
         return self.model_copy(update={"rounds": None, "vouched_share": None}).model_dump()
 
+    def require_success(self, view: DefenderView) -> None:
+        """Raise UserError E270 for a failed screening, unless `on_failed_screening` is go_on."""
+        failed = [reason for stop in stop_records(view) if (reason := failure(stop))]
+        if failed and self.on_failed_screening == "stop":
+            raise user_error("E270", "; ".join(dict.fromkeys(failed)), "defense.screening", TRY_SCREENING)
+
     def trusted_ids(self, view: DefenderView, count: int) -> list[set[str]]:
         """Ids of the rows to trust by class, at least `count` of each, after the round that `view` has scores of.
 
         Raises UserError E264 when a class has fewer rows, E270 for a failed screening with `on_failed_screening: stop`.
         """
-        failed = [reason for stop in stop_records(view) if (reason := failure(stop))]
-        if failed and self.on_failed_screening == "stop":
-            raise user_error("E270", "; ".join(dict.fromkeys(failed)), "defense.screening", TRY_SCREENING)
+        self.require_success(view)
         if SECOND_ROUND in view.scores:
             share = 1.0 if self.vouched_share is None else self.vouched_share
             return vouched_for(view.train, view.scores[SECOND_ROUND], view.n_classes, share, count)

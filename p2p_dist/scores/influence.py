@@ -1,17 +1,12 @@
 """Method `word_influence`: change of the model's state at the answer when a word of a training text is left out
 (BKI, Chen and Dai 2021, arXiv 2007.12070; here the last hidden state at the position that predicts the label)."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-
-import torch
 
 from p2p_dist.config.methods import WordInfluence
 from p2p_dist.data.example import Row
-from p2p_dist.modeling.batching import by_length
-from p2p_dist.modeling.forward import answer_states
-from p2p_dist.modeling.packing import pack
 from p2p_dist.scores.context import Context, Line
+from p2p_dist.scores.states import first_answer_states
 from p2p_dist.scores.words import without_each_word
 
 
@@ -31,25 +26,10 @@ def _strongest(context: Context, row: Row, keep: int) -> list[tuple[str, float]]
     variants = without_each_word(row.text)
     if len(variants) < 2:
         return []
-    states = _states(context, [row, *(replace(row, text=text) for text in variants)])
+    states = first_answer_states(context, [row, *(replace(row, text=text) for text in variants)])
     changes = (states[1:] - states[:1]).abs().amax(dim=1).tolist()
     best: dict[str, float] = {}
     for word, change in zip(row.text.split(" "), changes, strict=True):
         best[word] = max(best.get(word, 0.0), change)
     ranked = sorted(best.items(), key=lambda item: (-item[1], item[0]))[:keep]
     return [(word, round(change, 5)) for word, change in ranked]
-
-
-@torch.no_grad()
-def _states(context: Context, rows: Sequence[Row]) -> torch.Tensor:
-    """The last hidden state at the position that predicts the first label token, [rows, d] in fp32."""
-    encoded, _ = context.encoder.rows(rows)
-    by_index: dict[int, torch.Tensor] = {}
-    for indices in by_length([len(row.ids) for row in encoded]):
-        batch = pack([[encoded[index] for index in indices]]).to(context.base.device)
-        starts = [sum(len(encoded[index].targets) for index in indices[:k]) for k in range(len(indices))]
-        states = answer_states(
-            context.base.model, batch.ids, batch.positions, batch.packed, batch.answers[torch.tensor(starts)]
-        )
-        by_index.update(zip(indices, states.float().cpu(), strict=True))
-    return torch.stack([by_index[index] for index in range(len(rows))])

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch.nn import functional
 
-from p2p_dist.config.methods import Consistency, Distillation
+from p2p_dist.config.methods import Ascent, Consistency, Distillation, Objective
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.body import body_of
@@ -20,7 +20,7 @@ Loss = Callable[[Base, Batch, torch.Tensor], torch.Tensor]
 [K], are the answer tokens of each run's whole global batch, by which sums are divided."""
 
 
-def loss_of(objective: Consistency | Distillation | None) -> Loss:
+def loss_of(objective: Objective | None) -> Loss:
     """The loss of an objective; cross-entropy for None."""
     match objective:
         case None:
@@ -35,6 +35,8 @@ def loss_of(objective: Consistency | Distillation | None) -> Loss:
                 hidden=objective.hidden,
                 temperature=objective.temperature,
             )
+        case Ascent():
+            return partial(ascent, cap=objective.cap)
 
 
 def cross_entropy(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
@@ -42,6 +44,13 @@ def cross_entropy(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tenso
     return _of_runs(
         answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets), batch, counts
     )
+
+
+def ascent(base: Base, batch: Batch, counts: torch.Tensor, cap: float) -> torch.Tensor:
+    """Minus the cross-entropy of the label tokens, [K]; a token whose cross-entropy is above `cap` has no gradient
+    (ABL, arXiv 2110.11571, where it is unbounded)."""
+    each = answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets)
+    return -_of_runs(each.clamp(max=cap), batch, counts)
 
 
 def with_consistency(base: Base, batch: Batch, counts: torch.Tensor, weight: float, epsilon: float) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from p2p_dist.config.methods import Consistency, Distillation
+from p2p_dist.config.methods import Objective
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.training.batches import Schedule
@@ -26,7 +26,7 @@ class TrainRun:
     """Numbers [P] to begin with in place of fresh ones."""
     stop_after_steps: int | None = None
     """End here, on the schedule of the whole training."""
-    objective: Consistency | Distillation | None = None
+    objective: Objective | None = None
     """Loss in place of cross-entropy; the same for all runs of a cohort."""
     generator: Generator | None = None
     """Generator of the adapter, where it is not trained itself; the same for all runs of a cohort."""

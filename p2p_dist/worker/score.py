@@ -2,7 +2,16 @@
 
 from collections.abc import Sequence
 
-from p2p_dist.config.methods import EarlyTrust, LabelScores, ScoreMethod, WordInfluence, WordPerplexity
+from p2p_dist.config.methods import (
+    AnswerGradients,
+    AnswerStates,
+    EarlyTrust,
+    FreeAnswers,
+    LabelScores,
+    ScoreMethod,
+    WordInfluence,
+    WordPerplexity,
+)
 from p2p_dist.config.stages import ScoreStage
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.built import Built
@@ -12,7 +21,7 @@ from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, checksums, confined, datastore, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.scores import early, influence, labels, words
+from p2p_dist.scores import answers, early, gradients, influence, labels, states, words
 from p2p_dist.scores.context import Context, Line, OnProgress
 from p2p_dist.training.adapter_io import load_adapter, read_adapter
 from p2p_dist.training.base_model import base_of, cached_base
@@ -62,6 +71,12 @@ def run_method(context: Context, method: ScoreMethod) -> list[Line]:
             return influence.score(context, method)
         case EarlyTrust():
             return early.score(context, method)
+        case AnswerStates():
+            return states.score(context, method)
+        case AnswerGradients():
+            return gradients.score(context, method)
+        case FreeAnswers():
+            return answers.score(context)
 
 
 def _progress(target: StageDir, stop: StopFlag) -> OnProgress:

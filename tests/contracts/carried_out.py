@@ -35,6 +35,7 @@ GO_ON = "screening: {on_failed_screening: go_on}"
 SPECIAL: dict[str, str] = {
     "onion": "language_model: tiny, ",
     "trusted_only": GO_ON,
+    "abl": GO_ON,
     "p2p_in_weights": f"p2p: {{benign_source: screened, ratio: 0.4, {GO_ON}}}",
 }
 

@@ -11,6 +11,9 @@ from tests.contracts.carried_out import GO_ON, STUDY, carried_out
 
 VARIANTS = {
     "inoculation": (f"where: suspects, probe: true, {GO_ON}", {"asr_ext.inoculated": 6, "asr_control.inoculated": 6}),
+    "abl": ("isolate: trained, unlearn: leave_out", {}),
+    "cube": ("epochs: null", {}),
+    "seep": (f"looks: both, {GO_ON}", {}),
 }
 
 
