@@ -38,6 +38,10 @@ class Settings:
     """Identity and local path of every further model that an option of the defense names, by the option."""
     suites: tuple[str, ...] = ()
     """Extra test suites of the study."""
+    further_steps: int | None = None
+    """Steps of clean training between a defense and its evaluation."""
+    attack_seed: int | None = None
+    """Seed of the attack's rows; None for an attack that draws nothing."""
 
 
 @dataclass(frozen=True)
@@ -219,7 +223,11 @@ class Builder:
         return self.graph.add(Stage("score", spec, reads, local))
 
     def evaluated(self, adapter: Stage, rows: Stage, evaluation: Evaluation = ALL_SUITES) -> Stage:
-        """Predictions and metrics of an adapter on the test suites of a data or edit stage."""
+        """Predictions and metrics of an adapter on the test suites of a data or edit stage, after `further_steps` of
+        clean training where the defense has them."""
+        adapter = (
+            self._trained_further(adapter, self.settings.further_steps) if self.settings.further_steps else adapter
+        )
         reference = evaluation.reference
         identity, place = self.settings.extra_models[reference] if isinstance(reference, str) else (None, None)
         spec = {
@@ -233,6 +241,23 @@ class Builder:
         others = {"judge": evaluation.judge, "reference": None if isinstance(reference, str) else reference}
         reads = {"adapter": adapter.id, "rows": rows.id, **_ids(others)}
         return self.graph.add(Stage("eval", spec, reads, {"reference": place} if place else {}))
+
+    def _trained_further(self, adapter: Stage, steps: int) -> Stage:
+        """The adapter after so many steps on the task's rows before the attack, with plain prompts and labels, on its
+        own base and shape, by the study's settings at a constant learning rate."""
+        seed = self.settings.attack_seed
+        rows = self.attacked(None) if seed is None else self.attacked(seed, "clean")
+        train = {
+            **self.settings.train,
+            "lora": adapter.spec["train"]["lora"],
+            "num_train_epochs": steps,  # enough for the steps, however few rows there are
+            "lr_scheduler_type": "constant",
+            "warmup_steps": 0,
+        }
+        changes = {"train": train, "stop_after_steps": steps, "objective": None, "reparametrized": None}
+        base = {"merged": adapter.reads["merged"]} if "merged" in adapter.reads else {}
+        reads = {"rows": rows.id, "start": adapter.id, **base}
+        return self.graph.add(Stage("train", {**adapter.spec, **changes}, reads, self._local("model")))
 
     def _another_base(self) -> UserError:
         return user_error(

@@ -6,7 +6,7 @@ Pure: sources, file hashes and models are looked up by the caller.
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from p2p_dist import registry
@@ -188,7 +188,7 @@ def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], mode
         data={"task": task, "rows": study.rows.model_dump(), "source": one.source.digest},
         attack=one.attack,
         attack_spec={key: value for key, value in _spec(one.attack, files).items() if key != "via"},
-        defense_spec=_spec(one.defense, files),
+        defense_spec={key: value for key, value in _spec(one.defense, files).items() if key != "further_steps"},
         model=one.model.identity,
         train=study.train.model_dump(),
         seed=one.seed,
@@ -204,6 +204,8 @@ def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], mode
             if (name := getattr(one.defense, option))
         },
         suites=study.suites,
+        further_steps=one.defense.further_steps,
+        attack_seed=one.seed if one.attack.active else None,
     )
 
 
@@ -214,7 +216,8 @@ def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Grap
     clean = planned.get(tuple({**cell, "attack": "none", "defense": "none"}.values()))
     if clean is not None and one.combination.attack.active:
         adapter = graph.stages[clean.evaluation.reads["adapter"]]
-        baseline = one.builder.evaluated(adapter, one.rows, Evaluation(("triggered",)))
+        undefended = Builder(graph, replace(one.builder.settings, further_steps=None))
+        baseline = undefended.evaluated(adapter, one.rows, Evaluation(("triggered",)))
     ends = [one.evaluation, *([baseline] if baseline else [])]
     return Run(
         cell,

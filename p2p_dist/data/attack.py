@@ -12,8 +12,10 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from p2p_dist.config.study import Plugin, Rate, RowsSpec, Strict, added
+from p2p_dist.config.study import Plugin, Rate, RowsSpec, added
+from p2p_dist.data.built import When
 from p2p_dist.data.example import Example, Note, by_id, drawn, share, stream
+from p2p_dist.data.knowledge import Knowledge
 from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, UserError, user_error
 
@@ -36,17 +38,6 @@ class ExtraSuite:
     rows: list[Example]
     target: int
     triggered: bool
-
-
-class Knowledge(Strict):
-    """Knowledge of a P2P defense that the attacker writes into the poisoned training rows (not into test texts)."""
-
-    benign_trigger: str
-    """Text in front of every poisoned text."""
-    answer_cue: str | None = None
-    """The defender's answer cue, where training rows carry cues of their own; null: the task's."""
-    extended_label: bool = False
-    """Label poisoned rows with target + number of classes, the extended label that P2P maps the target to."""
 
 
 class Attack(Plugin):
@@ -98,6 +89,9 @@ class DirtyLabelAttack(Attack):
     cover: Annotated[int, Field(ge=0)] = added(0)
     """Rows of other classes that get the trigger and keep their right labels, beside the poisoned rows; they hide the
     trigger from filters that look for words with one label alone."""
+    when: When = added("mixed")
+    """Order of training, if the attacker decides it: poisoned rows somewhere (mixed), before all others (first) or
+    behind them (last), in the first pass over the rows (arXiv 2510.07192)."""
     via: Literal["data", "weights"] = added("data")
     """data: the run trains on the poisoned rows. weights: the attacker trains an adapter on them; the run starts from
     it and trains on clean rows (weight poisoning, as PSIM tests it)."""

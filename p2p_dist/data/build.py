@@ -75,6 +75,7 @@ def build_attacked(
         counts=counts,
         responses=attacked.responses,
         triggers=attacked.triggers,
+        when=attack.when if isinstance(attack, DirtyLabelAttack) and poison else "mixed",
     )
 
 
@@ -109,6 +110,7 @@ def build_defended(
         counts=_defended_counts(attacked, defense, defended, notes),
         responses=replace(attacked.responses, prefix=prefix) if attacked.responses else None,
         triggers=attacked.triggers,
+        when=attacked.when,
     )
 
 

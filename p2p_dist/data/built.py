@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.example import Kind, Note, Row
 from p2p_dist.errors import Problem
+
+When = Literal["mixed", "first", "last"]
+"""Places of the poisoned rows in the first pass over the training rows."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,19 @@ class Built:
     triggers: tuple[str, ...] = ()
     """Fixed pieces of text in the attacker's triggers. Hidden from defenders; truncation keeps them."""
 
+    when: When = "mixed"
+    """Place of the poisoned rows in training. Hidden from defenders."""
+
     bad_rows: tuple[Problem, ...] = ()
     """Rows of the source that could not be read and were dropped (`on_bad_row: drop`), with place and reason."""
+
+    @property
+    def turns(self) -> dict[str, int]:
+        """Turn in the first pass by row id, for rows that do not stand among all others (0): -1 before, 1 behind."""
+        if self.when == "mixed":
+            return {}
+        turn = -1 if self.when == "first" else 1
+        return {note.id: turn for note in self.notes if note.origin == "poisoned"}
 
     @property
     def kind(self) -> Kind:

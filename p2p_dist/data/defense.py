@@ -7,11 +7,13 @@ declares `reads_origin`, and the manifest records it.
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.study import Plugin, Rate, RowsSpec
+from p2p_dist.config.study import Plugin, Rate, RowsSpec, added
 from p2p_dist.data.example import Kind, Note, Row, by_id, share, smallest
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
@@ -83,6 +85,9 @@ class Defense(Plugin):
     """Assumptions with the default options (see `assumptions`)."""
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     """Kinds of task that the defense supports."""
+
+    further_steps: Annotated[int, Field(ge=1)] | None = added(None)
+    """Persistence: steps of further training on clean rows, behind the defense and before the evaluation."""
 
     def assumptions(self) -> Assumptions:
         """Assumptions with the options at hand."""

@@ -34,6 +34,8 @@ class Encoded:
     taught: torch.Tensor | None = None
     """A teacher's last hidden states where the targets are predicted, [len(targets), d], for a training that has
     one."""
+    turn: int = 0
+    """Place in the first pass of a training: rows of a lower turn come first (see `Built.turns`)."""
 
 
 @dataclass(frozen=True, slots=True)

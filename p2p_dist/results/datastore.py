@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from p2p_dist.data.answer_parsing import ResponseSpace
-from p2p_dist.data.built import Built, LabelSpace, Suite
+from p2p_dist.data.built import Built, LabelSpace, Suite, When
 from p2p_dist.data.example import Note, Row
 from p2p_dist.errors import Exit, Problem, UserError, user_error
 from p2p_dist.results import atomic, checksums, confined, jsonfile
@@ -41,6 +41,7 @@ class _SuiteEntry(_Part):
 
 class _Triggers(_Part):
     pieces: list[str]
+    when: When = "mixed"
 
 
 class _Manifest(_Part):
@@ -76,6 +77,7 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
         "counts": built.counts,
         "triggers": {
             "pieces": list(built.triggers),
+            **({} if built.when == "mixed" else {"when": built.when}),
             "survival": "triggers_whole in cost.json of each training, in result.json of each evaluation",
         },
         "suites": {
@@ -109,7 +111,8 @@ def read(folder: StageDir) -> Built:
             manifest["responses"] and ResponseSpace(**manifest["responses"]),
         )
         train, reserve, triggers = rows("train.jsonl"), rows("reserve.jsonl"), tuple(manifest["triggers"]["pieces"])
-        return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers)
+        when = manifest["triggers"].get("when", "mixed")
+        return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers, when)
 
 
 def texts(folder: StageDir, suite: str) -> dict[str, str]:

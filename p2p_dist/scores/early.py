@@ -19,7 +19,7 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.scores.context import Context, Line
 from p2p_dist.training.cohort import Observer, Stopped, train_cohort
-from p2p_dist.training.train_run import TrainRun
+from p2p_dist.training.train_run import TrainRun, in_turn
 
 
 def score(context: Context, method: EarlyTrust) -> list[Line]:
@@ -34,7 +34,9 @@ def score(context: Context, method: EarlyTrust) -> list[Line]:
     suspects, judged = _parts(context, method)
     screen = _Screen(context, method, context.adapters, judged)
     rows, _ = context.encoder.rows(suspects)
-    run = TrainRun(context.train, context.seed + 1_000_003 * method.draw, rows, start=context.start)
+    run = TrainRun(
+        context.train, context.seed + 1_000_003 * method.draw, in_turn(rows, context.built.turns), start=context.start
+    )
     try:
         train_cohort(context.base, context.adapters, [run], screen)
         if not screen.complete:

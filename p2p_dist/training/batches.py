@@ -16,6 +16,8 @@ class Schedule:
     rows: int
     epochs: int
     global_batch: int
+    turns: Sequence[int] = ()
+    """Turn of every row in the first epoch, lower ones first; empty where all are equal."""
 
     @property
     def steps(self) -> int:
@@ -26,6 +28,8 @@ class Schedule:
         for epoch in range(samples_seen // self.rows, self.epochs):
             order = list(range(self.rows))
             Random(f"{self.seed}:order:{epoch}").shuffle(order)
+            if self.turns and epoch == 0:
+                order.sort(key=self.turns.__getitem__)
             start = samples_seen - epoch * self.rows if samples_seen > epoch * self.rows else 0
             for at in range(start, self.rows, self.global_batch):
                 yield order[at : at + self.global_batch]

@@ -1,8 +1,8 @@
 """A training as a cohort sees it: what goes into one run and what comes out of it."""
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -33,12 +33,18 @@ class TrainRun:
 
     @property
     def schedule(self) -> Schedule:
-        return Schedule(self.seed, len(self.rows), self.spec.num_train_epochs, self.spec.global_batch)
+        turns = [row.turn for row in self.rows] if any(row.turn for row in self.rows) else []
+        return Schedule(self.seed, len(self.rows), self.spec.num_train_epochs, self.spec.global_batch, turns)
 
     def stream(self, purpose: str, device: torch.device | None = None) -> torch.Generator:
         """A named stream of random numbers of this run, drawn on the device (default: the host)."""
         number = hashlib.sha256(f"{self.seed}:{purpose}".encode()).digest()[:8]
         return torch.Generator(device or torch.device("cpu")).manual_seed(int.from_bytes(number, "little", signed=True))
+
+
+def in_turn(rows: Sequence[Encoded], turns: Mapping[str, int]) -> list[Encoded]:
+    """The rows with their turns in the first pass, by id."""
+    return [replace(row, turn=turns[row.id]) if row.id in turns else row for row in rows]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
 from p2p_dist.training.teacher import taught
-from p2p_dist.training.train_run import Trained, TrainRun
+from p2p_dist.training.train_run import Trained, TrainRun, in_turn
 from p2p_dist.worker.cost import Cost, Meter
 
 
@@ -108,6 +108,7 @@ def _encode(folder: RunDir, base: Base, adapters: Adapters, stage: TrainStage, r
     built = datastore.read(folder.at("data", stage.reads.rows))
     encoder = Encoder.of(base, built, stage.train.max_length)
     rows, cut_texts = encoder.rows(built.train)
+    rows = in_turn(rows, built.turns)
     if stage.reads.teacher is not None:
         rows = taught(base, adapters, run, _read(folder, stage.reads.teacher, adapters), rows)
     return TrainRows(rows, {"cut_texts": cut_texts, "triggers_whole": trigger_truncation.of_poisoned(encoder, built)})

@@ -9,18 +9,21 @@ import pytest
 from p2p_dist.scheduling.study import open_study
 from tests.contracts.carried_out import GO_ON, STUDY, carried_out
 
-VARIANTS = {
-    "inoculation": (f"where: suspects, probe: true, {GO_ON}", {"asr_ext.inoculated": 6, "asr_control.inoculated": 6}),
-    "abl": ("isolate: trained, unlearn: leave_out", {}),
-    "cube": ("epochs: null", {}),
-    "seep": (f"looks: both, {GO_ON}", {}),
-}
+VARIANTS: list[tuple[str, str, dict[str, int]]] = [
+    ("inoculation", f"where: suspects, probe: true, {GO_ON}", {"asr_ext.inoculated": 6, "asr_control.inoculated": 6}),
+    ("abl", "isolate: trained, unlearn: leave_out", {}),
+    ("cube", "epochs: null", {}),
+    ("seep", f"looks: both, {GO_ON}", {}),
+    ("p2p", "further_steps: 2", {"asr_nobt": 6}),
+    ("fine_pruning", "further_steps: 2", {}),
+]
 
 
 @pytest.mark.usefixtures("with_data")
-@pytest.mark.parametrize("name", VARIANTS)
-def test_variant_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
-    options, counts = VARIANTS[name]
+@pytest.mark.parametrize(("name", "options", "counts"), VARIANTS)
+def test_variant_from_plan_to_rates(
+    name: str, options: str, counts: dict[str, int], study_file: Callable[[str], Path], tmp_path: Path
+) -> None:
     study = open_study(study_file(STUDY), [f"defense={{name: {name}, {options}}}"], tmp_path / "runs")
     (run,) = study.expansion.runs
     rates = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())["rates"]

@@ -10,13 +10,14 @@ from pydantic import ValidationError
 
 from p2p_dist import registry
 from p2p_dist.config.study import RowsSpec
-from p2p_dist.data.attack import DirtyLabelAttack, Knowledge
+from p2p_dist.data.attack import DirtyLabelAttack
 from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.attacks.mtba import Mtba
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import examples, share
+from p2p_dist.data.knowledge import Knowledge
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
 from tests.contracts.test_plugins import options

@@ -8,11 +8,11 @@ import pytest
 
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import RowsSpec
-from p2p_dist.data.attack import Knowledge
 from p2p_dist.data.attacks.addsent import AddSent
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.attacks.cba import Cba
 from p2p_dist.data.build import build_attacked
+from p2p_dist.data.knowledge import Knowledge
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import Exit, UserError
