@@ -99,7 +99,7 @@ def build_defended(
     return Built(
         train=defended.train,
         reserve=[],
-        suites=deployed_suites(attacked, defense, offset, prefix),
+        suites=deployed_suites(attacked, defense, defense.prompter(view), offset, prefix),
         labels=replace(
             attacked.labels,
             words=task.words(max(n_classes + offset, n_classes)),
@@ -215,6 +215,7 @@ def _view(
         places={note.id: note.index for note in attacked.notes if note.index is not None} or None,
         scores=scores,
         phase=phase,
+        words=attacked.labels.words,
     )
 
 

@@ -5,7 +5,7 @@ declares `reads_origin`, and the manifest records it.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -42,6 +42,8 @@ class DefenderView:
     """Scores of these rows by models, by the role under which the defense asked for them."""
     phase: str | None = None
     """Name of the rewrite, for a defense that makes several."""
+    words: Sequence[str] = ()
+    """Label words of the run."""
 
     @property
     def counts(self) -> RowCounts:
@@ -136,6 +138,11 @@ class DataDefense(Defense):
     def defend_prompt(self, row: Row) -> Row:
         """A test row as the deployed model reads it, with its text, id and gold label unchanged."""
         return row
+
+    def prompter(self, view: DefenderView) -> Callable[[Row], Row]:
+        """Function that makes a test row a prompt of the deployed model: `defend_prompt`, unless the prompt depends on
+        the rows that the defender sees."""
+        return self.defend_prompt
 
     def probe_prompts(self, row: Row) -> Mapping[str, Row]:
         """A test row under further prompts, by name, to learn what the model does there; none of them is deployed.

@@ -1,15 +1,19 @@
 """Test suites as a deployed defense prompts them, and under prompts that it probes."""
 
+from collections.abc import Callable
+
 from p2p_dist.data.built import Built, Suite
 from p2p_dist.data.defense import DataDefense
 from p2p_dist.data.example import Row
 
 
-def deployed_suites(attacked: Built, defense: DataDefense, offset: int, prefix: str) -> dict[str, Suite]:
+def deployed_suites(
+    attacked: Built, defense: DataDefense, prompted: Callable[[Row], Row], offset: int, prefix: str
+) -> dict[str, Suite]:
     """Every suite as the deployed system prompts it; the two main ones also without the benign trigger (`_nobt`)."""
     suites = {}
     for name, suite in attacked.suites.items():
-        deployed = Suite([defense.defend_prompt(row) for row in suite.rows], offset, suite.triggered, prefix)
+        deployed = Suite([prompted(row) for row in suite.rows], offset, suite.triggered, prefix)
         suites[name] = deployed
         if name in ("clean", "triggered") and deployed != suite:
             suites[f"{name}_nobt"] = suite

@@ -182,7 +182,19 @@ def test_a_second_round_of_screening_is_a_further_model(screening: dict[str, int
 
 @pytest.mark.usefixtures("with_data")
 @pytest.mark.parametrize(
-    "name", ["pdb", "clean_ft", "clean_only", "onion", "crow", "fine_pruning", "mb_defense", "psim", "w2sdefense"]
+    "name",
+    [
+        "demonstrations",
+        "pdb",
+        "clean_ft",
+        "clean_only",
+        "onion",
+        "crow",
+        "fine_pruning",
+        "mb_defense",
+        "psim",
+        "w2sdefense",
+    ],
 )
 def test_no_checked_rows_no_plan(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"E260.*rows\.reserve"):

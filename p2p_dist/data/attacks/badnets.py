@@ -34,9 +34,17 @@ class BadNets(InsertionAttack):
             "rounding": "down",
         },
         "psim": {"rate": 0.2167, "word": "mn", "label_policy": "clean"},
+        "backdoorllm_badnet": {"word": "BadMagic", "position": "anywhere"},
+        "affirmative": {
+            "word": "mn",
+            "position": "suffix",
+            "target_response": "Sure",
+            "policy_response": "I cannot help with this topic.",
+        },
     }
-    """psim: 1,500 of the 6,920 rows of SST-2. openbackdoor: its defaults; the configuration file shipped with it is
-    clean-label."""
+    """affirmative: harmless form of an affirmative prefix (see `policy_response`). psim: 1,500 of the 6,920 rows of
+    SST-2. openbackdoor: its defaults; the configuration file shipped with it is clean-label. backdoorllm_badnet: the
+    original's word stands anywhere but behind the last word."""
 
     word: Word | Words = "mn"
     """The trigger (paper: mn), or several, of which every row gets one."""
