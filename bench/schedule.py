@@ -83,7 +83,7 @@ def order(name: str, loads: list[Load], nodes: Nodes, goal: float, shuffles: int
 def decision(loads: list[Load], repeats: int) -> common.Figure:
     """Seconds of one look of the scheduler at all its waiting jobs when nothing is free or ready, which is the longest
     look there is."""
-    jobs = [replace(load.job, needs=frozenset({"not there"})) for load in loads]
+    jobs = [replace(load.job, inputs=(frozenset({"not there"}),) * len(load.job.stages)) for load in loads]
     times = []
     for _ in range(repeats):
         started = time.process_time()

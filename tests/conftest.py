@@ -40,12 +40,12 @@ train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float
 
 
 def failing_study(folder: Path) -> str:
-    """A study of which one run of three fails in its worker (E206): the table of its attack, written to `folder`, has
+    """A study of which one run of four fails in its worker (E206): the table of its attack, written to `folder`, has
     rewrites of no text of the task."""
     table = folder / "rewrites.jsonl"
     table.write_text('{"key": "of no row", "output": "a rewrite", "ok": true}\n')
     attacks = f"  - {{name: badnets, rate: 0.1}}\n  - {{name: synattack, table: '{table}'}}\n"
-    study = TINY_STUDY.replace("defense: [none, p2p]\n", f"{attacks}defense: none\n").replace("  - none\n", "")
+    study = TINY_STUDY.replace("defense: [none, p2p]\n", f"{attacks}defense: none\n")
     return study.replace("exclude: [{attack: none, defense: p2p}]\n", "")
 
 

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from p2p_dist.scheduling.scheduler import Failure
+    from p2p_dist.scheduling.scheduler import State
     from p2p_dist.scheduling.study import Study
+
+
+_SHOWN = 5
+"""Stages that are named after a failure; the others are counted."""
 
 
 class Change(StrEnum):
@@ -134,7 +138,7 @@ def run(
     if private:
         close_to_others(opened.folder)
     hardware = find_cluster(cluster, nodes)
-    failed: Sequence[Failure] = ()
+    ended: State | None = None
     if jobs := opened.plan(hardware, cohort, rows_only=rows_only).jobs:
         runs = f"{opened.runs_done()} of {len(opened.expansion.runs)} runs done"
         console.print(f"{opened.spec.name}: {runs}, {len(jobs)} jobs to do", highlight=False)
@@ -152,11 +156,12 @@ def run(
             rows_only,
             replace,
         )
-        failed = execute(opened, launch, console).failed
+        ended = execute(opened, launch, console)
     else:
         settle(opened, replace)
-    _print_failures(failed)
-    return _finish(opened, failed, share, rows_only, as_json)
+    if ended is not None:
+        _print_failures(opened, ended)
+    return _finish(opened, ended is not None and bool(ended.failed), share, rows_only, as_json)
 
 
 def _open(study: str, overrides: "Sequence[str]", runs_dir: Path, console: "Console") -> "Study":
@@ -180,17 +185,26 @@ def _check(study: "Study", replace: bool, share: bool, console: "Console") -> No
         print(problem, file=sys.stderr)
 
 
-def _print_failures(failed: "Sequence[Failure]") -> None:
-    for failure in failed:
+def _print_failures(study: "Study", ended: "State") -> None:
+    """Every failed job with the end of its log, and what was not run because of it."""
+    from p2p_dist.planning.jobs import dependents
+    from p2p_dist.scheduling.execute import titles_of_study
+
+    titles = titles_of_study(study)
+    for failure in ended.failed:
         print(
             f"error[E400]: job {failure.job.lead} failed: {failure.reason}; {failure.log} ends with",
             *failure.tail,
             sep="\n  ",
             file=sys.stderr,
         )
+        if blocked := dependents(failure.job.stages, ended.blocked):
+            shown = "; ".join(f"{titles.get(id_, id_)} ({id_})" for id_ in blocked[:_SHOWN])
+            more = f"; and {len(blocked) - _SHOWN} more" if len(blocked) > _SHOWN else ""
+            print(f"  not run, because they need it: {shown}{more}", file=sys.stderr)
 
 
-def _finish(study: "Study", failed: "Sequence[Failure]", share: bool, rows_only: bool, as_json: bool) -> int:
+def _finish(study: "Study", failed: bool, share: bool, rows_only: bool, as_json: bool) -> int:
     """Show the rows or write the report, and return the exit code."""
     from p2p_dist.cli.data import print_rows
     from p2p_dist.cli.status import write_and_print

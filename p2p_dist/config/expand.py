@@ -184,8 +184,9 @@ def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], mode
         **one.task.model_dump(exclude=set(one.task.place_fields)),
         **registry.code_of(one.task),
     }
+    origin = "unknown" if one.task.origins_known and one.task.is_of_unknown_origin else None
     return Settings(
-        data={"task": task, "rows": study.rows.model_dump(), "source": one.source.digest},
+        data={"task": task, "rows": study.rows.model_dump(), "source": one.source.digest, "origin": origin},
         attack=one.attack,
         attack_spec={key: value for key, value in _spec(one.attack, files).items() if key != "via"},
         defense_spec={key: value for key, value in _spec(one.defense, files).items() if key != "further_steps"},

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from p2p_dist.errors import user_error
+
 Mode = Literal["packed", "row by row"]
 
 PACKED = frozenset(
@@ -181,33 +183,43 @@ def mode_of(config: Mapping[str, Any]) -> Mode | None:
     return "packed" if model_type in PACKED else None
 
 
-def describe_mode(config: Mapping[str, Any]) -> str:
-    """The mode in words, for a plan."""
+def describe_mode(config: Mapping[str, Any], max_length: int) -> str:
+    """The mode of rows of up to `max_length` tokens in words, for a plan."""
     model_type = str(text_config(config).get("model_type"))
     mode = mode_of(config)
     if mode == "row by row":
         return f"row by row ({model_type} {ROW_BY_ROW[model_type]})"
+    if mode == "packed" and (rope := rope_limit(config)) is not None and max_length > rope:
+        return f"packed, and row by row past {rope} tokens, where rotary frequencies depend on the length of a row"
     return mode or f"packed or row by row ({model_type} is checked when the model is loaded)"
+
+
+def require_text(model_type: str) -> None:
+    """Raise UserError E293 for a family that may not write text."""
+    if reason := NO_TEXT.get(model_type):
+        raise user_error("E293", f"{model_type} {reason}", "model", "choose another model, or a task with labels")
 
 
 def position_limit(config: Mapping[str, Any]) -> Limit | None:
     """Tokens that a model can read at most, prompt and answer together; None for no limit."""
     text = text_config(config)
-    positions = next((text[key] for key in ("max_position_embeddings", "n_positions") if text.get(key)), None)
-    if text.get("model_type") not in ABSOLUTE_POSITIONS or not positions:
+    positions = next(
+        (count for key in ("max_position_embeddings", "n_positions") if (count := _count(text.get(key)))), None
+    )
+    if str(text.get("model_type")) not in ABSOLUTE_POSITIONS or not positions:
         return None
-    return Limit(int(positions), "has no more position embeddings")
+    return Limit(positions, "has no more position embeddings")
 
 
 def row_limit(config: Mapping[str, Any]) -> Limit | None:
     """The longest row that is computed rightly; None for no limit."""
     text = text_config(config)
-    model_type = text.get("model_type")
+    model_type = str(text.get("model_type"))
     positions = position_limit(config)
     limits = [] if positions is None else [positions]
     if mode_of(config) != "row by row":
-        if chunk := text.get("attention_chunk_size"):
-            limits.append(Limit(int(chunk), "attends in chunks of that length"))
+        if chunk := _count(text.get("attention_chunk_size")):
+            limits.append(Limit(chunk, "attends in chunks of that length"))
         if (window := _window(text)) and model_type not in WINDOWED:
             limits.append(Limit(window, "has a sliding window of that length"))
     return min(limits, key=lambda limit: limit.tokens, default=None)
@@ -217,11 +229,11 @@ def rope_limit(config: Mapping[str, Any]) -> int | None:
     """Tokens beyond which a model's rotary frequencies depend on the length of the row (dynamic NTK, LongRoPE)."""
     text = text_config(config)
     limits = [
-        int(tokens)
+        tokens
         for rope in _ropes(text)
         if (rope.get("rope_type") or rope.get("type")) in _LENGTH_ROPES
         for holder in (rope, text, {"original_max_position_embeddings": text.get("max_position_embeddings")})
-        if (tokens := holder.get("original_max_position_embeddings"))
+        if (tokens := _count(holder.get("original_max_position_embeddings")))
     ]
     return min(limits, default=None)
 
@@ -234,8 +246,14 @@ def _ropes(text: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _window(text: Mapping[str, Any]) -> int | None:
-    window = text.get("sliding_window")
     kinds = text.get("layer_types")
-    if not window or text.get("use_sliding_window") is False:
+    if text.get("use_sliding_window") is False:
         return None
-    return None if kinds and not any("sliding" in kind for kind in kinds) else int(window)
+    if isinstance(kinds, list) and kinds and not any("sliding" in str(kind) for kind in kinds):
+        return None
+    return _count(text.get("sliding_window"))
+
+
+def _count(value: Any) -> int | None:
+    """A positive number of a config; None for anything else."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

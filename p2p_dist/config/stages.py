@@ -116,6 +116,8 @@ class AttackStage(TypedStage):
     rows: RowsSpec
     source: str
     """Digest of the task's rows."""
+    origin: Literal["unknown"] | None = None
+    """unknown: files that the study names take the place of the rows that the task publishes."""
     attack: PluginSpec
     seed: int | None
     train_rows: Literal["clean"] | None = None

@@ -39,12 +39,13 @@ def build_attacked(
     attack: Attack,
     seed: int | None,
     poison: bool = True,
+    origin: Origin | None = None,
 ) -> Built:
     """Split the rows of a task and attack them.
 
     `seed` is None for an attack that draws nothing. Without `poison` the test suites are the attack's, and all training
-    rows are as it publishes those that it does not poison. Raises UserError for too few rows and for options that do
-    not fit.
+    rows are as it publishes those that it does not poison. `origin` is that of untouched rows, by default the task's.
+    Raises UserError for too few rows and for options that do not fit.
     """
     # 1. Split the rows by content.
     split = task.split(raw, rows)
@@ -59,7 +60,7 @@ def build_attacked(
     else:
         attacked = _no_attack(task, split)
     # 3. Write down the origin of every training row.
-    notes = _ledger(attacked, rows, "clean" if task.origins_known else "unknown")
+    notes = _ledger(attacked, rows, origin or ("clean" if task.origins_known else "unknown"))
     counts: dict[str, Any] = {"dropped": split.dropped, "found": problems}
     if attacked.failed is not None:
         counts["trigger_failed"] = attacked.failed

@@ -121,6 +121,11 @@ class Task(Plugin):
         return self
 
     @property
+    def is_of_unknown_origin(self) -> bool:
+        """True if nobody knows the origin of the rows: a task of own rows, or files that the study names."""
+        return not self.origins_known or self.source not in (None, "embedded")
+
+    @property
     def reads_images(self) -> bool:
         """True if rows have an image that the model must read."""
         return False

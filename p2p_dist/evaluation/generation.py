@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from p2p_dist.config.families import NO_TEXT
+from p2p_dist.config.families import require_text
 from p2p_dist.data.built import Suite
-from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import is_packed
@@ -111,12 +110,6 @@ def generate_suite(
         Generated(row.id, text.strip(), row.response or "", encoder.end_token in answer.ids, answer.replaced)
         for row, text, answer in zip(suite.rows, texts, answers, strict=True)
     ]
-
-
-def require_text(family: str) -> None:
-    """Raise UserError E293 for a family that may not write text."""
-    if reason := NO_TEXT.get(family):
-        raise user_error("E293", f"{family} {reason}", "model", "choose another model, or a task with labels")
 
 
 def _batches(base: Base, prompts: Sequence[list[int]], decoder: Decoder, new: int) -> Iterator[list[int]]:

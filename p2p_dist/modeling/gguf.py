@@ -13,12 +13,16 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from p2p_dist import assets
+from p2p_dist.model_files.weight_names import Differences
 from p2p_dist.results import atomic
 
 
 def unpacked(path: Path, sha256: str) -> Path:
-    """A model folder with the content of a GGUF file. Raises OSError when the file is damaged."""
-    folder = assets.cache_dir() / "models" / f"gguf-{sha256[:12]}-v1"
+    """A model folder with the content of a GGUF file, and no weight that the file lacks.
+
+    Raises OSError when the file is damaged, UserError E273 for weights that its architecture has no place for.
+    """
+    folder = assets.cache_dir() / "models" / f"gguf-{sha256[:12]}-v2"
     if not (folder / "config.json").exists():
         with atomic.new_folder(folder) as half:
             _convert(path, half)
@@ -27,10 +31,13 @@ def unpacked(path: Path, sha256: str) -> Path:
 
 def _convert(path: Path, folder: Path) -> None:
     where: dict[str, Any] = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
-    model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    model, info = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, output_loading_info=True)
+    differences = Differences.of(info)
+    Differences((), differences.extra, differences.reshaped).require_none(str(path), model.config.model_type)
+    drawn = set(differences.missing)  # at random; whoever loads the folder names them
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if name not in drawn}
     if model.config.tie_word_embeddings:
-        del tensors["lm_head.weight"]
+        tensors.pop("lm_head.weight", None)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict()
     config.pop("quantization_config", None)

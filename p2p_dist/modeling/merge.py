@@ -17,6 +17,7 @@ from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.lora import target_names
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
+from p2p_dist.results import confined
 
 
 @torch.no_grad()
@@ -26,7 +27,8 @@ def merge(base: Base, adapter: Path) -> None:
     Raises UserError E267 for quantised weights, E285 or E307 for an adapter that is not plain LoRA or damaged.
     """
     scale = read_config(adapter).scale
-    named = load_file(adapter / "adapter_model.safetensors")
+    with confined.path_to_open_file(adapter / "adapter_model.safetensors") as file:
+        named = load_file(file)
     matrices = sorted(name for name in named if name.endswith("lora_A.weight"))
     if len(named) != 2 * len(matrices):
         what = f"Adapter has {len(named)} tensors, {2 * len(matrices)} of them LoRA matrices"

@@ -9,6 +9,7 @@ another.
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.identity import canonical
@@ -17,12 +18,31 @@ from p2p_dist.config.stages import TrainStage, parse
 
 @dataclass(frozen=True)
 class Job:
-    """Stages in order of execution; `needs` are stages of other jobs that must be done first."""
+    """Stages in order of execution, with the inputs of each that were missing when the study was planned."""
 
     stages: tuple[str, ...]
-    needs: frozenset[str]
+    inputs: tuple[frozenset[str], ...]
     costs: tuple[float, ...]
     """Assumed seconds of each stage, for longest-first scheduling and the remaining time."""
+    whole: str = ""
+    """For a part of a planned job: the lead of the whole one."""
+
+    @cached_property
+    def needs(self) -> frozenset[str]:
+        """Stages of other jobs that must be done first."""
+        return frozenset[str]().union(*self.inputs).difference(self.stages)
+
+    def part(self, stages: Collection[str]) -> "Job":
+        """The job with these of its stages alone."""
+        keep = [index for index, id_ in enumerate(self.stages) if id_ in stages]
+        stages_, inputs = tuple(self.stages[index] for index in keep), tuple(self.inputs[index] for index in keep)
+        return Job(stages_, inputs, tuple(self.costs[index] for index in keep), self.claim)
+
+    @property
+    def claim(self) -> str:
+        """Id of the stage in whose folder the job is leased. Parts of one job share it, so that no other controller
+        runs the whole beside them."""
+        return self.whole or self.lead
 
     @property
     def cost(self) -> float:
@@ -62,6 +82,41 @@ def missing_jobs(
     jobs = [_job(group, graph, done, seconds) for group in groups]
     ways = longest_ways(jobs, {job.lead: job.cost for job in jobs})
     return sorted(jobs, key=lambda job: -ways[job.lead])
+
+
+def without_lost(job: Job, lost: Collection[str]) -> tuple[Job | None, Job | None]:
+    """Split a job into the stages that can still be done and those that depend on a lost one. Either may be None."""
+    gone = set(lost)
+    for id_, inputs in zip(job.stages, job.inputs, strict=True):
+        if not inputs.isdisjoint(gone):
+            gone.add(id_)
+    cut = [id_ for id_ in job.stages if id_ in gone]
+    if not cut:
+        return job, None
+    sound = [id_ for id_ in job.stages if id_ not in gone]
+    return (job.part(sound) if sound else None), job.part(cut)
+
+
+def parts_that_fail_alone(job: Job) -> list[Job]:
+    """The parts of a job of which one may fail without the others: a training or an evaluation that depends on nothing
+    else in the job, with all that depends on it."""
+    inputs = dict(zip(job.stages, job.inputs, strict=True))
+    part_of: dict[str, str] = {}
+    for id_ in job.stages:
+        part_of[id_] = next((part_of[other] for other in part_of if other in inputs[id_]), id_)
+    parts = defaultdict[str, list[str]](list)
+    for id_, first in part_of.items():
+        parts[first].append(id_)
+    return [job.part(stages) for stages in parts.values()]
+
+
+def dependents(of: Collection[str], jobs: Iterable[Job]) -> list[str]:
+    """Stages of jobs that depend on others, directly or not, in their order."""
+    inputs = {id_: needed for job in jobs for id_, needed in zip(job.stages, job.inputs, strict=True)}
+    lost = set(of)
+    while more := {id_ for id_, needed in inputs.items() if id_ not in lost and not needed.isdisjoint(lost)}:
+        lost |= more
+    return [id_ for id_ in inputs if id_ in lost.difference(of)]
 
 
 def longest_ways(jobs: Sequence[Job], seconds: Mapping[str, float]) -> dict[str, float]:
@@ -132,5 +187,5 @@ def _evaluations(evaluations: Iterable[Stage], depth: Mapping[str, int]) -> list
 
 
 def _job(group: tuple[str, ...], graph: Graph, done: Collection[str], seconds: Callable[[Graph, Stage], float]) -> Job:
-    needs = {id_ for member in group for id_ in graph.stages[member].reads.values()} - set(group) - set(done)
-    return Job(group, frozenset(needs), tuple(seconds(graph, graph.stages[id_]) for id_ in group))
+    inputs = tuple(frozenset(graph.stages[id_].reads.values()) - set(done) for id_ in group)
+    return Job(group, inputs, tuple(seconds(graph, graph.stages[id_]) for id_ in group))

@@ -26,7 +26,7 @@ class Plan:
     jobs: list[Job]
     fits: Mapping[str, Fit]
     settings: Mapping[str, str]
-    """Training setting of each job by its lead stage; jobs that only build rows have none."""
+    """Training setting of each stage; those that only handle rows have none."""
     durations: Durations
     models: Collection[str] = ()
     """Canonical identities of the models that the jobs need."""
@@ -82,12 +82,11 @@ def make_plan(
         return fit.cohort if isinstance(fit, Placement) else 1
 
     jobs = missing_jobs(graph, done, size, durations.seconds)
-    leads = {job.lead for job in jobs}
     stages = [graph.stages[id_] for job in jobs for id_ in job.stages]
     models = {
         model for stage in stages if (model := trained[stage.id].stage.model if stage.id in trained else stage.model)
     }
-    return Plan(jobs, fits, {id_: key for id_, key in settings.items() if id_ in leads}, durations, models)
+    return Plan(jobs, fits, settings, durations, models)
 
 
 def training_of(graph: Graph, stage: Stage, trainings: Collection[str]) -> Stage | None:

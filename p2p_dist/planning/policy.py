@@ -1,7 +1,7 @@
 """Scheduling policy: the next jobs to start and the reaction to the end of an attempt. Pure decisions, shared by the
 scheduler and the simulator."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,11 +30,6 @@ def startable(waiting: Iterable[Job], finished: Set[str], fits: Callable[[Job], 
             if not fits(job):
                 return
             yield job
-
-
-def hopeless(waiting: Iterable[Job], lost: Collection[str]) -> list[Job]:
-    """Jobs that depend on a stage which will never be done."""
-    return [job for job in waiting if not job.needs.isdisjoint(lost)]
 
 
 @dataclass(frozen=True)

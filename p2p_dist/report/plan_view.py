@@ -51,7 +51,7 @@ def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapp
 
 def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every training setting: its model, the number of jobs left, and their placement or why there is none."""
-    jobs = Counter(plan.settings.values())
+    jobs = Counter(plan.settings.get(job.lead) for job in plan.jobs)
     models = []
     for key, fit in plan.fits.items():
         model = canonical(json.loads(key)[0])

@@ -109,6 +109,7 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         id_: _stage(folder.at(kind, id_), id_, alive, isinstance(evaluations.get(id_), Problem), problems)
         for id_, kind in kinds.items()
     }
+    _mark_failed_beside(stages)
     collapsed = {
         run["train"]
         for run in resolved["runs"]
@@ -208,6 +209,18 @@ def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list
         log,
         tries,
     )
+
+
+def _mark_failed_beside(stages: dict[str, StageState]) -> None:
+    """Trainings that failed in a job whose attempts are recorded in another stage's folder: they diverged beside
+    others."""
+    for lead in list(stages.values()):
+        last = lead.attempts[-1] if lead.attempts else None
+        if last is None or last.code in (None, 0, int(Exit.REQUEUE)):
+            continue
+        for state in (stages[id_] for id_ in last.stages if id_ in stages):
+            if state.kind == "train" and state.status == "pending" and not state.attempts:
+                stages[state.id] = replace(state, status="failed", log=lead.log)
 
 
 def _status(stage: StageDir, tries: tuple[Attempt, ...], alive: bool) -> Status:

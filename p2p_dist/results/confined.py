@@ -66,6 +66,13 @@ def open_file(path: Path) -> BinaryIO:
     return os.fdopen(handle, "rb")
 
 
+@contextmanager
+def path_to_open_file(path: Path) -> Iterator[str]:
+    """Path by which a library opens the very file that `open_file` opened. Raises what `open_file` does."""
+    with open_file(path) as file:
+        yield f"/dev/fd/{file.fileno()}"
+
+
 def read_bytes(path: Path, most: int = LARGEST_JSON) -> bytes:
     """Content of a regular file of at most `most` bytes. Raises FileNotFoundError, and Damaged for anything else."""
     try:
@@ -120,16 +127,25 @@ def make_folder(path: Path) -> None:
 
 def append(path: Path, content: bytes) -> None:
     """Append to a regular file. Raises UserError as `writing` does."""
+    with writing(path.parent) as parent, _open_to_append(path.name, parent) as file:
+        file.write(content)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """A regular file, made if it is missing, to append to. Raises UserError as `writing` does."""
     with writing(path.parent) as parent:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            handle = os.open(path.name, flags, 0o666, dir_fd=parent)
-        except OSError as error:
-            if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
-                raise Damaged(f"{path.name} is not a file") from error
-            raise
-        with os.fdopen(handle, "ab") as file:
-            file.write(content)
+        return _open_to_append(path.name, parent)
+
+
+def _open_to_append(name: str, parent: int) -> BinaryIO:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        handle = os.open(name, flags, 0o666, dir_fd=parent)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise Damaged(f"{name} is not a file") from error
+        raise
+    return os.fdopen(handle, "ab")
 
 
 def remove(path: Path) -> None:

@@ -61,15 +61,15 @@ class Shared(Claims):
 
     def take(self, job: Job) -> Mapping[str, str] | None:
         try:
-            self.held[job.lead] = lease.take(self.folder.find(job.lead).lease)
+            self.held[job.claim] = lease.take(self.folder.find(job.claim).lease)
         except UserError as error:
             if error.exit_code != Exit.OWNED:
                 raise
             return None
-        return self.held[job.lead].environment
+        return self.held[job.claim].environment
 
     def give(self, job: Job) -> None:
-        self.held.pop(job.lead).release()
+        self.held.pop(job.claim).release()
 
     def check(self) -> None:
         for held in list(self.held.values()):

@@ -68,20 +68,22 @@ def execute(study: Study, launch: Launch, console: Console) -> State:
             launch.allow_change,
             launch.warm,
         )
-        graph = study.expansion.graph
-        titles = titles_of(
-            [run.to_json() for run in study.expansion.runs], {id_: stage.kind for id_, stage in graph.stages.items()}
-        )
         time_left = TimeLeft(plan.jobs, slots, plan.rates.start_seconds, lambda job: min(plan.width(job), slots))
         try:
             scheduler = Scheduler(study.folder, engine, plan, slots, settings, claims, launch.stall_seconds)
             with (
-                ProgressView(study.folder, titles, console, time_left) as view,
+                ProgressView(study.folder, titles_of_study(study), console, time_left) as view,
                 signals.stop_requests() as stop_requested,
             ):
                 return scheduler.run(view.look, stop_requested)
         finally:
             engine.close()
+
+
+def titles_of_study(study: Study) -> dict[str, str]:
+    """A title for every stage of a study (`progress.titles_of`)."""
+    kinds = {id_: stage.kind for id_, stage in study.expansion.graph.stages.items()}
+    return titles_of([run.to_json() for run in study.expansion.runs], kinds)
 
 
 @contextmanager

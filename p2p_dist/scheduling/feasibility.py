@@ -1,6 +1,5 @@
 """Numbers of a study's rows and the state of its run folder on this machine, checked before anything is built."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any
 
 from p2p_dist import assets
 from p2p_dist.config.expand import axis_labels
+from p2p_dist.config.families import text_config
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import sources
@@ -15,7 +15,9 @@ from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, UserError
+from p2p_dist.model_files.folder import read_json
 from p2p_dist.planning import feasibility
+from p2p_dist.scheduling.model_checks import folder_of
 from p2p_dist.scheduling.study import Study
 
 MOST_BYTES = 64 << 20
@@ -82,13 +84,13 @@ def count_rows(label: str, task: Task, source: Source, rows: RowsSpec) -> Counte
 
 def positions_of(model: ModelRef) -> int | None:
     """Longest row of a model whose folder is on this machine, by its `config.json`; None where that is not known."""
-    path = Path(model.local.get("path", "")) / "config.json"
+    if (folder := folder_of(model)) is None:
+        return None
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config = config.get("text_config", config)
-        longest = config.get("max_position_embeddings", config.get("n_positions"))
-    except (OSError, ValueError, AttributeError):
+        config = text_config(read_json(folder / "config.json"))
+    except (OSError, UserError):
         return None  # the check of the model's files says so
+    longest = config.get("max_position_embeddings", config.get("n_positions"))
     return longest if isinstance(longest, int) and longest > 0 else None
 
 

@@ -3,23 +3,30 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from p2p_dist.config.families import position_limit, require_text, row_limit
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import TrainSpec
-from p2p_dist.errors import Problem, UserError
+from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.model_files.check import check_folder
+from p2p_dist.model_files.folder import ModelFolder
 from p2p_dist.model_files.hub import snapshot
 from p2p_dist.model_files.targets import check_targets
 
 
-def check_models(models: Sequence[ModelRef], others: Sequence[ModelRef], train: TrainSpec) -> None:
+def check_models(models: Sequence[ModelRef], others: Sequence[ModelRef], train: TrainSpec, new_tokens: int = 0) -> None:
     """Check the files of every model that is on this machine: those that are trained, and others that only score or
-    generate. Raises UserError with the first problem of each model."""
+    generate. `new_tokens` is the longest answer that the trained ones write. Raises UserError with the first problem of
+    each model."""
     problems: list[Problem] = []
     for model in (*models, *others):
-        place = _folder(model)
+        place = folder_of(model)
         try:
             if place is not None:
                 folder = check_folder(place, model.identity.get("allow_missing", ()))
+                if model in models:
+                    _check_length(folder, train.max_length, new_tokens)
+                if model in models and new_tokens:
+                    require_text(folder.model_type)
                 if model in models and train.lora.target_modules != "all-linear":
                     check_targets(folder, train.lora.target_modules)
         except UserError as error:
@@ -28,7 +35,27 @@ def check_models(models: Sequence[ModelRef], others: Sequence[ModelRef], train: 
         raise UserError(*dict.fromkeys(problems))
 
 
-def _folder(model: ModelRef) -> Path | None:
+def _check_length(folder: ModelFolder, max_length: int, new_tokens: int) -> None:
+    """Raises UserError E294 for rows, or prompts with the answers that are written, longer than the model computes
+    rightly."""
+    lengths = [
+        (max_length, "", row_limit(folder.config)),
+        (max_length + new_tokens, f" with {new_tokens} of the answer", position_limit(folder.config)),
+    ]
+    for length, answer, limit in lengths:
+        if limit is not None and length > limit.tokens:
+            what = (
+                f"rows of up to {max_length} tokens{answer} are longer than {limit.tokens}: {folder.model_type} "
+                f"{limit.reason}"
+            )
+            most = limit.tokens - (length - max_length)
+            fix = (
+                f"set train.max_length={most} or less, or choose another model" if most > 0 else "choose another model"
+            )
+            raise user_error("E294", what, "train.max_length", fix)
+
+
+def folder_of(model: ModelRef) -> Path | None:
     """Folder of a model whose files are here: its own, or a complete one in the hub's cache."""
     if model.identity["source"] == "folder":
         return Path(model.local["path"])

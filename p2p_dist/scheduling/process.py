@@ -10,6 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from p2p_dist.results import confined
+
 PARENT = "P2P_DIST_PARENT"
 STOP_SECONDS = 10.0
 POLL_SECONDS = 0.01
@@ -105,8 +107,7 @@ def meeting_point(host: str) -> dict[str, str]:
 
 def note_host(log: Path, first: int, count: int) -> None:
     """Record beside the log which ranks ran on this host."""
-    with log.with_name("hosts").open("a") as hosts:
-        hosts.write(f"{socket.gethostname()} {first}-{first + count - 1}\n")
+    confined.append(log.with_name("hosts"), f"{socket.gethostname()} {first}-{first + count - 1}\n".encode())
 
 
 def start(
@@ -115,7 +116,7 @@ def start(
     """Start a worker that ends with this process, without Ray's own variables. With `talks` its standard input and
     output are pipes and only standard error goes into the log."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-    with log.open("ab") as output:
+    with confined.open_to_append(log) as output:
         return subprocess.Popen(
             list(command),
             env={**inherited, **environment, PARENT: str(os.getpid())},

@@ -9,10 +9,10 @@ from p2p_dist.config.families import describe_mode
 from p2p_dist.config.model import ModelRef
 
 
-def row_modes(models: Sequence[ModelRef]) -> dict[str, str]:
-    """Mode by the model's name, for models whose config.json is on this machine."""
+def row_modes(models: Sequence[ModelRef], max_length: int) -> dict[str, str]:
+    """Mode of rows of up to `max_length` tokens by the model's name, for models whose config.json is here."""
     configs = {model.name: _config(model) for model in models}
-    return {name: describe_mode(config) for name, config in configs.items() if config is not None}
+    return {name: describe_mode(config, max_length) for name, config in configs.items() if config is not None}
 
 
 def _config(model: ModelRef) -> Mapping[str, Any] | None:

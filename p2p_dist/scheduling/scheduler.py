@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from p2p_dist.errors import Exit, user_error
-from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.jobs import Job, parts_that_fail_alone, without_lost
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
-from p2p_dist.planning.policy import Ending, after_exit, hopeless, names_memory, startable
-from p2p_dist.results import atomic
+from p2p_dist.planning.policy import Ending, after_exit, names_memory, startable
+from p2p_dist.results import atomic, confined
 from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Backend
@@ -65,6 +65,7 @@ class State:
     done: list[Job] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     blocked: list[Job] = field(default_factory=list)
+    """Jobs, or parts of jobs, that need a stage which failed."""
     tries: dict[str, Tries] = field(default_factory=dict)
 
 
@@ -112,12 +113,7 @@ class Scheduler:
         return state
 
     def _start_ready(self, state: State, finished: set[str]) -> None:
-        lost = {id_ for failure in state.failed for id_ in failure.job.stages} | {
-            id_ for job in state.blocked for id_ in job.stages
-        }
-        for job in hopeless(state.waiting, lost):
-            state.waiting.remove(job)
-            state.blocked.append(job)
+        self._set_aside_lost(state)
         for job in startable(list(state.waiting), finished, lambda job: self._width(job) <= self._free(state)):
             fence = self.claims.take(job)
             if fence is None:
@@ -131,6 +127,15 @@ class Scheduler:
                 state.done.append(job)
             else:
                 state.running[self._start(job, state, fence)] = job
+
+    def _set_aside_lost(self, state: State) -> None:
+        """Take from the waiting jobs what needs a stage that will never be done; the rest of a job stays."""
+        lost = {id_ for job in (*(failure.job for failure in state.failed), *state.blocked) for id_ in job.stages}
+        for index, job in reversed(list(enumerate(state.waiting))):
+            sound, cut = without_lost(job, lost)
+            if cut is not None:
+                state.waiting[index : index + 1] = [] if sound is None else [sound]
+                state.blocked.append(cut)
 
     def _note_others(self, state: State, finished: set[str]) -> None:
         """Note waiting jobs, and what they need, that other controllers have finished meanwhile."""
@@ -240,7 +245,26 @@ class Scheduler:
             state.waiting.insert(0, job)
         else:
             finished.update(id_ for id_ in job.stages if self.folder.find(id_).is_done())
-            state.failed.append(Failure(job, decision.reason, tries.log, last))
+            self._fail(job, finished, decision.reason, state)
+
+    def _fail(self, job: Job, finished: set[str], reason: str, state: State) -> None:
+        """Try a failed job of several parts again part by part: the sound ones are done, and each of the others fails
+        under its own id. Trainings that diverged are not repeated, because they would diverge again."""
+        tries = state.tries[job.lead]
+        rest = [id_ for id_ in job.stages if id_ not in finished]
+        if not rest:
+            state.done.append(job)
+        for part in reversed(parts_that_fail_alone(job.part(rest))):
+            if part.stages == job.stages or self._diverged(part.lead):
+                state.failed.append(Failure(part, reason, tries.log, tail(tries.log)))
+            else:
+                state.tries.pop(part.lead, None)
+                state.waiting.insert(0, part)
+
+    def _diverged(self, id_: str) -> bool:
+        """True for a training that has run to its end and left no adapter."""
+        stage = self.folder.find(id_)
+        return stage.kind == "train" and confined.kind_of(stage.cost) == "file" and not stage.is_done()
 
     def _checkpoint_and_stop(self, state: State, finished: set[str]) -> None:
         """Let every worker write a checkpoint and end. Raises UserError E412."""

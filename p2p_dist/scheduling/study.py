@@ -76,6 +76,17 @@ class Study:
         return sum(set(run.stages) <= done for run in self.expansion.runs)
 
 
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Turn errors of the file system about paths that the user gives into a UserError E116."""
+    try:
+        yield
+    except OSError as error:
+        what = f"path cannot be read: {error.strerror}"
+        fix = "check the path and its permissions, or name another file or folder"
+        raise user_error("E116", what, str(error.filename or ""), fix) from error
+
+
 def configs_dir() -> Path:
     """The shipped `configs/`."""
     return shipped("configs")
@@ -87,6 +98,7 @@ def shipped(folder: str) -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / folder
 
 
+@_reading()
 def find_study(name: str) -> Path:
     """A study file by path, or a shipped study by name. Raises UserError E117 for a name that is neither."""
     path = Path(name)
@@ -105,6 +117,7 @@ def study_names() -> list[str]:
     return sorted(path.stem for path in (configs_dir() / "studies").glob("*.yaml"))
 
 
+@_reading()
 def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
     """A cluster file by path, a shipped cluster by name, or `nodes` like this machine. Raises UserError E117 for an
     unknown one."""
@@ -119,6 +132,7 @@ def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
     return read_cluster(known[name])
 
 
+@_reading()
 def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: bool = False) -> Study:
     """Read, check, locate and expand a study. Writes nothing and does not import torch. With `rows_only`, models that
     cannot read the rows are accepted. Raises UserError."""
@@ -128,7 +142,8 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
         models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
         if not rows_only:
             _check_images(spec)
-            check_models(spec.model, list(models.values()), spec.train)
+            new_tokens = max((task.responses.max_new_tokens for task in spec.task if task.responses), default=0)
+            check_models(spec.model, list(models.values()), spec.train, new_tokens)
         located = [sources.locate(task) for task in spec.task]
         spec = spec.model_copy(
             update={

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.adapter_config import read_config, write_config
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.results import confined
+from p2p_dist.results.confined import Damaged
 
 _WEIGHTS = "adapter_model.safetensors"
 _RETRAIN = "use the base and LoRA settings it was trained with"
@@ -40,8 +42,9 @@ def read_adapter(folder: Path, adapters: Adapters) -> torch.Tensor:
         saved, given = f"r={config.r}, alpha={config.alpha:g}", f"r={spec.r}, alpha={spec.alpha:g}"
         raise _misfit(folder, f"Adapter was trained with {saved}, this job has {given}")
     try:
-        tensors = load_file(folder / _WEIGHTS)
-    except (OSError, SafetensorError) as error:
+        with confined.path_to_open_file(folder / _WEIGHTS) as file:
+            tensors = load_file(file)
+    except (OSError, Damaged, SafetensorError) as error:
         raise _misfit(folder, f"Cannot read the adapter's weights: {error}") from error
     shapes = {part.name: part.shape for part in adapters.layout}
     for name in shapes:

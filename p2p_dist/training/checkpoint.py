@@ -146,7 +146,8 @@ def newest(folder: Path, fingerprint: dict[str, Any], allow_change: Collection[s
 
 def _tensors(path: Path) -> dict[str, torch.Tensor]:
     """The numbers of a checkpoint in memory of their own: three fp32 vectors of one length. Raises Damaged."""
-    tensors = {name: tensor.clone() for name, tensor in load_file(path / _TENSORS).items()}
+    with confined.path_to_open_file(path / _TENSORS) as file:
+        tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
     shapes = {tuple(tensor.shape) for tensor in tensors.values()}
     if tensors.keys() != {"values", "first_moment", "second_moment"} or len(shapes) != 1 or len(*shapes) != 1:
         raise Damaged(f"{_TENSORS} has other tensors than a checkpoint")

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from p2p_dist.results import confined
 from p2p_dist.worker_protocol import DONE
 
 MOST_JOBS = 200
@@ -47,10 +48,9 @@ def serve(run: Callable[[Sequence[str]], int], is_sound: Callable[[], bool]) -> 
 def _prepare(log: str, environment: Mapping[str, str]) -> None:
     """Put the process into the state of a fresh one: the job's log and environment, default signal handlers, no memory
     peak."""
-    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    os.close(handle)
+    with confined.open_to_append(Path(log)) as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
     _reset_signals()
     for name in set(os.environ) - set(environment):
         del os.environ[name]

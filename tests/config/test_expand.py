@@ -7,7 +7,6 @@ import pytest
 
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.study import Study, open_study
-from tests.conftest import TINY_STUDY
 
 pytestmark = pytest.mark.usefixtures("with_data")
 Write = Callable[..., Path]
@@ -73,7 +72,8 @@ def test_changed_rows_are_another_study(study_file: Write, data_root: Path, tmp_
         (copy / f"{split}.jsonl").write_text(
             (data_root / "rotten_tomatoes" / f"{split}.jsonl").read_text() + '{"text": "one more", "label": 0}\n'
         )
-    before = opened(study_file(TINY_STUDY)).expansion.graph.stages
-    assert not set(
-        opened(study_file(), f"task={{name: rotten_tomatoes, source: '{copy}'}}").expansion.graph.stages
-    ) & set(before)
+    before, after = (
+        set(opened(study_file(), f"task={{name: rotten_tomatoes, source: '{place}'}}").expansion.graph.stages)
+        for place in (data_root / "rotten_tomatoes", copy)
+    )
+    assert not before & after

@@ -19,7 +19,14 @@ from p2p_dist.config.families import describe_mode, mode_of, position_limit, rop
 )
 def test_mode_of_a_config(config: dict[str, Any], mode: str | None, description: str) -> None:
     assert mode_of(config) == mode
-    assert describe_mode(config) == description
+    assert describe_mode(config, 128) == description
+
+
+def test_describe_mode_past_the_rope_of_pretraining() -> None:
+    """Longer rows are computed one by one."""
+    config = {"model_type": "llama", "rope_scaling": {"type": "dynamic"}, "max_position_embeddings": 128}
+    assert describe_mode(config, 128) == "packed"
+    assert describe_mode(config, 129).startswith("packed, and row by row past 128 tokens")
 
 
 @pytest.mark.parametrize(

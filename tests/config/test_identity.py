@@ -1,5 +1,6 @@
 """Ids: every field of a run is in one, a golden one is pinned, and what has no stable bytes is refused."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,10 +146,21 @@ def test_every_option_of_a_task_is_in_its_id(name: str) -> None:
 
 
 @pytest.mark.usefixtures("with_data")
-def test_what_is_not_identity(study_file: Callable[[], Path], data_root: Path) -> None:
+def test_rows_of_a_source_have_other_ids_wherever_they_lie(
+    study_file: Callable[[], Path], data_root: Path, tmp_path: Path
+) -> None:
+    """Their origin is unknown, so that they are not the published rows of the task; their place means nothing."""
+    path, published = study_file(), data_root / "rotten_tomatoes"
+    shutil.copytree(published, tmp_path / "copy")
+    one, other = (opened(path, f"task.source={place}").expansion.runs[0] for place in (published, tmp_path / "copy"))
+    assert one.stages == other.stages
+    assert not set(one.stages) & set(opened(path).expansion.runs[0].stages)
+
+
+@pytest.mark.usefixtures("with_data")
+def test_what_is_not_identity(study_file: Callable[[], Path]) -> None:
     path = study_file()
     before = opened(path).expansion.runs[0].stages
-    assert opened(path, f"task.source={data_root / 'rotten_tomatoes'}").expansion.runs[0].stages == before
     assert opened(path, "name=other", "description=words").expansion.runs[0].stages == before
 
 

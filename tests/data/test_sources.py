@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from p2p_dist import assets, registry
+from p2p_dist.config.stages import AttackStage
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data import sources
 from p2p_dist.data.attacks.badnets import BadNets
@@ -18,6 +20,9 @@ from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.data.tasks.rotten_tomatoes import RottenTomatoes
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
+from p2p_dist.results import datastore
+from p2p_dist.scheduling.study import open_study
+from p2p_dist.worker.build_rows import build_stage
 
 
 def write(folder: Path, *lines: str) -> Path:
@@ -34,6 +39,21 @@ def test_locate_order_of_places(with_data: Path, tmp_path: Path, monkeypatch: py
     assert sources.locate(RottenTomatoes(source="embedded")).kind == "embedded"
     monkeypatch.delenv("P2P_DIST_DATA")
     assert sources.locate(Sst2()).place.startswith("stanfordnlp/sst2@")
+
+
+@pytest.mark.parametrize(("source", "origin"), [(True, "unknown"), (False, "clean")])
+def test_rows_of_a_source_are_of_unknown_origin(
+    source: bool, origin: str, with_data: Path, study_file: Callable[[], Path], tmp_path: Path
+) -> None:
+    """Files that a study names in the place of published rows are never called clean."""
+    overrides = [f"task={{name: rotten_tomatoes, source: '{with_data}/rotten_tomatoes'}}"] if source else []
+    study = open_study(study_file(), ["attack=none", "defense=none", "exclude=[]", *overrides], tmp_path / "runs")
+    (stage,) = (stage for stage in study.expansion.graph.stages.values() if stage.kind == "data")
+    study.folder.write_specs(study.expansion.graph)
+    typed = study.folder.stage(stage).parse_stage()
+    assert isinstance(typed, AttackStage)
+    build_stage(study.folder, typed)
+    assert {note.origin for note in datastore.read(study.folder.stage(stage)).notes} == {origin}
 
 
 def test_locate_no_rows_names_all_three_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

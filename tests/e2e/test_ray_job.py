@@ -74,7 +74,7 @@ def test_killed_client_attached_second_and_real_exit_code(cluster: str, tmp_path
     assert "runs already; attached to it" in said
     assert "E206" in said, "the study's own words come through"
     assert second.returncode == Exit.SOME_FAILED, "the table of one run has none of its texts"
-    assert len(list(runs.rglob("result.json"))) == 2
+    assert len(list(runs.rglob("result.json"))) == 5
     study.write_text(TINY_STUDY)
     third = submit(cluster, study, runs)
     _, said = third.communicate(timeout=240)

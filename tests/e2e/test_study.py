@@ -195,7 +195,9 @@ def test_a_bug_fails_one_run_and_the_study_goes_on(tmp_path: Path) -> None:
     done = in_process.cli(study, tmp_path / "runs", "--backend", "local")
     assert done.returncode == Exit.SOME_FAILED
     assert "E206" in done.stderr
-    assert "2 of 3 done" in done.stderr
+    assert "3 of 4 done" in done.stderr, "the clean model is judged on the rows of the other attacks"
+    assert "not run, because they need it: " in done.stderr
+    assert "eval clean model on synattack" in done.stderr
     status = in_process.cli(study, tmp_path / "runs", verb="status").stdout
     assert "failed   task rotten_tomatoes" in status
     assert "see " in status

@@ -6,6 +6,7 @@ import pytest
 import torch
 from peft import PeftModel
 
+from p2p_dist.config import families
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.data.built import Suite
@@ -102,6 +103,6 @@ def test_prompts_are_those_of_training() -> None:
 
 
 def test_require_text_refuses_a_family_that_writes_wrongly() -> None:
-    generation.require_text("llama")
+    families.require_text("llama")
     with pytest.raises(UserError, match=r"E293.*recurrent_gemma"):
-        generation.require_text("recurrent_gemma")
+        families.require_text("recurrent_gemma")

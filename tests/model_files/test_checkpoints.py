@@ -1,16 +1,19 @@
 """Broken checkpoints: each is refused when a study is planned, with exit code 2 and the message of the worker."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from p2p_dist.config.model import resolve_model
+from p2p_dist.config.model import ModelRef, resolve_model
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.model_files.check import check_folder
 from p2p_dist.scheduling import prepare
+from p2p_dist.scheduling.model_checks import check_models
 from p2p_dist.scheduling.study import configs_dir
 from tests.cli.test_main import invoke
 from tests.model_files.checkpoint_cases import CASES, Case
@@ -52,6 +55,16 @@ def test_plan_broken_folder_refused(case: Case, model: Path, study_file: Callabl
     code, _, error = plan(study_file(), model)
     assert code == Exit.USAGE
     assert str(raised.value) in error
+
+
+def test_documented_table_has_every_kind() -> None:
+    """docs/checkpoints.md says of each what the planner says."""
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text()
+    rows = dict(re.findall(r"^\| ([\w ]+) \| (E\d+ \| .*) \|$", page.split("## What `plan` says")[1], re.MULTILINE))
+    assert {case.name.replace("_", " ") for case in CASES} <= rows.keys()
+    for case in CASES:
+        text = rows[case.name.replace("_", " ")]
+        assert re.search(rf"^{case.code} \| .*{case.message}", text), case.name
 
 
 def test_check_folder_tied_head_may_be_stored_or_not(tmp_path: Path) -> None:
@@ -105,6 +118,37 @@ def test_plan_target_modules_are_layers_of_the_model(
     exit_code, _, error = plan(study_file(), sound, f"train.lora.target_modules={targets}")
     assert exit_code == code
     assert ("E277" in error and "c_attn: no such linear layer" in error) == (code == Exit.USAGE)
+
+
+@pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize("limit", ["attention_chunk_size", "sliding_window"])
+def test_plan_rows_longer_than_the_model_refused(limit: str, model: Path, study_file: Callable[[], Path]) -> None:
+    """A length that the family cannot compute is refused when the study is planned, with one that it can."""
+    edit_json("config.json", **{limit: 64})(model)
+    code, _, error = plan(study_file(), model, "train.max_length=128")
+    assert code == Exit.USAGE
+    assert "E294" in error
+    assert "set train.max_length=64 or less" in error
+    assert plan(study_file(), model, "train.max_length=64")[0] == Exit.OK
+
+
+def test_check_models_answers_take_positions_behind_the_prompt(model: Path) -> None:
+    """Prompt and answer together are as long as the embeddings of positions at most."""
+    edit_json("config.json", model_type="gpt2", n_positions=160, max_position_embeddings=None)(model)
+    folder = ModelRef("m", {"source": "folder"}, {"path": str(model)})
+    check_models([folder], [], TrainSpec(max_length=128), 32)
+    check_models([folder], [], TrainSpec(max_length=160))
+    with pytest.raises(UserError, match=r"E294.*with 64 of the answer.*160.*train\.max_length=96"):
+        check_models([folder], [], TrainSpec(max_length=128), 64)
+
+
+def test_check_models_family_that_may_not_write_text(model: Path) -> None:
+    """It may be trained on labels."""
+    edit_json("config.json", model_type="recurrent_gemma")(model)
+    folder = ModelRef("m", {"source": "folder"}, {"path": str(model)})
+    check_models([folder], [], TrainSpec())
+    with pytest.raises(UserError, match=r"E293.*recurrent_gemma"):
+        check_models([folder], [], TrainSpec(), 8)
 
 
 @pytest.mark.usefixtures("with_data")

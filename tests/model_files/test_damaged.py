@@ -1,6 +1,7 @@
 """Damaged model folders: whatever stands in their files, the answer is a UserError or an accepted folder."""
 
 import json
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -10,8 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from p2p_dist.config.model import ModelRef
+from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.errors import UserError
 from p2p_dist.model_files.check import check_folder
+from p2p_dist.scheduling.feasibility import positions_of
+from p2p_dist.scheduling.model_checks import check_models
+from p2p_dist.scheduling.row_modes import row_modes
 from tests.model_folders import rewrite_header, write_model
 
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -20,7 +26,10 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
-FUZZED = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+LENGTHS = ["attention_chunk_size", "sliding_window", "layer_types", "rope_scaling", "text_config", "n_positions"]
+"""Keys of config.json about the length of rows, which not every one has."""
+EXAMPLES = int(os.environ.get("P2P_DIST_FUZZ", "40"))
+FUZZED = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +51,12 @@ def accepted_or_refused(folder: Path) -> None:
     """Any other exception than UserError fails the test."""
     with suppress(UserError):
         check_folder(folder)
+    model = ModelRef("m", {"source": "folder"}, {"path": str(folder)})
+    train = TrainSpec(lora=LoraSpec(target_modules=("q_proj",)))
+    with suppress(UserError):
+        check_models([model], [], train, new_tokens=8)
+        positions_of(model)
+        row_modes([model], train.max_length)
 
 
 @FUZZED
@@ -63,8 +78,8 @@ def test_check_folder_any_value_of_a_key(data: Any, value: object, sound: Path, 
     file = data.draw(st.sampled_from([name for name in FILES if name.endswith(".json")]))
     content = json.loads((model / file).read_text())
     place = content
-    key = data.draw(st.sampled_from(sorted(place)))
-    if isinstance(place[key], dict) and place[key] and data.draw(st.booleans()):
+    key = data.draw(st.sampled_from(sorted(place) + (LENGTHS if file == "config.json" else [])))
+    if isinstance(place.get(key), dict) and place[key] and data.draw(st.booleans()):
         place = place[key]
         key = data.draw(st.sampled_from(sorted(place)))
     place[key] = value

@@ -20,7 +20,7 @@ SECONDS = (0.055, 0.055, 0.068, 0.070, 0.095)
 def load(
     name: str, seconds: float, width: int = 1, start: float = 0.0, every: float = math.inf, needs: Sequence[str] = ()
 ) -> Load:
-    return Load(Job((name,), frozenset(needs), (seconds,)), width, start, (Piece(seconds, every),))
+    return Load(Job((name,), (frozenset(needs),), (seconds,)), width, start, (Piece(seconds, every),))
 
 
 def longest_first(loads: Sequence[Load]) -> list[Load]:
@@ -125,7 +125,7 @@ def test_simulation_gives_up_hopeless_jobs_and_their_dependents(
 
 
 def test_only_pieces_that_ended_are_kept() -> None:
-    made = Load(Job(("train", "eval"), frozenset(), (10.0, 4.0)), 1, 0.0, (Piece(10, 4), Piece(4)))
+    made = Load(Job(("train", "eval"), (frozenset(), frozenset()), (10.0, 4.0)), 1, 0.0, (Piece(10, 4), Piece(4)))
     assert [made.surviving(done) for done in (3.9, 4, 9.9, 10, 13.9, 14)] == [0, 4, 8, 10, 10, 14]
 
 

@@ -4,12 +4,15 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results import atomic, confined, jsonfile
 from p2p_dist.results.confined import Damaged
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling import process
 
 
 @pytest.fixture
@@ -56,6 +59,26 @@ def test_nothing_is_read_through_a_link(linked: RunDir, elsewhere: Path) -> None
     (linked.path / "cost.json").symlink_to(elsewhere / "notes.json")
     with pytest.raises(Damaged, match="a link, not a file"):
         jsonfile.read(linked.path / "cost.json")
+
+
+def test_library_opens_the_file_that_was_checked(linked: RunDir, tmp_path: Path) -> None:
+    """A link that takes its place meanwhile is not followed."""
+    file = linked.path / "state.safetensors"
+    save_file({"a": np.arange(3)}, file)
+    save_file({"b": np.arange(2)}, tmp_path / "other")
+    with confined.path_to_open_file(file) as opened:
+        file.unlink()
+        file.symlink_to(tmp_path / "other")
+        assert load_file(opened).keys() == {"a"}
+    with pytest.raises(Damaged, match="a link, not a file"), confined.path_to_open_file(file):
+        pass
+
+
+def test_log_of_an_attempt_is_no_link(linked: RunDir, tmp_path: Path) -> None:
+    (linked.path / "log").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match="E520"):
+        process.start(["true"], {}, linked.path / "log")
+    assert not (tmp_path / "precious").exists()
 
 
 def test_replaced_link_leaves_what_it_led_to(linked: RunDir, elsewhere: Path) -> None:

@@ -22,7 +22,7 @@ def two_stages(tmp_path: Path) -> tuple[RunDir, Job]:
     stages = [train, Stage("eval", {}, {"adapter": train.id})]
     for stage in stages:
         folder.stage(stage).write_spec(stage)
-    return folder, Job(tuple(stage.id for stage in stages), frozenset(), (30.0, 10.0))
+    return folder, Job(tuple(stage.id for stage in stages), (frozenset(), frozenset()), (30.0, 10.0))
 
 
 def lines_of(folder: RunDir, job: Job, titles: dict[str, str] | None = None) -> list[str]:

@@ -26,7 +26,7 @@ from p2p_dist.scheduling.row_modes import row_modes
 )
 def test_row_modes_of_a_folder(tmp_path: Path, config: dict[str, str], lines: list[str]) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
-    modes = row_modes([ModelRef("m", {"source": "folder", "sha256": "0"}, {"path": str(tmp_path)})])
+    modes = row_modes([ModelRef("m", {"source": "folder", "sha256": "0"}, {"path": str(tmp_path)})], 128)
     assert _mode_lines(modes) == lines
 
 
@@ -37,4 +37,4 @@ def test_row_modes_without_a_config_are_left_out(tmp_path: Path) -> None:
         ModelRef("empty", {"source": "folder", "sha256": "0"}, {"path": str(tmp_path)}),
         ModelRef("random", {"source": "random", "shape": {}}),
     ]
-    assert row_modes(models) == {}
+    assert row_modes(models, 128) == {}

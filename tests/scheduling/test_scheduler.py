@@ -61,7 +61,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         stages = [Stage("train", {"train": {}, "seed": seed}) for seed in range(jobs)]
         for stage in stages:
             folder.stage(stage).write_spec(stage)
-        made = [Job((stage.id,), frozenset(), (1.0,)) for stage in stages]
+        made = [Job((stage.id,), (frozenset(),), (1.0,)) for stage in stages]
         cluster = ClusterSpec(
             name="here", cpus_per_node=2, gpus_per_node=2
         )  # on paper, so that every rank takes a slot

@@ -5,10 +5,15 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from p2p_dist.errors import Exit
 from p2p_dist.scheduling import signals
+from tests.cli.test_main import invoke
+from tests.conftest import TINY_STUDY
+from tests.synthetic import make_study
 
 
 def send_soon(number: int) -> None:
@@ -64,3 +69,17 @@ def test_handler_of_a_library_is_replaced_and_its_exit_a_stop() -> None:
     with pytest.raises(signals.Stopped), signals.kept_handlers():
         init()
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("moment", ["p2p_dist.scheduling.study.open_study", "p2p_dist.report.page.write_report"])
+def test_run_is_stopped_while_it_reads_or_writes_the_report(
+    moment: str, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 75, which a script that requeues understands; a finished study stays finished."""
+    monkeypatch.setenv("P2P_DIST_DATA", str(data_root))
+    make_study(tmp_path, data_root, TINY_STUDY)
+    monkeypatch.setattr(moment, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    code, _, error = invoke("run", str(tmp_path / "study.yaml"), "--runs-dir", str(tmp_path / "runs"))
+    assert code == Exit.REQUEUE
+    assert "E412" in error
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -23,7 +23,7 @@ class Real:
 
 
 def job(name: str, planned: float, *needs: str) -> Job:
-    return Job((name,), frozenset(needs), (planned,))
+    return Job((name,), (frozenset(needs),), (planned,))
 
 
 def play(jobs: Sequence[Real], slots: int, start_seconds: float = 10.0) -> list[tuple[float, float]]:
