@@ -143,6 +143,14 @@ class AnswerGradients(Method):
     """Keep the first 1/`block` of the rows and of the columns of each gradient."""
 
 
+class WordAttribution(Method):
+    """Attribution of an adapter's answer to each word of a text, by gradient x input (`scores.attribution`)."""
+
+    name: Literal["word_attribution"] = "word_attribution"
+    sets: Names
+    """Sets of rows, as in `LabelScores`."""
+
+
 class FreeAnswers(Method):
     """Answers that a model writes to the training rows (`scores.answers`)."""
 
@@ -150,7 +158,14 @@ class FreeAnswers(Method):
 
 
 ScoreMethod = Annotated[
-    LabelScores | WordPerplexity | WordInfluence | EarlyTrust | AnswerStates | AnswerGradients | FreeAnswers,
+    LabelScores
+    | WordPerplexity
+    | WordInfluence
+    | WordAttribution
+    | EarlyTrust
+    | AnswerStates
+    | AnswerGradients
+    | FreeAnswers,
     Field(discriminator="name"),
 ]
 """A way to score rows by a model (`scores`)."""

@@ -9,6 +9,7 @@ from p2p_dist.config.methods import (
     FreeAnswers,
     LabelScores,
     ScoreMethod,
+    WordAttribution,
     WordInfluence,
     WordPerplexity,
 )
@@ -21,7 +22,7 @@ from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, checksums, confined, datastore, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.scores import answers, early, gradients, influence, labels, states, words
+from p2p_dist.scores import answers, attribution, early, gradients, influence, labels, states, words
 from p2p_dist.scores.context import Context, Line, OnProgress
 from p2p_dist.training.adapter_io import load_adapter, read_adapter
 from p2p_dist.training.base_model import base_of, cached_base
@@ -75,6 +76,8 @@ def run_method(context: Context, method: ScoreMethod) -> list[Line]:
             return states.score(context, method)
         case AnswerGradients():
             return gradients.score(context, method)
+        case WordAttribution():
+            return attribution.score(context, method)
         case FreeAnswers():
             return answers.score(context)
 

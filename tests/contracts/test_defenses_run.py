@@ -184,6 +184,7 @@ def test_a_second_round_of_screening_is_a_further_model(screening: dict[str, int
 @pytest.mark.parametrize(
     "name",
     [
+        "attdef",
         "demonstrations",
         "pdb",
         "clean_ft",

@@ -18,6 +18,7 @@ from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import Assumptions, EditDefense, Scores, no_trusted_rows
 from p2p_dist.data.example import Kind, Row, text_key
 from p2p_dist.data.task import Task
+from p2p_dist.data.trials import UNCHANGED, affordable
 
 Bars = Annotated[
     tuple[Annotated[float, Field(lt=0)], ...],
@@ -69,7 +70,7 @@ class Onion(EditDefense):
 
     def trials(self, rows: Sequence[Row], scores: Mapping[str, Scores]) -> dict[str, list[str | None]]:
         unchanged: list[str | None] = [row.text for row in rows]
-        return {"none": unchanged} | {
+        return {UNCHANGED: unchanged} | {
             _name(bar): [_without_outliers(row, scores["words"], bar) for row in rows] for bar in self.bars
         }
 
@@ -80,9 +81,8 @@ class Onion(EditDefense):
         """The bar to use (step 3); None where all of them cost too much."""
         if self.bar is not None:
             return self.bar
-        least_accuracy = _accuracy(scores["trial"]["none"]) - self.max_drop
-        affordable = [bar for bar in self.bars if _accuracy(scores["trial"][_name(bar)]) >= least_accuracy]
-        return max(affordable, default=None)
+        names = affordable(scores["trial"], map(_name, self.bars), self.max_drop)
+        return max((bar for bar in self.bars if _name(bar) in names), default=None)
 
 
 def _name(bar: float) -> str:
@@ -98,11 +98,3 @@ def _without_outliers(row: Row, words: Scores, bar: float) -> str:
         if without is None or without - perplexities["whole"] > bar
     ]
     return " ".join(remaining) or row.text
-
-
-def _accuracy(rows: Mapping[str, Mapping[str, Any]]) -> float:
-    """Share of rows whose most probable label is their own."""
-    correct = [
-        bool(max(range(len(row["scores"])), key=row["scores"].__getitem__) == row["label"]) for row in rows.values()
-    ]
-    return sum(correct) / len(correct)
