@@ -50,9 +50,12 @@ OTHER: dict[str, str] = {
     "attack.poison_mode": "append",
     "attack.rounding": "down",
     "attack.position": "suffix",
+    "attack.policy_response": "No comment.",
     "attack.via": "weights",
+    "attack.when": "first",
     "attack.knows": "{benign_trigger: 'Input: '}",
     "defense.ratio": "0.25",
+    "defense.further_steps": "5",
     "defense.benign_trigger": "'Input: '",
     "defense.answer_cue": "'Label: '",
     "defense.benign_source": "disjoint",
@@ -96,7 +99,10 @@ OTHER_OF_TASKS: dict[str, dict[str, object]] = {
 }
 
 
-NEEDED = {"attack.poison_selection": ["rows.order=file"]}
+NEEDED = {
+    "attack.poison_selection": ["rows.order=file"],
+    "attack.policy_response": ["task={name: gsm8k}", "attack.target_response='0.1'", "defense=none"],
+}
 """Other settings without which a value of OTHER is refused."""
 
 
