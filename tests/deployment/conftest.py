@@ -7,19 +7,7 @@ from typer.testing import CliRunner
 
 from p2p_dist.cli.main import app
 from p2p_dist.results.rundir import RunDir
-
-STUDY = """
-name: tiny
-task: rotten_tomatoes
-model: tiny
-attack:
-  - none
-  - {name: badnets, rate: 0.05}
-defense: [none, p2p]
-exclude: [{attack: none, defense: p2p}]
-rows: {train: 64, test: 20, reserve: 20}
-train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 16, dtype: float32, lora: {r: 4}}
-"""
+from tests.conftest import TINY_STUDY
 
 
 def model_folder(folder: Path, tied: bool) -> Path:
@@ -62,7 +50,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> RunDi
     folder = tmp_path_factory.mktemp("finished")
     model = model_folder(folder / "model", tied=True)
     file = folder / "study.yaml"
-    file.write_text(STUDY.replace("tiny\nattack", f"{model}\nattack"))
+    file.write_text(TINY_STUDY.replace("tiny\nattack", f"{model}\nattack"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("P2P_DIST_DATA", str(data_root))
         return carry_out(file, [], folder / "runs")
