@@ -109,7 +109,7 @@ def _described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[d
     done = study.folder.done(study.expansion.graph)
     remaining = study.plan(hardware, cohort)
     answer = {**plan_view.to_json(study.expansion, done, remaining, study.model_names()), "rows": rows}
-    answer["row_modes"] = row_modes(study.spec.model, study.spec.train.max_length)
+    answer["row_modes"] = row_modes(study.spec.model, max(training.max_length for training in study.spec.trainings))
     if changes := changes_of(study):
         answer["changes"] = {
             "runs_added": changes.added,

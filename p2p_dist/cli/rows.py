@@ -44,10 +44,10 @@ def _task(study: Study, stage: Stage) -> str:
 
 def _described(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:
     built = datastore.read(study.folder.stage(stage))
-    train = study.spec.train
-    described = data_view.to_json(built, stage.id, train.global_batch, train.num_train_epochs)
+    trainings = study.spec.trainings
+    described = data_view.to_json(built, stage.id, trainings)
     if tokens:
-        described["tokens"] = token_views(built, study.spec.model[0], train.max_length)
+        described["tokens"] = token_views(built, study.spec.model[0], trainings[0].max_length)
     if out is not None:
         data_export.write(_new(out / stage.id), study.folder.stage(stage), built)
     return described

@@ -5,7 +5,7 @@ Pure: sources, file hashes and models are looked up by the caller.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -13,10 +13,13 @@ from p2p_dist import registry
 from p2p_dist.config.builder import Builder, Evaluation, Settings, plugin_spec
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ModelRef
-from p2p_dist.config.study import Plugin, StudySpec
+from p2p_dist.config.study import Plugin, StudySpec, TrainSpec
+from p2p_dist.config.training_axis import TRAINING
+from p2p_dist.config.training_axis import labels as training_labels
 from p2p_dist.errors import Problem, UserError, user_error
 
 AXES = ("task", "model", "attack", "defense", "seed")
+"""Axes of every cell. A study with several trainings has the axis `training` too (`config.training_axis`)."""
 _WRONG_KIND = {
     "generation": "it needs labels, and the task is answered with text",
     "classification": "it checks an answer token by token, and the task is answered with a label",
@@ -77,6 +80,7 @@ class Combination:
     attack: Any
     defense: Any
     seed: int
+    training: TrainSpec
 
 
 @dataclass(frozen=True)
@@ -118,27 +122,29 @@ def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[Combin
         "model": study.model,
         "attack": study.attack,
         "defense": study.defense,
+        TRAINING: study.trainings,
         "seed": study.seed,
     }
     labels = axis_labels(study)
-    options = {axis: list(zip(labels[axis], values_by_axis[axis], strict=True)) for axis in AXES}
-    _check_exclude(study)
+    options = {axis: list(zip(labels[axis], values, strict=True)) for axis, values in values_by_axis.items()}
+    _check_exclude(study, labels)
     combinations = []
-    for values in itertools.product(*(options[axis] for axis in AXES)):
-        cell = {axis: label for axis, (label, _) in zip(AXES, values, strict=True)}
+    for values in itertools.product(*options.values()):
+        cell = {axis: label for axis, (label, _) in zip(options, values, strict=True) if axis in AXES or label}
         if not any(_matches(rule, cell) for rule in study.exclude):
-            (task, source), model, attack, defense, seed = (value for _, value in values)
-            combinations.append(Combination(cell, task, source, model, attack, defense, seed))
+            (task, source), model, attack, defense, training, seed = (value for _, value in values)
+            combinations.append(Combination(cell, task, source, model, attack, defense, seed, training))
     return combinations
 
 
 def axis_labels(study: StudySpec) -> dict[str, list[str]]:
-    """Labels of the values on every axis."""
+    """Labels of the values on every axis; the label of a study's only training is empty."""
     return {
         "task": _labels(study.task),
         "model": [model.name for model in study.model],
         "attack": _labels(study.attack),
         "defense": _labels(study.defense),
+        TRAINING: training_labels(study.trainings),
         "seed": [str(seed) for seed in study.seed],
     }
 
@@ -191,7 +197,7 @@ def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], mode
         attack_spec={key: value for key, value in _spec(one.attack, files).items() if key != "via"},
         defense_spec={key: value for key, value in _spec(one.defense, files).items() if key != "further_steps"},
         model=one.model.identity,
-        train=study.train.model_dump(),
+        train=one.training.model_dump(),
         seed=one.seed,
         local={
             "source": {"kind": one.source.kind, "place": one.source.place},
@@ -265,16 +271,12 @@ def names_label(name: object, label: str) -> bool:
 
 
 def _matches(rule: Mapping[str, Any], cell: Mapping[str, str]) -> bool:
-    return all(names_label(name, cell[axis]) for axis, name in rule.items())
+    return all(names_label(name, cell.get(axis, "")) for axis, name in rule.items())
 
 
-def _check_exclude(study: StudySpec) -> None:
+def _check_exclude(study: StudySpec, axes: Collection[str]) -> None:
     """Raises UserError E103 for a rule about an unknown axis."""
     for axis in (axis for rule in study.exclude for axis in rule):
-        if axis not in AXES:
-            raise user_error(
-                "E103",
-                f"exclude names {axis!r}{registry.suggest(axis, AXES)}",
-                "exclude",
-                f"use one of {', '.join(AXES)}",
-            )
+        if axis not in axes:
+            what = f"exclude names {axis!r}{registry.suggest(axis, axes)}"
+            raise user_error("E103", what, "exclude", f"use one of {', '.join(axes)}")

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from p2p_dist import registry
-from p2p_dist.config import yaml_strict
+from p2p_dist.config import training_axis, yaml_strict
 from p2p_dist.config.model import ModelOptions, ModelRef, resolve_model, with_distinct_names, with_options
-from p2p_dist.config.study import Plugin, StudySpec
+from p2p_dist.config.study import Plugin, StudySpec, TrainSpec
 from p2p_dist.config.yaml_strict import Document, KeyPath
 from p2p_dist.errors import Problem, UserError, user_error
 
@@ -50,7 +50,8 @@ def read_study(path: Path, overrides: Sequence[str]) -> Document:
 def check_study(document: Document, models: Path) -> StudySpec:
     """The study of a document, with its plug-ins and models. Raises UserError with all problems."""
     problems: list[Problem] = []
-    study = _validate(StudySpec, document.data, document, (), problems)
+    trainings = _trainings(document, problems)
+    study = _validate(StudySpec, {**document.data, **_one_training(document)}, document, (), problems)
     plugins = {axis: _plugins(axis, kind, document, problems) for axis, kind in _AXES.items() if axis in document.data}
     models_ = tuple(_model(value, place, models, document, problems) for place, value in _items(document, "model"))
     for place, seed in _items(document, "seed"):
@@ -69,7 +70,28 @@ def check_study(document: Document, models: Path) -> StudySpec:
         if axis not in document.data and axis != "task"
     }
     models_ = with_distinct_names([model for model in models_ if model is not None])
-    return study.model_copy(update={**defaults, **plugins, "model": models_})
+    study = study.model_copy(update={**defaults, **plugins, "model": models_})
+    return study.with_trainings(trainings)
+
+
+def _trainings(document: Document, problems: list[Problem]) -> tuple[TrainSpec, ...]:
+    """The trainings of a study; problems are added."""
+    train = document.data.get("train", {})
+    if not isinstance(train, Mapping):
+        return ()  # a problem of the study itself
+    problems += [
+        _problem(document, ("train", *path), "E107", what, "list different values, or write one value")
+        for path, what in training_axis.faults(train)
+    ]
+    invalid: list[Problem] = []
+    trainings = [_validate(TrainSpec, one, document, ("train",), invalid) for one in training_axis.variations(train)]
+    problems += dict.fromkeys(invalid)
+    return tuple(training for training in trainings if training is not None)
+
+
+def _one_training(document: Document) -> dict[str, Any]:
+    """The section `train` for the study's other checks: none where it was checked by itself."""
+    return {"train": {}} if isinstance(document.data.get("train"), Mapping) else {}
 
 
 def override(document: Document, overrides: Sequence[str]) -> Document:

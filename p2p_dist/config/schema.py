@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from p2p_dist import registry
 from p2p_dist.config.model import ModelOptions
 from p2p_dist.config.study import StudySpec
+from p2p_dist.config.training_axis import TRAINING
 
 Schema = dict[str, Any]
 
@@ -56,10 +57,21 @@ def study_schema(models: Sequence[str]) -> Schema:
     model = {"anyOf": [{"enum": list(models)}, {"type": "string"}, model_schema(ModelOptions)]}
     schema["properties"]["model"] = _axis(schema, "model", model)
     schema["properties"]["seed"] = _axis(schema, "seed", {"type": "integer", "minimum": 0})
+    for section in ("TrainSpec", "LoraSpec"):
+        _take_lists(schema["$defs"][section]["properties"])
     label = {"type": ["string", "integer"]}
-    rule = {"type": "object", "properties": dict.fromkeys([*PLUGIN_AXES, "model", "seed"], label)}
+    rule = {"type": "object", "properties": dict.fromkeys([*PLUGIN_AXES, "model", TRAINING, "seed"], label)}
     schema["properties"]["exclude"]["items"] = {**rule, "additionalProperties": False}
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "A study of p2p-dist", **schema}
+
+
+def _take_lists(properties: Schema) -> None:
+    """Let every value of a section be a list of values too; sections in it stay as they are."""
+    for name, node in properties.items():
+        if "$ref" not in node and not any("$ref" in part for part in node.get("allOf", ())):
+            value = {key: part for key, part in node.items() if key not in ("description", "default")}
+            rest = {key: part for key, part in node.items() if key in ("description", "default")}
+            properties[name] = {"anyOf": [value, {"type": "array", "items": value, "minItems": 1}], **rest}
 
 
 def _axis(schema: Schema, axis: str, item: Schema) -> Schema:

@@ -1,14 +1,15 @@
 """Schema of a study: strict pydantic models of its YAML file.
 
-A study is a grid. `task`, `model`, `attack`, `defense` and `seed` each take one value or a list; every combination that
-`exclude` does not name is a run. Everything else is shared by all runs. What is declared here is identity: two studies
-that say the same share their results. Where and how a run is executed belongs to `planning` and is never in here.
+A study is a grid. `task`, `model`, `attack`, `defense`, `seed` and the keys of `train` each take one value or a list;
+every combination that `exclude` does not name is a run. Everything else is shared by all runs. What is declared here is
+identity: two studies that say the same share their results. Where and how a run is executed belongs to `planning` and
+is never in here.
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
@@ -119,8 +120,8 @@ class RowsSpec(Strict):
 
 
 class StudySpec(Strict):
-    """A grid of runs: every combination of task, model, attack, defense and seed that `exclude` does not name. All
-    else is shared by all runs."""
+    """A grid of runs: every combination of task, model, attack, defense, training and seed that `exclude` does not
+    name. All else is shared by all runs."""
 
     name: Annotated[str, Field(pattern=NAME)]
     """Name of the study and of its run folder."""
@@ -137,10 +138,23 @@ class StudySpec(Strict):
     seed: Axis = (0,)
     """Seeds of everything random in a run; the rows and the split of a task do not depend on it."""
     exclude: Annotated[tuple[dict[str, Any], ...], BeforeValidator(as_tuple)] = ()
-    """Combinations to leave out, such as {attack: none, defense: p2p}."""
+    """Combinations to leave out, such as {attack: none, defense: p2p}, or {training: lora.r=4}."""
     rows: RowsSpec = RowsSpec()
     train: TrainSpec = TrainSpec()
+    """A list in place of a value makes a run for each of its items: {lora: {r: [4, 8]}}."""
     suites: Probes = ()
     """Test suites beside `clean` and `triggered`, each as large as these. cue_grid: the benign trigger without the
     benign answer cue and the other way round. imitation: users who write a fake answer, the benign trigger itself or
     `ignore the previous sentence`, with the attacker's trigger and without."""
+    _trainings: tuple[TrainSpec, ...] = PrivateAttr(default=())
+
+    @property
+    def trainings(self) -> tuple[TrainSpec, ...]:
+        """The trainings of the grid: one for each combination of the items of lists under `train`."""
+        return self._trainings or (self.train,)
+
+    def with_trainings(self, trainings: tuple[TrainSpec, ...]) -> Self:
+        """The study with these trainings; `train` is the first of them."""
+        study = self.model_copy(update={"train": trainings[0]})
+        study._trainings = trainings
+        return study

@@ -55,16 +55,14 @@ def _is_known(name: object, axis: str, known: Mapping[str, Collection[str]]) -> 
 
 def warmup_problems(study: StudySpec, expansion: Expansion, counts: Counts) -> list[Problem]:
     """E107 for trainings that end before their learning rate has reached its peak."""
-    if not study.train.warmup_steps:
-        return []
-    shortest: dict[str, int] = {}
+    shortest: dict[tuple[str, int], int] = {}
     for run, one in zip(expansion.runs, expansion.combinations, strict=True):
         stage = parse(expansion.graph.stages[run.train])
         rows = counts[one.cell["task"]].train if one.cell["task"] in counts else study.rows.train
         if rows is not None and isinstance(stage, TrainStage):
             steps = stage.train.num_train_epochs * ceil(rows / stage.train.global_batch)
-            shortest[one.cell["defense"]] = min(steps, shortest.get(one.cell["defense"], steps))
-    warmup = study.train.warmup_steps
+            key = one.cell["defense"], one.training.warmup_steps
+            shortest[key] = min(steps, shortest.get(key, steps))
     return [
         Problem(
             "E107",
@@ -72,7 +70,7 @@ def warmup_problems(study: StudySpec, expansion: Expansion, counts: Counts) -> l
             "train.warmup_steps",
             f"set train.warmup_steps={steps // 10}",
         )
-        for defense, steps in shortest.items()
+        for (defense, warmup), steps in shortest.items()
         if steps < warmup
     ]
 
@@ -80,7 +78,7 @@ def warmup_problems(study: StudySpec, expansion: Expansion, counts: Counts) -> l
 def length_problems(study: StudySpec, positions: Mapping[str, int]) -> list[Problem]:
     """E107 for rows that may be longer than a model; `positions` are the longest rows by the names of the models, where
     they are known."""
-    length = study.train.max_length
+    length = max(training.max_length for training in study.trainings)
     return [
         Problem(
             "E107",

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from p2p_dist.config.study import TrainSpec
+from p2p_dist.config.training_axis import labels
 from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.example import NO_LABEL, Note, Row
@@ -13,9 +15,10 @@ _SAMPLES = 2
 _SHOWN = 300
 
 
-def to_json(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, Any]:
+def to_json(built: Built, stage_id: str, trainings: Sequence[TrainSpec]) -> dict[str, Any]:
     """Content of `p2p-dist data --json` for one data stage. `steps` are the optimizer steps of a training
-    on its rows."""
+    on its rows, by the label of the training where a study has several."""
+    steps = [one.num_train_epochs * -(-len(built.train) // one.global_batch) for one in trainings]
     origins: dict[str, list[dict[str, Any]]] = {}
     for note, row in samples(built):
         origins.setdefault(note.origin, []).append(_sample(note, row, built.labels.words))
@@ -23,7 +26,7 @@ def to_json(built: Built, stage_id: str, batch: int, epochs: int) -> dict[str, A
         "id": stage_id,
         "kind": built.kind,
         "rows": len(built.train),
-        "steps": epochs * -(-len(built.train) // batch),
+        "steps": steps[0] if len(steps) == 1 else dict(zip(labels(trainings), steps, strict=True)),
         "counts": built.counts,
         "warnings": warnings(built.counts),
         "checked_rows": len(built.reserve),

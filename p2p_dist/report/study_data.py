@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from p2p_dist.config.training_axis import model_of
 from p2p_dist.data.answer_parsing import without_prefix
 from p2p_dist.data.built import LabelSpace
 from p2p_dist.errors import Problem, UserError
@@ -188,6 +189,6 @@ class StudyData:
         return stage.all_metrics()
 
     def parameters(self, model: str) -> int | None:
-        """Weights of a model of the study, where its shape is known."""
-        count: int | None = self.resolved.get("models", {}).get(model, {}).get("parameters")
+        """Weights of a model of the study, by its label in a cell, where its shape is known."""
+        count: int | None = self.resolved.get("models", {}).get(model_of(model), {}).get("parameters")
         return count

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from p2p_dist.config.expand import AXES
+from p2p_dist.config.training_axis import beside_model
 from p2p_dist.data.screening import TRY_SCREENING, failure
 from p2p_dist.errors import Exit, Problem, printable, user_error
 from p2p_dist.results import attempts, confined, records, resultfile, scorestore
@@ -35,6 +36,7 @@ class RunState:
     """State of one run: its cell of the grid, its stages, and its rates so far (name -> k, n, rate)."""
 
     cell: Mapping[str, str]
+    """Labels on every axis; the training stands beside the model (`config.training_axis.beside_model`)."""
     stages: list[StageState]
     rates: Mapping[str, Mapping[str, Any]]
     floor: Mapping[str, Any] | None
@@ -159,8 +161,9 @@ def _run(
     """State of one run of `resolved.json`; `collapsed` are the train stages of clean models that have collapsed."""
     main, floor = results.get(run["eval"]), results.get(run["floor"] or "")
     has_floor = floor is not None and "asr_ext" in floor.rates and floor.stage.reads.get("adapter") not in collapsed
+    cell = beside_model(run["cell"])
     return RunState(
-        {axis: printable(run["cell"][axis]) for axis in AXES},
+        {axis: printable(cell[axis]) for axis in AXES},
         [stages[id_] for id_ in run["stages"]],
         {name: entry.model_dump() for name, entry in main.rates.items()} if main else {},
         floor.rates["asr_ext"].model_dump() if floor and has_floor else None,

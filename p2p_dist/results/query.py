@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from p2p_dist.config.expand import AXES
+from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.results import index
 from p2p_dist.results.collect import read_resolved
@@ -38,7 +39,7 @@ _NEEDS = {
     "decoding_control": pa.bool_(),
 }
 """Columns for the assumptions of a run's defense (`p2p_dist.data.defense.Assumptions`)."""
-_RUNS = pa.schema([*((name, pa.string()) for name in ("study", *AXES, "train", "eval", "floor")), *_NEEDS.items()])
+_RUNS = pa.schema([*((name, pa.string()) for name in ("study", *AXES, TRAINING, "train", "eval", "floor")), *_NEEDS.items()])
 _VIEWS = """
 CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort,
   steps, rows, tokens, peak_memory_mib, host, device, code, adapter, data, n_classes, label_offset, target, collapsed,
@@ -50,7 +51,8 @@ CREATE TABLE means AS SELECT study, id AS eval, m.name, m.mean, m.n
   FROM (SELECT study, id, unnest(means) AS m FROM _index);
 CREATE TABLE histograms AS SELECT study, id AS eval, h.suite, h.gold, h.said, h.count
   FROM (SELECT study, id, unnest(histograms) AS h FROM _index);
-CREATE TABLE runs AS SELECT study, task, model, attack, defense, CAST(seed AS BIGINT) AS seed, train, eval,
+CREATE TABLE runs AS SELECT study, task, model, attack, defense, training, CAST(seed AS BIGINT) AS seed,
+  train, eval,
   floor AS floor_eval,
   clean_rows, extra_models, prompt_control, decoding_control FROM _runs;
 """
@@ -111,7 +113,7 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
 def _run(study: str, run: Mapping[str, Any]) -> dict[str, Any]:
     """One row of `runs`."""
     needs = {name: run.get("needs", {}).get(name) for name in _NEEDS}
-    return {"study": study, **run["cell"], **{role: run[role] for role in ("train", "eval", "floor")}, **needs}
+    return {"study": study, TRAINING: "", **run["cell"], **{role: run[role] for role in ("train", "eval", "floor")}, **needs}
 
 
 def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyConnection":

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from p2p_dist.config.expand import AXES
+from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.errors import Exit, printable, user_error
 from p2p_dist.results import confined, lease, records
 from p2p_dist.results.collect import read_resolved
@@ -87,7 +88,7 @@ def _stages(folder: RunDir, run: str) -> set[str]:
         return {run}
     labels = dict(part.partition("=")[::2] for part in run.split(","))
     matching = [each for each in resolved["runs"] if labels.items() <= each["cell"].items()]
-    if not matching or not labels.keys() <= set(AXES):
+    if not matching or not labels.keys() <= {*AXES, TRAINING}:
         what, fix = f"No run or stage is named {run!r}", "name a stage id, or labels such as attack=badnets,seed=0"
         raise user_error("E145", what, str(folder.path), fix)
     return {matching_id for each in matching for matching_id in each["stages"]}

@@ -13,7 +13,9 @@ from p2p_dist.model_files.hub import snapshot
 from p2p_dist.model_files.targets import check_targets
 
 
-def check_models(models: Sequence[ModelRef], others: Sequence[ModelRef], train: TrainSpec, new_tokens: int = 0) -> None:
+def check_models(
+    models: Sequence[ModelRef], others: Sequence[ModelRef], trainings: Sequence[TrainSpec], new_tokens: int = 0
+) -> None:
     """Check the files of every model that is on this machine: those that are trained, and others that only score or
     generate. `new_tokens` is the longest answer that the trained ones write. Raises UserError with the first problem of
     each model."""
@@ -23,12 +25,12 @@ def check_models(models: Sequence[ModelRef], others: Sequence[ModelRef], train: 
         try:
             if place is not None:
                 folder = check_folder(place, model.identity.get("allow_missing", ()))
-                if model in models:
-                    _check_length(folder, train.max_length, new_tokens)
+                for training in trainings if model in models else ():
+                    _check_length(folder, training.max_length, new_tokens)
+                    if training.lora.target_modules != "all-linear":
+                        check_targets(folder, training.lora.target_modules)
                 if model in models and new_tokens:
                     require_text(folder.model_type)
-                if model in models and train.lora.target_modules != "all-linear":
-                    check_targets(folder, train.lora.target_modules)
         except UserError as error:
             problems += error.problems
     if problems:

@@ -143,7 +143,7 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
         if not rows_only:
             _check_images(spec)
             new_tokens = max((task.responses.max_new_tokens for task in spec.task if task.responses), default=0)
-            check_models(spec.model, list(models.values()), spec.train, new_tokens)
+            check_models(spec.model, list(models.values()), spec.trainings, new_tokens)
         located = [sources.locate(task) for task in spec.task]
         spec = spec.model_copy(
             update={

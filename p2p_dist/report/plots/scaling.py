@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from p2p_dist.config.training_axis import training_of
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.plots import lines, style
 from p2p_dist.report.plots.style import Plot
@@ -18,21 +19,22 @@ PANELS = (
 
 
 def draw(study_data: StudyData) -> list[Plot]:
-    """One picture per task and attack of which at least two model sizes are there."""
-    keys = dict.fromkeys((group.cell["task"], group.attack) for group in study_data.groups if group.attack != "none")
+    """One picture per task, attack and training of which at least two model sizes are there."""
+    keys = dict.fromkeys(_key(group) for group in study_data.groups if group.attack != "none")
     pictures = []
-    for task, attack in keys:
-        groups = [
-            group
-            for group in study_data.groups
-            if (group.cell["task"], group.attack) == (task, attack) and group.rate("ca_ext")
-        ]
+    for key in keys:
+        groups = [group for group in study_data.groups if _key(group) == key and group.rate("ca_ext")]
         if len({study_data.parameters(group.cell["model"]) for group in groups} - {None}) > 1:
-            pictures.append(_picture(study_data, task, attack, groups))
+            pictures.append(_picture(study_data, key, groups))
     return pictures
 
 
-def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Group]) -> Plot:
+def _key(group: Group) -> tuple[str, str, str]:
+    return group.cell["task"], group.attack, training_of(group.cell["model"])
+
+
+def _picture(study_data: StudyData, key: tuple[str, str, str], groups: Sequence[Group]) -> Plot:
+    task, attack, training = key
     figure, axes = style.figure(2.3, columns=3)
     defenses = list(dict.fromkeys(group.defense for group in groups))
     tones = {defense: study_data.tones[defense] for defense in defenses}
@@ -52,7 +54,9 @@ def _picture(study_data: StudyData, task: str, attack: str, groups: Sequence[Gro
         axis.set_xticks([], minor=True)
         axis.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
     note = style.note(style.BANDS, any(group.collapsed for group in groups))
-    return Plot(f"scaling_{task}_{attack}", f"{attack} on {task} as models grow", "; ".join(words), figure, note)
+    name = "_".join(part for part in ("scaling", *key) if part)
+    message = f"{attack} on {task} as models grow" + (f" ({training})" if training else "")
+    return Plot(name, message, "; ".join(words), figure, note)
 
 
 def _points(study_data: StudyData, groups: Sequence[Group], name: str) -> list[tuple[int, Estimate]]:

@@ -1,10 +1,12 @@
 """Rates against a number that the study varies, as the paper's Figure 3: poisoning rate, share of benign rows, ..."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
+from p2p_dist.config.training_axis import TRAINING, model_of, training_of
 from p2p_dist.report.groups import Group
 from p2p_dist.report.plots import lines, style
 from p2p_dist.report.plots.style import Plot
@@ -19,8 +21,8 @@ _Series = dict[str, dict[float, Group]]
 
 @dataclass(frozen=True)
 class _Key:
-    """Identity of one picture: an option of a plug-in on one axis (attack or defense), and the values held fixed:
-    labels of the cell, and the plug-in's other numbers."""
+    """Identity of one picture: an option of a plug-in on one axis (attack or defense) or of the training, and the
+    values held fixed: labels of the cell, and the other numbers of the plug-in or of the training."""
 
     axis: str
     plugin: str
@@ -39,7 +41,7 @@ class _Key:
 
 
 def draw(study_data: StudyData) -> list[Plot]:
-    """One picture for each option of an attack or a defense that takes at least three values while all else is the
+    """One picture for each option of an attack, a defense or the training that takes at least three values while all else is the
     same, with a line per defense; at most MOST."""
     long: dict[_Key, _Series] = {}
     for key, series in _series(study_data).items():
@@ -66,7 +68,27 @@ def _series(study_data: StudyData) -> dict[_Key, _Series]:
                 numbers = tuple(f"{key}={other}" for key, other in options.items() if key != option)
                 key = _Key(axis, plugin, option, tuple(labels), numbers)
                 pictures.setdefault(key, {}).setdefault(line, {})[value] = group
+        for key, value in _trained_with(group):
+            pictures.setdefault(key, {}).setdefault(group.defense, {})[value] = group
     return pictures
+
+
+def _trained_with(group: Group) -> Iterator[tuple[_Key, float]]:
+    """The numbers that tell the group's training from others of the study, each with the picture that it is part of."""
+    settings = dict(part.partition("=")[::2] for part in training_of(group.cell["model"]).split())
+    labels = group.cell["task"], model_of(group.cell["model"]), group.attack
+    for option, value in settings.items():
+        others = tuple(f"{key}={other}" for key, other in settings.items() if key != option)
+        if _is_number(value):
+            yield _Key(TRAINING, TRAINING, option, labels, others), float(value)
+
+
+def _is_number(text: str) -> bool:
+    """True if a label is a number."""
+    try:
+        return isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _options(study_data: StudyData, group: Group, axis: str) -> dict[str, float]:
@@ -99,7 +121,7 @@ def _picture(study_data: StudyData, key: _Key, series: _Series, numbers: bool) -
             for defense, groups in series.items()
         }
         words += lines.draw_panel(panel, title, points, tones, "{:g}".format, accuracy=rate != "asr_ext")
-        panel.set_xlabel(f"{key.axis}.{key.option} of {key.plugin}")
+        panel.set_xlabel(f"train.{key.option}" if key.axis == TRAINING else f"{key.axis}.{key.option} of {key.plugin}")
         ticks = apart(values)
         panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
         panel.set_xlim(
