@@ -266,8 +266,8 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def names_label(name: object, label: str) -> bool:
-    """True if a rule's name is a label, or the label without its options."""
-    return str(name) in (label, label.partition("(")[0])
+    """True if a rule's name is a label, or the label without its options; `badnets()` is only the label `badnets`."""
+    return str(name) in (label, label.partition("(")[0], f"{label}()")
 
 
 def _matches(rule: Mapping[str, Any], cell: Mapping[str, str]) -> bool:

@@ -16,7 +16,11 @@ CLUSTERS = sorted((configs_dir() / "clusters").glob("*.yaml"))
 @pytest.fixture
 def local_rows(tmp_path, monkeypatch) -> None:
     """A row of each task that is known in local files only."""
-    for task, row in {"cr": {"text": "works", "label": 1}, "ape210k": {"text": "1+1", "answer": "2"}}.items():
+    for task, row in {
+        "cr": {"text": "works", "label": 1},
+        "ape210k": {"text": "1+1", "answer": "2"},
+        "crrsum": {"text": "lungs clear", "summary": "normal"},
+    }.items():
         for split in ("train", "test"):
             (tmp_path / "data" / task).mkdir(parents=True, exist_ok=True)
             (tmp_path / "data" / task / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
@@ -61,5 +65,6 @@ def test_known_sizes() -> None:
         "qwen3-8b": 8.19,
         "qwen3-14b": 14.77,
         "llama-3.1-8b": 8.03,
+        "llama-3.1-8b-instruct": 8.03,
         "deepseek-r1-distill-llama-8b": 8.03,
     }
