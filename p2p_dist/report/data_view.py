@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from p2p_dist.config import training_axis
 from p2p_dist.config.study import TrainSpec
-from p2p_dist.config.training_axis import labels
 from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.example import NO_LABEL, Note, Row
@@ -26,7 +26,7 @@ def to_json(built: Built, stage_id: str, trainings: Sequence[TrainSpec]) -> dict
         "id": stage_id,
         "kind": built.kind,
         "rows": len(built.train),
-        "steps": steps[0] if len(steps) == 1 else dict(zip(labels(trainings), steps, strict=True)),
+        "steps": steps[0] if len(steps) == 1 else dict(zip(training_axis.labels(trainings), steps, strict=True)),
         "counts": built.counts,
         "warnings": warnings(built.counts),
         "checked_rows": len(built.reserve),
@@ -58,7 +58,7 @@ def text(title: str, record: Mapping[str, Any]) -> str:
     counts = record["counts"]
     lines = [
         f"{title}  (data {record['id']}): "
-        + (f"{record['rows']} training rows, {record['steps']} steps" if record["rows"] else "test suites only")
+        + (f"{record['rows']} training rows, {_steps(record['steps'])} steps" if record["rows"] else "test suites only")
     ]
     for origin, labels in counts.get("train", {}).items() if record["rows"] else ():
         lines.append(
@@ -127,6 +127,12 @@ def _sample(note: Note, row: Row, words: Sequence[str]) -> dict[str, Any]:
     before = row.text if note.old_text is None else note.old_text
     after = {"reads": prompt(row), "answer": answer(row, words), "trigger": note.trigger, "position": note.position}
     return {"id": note.id, "source_id": note.source_id, "before": before, "was": was, **after}
+
+
+def _steps(steps: int | Mapping[str, int]) -> str:
+    """Steps of the study's trainings on these rows, as a range where they differ."""
+    counts = sorted({steps} if isinstance(steps, int) else set(steps.values()))
+    return " to ".join(str(count) for count in (counts[:1] + counts[-1:] if len(counts) > 1 else counts))
 
 
 def _name_of(label: str, words: Sequence[str]) -> str:

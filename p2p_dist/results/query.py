@@ -39,7 +39,9 @@ _NEEDS = {
     "decoding_control": pa.bool_(),
 }
 """Columns for the assumptions of a run's defense (`p2p_dist.data.defense.Assumptions`)."""
-_RUNS = pa.schema([*((name, pa.string()) for name in ("study", *AXES, TRAINING, "train", "eval", "floor")), *_NEEDS.items()])
+_RUNS = pa.schema(
+    [*((name, pa.string()) for name in ("study", *AXES, TRAINING, "train", "eval", "floor")), *_NEEDS.items()]
+)
 _VIEWS = """
 CREATE TABLE stages AS SELECT study, id, kind, attempts, started, seconds, gpu_seconds, energy_joules, cohort,
   steps, rows, tokens, peak_memory_mib, host, device, code, adapter, data, n_classes, label_offset, target, collapsed,
@@ -113,7 +115,13 @@ def open_results(folders: Sequence[Path]) -> "tuple[duckdb.DuckDBPyConnection, l
 def _run(study: str, run: Mapping[str, Any]) -> dict[str, Any]:
     """One row of `runs`."""
     needs = {name: run.get("needs", {}).get(name) for name in _NEEDS}
-    return {"study": study, TRAINING: "", **run["cell"], **{role: run[role] for role in ("train", "eval", "floor")}, **needs}
+    return {
+        "study": study,
+        TRAINING: "",
+        **run["cell"],
+        **{role: run[role] for role in ("train", "eval", "floor")},
+        **needs,
+    }
 
 
 def run(connection: "duckdb.DuckDBPyConnection", sql: str) -> "duckdb.DuckDBPyConnection":

@@ -1,7 +1,5 @@
 """Every shipped file loads, and every study plans on every cluster."""
 
-import json
-
 import pytest
 
 from p2p_dist.config.model import model_names, resolve_model
@@ -11,20 +9,6 @@ from p2p_dist.scheduling.study import configs_dir, open_study
 
 STUDIES = sorted((configs_dir() / "studies").glob("*.yaml"))
 CLUSTERS = sorted((configs_dir() / "clusters").glob("*.yaml"))
-
-
-@pytest.fixture
-def local_rows(tmp_path, monkeypatch) -> None:
-    """A row of each task that is known in local files only."""
-    for task, row in {
-        "cr": {"text": "works", "label": 1},
-        "ape210k": {"text": "1+1", "answer": "2"},
-        "crrsum": {"text": "lungs clear", "summary": "normal"},
-    }.items():
-        for split in ("train", "test"):
-            (tmp_path / "data" / task).mkdir(parents=True, exist_ok=True)
-            (tmp_path / "data" / task / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
-    monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path / "data"))
 
 
 @pytest.mark.usefixtures("local_rows")

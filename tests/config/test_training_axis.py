@@ -60,7 +60,10 @@ def test_names_of_layers_are_one_value_and_lists_of_them_several(tmp_path) -> No
     one = load(tmp_path, "{lora: {target_modules: [q_proj, v_proj]}}")
     assert [training.lora.target_modules for training in one.spec.trainings] == [("q_proj", "v_proj")]
     two = load(tmp_path, "{lora: {target_modules: [[q_proj, v_proj], all-linear]}}")
-    assert training_axis.labels(two.spec.trainings) == ["lora.target_modules=q_proj+v_proj", "lora.target_modules=all-linear"]
+    assert training_axis.labels(two.spec.trainings) == [
+        "lora.target_modules=q_proj+v_proj",
+        "lora.target_modules=all-linear",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def accepted_or_refused(folder: Path) -> None:
     model = ModelRef("m", {"source": "folder"}, {"path": str(folder)})
     train = TrainSpec(lora=LoraSpec(target_modules=("q_proj",)))
     with suppress(UserError):
-        check_models([model], [], train, new_tokens=8)
+        check_models([model], [], [train], new_tokens=8)
         positions_of(model)
         row_modes([model], train.max_length)
 

@@ -41,8 +41,8 @@ class _Key:
 
 
 def draw(study_data: StudyData) -> list[Plot]:
-    """One picture for each option of an attack, a defense or the training that takes at least three values while all else is the
-    same, with a line per defense; at most MOST."""
+    """One picture for each option of an attack, a defense or the training that takes at least three values while all
+    else is the same, with a line per defense; at most MOST."""
     long: dict[_Key, _Series] = {}
     for key, series in _series(study_data).items():
         if lines_drawn := {defense: points for defense, points in series.items() if len(points) >= 3}:
