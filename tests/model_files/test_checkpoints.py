@@ -146,9 +146,9 @@ def test_check_models_family_that_may_not_write_text(model: Path) -> None:
     """It may be trained on labels."""
     edit_json("config.json", model_type="recurrent_gemma")(model)
     folder = ModelRef("m", {"source": "folder"}, {"path": str(model)})
-    check_models([folder], [], TrainSpec())
+    check_models([folder], [], [TrainSpec()])
     with pytest.raises(UserError, match=r"E293.*recurrent_gemma"):
-        check_models([folder], [], TrainSpec(), 8)
+        check_models([folder], [], [TrainSpec()], 8)
 
 
 @pytest.mark.usefixtures("with_data")
