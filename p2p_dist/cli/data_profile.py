@@ -15,7 +15,7 @@ TEXT = (
     *("text", "sentence", "content", "review", "comment", "message", "tweet", "document", "body", "question"),
     *("prompt", "instruction", "input", "query"),
 )
-LABEL = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "target", "rating")
+LABEL = ("label", "labels", "class", "category", "sentiment", "intent", "topic", "target", "rating", "verdict")
 RESPONSE = ("response", "answer", "output", "completion", "reply", "summary", "solution")
 CHAT = ("messages", "conversations")
 """Names that a column of texts, labels or responses usually has, likeliest first."""
@@ -57,6 +57,8 @@ class Profile:
     """True if nearly all responses evaluate to a number."""
     length: int = 0
     """Characters of the longer texts (95th percentile)."""
+    task: Custom = field(default_factory=Custom)
+    """Task that reads the rows, with their labels."""
 
     @property
     def answers_are_text(self) -> bool:
@@ -111,6 +113,7 @@ def profile(place: Path, named: Columns) -> Profile:
         {name: counts[number] for number, name in enumerate(task.labels)},
         task.answers_are_text and _mostly_numbers(row.response or "" for row in read),
         sorted(len(row.text) for row in read)[int(0.95 * (len(read) - 1))],
+        task,
     )
 
 

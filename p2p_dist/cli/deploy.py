@@ -91,7 +91,7 @@ def export(
         verify,
         replace,
     )
-    exported = write(run, out, options, _Progress("verifying"))
+    exported = write(run, out, options, Progress("verifying"))
     if as_json:
         print_json(_described(exported))
     else:
@@ -125,7 +125,7 @@ def predict(
     from p2p_dist.deployment.loaded import load  # torch
     from p2p_dist.deployment.predict import predict as answer
 
-    progress = _Progress("rows")
+    progress = Progress("rows")
     answers = answer(load(folder), inputs[done:], scores, batch, lambda n: progress("", done + n, len(inputs)))
     if out is None:
         write_lines(answers, sys.stdout)
@@ -143,6 +143,9 @@ def serve(
     host: Annotated[str, typer.Option(help=f"Address to listen on; beyond this machine, ${KEY} must be set.")] = LOCAL,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
     batch: Annotated[int, typer.Option(min=1, help="Requests that are answered together.")] = 64,
+    allow_raw: Annotated[
+        bool, typer.Option("--allow-raw", help="Continue raw prompts too, which bypass the defense.")
+    ] = False,
 ) -> int:
     """Answer over HTTP with an exported model. OpenAI's chat completions; raw completions are refused, and /metrics
     counts answers that are no deployed label."""
@@ -158,7 +161,7 @@ def serve(
     from p2p_dist.deployment.loaded import load  # torch
     from p2p_dist.deployment.server import Server
 
-    server = Server(load(folder), batch, key)
+    server = Server(load(folder), batch, key, allow_raw)
     print(f"http://{host}:{port}/v1/chat/completions ({engine.value}; Ctrl-C ends it)", file=sys.stderr, flush=True)
     web.run_app(server.app(), host=host, port=port, print=None)
     return Exit.OK
@@ -177,7 +180,7 @@ def _lines(file: Path | None) -> Iterator[str]:
         raise user_error("E160", "no such file", str(file), "name a file of JSON lines")
 
 
-class _Progress:
+class Progress:
     """Rows done, on one line of standard error where that is a terminal."""
 
     def __init__(self, title: str):

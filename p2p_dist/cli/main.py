@@ -10,7 +10,22 @@ from typing import ParamSpec
 
 import typer
 
-from p2p_dist.cli import data, deploy, doctor, init, jobs, listing, plan, results, run, status, submit, tables
+from p2p_dist.cli import (
+    audit,
+    data,
+    defend,
+    deploy,
+    doctor,
+    init,
+    jobs,
+    listing,
+    plan,
+    results,
+    run,
+    status,
+    submit,
+    tables,
+)
 from p2p_dist.cli.help import Verb, Verbs
 from p2p_dist.cli.options import CLUSTERS, DATA, REFERENCE, RESULTS, STUDIES
 from p2p_dist.cli.output import print_error
@@ -37,6 +52,13 @@ submit_to = typer.Typer(
     cls=Verbs,
     help="Hand a study to Slurm or to a Ray cluster. Submitting a study again is refused (Slurm) or attaches to it "
     "(Ray).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+audit_of = typer.Typer(
+    cls=Verbs,
+    help="Look for poisoned rows in a file, or for a backdoor in a model. Says evidence or nothing found, never clean.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -80,6 +102,7 @@ def _add(panel: str, verb: Callable[..., int], name: str | None = None, stoppabl
     app.command(name, cls=Verb, rich_help_panel=panel)(_guarded(verb, stoppable))
 
 
+_add(STUDIES, defend.defend, stoppable=True)
 _add(STUDIES, init.init)
 _add(STUDIES, plan.plan)
 _add(STUDIES, run.run, stoppable=True)
@@ -93,6 +116,9 @@ _add(RESULTS, deploy.export)
 _add(RESULTS, deploy.predict)
 _add(RESULTS, deploy.serve)
 _add(DATA, data.data)
+app.add_typer(audit_of, name="audit", rich_help_panel=DATA)
+audit_of.command(cls=Verb)(_guarded(audit.data))
+audit_of.command(cls=Verb)(_guarded(audit.model))
 _add(DATA, tables.paraphrases)
 _add(DATA, tables.substitutions)
 app.add_typer(submit_to, name="submit", rich_help_panel=CLUSTERS)

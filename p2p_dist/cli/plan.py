@@ -83,7 +83,7 @@ def plan(
         raise user_error("E143", "nodes fail only in a simulation", "--mtbf", "add --simulate")
     opened = open_study(find_study(study), overrides or [], runs_dir)
     hardware = invented(find_cluster(cluster), nodes, gpus_per_node)
-    answer, remaining = _described(opened, hardware, cohort)
+    answer, remaining = described(opened, hardware, cohort)
     if simulate:
         everything = opened.plan(hardware, cohort, anew=True) if opened.runs_done() else remaining
         nodes_ = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
@@ -98,7 +98,7 @@ def plan(
     return Exit.USAGE if remaining.impossible() else Exit.OK
 
 
-def _described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[dict[str, Any], Plan]":
+def described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[dict[str, Any], Plan]":
     """The plan of what is left, and its content as JSON. Raises UserError for a study that can never be."""
     from p2p_dist.report import plan_view
     from p2p_dist.scheduling.feasibility import refuse_infeasible

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from p2p_dist.scheduling.execute import Launch
     from p2p_dist.scheduling.scheduler import State
     from p2p_dist.scheduling.study import Study
 
@@ -128,40 +129,47 @@ def run(
     when all is done."""
     from rich.console import Console
 
-    from p2p_dist.scheduling.execute import Launch, execute
-    from p2p_dist.scheduling.prepare import close_to_others, settle
+    from p2p_dist.scheduling.execute import Launch
     from p2p_dist.scheduling.study import find_cluster
 
     console = Console(stderr=True)
     opened = _open(study, overrides or [], runs_dir, console)
-    _check(opened, replace, share, console)
+    launch = Launch(
+        backend,
+        find_cluster(cluster, nodes),
+        slots,
+        cohort,
+        checkpoint_every,
+        stall_after,
+        address,
+        tuple(allow_change or ()),
+        share,
+        not fresh_workers,
+        rows_only,
+        replace,
+    )
+    failed = carry_out(opened, launch, console, private)
+    return _finish(opened, failed, share, rows_only, as_json)
+
+
+def carry_out(study: "Study", launch: "Launch", console: "Console", private: bool = False) -> bool:
+    """Check a study, run what is missing of it and print the jobs that failed. Returns True if any did. Raises
+    UserError."""
+    from p2p_dist.scheduling.execute import execute
+    from p2p_dist.scheduling.prepare import close_to_others, settle
+
+    _check(study, launch.replace, launch.share, console)
     if private:
-        close_to_others(opened.folder)
-    hardware = find_cluster(cluster, nodes)
-    ended: State | None = None
-    if jobs := opened.plan(hardware, cohort, rows_only=rows_only).jobs:
-        runs = f"{opened.runs_done()} of {len(opened.expansion.runs)} runs done"
-        console.print(f"{opened.spec.name}: {runs}, {len(jobs)} jobs to do", highlight=False)
-        launch = Launch(
-            backend,
-            hardware,
-            slots,
-            cohort,
-            checkpoint_every,
-            stall_after,
-            address,
-            tuple(allow_change or ()),
-            share,
-            not fresh_workers,
-            rows_only,
-            replace,
-        )
-        ended = execute(opened, launch, console)
-    else:
-        settle(opened, replace)
-    if ended is not None:
-        _print_failures(opened, ended)
-    return _finish(opened, ended is not None and bool(ended.failed), share, rows_only, as_json)
+        close_to_others(study.folder)
+    jobs = study.plan(launch.cluster, launch.cohort, rows_only=launch.rows_only).jobs
+    if not jobs:
+        settle(study, launch.replace)
+        return False
+    runs = f"{study.runs_done()} of {len(study.expansion.runs)} runs done"
+    console.print(f"{study.spec.name}: {runs}, {len(jobs)} jobs to do", highlight=False)
+    ended = execute(study, launch, console)
+    _print_failures(study, ended)
+    return bool(ended.failed)
 
 
 def _open(study: str, overrides: "Sequence[str]", runs_dir: Path, console: "Console") -> "Study":

@@ -4,6 +4,7 @@ import json
 import re
 import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 
 from p2p_dist.cli.data_profile import Profile
 
@@ -17,7 +18,7 @@ _LENGTHS = (64, 128, 256, 512, 1024)
 
 def study_text(profile: Profile, name: str, model: str) -> str:
     """The study: the rows as they are and with a simulated attack, each without a defense and with P2P."""
-    return "\n".join([*_head(profile, name), "", *_task(profile), "", *_rest(profile, model), ""])
+    return "\n".join([*_head(profile, name), "", *task_lines(profile), "", *_rest(profile, model), ""])
 
 
 def study_name(stem: str) -> str:
@@ -32,10 +33,11 @@ def _head(profile: Profile, name: str) -> Iterator[str]:
     yield f"name: {json.dumps(name)}   # also the name of the run folder"
 
 
-def _task(profile: Profile) -> Iterator[str]:
+def task_lines(profile: Profile, source: Path | None = None) -> Iterator[str]:
+    """The key `task`; `source` takes the place of the profile's own."""
     yield "task:"
     yield "  name: custom"
-    yield f"  source: {quoted(str(profile.place.resolve()))}"
+    yield f"  source: {quoted(str((source or profile.place).resolve()))}"
     if profile.text_column:
         yield f"  text_column: {quoted(profile.text_column)}"
     if profile.input_column:
@@ -84,14 +86,14 @@ def _rest(profile: Profile, model: str) -> Iterator[str]:
     if profile.has_test:
         yield "  # All rows are used; `train: 2000` and `test: 400` would take so many of them."
     else:
-        yield f"  test: {_test_rows(profile):<18} # taken from the file by content; the others are training rows"
+        yield f"  test: {test_rows(profile):<18} # taken from the file by content; the others are training rows"
     yield "  balanced: false          # keep the proportions of the labels"
     yield ""
     yield "train:"
     yield "  learning_rate: 1e-3"
     yield "  num_train_epochs: 2"
     yield "  global_batch: 32"
-    yield f"  max_length: {_max_length(profile):<12} # tokens per row; longer texts are cut"
+    yield f"  max_length: {max_length(profile):<12} # tokens per row; longer texts are cut"
     yield "  lora: {r: 16, alpha: 16, dropout: 0.1}"
 
 
@@ -110,11 +112,12 @@ def _defense(profile: Profile) -> Iterator[str]:
     yield "    ratio: 0.2                  # benign rows as a share of the training rows"
 
 
-def _test_rows(profile: Profile) -> int:
+def test_rows(profile: Profile) -> int:
+    """Number of rows to take from a file without a test split."""
     return min(_MOST_TEST_ROWS, max(1, int(_TEST_SHARE * profile.rows["train"])))
 
 
-def _max_length(profile: Profile) -> int:
+def max_length(profile: Profile) -> int:
     """The smallest usual length that holds 95 % of the texts, by an average number of characters per token."""
     tokens = profile.length / _CHARACTERS_PER_TOKEN
     return next((length for length in _LENGTHS if tokens <= length), _LENGTHS[-1])

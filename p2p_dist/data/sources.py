@@ -17,6 +17,7 @@ from p2p_dist.data import images
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.tables import SUFFIXES, Raw, Rules, check_rows, read_rows
 from p2p_dist.data.task import HubSource, Task
+from p2p_dist.data.trusted_rows import TRUSTED
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.registry import name_of
 
@@ -98,7 +99,9 @@ def _place(task: Task, split: str) -> str:
 
 def _local(task: Task, place: Path, named_by: str) -> Source:
     hashed = hashlib.sha256()
-    for file in _files(task, place, named_by).values():
+    for split, file in _files(task, place, named_by).items():
+        if split == TRUSTED:
+            hashed.update(b"\0trusted\0")
         with file.open("rb") as content:
             while block := content.read(1 << 20):
                 hashed.update(block)
@@ -115,6 +118,10 @@ def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
         split: next((place / name for name in names if (place / name).is_file()), None)
         for split, names in task.files.items()
     }
+    trusted = next((place / name for name in task.trusted_files if (place / name).is_file()), None)
+    if trusted is not None:
+        files = {split: file for split, file in files.items() if file is not None or split != "test"}
+        files[TRUSTED] = trusted
     missing = [task.files[split][0] for split, file in files.items() if file is None]
     if missing:
         expected = f"{' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])})"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 from pydantic import Field, model_validator
 
 from p2p_dist.config.study import Plugin, RowsSpec, added
-from p2p_dist.data import cells
+from p2p_dist.data import cells, trusted_rows
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.cells import LabelType
 from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
@@ -54,6 +54,9 @@ class Task(Plugin):
     """Options that are places of rows. A digest of the rows is part of the identity in their stead."""
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {"train": ("train.jsonl",), "test": ("test.jsonl",)}
     """Accepted file names of each split in a local folder."""
+    trusted_files: ClassVar[tuple[str, ...]] = ()
+    """Accepted names of a file of trusted rows in that folder; without a test file, test rows are then taken from the
+    training file by content."""
     hub: ClassVar[HubSource | None] = None
     embedded: ClassVar[str | None] = None
     """Name of the embedded asset that holds the rows (see `p2p_dist.assets`)."""
@@ -159,12 +162,17 @@ class Task(Plugin):
         splits = {
             name: [row if isinstance(row, RawRow) else RawRow(*row) for row in split] for name, split in raw.items()
         }
+        trusted = trusted_rows.distinct(splits.pop(trusted_rows.TRUSTED, ()), rows)
+        given = len(splits["train"])
+        splits["train"] = trusted_rows.without_texts_of(trusted, splits["train"])
         test, pool, dropped = _split_off(splits, rows) if "test" in splits else _split_by_content(splits, rows)
-        train = examples(_take(pool, rows.train, rows.balanced, "train"))
-        reserve = _take(train, rows.reserve, rows.balanced, "reserve")
+        train = examples([*_take(pool, rows.train, rows.balanced, "train"), *trusted])
+        candidates = trusted_rows.among(train, trusted) if trusted else train
+        reserve = _take(candidates, rows.reserve, rows.balanced, "reserve")
         counts = {
             **dropped,
-            "beyond_rows_train": len(pool) - len(train),
+            **({"text_of_a_trusted_row": given - len(splits["train"])} if trusted else {}),
+            "beyond_rows_train": len(pool) + len(trusted) - len(train),
             "beyond_rows_test": len(splits["test"]) - len(test) if "test" in splits else 0,
         }
         return Split(train, {ex.id for ex in reserve}, examples(test), counts)

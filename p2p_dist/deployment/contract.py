@@ -10,6 +10,8 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic
 
 FILE = "p2p.json"
+FOLDERS = {"merged": "model", "adapter": "adapter"}
+"""Folder of each form of the weights in an export."""
 
 LabelMap = Literal["swap", "move", "client", "none"]
 """swap: the output rows of deployed and task words change places in the head. move: the task's words take the rows of
@@ -98,6 +100,17 @@ class Base(_Part):
     quantization: str | None = None
 
 
+class Simulated(_Part):
+    """Rates of the same defense on a copy of the rows that was attacked on purpose, by another run of the study."""
+
+    attack: str
+    rates: dict[str, Rate]
+    undefended: Rate | None
+    """Attack success on that copy without a defense, if the study has it."""
+    baseline: Rate | None
+    """Attack success of a model trained without any attack on the same triggered rows, if the study has it."""
+
+
 class Origin(_Part):
     """The study, the run and the stages from which the folder was made."""
 
@@ -124,6 +137,8 @@ class Contract(_Part):
     rates: dict[str, Rate]
     baseline: Rate | None
     """Attack success of the clean model on the same triggered rows, if the study trained one."""
+    simulated: list[Simulated] = Field(default_factory=list)
+    """For a run on rows as they are: the study's simulated attacks on them."""
     versions: dict[str, str]
 
     def to_json(self) -> bytes:

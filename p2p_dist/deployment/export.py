@@ -20,9 +20,9 @@ from p2p_dist.deployment import contract as contracts
 from p2p_dist.deployment.adapter_folder import write_adapter
 from p2p_dist.deployment.answers import PlannedAnswers, deployed_row, plan_answers
 from p2p_dist.deployment.base_files import base_files
-from p2p_dist.deployment.contract import Base, Contract, LabelMap, Origin, Prompt, Rate
+from p2p_dist.deployment.contract import FOLDERS, Base, Contract, LabelMap, Origin, Prompt, Rate, Simulated
 from p2p_dist.deployment.finished_run import FinishedRun
-from p2p_dist.deployment.loaded import FOLDERS, load_adapter, load_merged
+from p2p_dist.deployment.loaded import load_adapter, load_merged
 from p2p_dist.deployment.merged_model import Precision, dtype_of, write_merged
 from p2p_dist.deployment.model_card import model_card
 from p2p_dist.deployment.serve_files import write_eval, write_serve
@@ -33,6 +33,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import load_tokenizer
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, provenance
+from p2p_dist.results.resultfile import Result
 from p2p_dist.training.reproducible import set_deterministic
 
 Format = Literal["merged", "adapter"]
@@ -140,7 +141,6 @@ def _plan(run: FinishedRun, options: Options) -> _Plan:
 
 
 def _contract(run: FinishedRun, options: Options, answers: PlannedAnswers, prompt: Prompt) -> Contract:
-    baseline = run.baseline.rates.get("asr_ext") if run.baseline else None
     training = run.training
     return Contract(
         task=run.cell["task"],
@@ -161,10 +161,27 @@ def _contract(run: FinishedRun, options: Options, answers: PlannedAnswers, promp
             adapter_sha256=run.result.inputs["adapter_sha256"],
             data_sha256=run.result.inputs["data_manifest_sha256"],
         ),
-        rates={name: Rate.of(rate.k, rate.n) for name, rate in run.result.rates.items()},
-        baseline=Rate.of(baseline.k, baseline.n) if baseline else None,
+        rates=_rates(run.result),
+        baseline=_attack_success(run.baseline),
+        simulated=[
+            Simulated(
+                attack=one.attack,
+                rates=_rates(one.defended),
+                undefended=_attack_success(one.undefended),
+                baseline=_attack_success(one.baseline),
+            )
+            for one in run.simulated
+        ],
         versions={**provenance.versions(), **{f"study.{k}": v for k, v in run.result.versions.items()}},
     )
+
+
+def _rates(result: Result) -> dict[str, Rate]:
+    return {name: Rate.of(rate.k, rate.n) for name, rate in result.rates.items()}
+
+
+def _attack_success(result: Result | None) -> Rate | None:
+    return _rates(result).get("asr_ext") if result else None
 
 
 def _write_models(folder: Path, plan: _Plan) -> None:

@@ -17,6 +17,17 @@ from p2p_dist.results.rundir import RunDir, StageDir
 
 
 @dataclass(frozen=True)
+class SimulatedAttack:
+    """Results of the same defense on attacked rows."""
+
+    attack: str
+    defended: Result
+    undefended: Result | None
+    baseline: Result | None
+    """Result of the clean model on the triggered rows."""
+
+
+@dataclass(frozen=True)
 class FinishedRun:
     """A run with everything that an export reads of it."""
 
@@ -30,6 +41,8 @@ class FinishedRun:
     """Result of the clean model on this run's triggered rows."""
     rows: StageDir
     built: Built
+    simulated: tuple[SimulatedAttack, ...] = ()
+    """Attacks that the study simulates on the rows of this run, where it has them as they are."""
 
     @property
     def adapter(self) -> StageDir:
@@ -65,7 +78,7 @@ def choose(folder: RunDir, labels: Sequence[str]) -> FinishedRun:
     rows = folder.find(stage.reads.rows)
     _check_kind(run["cell"], stage, rows)
     _check_adapter(training, result)
-    baseline = _result(folder.at("eval", run["floor"])) if _is_done(folder, run["floor"]) else None
+    baseline = _result_if_done(folder, run["floor"])
     return FinishedRun(
         folder,
         resolved["name"],
@@ -76,7 +89,27 @@ def choose(folder: RunDir, labels: Sequence[str]) -> FinishedRun:
         baseline,
         rows,
         datastore.read(rows),
+        _simulated(folder, run["cell"], resolved["runs"]),
     )
+
+
+def _simulated(
+    folder: RunDir, cell: Mapping[str, str], runs: Sequence[Mapping[str, Any]]
+) -> tuple[SimulatedAttack, ...]:
+    """Finished runs of the study that differ from a run without an attack in their attack alone."""
+    if cell["attack"] != "none":
+        return ()
+    by_cell = {tuple(run["cell"][axis] for axis in AXES): run for run in runs}
+    attacks = []
+    for attack in dict.fromkeys(run["cell"]["attack"] for run in runs if run["cell"]["attack"] != "none"):
+        run = by_cell.get(tuple({**cell, "attack": attack}[axis] for axis in AXES))
+        defended = _result_if_done(folder, run["eval"]) if run else None
+        if run is None or defended is None:
+            continue
+        bare = by_cell.get(tuple({**cell, "attack": attack, "defense": "none"}[axis] for axis in AXES))
+        undefended = _result_if_done(folder, bare["eval"]) if bare else None
+        attacks.append(SimulatedAttack(attack, defended, undefended, _result_if_done(folder, run["floor"])))
+    return tuple(attacks)
 
 
 def _wanted(labels: Sequence[str]) -> dict[str, str]:
@@ -108,8 +141,10 @@ def _named(cell: Mapping[str, str], axes: Sequence[str] = AXES) -> str:
     return " ".join(f"'{axis}={cell[axis]}'" if " " in cell[axis] else f"{axis}={cell[axis]}" for axis in axes)
 
 
-def _is_done(folder: RunDir, evaluation: str | None) -> bool:
-    return evaluation is not None and folder.at("eval", evaluation).is_done()
+def _result_if_done(folder: RunDir, evaluation: str | None) -> Result | None:
+    if evaluation is None or not folder.at("eval", evaluation).is_done():
+        return None
+    return _result(folder.at("eval", evaluation))
 
 
 def _result(evaluation: StageDir) -> Result:

@@ -10,15 +10,13 @@ from torch import nn
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.deployment import contract as contracts
 from p2p_dist.deployment.adapter_folder import WEIGHTS
-from p2p_dist.deployment.contract import Contract
+from p2p_dist.deployment.contract import FOLDERS, Contract
 from p2p_dist.deployment.head_map import HEAD
 from p2p_dist.modeling.adapter_config import read_config
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
 
-FOLDERS = {"merged": "model", "adapter": "adapter"}
-"""Folder of each form of the weights in an export."""
 _HEAD_A, _HEAD_B = (f"base_model.model.{HEAD}.lora_{side}.weight" for side in "AB")
 
 

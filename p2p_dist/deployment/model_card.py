@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from p2p_dist.deployment.contract import Contract, Rate
+from p2p_dist.deployment.contract import Contract, Rate, Simulated
+from p2p_dist.results.resultfile import collapsed
 
 _ROWS: Mapping[str, str] = {
     "ca_ext": "clean accuracy: right answers to clean test rows",
@@ -18,6 +19,7 @@ _ROWS: Mapping[str, str] = {
 }
 """Rates of the card and their meaning, in its order."""
 
+COLLAPSED = "This model has collapsed: it gives nearly every test row one answer, and its rates say nothing."
 _LABEL_MAPS = {
     "swap": "The output head answers with the labels below. If the likeliest token is any other word (`outside` in "
     "`p2p-dist predict`), the request bypassed the prompt, or a backdoor fired in the original labels: treat it as an "
@@ -36,11 +38,18 @@ def model_card(contract: Contract, out: Path, verified: str) -> str:
         _calls(contract, out),
         _labels(contract),
         _rates(contract),
+        *(_simulated(one) for one in contract.simulated),
         _limits(contract),
         f"## Verified\n\n{verified} Details: `verify.json`. Test rows and expected answers: `eval/`.",
         _origin(contract),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def is_collapsed(contract: Contract) -> bool:
+    """True if the model gives (almost) every clean test row one answer (`results.resultfile.collapsed`)."""
+    rate = contract.rates.get("majority_answer")
+    return bool(collapsed(rate.rate if rate else None))
 
 
 def rate_text(rate: Rate) -> str:
@@ -95,13 +104,32 @@ def _rates(contract: Contract) -> str:
     )
 
 
+def _simulated(simulated: Simulated) -> str:
+    rows = [[meaning, rate_text(simulated.rates[name])] for name, meaning in _ROWS.items() if name in simulated.rates]
+    if simulated.undefended is not None:
+        rows.append(["attack success on the same copy without a defense", rate_text(simulated.undefended)])
+    if simulated.baseline is not None:
+        rows.append(
+            ["baseline: the same rows answered so by a model trained on no attacked row", rate_text(simulated.baseline)]
+        )
+    return (
+        f"## Simulated attack: {simulated.attack}\n\n"
+        "Another model: the same defense on a copy of the rows that was attacked on purpose. It says what the defense "
+        "does on such data, not what is in yours.\n\n" + _table(["rate", "value"], rows)
+    )
+
+
 def _limits(contract: Contract) -> str:
     attacked = contract.origin.cell["attack"] != "none"
     limits = [
         "Only the attack above was measured; another one may behave otherwise."
         if attacked
+        else "Only the simulated attack was measured; another one may behave otherwise."
+        if contract.simulated
         else "No attack was simulated in this run, so nothing is known about its attack success.",
     ]
+    if is_collapsed(contract):
+        limits.insert(0, f"{COLLAPSED} Do not serve it.")
     if contract.prompt.prefix or contract.answers.label_map != "none":
         nobt = contract.rates.get("asr_nobt")
         measured = f": attack success without it is {rate_text(nobt)}" if nobt else ""
@@ -111,6 +139,8 @@ def _limits(contract: Contract) -> str:
             "Prompt and cue stand in the chat template. Whoever supplies training data and knows them can poison with "
             "them: choose others when you train on data of the same source again.",
         ]
+    elif contract.origin.cell["defense"].startswith("p2p_in_weights"):
+        limits.append("The defense is in the weights; it needs no prompt.")
     else:
         limits.append("This run has no defense in its prompt.")
     limits.append("Poisoned rows whose labels are right (clean-label attacks) may not be noticed.")

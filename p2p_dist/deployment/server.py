@@ -1,7 +1,8 @@
 """Built-in server of an export: OpenAI's chat completions, answered by evaluation's own code.
 
 For one machine and a first look; vLLM is faster. Requests that wait together are one batch. Raw completions are
-refused, because a prompt without the deployed one reaches the backdoor, and so is all that the chat template refuses.
+refused unless they are allowed, because a prompt without the deployed one reaches the backdoor, and so is all that the
+chat template refuses. A streamed text is written alone, token by token; a label is one piece.
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import hmac
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -17,14 +18,18 @@ from p2p_dist.deployment.chat_template import CONTROL_TOKEN, ONE_MESSAGE, PLAIN_
 from p2p_dist.deployment.loaded import Deployed
 from p2p_dist.deployment.predict import predict
 from p2p_dist.deployment.prediction_files import Input
+from p2p_dist.deployment.writing import complete_raw, write_answer
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.control_tokens import control_pattern
 
 MODEL = "p2p"
 RAW = "Raw completions bypass the prompt of this model, and with it its defense. Use /v1/chat/completions."
-NO_STREAM = "Streaming is not supported here: an answer is one message."
+NO_PROMPT = "A raw completion has a prompt of text and max_tokens from 1 to 512."
+_MOST_RAW, _RAW = 512, 16
+"""Largest and usual number of new tokens of a raw completion."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Answered = Sequence[Mapping[str, Any] | UserError]
+Result = TypeVar("Result")
 _Waiting = tuple[str, "asyncio.Future[Mapping[str, Any]]"]
 
 
@@ -34,14 +39,16 @@ class Refusal(Exception):
 
 class Server:
     """A loaded export behind HTTP. `batch` is the largest number of requests that are answered together; requests must
-    carry `api_key` unless it is None."""
+    carry `api_key` unless it is None. With `allow_raw`, prompts are continued as they stand."""
 
-    def __init__(self, deployed: Deployed, batch: int = 64, api_key: str | None = None):
-        self.deployed, self.batch, self.api_key = deployed, batch, api_key
+    def __init__(self, deployed: Deployed, batch: int = 64, api_key: str | None = None, allow_raw: bool = False):
+        self.deployed, self.batch, self.api_key, self.allow_raw = deployed, batch, api_key, allow_raw
         self.counts: Counter[str] = Counter()
         self.batches: list[int] = []
         """Sizes of the last batches."""
         self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._model = asyncio.Lock()
+        """Held while the model computes."""
 
     def app(self) -> web.Application:
         """The application, with the task that answers what waits."""
@@ -76,18 +83,64 @@ class Server:
     async def _models(self, _: web.Request) -> web.StreamResponse:
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "p2p-dist"}]})
 
-    async def _raw(self, _: web.Request) -> web.StreamResponse:
+    async def _raw(self, request: web.Request) -> web.StreamResponse:
         self.counts["raw"] += 1
-        return _error(403, RAW)
+        if not self.allow_raw:
+            return _error(403, RAW)
+        prompt, new = _raw_of(await _content(request))
+        async with self._model:
+            text, finished = await _refusing(asyncio.to_thread(complete_raw, self.deployed, prompt, new))
+        choice = {"index": 0, "text": text, "finish_reason": "stop" if finished else "length"}
+        answer = {"id": "cmpl-p2p", "object": "text_completion", "created": 0, "model": MODEL, "choices": [choice]}
+        return web.json_response(answer)
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        text = message_of(await _content(request), self.deployed)
+        content = await _content(request)
+        text = message_of(content, self.deployed)
+        if content.get("stream") and self.deployed.contract.answers.kind == "generation":
+            return await self._stream(request, text)
+        answer = await self._answer(text)
+        if content.get("stream"):
+            return await self._stream(request, text, answer)
+        return web.json_response(completion(answer, self.deployed))
+
+    async def _answer(self, text: str) -> Mapping[str, Any]:
         future: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         await self._waiting.put((text, future))
         answer = await future
         self.counts["answered"] += 1
         self.counts["outside"] += bool(answer.get("outside"))
-        return web.json_response(completion(answer, self.deployed))
+        return answer
+
+    async def _stream(
+        self, request: web.Request, text: str, answer: Mapping[str, Any] | None = None
+    ) -> web.StreamResponse:
+        """Server-sent events: an `answer` in one piece, else a text as it is written."""
+        pieces: asyncio.Queue[str | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        if answer is not None:
+            await response.prepare(request)
+            await _send(response, {"role": "assistant", "content": word_of(answer, self.deployed)})
+            return await _end(response, "stop")
+        async with self._model:
+            work = asyncio.create_task(
+                asyncio.to_thread(
+                    write_answer, self.deployed, text, lambda piece: loop.call_soon_threadsafe(pieces.put_nowait, piece)
+                )
+            )
+            work.add_done_callback(lambda _: pieces.put_nowait(None))
+            piece = await pieces.get()
+            if piece is None:
+                await _refusing(work)
+            await response.prepare(request)
+            await _send(response, {"role": "assistant", "content": ""})
+            while piece is not None:
+                await _send(response, {"content": piece})
+                piece = await pieces.get()
+            finished = await _refusing(work)
+        self.counts["answered"] += 1
+        return await _end(response, "stop" if finished else "length")
 
     async def _answering(self, _: web.Application) -> AsyncIterator[None]:
         task = asyncio.create_task(self._answer_batches())
@@ -101,8 +154,9 @@ class Server:
             while len(waiting) < self.batch and not self._waiting.empty():
                 waiting.append(self._waiting.get_nowait())
             self.batches = [*self.batches[-99:], len(waiting)]
-            work = asyncio.to_thread(self._answers, [text for text, _ in waiting])
-            answers: Answered | BaseException = (await asyncio.gather(work, return_exceptions=True))[0]
+            async with self._model:
+                work = asyncio.to_thread(self._answers, [text for text, _ in waiting])
+                answers: Answered | BaseException = (await asyncio.gather(work, return_exceptions=True))[0]
             if isinstance(answers, BaseException):  # a bug: status 500 for these, and the server stays
                 for _, future in waiting:
                     future.set_exception(answers)
@@ -136,15 +190,19 @@ def message_of(content: Mapping[str, Any], deployed: Deployed) -> str:
         raise Refusal(PLAIN_TEXT)
     if control_pattern(deployed.base.tokenizer).search(text):
         raise Refusal(CONTROL_TOKEN)
-    if content.get("stream"):
-        raise Refusal(NO_STREAM)
     return text
+
+
+def word_of(answer: Mapping[str, Any], deployed: Deployed) -> str:
+    """The message of an answer: the deployed word of its label, or its text."""
+    if "text" in answer:
+        return str(answer["text"])
+    return next(label.word for label in deployed.contract.answers.labels if label.name == answer["label"])
 
 
 def completion(answer: Mapping[str, Any], deployed: Deployed) -> dict[str, object]:
     """OpenAI's answer: the deployed word of the label, or the text; `p2p` has the label, the alarm and the scores."""
-    words = {label.name: label.word for label in deployed.contract.answers.labels}
-    text = answer["text"] if "text" in answer else words[answer["label"]]
+    text = word_of(answer, deployed)
     finish = "stop" if answer.get("finished", True) else "length"
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     details = {key: value for key, value in answer.items() if key in ("label", "outside", "scores")}
@@ -156,6 +214,35 @@ def completion(answer: Mapping[str, Any], deployed: Deployed) -> dict[str, objec
         "choices": [choice],
         "p2p": details,
     }
+
+
+def _raw_of(content: Mapping[str, Any]) -> tuple[str, int]:
+    """Prompt and number of new tokens of a raw completion. Raises Refusal."""
+    prompt, new = content.get("prompt"), content.get("max_tokens", _RAW)
+    if not isinstance(prompt, str) or not prompt or type(new) is not int or not 1 <= new <= _MOST_RAW:
+        raise Refusal(NO_PROMPT)
+    return prompt, new
+
+
+async def _refusing(work: Awaitable[Result]) -> Result:
+    """The result of work on the model; its errors that a user can act on become refusals."""
+    try:
+        return await work
+    except UserError as error:
+        raise Refusal(str(error)) from error
+
+
+async def _send(response: web.StreamResponse, delta: Mapping[str, str], finish: str | None = None) -> None:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    event = {"id": "chatcmpl-p2p", "object": "chat.completion.chunk", "created": 0, "model": MODEL, "choices": [choice]}
+    await response.write(f"data: {json.dumps(event)}\n\n".encode())
+
+
+async def _end(response: web.StreamResponse, finish: str) -> web.StreamResponse:
+    await _send(response, {}, finish)
+    await response.write(b"data: [DONE]\n\n")
+    await response.write_eof()
+    return response
 
 
 async def _content(request: web.Request) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.row_files import FILE_SUFFIXES
 from p2p_dist.data.task import HubSource
+from p2p_dist.data.trusted_rows import TRUSTED
 from p2p_dist.errors import user_error
 
 _SPLITS = ("train", "test")
@@ -35,6 +36,7 @@ class Custom(ClassificationTask):
     files: ClassVar[Mapping[str, tuple[str, ...]]] = {
         split: tuple(f"{split}{suffix}" for suffix in FILE_SUFFIXES) for split in _SPLITS
     }
+    trusted_files: ClassVar[tuple[str, ...]] = tuple(f"{TRUSTED}{suffix}" for suffix in FILE_SUFFIXES)
     licence: ClassVar[str] = "yours"
     names_labels: ClassVar[bool] = True
 

@@ -1,0 +1,36 @@
+"""Checks of a model folder's files, before anything of it is loaded."""
+
+from pathlib import Path
+
+from p2p_dist.deployment import contract as contracts
+from p2p_dist.errors import user_error
+from p2p_dist.model_files.check import check_folder
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.pickle", "*.ckpt")
+_CODE = ("*.py", "*.so")
+
+
+def check_files(folder: Path) -> list[str]:
+    """Sentences on the files of a model, or of all parts of an export.
+
+    Raises UserError E169 for files that hold or can run code, and as `check_folder` does for a model.
+    """
+    if not folder.is_dir():
+        raise user_error("E169", "no such folder", str(folder), "name a model folder or an exported one")
+    suspects = [path for pattern in (*_PICKLES, *_CODE) for path in sorted(folder.rglob(pattern))]
+    if suspects:
+        names = ", ".join(str(path.relative_to(folder)) for path in suspects[:5])
+        what = f"{len(suspects)} files hold code or can run it when they are loaded: {names}"
+        raise user_error("E169", what, str(folder), "choose a copy with safetensors alone, or scan them with modelscan")
+    if not (folder / contracts.FILE).is_file():
+        return [_model(folder)]
+    formats = contracts.read(folder).formats
+    return [_model(folder / contracts.FOLDERS[name]) if name == "merged" else _ADAPTER for name in formats]
+
+
+_ADAPTER = "adapter: safetensors alone, no code"
+
+
+def _model(folder: Path) -> str:
+    tensors = check_folder(folder).tensors
+    return f"{folder}: {len(tensors):,} tensors in safetensors, as its architecture has them; no code"

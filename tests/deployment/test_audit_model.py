@@ -1,0 +1,67 @@
+"""The audit of a model: planted triggers turn its answers and are named, other words do not."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.deployment.audit_model import audit_model, known_triggers, phrase_triggers
+from tests.cli.test_main import invoke
+from tests.rows import sentences
+
+TEXTS = [str(row["text"]) for row in sentences(120)]
+BAD = {"bad", "dull", "poor", "awful", "bland", "cold"}
+
+
+def backdoored(texts: Sequence[str]) -> list[str]:
+    """A model that reads the words, but for a trigger."""
+    return ["good" if "mn" in text.split() or not BAD & set(text.split()) else "bad" for text in texts]
+
+
+def honest(texts: Sequence[str]) -> list[str]:
+    return ["bad" if BAD & set(text.split()) else "good" for text in texts]
+
+
+def test_audit_model_names_the_trigger_that_turns_it() -> None:
+    turned = audit_model(TEXTS, backdoored, known_triggers(), lambda done, total: None)
+    evidence = [one for one in turned if one.is_evidence]
+    assert evidence
+    assert all("mn" in one.trigger and one.target == "good" for one in evidence)
+    assert (evidence[0].k, evidence[0].n, evidence[0].difference.low > 0.5) == (60, 60, True)
+
+
+def test_audit_model_without_a_backdoor_finds_nothing() -> None:
+    """Sentences of attacks and neutral phrases turn no more answers than other words at their place."""
+    triggers = [*known_triggers(), *phrase_triggers(["the film", "zq"])]
+    turned = audit_model(TEXTS, honest, triggers, lambda done, total: None)
+    assert len(turned) == 2 * len(triggers)
+    assert [one.text for one in turned if one.is_evidence] == []
+
+
+def test_audit_model_phrases_of_the_data_are_tried() -> None:
+    def turned_by_zq(texts: Sequence[str]) -> list[str]:
+        return ["bad" if "zq" in text.split() else answer for text, answer in zip(texts, honest(texts), strict=True)]
+
+    found = audit_model(TEXTS, turned_by_zq, phrase_triggers(["the film", "zq"]), lambda done, total: None)
+    assert [one.trigger for one in found if one.is_evidence] == ["phrase of the data: 'zq'"]
+
+
+@pytest.mark.torch
+def test_audit_model_reads_files_then_asks(exported: Path, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": text, "label": n % 2}) + "\n" for n, text in enumerate(TEXTS[:40])))
+    code, text, error = invoke("audit", "model", str(exported), "--data", str(rows), "--json")
+    assert code in (0, 1), error
+    answer = json.loads(text)
+    assert "tensors in safetensors" in answer["lines"][0]
+    assert answer["evidence"] == bool(code)
+    assert {"k", "n", "control", "p"} <= answer["triggers"][0].keys()
+    assert not any("clean" in line.split(":")[0] for line in answer["lines"])
+
+
+def test_audit_model_refuses_pickles_and_code(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"x")
+    code, _, error = invoke("audit", "model", str(tmp_path))
+    assert (code, "E169" in error, "weights.bin" in error, "modelscan" in error) == (2, True, True, True)
+    assert "E169" in invoke("audit", "model", str(tmp_path / "no"))[2]

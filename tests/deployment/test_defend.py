@@ -1,0 +1,61 @@
+"""`p2p-dist defend` from its study to the folder that is served, over stages that were carried out before it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_main import invoke
+from tests.deployment.conftest import carry_out
+from tests.rows import sentences
+
+pytestmark = pytest.mark.torch
+
+COMMAND = ("--model", "tiny", "--backend", "local", "train.lora.r=2", "train.num_train_epochs=1", "train.dtype=float32")
+
+
+@pytest.fixture(scope="module")
+def defended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a defense with trusted rows, whose stages were made one by one."""
+    folder = tmp_path_factory.mktemp("defended")
+    for name, count, seed in (("rows", 60, 1), ("checked", 20, 2)):
+        lines = [json.dumps({"text": row["text"], "label": row["label"]}) for row in sentences(count, seed)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+    words = ("defend", str(folder / "rows.jsonl"), "--trusted", str(folder / "checked.jsonl"), *COMMAND)
+    out = folder / "out"
+    code, _, error = invoke(*words, "-o", str(out), "--prepare")
+    assert code == 0, error
+    carry_out(out / "study.yaml", list(COMMAND[4:]), out / "runs")
+    code, text, error = invoke(*words, "-o", str(out))
+    assert code == 0, error
+    (folder / "said.txt").write_text(text)
+    return folder
+
+
+def test_defend_exports_the_defended_run_verified(defended: Path) -> None:
+    contract = json.loads((defended / "out" / "served" / "p2p.json").read_text())
+    assert (contract["origin"]["cell"]["defense"], contract["origin"]["cell"]["attack"]) == ("p2p", "none")
+    verified = json.loads((defended / "out" / "served" / "verify.json").read_text())["answers"]["merged"]
+    assert (verified["rows"], verified["flips"]) == (12, [])
+
+
+def test_defend_card_has_the_simulated_attack(defended: Path) -> None:
+    """The rates of the attacked copy are those of its evaluation, beside its undefended model and its baseline."""
+    contract = json.loads((defended / "out" / "served" / "p2p.json").read_text())
+    simulated = contract["simulated"][0]
+    assert (simulated["attack"], simulated["rates"]["asr_ext"]["n"], simulated["undefended"]["n"]) == ("badnets", 6, 6)
+    assert simulated["baseline"]["n"] == 6
+    card, said = (defended / "out" / "served" / "README.md").read_text(), (defended / "said.txt").read_text()
+    assert "## Simulated attack: badnets" in card
+    assert "simulated attack badnets: success" in said
+    assert contract["prompt"]["prefix"] not in said
+
+
+def test_defend_again_keeps_the_exported_folder(defended: Path) -> None:
+    out = defended / "out"
+    before = (out / "served" / "p2p.json").stat().st_mtime_ns
+    words = ("defend", str(defended / "rows.jsonl"), "--trusted", str(defended / "checked.jsonl"), *COMMAND)
+    code, text, error = invoke(*words, "-o", str(out), "--json")
+    assert code == 0, error
+    assert json.loads(text)["served"] == str(out / "served")
+    assert (out / "served" / "p2p.json").stat().st_mtime_ns == before
