@@ -123,22 +123,25 @@ class Server:
             await response.prepare(request)
             await _send(response, {"role": "assistant", "content": word_of(answer, self.deployed)})
             return await _end(response, "stop")
+
+        def on_piece(piece: str) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
         async with self._model:
-            work = asyncio.create_task(
-                asyncio.to_thread(
-                    write_answer, self.deployed, text, lambda piece: loop.call_soon_threadsafe(pieces.put_nowait, piece)
-                )
-            )
+            work = asyncio.create_task(asyncio.to_thread(write_answer, self.deployed, text, on_piece))
             work.add_done_callback(lambda _: pieces.put_nowait(None))
-            piece = await pieces.get()
-            if piece is None:
-                await _refusing(work)
-            await response.prepare(request)
-            await _send(response, {"role": "assistant", "content": ""})
-            while piece is not None:
-                await _send(response, {"content": piece})
+            try:
                 piece = await pieces.get()
-            finished = await _refusing(work)
+                if piece is None:
+                    await _refusing(work)
+                await response.prepare(request)
+                await _send(response, {"role": "assistant", "content": ""})
+                while piece is not None:
+                    await _send(response, {"content": piece})
+                    piece = await pieces.get()
+                finished = await _refusing(work)
+            finally:  # a client that has left must not free the model
+                await asyncio.wait([work])
         self.counts["answered"] += 1
         return await _end(response, "stop" if finished else "length")
 
