@@ -232,3 +232,51 @@ def test_predict_answers_one_text(exported: Path, tmp_path: Path) -> None:
     assert json.loads(done.stdout).keys() == {"id", "label", "outside"}
     done = cli("predict", tmp_path, "--text", "a lovely film")
     assert (done.exit_code, "E150" in done.stderr) == (2, True)
+
+
+def test_tree_of_an_export_is_the_documented_one(exported: Path) -> None:
+    """Golden: names of all files and keys of the contract, on which other programs rely."""
+    tokenizer = ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
+    model = sorted(path.name for path in (exported / "model").iterdir())
+    assert [name for name in model if not name.startswith("model")] == sorted(
+        ["config.json", "generation_config.json", *tokenizer]
+    )
+    adapter = sorted(path.name for path in (exported / "adapter").iterdir())
+    assert adapter == sorted(["adapter_config.json", "adapter_model.safetensors", *tokenizer])
+    rest = {str(path.relative_to(exported)) for path in exported.rglob("*") if path.is_file()}
+    assert {path for path in rest if not path.startswith(("model/", "adapter/"))} == {
+        "README.md",
+        "p2p.json",
+        "study.yaml",
+        "verify.json",
+        "eval/expected.jsonl",
+        "eval/test.jsonl",
+        "serve/request.json",
+        "serve/transformers.sh",
+        "serve/vllm.sh",
+    }
+    contract = json.loads((exported / "p2p.json").read_text())
+    assert contract["schema"] == 1
+    assert sorted(contract) == sorted(
+        [
+            "answers",
+            "base",
+            "baseline",
+            "formats",
+            "origin",
+            "prompt",
+            "rates",
+            "schema",
+            "simulated",
+            "task",
+            "versions",
+        ]
+    )
+
+
+def test_chat_template_of_an_export_is_golden(exported: Path) -> None:
+    template = (exported / "model" / "chat_template.jinja").read_text()
+    assert template.endswith("{{- 'The query currently entered is: ' ~ messages[0]['content'] ~ '\\nAnswer: ' -}}")
+    assert template.startswith("{%- if messages | length != 1 or messages[0]['role'] != 'user' -%}")
+    assert template == (exported / "adapter" / "chat_template.jinja").read_text()
+    assert "\n" not in template
