@@ -7,9 +7,10 @@ import torch
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
 
+from p2p_dist.config.families import require_text
 from p2p_dist.deployment.answers import row_of
 from p2p_dist.deployment.loaded import Deployed
-from p2p_dist.evaluation.generation import GREEDY, plain_attention, require_text
+from p2p_dist.evaluation.generation import GREEDY, plain_attention
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lengths import before_forward, require_positions
 
