@@ -215,14 +215,14 @@ def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list
 
 
 def _mark_failed_beside(stages: dict[str, StageState]) -> None:
-    """Trainings that failed in a job whose attempts are recorded in another stage's folder: they diverged beside
-    others."""
+    """Trainings that diverged, which leaves a cost and no adapter, in a job whose attempts are recorded in another
+    stage's folder."""
     for lead in list(stages.values()):
         last = lead.attempts[-1] if lead.attempts else None
         if last is None or last.code in (None, 0, int(Exit.REQUEUE)):
             continue
         for state in (stages[id_] for id_ in last.stages if id_ in stages):
-            if state.kind == "train" and state.status == "pending" and not state.attempts:
+            if state.kind == "train" and state.status == "pending" and state.cost and not state.attempts:
                 stages[state.id] = replace(state, status="failed", log=lead.log)
 
 

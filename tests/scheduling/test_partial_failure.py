@@ -11,7 +11,9 @@ from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.measured import Durations
 from p2p_dist.planning.plan import Plan
-from p2p_dist.results import lease
+from p2p_dist.results import collect, lease
+from p2p_dist.results.attempts import Attempt
+from p2p_dist.results.collect import StageState
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import ProcessGroup
 from p2p_dist.scheduling.backends.local import LocalBackend
@@ -117,3 +119,17 @@ def test_failing_training_of_a_cohort_leaves_the_other(graph: tuple[Graph, list[
         assert second.id in folder.done(made)
         assert [failure.job.lead for failure in state.failed] == [first.id]
         assert sum(first.id in stages for stages in worker.attempts) == 1
+
+
+def test_diverged_training_of_a_cohort_has_the_status_failed() -> None:
+    """Its attempt is recorded in the folder of the cohort's first run, which is done; a third will be tried again."""
+    ended = Attempt(1, ("first", "second", "again", "eval"), 0.0, 1.0, int(Exit.SOME_FAILED), {}, "exit code 1")
+    stages = {
+        "first": StageState("first", "train", "done", {}, {}, "log", (ended,)),
+        "second": StageState("second", "train", "pending", {}, {"steps": 4}),
+        "again": StageState("again", "train", "pending", {}, {}),
+        "eval": StageState("eval", "eval", "pending", {}, {}),
+    }
+    collect._mark_failed_beside(stages)
+    assert [state.status for state in stages.values()] == ["done", "failed", "pending", "pending"]
+    assert stages["second"].log == "log"
