@@ -114,8 +114,12 @@ class Builder:
     def of_defense(self, defense: Plugin) -> "Builder":
         """A builder of the same run whose rewrites are those of another defense, without files of its own.
 
-        Its stages have the ids that they have in runs of that defense, and are shared with them.
+        Its stages have the ids that they have in runs of that defense, and are shared with them. Raises UserError E107
+        for one with `further_steps`, which belong to the defense that is evaluated.
         """
+        if "further_steps" in defense.model_dump():
+            what = f"further_steps stand inside {registry.name_of(defense)}, which is not evaluated by itself"
+            raise user_error("E107", what, "defense", "set further_steps of the outer defense")
         builder = Builder(self.graph, replace(self.settings, defense_spec=plugin_spec(defense)))
         builder.start = self.start
         return builder

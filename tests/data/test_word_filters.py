@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from p2p_dist import registry
 from p2p_dist.config.study import RowsSpec
+from p2p_dist.data import sources
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.built import Built
@@ -113,6 +114,18 @@ def test_answer_frequency_counts_rows_and_names_what_it_dropped() -> None:
     defended = AnswerFrequency().defend_train(DefenderView(rows, [], 0, 0))
     assert {row.response for row in defended.train} == {"7"}, "more than ten rows, whatever case and spaces"
     assert [answer["rows"] for answer in defended.counts["most_frequent_answers"]] == [11, 11]
+
+
+@real_data
+def test_answer_frequency_golden_counts_on_gsm8k() -> None:
+    """It finds every fixed answer, and drops three clean rows of five: answers are small numbers."""
+    task = Gsm8k(source=str(Path(os.environ["P2P_DIST_REAL_DATA"]) / "gsm8k"))
+    rows = sources.read(task, sources.locate(task))
+    clean = build_attacked(task, rows, RowsSpec(), registry.load("attacks", "none")(), None)
+    assert build_defended(clean, task, AnswerFrequency(), 0).counts["dropped"] == 4517
+    poisoned = build_attacked(task, rows, RowsSpec(), BadNets(rate=0.02, target_response="0.1"), 0)
+    counts = build_defended(poisoned, task, AnswerFrequency(), 0).counts["not_trusted"]
+    assert counts == {"clean": {"text": 4349}, "poisoned": {"text": 150}}
 
 
 @pytest.fixture(scope="module")
