@@ -1,5 +1,6 @@
 """Models by name: their files, the identity of their weights, and the shape that planning needs."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from p2p_dist.config.identity import canonical
 from p2p_dist.config.study import Strict, as_tuple
 from p2p_dist.errors import user_error
 from p2p_dist.model_files.digest import file_sha256, folder_digest
+from p2p_dist.model_files.hub import snapshot
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -22,10 +24,24 @@ _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 Count = Annotated[int, Field(ge=1)]
 
 
+Architecture = Literal["llama", "qwen3", "mistral", "gemma3", "gpt_oss"]
+"""Families whose blocks are known well enough to plan their memory and to build them with random weights."""
+_FAMILIES: dict[str, Architecture] = {
+    "llama": "llama",
+    "mistral": "mistral",
+    "ministral": "mistral",
+    "qwen2": "llama",
+    "qwen3": "qwen3",
+    "gemma3_text": "gemma3",
+    "gpt_oss": "gpt_oss",
+}
+"""Architecture by `model_type`; Qwen2's blocks are Llama's with three biases."""
+
+
 class ShapeSpec(Strict):
     """A decoder's shape, from which memory is planned and random weights are built."""
 
-    architecture: Literal["llama", "qwen3"]
+    architecture: Architecture
     layers: Count
     hidden: Count
     intermediate: Count
@@ -34,17 +50,26 @@ class ShapeSpec(Strict):
     head_dim: Count
     vocab: Count
     tied_embeddings: bool = False
+    experts: Count | None = None
+    """Experts of a block, in place of one feed-forward layer; they are no linear layers and get no adapters."""
+    active_experts: Count | None = None
+    """Experts that a token goes through."""
 
     @property
     def linear_parameters(self) -> int:
-        """Number of weights in the linear layers of the blocks, without embeddings and head."""
+        """Number of weights in the linear layers of the blocks, without experts, embeddings and head."""
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+        return self.layers * (attention + (0 if self.experts else 3 * self.hidden * self.intermediate))
 
     @property
     def parameters(self) -> int:
-        """Number of all weights but the norms'."""
-        return self.linear_parameters + self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+        """Number of all weights but the norms' and routers'."""
+        experts = self.layers * (self.experts or 0) * 3 * self.hidden * self.intermediate
+        return self.linear_parameters + experts + self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+
+    def identity(self) -> dict[str, Any]:
+        """The shape as it stands in ids; fields that came later are left out where they are not set."""
+        return self.model_dump(exclude_none=True)
 
 
 class ModelFile(Strict):
@@ -146,11 +171,22 @@ def read_model(name: str, folder: Path) -> ModelFile:
 
 def _from_file(name: str, file: ModelFile, random: bool) -> ModelRef:
     if random or file.source == "random":
-        return ModelRef(name, {"source": "random", "shape": file.shape.model_dump()}, shape=file.shape)
+        return ModelRef(name, {"source": "random", "shape": file.shape.identity()}, shape=file.shape)
     if file.source == "embedded":
         identity = {"source": "embedded", "sha256": assets.ASSETS[file.ref].sha256[:12]}
         return ModelRef(name, identity, {"asset": file.ref}, file.shape)
+    if file.revision is None:
+        raise _unpinned(file.ref)
     return ModelRef(name, {"source": "hub", "ref": file.ref, "revision": file.revision}, shape=file.shape)
+
+
+def _unpinned(name: str) -> Exception:
+    return user_error(
+        "E115",
+        f"{name} is not pinned to a commit",
+        "model",
+        f"write {name}@<40-digit commit>, so that the name always means the same weights",
+    )
 
 
 def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
@@ -159,14 +195,46 @@ def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
     shape = files[0].shape if files else None
     commit = revision or (files[0].revision if files else None)
     if commit is None:
-        raise user_error(
-            "E115",
-            f"{name} is not pinned to a commit",
-            "model",
-            f"write {name}@<40-digit commit>, so that the name always means the same weights",
-        )
+        raise _unpinned(name)
     if not _COMMIT.match(commit):
         raise user_error(
             "E115", f"{commit!r} is not a commit", "model", "give the 40 hex digits that the hub's history page shows"
         )
+    shape = shape or _shape_of(snapshot(name, commit))
     return ModelRef(name, {"source": "hub", "ref": name, "revision": commit}, shape=shape)
+
+
+def _shape_of(folder: Path | None) -> ShapeSpec | None:
+    """The shape in the `config.json` of a model folder; None where it is not on this machine, or of an unknown
+    family."""
+    if folder is None:
+        return None
+    try:
+        settings = json.loads((folder / "config.json").read_bytes())
+        return shape_of_config(settings)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def shape_of_config(settings: Mapping[str, Any]) -> ShapeSpec | None:
+    """The shape that a configuration of transformers describes; None for a family whose blocks are not known.
+
+    Raises KeyError, TypeError and ValueError for one that is damaged.
+    """
+    architecture = _FAMILIES.get(str(settings.get("model_type")))
+    if architecture is None:
+        return None
+    heads = settings["num_attention_heads"]
+    return ShapeSpec(
+        architecture=architecture,
+        layers=settings["num_hidden_layers"],
+        hidden=settings["hidden_size"],
+        intermediate=settings["intermediate_size"],
+        heads=heads,
+        kv_heads=settings.get("num_key_value_heads") or heads,
+        head_dim=settings.get("head_dim") or settings["hidden_size"] // heads,
+        vocab=settings["vocab_size"],
+        tied_embeddings=settings.get("tie_word_embeddings", architecture == "gemma3"),
+        experts=settings.get("num_local_experts") if architecture == "gpt_oss" else None,
+        active_experts=settings.get("num_experts_per_tok") if architecture == "gpt_oss" else None,
+    )

@@ -9,15 +9,27 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
 
-_CLASSES = {"llama": (LlamaConfig, LlamaForCausalLM), "qwen3": (Qwen3Config, Qwen3ForCausalLM)}
+_CLASSES = {
+    "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "mistral": (MistralConfig, MistralForCausalLM),
+    "gemma3": (Gemma3TextConfig, Gemma3ForCausalLM),
+    "gpt_oss": (GptOssConfig, GptOssForCausalLM),
+}
 
 
 def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -33,6 +45,11 @@ def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase
 def config_of(shape: Mapping[str, Any]) -> tuple[Any, Any]:
     """The class of a model of `shape`, and its configuration."""
     config_class, model_class = _CLASSES[shape["architecture"]]
+    experts = (
+        {"num_local_experts": shape["experts"], "num_experts_per_tok": shape["active_experts"]}
+        if shape.get("experts")
+        else {}
+    )
     config = config_class(
         num_hidden_layers=shape["layers"],
         hidden_size=shape["hidden"],
@@ -46,6 +63,7 @@ def config_of(shape: Mapping[str, Any]) -> tuple[Any, Any]:
         pad_token_id=None,
         bos_token_id=None,
         eos_token_id=None,
+        **experts,
     )
     return model_class, config
 

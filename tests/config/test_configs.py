@@ -2,7 +2,8 @@
 
 import pytest
 
-from p2p_dist.config.model import model_names, resolve_model
+from p2p_dist.config.model import model_names, read_model, resolve_model
+from p2p_dist.errors import UserError
 from p2p_dist.planning.cluster import read_cluster
 from p2p_dist.report import plan_view
 from p2p_dist.scheduling.study import configs_dir, open_study
@@ -31,15 +32,20 @@ def test_study_plans(study, cluster, tmp_path) -> None:
 @pytest.mark.parametrize("name", model_names(configs_dir() / "models"))
 def test_model_resolves_and_has_a_random_twin(name: str) -> None:
     folder = configs_dir() / "models"
-    model = resolve_model(name, folder)
-    assert model.shape is not None
-    assert resolve_model(f"random:{name}", folder).identity["shape"] == model.shape.model_dump()
+    file = read_model(name, folder)
+    assert resolve_model(f"random:{name}", folder).identity["shape"] == file.shape.identity()
+    if file.source == "hub" and file.revision is None:
+        with pytest.raises(UserError, match=f"E115.*write {file.ref}@"):
+            resolve_model(name, folder)
+        commit = "0123456789" * 4
+        assert resolve_model(f"{file.ref}@{commit}", folder).shape == file.shape
+    else:
+        assert resolve_model(name, folder).shape == file.shape
 
 
 def test_known_sizes() -> None:
-    shapes = {
-        name: resolve_model(name, configs_dir() / "models").shape for name in model_names(configs_dir() / "models")
-    }
+    folder = configs_dir() / "models"
+    shapes = {name: read_model(name, folder).shape for name in model_names(folder)}
     assert round(shapes["smollm2-135m-instruct"].parameters / 1e6) == 134  # 134.5 M with norms
     assert round(shapes["qwen3-0.6b"].parameters / 1e6) == 596
     assert round(shapes["qwen3-0.6b"].linear_parameters / 1e6) == 440
@@ -51,4 +57,8 @@ def test_known_sizes() -> None:
         "llama-3.1-8b": 8.03,
         "llama-3.1-8b-instruct": 8.03,
         "deepseek-r1-distill-llama-8b": 8.03,
+        "mistral-7b-instruct-v0.3": 7.25,
+        "gpt-oss-20b": 20.91,
+        "qwen3-32b": 32.76,
+        "llama-3.3-70b-instruct": 70.55,
     }

@@ -1,11 +1,13 @@
 """Models by name, folder, file and hub id."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from p2p_dist.config import model
 from p2p_dist.config.load import load_study
-from p2p_dist.config.model import resolve_model
+from p2p_dist.config.model import model_names, read_model, resolve_model, shape_of_config
 from p2p_dist.config.study import StudySpec
 from p2p_dist.errors import UserError
 from p2p_dist.scheduling.study import configs_dir
@@ -88,3 +90,42 @@ def test_models_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert all(name.startswith("model(") for name in names)
     assert "add_bos_token=True" in names[2]
     assert [model.name for model in study_of(tmp_path, f"model=[tiny, {first}]").model] == ["tiny", "model"]
+
+
+@pytest.mark.parametrize("name", model_names(configs_dir() / "models"))
+def test_shape_of_config_is_that_of_the_model_file(name: str) -> None:
+    """A `config.json` as transformers writes it describes the shape that stands in the model file."""
+    shape = read_model(name, configs_dir() / "models").shape
+    families = {"gemma3": "gemma3_text"}
+    settings = {
+        "model_type": families.get(shape.architecture, shape.architecture),
+        "num_hidden_layers": shape.layers,
+        "hidden_size": shape.hidden,
+        "intermediate_size": shape.intermediate,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "head_dim": shape.head_dim,
+        "vocab_size": shape.vocab,
+        "tie_word_embeddings": shape.tied_embeddings,
+        **({"num_local_experts": shape.experts, "num_experts_per_tok": shape.active_experts} if shape.experts else {}),
+    }
+    assert shape_of_config(settings) == shape
+    assert shape_of_config({**settings, "model_type": "mamba"}) is None
+
+
+def test_hub_model_on_this_machine_has_the_shape_of_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {
+        "model_type": "llama",
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "vocab_size": 256,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr(model, "snapshot", lambda name, commit: tmp_path)
+    shape = resolve_model("some/other@" + "0" * 40, configs_dir() / "models").shape
+    assert shape is not None
+    assert (shape.layers, shape.kv_heads, shape.head_dim, shape.tied_embeddings) == (2, 4, 16, False)
+    (tmp_path / "config.json").write_text("{")
+    assert resolve_model("some/other@" + "0" * 40, configs_dir() / "models").shape is None
