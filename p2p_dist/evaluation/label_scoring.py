@@ -8,7 +8,7 @@ import torch
 from p2p_dist.data.built import Suite
 from p2p_dist.evaluation.sequence_scoring import Scored, score_words
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.batching import by_length
+from p2p_dist.modeling.batching import by_length, tokens_per_pass
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded, Encoder
@@ -60,7 +60,7 @@ def _score_first_tokens(
 ) -> list[Scored]:
     """Log-probabilities of the first label tokens at the answer position. Shape: tokens [labels]."""
     scored: dict[int, Scored] = {}
-    for indices in by_length([len(row.ids) for row in encoded]):
+    for indices in by_length([len(row.ids) for row in encoded], tokens_per_pass(base.device)):
         rows = [encoded[index] for index in indices]
         batch = pack([rows]).to(base.device)
         last = _last_prompt_positions(rows).to(base.device)

@@ -17,6 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from p2p_dist.errors import user_error
+from p2p_dist.modeling.gather import Gather
 
 NAME = "p2p_packed"
 _WITHOUT_EFFECT = frozenset({"position_ids", "output_hidden_states"})
@@ -37,9 +38,10 @@ class Group:
     windows: dict[int, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
     """Masks of sliding windows that layers have asked for."""
 
-    def to(self, device: torch.device) -> "Group":
+    def to(self, device: torch.device, spread: torch.Tensor | None = None) -> "Group":
+        """The group on a device, where its `spread` may be already."""
         mask, positions = (None if part is None else part.to(device) for part in (self.mask, self.positions))
-        return Group(self.rows, self.longest, self.spread.to(device), mask, positions)
+        return Group(self.rows, self.longest, self.spread.to(device) if spread is None else spread, mask, positions)
 
     def mask_of(self, window: int | None) -> torch.Tensor | None:
         """Mask of a layer whose tokens look at the last `window` tokens, themselves included, [N or 1, 1, L, L]; None
@@ -61,11 +63,14 @@ class PackedRows:
 
     Shape: `pack` [K*T] indexes the slots of all groups, one after the other; filler tokens behind a run's last row
     point at slot 0, and nothing reads what they compute. `places` are the rows as (start, length) in the K*T tokens.
+    `real_tokens` [K*T] and `real_slots` are 1 for a row's own tokens and 0 for filler; None where they are not known.
     """
 
     groups: tuple[Group, ...]
     pack: torch.Tensor
     places: tuple[tuple[int, int], ...] = ()
+    real_tokens: torch.Tensor | None = None
+    real_slots: torch.Tensor | None = None
 
     @cached_property
     def spread(self) -> torch.Tensor:
@@ -75,6 +80,29 @@ class PackedRows:
     @property
     def longest(self) -> int:
         return max(group.longest for group in self.groups)
+
+    def to_slots(self, states: torch.Tensor) -> torch.Tensor:
+        """Token states [K*T, w] at the slots of all groups, one after the other."""
+        if states.device.type == "cpu" or self.real_tokens is None:
+            return states.index_select(0, self.spread)
+        return Gather.apply(states, self.spread, self.pack, self._used(self.real_tokens, states.dtype))
+
+    def to_tokens(self, states: torch.Tensor) -> torch.Tensor:
+        """The inverse of `to_slots`."""
+        if states.device.type == "cpu" or self.real_slots is None:
+            return states.index_select(0, self.pack)
+        return Gather.apply(states, self.pack, self.spread, self._used(self.real_slots, states.dtype))
+
+    def _used(self, real: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """[n, 1] of a type, made once for all layers."""
+        key = (len(real), dtype)
+        if key not in self._columns:
+            self._columns[key] = real.to(dtype)[:, None]
+        return self._columns[key]
+
+    @cached_property
+    def _columns(self) -> dict[tuple[int, torch.dtype], torch.Tensor]:
+        return {}
 
     def to(self, device: torch.device) -> "PackedRows":
         return PackedRows(tuple(group.to(device) for group in self.groups), self.pack.to(device), self.places)
@@ -134,7 +162,7 @@ def packed_attention(
     together = torch.cat(
         [states.transpose(1, 2).reshape(runs * tokens, -1) for states in (query, key, value)], dim=1
     ).to(dtype)
-    slots = together.index_select(0, packed.spread).split([group.rows * group.longest for group in packed.groups])
+    slots = packed.to_slots(together).split([group.rows * group.longest for group in packed.groups])
     widths = [states.shape[1] * states.shape[3] for states in (query, key, value)]
     shared_heads = key.shape[1] != heads
     answers = []
@@ -152,7 +180,7 @@ def packed_attention(
             out = _attention_by_hand(rows_q, rows_k, rows_v, mask, scaling, softcap, s_aux)
         answers.append(out.transpose(1, 2).reshape(group.rows * group.longest, -1))
     flat = torch.cat(answers) if len(answers) > 1 else answers[0]
-    return flat.index_select(0, packed.pack).to(query.dtype).view(runs, tokens, heads, value.shape[3]), None
+    return packed.to_tokens(flat).to(query.dtype).view(runs, tokens, heads, value.shape[3]), None
 
 
 def _attention_by_hand(

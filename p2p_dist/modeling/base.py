@@ -12,10 +12,12 @@ from transformers.utils import logging as transformers_logging
 
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling import attention
+from p2p_dist.modeling.fused_norms import fuse_norms
+from p2p_dist.modeling.fused_rope import fuse_rope
 from p2p_dist.modeling.guard import choose_attention
-from p2p_dist.modeling.pretrained import load_pretrained, load_saved_tokenizer, place_of
+from p2p_dist.modeling.pretrained import empty_pretrained, load_pretrained, load_saved_tokenizer, place_of
 from p2p_dist.modeling.quantize import quantize_nf4
-from p2p_dist.modeling.random_init import byte_tokenizer, random_model
+from p2p_dist.modeling.random_init import byte_tokenizer, config_of, random_model
 from p2p_dist.modeling.weight_checksum import WeightChecksum
 
 
@@ -50,15 +52,19 @@ def usual_device() -> torch.device:
 
 
 def load_base(
-    identity: Mapping[str, Any], local: Mapping[str, str], dtype: str, quantization: str | None = None
+    identity: Mapping[str, Any],
+    local: Mapping[str, str],
+    dtype: str,
+    quantization: str | None = None,
+    on_host: bool = False,
 ) -> Base:
-    """Load what a train stage names. Raises UserError as `load_pretrained` does, E281, and E293 as `choose_attention`
-    does."""
-    attention.register()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    device = usual_device()
-    precision = resolve_dtype(dtype, device)
+    """Load what a train stage names, onto this process's device or into the host's memory.
+
+    Raises UserError as `load_pretrained` does, E281, and E293 as `choose_attention` does.
+    """
+    _prepare()
+    device = torch.device("cpu") if on_host else usual_device()
+    precision = resolve_dtype(dtype, usual_device())
     place, revision = (None, None) if identity["source"] == "random" else place_of(identity, local)
     if place is None:
         model, tokenizer = random_model(identity["shape"])
@@ -72,7 +78,34 @@ def load_base(
         quantize_nf4(model)
     model = model.to(device=device)
     choose_attention(model, {**identity, "quantization": quantization})
+    if device.type == "cuda":
+        fuse_norms(model)
+        fuse_rope(model)
     return Base(model, tokenizer, device, precision, bool(identity.get("add_bos_token")), place, revision)
+
+
+def empty_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str) -> Base:
+    """The base of a rank that is sent its part of every weight by another one: all of the model but its weights and
+    buffers, which are on the meta device and take no memory. Raises UserError E119 and E301 as `place_of` does."""
+    _prepare()
+    precision = resolve_dtype(dtype, usual_device())
+    place, revision = (None, None) if identity["source"] == "random" else place_of(identity, local)
+    with torch.device("meta"):
+        if place is None:
+            model_class, config = config_of(identity["shape"])
+            model, tokenizer = model_class(config), None
+        else:
+            model, tokenizer = empty_pretrained(place, revision, precision)
+    model = model.to(dtype=precision).eval().requires_grad_(False)
+    tokenizer = tokenizer or byte_tokenizer()
+    device = torch.device("meta")
+    return Base(model, tokenizer, device, precision, bool(identity.get("add_bos_token")), place, revision)
+
+
+def _prepare() -> None:
+    attention.register()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
 
 
 def load_tokenizer(identity: Mapping[str, Any], local: Mapping[str, str]) -> PreTrainedTokenizerBase:

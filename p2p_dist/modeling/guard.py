@@ -42,7 +42,7 @@ def choose_attention(model: Any, key: Mapping[str, Any]) -> Mode:
     if mode is None or known not in (None, mode):
         mode = _proven_mode(model, known)
         remember(file, mode)
-    _set_mode(model, mode)
+    set_mode(model, mode)
     return mode
 
 
@@ -60,7 +60,7 @@ def _proven_mode(model: Any, known: Mode | None) -> Mode:
     reasons = []
     for mode in modes:
         try:
-            _set_mode(model, mode)
+            set_mode(model, mode)
             apart = max(difference(ours, expected) for ours in _our_rows(model, mode))
         except (UserError, ValueError, TypeError, RuntimeError, AttributeError, KeyError, IndexError) as error:
             reasons.append(f"{mode}: {str(error).splitlines()[0][:160]}")
@@ -77,7 +77,8 @@ def mode_now(model: Any) -> Mode:
     return "packed" if is_packed(model) else "row by row"
 
 
-def _set_mode(model: Any, mode: Mode) -> None:
+def set_mode(model: Any, mode: Mode) -> None:
+    """Set the attention of a mode, without a check."""
     model.set_attn_implementation(attention.NAME if mode == "packed" else plain_implementation(model))
 
 

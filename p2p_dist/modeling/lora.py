@@ -20,16 +20,12 @@ from transformers.pytorch_utils import Conv1D
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.body import OTHER_MODEL, family_of, is_head
+from p2p_dist.modeling.dropout import Dropout, keep_masks
+from p2p_dist.modeling.lora_product import LoraProduct
+from p2p_dist.modeling.transfer import sent
 
 _LINEAR_SUBCLASSES = ("FalconLinear", "Linear4bit")
 """Subclasses of `nn.Linear` that compute what it computes."""
-
-
-class Dropout:
-    """Keep masks of one step, [modules, K, T, r], divided by the keep rate; None for no dropout."""
-
-    def __init__(self) -> None:
-        self.masks: torch.Tensor | None = None
 
 
 _SELECTED: ContextVar[torch.Tensor | None] = ContextVar("selected tokens", default=None)
@@ -62,8 +58,8 @@ class LoraLinear(nn.Module):
         self.base = base
         self.in_features, self.out_features = features_of(base)
         self.module_index, self.scale, self.dropout = module_index, scale, dropout
-        self.lora_a: nn.Parameter
-        self.lora_b: nn.Parameter
+        self.lora_a: torch.Tensor
+        self.lora_b: torch.Tensor
 
     @property
     def weight(self) -> torch.Tensor:
@@ -78,9 +74,13 @@ class LoraLinear(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if x.dim() != 3 or len(x) != len(self.lora_a):
             return self.forward(x.reshape(len(self.lora_a), -1, x.shape[-1])).view(*x.shape[:-1], -1)
+        mask = None if self.dropout.masks is None else self._mask()
+        if x.device.type == "cuda" and type(self.base) is nn.Linear:
+            weight, bias = self.base.weight, self.base.bias
+            return LoraProduct.apply(x, weight, bias, self.lora_a, self.lora_b, mask, self.scale)
         hidden = torch.bmm(x, self.lora_a.transpose(1, 2))
-        if self.dropout.masks is not None:
-            hidden = hidden * self._mask()
+        if mask is not None:
+            hidden = hidden * mask
         return torch.baddbmm(self.base(x), hidden, self.lora_b.transpose(1, 2), alpha=self.scale)
 
     def _mask(self) -> torch.Tensor:
@@ -123,7 +123,8 @@ class Adapters:
     `layout` lists the matrices of one run in order, `size` is P, the number of parameters of one run.
     """
 
-    def __init__(self, model: nn.Module, spec: LoraSpec, runs: int):
+    def __init__(self, model: nn.Module, spec: LoraSpec, runs: int, device: torch.device | None = None):
+        """Parameters lie on `device`; None for that of the base's weights."""
         self.spec, self.runs = spec, runs
         self.dropout = Dropout()
         self.layers = _inject(model, spec, self.dropout)
@@ -131,7 +132,7 @@ class Adapters:
         self.layout = _layout(self.layers, spec.r)
         self.size = self.layout[-1].stop
         weight = model.get_input_embeddings().weight  # type: ignore[operator]  # the base's own may be in 4 bits
-        self.flat_params = torch.zeros(runs, self.size, dtype=weight.dtype, device=weight.device)
+        self.flat_params = torch.zeros(runs, self.size, dtype=weight.dtype, device=device or weight.device)
         self.flat_grads = torch.zeros_like(self.flat_params)
         self.selected: slice | None = None
         self.select_runs(slice(None))
@@ -141,10 +142,11 @@ class Adapters:
         if runs == self.selected:
             return
         self.selected = runs
-        for view in self.layout:
-            matrix = nn.Parameter(_matrices(self.flat_params[runs], view))
-            matrix.grad = _matrices(self.flat_grads[runs], view)
-            setattr(self.layers[view.layer], f"lora_{view.side.lower()}", matrix)
+        # The leaf has a count of changes of its own, so that updates of `flat_params` leave its views as they are.
+        leaf = self.flat_params.data[runs].requires_grad_()
+        leaf.grad = self.flat_grads[runs]
+        with torch.enable_grad():
+            self._use(leaf)
 
     def init_params(self, stream: torch.Generator) -> torch.Tensor:
         """Initial parameters of one run, [P] in fp32: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero."""
@@ -157,12 +159,13 @@ class Adapters:
 
     def use_tensor(self, params: torch.Tensor) -> None:
         """Compute a single run with views of `params` [P], to which gradients flow back."""
-        pieces = params.split([view.stop - view.start for view in self.layout])
+        self._use(params[None])
+
+    def _use(self, params: torch.Tensor) -> None:
+        """Compute with views of `params` [k, P]. All gradients come back to it in one operation."""
+        pieces = params.split([view.stop - view.start for view in self.layout], dim=1)
         for view, piece in zip(self.layout, pieces, strict=True):
-            layer, name = self.layers[view.layer], f"lora_{view.side.lower()}"
-            # A registered parameter of that name would be one more to shard.
-            layer._parameters.pop(name, None)
-            setattr(layer, name, piece.view(1, *view.shape))
+            setattr(self.layers[view.layer], f"lora_{view.side.lower()}", piece.view(-1, *view.shape))
 
     def load(self, run: int, params: torch.Tensor) -> None:
         """Copy one run's parameters, [P] of any float type, into the compute copy."""
@@ -170,19 +173,17 @@ class Adapters:
             self.flat_params[run].copy_(params)
 
     def draw_dropout(self, tokens: Sequence[int], streams: Sequence[torch.Generator]) -> list[torch.Tensor]:
-        """Keep masks of one step: [modules, tokens, r] for each run, over all tokens of its global batch.
+        """Keep masks of one step: [modules, tokens, r] in the compute type for each run, over all tokens of its global
+        batch.
 
         Each run draws from its own stream, so a draw depends neither on its cohort nor on the split into ranks and
-        micro-batches. Masks are drawn on the streams' device, which is the base's.
+        micro-batches. Masks are drawn in fp32 on the streams' device, which is the base's.
         """
-        rate = self.spec.dropout
-        if rate == 0:
+        if self.spec.dropout == 0:
             return []
-        counts = zip(tokens, streams, strict=True)
-        shapes = [((len(self.layers), count, self.spec.r), stream) for count, stream in counts]
         return [
-            torch.rand(shape, generator=stream, device=stream.device).ge_(rate).div_(1 - rate)
-            for shape, stream in shapes
+            keep_masks(len(self.layers), count, self.spec.r, self.spec.dropout, stream, self.flat_params.dtype)
+            for count, stream in zip(tokens, streams, strict=True)
         ]
 
     def use_dropout(self, drawn: Sequence[torch.Tensor], columns: Sequence[torch.Tensor], width: int) -> None:
@@ -195,7 +196,7 @@ class Adapters:
         masks = self.flat_params.new_zeros(len(self.layers), len(drawn), width, self.spec.r)
         for run, (mask, tokens) in enumerate(zip(drawn, columns, strict=True)):
             masks[:, run, : len(tokens)] = (
-                mask if len(tokens) == mask.shape[1] else mask.index_select(1, tokens.to(mask.device))
+                mask if len(tokens) == mask.shape[1] else mask.index_select(1, sent(tokens, mask.device))
             )
         self.dropout.masks = masks
 
@@ -210,11 +211,6 @@ class Adapters:
     def from_state_dict(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Flat parameters [P] in fp32 from matrices under PEFT's names. Raises KeyError for a missing tensor."""
         return torch.cat([tensors[view.name].float().reshape(-1) for view in self.layout])
-
-
-def _matrices(buffer: torch.Tensor, view: ParamView) -> torch.Tensor:
-    """[K, *shape] over a buffer [K, P]."""
-    return buffer[:, view.start : view.stop].view(-1, *view.shape)
 
 
 def _inject(model: nn.Module, spec: LoraSpec, dropout: Dropout) -> dict[str, LoraLinear]:

@@ -7,11 +7,14 @@ import torch
 
 from p2p_dist.modeling.attention import Group, PackedRows
 from p2p_dist.modeling.tokenization import Encoded
+from p2p_dist.modeling.transfer import sent
 
 FINEST, COARSEST = 8, 64
 """Packed widths are multiples of a power of two between these: kernels that are compiled per shape meet few shapes."""
 GROUP_BY = 16
 """Attention pads rows to the longest of their group: lengths 1-16, 17-32, ... are the groups."""
+GROUP_BY_ON_GPU = 64
+"""The same on a GPU, on which a group costs operations to launch and padding next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,28 @@ class Batch:
     taught: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        ids, positions, answers, targets, owner = (
-            tensor.to(device, non_blocking=True)
-            for tensor in (self.ids, self.positions, self.answers, self.targets, self.owner)
+        """The batch on a device. All numbers go there in one copy, for which the host does not wait."""
+        if device.type == self.ids.device.type:
+            return self
+        packed, spread = self.packed, self.packed.spread
+        real_tokens = spread[packed.pack] == torch.arange(len(packed.pack))
+        real_slots = packed.pack[spread] == torch.arange(len(spread))
+        host = [self.ids, self.positions, self.answers, self.targets, self.owner, packed.pack]
+        host += [real_tokens.long(), real_slots.long(), *(group.spread for group in packed.groups)]
+        sizes = [tensor.numel() for tensor in host]
+        copies = sent(torch.cat([tensor.reshape(-1) for tensor in host]), device).split(sizes)
+        ids, positions, answers, targets, owner, slots, of_tokens, of_slots, *spreads = copies
+        groups = tuple(group.to(device, spread) for group, spread in zip(packed.groups, spreads, strict=True))
+        return Batch(
+            ids.view_as(self.ids),
+            positions.view_as(self.positions),
+            PackedRows(groups, slots, packed.places, of_tokens, of_slots),
+            answers,
+            targets,
+            owner,
+            self.tokens,
+            None if self.taught is None else sent(self.taught, device),
         )
-        taught = None if self.taught is None else self.taught.to(device, non_blocking=True)
-        return Batch(ids, positions, self.packed.to(device), answers, targets, owner, self.tokens, taught)
 
 
 def pack(runs: Sequence[Sequence[Encoded]], group_by: int | None = GROUP_BY) -> Batch:

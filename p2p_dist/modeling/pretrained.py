@@ -60,6 +60,19 @@ def load_pretrained(
     return model, tokenizer
 
 
+def empty_pretrained(place: str, revision: str | None, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The saved model without its weights, and its tokenizer; the rank that loads the weights checks the folder.
+
+    Raises UserError E119 for what cannot be read.
+    """
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": False}
+    with _library_errors(place):
+        config = AutoConfig.from_pretrained(place, **options)
+        _forget_attention(config)
+        tokenizer = AutoTokenizer.from_pretrained(place, **options)
+        return AutoModelForCausalLM.from_config(config, dtype=dtype), tokenizer
+
+
 def load_saved_tokenizer(identity: Mapping[str, Any], local: Mapping[str, str]) -> PreTrainedTokenizerBase:
     """The tokenizer of a saved model that this machine has; nothing is fetched. Raises UserError E119."""
     if "asset" in local and not assets.path_of(local["asset"]).is_file():

@@ -63,6 +63,8 @@ class Work:
     """True if the linear layers of the base are in 4 bits (QLoRA)."""
     recompute: bool = False
     """Gradient checkpointing: blocks keep only their input and are recomputed one at a time."""
+    global_rows: int | None = None
+    """Rows of a run's global batch, for all of which dropout is drawn at the begin of a step; None for `rows`."""
 
     @property
     def base_bytes(self) -> int:
@@ -129,11 +131,15 @@ def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:
 def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
     """Linear layers of a block: name -> (in_features, out_features)."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    return {
+    attention = {
         "q_proj": (shape.hidden, queries),
         "k_proj": (shape.hidden, keys),
         "v_proj": (shape.hidden, keys),
         "o_proj": (queries, shape.hidden),
+    }
+    if shape.experts:
+        return attention
+    return attention | {
         "gate_proj": (shape.hidden, shape.intermediate),
         "up_proj": (shape.hidden, shape.intermediate),
         "down_proj": (shape.intermediate, shape.hidden),
@@ -144,9 +150,24 @@ def activations(work: Work, device: Device) -> int:
     """Bytes of the activations that autograd keeps for all blocks, and of the gradients in flight at the peak."""
     block, inputs = _kept_per_token(work, device), work.shape.layers * work.shape.hidden * work.bytes_per_weight
     blocks = inputs + block if work.recompute else work.shape.layers * block
-    per_token = blocks + _FLOAT * work.shape.hidden
-    flowing = work.bytes_per_weight * 3 * work.shape.intermediate
-    return work.packed_tokens(device) * (per_token + flowing)
+    per_token, gradients = blocks + _FLOAT * work.shape.hidden, 3
+    if device == "cuda" and work.recompute:
+        # Products in place, and one block's states instead of all: as measured on fake GPUs (`tests/cuda_fake`).
+        per_token, gradients = blocks, 2
+    flowing = work.bytes_per_weight * gradients * work.shape.intermediate * (work.shape.active_experts or 1)
+    return work.packed_tokens(device) * (per_token + flowing) + dropout_masks(work, device)
+
+
+def dropout_masks(work: Work, device: Device) -> int:
+    """Bytes of the dropout masks of all blocks: those of a pass, and where a global batch takes several passes, those
+    of all its tokens too."""
+    if not work.lora.dropout:
+        return 0
+    modules = work.shape.layers * sum(_is_target(name, work.lora) for name in linear_layers(work.shape))
+    per_token = modules * work.lora.r * work.bytes_per_weight
+    rows = work.global_rows or work.rows
+    drawn = work.at_once(device) * rows * work.tokens if rows > work.rows else 0
+    return (work.packed_tokens(device) + drawn) * per_token
 
 
 def _kept_per_token(work: Work, device: Device) -> int:
@@ -155,7 +176,10 @@ def _kept_per_token(work: Work, device: Device) -> int:
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     in_attention = _FLOAT if device == "cpu" else width  # the CPU kernel computes in fp32
     adapted = {name for name in linear_layers(shape) if _is_target(name, work.lora)}
-    norms = 2 * shape.hidden * _FLOAT + (_FLOAT * (queries + keys) if shape.architecture == "qwen3" else 0)
+    of_heads = queries + keys if shape.architecture in ("qwen3", "gemma3") else 0
+    # GPUs compute a norm in one kernel, from its input as it is (`modeling.fused_norms`).
+    fused = device == "cuda" and shape.architecture != "gemma3"
+    norms = (2 * shape.hidden + of_heads) * (width if fused else _FLOAT)
     attention = in_attention * (2 * queries + 2 * keys + shape.heads)
     inputs = sum(
         width * size
@@ -167,8 +191,8 @@ def _kept_per_token(work: Work, device: Device) -> int:
         )
         if users & adapted
     )
-    gated = 3 * shape.intermediate * width
-    narrow = len(adapted) * work.lora.r * width * (2 if work.lora.dropout else 1)
+    gated = 3 * shape.intermediate * (shape.active_experts or 1) * width
+    narrow = len(adapted) * work.lora.r * width
     return norms + attention + inputs + gated + narrow
 
 

@@ -63,7 +63,7 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
     tried = []
     for work, split in _candidates(shape, train, cohort, cluster):
         memory = estimate(work, split, device)
-        if budget is None or memory.total <= USABLE * budget:
+        if (budget is None or memory.total <= USABLE * budget) and _fits_host(work, split, cluster):
             accumulation = -(-train.global_batch // (work.rows * split.ranks))
             return Placement(
                 split.ranks,
@@ -77,8 +77,33 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
                 work.recompute,
             )
         tried.append((work, split, memory))
+    fitting = [each for each in tried if budget is None or each[2].total <= USABLE * budget]
+    if fitting:
+        return _host_misfit(min(host_bytes(work, split) for work, split, _ in fitting), cluster)
     assert budget is not None
     return _misfit(*min(tried, key=lambda candidate: candidate[2].total), budget, cluster, device)
+
+
+def host_bytes(work: Work, split: Split) -> int:
+    """Bytes of the main rank's host for ZeRO-3: the whole base, which that rank reads and cuts. Offloaded parts take
+    their places one by one."""
+    return work.base_bytes if split.zero == 3 else 0
+
+
+def _fits_host(work: Work, split: Split, cluster: ClusterSpec) -> bool:
+    """True where the host's memory suffices, or is not known."""
+    if cluster.memory_gb is None or not cluster.gpus_per_node:
+        return True
+    return host_bytes(work, split) <= USABLE * cluster.memory_gb * 1e9
+
+
+def _host_misfit(bytes_: int, cluster: ClusterSpec) -> Misfit:
+    assert cluster.memory_gb is not None
+    usable = USABLE * cluster.memory_gb * 1e9 / GIB
+    reason = (
+        f"needs {bytes_ / GIB:.1f} GiB of a node's memory to read the base; {cluster.name} has {usable:.1f} GiB usable"
+    )
+    return Misfit(reason, f"a node with {bytes_ / USABLE / 1e9:.0f} GB of memory")
 
 
 def device_memory(cluster: ClusterSpec) -> float | None:
@@ -101,6 +126,7 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
         train.global_batch,
         train.max_length,
         quantized=quantized,
+        global_rows=train.global_batch,
     )
     if cluster.layout:
         split, rows, most = _forced(train, cohort, cluster.layout)

@@ -7,13 +7,15 @@ from p2p_dist import assets
 from p2p_dist.config.stages import ModelIdentity, TrainStage
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.example import rank
-from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.base import Base, empty_base, load_base, usual_device
 from p2p_dist.modeling.base_cache import BaseCache
+from p2p_dist.modeling.guard import mode_now, set_mode
 from p2p_dist.modeling.merge import merge, prune
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.modeling.weight_checksum import WeightChecksum
 from p2p_dist.results import checksums, datastore
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.training.ranks import Ranks
 
 CALIBRATION_ROWS = 128
 """Training rows from which Wanda takes activations."""
@@ -21,15 +23,40 @@ CALIBRATION_ROWS = 128
 
 def base_of(folder: RunDir, stage: TrainStage, base_cache: BaseCache, keep: bool = True) -> Base:
     """The base of a training. Pass `keep=False` where its weights will be moved (ZeRO). Raises UserError."""
-    changed = stage.reads.merged is not None or stage.prune is not None
-    base = cached_base(base_cache, stage.model, stage.local.model, stage.train, keep=keep and not changed)
+    base = cached_base(base_cache, stage.model, stage.local.model, stage.train, keep=keep and not _is_changed(stage))
+    changed = _changed(folder, stage, base)
+    return replace(changed, weight_checksum=WeightChecksum(base.model)) if _is_changed(stage) and keep else changed
+
+
+def base_to_shard(folder: RunDir, stage: TrainStage, ranks: Ranks) -> Base:
+    """The base of a training that will be sharded (ZeRO-3): the main rank has it in its host's memory, the others have
+    nothing of its weights, and no GPU ever holds the whole. Every rank loads a base that a defense changes.
+
+    All ranks must call it. Raises UserError.
+    """
+    identity, local, train = stage.model, stage.local.model, stage.train
+    _fetch_asset(local)
+    if ranks.main or _is_changed(stage):
+        base = _changed(folder, stage, load_base(identity, local, train.dtype, train.quantization, on_host=True))
+    else:
+        base = empty_base(identity, local, train.dtype)
+    set_mode(base.model, ranks.json_from_main(mode_now(base.model)))
+    return replace(base, device=usual_device())
+
+
+def _is_changed(stage: TrainStage) -> bool:
+    return stage.reads.merged is not None or stage.prune is not None
+
+
+def _changed(folder: RunDir, stage: TrainStage, base: Base) -> Base:
+    """The base with what a defense changes in its weights."""
     if stage.reads.merged is not None:
         merge(base, checksums.adapter(folder.at("train", stage.reads.merged)))
     if stage.prune is not None:
         built = datastore.read(folder.at("data", stage.reads.rows))
         calibration = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
         prune(base, stage.prune, Encoder.of(base, built, stage.train.max_length).rows(calibration)[0])
-    return replace(base, weight_checksum=WeightChecksum(base.model)) if changed and keep else base
+    return base
 
 
 def cached_base(

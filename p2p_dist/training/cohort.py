@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 
-from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lengths import require_packed, takes_rows_apart
 from p2p_dist.modeling.lora import Adapters, features_of, linear_layers
-from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, pack
 from p2p_dist.modeling.tokenization import Encoded
+from p2p_dist.modeling.transfer import sent
 from p2p_dist.planning.passes import Device, apart
 from p2p_dist.training.batches import micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
-from p2p_dist.training.engine import Engine, Execution, PlainEngine
+from p2p_dist.training.engine import Engine, Execution, PlainEngine, refuse_for_zero
 from p2p_dist.training.objectives import loss_of
 from p2p_dist.training.optimizer import learning_rate
 from p2p_dist.training.train_run import Trained, TrainRun
@@ -110,10 +110,13 @@ class Cohort:
         if not any(picked):
             return False
         chosen = [[run.rows[at] for at in rows] for run, rows in zip(self.runs, picked, strict=True)]
-        losses = self._gradients(chosen).tolist()
-        for k, rows in enumerate(chosen):
-            if rows:
-                self._finish_step(k, losses[k], len(rows), sum(len(row.ids) for row in rows))
+        losses = self._gradients(chosen)
+        active = [k for k, rows in enumerate(chosen) if rows]
+        norms = [self.engine.step(k, self.at[k].step, losses[k]) for k in active]
+        # The one time in a step that the host waits for the device.
+        read = torch.stack([*(losses[k] for k in active), *norms]).tolist()
+        for k, loss, norm in zip(active, read[: len(active)], read[len(active) :], strict=True):
+            self._finish_step(k, loss, norm, len(chosen[k]), sum(len(row.ids) for row in chosen[k]))
         return True
 
     def _ended(self, k: int) -> bool:
@@ -125,7 +128,7 @@ class Cohort:
     def _gradients(self, chosen: list[list[Encoded]]) -> torch.Tensor:
         """Forward and backward over this step's rows of every run, in this rank's micro-batches. Returns the losses,
         [K]."""
-        counts = torch.tensor([max(1, sum(len(row.targets) for row in rows)) for rows in chosen], device=self.device)
+        counts = sent(torch.tensor([max(1, sum(len(row.targets) for row in rows)) for rows in chosen]), self.device)
         losses = torch.zeros(len(chosen), device=self.device)
         ranks = self.execution.ranks
         shares = micro_batches([len(rows) for rows in chosen], ranks.rank, ranks.world, self.execution.micro_batch)
@@ -144,7 +147,7 @@ class Cohort:
         ]
         spans = [_spans(rows) for rows in chosen]
         drawn = self.adapters.draw_dropout([rows[-1].stop if rows else 0 for rows in spans], streams)
-        losses = torch.zeros_like(counts, dtype=torch.float32)
+        losses, on_host = torch.zeros_like(counts, dtype=torch.float32), self.device.type == "cpu"
         for at, share in enumerate(shares):
             mine = [[rows[place] for place in places] for rows, places in zip(chosen, share, strict=True)]
             if any(mine) or self.engine.lockstep:
@@ -152,17 +155,21 @@ class Cohort:
                     torch.tensor([token for place in places for token in span[place]], dtype=torch.long)
                     for span, places in zip(spans, share, strict=True)
                 ]
-                batch = pack(mine if any(mine) else [[_FILLER]])
+                batch = pack(mine if any(mine) else [[_FILLER]], GROUP_BY if on_host else GROUP_BY_ON_GPU)
                 self.adapters.use_dropout(drawn, columns, batch.ids.shape[1])
+                if len(shares) == 1:
+                    drawn.clear()  # the selected masks are a copy
                 part = self.engine.accumulate(
                     runs, batch.to(self.device), counts if any(mine) else counts * math.inf, at == len(shares) - 1
                 )
                 losses += part
+        self.adapters.no_dropout()
         return losses
 
-    def _finish_step(self, k: int, loss: float, rows: int, tokens: int) -> None:
+    def _finish_step(self, k: int, loss: float, norm: float, rows: int, tokens: int) -> None:
         before = self.at[k]
-        norm = self.engine.step(k, before.step) if math.isfinite(loss) else math.nan
+        if not math.isfinite(loss):
+            norm = math.nan
         if not math.isfinite(norm):
             self.diverged[k] = (
                 f"loss {loss}, gradient norm {norm} at step {before.step + 1}; the last finite loss was "
@@ -251,20 +258,7 @@ def _engine(
         require_packed(base.model, max(len(row.ids) for row in runs[0].rows), "ZeRO-3")
     if execution.zero == 0:
         return PlainEngine(base, adapters, specs, steps, starts, execution.ranks, loss_of(objective), generator)
-    if objective is not None:
-        raise user_error(
-            "E265",
-            "a loss over hidden states is not built for ZeRO",
-            "--zero",
-            "plain training (--zero 0), or exclude the defense",
-        )
-    if generator is not None:
-        raise user_error(
-            "E268",
-            "generated adapters are not built for ZeRO",
-            "--zero",
-            "plain training (--zero 0), or exclude the defense",
-        )
+    refuse_for_zero(objective is not None, generator is not None)
     from p2p_dist.training.zero import ZeroEngine
 
     return ZeroEngine(base, adapters, specs[0], steps[0], starts[0], execution)
@@ -280,7 +274,8 @@ def hardware(device: torch.device) -> str:
     """Hardware that decides the order of sums in a rank: model of the GPU, or threads and vector instructions of the
     CPU."""
     if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        return f"{torch.cuda.get_device_name(device)}, {processors} SMs"  # random numbers are shared out over them
     return f"{torch.get_num_threads()} threads with {torch.backends.cpu.get_cpu_capability()}"
 
 

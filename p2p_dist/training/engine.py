@@ -3,7 +3,6 @@
 `PlainEngine` holds the whole base on every rank and sums one flat gradient. `training.zero` shards by DeepSpeed's ZeRO.
 """
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Literal
 import torch
 
 from p2p_dist.config.study import TrainSpec
+from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
@@ -41,12 +41,24 @@ class Execution:
     hpz: int = 1
     """ZeRO-3: ranks that hold a whole copy of the base among them (hpZ); the ranks of one node, so that gathers stay
     there."""
+    deterministic: bool = True
+    """Deterministic kernels alone."""
 
     @property
     def topology(self) -> str:
         """The layout in words. A run that was resumed under another one has the same samples, but not the same bits."""
         micro = f", micro-batch {self.micro_batch}" if self.micro_batch else ""
-        return f"{f'zero{self.zero}' if self.zero else 'plain'} x {self.ranks.world}{micro}"
+        kernels = "" if self.deterministic else ", not deterministic"
+        return f"{f'zero{self.zero}' if self.zero else 'plain'} x {self.ranks.world}{micro}{kernels}"
+
+
+def refuse_for_zero(has_objective: bool, is_generated: bool) -> None:
+    """Raise UserError E265 or E268 for a training that DeepSpeed's engine cannot do."""
+    fix = "use plain training (--zero 0), or exclude the defense"
+    if has_objective:
+        raise user_error("E265", "a loss over hidden states is not built for ZeRO", "--zero", fix)
+    if is_generated:
+        raise user_error("E268", "generated adapters are not built for ZeRO", "--zero", fix)
 
 
 class Engine(ABC):
@@ -70,9 +82,9 @@ class Engine(ABC):
         """Sum gradients and losses over the ranks: mean loss over the label tokens of each run, [K]."""
 
     @abstractmethod
-    def step(self, run: int, done: int) -> float:
-        """One update of one run; `done` steps came before. Returns the gradient norm before clipping; the run has
-        diverged when that is not finite."""
+    def step(self, run: int, done: int, loss: torch.Tensor) -> torch.Tensor:
+        """One update of one run; `done` steps came before. Returns the gradient norm before clipping, a scalar on the
+        device; the run has diverged, and is not changed, when that or its loss is not finite."""
 
     @abstractmethod
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -118,10 +130,7 @@ class PlainEngine(Engine):
     def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
         self.adapters.select_runs(runs)
         losses = self.loss(self.base, batch, counts)
-        with warnings.catch_warnings():
-            # Gradients of several runs are strided views into one buffer, on purpose.
-            warnings.filterwarnings("ignore", message="grad and param do not obey the gradient layout contract")
-            losses.sum().backward()
+        losses.sum().backward()
         if self.sums is not None:
             self.sums[runs] += self.adapters.flat_grads[runs].float()
             self.adapters.flat_grads[runs].zero_()
@@ -132,10 +141,9 @@ class PlainEngine(Engine):
             self.sums = self.ranks.sum(self.adapters.flat_grads.float() if self.sums is None else self.sums)
         return self.ranks.sum(losses)
 
-    def step(self, run: int, done: int) -> float:
-        return self.optimizer.step(
-            run, done, self.adapters.flat_grads[run].float() if self.sums is None else self.sums[run]
-        )
+    def step(self, run: int, done: int, loss: torch.Tensor) -> torch.Tensor:
+        grad = self.adapters.flat_grads[run].float() if self.sums is None else self.sums[run]
+        return self.optimizer.step(run, done, grad, loss)
 
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self._same(run, self.optimizer.masters[run].detach()), *self.optimizer.moments(run)

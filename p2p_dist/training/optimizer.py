@@ -30,20 +30,25 @@ class CohortOptimizer:
             adapters.load(run, self.values(run))
         self.adamw = [adamw(master, spec, fused=True) for master, spec in zip(self.masters, specs, strict=True)]
 
-    def step(self, run: int, done: int, grad: torch.Tensor) -> float:
+    def step(self, run: int, done: int, grad: torch.Tensor, loss: torch.Tensor) -> torch.Tensor:
         """One update of one run from its adapter's gradient, [P] in fp32; `done` steps came before. Returns the norm,
-        before clipping, of the gradient of what is trained; when that is not finite, nothing is changed."""
-        spec, master = self.specs[run], self.masters[run]
+        before clipping, of the gradient of what is trained; when that or the loss is not finite, nothing is changed.
+
+        The host waits for no value of a GPU: the scale and the decision to update are made there (AdamW's `found_inf`).
+        """
+        spec, master, adamw_ = self.specs[run], self.masters[run], self.adamw[run]
         if self.generator is not None:
             grad = self.generator.pulled_back(master, grad)
-        norm = float(grad.norm())
-        if not math.isfinite(norm):
+        norm = grad.norm()
+        finite = norm.isfinite() & loss.isfinite()
+        skips = grad.device.type != "cpu" and not spec.optimizer
+        if skips:
+            adamw_.found_inf = (~finite).float()  # type: ignore[attr-defined]  # read by torch's fused AdamW
+        elif not bool(finite):
             return norm
-        if spec.max_grad_norm is not None and norm > spec.max_grad_norm:
-            grad = grad * (spec.max_grad_norm / norm)
-        master.grad = grad
-        self.adamw[run].param_groups[0]["lr"] = learning_rate(spec, done, self.steps[run])
-        self.adamw[run].step()
+        master.grad = clipped(grad, norm, spec.max_grad_norm)
+        adamw_.param_groups[0]["lr"] = learning_rate(spec, done, self.steps[run])
+        adamw_.step()
         self.adapters.load(run, self.values(run))
         return norm
 
@@ -69,6 +74,21 @@ class CohortOptimizer:
             "exp_avg": first.to(master.device),
             "exp_avg_sq": second.to(master.device),
         }
+
+
+def clipped(grad: torch.Tensor, norm: torch.Tensor, limit: float | None) -> torch.Tensor:
+    """The gradient [P] scaled down to the norm `limit` where its `norm` is larger; the same bits on every device. The
+    host waits for the norm only where that costs nothing."""
+    if limit is None:
+        return grad
+    if grad.device.type == "cpu":
+        return grad * (limit / float(norm)) if float(norm) > limit else grad
+    return grad * clip_scale(norm, limit)
+
+
+def clip_scale(norm: torch.Tensor, limit: float) -> torch.Tensor:
+    """Factor of a gradient with this norm, in fp32: 1 where the norm is within the limit."""
+    return torch.where(norm > limit, limit / norm.double(), 1.0).float()
 
 
 def adamw(numbers: torch.Tensor, spec: TrainSpec, fused: bool = False) -> torch.optim.Optimizer:

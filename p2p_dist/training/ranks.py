@@ -6,19 +6,27 @@ Nothing but tensors and JSON goes between ranks. One rank alone needs no process
 
 import json
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from p2p_dist.errors import user_error
+from p2p_dist.results.atomic import write_json
 
 TIMEOUT = timedelta(minutes=30)
 """Timeout of a collective. A hang is found sooner from outside, by the lack of steps (DeepSpeed's own groups
 ignore this)."""
+
+
+MEETING = "P2P_DIST_MEETING"
+"""Variable that names the group's meeting file (`scheduling.process_groups`)."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +109,36 @@ def join(environment: Mapping[str, str] = os.environ) -> Ranks:
             "start the ranks with torchrun or through p2p-dist run",
         )
     if not distributed.is_initialized():
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo", **_meeting(environment, world))
     return Ranks(distributed.get_rank(), distributed.get_world_size())
+
+
+def _meeting(environment: Mapping[str, str], world: int) -> dict[str, Any]:
+    """Arguments by which the ranks find each other: the port in the environment, or one that rank 0 opens and writes
+    into the group's meeting file. A port is open from the moment that it is chosen, so that none can be taken twice."""
+    if MEETING not in environment:
+        return {"timeout": TIMEOUT}
+    rank, host, file = int(environment["RANK"]), environment["MASTER_ADDR"], Path(environment[MEETING])
+    options: dict[str, Any] = {"world_size": world, "timeout": TIMEOUT, "wait_for_workers": False}
+    if rank == 0:
+        store = TCPStore(host, 0, is_master=True, **options)
+        write_json(file, {"port": store.port})
+        port = store.port
+    else:
+        port = _awaited_port(file)
+        store = TCPStore(host, port, is_master=False, **options)
+    os.environ["MASTER_PORT"] = str(port)
+    return {"store": store, "rank": rank, "world_size": world, "timeout": TIMEOUT}
+
+
+def _awaited_port(file: Path) -> int:
+    """The port in a meeting file, once rank 0 has written it."""
+    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"rank 0 has not written {file}")
+        time.sleep(0.05)
+    return int(json.loads(file.read_text())["port"])
 
 
 def leave() -> None:

@@ -5,6 +5,7 @@ checkpoints are simple. What it keeps is read and written un-sharded; its own ch
 """
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Mapping
@@ -71,6 +72,8 @@ class ZeroEngine(Engine):
         self.size, self.stage = adapters.size, execution.zero
         module = FlatModel(base.model, adapters, start)
         config = deepspeed_config(spec, execution, base.dtype, adapters.size)
+        if execution.zero == 3:
+            shard(deepspeed, module.model, config, execution)
         self.engine, *_ = deepspeed.initialize(
             model=module, model_parameters=[module.flat], optimizer=adamw(module.flat, spec), config=config
         )
@@ -91,11 +94,13 @@ class ZeroEngine(Engine):
     def finish(self, losses: torch.Tensor) -> torch.Tensor:
         return self.ranks.sum(losses)
 
-    def step(self, run: int, done: int) -> float:
+    def step(self, run: int, done: int, loss: torch.Tensor) -> torch.Tensor:
+        if not math.isfinite(float(loss)):
+            return torch.full_like(loss, math.nan)
         for group in self.engine.optimizer.optimizer.param_groups:
             group["lr"] = learning_rate(self.spec, done, self.steps)
         self.engine.step()
-        return float(self.engine.get_global_grad_norm())
+        return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32).to(loss.device)
 
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         kept = self.engine.optimizer.optimizer.state[self._masters()]
@@ -144,6 +149,51 @@ class ZeroEngine(Engine):
         mine = whole[self.ranks.rank * piece.numel() :][: piece.numel()]
         with torch.no_grad():
             piece[: mine.numel()].copy_(mine)
+
+
+def shard(deepspeed: Any, model: nn.Module, config: Mapping[str, Any], execution: Execution) -> None:
+    """Cut the weights of a model into the parts of all ranks, one weight at a time: a rank never holds more than its
+    part and one whole weight on its device.
+
+    The main rank's weights count, wherever they lie; another rank may have its own on the meta device. Buffers go to
+    every rank's device whole.
+    """
+    device = torch.device(deepspeed.accelerator.get_accelerator().device_name(int(os.environ["LOCAL_RANK"])))
+    _send_buffers(model, device)
+    places: dict[int, list[tuple[nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                places.setdefault(id(weight), []).append((module, name))
+    first: Any = None
+    for (module, name), *others in list(places.values()):
+        weight = module._parameters[name]
+        assert weight is not None
+        if weight.is_meta:
+            weight = nn.Parameter(torch.empty(weight.shape, dtype=weight.dtype, device=device), requires_grad=False)
+            for other, same in ((module, name), *others):
+                other._parameters[same] = weight
+        if first is None:
+            deepspeed.zero.Init(
+                module=nn.ParameterList([weight]),
+                config_dict_or_path=dict(config),
+                remote_device="cpu" if execution.offload == "all" else None,
+                pin_memory=torch.cuda.is_available(),
+            )
+            first = weight
+        else:
+            first.convert_to_zero_parameters(param_list=[weight])
+
+
+def _send_buffers(model: nn.Module, device: torch.device) -> None:
+    """Move buffers, and tensors that modules have as attributes, to the device of every rank, as the main rank has
+    them."""
+    for module in model.modules():
+        for owner in (module._buffers, vars(module)):
+            for name, tensor in [(name, each) for name, each in owner.items() if isinstance(each, torch.Tensor)]:
+                here = torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device).contiguous()
+                distributed.broadcast(here, src=0)
+                owner[name] = here
 
 
 def deepspeed_config(spec: TrainSpec, execution: Execution, dtype: torch.dtype, size: int) -> dict[str, Any]:

@@ -20,6 +20,8 @@ class Meter:
 
     def __init__(self, device: torch.device, ranks: Ranks | None = None):
         self.device, self.ranks = device, ranks or Ranks()
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)  # an evaluation's peak is not that of the training before it
         self.started, self.before = time.perf_counter(), _counters(device)
 
     def read(self, dtype: torch.dtype, earlier: float = 0.0) -> Cost:

@@ -8,13 +8,14 @@ from p2p_dist.errors import Exit
 from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters, unadapted_weights
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.training.base_model import base_of
+from p2p_dist.training.base_model import base_of, base_to_shard
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.engine import Execution, Offload
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.peft_reload import require_same_in_peft
 from p2p_dist.training.ranks import Ranks, join, leave
 from p2p_dist.training.reproducible import set_deterministic
+from p2p_dist.worker.device_faults import preflight
 from p2p_dist.worker.evaluate import evaluate
 from p2p_dist.worker.evaluator import evaluator_of
 from p2p_dist.worker.train import Checkpoints, train
@@ -31,11 +32,18 @@ class ExecutionOptions:
     micro_batch: int | None = None
     allow_change: tuple[str, ...] = ()
     recompute: bool = False
+    deterministic: bool = True
 
     def execution(self, ranks: Ranks) -> Execution:
         """Layout of the training over the ranks."""
         return Execution(
-            ranks, self.micro_batch, self.zero, self.offload, hpz=self.hpz, gradient_checkpointing=self.recompute
+            ranks,
+            self.micro_batch,
+            self.zero,
+            self.offload,
+            hpz=self.hpz,
+            gradient_checkpointing=self.recompute,
+            deterministic=self.deterministic,
         )
 
 
@@ -50,6 +58,7 @@ def run_model_job(
     stop = StopFlag()
     ranks = join()
     try:
+        preflight()
         return _run(folder, _stages_of_main_rank(folder, stages, ranks), options, ranks, stop, base_cache)
     except Stopped:
         return Exit.REQUEUE
@@ -83,12 +92,15 @@ def _run(
     to_evaluate = [stage for stage in stages if isinstance(stage, EvalStage)]
     trainings = _trainings(folder, to_train, to_evaluate)
     # 2. Load the frozen base, with one stacked adapter for every run of the cohort. PEFT must read it as it is trained.
-    set_deterministic()
+    set_deterministic(options.deterministic)
     first = next(iter(trainings.values()))
-    base = base_of(folder, first, base_cache, keep=options.zero == 0)  # ZeRO moves weights
-    if to_train and first.train.quantization is None:
+    sharded = options.zero == 3 and first.train.quantization is None
+    base = (
+        base_to_shard(folder, first, ranks) if sharded else base_of(folder, first, base_cache, keep=options.zero == 0)
+    )  # ZeRO moves weights
+    if to_train and first.train.quantization is None and (ranks.main or not sharded):
         require_same_in_peft(base, first.train.lora, first.model)
-    adapters = Adapters(base.model, first.train.lora, max(1, len(to_train)))
+    adapters = Adapters(base.model, first.train.lora, max(1, len(to_train)), base.device)
     if to_train and ranks.main and (weights := unadapted_weights(base.model)):
         print(f"no adapter on {', '.join(weights)}: not linear layers", flush=True)
     execution = options.execution(ranks)

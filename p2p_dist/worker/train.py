@@ -19,7 +19,7 @@ from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.training import checkpoint
 from p2p_dist.training.adapter_io import read_adapter, save_adapter
 from p2p_dist.training.cohort import Cohort
-from p2p_dist.training.engine import Engine, Execution
+from p2p_dist.training.engine import Engine, Execution, refuse_for_zero
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
@@ -59,6 +59,9 @@ def train(
 
     Raises Stopped on request, after a checkpoint, and UserError.
     """
+    if execution.zero:  # before a teacher needs the base, which is not whole
+        for stage in stages:
+            refuse_for_zero(stage.objective is not None, stage.reparametrized is not None)
     meter = Meter(base.device, execution.ranks)
     targets = [folder.at("train", stage.id) for stage in stages]
     observer = _observer(base, stages, targets, execution, checkpoints)

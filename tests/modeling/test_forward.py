@@ -100,8 +100,10 @@ def test_named_targets() -> None:
 def test_only_adapters_are_trained() -> None:
     loaded = base()
     adapters = Adapters(loaded.model, LoraSpec(r=2), 1)
-    trainable = sum(p.numel() for p in loaded.model.parameters() if p.requires_grad)
-    assert trainable == adapters.size
+    assert not any(weight.requires_grad for weight in loaded.model.parameters())
+    matrices = [matrix for layer in adapters.layers.values() for matrix in (layer.lora_a, layer.lora_b)]
+    assert all(matrix.requires_grad for matrix in matrices)
+    assert sum(matrix.numel() for matrix in matrices) == adapters.size
 
 
 def test_a_random_model_is_the_same_model_everywhere() -> None:

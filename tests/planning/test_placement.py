@@ -72,6 +72,16 @@ def test_zero_3_only_when_the_base_does_not_fit() -> None:
     assert over_nodes.ranks % 4 == 0, "whole nodes"
 
 
+def test_zero_3_needs_a_node_that_can_read_the_base() -> None:
+    """The main rank reads the whole base into the memory of its host."""
+    cluster = gpus(24, count=2)
+    assert isinstance(put("qwen3-14b", cluster.model_copy(update={"memory_gb": 64.0})), Placement)
+    found = put("qwen3-14b", cluster.model_copy(update={"memory_gb": 16.0}))
+    assert isinstance(found, Misfit)
+    assert "GiB of a node's memory to read the base" in found.reason
+    assert found.nearest == "a node with 32 GB of memory"
+
+
 def test_everything_that_is_placed_fits() -> None:
     for memory in (6, 10, 16, 24, 40, 80):
         found = put("qwen3-8b", gpus(memory))
@@ -91,7 +101,11 @@ def test_what_never_fits_says_what_would() -> None:
 
 def test_shorter_rows_are_offered_where_they_help() -> None:
     shape = read_model("qwen3-0.6b", configs_dir() / "models").shape
-    need = estimate(Work(shape, LoraSpec(), 2, 1, 1, 1024, recompute=True), Split(), "cuda").total / USABLE / 1e9
+    need = (
+        estimate(Work(shape, LoraSpec(), 2, 1, 1, 1024, recompute=True, global_rows=32), Split(), "cuda").total
+        / USABLE
+        / 1e9
+    )
     found = put("qwen3-0.6b", gpus(need, count=1), max_length=8192)
     assert isinstance(found, Misfit)
     assert "train.max_length=1024" in found.nearest

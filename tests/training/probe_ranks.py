@@ -7,25 +7,35 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch.profiler import ProfilerActivity, profile
 
+from bench.memory_model import SHAPES
 from p2p_dist.config.study import LoraSpec
-from p2p_dist.modeling.base import load_base
+from p2p_dist.modeling.base import Base, empty_base, load_base
+from p2p_dist.modeling.guard import set_mode
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.cohort import Stopped, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import join, leave
 from p2p_dist.training.train_run import Trained, TrainRun
+from p2p_dist.training.zero import ZeroEngine
 from p2p_dist.worker.__main__ import end
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
 
 # 37 rows in batches of 8: the last batch of an epoch has 5, which no two ranks share evenly.
 RUN = TrainRun(spec(lora=LoraSpec(r=4, dropout=0.1), warmup_steps=2, max_grad_norm=0.1), 3, rows(37, 5))
+
+DEEP = SHAPES["qwen3-deep"].model_copy(update={"vocab": 256})
+PARTS = "parts"
+"""In place of a layout: measure what a rank holds while a base is cut."""
 
 
 def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
@@ -36,8 +46,10 @@ def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
 
     def once(run: TrainRun, keeper: Keeper) -> Trained:
         base = load_base(IDENTITY, {}, dtype)
+        if zero == "3" and not execution.ranks.main:
+            base = empty(IDENTITY, dtype)
         keeper.line = lambda run, line: losses.append(line["loss"])  # type: ignore[method-assign]
-        return train_cohort(base, Adapters(base.model, run.spec.lora, 1), [run], keeper, execution)[0]
+        return train_cohort(base, Adapters(base.model, run.spec.lora, 1, base.device), [run], keeper, execution)[0]
 
     whole = once(RUN, Keeper())
     curve = list(losses)
@@ -51,11 +63,41 @@ def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
     raise AssertionError("it did not stop")
 
 
+def empty(identity: Mapping[str, Any], dtype: str) -> Base:
+    """The base of a rank that has nothing of its weights before they are cut."""
+    base = empty_base(identity, {}, dtype)
+    assert all(weight.is_meta for weight in base.model.parameters())
+    set_mode(base.model, "packed")
+    return replace(base, device=torch.device("cpu"))
+
+
+def measure_parts(out: Path) -> None:
+    """Most bytes that this rank allocated while ZeRO-3 cut a base, beside those of the whole and its largest weight."""
+    ranks = join()
+    identity = {"source": "random", "shape": DEEP.model_dump()}
+    whole = load_base(identity, {}, "float32")
+    sizes = [weight.numel() * 4 for weight in whole.model.parameters()]
+    base = whole if ranks.main else empty(identity, "float32")
+    adapters = Adapters(base.model, LoraSpec(r=1, target_modules=("q_proj",)), 1, base.device)  # as good as none
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        ZeroEngine(base, adapters, RUN.spec, 1, torch.zeros(adapters.size), Execution(ranks, zero=3))
+    held = peak = 0
+    for event in recorded.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    record = {"peak": peak, "whole": sum(sizes)}
+    (out / f"parts{ranks.rank}.json").write_text(json.dumps(record))
+
+
 def main() -> None:
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     out = Path(sys.argv[1])
     for layout in sys.argv[2:]:
+        if layout == PARTS:
+            measure_parts(out)
+            continue
         whole, resumed, curve = train(layout)
         if os.environ.get("RANK", "0") == "0":
             save_file(

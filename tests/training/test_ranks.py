@@ -14,7 +14,7 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.batches import micro_batches
 from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.engine import Execution
-from p2p_dist.training.ranks import Ranks, join
+from p2p_dist.training.ranks import MEETING, Ranks, join
 from tests import process_group
 from tests.training.test_cohort import IDENTITY, RUNS
 
@@ -37,7 +37,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], P
     found = {}
     for world, layouts in ((1, ONE), (2, TWO)):
         out = tmp_path_factory.mktemp(f"ranks{world}")
-        process_group.run(["-W", "ignore", "-m", "tests.training.probe_ranks", str(out), *layouts], world)
+        parts = ["parts"] if world == 2 else []
+        command = ["-W", "ignore", "-m", "tests.training.probe_ranks", str(out), *parts, *layouts]
+        process_group.run(command, world, {MEETING: str(out / "meeting.json")} if world > 1 else None)
         found.update({(world, layout): out / layout for layout in layouts})
     return found
 
@@ -54,6 +56,19 @@ def test_any_layout_gives_the_run_of_one_rank(world: int, layout: str, trained: 
     values = [load_file(trained[key].with_suffix(".safetensors"))["whole"] for key in ((1, PLAIN), (world, layout))]
     torch.testing.assert_close(values[1], values[0], atol=2e-4, rtol=0)
     assert len(found["topologies"]) == 1
+
+
+def test_ranks_meet_at_a_port_that_rank_0_opened(trained: dict[tuple[int, str], Path]) -> None:
+    """All layouts of two ranks were trained over it, and none over the port of MASTER_PORT."""
+    assert json.loads((trained[2, PLAIN].parent / "meeting.json").read_text())["port"] > 0
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_zero_3_never_holds_a_whole_base(rank: int, trained: dict[tuple[int, str], Path]) -> None:
+    """While a base is cut, a rank allocates its half and one weight at a time; the main rank's own weights, which it
+    read before, are not among them."""
+    record = json.loads((trained[2, PLAIN].parent / f"parts{rank}.json").read_text())
+    assert 0.5 * record["whole"] <= record["peak"] < 0.7 * record["whole"]
 
 
 def test_zero_in_bfloat16_follows_the_plain_run(trained: dict[tuple[int, str], Path]) -> None:

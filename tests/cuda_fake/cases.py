@@ -1,0 +1,163 @@
+"""Pieces of work on the fake GPU, at the shapes of Qwen3 with a few of their layers."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.workload import rows
+from p2p_dist.config.model import ShapeSpec, read_model
+from p2p_dist.config.study import LoraSpec, TrainSpec
+from p2p_dist.modeling import attention
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.forward import answer_logits
+from p2p_dist.modeling.fused_norms import replace_modules, unproven
+from p2p_dist.modeling.fused_rope import fuse_rope
+from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.packing import GROUP_BY_ON_GPU, pack
+from p2p_dist.modeling.random_init import byte_tokenizer, config_of
+from p2p_dist.training.cohort import Cohort, Observer
+from p2p_dist.training.engine import Execution
+from p2p_dist.training.reparametrization import Generator
+from p2p_dist.training.train_run import TrainRun
+from tests.cuda_fake.recorder import Recorder, fake_gpu
+
+MODELS = Path(__file__).parents[2] / "configs" / "models"
+VOCABULARY = 256
+"""Tokens of the rows: the byte tokenizer's."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One piece of work. `tokens` 0: lengths like those of SST-2."""
+
+    kind: str
+    """train, evaluate or generate."""
+    size: str = "0.6b"
+    layers: int = 2
+    rows: int = 32
+    tokens: int = 0
+    runs: int = 1
+    micro_batch: int | None = None
+    recompute: bool = False
+    dropout: float = 0.1
+    generator: int = 0
+    steps: int = 2
+
+    @property
+    def shape(self) -> ShapeSpec:
+        """The model's shape with the case's number of layers."""
+        return read_model(f"qwen3-{self.size}", MODELS).shape.model_copy(update={"layers": self.layers})
+
+    @property
+    def lora(self) -> LoraSpec:
+        return LoraSpec(r=16, alpha=32.0, dropout=self.dropout)
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """What the case asked of the GPU, as JSON. Bytes begin with those of the base."""
+    started = time.perf_counter()
+    with fake_gpu() as recorder:
+        base = _base(case.shape)
+        record: dict[str, Any] = {"base": recorder.held}
+        record |= _WORK[case.kind](case, base, recorder)
+    return {**asdict(case), **record, "seconds": round(time.perf_counter() - started, 1)}
+
+
+def _base(shape: ShapeSpec) -> Base:
+    """Random weights of a shape on the fake GPU in bfloat16."""
+    attention.register()
+    model_class, config = config_of(shape.model_dump())
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("cuda", 0):
+            model = model_class(config)
+    finally:
+        torch.set_default_dtype(default)
+    model.set_attn_implementation(attention.NAME)
+    norms = {name: norm for name, module in model.named_modules() if (norm := unproven(module)) is not None}
+    replace_modules(model, norms)  # a fake tensor has no numbers that would prove them
+    fuse_rope(model, proven=True)
+    return Base(model.eval().requires_grad_(False), byte_tokenizer(), torch.device("cuda", 0), torch.bfloat16)
+
+
+def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
+    """Steps of a cohort; the last one is counted, peaks are of all."""
+    spec = TrainSpec(num_train_epochs=1, global_batch=case.rows, lora=case.lora)
+    adapters = Adapters(base.model, spec.lora, case.runs)
+    generator = Generator(adapters, case.generator) if case.generator else None
+    batches = [rows(case.rows * case.steps, VOCABULARY, seed, case.tokens) for seed in range(case.runs)]
+    runs = [TrainRun(spec, seed, batch, generator=generator) for seed, batch in enumerate(batches)]
+    cohort = Cohort(base, adapters, runs, Observer(), Execution(micro_batch=case.micro_batch))
+    static, peak = recorder.held, recorder.held
+    shapes: list[set[str]] = []
+    with gradient_checkpointing(base.model, case.recompute):
+        for _ in range(case.steps):
+            recorder.reset()
+            cohort.step()
+            peak = max(peak, recorder.peak)
+            shapes.append(set(recorder.shapes))
+    recorder.peak = peak
+    states = [
+        tensor for state in cohort.engine.optimizer.adamw for each in state.state.values() for tensor in each.values()
+    ]
+    return {
+        **_counts(recorder),
+        "static": static,
+        "held": recorder.held,
+        "new_shapes": len(shapes[-1] - shapes[0]),
+        "devices": sorted({str(tensor.device) for tensor in (*states, adapters.flat_params, adapters.flat_grads)}),
+        "tokens_at_once": max(sum(len(row.ids) for row in batch) for batch in batches),
+    }
+
+
+def _evaluate(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
+    """One pass over rows of an evaluation, as `label_scoring` makes it."""
+    adapters = Adapters(base.model, case.lora, 1)
+    adapters.no_dropout()
+    recorder.reset()
+    static = recorder.held
+    with torch.no_grad():
+        batch = pack([rows(case.rows, VOCABULARY, 0, case.tokens)], GROUP_BY_ON_GPU).to(base.device)
+        logits = answer_logits(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
+    return {**_counts(recorder), "static": static, "devices": [str(logits.device)]}
+
+
+def _generate(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
+    """Answers of `steps` tokens."""
+    from p2p_dist.evaluation.generation import GREEDY, plain_attention
+
+    adapters = Adapters(base.model, case.lora, 1)
+    adapters.no_dropout()
+    recorder.reset()
+    prompts = [row.ids for row in rows(case.rows, VOCABULARY, 0, case.tokens)]
+    with torch.no_grad(), plain_attention(base.model):
+        GREEDY.write(base, prompts, case.steps, 255)
+    return _counts(recorder)
+
+
+def _counts(recorder: Recorder) -> dict[str, Any]:
+    return {
+        "operations": recorder.operations.total(),
+        "most": dict(recorder.operations.most_common(12)),
+        "synchronisations": dict(recorder.synchronisations),
+        "host_floats": dict(recorder.host_floats),
+        "peak": recorder.peak,
+    }
+
+
+_WORK: dict[str, Callable[[Case, Base, Recorder], dict[str, Any]]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "generate": _generate,
+}
+
+
+def deeper(case: Case) -> Case:
+    """The case with one layer more: what a layer adds is the difference."""
+    return replace(case, layers=case.layers + 1)

@@ -1,0 +1,177 @@
+"""Everything that a piece of work asks of the fake GPU: operations, synchronisations, bytes held, and host tensors."""
+
+import contextlib
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from bench.operations import VIEWS
+
+NOT_LAUNCHED = VIEWS | {"device", "empty", "empty_like", "new_empty", "empty_strided", "_record_function_enter_new"}
+NOT_LAUNCHED |= {"_record_function_exit", "is_same_size", "_local_scalar_dense"}
+"""Operations that start no kernel."""
+BLOCKING = frozenset({"nonzero", "masked_select", "unique", "_unique2", "equal", "is_nonzero"})
+"""Operations whose result has a size or value that the host waits for."""
+
+
+class Recorder(TorchDispatchMode):
+    """Counts while it is on. `peak` is the most bytes that storages on the GPU held at once, those that were made
+    while it was on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: Counter[str] = Counter()
+        self.synchronisations: Counter[str] = Counter()
+        self.host_floats: Counter[str] = Counter()
+        self.shapes: set[str] = set()
+        self.held = self.peak = 0
+        self._storages: dict[int, weakref.ref[Any]] = {}
+
+    def reset(self) -> None:
+        """Count anew; what is held stays held."""
+        for counter in (self.operations, self.synchronisations, self.host_floats):
+            counter.clear()
+        self.shapes.clear()
+        self.peak = self.held
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        if name == "device":
+            return func(*args, **kwargs)
+        inputs = [each for each in tree_iter((args, kwargs)) if isinstance(each, torch.Tensor)]
+        if name == "_local_scalar_dense":
+            self._note_wait(name, inputs[0])
+            return _value(inputs[0])
+        if kwargs.get("generator") is not None:
+            kwargs = {**kwargs, "generator": None}
+        outputs = func(*args, **kwargs)
+        made = [each for each in tree_iter(outputs) if isinstance(each, torch.Tensor)]
+        self._note_copy(name, inputs, made, args, kwargs)
+        for tensor in made:
+            self._note_storage(tensor)
+            if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.numel() > 1:
+                self.host_floats[name] += 1
+        if name not in NOT_LAUNCHED and any(tensor.device.type == "cuda" for tensor in (*inputs, *made)):
+            self.operations[name] += 1
+            self.shapes.add(f"{name} {[tuple(tensor.shape) for tensor in inputs]}")
+        return outputs
+
+    def _note_wait(self, name: str, tensor: torch.Tensor) -> None:
+        if tensor.device.type == "cuda":
+            self.synchronisations[name] += 1
+
+    def _note_copy(self, name: str, inputs: list[Any], made: list[Any], args: Any, kwargs: Any) -> None:
+        """Count copies between host and GPU that the host waits for."""
+        kinds = {tensor.device.type for tensor in (*inputs[:2], *made)}
+        if name in BLOCKING and "cuda" in kinds:
+            self.synchronisations[name] += 1
+        elif name in ("_to_copy", "copy_") and kinds == {"cpu", "cuda"}:
+            to_host = made[0].device.type == "cpu"
+            blocks = not (kwargs.get("non_blocking") or (name == "copy_" and len(args) > 2 and args[2]))
+            if (to_host or blocks) and made[0].numel() and inputs[-1].dim() + made[0].dim():
+                self.synchronisations["to the host" if to_host else "to the GPU"] += 1
+
+    def _note_storage(self, tensor: torch.Tensor) -> None:
+        if tensor.device.type != "cuda":
+            return
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._storages:
+            return
+        size = storage.nbytes()
+        self._storages[key] = weakref.ref(storage, lambda _: self._release(key, size))
+        self.held += size
+        self.peak = max(self.peak, self.held)
+
+    def _release(self, key: int, size: int) -> None:
+        self._storages.pop(key, None)
+        self.held -= size
+
+
+def _value(tensor: torch.Tensor) -> Any:
+    """A value where the host reads one."""
+    return True if tensor.dtype == torch.bool else 1.0 if tensor.is_floating_point() else 1
+
+
+@contextlib.contextmanager
+def fake_gpu() -> Iterator[Recorder]:
+    """Fake tensors inside the block, with a recorder on them; the host reads ones, and waits once to read a tensor."""
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    recorder = Recorder()
+    plain = FakeTensor.tolist
+
+    def read(tensor: torch.Tensor) -> Any:
+        recorder._note_wait("tolist", tensor)
+        value: Any = _value(tensor)
+        for size in reversed(tensor.shape):
+            value = [value] * size
+        return value
+
+    FakeTensor.tolist = read  # type: ignore[method-assign]
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True), recorder, kernels():
+            yield recorder
+    finally:
+        FakeTensor.tolist = plain  # type: ignore[method-assign]
+
+
+class _Norm(torch.autograd.Function):
+    """CUDA's RMS norm: one kernel forward, which keeps its input and a number per row, and one backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x, x.new_empty(x.shape[:-1], dtype=torch.float32))
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return grad.clone(), None
+
+
+class _Silu(torch.autograd.Function):
+    """CUDA's SiLU: one kernel each way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+        return grad * ctx.saved_tensors[0]
+
+
+@contextlib.contextmanager
+def kernels() -> Iterator[None]:
+    """The kernels that torch has for CUDA alone, in whose place a CPU's torch would count their formulas: attention
+    (flash without a mask, memory-efficient with one), RMS norm and SiLU."""
+    from p2p_dist.modeling import attention, fused_norms
+
+    usual, silu = attention.scaled_dot_product_attention, torch.nn.functional.silu
+    rms_norm = fused_norms.rms_norm
+
+    def chosen(query: Any, key: Any, value: Any, attn_mask: Any = None, is_causal: bool = False, **others: Any) -> Any:
+        scale = others.get("scale")
+        if attn_mask is None:
+            return torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, is_causal, scale=scale)[0]
+        if query.shape[1] != key.shape[1]:
+            shared = query.shape[1] // key.shape[1]
+            key, value = (each.repeat_interleave(shared, dim=1) for each in (key, value))
+        bias = torch.where(attn_mask, 0.0, -torch.inf).to(query.dtype).expand(*query.shape[:3], key.shape[2])
+        kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+        return kernel(query, key, value, bias, True, 0.0, is_causal, scale=scale)[0]
+
+    attention.scaled_dot_product_attention = chosen  # type: ignore[assignment]
+    fused_norms.rms_norm = lambda x, shape, weight, eps: _Norm.apply(x, weight)
+    torch.nn.functional.silu = lambda x, inplace=False: _Silu.apply(x)
+    try:
+        yield
+    finally:
+        attention.scaled_dot_product_attention = usual
+        fused_norms.rms_norm, torch.nn.functional.silu = rms_norm, silu

@@ -1,0 +1,55 @@
+"""All work on a fake GPU: every tensor lies there, the host seldom waits, and a layer costs few operations."""
+
+from typing import Any
+
+import pytest
+
+from tests.cuda_fake.cases import Case, deeper
+from tests.cuda_fake.conftest import Measure
+
+pytestmark = [pytest.mark.process, pytest.mark.torch]
+
+TRAININGS = {
+    "plain": Case("train"),
+    "cohort": Case("train", runs=2),
+    "micro-batches": Case("train", micro_batch=16),
+    "checkpointing": Case("train", recompute=True),
+    "generated": Case("train", generator=8),
+    "14b": Case("train", size="14b"),
+}
+OPERATIONS = {"plain": 122, "cohort": 122, "checkpointing": 172}
+"""Most operations that one layer of Qwen3-0.6B adds to a step on rows like those of SST-2."""
+WAITS = 1
+"""Most times that the host waits for the GPU in a step."""
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_training_step_stays_on_the_gpu(measure: Measure, name: str) -> None:
+    """Optimiser, adapters and gradients are on the GPU, no float tensor is made on the host, and it seldom waits."""
+    measured = measure(TRAININGS[name])
+    assert measured["devices"] == ["cuda:0"]
+    assert measured["host_floats"] == {}
+    assert sum(measured["synchronisations"].values()) <= WAITS, measured["synchronisations"]
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_layer_of_a_training_costs_few_operations(measure: Measure, name: str) -> None:
+    case = TRAININGS[name]
+    assert per_layer(measure, case) <= OPERATIONS[name], measure(case)["most"]
+
+
+def per_layer(measure: Measure, case: Case) -> int:
+    """Operations that one layer adds."""
+    return int(measure(deeper(case))["operations"] - measure(case)["operations"])
+
+
+def test_equal_rows_bring_no_new_shapes(measure: Measure) -> None:
+    """A second step over rows of the same lengths asks for nothing that the first did not."""
+    assert measure(Case("train", tokens=64))["new_shapes"] == 0
+
+
+def test_evaluation_pass_stays_on_the_gpu(measure: Measure) -> None:
+    measured: dict[str, Any] = measure(Case("evaluate"))
+    assert measured["devices"] == ["cuda:0"]
+    assert measured["host_floats"] == {}
+    assert sum(measured["synchronisations"].values()) == 0, measured["synchronisations"]
