@@ -16,6 +16,8 @@ class Exit(IntEnum):
     USAGE = 2
     INTEGRITY = 3
     OWNED = 4
+    DEVICE = 74
+    """A device is faulty; another one may do the same job."""
     REQUEUE = 75
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from p2p_dist.scheduling.execute import Launch
-    from p2p_dist.scheduling.scheduler import State
+    from p2p_dist.scheduling.state import State
     from p2p_dist.scheduling.study import Study
 
 

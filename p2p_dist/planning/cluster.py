@@ -1,8 +1,6 @@
 """Hardware that a study is planned for: this machine, or a file of `configs/clusters`."""
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from p2p_dist.config import yaml_strict
 from p2p_dist.config.study import Positive, Strict
 from p2p_dist.errors import user_error
+from p2p_dist.planning.gpus import visible_gpus
 from p2p_dist.planning.nodes import spread
 
 Count = Annotated[int, Field(ge=1)]
@@ -59,6 +58,9 @@ class ClusterSpec(Strict):
     """Host memory of a node, in GB."""
     tflops: Positive | None = None
     """Assumed training throughput of a GPU, or of a node without GPUs, in TFLOP/s; used for the plan's times."""
+    deterministic: bool = True
+    """Take deterministic kernels alone, so that equal runs are equal to the bit; false takes the fastest ones, and
+    every `cost.json` says so."""
     layout: LayoutSpec | None = None
     """Force a layout on every training; null lets the planner choose for each model."""
 
@@ -116,7 +118,7 @@ def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) ->
 def this_machine() -> ClusterSpec:
     """This machine: the cores and memory this process may use, and the GPUs listed by nvidia-smi (planning needs no
     torch)."""
-    memories = _gpu_memories()
+    memories = [gpu.memory_gb for gpu in visible_gpus()]
     return ClusterSpec(
         name="this machine",
         cpus_per_node=len(os.sched_getaffinity(0)),
@@ -124,17 +126,3 @@ def this_machine() -> ClusterSpec:
         gpu_memory_gb=min(memories) if memories else None,
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
     )
-
-
-def _gpu_memories() -> list[float]:
-    """Memory of each visible GPU, in GB."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return []
-    query = [tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-    listed = subprocess.run(query, capture_output=True, text=True, check=False, timeout=30)
-    memories = [float(line) * 2**20 / 1e9 for line in listed.stdout.splitlines() if line.strip().isdigit()]
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return memories
-    return memories[: len([device for device in visible.split(",") if device.strip() not in ("", "-1")])]

@@ -2,7 +2,7 @@
 scheduler and the simulator."""
 
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from p2p_dist.errors import Exit
@@ -12,11 +12,16 @@ MAX_ATTEMPTS = 3
 """Maximum number of consecutive attempts at a job, or starts of a study, without progress."""
 _MEMORY_MARKERS = (
     "OutOfMemoryError",
-    "CUDA out of memory",
     "MemoryError",
-    "DefaultCPUAllocator: can't allocate memory",
+    "out of memory",
+    "_STATUS_ALLOC_FAILED",
+    "can't allocate memory",
+    "Cannot allocate memory",
     "not enough memory",
 )
+"""Parts of messages of torch, CUDA and its libraries, NCCL, bitsandbytes and the system."""
+_PEER_MARKERS = ("NCCL error", "ncclRemoteError", "ncclSystemError", "DistBackendError", "Connection closed by peer")
+"""Parts of messages of a rank that lost another one."""
 
 
 def startable(waiting: Iterable[Job], finished: Set[str], fits: Callable[[Job], bool]) -> Iterator[Job]:
@@ -43,6 +48,10 @@ class Ending:
     micro_batch: int = 1
     stalled: bool = False
     out_of_memory: bool = False
+    can_recompute: bool = False
+    """Gradient checkpointing is off and would save memory."""
+    lost_peer: bool = False
+    """A rank lost its connection to another one."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +62,19 @@ class Decision:
     action: Literal["done", "retry", "fail"]
     reason: str
     micro_batch: int | None = None
+    gradient_checkpointing: bool = False
+    """Switch it on for the next attempt."""
+    quarantine: bool = False
+    """Use the attempt's device no more."""
 
 
 def after_exit(end: Ending) -> Decision:
     """Decide what follows the end of an attempt.
 
     Kills and stalls are retried while they make progress; a worker that was asked to stop is requeued without counting
-    an attempt; out of memory halves the micro-batch and keeps the global batch; any other exit code fails the job,
-    because a bug or a bad input would end the same way again.
+    an attempt; out of memory halves the micro-batch, keeps the global batch, and in the end adds gradient
+    checkpointing; after a device fault another device is tried; any other exit code fails the job, because a bug or a
+    bad input would end the same way again.
     """
     if end.code == Exit.OK:
         return Decision("done", "") if end.outputs_there else Decision("fail", "exited with 0 but left no result")
@@ -71,7 +85,13 @@ def after_exit(end: Ending) -> Decision:
     if end.out_of_memory:
         if end.micro_batch > 1:
             return Decision("retry", f"out of memory with a micro-batch of {end.micro_batch}", end.micro_batch // 2)
+        if end.can_recompute:
+            return Decision("retry", "out of memory with a micro-batch of 1", 1, gradient_checkpointing=True)
         return Decision("fail", "out of memory with a micro-batch of 1")
+    if end.code == Exit.DEVICE:
+        return replace(_again("device fault", end), quarantine=True)
+    if end.lost_peer:
+        return _again("a rank lost another one", end)
     if end.code < 0 or end.code > 128:
         return _again(f"killed by signal {-end.code if end.code < 0 else end.code - 128}", end)
     return Decision("fail", f"exit code {end.code}")
@@ -109,3 +129,9 @@ def may_start_again(start: Start, reached: str) -> bool:
 def names_memory(lines: list[str]) -> bool:
     """True if the last lines of a log report that memory ran out."""
     return any(marker in line for line in lines for marker in _MEMORY_MARKERS)
+
+
+def names_lost_peer(tails: list[list[str]]) -> bool:
+    """True if the logs of all ranks that report an error report the loss of another rank: the last lines of each."""
+    failed = [lines for lines in tails if any("Error" in line or "error[" in line for line in lines)]
+    return bool(failed) and all(any(marker in line for line in lines for marker in _PEER_MARKERS) for lines in failed)

@@ -46,6 +46,7 @@ def to_json(state: Collected, owner: str | None) -> dict[str, Any]:
         "done": sum(run.status == "done" for run in runs),
         "by_status": dict(Counter(run.status for run in runs)),
         "problems": [asdict(problem) for problem in state.problems],
+        "quarantined": [asdict(each) for each in state.quarantined],
         "table": [
             {
                 "cell": dict(run.cell),
@@ -86,6 +87,7 @@ def text(state: Collected, owner: str | None, shown: int | None = None) -> str:
             f"  failed: {stage.kind} {id_}, see {stage.log}",
             *(f"    | {line}" for line in tail(Path(stage.log), lines=5)),
         ]
+    lines += [f"  out of use: {each.device}, a device fault, see {each.log}" for each in state.quarantined]
     lines += [str(problem) for problem in state.problems]
     return printable("\n".join(lines), keep="\n\t")
 

@@ -1,7 +1,7 @@
 """Collect a study's results from its run folder. Safe while the study is running and after a crash."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -9,9 +9,10 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import beside_model
 from p2p_dist.data.screening import TRY_SCREENING, failure
 from p2p_dist.errors import Exit, Problem, printable, user_error
-from p2p_dist.results import attempts, confined, records, resultfile, scorestore
+from p2p_dist.results import attempts, confined, quarantine, records, resultfile, scorestore
 from p2p_dist.results.attempts import Attempt
 from p2p_dist.results.confined import Damaged
+from p2p_dist.results.quarantine import Quarantined
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
@@ -77,6 +78,8 @@ class Collected:
     runs: list[RunState]
     results: Mapping[str, Result]
     problems: list[Problem]
+    quarantined: Sequence[Quarantined] = ()
+    """Devices that the study uses no more."""
 
     def failed_screenings(self) -> list[str]:
         """A sentence on each screening that failed, with the number of runs that use its scores and what to try."""
@@ -124,7 +127,12 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         for run in runs
     ]
     return Collected(
-        printable(resolved["name"]), printable(resolved["description"], keep="\n"), runs, results, problems
+        printable(resolved["name"]),
+        printable(resolved["description"], keep="\n"),
+        runs,
+        results,
+        problems,
+        quarantine.read(folder.quarantine),
     )
 
 

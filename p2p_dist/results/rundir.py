@@ -204,6 +204,11 @@ class RunDir:
         """Folder of the owner files (see `p2p_dist.results.lease`)."""
         return self.path / "lease"
 
+    @property
+    def quarantine(self) -> Path:
+        """Devices that this start of the study uses no more (see `p2p_dist.results.quarantine`)."""
+        return self.path / "quarantine.json"
+
     def start(self, chain: str) -> Path:
         """Counter of consecutive starts without progress in a chain of starts (a Slurm job and its requeues); deleted
         when a start runs to its end."""

@@ -6,7 +6,7 @@ WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -83,6 +83,10 @@ class Backend(ABC):
     @abstractmethod
     def stop(self, name: str) -> None:
         """Terminate the ranks; kill those that still run after ten seconds."""
+
+    def quarantine(self, name: str) -> Sequence[str]:
+        """Names of the devices that this backend keeps out of use since the group ended with a device fault."""
+        return ()
 
     @abstractmethod
     def close(self) -> None:

@@ -16,7 +16,8 @@ from p2p_dist.scheduling.claims import Claims, Shared, Sole, meet, refuse_sharer
 from p2p_dist.scheduling.other_settings import refuse_other_settings
 from p2p_dist.scheduling.process_groups import GroupSettings
 from p2p_dist.scheduling.progress import ProgressView, titles_of
-from p2p_dist.scheduling.scheduler import Scheduler, State
+from p2p_dist.scheduling.scheduler import Scheduler
+from p2p_dist.scheduling.state import State
 from p2p_dist.scheduling.study import Study
 from p2p_dist.scheduling.time_left import TimeLeft
 
@@ -67,6 +68,7 @@ def execute(study: Study, launch: Launch, console: Console) -> State:
             launch.checkpoint_every,
             launch.allow_change,
             launch.warm,
+            cluster.deterministic,
         )
         time_left = TimeLeft(plan.jobs, slots, plan.rates.start_seconds, lambda job: min(plan.width(job), slots))
         try:

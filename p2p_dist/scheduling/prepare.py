@@ -15,7 +15,7 @@ from p2p_dist.data import sources
 from p2p_dist.errors import user_error
 from p2p_dist.model_files.check import check_folder
 from p2p_dist.planning.plan import Plan
-from p2p_dist.results import atomic, confined, lease
+from p2p_dist.results import atomic, confined, lease, quarantine
 from p2p_dist.results.confined import Damaged
 from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.results.rundir import RunDir
@@ -82,6 +82,7 @@ def close_to_others(folder: RunDir) -> None:
 def clear(folder: RunDir) -> None:
     """Remove unfinished files and folders of killed writers. Needs the study alone: what another controller is writing
     looks the same."""
+    quarantine.clear(folder.quarantine)
     for leftover in [path for path in folder.leftovers() if "lease" not in path.name]:
         match confined.kind_of(leftover):
             case "file":

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from p2p_dist.errors import Exit
 from p2p_dist.results import confined
 
 PARENT = "P2P_DIST_PARENT"
@@ -63,6 +64,8 @@ class RankProcesses(Processes):
     ):
         """`environment` has MASTER_ADDR and MASTER_PORT when `world` is more than one (torchrun's names)."""
         self.failure: int | None = None
+        self.faulty: int | None = None
+        """Local number of the first rank that ended with a device fault."""
         self.deadline: float | None = None
         started = []
         for at in range(count):
@@ -76,6 +79,8 @@ class RankProcesses(Processes):
         otherwise)."""
         codes = [process.poll() for process in self.processes]
         ended = [code for code in codes if code is not None]
+        if self.faulty is None and Exit.DEVICE in codes:
+            self.faulty = codes.index(Exit.DEVICE)
         if self.failure is None or self.failure == 0:
             self.failure = next((code for code in ended if code != 0), None)
             if self.failure is not None and len(ended) < len(codes):
@@ -99,7 +104,8 @@ def log_of(log: Path, rank: int) -> Path:
 
 
 def meeting_point(host: str) -> dict[str, str]:
-    """Rendezvous address of a group: this host and a port that is free now."""
+    """Rendezvous address of a group: this host and a port that is free now. Workers meet at the port that their rank 0
+    opens, in case another program has taken this one meanwhile (`training.ranks`)."""
     with socket.socket() as probe:
         probe.bind(("", 0))
         return {"MASTER_ADDR": host, "MASTER_PORT": str(probe.getsockname()[1])}

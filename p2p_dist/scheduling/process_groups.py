@@ -18,6 +18,19 @@ WORKER = ("-m", "p2p_dist.worker")
 PASSED_ON = ("P2P_DIST_DATA", "P2P_DIST_CACHE", "P2P_DIST_PLUGINS", "HF_HOME", "HF_HUB_OFFLINE", "PYTHONPATH")
 """Variables that ranks on other nodes need too. Tokens are not among them (`p2p_dist.scheduling.handover`)."""
 
+PASSED_ON_PREFIXES = ("NCCL_", "TORCH_NCCL_", "GLOO_", "UCX_", "FI_")
+"""Beginnings of the variables that tell ranks how to reach each other: interfaces, transports, time limits."""
+MEETING = "P2P_DIST_MEETING"
+"""Variable of the ranks of a group: file in which rank 0 writes the port that it opened (`training.ranks`)."""
+ON_GPU = {
+    "P2P_DIST_DEVICE": "cuda",
+    # Widths change with every step; without it the allocator keeps blocks of each.
+    "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    # cuDNN's attention builds a plan for every new shape, which takes up to a second.
+    "TORCH_CUDNN_SDPA_DEPRIORITIZED": "1",
+}
+"""Variables of a worker that is given a GPU; the user's own count where they are set."""
+
 SPIN = "10000"
 """GOMP_SPINCOUNT: polls of an OpenMP thread for work before it sleeps (libgomp's default is 300,000). On a shared
 machine, threads that spin for long take the core from the one they wait for (`python -m bench.shared_cores`)."""
@@ -36,6 +49,8 @@ class GroupSettings:
     """Parts of a checkpoint's fingerprint that may differ when a training resumes from it."""
     warm: bool = False
     """Keep workers for further jobs of one rank; several ranks and ZeRO always get fresh processes."""
+    deterministic: bool = True
+    """Deterministic kernels alone."""
 
 
 def build_process_group(
@@ -71,6 +86,8 @@ def build_process_group(
         command += ("--gradient-checkpointing",)
     if placement.accumulation > 1:
         command += ("--micro-batch", str(placement.micro_batch))
+    if not settings.deterministic:
+        command += ("--nondeterministic",)
     nodes, each = spread(placement.ranks, settings.ranks_per_node)
     # Without GPUs a worker has all cores of its slot, and its ranks there share them.
     threads = settings.threads if settings.gpus else max(1, settings.threads // each)
@@ -87,12 +104,23 @@ def build_process_group(
         "PYTHONUNBUFFERED": "1",
         "PYTHONFAULTHANDLER": "1",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        **(ON_GPU if settings.gpus else {}),
+        **_passed_on(os.environ),
+        **({MEETING: str(log.with_name("meeting.json"))} if placement.ranks > 1 else {}),
         **fence,
     }
     stays = settings.warm and placement.ranks == 1 and not placement.zero
     service = Service((*opening, *study, "--serve"), command, fence, base_of(setting)) if stays else None
     return ProcessGroup((*opening, *command), log, threads, settings.gpus, environment, placement.ranks, nodes, service)
+
+
+def _passed_on(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables of this process that every rank needs, on whichever node."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES) or (name in ON_GPU and name != "P2P_DIST_DEVICE")
+    }
 
 
 def base_of(setting: str) -> str:

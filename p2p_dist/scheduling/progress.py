@@ -12,7 +12,7 @@ from p2p_dist.errors import printable
 from p2p_dist.planning.jobs import Job
 from p2p_dist.report.terminal import clock
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.scheduler import State
+from p2p_dist.scheduling.state import State
 from p2p_dist.scheduling.time_left import TimeLeft
 
 LINE_SECONDS = 15.0

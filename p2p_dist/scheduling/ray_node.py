@@ -1,6 +1,8 @@
 """Ray actor that starts the ranks of a process group on one node."""
 
 import asyncio
+import os
+import socket
 
 from p2p_dist.scheduling import process
 from p2p_dist.scheduling.backend import ProcessGroup
@@ -26,6 +28,11 @@ class NodeActor:
         while (code := self._slot.poll()) is None:
             await asyncio.sleep(process.POLL_SECONDS)
         return code
+
+    def devices(self) -> list[str]:
+        """GPUs that Ray has given to this actor."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        return [f"{socket.gethostname()} GPU {name}" for name in visible.split(",") if name]
 
     def has_warm_worker(self) -> bool:
         return self._slot.has_warm_worker()

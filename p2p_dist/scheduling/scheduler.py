@@ -7,21 +7,21 @@ that is killed and restarted resumes.
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.planning.jobs import Job, parts_that_fail_alone, without_lost
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
-from p2p_dist.planning.policy import Ending, after_exit, names_memory, startable
-from p2p_dist.results import atomic, confined
+from p2p_dist.planning.policy import Ending, after_exit, names_lost_peer, names_memory, startable
+from p2p_dist.results import atomic, confined, quarantine
 from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Backend
 from p2p_dist.scheduling.claims import Claims
 from p2p_dist.scheduling.process_groups import GroupSettings, build_process_group
 from p2p_dist.scheduling.stall_detection import StallDetector
+from p2p_dist.scheduling.state import Failure, State, Tries
 
 POLL_SECONDS = 0.2
 """Interval between two checks of files, signals and the lease."""
@@ -31,42 +31,6 @@ SHARED_SECONDS = 1.0
 """Interval between two checks of what other controllers have finished."""
 GRACE_SECONDS = 240.0
 """Time for workers to write a checkpoint on a stop request; Slurm gives 300 s (slurm/study.sbatch)."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A job that failed for good, with the last lines of its log."""
-
-    job: Job
-    reason: str
-    log: Path
-    tail: list[str]
-
-
-@dataclass
-class Tries:
-    """Outcome of the attempts at one job so far."""
-
-    number: int = 0
-    fruitless: int = 0
-    reached: tuple[str, ...] = ()
-    micro_batch: int | None = None
-    log: Path = Path()
-    stalled: float | None = None
-    """Time at which the job was found stalled, on the monotonic clock."""
-
-
-@dataclass
-class State:
-    """Jobs of a study by state. The progress view reads it."""
-
-    waiting: list[Job]
-    running: dict[str, Job] = field(default_factory=dict)
-    done: list[Job] = field(default_factory=list)
-    failed: list[Failure] = field(default_factory=list)
-    blocked: list[Job] = field(default_factory=list)
-    """Jobs, or parts of jobs, that need a stage which failed."""
-    tries: dict[str, Tries] = field(default_factory=dict)
 
 
 class Scheduler:
@@ -86,6 +50,8 @@ class Scheduler:
         self.slots, self.settings = slots, settings
         self.stalls = StallDetector(folder, stall_seconds)
         self.next_check = 0.0
+        self.quarantined = 0
+        """Number of devices that are out of use."""
 
     def run(self, on_progress: Callable[[State], None], stop_requested: Callable[[], bool]) -> State:
         """Run all jobs that can run. Every worker is stopped before an error or an interrupt propagates.
@@ -114,6 +80,10 @@ class Scheduler:
 
     def _start_ready(self, state: State, finished: set[str]) -> None:
         self._set_aside_lost(state)
+        for job in [job for job in state.waiting if self._is_too_wide(job)]:
+            state.waiting.remove(job)
+            reason = f"needs more devices than are left: {self.quarantined} are out of use (quarantine.json)"
+            state.failed.append(Failure(job, reason, state.tries.get(job.lead, Tries()).log, []))
         for job in startable(list(state.waiting), finished, lambda job: self._width(job) <= self._free(state)):
             fence = self.claims.take(job)
             if fence is None:
@@ -156,6 +126,10 @@ class Scheduler:
     def _width(self, job: Job) -> int:
         return min(self.plan.width(job), self.slots)
 
+    def _is_too_wide(self, job: Job) -> bool:
+        """True for a job that no longer fits because devices are in quarantine."""
+        return self.quarantined > 0 and self.plan.width(job) > self.slots
+
     def _placement(self, job: Job) -> Placement:
         placement = self.plan.placement(job)
         assert isinstance(placement, Placement), "impossible jobs were refused before"
@@ -171,6 +145,8 @@ class Scheduler:
                 micro_batch=tries.micro_batch,
                 accumulation=placement.accumulation * placement.micro_batch // tries.micro_batch,
             )
+        if tries.gradient_checkpointing:
+            placement = replace(placement, gradient_checkpointing=True)
         group = build_process_group(
             self.folder,
             job,
@@ -220,21 +196,36 @@ class Scheduler:
             code = self.backend.poll(name)
             if code is not None:
                 del state.running[name]
-                self._settle(job, code, state, finished)
+                self._settle(name, job, code, state, finished)
                 ended = True
         return ended
 
-    def _settle(self, job: Job, code: int, state: State, finished: set[str]) -> None:
+    def _settle(self, name: str, job: Job, code: int, state: State, finished: set[str]) -> None:
         """Record the end of an attempt and act on the policy's decision."""
         self.claims.give(job)
         tries = state.tries[job.lead]
-        last = tail(tries.log)
+        tails = [tail(log) for log in sorted(tries.log.parent.glob(f"{tries.log.name}*"))]
+        placement = self._placement(job)
+        recomputes = placement.gradient_checkpointing or tries.gradient_checkpointing
+        trains = any(self.folder.find(id_).kind == "train" for id_ in job.stages)
         all_done = all(self.folder.find(id_).is_done() for id_ in job.stages)
         tries.fruitless = 0 if self.stalls.reached(job) != tries.reached else tries.fruitless + 1
-        micro_batch = tries.micro_batch or self._placement(job).micro_batch
         decision = after_exit(
-            Ending(code, tries.fruitless, all_done, micro_batch, tries.stalled is not None, names_memory(last))
+            Ending(
+                code,
+                tries.fruitless,
+                all_done,
+                tries.micro_batch or placement.micro_batch,
+                tries.stalled is not None,
+                any(map(names_memory, tails)),
+                trains and not recomputes,
+                names_lost_peer(tails),
+            )
         )
+        if decision.quarantine and (devices := self.backend.quarantine(name)):
+            self.quarantined += len(devices)
+            self.slots -= len(devices)
+            quarantine.add(self.folder.quarantine, devices, tries.log)
         ending = {"code": code, "ended": round(time.time(), 3), "action": decision.action, "reason": decision.reason}
         atomic.write_json(tries.log.parent / "exit.json", ending)
         if decision.action == "done":
@@ -242,6 +233,7 @@ class Scheduler:
             state.done.append(job)
         elif decision.action == "retry":
             tries.micro_batch = decision.micro_batch or tries.micro_batch
+            tries.gradient_checkpointing |= decision.gradient_checkpointing
             state.waiting.insert(0, job)
         else:
             finished.update(id_ for id_ in job.stages if self.folder.find(id_).is_done())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from p2p_dist import worker_protocol
+from p2p_dist.errors import Exit
 from p2p_dist.scheduling import process
 from p2p_dist.scheduling.backend import ProcessGroup, Service
 from p2p_dist.scheduling.process import Processes, RankProcesses
@@ -84,6 +85,14 @@ class WorkerSlot:
         """Exit code of the group, or None while it runs."""
         assert self.running is not None
         return self.running.poll()
+
+    def faulty_devices(self, devices: Sequence[str]) -> list[str]:
+        """Those of the slot's devices on which a worker ended with a device fault: one per rank, or all where that is
+        unknown."""
+        if self.poll() != Exit.DEVICE:
+            return []
+        rank = self.running.faulty if isinstance(self.running, RankProcesses) else None
+        return list(devices) if rank is None or rank >= len(devices) else [devices[rank]]
 
     def has_warm_worker(self) -> bool:
         """True when the group has ended and its worker can take another job."""

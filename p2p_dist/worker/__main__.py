@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,14 @@ class Worker:
         except UserError as error:
             print(error, file=sys.stderr)
             return error.exit_code
+        except RuntimeError as runtime_error:
+            from p2p_dist.worker.device_faults import understood
+
+            if (known := understood(runtime_error)) is None:
+                raise
+            traceback.print_exc()
+            print(known, file=sys.stderr)
+            return known.exit_code
         except OSError as os_error:
             if (refused := storage_error(os_error)) is None:
                 raise
@@ -57,9 +66,11 @@ class Worker:
         # 3. Score rows, on one rank. Torch is imported from here on.
         to_score = [stage for stage in stages if isinstance(stage, ScoreStage)]
         if to_score and main_rank:
+            from p2p_dist.worker.device_faults import preflight
             from p2p_dist.worker.score import run_score_job
 
-            return run_score_job(folder, to_score, self.base_cache())
+            preflight()
+            return run_score_job(folder, to_score, self.base_cache(), not options.nondeterministic)
         # 4. Train and evaluate, on all ranks and one base.
         on_model = [stage for stage in stages if isinstance(stage, TrainStage | EvalStage)]
         if on_model:
@@ -143,6 +154,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="compute decoder layers again in the backward pass: less memory, more time",
     )
     parser.add_argument(
+        "--nondeterministic",
+        action="store_true",
+        help="take the fastest kernels: equal runs differ in their last bits",
+    )
+    parser.add_argument(
         "--allow-change",
         action="append",
         default=[],
@@ -166,6 +182,7 @@ def _execution_options(options: argparse.Namespace) -> "ExecutionOptions":
         micro_batch=options.micro_batch,
         recompute=options.gradient_checkpointing,
         allow_change=tuple(options.allow_change),
+        deterministic=not options.nondeterministic,
     )
 
 

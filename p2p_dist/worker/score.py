@@ -32,13 +32,15 @@ from p2p_dist.training.reproducible import set_deterministic
 from p2p_dist.worker.cost import Meter
 
 
-def run_score_job(folder: RunDir, stages: Sequence[ScoreStage], base_cache: BaseCache) -> int:
+def run_score_job(
+    folder: RunDir, stages: Sequence[ScoreStage], base_cache: BaseCache, deterministic: bool = True
+) -> int:
     """Score the rows of each stage and return an exit code.
 
     SIGTERM and SIGUSR1 end the job at the next batch with exit code 75; a stage that is not finished keeps nothing.
     """
     stop = StopFlag()
-    set_deterministic()
+    set_deterministic(deterministic)
     try:
         for stage in stages:
             score(folder, stage, stop, base_cache)

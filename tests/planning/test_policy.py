@@ -2,7 +2,17 @@
 
 import pytest
 
-from p2p_dist.planning.policy import MAX_ATTEMPTS, Ending, Start, after_exit, may_start_again, names_memory, next_start
+from p2p_dist.errors import Exit
+from p2p_dist.planning.policy import (
+    MAX_ATTEMPTS,
+    Ending,
+    Start,
+    after_exit,
+    may_start_again,
+    names_lost_peer,
+    names_memory,
+    next_start,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +33,11 @@ from p2p_dist.planning.policy import MAX_ATTEMPTS, Ending, Start, after_exit, ma
         (Ending(2, 1, False), "fail", "exit code 2"),
         (Ending(1, 9, False, 32, out_of_memory=True), "retry", "micro-batch of 32"),
         (Ending(1, 1, False, 1, out_of_memory=True), "fail", "micro-batch of 1"),
+        (Ending(1, 1, False, 1, out_of_memory=True, can_recompute=True), "retry", "micro-batch of 1"),
+        (Ending(Exit.DEVICE, 1, False), "retry", "device fault"),
+        (Ending(Exit.DEVICE, MAX_ATTEMPTS, False), "fail", "device fault"),
+        (Ending(1, 1, False, lost_peer=True), "retry", "lost another"),
+        (Ending(1, MAX_ATTEMPTS, False, lost_peer=True), "fail", "lost another"),
     ],
 )
 def test_policy(ending: Ending, action: str, said: str) -> None:
@@ -40,11 +55,37 @@ def test_out_of_memory_halves_the_micro_batch() -> None:
     assert sizes == [16, 8, 4, 2, 1]
 
 
+def test_memory_that_ends_at_one_row_adds_checkpointing() -> None:
+    """Before a job fails for lack of memory, its layers are computed again in the backward pass."""
+    decision = after_exit(Ending(1, 1, False, 1, out_of_memory=True, can_recompute=True))
+    assert (decision.micro_batch, decision.gradient_checkpointing) == (1, True)
+
+
+def test_device_fault_puts_the_device_out_of_use() -> None:
+    """Also where the job fails: the next job must not meet the same device."""
+    assert all(after_exit(Ending(Exit.DEVICE, tries, False)).quarantine for tries in (1, MAX_ATTEMPTS))
+    assert not after_exit(Ending(1, 1, False)).quarantine
+
+
+def test_lost_peer_needs_every_failed_rank_to_say_so() -> None:
+    """A rank with a bug of its own makes the others lose a peer; that is no reason to try again."""
+    lost = ["Traceback", "torch.distributed.DistBackendError: NCCL error in: remote process exited"]
+    assert names_lost_peer([lost, lost])
+    assert names_lost_peer([lost, ["stopped"]])
+    assert not names_lost_peer([lost, ["Traceback", "KeyError: 'x'"]])
+    assert not names_lost_peer([["step 1"], []])
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
         ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.", True),
         ("MemoryError", True),
+        ("RuntimeError: CUDA error: out of memory", True),
+        ("RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True),
+        ("ncclUnhandledCudaError: Call to CUDA function failed. Cuda failure 2 'out of memory'", True),
+        ("Error out of memory at line 380 in file /src/csrc/pythonInterface.c", True),
+        ("OSError: [Errno 12] Cannot allocate memory", True),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:124] . DefaultCPUAllocator: can't allocate memory", True),
         ("ValueError: the memory of an elephant", False),
     ],

@@ -19,7 +19,8 @@ from p2p_dist.scheduling.backend import ProcessGroup
 from p2p_dist.scheduling.backends.local import LocalBackend
 from p2p_dist.scheduling.claims import Sole
 from p2p_dist.scheduling.process_groups import GroupSettings
-from p2p_dist.scheduling.scheduler import Scheduler, State
+from p2p_dist.scheduling.scheduler import Scheduler
+from p2p_dist.scheduling.state import State
 from tests.planning.stages import rows_stage, train_stage
 
 

@@ -10,7 +10,7 @@ from p2p_dist.config.graph import Stage
 from p2p_dist.planning.jobs import Job
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.progress import ProgressView, titles_of
-from p2p_dist.scheduling.scheduler import State
+from p2p_dist.scheduling.state import State
 from p2p_dist.scheduling.time_left import TimeLeft
 
 

@@ -1,10 +1,12 @@
 """Workers as plain subprocesses: no Ray, the same results."""
 
 import os
+import socket
 import time
 from collections.abc import Collection
 
 from p2p_dist.errors import user_error
+from p2p_dist.planning.gpus import visible_gpus
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.process import POLL_SECONDS, meeting_point
 from p2p_dist.scheduling.worker_pool import IdleSlots, WorkerSlot
@@ -21,6 +23,7 @@ class LocalBackend(Backend):
         self._codes: dict[str, int] = {}
         self._idle: IdleSlots[WorkerSlot] = IdleSlots()
         self._free = visible_devices(gpus)
+        self._faulty: dict[str, list[str]] = {}
 
     def start(self, group: ProcessGroup) -> str:
         gpus = group.gpus * group.ranks
@@ -49,7 +52,8 @@ class LocalBackend(Backend):
             if slot.has_warm_worker():
                 self._idle.put(group, slot)
             else:
-                self._free += slot.devices
+                self._faulty[name] = slot.faulty_devices(slot.devices)
+                self._free += [device for device in slot.devices if device not in self._faulty[name]]
         return code
 
     def wait(self, names: Collection[str], seconds: float) -> None:
@@ -62,6 +66,9 @@ class LocalBackend(Backend):
     def stop(self, name: str) -> None:
         if name in self._groups:
             self._groups[name][1].stop()
+
+    def quarantine(self, name: str) -> list[str]:
+        return [f"{socket.gethostname()} GPU {device}" for device in self._faulty.get(name, [])]
 
     def close(self) -> None:
         for name in self._groups:
@@ -81,6 +88,9 @@ class LocalBackend(Backend):
 
 
 def visible_devices(gpus: int) -> list[str]:
-    """Names of this machine's GPUs, as in CUDA_VISIBLE_DEVICES."""
+    """Names of this machine's GPUs or MIG slices, as in CUDA_VISIBLE_DEVICES."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [name.strip() for name in visible.split(",")][:gpus] if visible else [str(index) for index in range(gpus)]
+    if visible:
+        return [name.strip() for name in visible.split(",")][:gpus]
+    names = [gpu.name for gpu in visible_gpus()] if gpus else []
+    return names[:gpus] if len(names) >= gpus else [str(index) for index in range(gpus)]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from p2p_dist.errors import UserError, user_error
+from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.scheduling import ray_local_cluster, signals
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.environment import handed_over
@@ -88,9 +88,8 @@ class RayBackend(Backend):
                 "include_dashboard": False,
                 "object_store_memory": 128 << 20,
             }
-            options |= {
-                "_temp_dir": str(self._folder / "r")
-            }  # Ray opens its own folder to everybody; ours around it stays shut
+            # Ray opens its own folder to everybody; ours around it stays shut.
+            options |= {"_temp_dir": str(self._folder / "r")}
         self._connect(options)
         self._gcs = GcsMonitor(ray.get_runtime_context().gcs_address)
         self._remote = ray.remote(NodeActor)
@@ -160,12 +159,12 @@ class RayBackend(Backend):
         failed = next((code for code in codes if code), None)
         if failed is not None and None in codes:
             self.stop(name)
-            codes = [code if code is not None else failed for code in codes]
+            codes = [failed if code is None else code for code in codes]
         if None not in codes:
             placed.code = failed or 0
             if placed.code == 0 and group.service is not None and self._stays(placed.actors[0]):
                 self._idle.put(group, placed.actors[0])
-            else:
+            elif placed.code != Exit.DEVICE or not group.gpus:  # an actor that stays keeps its GPUs out of use
                 self._free(placed)
         return placed.code
 
@@ -199,6 +198,12 @@ class RayBackend(Backend):
             for stopping in [actor.stop.remote() for actor in self._groups[name].actors]:
                 self._try(stopping)
 
+    def quarantine(self, name: str) -> list[str]:
+        placed = self._groups[name]
+        if placed.code != Exit.DEVICE or not placed.group.gpus:
+            return []
+        return [name for names in self._ray.get([actor.devices.remote() for actor in placed.actors]) for name in names]
+
     def close(self) -> None:
         for name, placed in self._groups.items():
             if placed.code is None:
@@ -209,15 +214,13 @@ class RayBackend(Backend):
         self._remove_folder()
 
     def _refuse_infeasible(self, group: ProcessGroup, bundle: dict[str, int]) -> None:
-        """Refuse a group that the living nodes can never hold. Raises UserError E413."""
+        """Raises UserError E413 for a group that the living nodes can never hold."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         fitting = [node for node in nodes if all(node.get(name, 0) >= amount for name, amount in bundle.items())]
         if len(fitting) < group.nodes:
             have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-            what = (
-                f"A process group needs {group.nodes} node(s) with {bundle}; the cluster has {len(fitting)} such of "
-                f"{len(nodes)} ({have})"
-            )
+            what = f"A process group needs {group.nodes} node(s) with {bundle}; the cluster has {len(fitting)} such of "
+            what += f"{len(nodes)} ({have})"
             raise user_error("E413", what, "Ray", "name the cluster at hand with --cluster")
 
     def _place(self, placed: _Placed, seconds: float) -> bool:
