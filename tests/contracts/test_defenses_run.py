@@ -187,6 +187,7 @@ def test_a_second_round_of_screening_is_a_further_model(screening: dict[str, int
         "attdef",
         "demonstrations",
         "pdb",
+        "prototype_filter",
         "clean_ft",
         "clean_only",
         "onion",

@@ -14,6 +14,7 @@ VARIANTS: list[tuple[str, str, dict[str, int]]] = [
     ("abl", "isolate: trained, unlearn: leave_out", {}),
     ("cube", "epochs: null", {}),
     ("seep", f"looks: both, {GO_ON}", {}),
+    ("prototype_filter", "states: trained", {}),
     ("p2p", "further_steps: 2", {"asr_nobt": 6}),
     ("fine_pruning", "further_steps: 2", {}),
 ]

@@ -14,6 +14,7 @@ from p2p_dist.data.defenses.abl import ISOLATED, Abl
 from p2p_dist.data.defenses.cube import Cube
 from p2p_dist.data.defenses.graceful import Graceful
 from p2p_dist.data.defenses.gradsentry import Gradsentry, valley
+from p2p_dist.data.defenses.prototype_filter import PrototypeFilter
 from p2p_dist.data.defenses.rftc import Rftc, elbow, tf_idf, worst_precision
 from p2p_dist.data.defenses.seep import Seep
 from p2p_dist.data.example import NO_LABEL, Row
@@ -166,6 +167,27 @@ def test_seep_seeds_bring_their_neighbours() -> None:
     suspects = {row.id for row in rows} - {row.id for row in defended.train}
     assert poison <= suspects
     assert len({id_ for id_ in suspects - poison if id_.startswith("1")}) <= 5
+
+
+def test_prototype_filter_drops_rows_near_another_class() -> None:
+    rows = [*labelled(50, 0), *labelled(50, 1)]
+    reserve = [*rows[:5], *rows[50:55]]
+    stray = {row.id for row in rows[60:66]}
+    near_one = {row.id for row in rows[50:]} - stray
+    states = blobs(rows, near_one)
+    one = PrototypeFilter()
+    defended = one.defend_train(DefenderView(rows, reserve, 2, 0, scores={"states": states}))
+    assert {row.id for row in rows} - {row.id for row in defended.train} == stray
+    assert defended.counts["clean_rows_used"] == 10
+    moved = blobs(rows, near_one - {rows[50].id})
+    kept = one.defend_train(DefenderView(rows, reserve, 2, 0, scores={"states": moved})).train
+    assert rows[50].id in {row.id for row in kept}, "a trusted row stays wherever it lies"
+
+
+def test_prototype_filter_class_without_trusted_row_refused() -> None:
+    rows = [*labelled(10, 0), *labelled(10, 1)]
+    with pytest.raises(UserError, match=r"E205.*class 1 has no trusted row"):
+        PrototypeFilter().defend_train(DefenderView(rows, rows[:4], 2, 0, scores={"states": blobs(rows, set())}))
 
 
 def test_seep_screening_needs_early_looks() -> None:
