@@ -175,18 +175,7 @@ def _from_file(name: str, file: ModelFile, random: bool) -> ModelRef:
     if file.source == "embedded":
         identity = {"source": "embedded", "sha256": assets.ASSETS[file.ref].sha256[:12]}
         return ModelRef(name, identity, {"asset": file.ref}, file.shape)
-    if file.revision is None:
-        raise _unpinned(file.ref)
     return ModelRef(name, {"source": "hub", "ref": file.ref, "revision": file.revision}, shape=file.shape)
-
-
-def _unpinned(name: str) -> Exception:
-    return user_error(
-        "E115",
-        f"{name} is not pinned to a commit",
-        "model",
-        f"write {name}@<40-digit commit>, so that the name always means the same weights",
-    )
 
 
 def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
@@ -195,7 +184,12 @@ def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
     shape = files[0].shape if files else None
     commit = revision or (files[0].revision if files else None)
     if commit is None:
-        raise _unpinned(name)
+        raise user_error(
+            "E115",
+            f"{name} is not pinned to a commit",
+            "model",
+            f"write {name}@<40-digit commit>, so that the name always means the same weights",
+        )
     if not _COMMIT.match(commit):
         raise user_error(
             "E115", f"{commit!r} is not a commit", "model", "give the 40 hex digits that the hub's history page shows"
