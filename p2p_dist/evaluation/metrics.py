@@ -3,7 +3,8 @@
 n classes, labels 0..n-1 of the task and, under P2P, n..2n-1 of the defender. The deployed system answers among
 offset..offset+n-1 and maps back by subtracting the offset, and under PDB the shift; where it refuses to answer, nothing
 is right and no attack has succeeded (reference: paper section 4.2 and appendix A; the strict rates are those of the
-released code). T* is the triggered suite: rows whose gold label is not the attacker's target.
+released code). T* is the triggered suite: rows whose gold label is not the attacker's target. The same rows without the
+trigger are rows of the clean suite, asked under the same prompt (`asr_untriggered`).
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from p2p_dist.data.built import LabelSpace
+from p2p_dist.results.paired_rates import ASR_READINGS
 from p2p_dist.results.predictions import Prediction
 
 Answer = Callable[[Prediction], int | None]
@@ -97,6 +99,8 @@ def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> 
             note("asr_raw_target", "triggered", lambda row: row.top == target)
         if offset:
             note("ext_rate", "triggered", lambda row: (anything(row) or 0) >= offset)
+        found |= _untriggered(suites, found, lambda row: _mapped(deployed(row), labels) == target, "asr_ext")
+        found |= _untriggered(suites, found, lambda row: _mapped(anything(row), labels) == target, "asr_mapped")
     for suite in ("clean", "triggered"):
         if suites.get(suite) and suites[suite][0].rejected is not None:
             found[f"rejected_{suite}"] = Outcome(suite, tuple(bool(row.rejected) for row in suites[suite]))
@@ -107,6 +111,37 @@ def outcomes(suites: Mapping[str, Sequence[Prediction]], labels: LabelSpace) -> 
     if suites.get("triggered_nobt") and target is not None:
         note("asr_nobt", "triggered_nobt", lambda row: original(row) == target)
     return found
+
+
+def paired_rates(reading: str, triggered: Mapping[str, bool], untriggered: Mapping[str, bool]) -> dict[str, list[bool]]:
+    """Hits of a reading of attack success beside those of the same rows without the trigger, in the order of
+    `triggered`; by row id. Empty when a row has no counterpart.
+
+    `asr_untriggered`: rows that go to the target without the trigger. `asr_only_triggered` and `asr_only_untriggered`:
+    rows that go there with, or without, the trigger alone; their difference is the excess that the trigger makes.
+    """
+    if not triggered.keys() <= untriggered.keys():
+        return {}
+    suffix = ASR_READINGS[reading]
+    pairs = [(hit, untriggered[id_]) for id_, hit in triggered.items()]
+    return {
+        f"asr_untriggered{suffix}": [without for _, without in pairs],
+        f"asr_only_triggered{suffix}": [hit and not without for hit, without in pairs],
+        f"asr_only_untriggered{suffix}": [without and not hit for hit, without in pairs],
+    }
+
+
+def _untriggered(
+    suites: Mapping[str, Sequence[Prediction]],
+    found: Mapping[str, Outcome],
+    says_target: Callable[[Prediction], bool],
+    reading: str,
+) -> dict[str, Outcome]:
+    """`paired_rates` of the labels of the clean suite; empty without that suite."""
+    ids = [row.id for row in suites["triggered"]]
+    untriggered = {row.id: not row.rejected and says_target(row) for row in suites.get("clean", ())}
+    hits_by_rate = paired_rates(reading, dict(zip(ids, found[reading].hits, strict=True)), untriggered)
+    return {name: Outcome("triggered", tuple(hits)) for name, hits in hits_by_rate.items()}
 
 
 def _variants(

@@ -4,19 +4,21 @@ import math
 from collections.abc import Sequence
 
 from p2p_dist.config.methods import ConfidenceRule
+from p2p_dist.data.built import HELD_OUT
 from p2p_dist.data.defense import Scores
 
 
 def refused_rows(scores: Scores, rule: ConfidenceRule) -> dict[str, set[str]]:
     """Ids of the rejected rows by suite: those whose confidence is above the rule's threshold, or above the lowest
-    threshold that rejects at most its share of the trusted rows."""
+    threshold that rejects at most its share of the held-out rows, or of the trusted ones where none are held out."""
     confidences = {
         name: {id_: confidence(line["scores"]) for id_, line in rows.items()} for name, rows in scores.items()
     }
     limit = rule.above
     if limit is None:
         assert rule.false_rejections is not None
-        limit = threshold(list(confidences["reserve"].values()), rule.false_rejections)
+        known = confidences.get(HELD_OUT) or confidences["reserve"]
+        limit = threshold(list(known.values()), rule.false_rejections)
     return {
         name: {id_ for id_, value in rows.items() if value > limit}
         for name, rows in confidences.items()

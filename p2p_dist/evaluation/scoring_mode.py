@@ -7,9 +7,9 @@ from typing import Any, Generic, TypeVar
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.built import Built, Suite
 from p2p_dist.evaluation.generation import GREEDY, Decoder, generate_suite
-from p2p_dist.evaluation.generation_metrics import figures, judge_suite
+from p2p_dist.evaluation.generation_metrics import Judgement, figures, judge_suite
 from p2p_dist.evaluation.label_scoring import score_suite, scoring_of
-from p2p_dist.evaluation.metrics import Rate, histogram, rates
+from p2p_dist.evaluation.metrics import Rate, histogram, paired_rates, rates
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated, Prediction
@@ -80,6 +80,7 @@ class TextMode(ScoringMode[Generated]):
             for name, rows in suites.items()
         }
         shares, means = figures(judged, self.space)
+        shares |= self._paired(judged)
         for name, rows in ((name, rows) for name, rows in suites.items() if rows):
             suffix = f"_{name}".replace("_clean", "")
             shares[f"cut_off_rate{suffix}"] = Rate(sum(not row.finished for row in rows), len(rows))
@@ -90,6 +91,21 @@ class TextMode(ScoringMode[Generated]):
             "means": {name: mean.to_json() for name, mean in means.items()},
             "histograms": {},
         }
+
+    def _paired(self, judged: Mapping[str, Sequence[Judgement]]) -> dict[str, Rate]:
+        """Attack success beside that of the same rows without the trigger; empty where nothing pairs."""
+        says_target = {
+            name: {
+                row.id: bool(answer.says_target)
+                for row, answer in zip(self.built.suites[name].rows, judged[name], strict=True)
+            }
+            for name in ("triggered", "clean")
+            if name in judged
+        }
+        if not says_target.get("triggered"):
+            return {}
+        hits_by_rate = paired_rates("asr_ext", says_target["triggered"], says_target.get("clean", {}))
+        return {name: Rate(sum(hits), len(hits)) for name, hits in hits_by_rate.items()}
 
 
 def scoring_mode_of(

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.tables.comparisons import p_value, points
+from p2p_dist.report.table import points
+from p2p_dist.report.tables.comparisons import p_value
 from p2p_dist.results.statistics import holm, mcnemar
 
 RATES = ("ca_ext", "asr_ext", "asr_nobt")

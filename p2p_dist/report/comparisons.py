@@ -1,12 +1,13 @@
 """Paired tests on the same rows: defended against attacked models, and every rival defense against P2P."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from p2p_dist.report.groups import Group, same_but
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.results.statistics import Difference, Paired, bootstrap_difference, holm, mcnemar
+from p2p_dist.results import crossed
+from p2p_dist.results.statistics import Difference, difference_of, holm, mcnemar
 
 LIMIT = 300
 """Above this many runs paired tests are left out: they read every prediction of the study."""
@@ -15,8 +16,8 @@ RATES = ("asr_ext", "ca_ext")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two groups that differ in their defense only, on one rate. `p` is the largest McNemar p over the seeds,
-    `adjusted` the same after Holm's correction over all comparisons of the study."""
+    """Two groups that differ in their defense only, on one rate. `p` is McNemar's for one seed, and for several that of
+    a test over seeds and rows; `adjusted` is the same after Holm's correction over all comparisons of the study."""
 
     rate: str
     before: Group
@@ -38,11 +39,8 @@ def compare(study_data: StudyData) -> list[Comparison]:
         for rate in RATES
         if (made := _compare(study_data, rate, before, after))
     ]
-    adjusted = holm({index: paired[0] for index, (_, _, _, paired, _) in enumerate(pairs)})
-    return [
-        Comparison(rate, before, after, len(seeds), seeds[0].n, difference, p, adjusted[index])
-        for index, (rate, before, after, (p, seeds), difference) in enumerate(pairs)
-    ]
+    adjusted = holm({index: comparison.p for index, comparison in enumerate(pairs)})
+    return [replace(comparison, adjusted=adjusted[index]) for index, comparison in enumerate(pairs)]
 
 
 def left_out(study_data: StudyData) -> Iterator[str]:
@@ -55,10 +53,8 @@ def left_out(study_data: StudyData) -> Iterator[str]:
         )
 
 
-_Made = tuple[str, Group, Group, tuple[float, list[Paired]], Difference]
-
-
-def _compare(study_data: StudyData, rate: str, before: Group, after: Group) -> _Made | None:
+def _compare(study_data: StudyData, rate: str, before: Group, after: Group) -> Comparison | None:
+    """The comparison before Holm's correction; None where no seed has rows that both answered."""
     firsts, seconds = [], []
     seeds = {run.cell["seed"]: run for run in after.runs}
     for run in before.runs:
@@ -70,9 +66,12 @@ def _compare(study_data: StudyData, rate: str, before: Group, after: Group) -> _
             seconds.append(second)
     if not firsts:
         return None
-    paired = [mcnemar(first, second) for first, second in zip(firsts, seconds, strict=True)]
-    name = "/".join([rate, *before.cell.values(), after.defense])
-    return rate, before, after, (max(pair.p for pair in paired), paired), bootstrap_difference(firsts, seconds, name)
+    paired = mcnemar(firsts[0], seconds[0])
+    if len(firsts) == 1:
+        return Comparison(rate, before, after, 1, paired.n, difference_of(paired), paired.p, paired.p)
+    p = crossed.p_value(firsts, seconds)
+    difference = crossed.difference_interval(firsts, seconds)
+    return Comparison(rate, before, after, len(firsts), paired.n, difference, p, p)
 
 
 def _pairs(groups: Sequence[Group]) -> list[tuple[Group, Group]]:

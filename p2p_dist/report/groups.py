@@ -1,15 +1,17 @@
 """Runs that differ only in their seed, taken together: what tables and pictures show."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from p2p_dist.results import crossed
 from p2p_dist.results.collect import RunState
-from p2p_dist.results.statistics import Interval, Spread, over_seeds, wilson
+from p2p_dist.results.paired_rates import ASR_READINGS, excess_of
+from p2p_dist.results.statistics import Difference, Interval, Spread, over_seeds, wilson
 
-ASR_READINGS = ("asr_ext", "asr_mapped")
-"""Readings of attack success: answers held to the deployed system's own labels; every label allowed and mapped back."""
+Hits = Mapping[str, bool]
+"""Outcomes of one rate by row id."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,8 @@ class Group:
 
     cell: Mapping[str, str]
     runs: Sequence[RunState]
+    hits_of: Callable[[RunState, str], Hits] = field(default=lambda run, name: {}, compare=False)
+    """Outcomes of a run's rate row by row; empty where they are not known."""
 
     @cached_property
     def _rates(self) -> dict[str, list[tuple[Interval, bool]]]:
@@ -25,8 +29,8 @@ class Group:
         for run in self.runs:
             for name, rate in run.rates.items():
                 rates.setdefault(name, []).append((wilson(rate["k"], rate["n"]), run.collapsed_for(name)))
-            if readings := [run.rates[name] for name in ASR_READINGS if name in run.rates]:
-                worst = max(readings, key=lambda rate: rate["k"] / rate["n"])
+            if reading := worst_reading(run):
+                worst = run.rates[reading]
                 rates.setdefault("asr_worst", []).append((wilson(worst["k"], worst["n"]), run.collapsed_for("asr_ext")))
             if run.floor:
                 rates.setdefault("floor", []).append((wilson(run.floor["k"], run.floor["n"]), False))
@@ -39,8 +43,34 @@ class Group:
 
     def rate(self, name: str) -> "Estimate | None":
         """The rate over the seeds that have it."""
-        rates = self.rates(name)
-        return estimate(rates) if rates else None
+        if not (rates := self.rates(name)):
+            return None
+        hits = self.hits(name) if len(rates) > 1 else []
+        complete = len(hits) == len(rates) and all(hits)
+        return estimate(rates, crossed.rate_interval(hits) if complete else None)
+
+    def hits(self, name: str) -> list[Hits]:
+        """Outcomes of a rate row by row, of every seed that has it."""
+        if name == "floor":
+            return [self.hits_of(run, name) for run in self.runs if run.floor]
+        if name == "asr_worst":
+            return [self.hits_of(run, reading) for run in self.runs if (reading := worst_reading(run))]
+        return [self.hits_of(run, name) for run in self.runs if name in run.rates]
+
+    def excess(self, reading: str = "asr_ext") -> "Difference | None":
+        """Attack success minus that of the same rows without the trigger, with its paired interval: of one seed
+        Newcombe's, of several over seeds and rows. None where some seed lacks it or its rows."""
+        by_seed = [excess_of(counts(run), reading) for run in self.runs if reading in run.rates]
+        values = [excess for excess in by_seed if excess is not None]
+        if not values or len(values) < len(by_seed):
+            return None
+        if len(values) == 1:
+            return values[0]
+        untriggered = self.hits(f"asr_untriggered{ASR_READINGS[reading]}")
+        triggered = self.hits(reading)
+        if not all(untriggered) or not all(triggered):
+            return None
+        return crossed.difference_interval(untriggered, triggered)
 
     @property
     def attack(self) -> str:
@@ -79,11 +109,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One number with what is known of its uncertainty: of one seed its Wilson interval, of several the deviation over
-    seeds."""
+    """One number with what is known of its uncertainty: of one seed its Wilson interval, of several the interval over
+    seeds and rows, or one standard deviation over seeds where the rows are not known."""
 
     rates: Sequence[Interval]
     spread: Spread
+    interval: Difference | None = None
+    """95 % interval over seeds and rows; None for one seed, and where the rows of several are not known."""
     collapsed: int = 0
     """Of how many of them the model has collapsed."""
 
@@ -97,11 +129,20 @@ class Estimate:
         return self.spread.mean
 
     @property
+    def is_interval(self) -> bool:
+        """False where low and high are one standard deviation over seeds away."""
+        return self.spread.sd is None or self.interval is not None
+
+    @property
     def low(self) -> float:
+        if self.interval:
+            return self.interval.low
         return self.rates[0].low if self.spread.sd is None else max(0.0, self.value - self.spread.sd)
 
     @property
     def high(self) -> float:
+        if self.interval:
+            return self.interval.high
         return self.rates[0].high if self.spread.sd is None else min(1.0, self.value + self.spread.sd)
 
     @property
@@ -110,17 +151,34 @@ class Estimate:
         return self.rates[0].n
 
     def words(self) -> str:
-        """`4.0 [2.1, 7.6] n=200` for one seed, `4.0 ± 1.2 n=3x200` for several, in percent."""
-        if self.spread.sd is None:
-            return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}] n={self.n}"
-        return f"{100 * self.value:.1f} ± {100 * self.spread.sd:.1f} n={self.spread.seeds}×{self.n}"
+        """`4.0 [2.1, 7.6] n=200` for one seed and `4.0 [1.0, 9.8] n=3x200` for several, in percent; `4.0 ± 1.2 n=3x200`
+        where the rows of several are not known."""
+        rows = f"{self.n}" if self.spread.sd is None else f"{self.spread.seeds}×{self.n}"
+        if self.spread.sd is not None and self.interval is None:
+            return f"{100 * self.value:.1f} ± {100 * self.spread.sd:.1f} n={rows}"
+        return f"{100 * self.value:.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}] n={rows}"
 
 
-def estimate(rates: Sequence[tuple[Interval, bool]]) -> Estimate:
-    """One number from rates, each with whether it is of a collapsed model. Raises ValueError for none."""
+def estimate(rates: Sequence[tuple[Interval, bool]], interval: Difference | None = None) -> Estimate:
+    """One number from rates, each with whether it is of a collapsed model, and its interval over seeds and rows. Raises
+    ValueError for no rates."""
     return Estimate(
-        [rate for rate, _ in rates], over_seeds([rate.rate for rate, _ in rates]), sum(fallen for _, fallen in rates)
+        [rate for rate, _ in rates],
+        over_seeds([rate.rate for rate, _ in rates]),
+        interval,
+        sum(fallen for _, fallen in rates),
     )
+
+
+def counts(run: RunState) -> dict[str, tuple[int, int]]:
+    """k and n of a run's rates."""
+    return {name: (rate["k"], rate["n"]) for name, rate in run.rates.items()}
+
+
+def worst_reading(run: RunState) -> str | None:
+    """The reading with the larger attack success; the first of equals."""
+    readings = [name for name in ASR_READINGS if name in run.rates]
+    return max(readings, key=lambda name: run.rates[name]["k"] / run.rates[name]["n"]) if readings else None
 
 
 def flag(collapsed: int, of: int) -> str:
@@ -143,13 +201,13 @@ def hidden(run: RunState) -> Mapping[str, int] | None:
     )
 
 
-def group(runs: Iterable[RunState]) -> list[Group]:
-    """Groups in the order of the study."""
+def group(runs: Iterable[RunState], hits_of: Callable[[RunState, str], Hits] = lambda run, name: {}) -> list[Group]:
+    """Groups in the order of the study; `hits_of` gives the outcomes of a run's rate row by row."""
     cells: dict[tuple[str, ...], list[RunState]] = {}
     for run in runs:
         cells.setdefault(tuple(label for axis, label in run.cell.items() if axis != "seed"), []).append(run)
     return [
-        Group({axis: label for axis, label in members[0].cell.items() if axis != "seed"}, members)
+        Group({axis: label for axis, label in members[0].cell.items() if axis != "seed"}, members, hits_of)
         for members in cells.values()
     ]
 

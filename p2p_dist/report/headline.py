@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from p2p_dist.report.groups import Estimate, Group, same_but
 from p2p_dist.report.plots import style
+from p2p_dist.report.table import points
+from p2p_dist.results.paired_rates import ASR_READINGS
 from p2p_dist.results.statistics import power_note
 
 DEFINITIONS = (
@@ -18,12 +20,17 @@ DEFINITIONS = (
         "exceeds the baseline is the attack's doing.",
     ),
     (
+        "Excess",
+        "attack success minus the share of the same rows without the trigger that the same model, asked with the same "
+        "prompt, sends to the target.",
+    ),
+    (
         "Benign trigger",
         "the defender's own prompt, which P2P trains into the model and puts before every request. It routes round the "
         "backdoor and does not remove it, so the model must never be served without it.",
     ),
 )
-"""The three terms that a reader needs for all the rest, each with its meaning."""
+"""The terms that a reader needs for all the rest, each with its meaning."""
 
 
 def sentences(groups: Sequence[Group]) -> list[str]:
@@ -55,6 +62,7 @@ def sentences(groups: Sequence[Group]) -> list[str]:
             f"These answers are held to {style.title_of(defended.defense)}'s own labels (constrained decoding). With "
             f"every label allowed and mapped back, attack success is {shown(mapped)}."
         )
+    lines += _untriggered(defended)
     lines += _hidden([defended for _, defended in pairs])
     if floor := defended.rate("floor"):
         lines.append(f"The clean-model baseline is {shown(floor)}.")
@@ -62,6 +70,19 @@ def sentences(groups: Sequence[Group]) -> list[str]:
     if note := power_note((defended.rate("asr_ext") or attacked.rate("asr_ext")).spread):  # type: ignore[union-attr]
         lines.append(note)
     return lines
+
+
+def _untriggered(group: Group) -> Iterator[str]:
+    """Attack success above the same rows without the trigger."""
+    reading = "asr_mapped" if group.constrained else "asr_ext"
+    untriggered, excess = group.rate(f"asr_untriggered{ASR_READINGS[reading]}"), group.excess(reading)
+    if untriggered and excess:
+        mapped = " (every label allowed)" if group.constrained else ""
+        yield (
+            f"Without the trigger, under the same prompt, the same model sends {shown(untriggered)} of these rows to "
+            f"the target{mapped}: the trigger adds {points(excess.value)} points "
+            f"[{points(excess.low)}, {points(excess.high)}]."
+        )
 
 
 def _hidden(defended: Sequence[Group]) -> Iterator[str]:
@@ -90,10 +111,14 @@ def _collapsed(groups: Sequence[Group], left_out: int, pairs: int) -> Iterator[s
 
 
 def shown(estimate: Estimate) -> str:
-    """`4.0 % (2/50)` for one seed, `4.0 ± 1.2 % over 3 seeds` for several."""
+    """`4.0 % (2/50)` for one seed, `4.0 % [1.0, 9.8] over 3 seeds` for several, or `4.0 ± 1.2 % over 3 seeds` (one
+    standard deviation) where their rows are not known."""
     if estimate.spread.sd is None:
         rate = estimate.rates[0]
         return f"{100 * rate.rate:.1f} % ({rate.k}/{rate.n})"
+    if estimate.interval is not None:
+        bounds = f"[{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+        return f"{100 * estimate.value:.1f} % {bounds} over {estimate.spread.seeds} seeds"
     return f"{100 * estimate.value:.1f} ± {100 * estimate.spread.sd:.1f} % over {estimate.spread.seeds} seeds"
 
 

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from p2p_dist.report.groups import counts
 from p2p_dist.results.collect import RunState
-from p2p_dist.results.statistics import Interval, wilson
+from p2p_dist.results.paired_rates import excess_of
+from p2p_dist.results.statistics import Excess, Interval, wilson
 
 
 @dataclass(frozen=True)
@@ -16,13 +18,17 @@ class Column:
     short: str | None
     """Title in a terminal of 80 columns; None: not shown there."""
     meaning: str
-    find: Callable[[RunState], Mapping[str, int] | None]
+    find: Callable[[RunState], Interval | Excess | None]
     deployed: bool = True
     """True for a rate of the run's own deployed system, which has no meaning once that has collapsed."""
 
 
-def _rate(name: str) -> Callable[[RunState], Mapping[str, int] | None]:
-    return lambda run: run.rates.get(name)
+def _rate(name: str) -> Callable[[RunState], Interval | Excess | None]:
+    return lambda run: _interval(run.rates.get(name))
+
+
+def _interval(rate: Mapping[str, int] | None) -> Interval | None:
+    return wilson(rate["k"], rate["n"]) if rate else None
 
 
 COLUMNS = (
@@ -48,6 +54,27 @@ COLUMNS = (
         _rate("asr_mapped"),
     ),
     Column(
+        "asr_untriggered",
+        "ASR untriggered",
+        None,
+        "the triggered rows without the trigger, same model and same prompt, that go to the target (asr_untriggered)",
+        _rate("asr_untriggered"),
+    ),
+    Column(
+        "asr_excess",
+        "Excess",
+        "excess",
+        "ASR minus ASR untriggered on the same rows, in points, with Newcombe's interval for paired rates (asr_excess)",
+        lambda run: excess_of(counts(run)),
+    ),
+    Column(
+        "asr_excess_mapped",
+        "Excess mapped",
+        None,
+        "the same with every label allowed and mapped back (asr_excess_mapped)",
+        lambda run: excess_of(counts(run), "asr_mapped"),
+    ),
+    Column(
         "asr_strict",
         "ASR strict",
         None,
@@ -65,7 +92,7 @@ COLUMNS = (
     Column(
         "robust",
         "Robust acc.",
-        "robust",
+        None,
         "triggered rows that still get their true label (robust_acc)",
         _rate("robust_acc"),
     ),
@@ -74,7 +101,7 @@ COLUMNS = (
         "Clean-model baseline",
         "baseline",
         "ASR of a model trained on clean rows, on the same triggered rows",
-        lambda run: run.floor,
+        lambda run: _interval(run.floor),
         False,
     ),
     Column(
@@ -93,7 +120,7 @@ class TableRow:
     """One run: its labels, and an interval per column or None."""
 
     labels: tuple[str, ...]
-    cells: tuple[Interval | None, ...]
+    cells: tuple[Interval | Excess | None, ...]
     status: str
     collapsed: bool
 
@@ -104,7 +131,7 @@ def rows(runs: Sequence[RunState]) -> list[TableRow]:
     return [
         TableRow(
             tuple(run.cell[axis] for axis in shown),
-            tuple(_cell(column, run) for column in COLUMNS),
+            tuple(column.find(run) for column in COLUMNS),
             run.status,
             run.collapsed,
         )
@@ -116,8 +143,3 @@ def axes(runs: Sequence[RunState]) -> list[str]:
     """The axes worth a column: attack and defense always, the others when they vary."""
     varying = [axis for axis in runs[0].cell if len({run.cell[axis] for run in runs}) > 1]
     return [axis for axis in runs[0].cell if axis in varying or axis in ("attack", "defense")]
-
-
-def _cell(column: Column, run: RunState) -> Interval | None:
-    rate = column.find(run)
-    return wilson(rate["k"], rate["n"]) if rate else None

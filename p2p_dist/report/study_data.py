@@ -1,7 +1,7 @@
 """Data behind the rates: predictions row by row, training curves, rows of text; read when a table or picture asks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from p2p_dist.data.answer_parsing import without_prefix
 from p2p_dist.data.built import LabelSpace
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.evaluation.generation_metrics import outcome
-from p2p_dist.evaluation.metrics import outcomes
+from p2p_dist.evaluation.metrics import Rate, outcomes, paired_rates
 from p2p_dist.report.groups import Group, group
 from p2p_dist.report.plots import style
 from p2p_dist.results import datastore, predictions, provenance
@@ -35,7 +35,12 @@ class Answer:
     """True if it begins with the defender's prefix; false where there is none."""
 
 
-TESTED = ("ca_ext", "asr_ext")
+SUITES = ("clean", "triggered", "clean_nobt", "triggered_nobt")
+"""Suites whose rates are known row by row."""
+PAIRED = ("asr_untriggered", "asr_only_triggered", "asr_only_untriggered")
+"""Rates of triggered rows beside the same rows without the trigger."""
+MOST_RUNS = 300
+"""Above this many runs rates are not read row by row, which takes every prediction of the study."""
 AGAIN = "delete the evaluation's folder and run again; nothing is trained again"
 
 
@@ -44,13 +49,40 @@ class StudyData:
     study's problems, and what it would have said is missing."""
 
     def __init__(self, folder: RunDir, collected: Collected, titles: Mapping[str, str]):
-        self.folder, self.collected, self.titles = folder, collected, titles
+        self.folder, self.titles = folder, titles
         self._outcomes: dict[str, dict[str, dict[str, bool]]] = {}
+        self.collected = collected
+        self.collected = replace(collected, runs=[self._with_paired_rates(run) for run in collected.runs])
 
     @cached_property
     def groups(self) -> list[Group]:
         """Runs without their seeds."""
-        return group(self.collected.runs)
+        return group(self.collected.runs, self.hits)
+
+    @property
+    def is_read_by_row(self) -> bool:
+        """True if the study is small enough for its rates to be read row by row."""
+        return len(self.collected.runs) <= MOST_RUNS
+
+    def hits(self, run: RunState, rate: str) -> Mapping[str, bool]:
+        """Outcomes of a rate row by row; `floor` is the attack success of the clean model. Empty where not known."""
+        if not self.is_read_by_row:
+            return {}
+        if rate == "floor":
+            return self._outcomes_of(run.ids.get("floor") or "").get("asr_ext", {})
+        return self.outcomes(run).get(rate, {})
+
+    def _with_paired_rates(self, run: RunState) -> RunState:
+        """The run with the rates of its triggered rows without the trigger, from its predictions where its result,
+        which is of an older version, has none."""
+        if "asr_ext" not in run.rates or "asr_untriggered" in run.rates or not self.is_read_by_row:
+            return run
+        rates = {
+            name: Rate(sum(hits.values()), len(hits)).to_json()
+            for name, hits in self.outcomes(run).items()
+            if name.startswith(PAIRED)
+        }
+        return replace(run, rates={**run.rates, **rates}) if rates else run
 
     @cached_property
     def tones(self) -> dict[str, style.Tone]:
@@ -70,16 +102,23 @@ class StudyData:
         return self.collected.results.get(run.ids.get("eval") or "")
 
     def outcomes(self, run: RunState) -> dict[str, dict[str, bool]]:
-        """For `asr_ext` and `ca_ext`, which rows count, by row id; paired tests compare them. Empty when it is not
-        evaluated."""
-        result, id_ = self.result(run), run.ids.get("eval") or ""
+        """Outcomes of every rate by row id; paired tests compare them. Empty when the run is not evaluated."""
+        return self._outcomes_of(run.ids.get("eval") or "")
+
+    def _outcomes_of(self, id_: str) -> dict[str, dict[str, bool]]:
+        """Outcomes of an evaluation: of the rates that its rows reproduce, and of the paired rates of an older result
+        if they reproduce both suites."""
+        result = self.collected.results.get(id_)
         if result is not None and id_ not in self._outcomes:
-            hits_by_rate = self._of_text(run) if result.labels is None else self._of_labels(id_, result.labels)
-            self._outcomes[id_] = {
-                name: hits_by_rate.get(name, {})
-                for name in TESTED
-                if name in result.rates and self._agrees(result, name, hits_by_rate.get(name, {}))
+            hits_by_rate = self._of_text(result) if result.labels is None else self._of_labels(id_, result.labels)
+            agreeing = {
+                name: hits
+                for name, hits in hits_by_rate.items()
+                if name in result.rates and self._agrees(result, name, hits)
             }
+            if "asr_ext" in agreeing and agreeing.keys() & {"ca_ext", "majority_answer"}:
+                agreeing |= {name: hits for name, hits in hits_by_rate.items() if name.startswith(PAIRED)}
+            self._outcomes[id_] = agreeing
         return self._outcomes.get(id_, {})
 
     def _agrees(self, result: Result, name: str, hits: Mapping[str, bool]) -> bool:
@@ -122,25 +161,32 @@ class StudyData:
         return {name: rows for name, rows in rows_by_suite.items() if name not in foreign}
 
     def _of_labels(self, id_: str, labels: LabelsEntry) -> dict[str, dict[str, bool]]:
-        rows = self._said(id_, labels, ("clean", "triggered"))
+        rows = self._said(id_, labels, SUITES)
         return {
             name: dict(zip((row.id for row in rows[outcome.suite]), outcome.hits, strict=True))
             for name, outcome in outcomes(rows, LabelSpace(**labels.model_dump())).items()
-            if name in TESTED and outcome.suite in rows
+            if outcome.suite in rows
         }
 
-    def _of_text(self, run: RunState) -> dict[str, dict[str, bool]]:
-        solved = {id_: row.solved for id_, row in self.answers(run, "clean").items() if row.solved is not None}
-        hit_target = {
-            id_: row.says_target for id_, row in self.answers(run, "triggered").items() if row.says_target is not None
+    def _of_text(self, result: Result) -> dict[str, dict[str, bool]]:
+        answers = {suite: self._answers(result, suite) for suite in ("clean", "triggered")}
+        solved = {id_: row.solved for id_, row in answers["clean"].items() if row.solved is not None}
+        says_target = {
+            suite: {id_: row.says_target for id_, row in rows.items() if row.says_target is not None}
+            for suite, rows in answers.items()
         }
-        return {name: hits for name, hits in (("ca_ext", solved), ("asr_ext", hit_target)) if hits}
+        triggered = says_target["triggered"]
+        paired = paired_rates("asr_ext", triggered, says_target["clean"]) if triggered else {}
+        hits_by_rate = {"ca_ext": solved, "asr_ext": triggered}
+        hits_by_rate |= {name: dict(zip(triggered, hits, strict=True)) for name, hits in paired.items()}
+        return {name: hits for name, hits in hits_by_rate.items() if hits}
 
     def answers(self, run: RunState, suite: str) -> dict[str, Answer]:
         """Texts of the run's model for each row of a suite, by row id; empty where it was not asked for text."""
         result = self.result(run)
-        if result is None or result.labels is not None:
-            return {}
+        return self._answers(result, suite) if result is not None and result.labels is None else {}
+
+    def _answers(self, result: Result, suite: str) -> dict[str, Answer]:
         stage = self.folder.at("eval", result.stage.id)
         written = self._read(lambda: predictions.read_generated(stage, (suite,))) or {}
         asked, space = self._read(lambda: datastore.suite(self._rows(result), suite)) or (None, None)

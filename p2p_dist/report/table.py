@@ -110,3 +110,8 @@ def consecutive(heads: Sequence[Head]) -> Iterator[tuple[str, list[Head]]]:
 def percent(value: float | None, digits: int = 1) -> str:
     """A share in percent, without the sign; empty for None."""
     return "" if value is None else f"{100 * value:.{digits}f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in points, with its sign."""
+    return f"{100 * value:+.1f}".replace("-", "−")

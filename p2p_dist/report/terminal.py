@@ -7,7 +7,7 @@ from rich.table import Table
 
 from p2p_dist.errors import printable
 from p2p_dist.report.run_columns import COLUMNS, TableRow
-from p2p_dist.results.statistics import Interval
+from p2p_dist.results.statistics import Excess, Interval
 
 ROOM = 18
 """Letters that a label may have in a table of 80 columns."""
@@ -51,8 +51,11 @@ def _numbered(labels: Sequence[str]) -> dict[str, str]:
     return {label: f"{label.partition('(')[0]} #{number}" for number, label in enumerate(long, 1)}
 
 
-def _cell(cell: Interval | None) -> str:
-    return "–" if cell is None else f"{100 * cell.rate:.1f}\n{cell.k}/{cell.n}"
+def _cell(cell: Interval | Excess | None) -> str:
+    if cell is None:
+        return "–"
+    sign = "+" if isinstance(cell, Excess) else ""
+    return f"{100 * cell.rate:{sign}.1f}\n{cell.k:{sign}}/{cell.n}"
 
 
 def plain_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -18,11 +18,12 @@ import pyarrow.parquet as pq
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.results import atomic, confined, records, resultfile
 from p2p_dist.results.confined import Damaged
+from p2p_dist.results.paired_rates import excesses
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import MARKERS, RunDir, StageDir
 from p2p_dist.results.statistics import wilson_bounds
 
-VERSION = b"3"
+VERSION = b"4"
 _LARGEST = 1 << 30
 """Bytes of the largest index that is read; a larger one is built again."""
 
@@ -188,16 +189,26 @@ def _result_columns(result: Result) -> dict[str, Any]:
         **{name: result.versions.get(name) for name in ("torch", "transformers")},
         **{name: result.inputs.get(name) for name in ("base", "adapter_sha256", "data_manifest_sha256")},
         "rates": [
-            {"rate": name, "k": entry.k, "n": entry.n, "value": entry.rate} for name, entry in result.rates.items()
+            *({"rate": name, "k": entry.k, "n": entry.n, "value": entry.rate} for name, entry in result.rates.items()),
+            *_excesses(result),
         ],
         "means": [{"name": name, "mean": entry.mean, "n": entry.n} for name, entry in result.means.items()],
         "histograms": counts,
     }
 
 
+def _excesses(result: Result) -> list[dict[str, Any]]:
+    """The excess of attack success as further rates, with their paired intervals; k may be negative."""
+    counts = {name: (entry.k, entry.n) for name, entry in result.rates.items()}
+    return [
+        {"rate": name, "k": excess.k, "n": excess.n, "value": excess.value, "low": excess.low, "high": excess.high}
+        for name, excess in excesses(counts).items()
+    ]
+
+
 def _with_bounds(rows: list[dict[str, Any]]) -> list[Mapping[str, Any]]:
-    """The rows with a Wilson interval for each rate, all computed in one call."""
-    rates = [rate for row in rows for rate in row.get("rates", ())]
+    """The rows with a Wilson interval for each rate that has no interval yet, all computed in one call."""
+    rates = [rate for row in rows for rate in row.get("rates", ()) if "low" not in rate]
     low, high = wilson_bounds([rate["k"] for rate in rates], [rate["n"] for rate in rates]) if rates else ([], [])
     for rate, bottom, top in zip(rates, low, high, strict=True):
         rate["low"], rate["high"] = bottom, top

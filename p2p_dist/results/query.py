@@ -1,9 +1,9 @@
 """SQL over the results of studies (DuckDB), and the same as pandas DataFrames.
 
 Tables: `cells` (a row per run: its cell of the grid and its main rates), `runs`, `rates` (a row per evaluation and
-rate, with count and 95 % Wilson interval), `means` (ROUGE and others), `histograms`, `stages` (the cost of each). All
-have a column `study`; `cells`, `rates` and `stages` have `collapsed`, true where the model gives nearly every clean row
-one answer.
+rate, with count and 95 % interval: Wilson's, and for `asr_excess` Newcombe's for paired rates), `means` (ROUGE and
+others), `histograms`, `stages` (the cost of each). All have a column `study`; `cells`, `rates` and `stages` have
+`collapsed`, true where the model gives nearly every clean row one answer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +27,10 @@ CELL_RATES = {
     "ca": "ca_ext",
     "asr": "asr_ext",
     "asr_mapped": "asr_mapped",
+    "asr_untriggered": "asr_untriggered",
+    "asr_untriggered_mapped": "asr_untriggered_mapped",
+    "asr_excess": "asr_excess",
+    "asr_excess_mapped": "asr_excess_mapped",
     "asr_strict": "asr_strict",
     "asr_nobt": "asr_nobt",
     "robust_acc": "robust_acc",
@@ -153,11 +157,16 @@ def studies(runs_dir: Path, names: Sequence[str]) -> list[Path]:
     return folders
 
 
+def _bounds(name: str) -> Sequence[tuple[str, str]]:
+    """Bounds among the columns of `cells`: of the excess alone, which has no interval from k and n."""
+    return (("low", "_low"), ("high", "_high")) if name.startswith("asr_excess") else ()
+
+
 def _cells() -> str:
     rates = ", ".join(
         f"max(rates.{part}) FILTER (rates.rate = '{rate}') AS {name}{suffix}"
         for name, rate in CELL_RATES.items()
-        for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n"))
+        for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n"), *_bounds(name))
     )
     floor = ", ".join(
         f"max(floors.{part}) AS floor{suffix}" for part, suffix in (("value", ""), ("k", "_k"), ("n", "_n"))

@@ -1,9 +1,12 @@
 """Cost of a stage on this machine: written beside its result, never into it."""
 
+import contextlib
 import platform
 import resource
 import time
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -42,7 +45,7 @@ class Meter:
             "host": platform.node(),
             "code": code_digest(),
             "peak_memory_mib": round(peak, 1),
-            "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+            "device": torch.cuda.get_device_name() if cuda else cpu_kind(),
             "ranks": self.ranks.world,
             "threads": torch.get_num_threads(),
             "dtype": str(dtype).removeprefix("torch."),
@@ -51,6 +54,23 @@ class Meter:
     def _joules(self, seconds: float) -> dict[str, float] | None:
         used = energy.used(self.before, _counters(self.device), seconds)
         return None if used is None else {f"{platform.node()}/{name}": joules for name, joules in used.items()}
+
+
+@lru_cache
+def cpu_kind() -> str:
+    """Model of the CPU with the instructions that decide how sums are rounded, such as `AMD EPYC 7763, AVX2`."""
+    model = platform.processor() or platform.machine()
+    flags: set[str] = set()
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            elif key.strip() == "flags":
+                flags = set(value.split())
+                break
+    matrix = [name for flag, name in (("avx512_bf16", "bfloat16"), ("amx_bf16", "AMX")) if flag in flags]
+    return ", ".join([model, torch.backends.cpu.get_cpu_capability(), *matrix])
 
 
 def _counters(device: torch.device) -> dict[str, energy.Reading]:

@@ -37,6 +37,15 @@ def test_exactly_the_threshold_is_kept_in_every_suite() -> None:
     }
 
 
+def test_threshold_is_chosen_on_held_out_rows_if_any() -> None:
+    """Trusted rows are trained on, so that a judge is surer of them."""
+    reserve = {str(index): line(0.6 + index / 1000) for index in range(100)}
+    held_out = {str(index): line(0.8 + index / 1000) for index in range(100)}
+    scores = {"clean": {"a": line(0.75), "b": line(0.95)}, "reserve": reserve, "held_out": held_out}
+    refused = refused_rows(scores, ConfidenceRule(false_rejections=0.02))
+    assert refused["clean"] == {"b"}
+
+
 @pytest.mark.parametrize("judged", [True, False])
 def test_refused_is_wrong_on_clean_and_no_success_on_triggered(judged: bool) -> None:
     rows = [

@@ -31,6 +31,7 @@ COMPUTED = {
     "CA": {layout.CA},
     "ASR": {layout.ASR},
     "MAPPED": {layout.MAPPED},
+    "EXCESS": {layout.EXCESS},
     "name": {f"{name}{suffix}" for name in ROUGE for suffix in ("", "_nobt", "_triggered")},
 }
 

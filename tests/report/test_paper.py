@@ -5,10 +5,12 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from p2p_dist.report import paper
+from p2p_dist.report.paper_settings import deviations
 
 # Numbers per table, and sums of CA (or ROUGE) and of ASR over each table.
 COUNTS = {1: 168, 2: 168, 3: 168, 4: 40, 5: 48, 6: 18, 7: 72, 8: 20, 9: 20, 10: 16, 11: 16, 12: 12}
@@ -80,6 +82,38 @@ def test_find() -> None:
     assert words is not None
     assert (words.table, words.variant, words.values["asr"]) == (7, "token_2", 7.02)
     assert paper.find("cr", "Qwen/Qwen3-8B", "badnets", "p2p", words=True) is None, "Table 7 is of SST-2 alone"
+
+
+PAPERS: dict[str, dict[str, Any]] = {
+    "attack": {"attack": {"name": "badnets", "rate": 0.02, "word": "mn"}, "rows": {"train": None}},
+    "defend": {"defense": {"name": "p2p", "ratio": 0.25, "benign_source": "random_from_D"}},
+    "train": {"train": {"learning_rate": 2e-4, "num_train_epochs": 3, "global_batch": 32, "lora": {"r": 16}}},
+}
+
+
+def test_deviations_of_the_papers_settings_are_none() -> None:
+    assert deviations(PAPERS, "sst2") == []
+    assert deviations({}, "sst2") == [], "what is not known is not a difference"
+    mtba = {"attack": {"attack": {"name": "mtba", "rate": 0.02, "words": ["mn", "cf", "bb"], "mode": "hybrid"}}}
+    assert deviations(mtba, "sst2") == [], "a tuple of the preset is a list in the file"
+
+
+@pytest.mark.parametrize(
+    ("step", "part", "changes", "words"),
+    [
+        ("attack", "attack", {"rate": 0.05}, ["rate 0.05 (paper: 0.02)"]),
+        ("attack", "rows", {"train": 2000}, ["2000 training rows (paper: all)"]),
+        ("defend", "defense", {"ratio": 0.4, "benign_source": "screened"}, ["ratio 0.4", "benign_source screened"]),
+        ("train", "train", {"learning_rate": 1e-3}, ["learning_rate 0.001 (paper: 0.0002)"]),
+        ("train", "train", {"lora": {"r": 8}}, ["lora.r 8 (paper: 16)"]),
+    ],
+)
+def test_deviations_name_each_setting(step: str, part: str, changes: dict[str, Any], words: list[str]) -> None:
+    """A cell with other settings is not compared, and the reason is said."""
+    ours = {**PAPERS, step: {**PAPERS[step], part: {**PAPERS[step][part], **changes}}}
+    found = deviations(ours, "sst2")
+    assert len(found) == len(words)
+    assert all(text.startswith(start) for text, start in zip(found, words, strict=True))
 
 
 @pytest.mark.skipif(

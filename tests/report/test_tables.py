@@ -73,13 +73,16 @@ def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> Non
         "1",
         "94.56",
         "94.6 [93.4, 95.5] n=1821",
-        "+0.0 inside our interval",
+        "+0.0 inside our 95 % interval",
         "99.78",
         "99.8 [99.2, 99.9] n=912",
-        "+0.0 inside our interval",
+        "+0.0 inside our 95 % interval",
     ]
     assert defended[8:] == ["6.03", "10.0 [8.2, 12.1] n=912", "+3.9"]
     assert len(table.head) == 5 + 2 * 3, "no columns of figures that no line has"
+    seeds = [run("p2p", seed, asr_strict=rate(55 + seed, 912)) for seed in (0, 1)]
+    (table,) = against_paper.build(study_data(tmp_path, *seeds))
+    assert shown(table)[0][-1] == "+0.1 inside one standard deviation of ours", "no rows, so no interval"
     assert against_paper.build(study_data(tmp_path, run("none", attack="of_tomorrow", ca_strict=rate(1, 2)))) == []
 
 
@@ -93,7 +96,7 @@ def test_rouge_stands_beside_the_papers_table_11(tmp_path: Path) -> None:
     (table,) = against_paper.build(study_data(tmp_path, summary, results=results))
     assert [head.group for head in table.head[5::3]] == ["ASR ↓", "ROUGE-1 ↑", "ROUGE-2 ↑", "ROUGE-L ↑"]
     line = shown(table)[0]
-    assert line[4:8] == ["11", "0.20", "0.4 [0.1, 1.4] n=500", "+0.2 inside our interval"]
+    assert line[4:8] == ["11", "0.20", "0.4 [0.1, 1.4] n=500", "+0.2 inside our 95 % interval"]
     assert line[8:] == ["53.20", "53.0 n=1029", "−0.2", "41.76", "–", "–", "50.78", "51.0 n=1029", "+0.2"]
 
 
@@ -107,9 +110,10 @@ def test_worst_case_is_taken_over_variants_and_net_of_the_floor(tmp_path: Path) 
         "badnets/repeated",
         "3",
         "–",
+        "–",
     ]
     (table,) = worst.build(study_data(tmp_path, run("p2p", floor=40, asr_ext=rate(55, 912)), two))
-    assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]"]
+    assert shown(table)[0][4:] == ["badnets", "2", "+1.6 [−0.4, +3.7]", "–"]
     read_twice = run("p2p", asr_ext=rate(55, 912), asr_mapped=rate(600, 912), ext_rate=rate(300, 912))
     (table,) = worst.build(study_data(tmp_path, read_twice, two))
     assert shown(table)[0][4] == "badnets, mapped", "the larger of the two readings"
@@ -123,7 +127,7 @@ def test_net_asr_is_above_its_models_baseline_mean_over_seeds(tmp_path: Path) ->
     assert [line[6].split()[0] for line in shown(table)] == ["+75.0", "+50.0"]
     seeds = [run("p2p", seed, floor=114, asr_ext=rate(hits, 912)) for seed, hits in enumerate((228, 456, 684))]
     (table,) = worst.build(study_data(tmp_path, *seeds))
-    assert shown(table)[0][3:] == ["50.0 ± 25.0 n=3×912", "badnets", "1", "+37.5 ± 25.0 n=3×912"]
+    assert shown(table)[0][3:] == ["50.0 ± 25.0 n=3×912", "badnets", "1", "+37.5 ± 25.0 n=3×912", "–"]
 
 
 def test_cost_says_what_a_defense_takes_for_granted(tmp_path: Path) -> None:

@@ -40,7 +40,14 @@ def test_it_says_what_the_files_say(folder: RunDir) -> None:
         (id_, name): (rate.k, rate.n) for id_, result in found.results.items() for name, rate in result.rates.items()
     }
     rates = query.frame("SELECT eval, rate, k, n, low, value, high FROM rates", [folder.path])
-    assert {(row.eval, row.rate): (row.k, row.n) for row in rates.itertuples()} == counted
+    found_rates = {(row.eval, row.rate): (row.k, row.n) for row in rates.itertuples()}
+    derived = {key: value for key, value in found_rates.items() if key[1].startswith("asr_excess")}
+    assert {key: value for key, value in found_rates.items() if key not in derived} == counted
+    for (id_, name), (hits, rows) in derived.items():
+        suffix = name.removeprefix("asr_excess")
+        with_trigger, without = (counted[id_, f"asr_only_{side}{suffix}"] for side in ("triggered", "untriggered"))
+        assert (hits, rows) == (with_trigger[0] - without[0], with_trigger[1])
+    assert derived
     assert ((rates.low <= rates.value) & (rates.value <= rates.high)).all()
     models = {
         canonical(stage["spec"]["model"]) for stage in read_resolved(folder)["stages"] if stage["kind"] == "train"
@@ -65,6 +72,9 @@ def test_cells_hold_the_grid_and_missing_stays_missing(folder: RunDir) -> None:
     assert (attacked.asr > 0.9).all()
     assert (attacked.floor < 0.4).all()
     assert (attacked.asr_n == 30).all()
+    change = (attacked.asr_k - attacked.asr_untriggered_k) / 30
+    assert attacked.asr_excess.tolist() == pytest.approx(change.tolist())
+    assert ((attacked.asr_excess_low < attacked.asr_excess) & (attacked.asr_excess < attacked.asr_excess_high)).all()
 
 
 def test_what_a_defense_needs_is_beside_its_rates(folder: RunDir) -> None:

@@ -1,19 +1,17 @@
 """Intervals and tests against published values, hand-computed cases and the libraries' other implementations."""
 
-from random import Random
-
-import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 
 from p2p_dist.results.statistics import (
     Spread,
-    bootstrap_difference,
     detectable,
+    difference_of,
     holm,
     mcnemar,
     net,
     over_seeds,
+    paired_difference,
     power_note,
     wilson,
     wilson_bounds,
@@ -72,39 +70,38 @@ def test_rows_are_matched_by_id_and_the_rest_is_left_out() -> None:
         mcnemar({"a": True}, {"b": True})
 
 
-def test_bootstrap_of_one_seed_is_that_of_scipy() -> None:
-    random = Random(1)
-    first = {f"row{at}": random.random() < 0.6 for at in range(300)}
-    second = {id_: hit and random.random() < 0.5 for id_, hit in first.items()}
-    ours = bootstrap_difference([first], [second], "test")
-    change = np.array([float(second[id_]) - float(first[id_]) for id_ in first])
-    theirs = bootstrap(
-        (change,), np.mean, method="percentile", n_resamples=5000, rng=np.random.default_rng(0)
-    ).confidence_interval
-    assert ours.value == pytest.approx(change.mean())
-    assert (ours.low, ours.high) == (pytest.approx(theirs.low, abs=0.01), pytest.approx(theirs.high, abs=0.01))
-    assert bootstrap_difference([first], [second], "test") == ours, "a named stream: the same twice"
+@pytest.mark.parametrize(
+    ("table", "value", "low", "high"),
+    [((1, 7, 1, 12), 6 / 21, 0.0256, 0.5069), ((36, 12, 2, 0), 0.2, 0.0569, 0.3404)],
+    ids=["airway", "newcombe"],
+)
+def test_paired_difference_is_the_published_one(
+    table: tuple[int, int, int, int], value: float, low: float, high: float
+) -> None:
+    """Newcombe's score interval of published two by two tables (both, only first, only second, neither)."""
+    both, first, second, neither = table
+    found = paired_difference(sum(table), both, first, second)
+    assert (found.value, found.low, found.high) == (
+        pytest.approx(value),
+        pytest.approx(low, abs=1e-4),
+        pytest.approx(high, abs=1e-4),
+    )
+    assert (found.k, found.n) == (first - second, both + first + second + neither)
+    mirrored = paired_difference(sum(table), both, second, first)
+    assert (mirrored.low, mirrored.high) == (pytest.approx(-found.high), pytest.approx(-found.low))
 
 
-def test_seeds_that_disagree_widen_the_interval() -> None:
-    before = [answers(*range(20), count=200)] * 3
-    same = bootstrap_difference(before, [answers(*range(10), count=200)] * 3, "same")
-    apart = bootstrap_difference(before, [answers(*range(hits), count=200) for hits in (20, 10, 0)], "apart")
-    assert same.value == pytest.approx(-0.05)
-    assert apart.value == pytest.approx(-0.05)
-    assert apart.high - apart.low > 1.3 * (same.high - same.low)
+def test_paired_difference_without_hits_is_zero() -> None:
+    found = paired_difference(200, 0, 0, 0)
+    assert found.value == 0
+    assert found.low == pytest.approx(-found.high)
+    assert 0 < found.high < 0.03
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
-    """200 studies of 4 seeds and 150 rows whose true difference is -0.2 by construction."""
-    covered = 0
-    random = np.random.default_rng(5)
-    for study in range(200):
-        first = [{str(at): bool(hit) for at, hit in enumerate(random.random(150) < 0.5)} for _ in range(4)]
-        second = [{str(at): bool(hit) for at, hit in enumerate(random.random(150) < 0.3)} for _ in range(4)]
-        found = bootstrap_difference(first, second, str(study))
-        covered += found.low <= -0.2 <= found.high
-    assert covered >= 184, "at least 92 % (it is on the wide side: rows and seeds are both resampled)"
+def test_difference_of_pairs_is_second_minus_first() -> None:
+    found = difference_of(mcnemar(answers(0, 1, 2, 3), answers(3, 4)))
+    assert (found.k, found.n, found.value) == (-2, 20, pytest.approx(-0.1))
+    assert found.low < -0.1 < found.high
 
 
 def test_net_asr_keeps_its_sign() -> None:

@@ -26,15 +26,34 @@ def draw(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> Non
     )
 
 
+def draw_mapped(axis: Any, points: Sequence[tuple[float, Estimate]], tone: Tone) -> None:
+    """Attack success with every label allowed: crosses on a dotted line in the defense's tone, without a band."""
+    places = [place for place, _ in points]
+    rates = [100 * rate.value for _, rate in points]
+    axis.plot(places, rates, linestyle=":", linewidth=0.9, color=tone.colour, marker="x", markersize=4)
+
+
 Series = Mapping[str, Sequence[tuple[float, Estimate]]]
 """Points of a line by the defense that it is of."""
 
 
 def draw_panel(
-    axis: Any, title: str, series: Series, tones: Mapping[str, Tone], number: Callable[[float], str], accuracy: bool
+    axis: Any,
+    title: str,
+    series: Series,
+    tones: Mapping[str, Tone],
+    number: Callable[[float], str],
+    accuracy: bool,
+    mapped: Series | None = None,
 ) -> list[str]:
-    """Draw the lines of one rate on a panel, and return them in words; `number` writes a value of the x axis."""
+    """Draw the lines of one rate on a panel, and return them in words; `number` writes a value of the x axis. `mapped`
+    are the same lines with every label allowed, of defenses for which that may differ."""
     words = []
+    for defense, points in (mapped or {}).items():
+        if points:
+            draw_mapped(axis, points, tones[defense])
+            values = ", ".join(f"{number(value)} {rate.words()}" for value, rate in points)
+            words.append(f"every label allowed {style.title_of(defense)}: {values}")
     for defense, points in series.items():
         if points:
             draw(axis, points, tones[defense])

@@ -45,7 +45,14 @@ def _picture(study_data: StudyData, key: tuple[str, str, str], groups: Sequence[
             defense: _points(study_data, [group for group in groups if group.defense == defense], name)
             for defense in defenses
         }
-        words += lines.draw_panel(axis, title, series, tones, short_size, accuracy=name == "ca_ext")
+        mapped = {
+            defense: _points(
+                study_data, [group for group in groups if group.defense == defense and group.constrained], "asr_mapped"
+            )
+            for defense in defenses
+            if name == "asr_ext"
+        }
+        words += lines.draw_panel(axis, title, series, tones, short_size, name == "ca_ext", mapped)
         axis.set_xscale("log")
         axis.set_xlabel("parameters")
         sizes = sorted({size for group in groups if (size := study_data.parameters(group.cell["model"]))})
@@ -53,7 +60,8 @@ def _picture(study_data: StudyData, key: tuple[str, str, str], groups: Sequence[
         axis.set_xticks(ticks, [short_size(size) for size in ticks])
         axis.set_xticks([], minor=True)
         axis.set_xlim(sizes[0] / 1.3, sizes[-1] * 1.3)
-    note = style.note(style.BANDS, any(group.collapsed for group in groups))
+    constrained = any(group.constrained for group in groups)
+    note = style.note(style.bands(constrained), any(group.collapsed for group in groups))
     name = "_".join(part for part in ("scaling", *key) if part)
     message = f"{attack} on {task} as models grow" + (f" ({training})" if training else "")
     return Plot(name, message, "; ".join(words), figure, note)

@@ -14,7 +14,11 @@ WIDTH = 6.3
 FONT = 8.5
 LEGEND_LETTERS = 78
 """Letters of a line of a legend with one column."""
-BANDS = "Bands and bars: one standard deviation over seeds, or the 95 % interval where there is one seed."
+BANDS = (
+    "Bands and bars: 95 % intervals, of one seed over its rows, of several over seeds and rows; where predictions are "
+    "missing, one standard deviation over seeds."
+)
+MAPPED = "Crosses on dotted lines: attack success with every label allowed and mapped back."
 COLLAPSED = (
     "Hollow, collapsed: a model that gives nearly every clean row one answer; its attack rates say nothing "
     "about a defense."
@@ -123,6 +127,11 @@ def _mixed(colour: str, share: float) -> str:
 def title_of(defense: str) -> str:
     """A defense as a label."""
     return "no defense" if defense == "none" else defense.replace("p2p", "P2P", 1)
+
+
+def bands(mapped: object) -> str:
+    """The meaning of bands and bars, and of crosses where a picture has both readings of attack success."""
+    return f"{BANDS} {MAPPED}" if mapped else BANDS
 
 
 def note(text: str, collapsed: object) -> str:

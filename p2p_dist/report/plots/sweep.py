@@ -120,7 +120,15 @@ def _picture(study_data: StudyData, key: _Key, series: _Series, numbers: bool) -
             defense: [(value, estimate) for value, group in sorted(groups.items()) if (estimate := group.rate(rate))]
             for defense, groups in series.items()
         }
-        words += lines.draw_panel(panel, title, points, tones, "{:g}".format, accuracy=rate != "asr_ext")
+        mapped = {
+            defense: [
+                (value, estimate)
+                for value, group in sorted(groups.items())
+                if rate == "asr_ext" and group.constrained and (estimate := group.rate("asr_mapped"))
+            ]
+            for defense, groups in series.items()
+        }
+        words += lines.draw_panel(panel, title, points, tones, "{:g}".format, rate != "asr_ext", mapped)
         panel.set_xlabel(f"train.{key.option}" if key.axis == TRAINING else f"{key.axis}.{key.option} of {key.plugin}")
         ticks = apart(values)
         panel.set_xticks(ticks, [f"{value:g}" for value in ticks])
@@ -128,7 +136,10 @@ def _picture(study_data: StudyData, key: _Key, series: _Series, numbers: bool) -
             values[0] - 0.05 * (values[-1] - values[0]),
             values[-1] + 0.05 * (values[-1] - values[0]),
         )
-    note = style.note(style.BANDS, any(group.collapsed for points in series.values() for group in points.values()))
+    constrained = any(group.constrained for points in series.values() for group in points.values())
+    note = style.note(
+        style.bands(constrained), any(group.collapsed for points in series.values() for group in points.values())
+    )
     return Plot(
         key.name(numbers),
         key.message(numbers),

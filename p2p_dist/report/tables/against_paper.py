@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from p2p_dist.report import fairness, paper
+from p2p_dist.report import fairness, paper, paper_settings
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.paper import PaperRow
 from p2p_dist.report.study_data import StudyData
@@ -26,6 +27,10 @@ class _Pair:
     group: Group
     published: PaperRow
     rates: Mapping[str, Estimate]
+    mapped: Estimate | None
+    """Attack success with every label allowed; None where the reading is the same."""
+    deviations: Sequence[str]
+    """Our settings that are not the paper's; such a cell is shown and not compared."""
     means: Mapping[str, Sequence[MeanEntry]]
 
 
@@ -42,17 +47,22 @@ def build(study_data: StudyData) -> list[Table]:
     for name in (_TITLES[metric] for metric in metrics):
         head += [Head("paper", "percent, one run", name), Head("ours", _COUNTED, name)]
         head += [Head("difference", "ours minus the paper's, in points", name)]
+        if name == _TITLES["asr"] and any(pair.mapped for pair in pairs):
+            head += [Head("ours, mapped", "percent, every label allowed and mapped back (asr_mapped)", name)]
+    if any(pair.deviations for pair in pairs):
+        head += [Head("other settings", "our settings that are not the paper's; such a cell is not compared")]
+    rows = [_row(pair, metrics, any(other.mapped for other in pairs))[: len(head)] for pair in pairs]
     note = (
         "Ours are the strict rates, which the code released with the paper computes; the deployed system's are in "
-        "the tables above. "
+        "the tables above. Compared are cells with the paper's attack options, all rows, its training and, for P2P, "
+        "its benign rows; options of rivals are not in the paper. Small print of ours as in the tables above."
     )
-    note += "Options in brackets are ours: the paper's number is that of its own settings."
     return [
         Table(
             "against_paper",
             "The paper's numbers beside ours",
             head,
-            [_row(pair, metrics) for pair in pairs],
+            rows,
             lead=5,
             note=note,
         )
@@ -72,40 +82,56 @@ def _pair(study_data: StudyData, group: Group) -> _Pair | None:
         if (rate := next((one for name in names if (one := group.rate(name))), None))
     }
     figures = means.of(study_data, group)
-    return _Pair(group, published, rates, figures) if published and (rates or figures) else None
+    if not published or not (rates or figures):
+        return None
+    mapped = group.rate("asr_mapped") if group.constrained else None
+    other = paper_settings.deviations(_specs(study_data, group), group.cell["task"].partition("(")[0])
+    return _Pair(group, published, rates, mapped, other, figures)
 
 
-def _row(pair: _Pair, metrics: Sequence[str]) -> list[Cell]:
+def _specs(study_data: StudyData, group: Group) -> dict[str, Mapping[str, Any]]:
+    """Specs of the stages of a group's first run by step (`attack`, `defend`), and `train`, the last of a chain."""
+    stages = [study_data.specs.get(stage.id, {}) for stage in group.runs[0].stages]
+    specs = {stage["spec"].get("step", stage["kind"]): stage["spec"] for stage in stages if stage}
+    if own := study_data.specs.get(group.runs[0].ids.get("train") or ""):
+        specs["train"] = own["spec"]
+    return specs
+
+
+def _row(pair: _Pair, metrics: Sequence[str], has_mapped: bool) -> list[Cell]:
     labels = [Cell(pair.group.cell[axis]) for axis in ("task", "model", "attack")]
     cells = [*labels, fairness.defense_cell(pair.group), Cell(str(pair.published.table), sort=pair.published.table)]
     for metric in metrics:
         published = pair.published.values.get(metric)
         cells += (
-            _figure(published, pair.means.get(metric, ()))
+            _figure(published, pair.means.get(metric, ()), not pair.deviations)
             if metric not in _RATES
-            else _rate(published, pair.rates.get(metric))
+            else _rate(published, pair.rates.get(metric), not pair.deviations)
         )
-    return cells
+        if metric == "asr" and has_mapped:
+            cells.append(estimate_cell(pair.mapped))
+    return [*cells, Cell(", ".join(pair.deviations))]
 
 
-def _rate(published: float | None, ours: Estimate | None) -> list[Cell]:
-    if published is None or ours is None:
+def _rate(published: float | None, ours: Estimate | None, comparable: bool) -> list[Cell]:
+    if published is None or ours is None or not comparable:
         return [_paper(published), estimate_cell(ours), Cell("")]
     inside = 100 * ours.low <= published <= 100 * ours.high
+    kind = "our 95 % interval" if ours.is_interval else "one standard deviation of ours"
     return [
         _paper(published),
         estimate_cell(ours),
-        _difference(100 * ours.value - published, "inside our interval" if inside else ""),
+        _difference(100 * ours.value - published, f"inside {kind}" if inside else ""),
     ]
 
 
-def _figure(published: float | None, ours: Sequence[MeanEntry]) -> list[Cell]:
+def _figure(published: float | None, ours: Sequence[MeanEntry], comparable: bool) -> list[Cell]:
     """A figure of generated text in percent, as the paper prints it."""
     shown = mean_cell(ours, scale=100)
     return [
         _paper(published),
         shown,
-        Cell("") if published is None or shown.sort is None else _difference(shown.sort - published),
+        Cell("") if published is None or shown.sort is None or not comparable else _difference(shown.sort - published),
     ]
 
 

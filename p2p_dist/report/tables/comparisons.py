@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from p2p_dist.report import fairness
 from p2p_dist.report.comparisons import LIMIT, Comparison
 from p2p_dist.report.groups import Group, flag
-from p2p_dist.report.table import Cell, Head, Table
+from p2p_dist.report.table import Cell, Head, Table, points
 
 SIGNIFICANT = 0.05
 NOTE = (
@@ -26,9 +26,9 @@ def build(tested: Sequence[Comparison]) -> list[Table]:
     ]
     head = [*(Head(axis) for axis in axes), Head("defense"), Head("against"), Head("rate")]
     head += [
-        Head("difference", "in points, on the same rows; 95 % interval from a bootstrap over rows and seeds"),
+        Head("difference", "in points, on the same rows; 95 % interval over rows and seeds (of one seed Newcombe's)"),
         Head("rows", "test rows that both answered, and seeds"),
-        Head("p", "exact McNemar test; of several seeds the largest p"),
+        Head("p", "exact McNemar test; of several seeds a test over rows and seeds"),
         Head("p (Holm)", "the same, corrected for the number of comparisons in this table"),
     ]
     significant = [_row(comparison, axes) for comparison in tested if _is_difference(comparison)]
@@ -73,11 +73,6 @@ def _row(comparison: Comparison, axes: Sequence[str]) -> list[Cell]:
 
 def _side(group: Group) -> Cell:
     return fairness.defense_cell(group, flag(group.collapsed, len(group.runs)))
-
-
-def points(value: float) -> str:
-    """A difference of shares in points, with its sign."""
-    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def p_value(p: float) -> str:

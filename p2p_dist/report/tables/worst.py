@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from p2p_dist.report import fairness
-from p2p_dist.report.groups import ASR_READINGS, Estimate, Group
+from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.report.table import Cell, Head, Table
-from p2p_dist.report.tables.comparisons import points
-from p2p_dist.report.tables.layout import estimate_cell
-from p2p_dist.results.statistics import Interval, net, over_seeds, wilson, worst_case
+from p2p_dist.report.table import Cell, Head, Table, points
+from p2p_dist.report.tables.layout import estimate_cell, excess_cell
+from p2p_dist.results.paired_rates import ASR_READINGS
+from p2p_dist.results.statistics import Difference, Interval, net, over_seeds, wilson, worst_case
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,8 @@ class _Variant:
     group: Group
     name: str
     success: Estimate
+    excess: Difference | None
+    """Above the same rows without the trigger; None for variants, whose rows are not asked without it."""
     baselines: Sequence[tuple[Interval, Interval]]
 
 
@@ -48,6 +50,11 @@ def build(study_data: StudyData) -> list[Table]:
             "that minus the ASR of a clean model on the same rows, in points; 95 % interval (Newcombe), or the "
             "deviation over seeds",
         ),
+        Head(
+            "excess",
+            "that minus the rate of the same rows without the trigger, same model and same prompt, in points; 95 % "
+            "paired interval, of several seeds over seeds and rows",
+        ),
     ]
     note = (
         "A worst case over few attacks says little, and over attacks on collapsed models nothing; net ASR is missing "
@@ -59,14 +66,15 @@ def build(study_data: StudyData) -> list[Table]:
 
 def _variants(group: Group) -> Iterator[_Variant]:
     """The attack itself, and every other trigger or prompt that was tried on the deployed system."""
-    readings = ASR_READINGS if group.constrained else ASR_READINGS[:1]
+    readings = list(ASR_READINGS) if group.constrained else list(ASR_READINGS)[:1]
     names = dict.fromkeys(name for run in group.runs for name in run.rates if name.partition(".")[0] in readings)
     for name in names:
         if success := group.rate(name):
             reading, _, variant = name.partition(".")
             title = f"{group.attack}/{variant}" if variant else group.attack
             baselines = [] if variant else list(_baselines(group, reading))
-            yield _Variant(group, title + (", mapped" if reading == "asr_mapped" else ""), success, baselines)
+            excess = None if variant else group.excess(reading)
+            yield _Variant(group, title + (", mapped" if reading == "asr_mapped" else ""), success, excess, baselines)
 
 
 def _baselines(group: Group, reading: str) -> Iterator[tuple[Interval, Interval]]:
@@ -88,6 +96,7 @@ def _row(task: str, model: str, variants: Sequence[_Variant]) -> list[Cell]:
         Cell(worst.name),
         over,
         replace(_net(worst.baselines), flag=worst.success.flag if worst.baselines else ""),
+        replace(excess_cell(worst.excess), flag=worst.success.flag if worst.excess else ""),
     ]
 
 
