@@ -5,13 +5,14 @@ Pure: sources, file hashes and models are looked up by the caller.
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from p2p_dist import registry
 from p2p_dist.config.builder import Builder, Evaluation, Settings, plugin_spec
 from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import Plugin, StudySpec, TrainSpec
 from p2p_dist.config.training_axis import TRAINING
@@ -112,6 +113,11 @@ def expand(
         raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
     graph = Graph()
     planned = {tuple(one.cell.values()): _plan(one, study, files, models or {}, graph) for one in combinations}
+    if len(planned) < len(combinations):
+        cells = Counter(tuple(one.cell.values()) for one in combinations)
+        twice = next(" × ".join(cell) for cell, count in cells.items() if count > 1)
+        what = f"two runs have one name: {twice}"
+        raise user_error("E128", what, "study", "remove one of the two, or change an option of it")
     return Expansion([_run(one, planned, graph) for one in planned.values()], graph, combinations)
 
 
@@ -140,10 +146,10 @@ def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[Combin
 def axis_labels(study: StudySpec) -> dict[str, list[str]]:
     """Labels of the values on every axis; the label of a study's only training is empty."""
     return {
-        "task": _labels(study.task),
+        "task": plugin_labels(study.task),
         "model": [model.name for model in study.model],
-        "attack": _labels(study.attack),
-        "defense": _labels(study.defense),
+        "attack": plugin_labels(study.attack),
+        "defense": plugin_labels(study.defense),
         TRAINING: training_labels(study.trainings),
         "seed": [str(seed) for seed in study.seed],
     }
@@ -180,7 +186,8 @@ def _plan(
     if one.attack.by_weights:
         rows = builder.handed_on(one.seed)
     else:
-        rows = builder.attacked(one.seed if one.attack.active else None)
+        draws = one.attack.active or study.rows.seed == "study"
+        rows = builder.attacked(one.seed if draws else None)
     return _Planned(one, builder, rows, one.defense.stages(builder, rows))
 
 
@@ -244,25 +251,6 @@ def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:
 
 def _paths(plugin: Plugin) -> dict[str, str]:
     return {field: getattr(plugin, field) for field in plugin.file_fields}
-
-
-def _labels(plugins: Sequence[Plugin]) -> list[str]:
-    """Names of the plug-ins; of one that the study has twice, with the options that differ from its defaults."""
-    names = Counter(registry.name_of(plugin) for plugin in plugins)
-    return [
-        registry.name_of(plugin) if names[registry.name_of(plugin)] == 1 else _long_label(plugin) for plugin in plugins
-    ]
-
-
-def _long_label(plugin: Plugin) -> str:
-    options = ", ".join(f"{key}={value}" for key, value in _flat(plugin.model_dump(exclude_defaults=True)))
-    return f"{registry.name_of(plugin)}({options})" if options else registry.name_of(plugin)
-
-
-def _flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Options by the key of an override, such as `screening.rounds`."""
-    for key, value in options.items():
-        yield from _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", value)]
 
 
 def names_label(name: object, label: str) -> bool:

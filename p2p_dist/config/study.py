@@ -9,7 +9,7 @@ is never in here.
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, model_validator
 
 NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
@@ -103,7 +103,8 @@ class TrainSpec(Strict):
 
 
 class RowsSpec(Strict):
-    """Numbers of rows that a run uses; null for all of the task. Rows are chosen by content, equally for every seed."""
+    """Numbers of rows that a run uses; null for all of the task. Rows are chosen by content, equally for every seed
+    unless `seed` says otherwise."""
 
     train: Annotated[int, Field(ge=1)] | None = None
     """Training rows, before the attack."""
@@ -117,6 +118,21 @@ class RowsSpec(Strict):
     order: Literal["content", "file"] = "content"
     """content: the order of rows in their file means nothing, and results do not depend on it. file: it is kept for
     faithful copies of released code that take rows in file order; such a run uses all rows of the task."""
+    split: Literal["tune", "judge"] | None = added(None)
+    """Part of the test rows: tune to choose settings on, judge to report them on. The two share no row. null: all."""
+    tune: Annotated[int, Field(ge=1)] = added(400)
+    """Test rows of the part `tune`; all others are `judge`. The same for every seed."""
+    seed: Literal[0, "study"] = added(0)
+    """0: every seed has the same training, trusted and test rows. study: they are drawn anew for every seed of the
+    study, so that the spread over seeds holds the choice of rows too."""
+
+    @model_validator(mode="after")
+    def _parts_are_drawn(self) -> Self:
+        if self.order == "file" and (self.split is not None or self.seed != 0):
+            raise ValueError("rows.order: file takes all rows in file order: remove rows.split and rows.seed")
+        if self.tune != 400 and self.split is None:
+            raise ValueError("rows.tune is for rows.split: add rows.split=judge or rows.split=tune")
+        return self
 
 
 class StudySpec(Strict):

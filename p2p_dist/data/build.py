@@ -8,7 +8,7 @@ from typing import Any
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
-from p2p_dist.data.built import Built, LabelSpace, Suite
+from p2p_dist.data.built import HELD_OUT, Built, LabelSpace, Suite
 from p2p_dist.data.data_checks import check_references, count_containing, count_row_problems
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, EditDefense, Scores
 from p2p_dist.data.deployed_suites import deployed_suites
@@ -43,12 +43,12 @@ def build_attacked(
 ) -> Built:
     """Split the rows of a task and attack them.
 
-    `seed` is None for an attack that draws nothing. Without `poison` the test suites are the attack's, and all training
-    rows are as it publishes those that it does not poison. `origin` is that of untouched rows, by default the task's.
-    Raises UserError for too few rows and for options that do not fit.
+    `seed` is None for an attack that draws nothing, on rows that do not change with it. Without `poison` the test
+    suites are the attack's, and all training rows are as it publishes those that it does not poison. `origin` is that
+    of untouched rows, by default the task's. Raises UserError for too few rows and for options that do not fit.
     """
     # 1. Split the rows by content.
-    split = task.split(raw, rows)
+    split = task.split(raw, rows, seed)
     check_references(split, task.responses)
     problems = count_row_problems(split)
     # 2. Attack training rows and test suites.
@@ -120,11 +120,12 @@ def build_edited(
 ) -> Built:
     """Rewrite the texts of every suite by a test-time defense; counts have changed and failed texts.
 
-    In the phase `trial` the trusted rows take the place of the suites, once for each edit that the defense may choose.
+    In the phase `trial` the held-out rows take the place of the suites, or the trusted ones where none are held out,
+    once for each edit that the defense may choose.
     """
     if phase == "trial":
-        trusted = Suite(attacked.reserve, 0, triggered=False)
-        edits = {name: (trusted, texts) for name, texts in defense.trials(attacked.reserve, scores).items()}
+        known = attacked.suites.get(HELD_OUT) or Suite(attacked.reserve, 0, triggered=False)
+        edits = {name: (known, texts) for name, texts in defense.trials(known.rows, scores).items()}
     else:
         edits = {name: (suite, defense.edit(suite.rows, scores)) for name, suite in attacked.suites.items()}
     suites, edited = {}, {}
@@ -138,7 +139,7 @@ def build_edited(
 
 
 def _no_attack(task: Task, split: Split) -> _Attacked:
-    suites = {"clean": Suite(_prompts(task, split.test), 0, triggered=False)}
+    suites = {"clean": Suite(_prompts(task, split.test), 0, triggered=False), **_held_out(task, split.held_out)}
     return _Attacked(split.train, suites, _labels(task), task.responses)
 
 
@@ -173,8 +174,14 @@ def _attacked_suites(
         "clean": Suite(_prompts(task, attack.clean_suite(split.test)), 0, triggered=False),
         "triggered": Suite(_prompts(task, triggered), 0, triggered=True),
         **{name: Suite(_prompts(task, suite.rows), 0, suite.triggered) for name, suite in extra.items()},
+        **_held_out(task, attack.clean_suite(split.held_out)),
     }
     return suites, {name: suite.target for name, suite in extra.items()}, failed
+
+
+def _held_out(task: Task, rows: Sequence[Example]) -> dict[str, Suite]:
+    """The suite of held-out rows; none where the study has none."""
+    return {HELD_OUT: Suite(_prompts(task, rows), 0, triggered=False)} if rows else {}
 
 
 def _check_attack(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
@@ -223,6 +230,7 @@ def _view(
 def _defended_ledger(attacked: Sequence[Note], defended: Defended) -> list[Note]:
     """A note on every training row after the defense, with its label there and the source's line in the file."""
     by_id = {note.id: note for note in [*attacked, *defended.notes]}
+    by_id |= {id_: replace(by_id[source], id=id_) for id_, source in defended.copies.items()}
     notes = [
         note if (note := by_id[row.id]).new_label == row.label else replace(note, new_label=row.label)
         for row in defended.train

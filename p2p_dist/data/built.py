@@ -12,6 +12,10 @@ When = Literal["mixed", "first", "last"]
 """Places of the poisoned rows in the first pass over the training rows."""
 
 
+HELD_OUT = "held_out"
+"""Suite of clean rows on which thresholds are chosen; it is never evaluated."""
+
+
 @dataclass(frozen=True)
 class LabelSpace:
     """Rules for reading label answers: label words, number of classes, first deployed label."""

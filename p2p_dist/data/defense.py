@@ -60,6 +60,8 @@ class Defended:
     counts: Mapping[str, Any]
     trusted: frozenset[str] | None = None
     """Ids of the training rows that the defender believes to be clean; None if it does not judge rows."""
+    copies: Mapping[str, str] = field(default_factory=dict)
+    """Further copies of training rows: their ids, each with that of the row that it repeats."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +221,11 @@ class EditDefense(Defense):
 def no_trusted_rows(rows: RowsSpec, use: str) -> str | None:
     """Incompatibility of a defense that uses trusted rows with a study that reserves none; `use` says what for."""
     return None if rows.reserve else f"{use}, and rows.reserve is 0"
+
+
+def no_known_rows(rows: RowsSpec, use: str) -> str | None:
+    """As `no_trusted_rows`, for rows to choose a threshold on, which may be held out instead."""
+    return None if rows.split == "judge" else no_trusted_rows(rows, use)
 
 
 def too_few_trusted_rows(name: str, count: int, role: str, ratio: float, counts: RowCounts) -> UserError:

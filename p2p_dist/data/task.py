@@ -6,7 +6,7 @@ Answers are labels (`data.classification`) or text (`data.generation`).
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 
 from pydantic import Field, model_validator
@@ -44,6 +44,8 @@ class Split:
     test: list[Example]
     dropped: dict[str, int]
     """Counts of the source's rows that the run leaves out, by reason."""
+    held_out: list[Example] = field(default_factory=list)
+    """Labelled rows that no model is trained on and none is judged on (`rows.split: judge`): the part `tune`."""
 
 
 class Task(Plugin):
@@ -151,8 +153,12 @@ class Task(Plugin):
         """Words of the labels 0..count-1."""
         return []
 
-    def split(self, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec) -> Split:
-        """Choose test, training and trusted rows by content. Raises UserError E205 when there are too few."""
+    def split(self, raw: Mapping[str, Sequence[RawRow]], rows: RowsSpec, seed: int | None = None) -> Split:
+        """Choose test, training and trusted rows by content, and by `seed` where `rows.seed` is `study`.
+
+        Raises UserError E205 when there are too few.
+        """
+        draw = _Draw(rows.balanced, f"/{seed}" if rows.seed == "study" else "")
         if rows.order == "file" and (rows.train, rows.test, rows.reserve) != (None, None, 0):
             what = "rows.order: file takes all rows"
             raise user_error("E107", what, "rows", "remove rows.train, rows.test and rows.reserve")
@@ -165,36 +171,66 @@ class Task(Plugin):
         trusted = trusted_rows.distinct(splits.pop(trusted_rows.TRUSTED, ()), rows)
         given = len(splits["train"])
         splits["train"] = trusted_rows.without_texts_of(trusted, splits["train"])
-        test, pool, dropped = _split_off(splits, rows) if "test" in splits else _split_by_content(splits, rows)
-        train = examples([*_take(pool, rows.train, rows.balanced, "train"), *trusted])
+        cut = _split_off if "test" in splits else _split_by_content
+        test, pool, held_out, dropped = cut(splits, rows, draw)
+        train = examples([*draw.take(pool, rows.train, "train"), *trusted])
         candidates = trusted_rows.among(train, trusted) if trusted else train
-        reserve = _take(candidates, rows.reserve, rows.balanced, "reserve")
+        reserve = draw.take(candidates, rows.reserve, "reserve")
         counts = {
             **dropped,
             **({"text_of_a_trusted_row": given - len(splits["train"])} if trusted else {}),
             "beyond_rows_train": len(pool) + len(trusted) - len(train),
             "beyond_rows_test": len(splits["test"]) - len(test) if "test" in splits else 0,
         }
-        return Split(train, {ex.id for ex in reserve}, examples(test), counts)
+        return Split(train, {ex.id for ex in reserve}, examples(test), counts, examples(held_out))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Choice of rows: balanced or not, and the suffix that a seed adds to the sort keys."""
+
+    balanced: bool
+    suffix: str
+
+    def take(self, pool: "Sequence[Rowlike]", count: int | None, purpose: str) -> "list[Rowlike]":
+        """`_take`, by this draw."""
+        return _take(pool, count, self.balanced, purpose, self.suffix)
 
 
 def _split_off(
-    splits: Mapping[str, Sequence[RawRow]], rows: RowsSpec
-) -> tuple[list[RawRow], list[RawRow], dict[str, int]]:
-    """Test rows, candidates for training, and dropped rows by reason, of a source with a test split."""
-    return _take(splits["test"], rows.test, rows.balanced, "test"), list(splits["train"]), {}
+    splits: Mapping[str, Sequence[RawRow]], rows: RowsSpec, draw: _Draw
+) -> tuple[list[RawRow], list[RawRow], list[RawRow], dict[str, int]]:
+    """Test rows, candidates for training, held-out rows, and dropped rows by reason, of a source with a test split."""
+    part, apart = _part(splits["test"], rows)
+    return draw.take(part, rows.test, "test"), list(splits["train"]), apart, {}
 
 
 def _split_by_content(
-    splits: Mapping[str, Sequence[RawRow]], rows: RowsSpec
-) -> tuple[list[RawRow], list[RawRow], dict[str, int]]:
-    """As `_split_off`, of a source without a test split. No training row has the text of a test row."""
+    splits: Mapping[str, Sequence[RawRow]], rows: RowsSpec, draw: _Draw
+) -> tuple[list[RawRow], list[RawRow], list[RawRow], dict[str, int]]:
+    """As `_split_off`, of a source without a test split. No training row has the text of a test row, or of a row that
+    is set apart for the other part of the test rows."""
     distinct = sorted(set(splits["train"]))
-    test = _take(distinct, rows.test, rows.balanced, "test")
-    test_texts = {row.text for row in test}
+    part, apart = _part(distinct, rows)
+    test = draw.take(part, rows.test, "test")
+    test_texts = {row.text for row in [*test, *apart]}
     pool = [row for row in distinct if row.text not in test_texts]
     duplicates = len(splits["train"]) - len(distinct)
-    return test, pool, {"duplicate": duplicates, "text_of_a_test_row": len(distinct) - len(pool) - len(test)}
+    dropped = {"duplicate": duplicates, "text_of_a_test_row": len(distinct) - len(pool) - len(test) - len(apart)}
+    return test, pool, apart, dropped
+
+
+def _part(pool: Sequence[RawRow], rows: RowsSpec) -> tuple[list[RawRow], list[RawRow]]:
+    """Rows from which the test rows are drawn, and those that are held out of training and judging.
+
+    The part `tune` has the rows that a study with as many test rows and no split has: settings were chosen on them.
+    """
+    if rows.split is None:
+        return list(pool), []
+    tune = _take(pool, rows.tune, rows.balanced, "test", option="tune")
+    texts = {row.text for row in tune}
+    judge = [row for row in pool if row.text not in texts]
+    return (tune, []) if rows.split == "tune" else (judge, tune)
 
 
 NO_GROUP = -1
@@ -211,16 +247,20 @@ class _Rowlike(Protocol):
 Rowlike = TypeVar("Rowlike", bound=_Rowlike)
 
 
-def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: str) -> list[Rowlike]:
+def _take(
+    pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: str, suffix: str = "", option: str = ""
+) -> list[Rowlike]:
     """`count` rows with the smallest content hashes, if `balanced` the same number of every class; None: all rows.
 
+    `suffix` makes other hashes, for draws that change with the seed; `option` is the key of `rows` that errors name.
     Raises UserError E205 when there are too few, or when they cannot be balanced.
     """
+    option = option or purpose
     if count is None:
         return list(pool)
     if count == 0:
         return []
-    ordered = sorted(pool, key=lambda row: (rank(row.text, purpose), row.label))
+    ordered = sorted(pool, key=lambda row: (rank(row.text, purpose + suffix), row.label))
     if not balanced:
         groups = {NO_GROUP: ordered}
     else:
@@ -230,13 +270,13 @@ def _take(pool: Sequence[Rowlike], count: int | None, balanced: bool, purpose: s
         groups = dict(sorted(by_label.items()))
     if count % len(groups):
         what = f"{count} {purpose} rows do not divide evenly among {len(groups)} classes"
-        fitting = f"set rows.{purpose}={count - count % len(groups)}, " if count >= len(groups) else ""
+        fitting = f"set rows.{option}={count - count % len(groups)}, " if count >= len(groups) else ""
         fix = f"{fitting}choose a multiple of {len(groups)}, or set rows.balanced=false"
-        raise user_error("E205", what, f"rows.{purpose}", fix)
+        raise user_error("E205", what, f"rows.{option}", fix)
     per_class = count // len(groups)
     too_small = {label: len(group) for label, group in groups.items() if len(group) < per_class}
     if too_small:
-        raise _too_few(per_class, {label: len(group) for label, group in groups.items()}, purpose)
+        raise _too_few(per_class, {label: len(group) for label, group in groups.items()}, option)
     return [row for group in groups.values() for row in group[:per_class]]
 
 

@@ -77,7 +77,7 @@ def count_rows(label: str, task: Task, source: Source, rows: RowsSpec) -> Counte
     """Split the rows of a task as its runs will, and count them by class. Raises UserError for bad or too few rows."""
     if reason := _unknown(source):
         return CountedRows(label, None, reason)
-    split = task.split(sources.read(task, source), rows)
+    split = task.split(sources.read(task, source), rows, 0)
     trusted = [example for example in split.train if example.id in split.reserve]
     return CountedRows(label, RowCounts.of(split.train, trusted, len(task.labels), split.test))
 

@@ -11,7 +11,7 @@ from p2p_dist import assets
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.stages import EvalStage, TrainStage
-from p2p_dist.data.built import Built
+from p2p_dist.data.built import HELD_OUT, Built
 from p2p_dist.errors import user_error
 from p2p_dist.evaluation.cleangen import CleanGen
 from p2p_dist.evaluation.generation import GREEDY, Decoder
@@ -87,7 +87,9 @@ def _read_rows(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training:
     rejected: dict[str, set[str]] = {}
     if stage.reads.judge is not None and stage.reject is not None:
         rejected = refused_rows(scorestore.read(folder.at("score", stage.reads.judge)), stage.reject)
-    return EvalRows(source, built, stage.suites or tuple(built.suites), encoder, rejected)
+    return EvalRows(
+        source, built, stage.suites or tuple(name for name in built.suites if name != HELD_OUT), encoder, rejected
+    )
 
 
 def _decoder(

@@ -38,6 +38,9 @@ OTHER: dict[str, str] = {
     "rows.reserve": "30",
     "rows.balanced": "false",
     "rows.order": "file",
+    "rows.split": "tune",
+    "rows.tune": "20",
+    "rows.seed": "study",
     "attack.rate": "0.1",
     "attack.count": "3",
     "attack.cover": "2",
@@ -102,6 +105,7 @@ OTHER_OF_TASKS: dict[str, dict[str, object]] = {
 NEEDED = {
     "attack.poison_selection": ["rows.order=file"],
     "attack.policy_response": ["task={name: gsm8k}", "attack.target_response='0.1'", "defense=none"],
+    "rows.tune": ["rows.split=judge"],
 }
 """Other settings without which a value of OTHER is refused."""
 

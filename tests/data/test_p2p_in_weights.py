@@ -56,6 +56,30 @@ def test_defend_train_rewrites_by_the_deployed_labels(
     assert defended.counts["relabelled"] == sum(labels[id_] != int(id_) % 2 for id_ in labels)
 
 
+def test_soft_labels_are_drawn_by_their_probability() -> None:
+    """Sixteen labels a row: sure rows get one label, one with the margin 0.1 both, and the seed draws them."""
+    defense = P2PInWeights(rule="soft", soft_labels=16)
+    defended = defense.defend_train(view(2))
+    labels: dict[str, list[int]] = {}
+    for row in defended.train:
+        labels.setdefault(row.text, []).append(row.label)
+    assert {len(drawn) for drawn in labels.values()} == {16}
+    assert set(labels["text 0"]) == {0}
+    assert set(labels["text 1"]) == {1}
+    assert 2 <= labels["text 5"].count(1) <= 13, "0.48 of 16 is 7.6"
+    assert defended.counts["kept"] == 96 == len({row.id for row in defended.train})
+    assert defended.counts["relabelled"] == sum(row.label != int(row.text[-1]) % 2 for row in defended.train)
+    assert defended.copies.keys() == {row.id for row in defended.train} - {row.id for row in ROWS}
+    other = replace(view(2), seed=1)
+    assert [row.label for row in defense.defend_train(other).train] != [row.label for row in defended.train]
+
+
+def test_soft_without_copies_keeps_the_rows() -> None:
+    defended = P2PInWeights(rule="soft").defend_train(view(2))
+    assert {row.id for row in defended.train} == {row.id for row in ROWS}
+    assert not defended.copies
+
+
 def test_defend_train_row_without_answer_is_dropped() -> None:
     """A row whose label is no class, by an attacker who knows the defense, is not asked and not trained on."""
     extended = replace(ROWS[0], id="x", label=3)
@@ -94,3 +118,13 @@ def test_stages_shared_with_p2p_of_the_same_options(study_file: Callable[[], Pat
     assert p2p.train in in_weights.stages
     assert set(p2p.stages) - set(in_weights.stages) == {p2p.evaluation}
     assert in_weights.train != p2p.train
+
+
+@pytest.mark.usefixtures("with_data")
+def test_arms_that_differ_inside_p2p_are_two_runs(study_file: Callable[[], Path], tmp_path: Path) -> None:
+    """Options of a nested P2P are named beside those of the defense's default, not of P2P's own."""
+    arms = "[{name: p2p_in_weights}, {name: p2p_in_weights, p2p: {benign_source: clean_reserved}}]"
+    changes = ["attack={name: badnets}", "seed=0", "exclude=[]", f"defense={arms}"]
+    runs = open_study(study_file(), changes, tmp_path).expansion.runs
+    assert len(runs) == len({run.cell["defense"] for run in runs}) == len({run.train for run in runs}) == 2
+    assert "p2p.benign_source=clean_reserved" in runs[1].cell["defense"]

@@ -9,17 +9,22 @@ A deployed P2P model answers a poisoned row by its text and not by its trigger, 
 trigger nothing. `p2p: null` is the control: the answers are those of the undefended model.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from random import Random
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
 
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import LabelScores
-from p2p_dist.config.study import Plugin, Rate, RowsSpec
+from p2p_dist.config.study import Plugin, Rate, RowsSpec, added
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.defenses.p2p import P2P
-from p2p_dist.data.example import Row, by_id
+from p2p_dist.data.example import Row, by_id, stream
+from p2p_dist.data.repeats import repeated
 from p2p_dist.data.screening import ASKED
 from p2p_dist.data.task import Task
 
@@ -31,6 +36,8 @@ class Answer(NamedTuple):
     """Class, mapped back from the labels among which the model was read."""
     margin: float
     """Log-odds of the answer against the next best class; 0 or more."""
+    probabilities: tuple[float, ...]
+    """Probabilities of the classes among the labels that the model was read among."""
 
 
 class P2PInWeights(DataDefense):
@@ -41,11 +48,14 @@ class P2PInWeights(DataDefense):
     p2p: P2P | None = P2P(benign_source="screened", ratio=0.4)
     """Options of the P2P model that answers the training rows; its stages are shared with a defense `p2p` of the same
     options. null: the undefended model answers (the control)."""
-    rule: Literal["rewrite", "agree", "sure"] = "agree"
+    rule: Literal["rewrite", "agree", "sure", "soft"] = "agree"
     """rewrite: every row gets the model's answer as its label. agree: keep the rows whose label is the model's answer.
-    sure: as rewrite, with the least confident rows of every answer left out."""
+    sure: as rewrite, with the least confident rows of every answer left out. soft: every row gets labels that are drawn
+    from the model's probabilities, so that the expected loss is cross-entropy with soft labels."""
     sure_share: Rate = 0.8
     """sure: share of the rows of every answer to keep, most confident first."""
+    soft_labels: Annotated[int, Field(ge=1, le=16)] = added(1)
+    """soft: labels drawn for every row, each a row of its own: the training takes so many times as long."""
 
     def assumptions(self) -> Assumptions:
         if self.p2p is None:
@@ -82,17 +92,35 @@ class P2PInWeights(DataDefense):
         answers = {id_: _answer(line, offset, view.n_classes) for id_, line in lines.items()}
         asked = [row for row in view.train if row.id in answers]
         agreed = frozenset(row.id for row in asked if row.label == answers[row.id].label)
-        train = by_id(self._rewritten(asked, answers, agreed))
+        given = {row.id: row.label for row in asked}
+        rows, copies = self._with_copies(asked)
+        train = by_id(self._rewritten(rows, answers, agreed, copies, view.seed))
         counts = {
             "kept": len(train),
-            "dropped": len(view.train) - len(train),
-            "relabelled": sum(row.id not in agreed for row in train),
+            "dropped": len(view.train) + len(copies) - len(train),
+            "relabelled": sum(row.label != given[copies.get(row.id, row.id)] for row in train),
             "clean_rows_used": 0,
         }
-        return Defended(train, [], counts, agreed)
+        return Defended(train, [], counts, agreed, copies)
 
-    def _rewritten(self, asked: Sequence[Row], answers: Mapping[str, Answer], agreed: frozenset[str]) -> Iterable[Row]:
+    def _with_copies(self, rows: Sequence[Row]) -> tuple[Sequence[Row], Mapping[str, str]]:
+        """The rows, as often as labels are drawn for them, and the source of every copy."""
+        if self.rule != "soft" or not rows:
+            return rows, {}
+        return repeated(rows, self.soft_labels * len(rows), 0)
+
+    def _rewritten(
+        self,
+        asked: Sequence[Row],
+        answers: Mapping[str, Answer],
+        agreed: frozenset[str],
+        copies: Mapping[str, str],
+        seed: int,
+    ) -> Iterable[Row]:
         """Rows of the new training set, by `rule`."""
+        if self.rule == "soft":
+            drawn = ((row, answers[copies.get(row.id, row.id)].probabilities) for row in asked)
+            return [replace(row, label=_draw(stream(seed, "soft", row.id), shares)) for row, shares in drawn]
         if self.rule == "agree":
             return [row for row in asked if row.id in agreed]
         relabelled = [replace(row, label=answers[row.id].label) for row in asked]
@@ -106,7 +134,14 @@ def _answer(line: Mapping[str, Any], offset: int, n_classes: int) -> Answer:
     """The likeliest of the labels offset..offset+n-1, mapped back; the first of equals."""
     scores = [float(score) for score in line["scores"][offset : offset + n_classes]]
     best = max(range(n_classes), key=scores.__getitem__)
-    return Answer(best, scores[best] - max(scores[:best] + scores[best + 1 :]))
+    weights = [math.exp(score - scores[best]) for score in scores]
+    shares = tuple(weight / sum(weights) for weight in weights)
+    return Answer(best, scores[best] - max(scores[:best] + scores[best + 1 :]), shares)
+
+
+def _draw(random: Random, shares: Sequence[float]) -> int:
+    """A class by its probability."""
+    return random.choices(range(len(shares)), shares)[0]
 
 
 def _most_confident(answers: Mapping[str, Answer], share: float) -> set[str]:

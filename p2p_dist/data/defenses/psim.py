@@ -15,7 +15,7 @@ from p2p_dist.config.builder import Builder, Evaluation, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import ConfidenceRule, LabelScores
 from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
-from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, no_trusted_rows
+from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, no_known_rows
 from p2p_dist.data.example import by_id, stream
 from p2p_dist.data.task import Task
 
@@ -46,7 +46,11 @@ class Psim(DataDefense):
         return replace(self.default_assumptions, clean_rows="none")
 
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
-        return None if self.above is not None else no_trusted_rows(rows, "PSIM chooses its threshold on trusted rows")
+        return (
+            None
+            if self.above is not None
+            else no_known_rows(rows, "PSIM chooses its threshold on trusted or held-out rows")
+        )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """The second adapter (step 1), confidences (2) and the rule by which rows are rejected (3)."""

@@ -4,12 +4,14 @@ Ours, not in the paper: the control of P2P on screened rows, whose worth is its 
 """
 
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
+from p2p_dist.config.study import added
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import by_id
+from p2p_dist.data.repeats import repeated
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.screening import Screening, class_shortage, stop_records
 from p2p_dist.errors import UserError
@@ -23,6 +25,9 @@ class TrustedOnly(DataDefense):
 
     screening: Screening = Screening()
     """Options of the screening, as P2P's; the first round is shared with it."""
+    steps: Literal["epochs", "equal"] = added("epochs")
+    """epochs: as many passes over the trusted rows as the study has. equal: repeat the trusted rows until there are as
+    many as the attacked rows, so that the model takes as many optimizer steps as what it is compared with."""
 
     def assumptions(self) -> Assumptions:
         if self.screening.rounds is None:
@@ -40,4 +45,7 @@ class TrustedOnly(DataDefense):
         trusted = frozenset().union(*self.screening.trusted_ids(view, count=1))
         train = by_id(row for row in view.train if row.id in trusted)
         counts = {"kept": len(train), "clean_rows_used": 0, "screening": stop_records(view)}
-        return Defended(train, [], counts, trusted)
+        if self.steps == "epochs":
+            return Defended(train, [], counts, trusted)
+        rows, copies = repeated(train, len(view.train), view.seed)
+        return Defended(by_id(rows), [], {**counts, "repeated": len(copies)}, trusted, copies)
