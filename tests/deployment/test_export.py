@@ -280,3 +280,20 @@ def test_chat_template_of_an_export_is_golden(exported: Path) -> None:
     assert template.startswith("{%- if messages | length != 1 or messages[0]['role'] != 'user' -%}")
     assert template == (exported / "adapter" / "chat_template.jinja").read_text()
     assert "\n" not in template
+
+
+def test_export_in_bfloat16_halves_the_weights_and_agrees(finished: RunDir, tmp_path: Path) -> None:
+    """A study in float32, exported in bfloat16: at least 99.5 % of the answers are the study's, and every weight is
+    rounded."""
+    from safetensors import safe_open
+
+    out = tmp_path / "x"
+    done = cli("export", finished.path, "attack=badnets", "defense=none", "-o", out, "--dtype", "bfloat16", "--json")
+    assert done.exit_code == 0, done.stderr
+    merged = json.loads(done.stdout)["verification"]["answers"]["merged"]
+    assert (merged["least_share"], merged["share"] >= 0.995) == (0.995, True)
+    assert merged["largest_difference"] > 0
+    for file in (out / "model").glob("*.safetensors"):
+        with safe_open(file, "pt") as tensors:
+            assert {tensors.get_slice(name).get_dtype() for name in tensors.keys()} == {"BF16"}  # noqa: SIM118
+    assert json.loads((out / "model" / "config.json").read_text())["dtype"] == "bfloat16"
