@@ -26,6 +26,10 @@ pytestmark = [
 ]
 
 
+_LONGEST_START = 300
+"""Seconds."""
+
+
 def asked(port: int, path: str, body: object = None) -> Any:
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
     if body is not None:
@@ -45,13 +49,15 @@ def port(exported: Path) -> Iterator[int]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     server = subprocess.Popen(command, env={**os.environ, "PATH": path})
     try:
-        for _ in range(120):
+        for _ in range(_LONGEST_START):
             try:
                 asked(number, "/health")
                 break
             except (urllib.error.URLError, ConnectionError):
                 assert server.poll() is None, "the server has ended"
                 time.sleep(1)
+        else:
+            pytest.fail(f"the server has not answered for {_LONGEST_START} seconds")
         yield number
     finally:
         server.terminate()
