@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Points = Sequence[Sequence[float]]
 """One point per row, of equal dimensions."""
 MOST_ROWS = 20_000
-"""Rows that are clustered together: their distances take 1.6 GB."""
+"""Rows that are compared pair by pair: a condensed table of their distances takes 1.6 GB, a square one 3.2 GB."""
 
 
 def by_average_cosine(points: Points, clusters: int) -> list[int]:
@@ -43,13 +43,18 @@ def by_largest_gap(points: Points) -> list[int]:
     return [int(label) for label in fcluster(tree, (heights[step] + heights[step + 1]) / 2, "distance")]
 
 
+def require_pairs(rows: int) -> None:
+    """Raise UserError E279 for more rows than can be compared pair by pair."""
+    if rows > MOST_ROWS:
+        what = f"{rows:,} rows are too many to compare in pairs; at most {MOST_ROWS:,} are"
+        raise user_error("E279", what, "rows.train", f"set rows.train={MOST_ROWS} or less, or exclude the defense")
+
+
 def _linkage(array: "np.ndarray", metric: str) -> "np.ndarray":
     """Merges by average linkage. Raises UserError E279 for more rows than `MOST_ROWS`."""
     from scipy.cluster.hierarchy import linkage
 
-    if len(array) > MOST_ROWS:
-        what = f"{len(array):,} rows are too many to cluster; at most {MOST_ROWS:,} are"
-        raise user_error("E279", what, "rows.train", f"set rows.train={MOST_ROWS} or less, or exclude the defense")
+    require_pairs(len(array))
     tree: np.ndarray = linkage(array, "average", metric=metric)
     return tree
 

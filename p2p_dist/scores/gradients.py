@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from p2p_dist.config.methods import AnswerGradients
+from p2p_dist.data.clustering import require_pairs
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import answer_states, logits_of
@@ -47,7 +48,9 @@ def score(context: Context, method: AnswerGradients) -> list[Line]:
 
     `coordinates`: the low-frequency block of G by its first `components` principal components, each scaled to unit
     variance (GraCeFul). `entropy`: of the singular values of the block of the raw G that GradSentry cuts out, over log
-    16; `entropy_whole`: of G as it is. `tokens`: T. Raises UserError E279 for more answer tokens than fit in memory.
+    16; `entropy_whole`: of G as it is. `tokens`: T.
+
+    Raises UserError E279 for more rows or answer tokens than fit in memory.
     """
     encoded, _ = context.encoder.rows(context.built.train)
     _require_room(context, encoded, method.block)
@@ -71,6 +74,7 @@ def score(context: Context, method: AnswerGradients) -> list[Line]:
 
 
 def _require_room(context: Context, encoded: list[Encoded], block: int) -> None:
+    require_pairs(len(encoded))
     tokens = sum(len(row.targets) for row in encoded)
     config = context.base.model.config.get_text_config()
     size = tokens * (config.vocab_size + config.hidden_size) // block * 4

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from p2p_dist.data.clustering import by_average_cosine, by_largest_gap, k_means
+from p2p_dist.data.clustering import MOST_ROWS, by_average_cosine, by_largest_gap, k_means, require_pairs
 from p2p_dist.data.defense import DefenderView
 from p2p_dist.data.defenses.abl import ISOLATED, Abl
 from p2p_dist.data.defenses.cube import Cube
@@ -70,6 +70,12 @@ def test_by_largest_gap_separates_blobs() -> None:
     assert len(set(clusters[:10])) == len(set(clusters[10:])) == 1
     assert clusters[0] != clusters[-1]
     assert by_largest_gap(points[:2]) == [0, 0]
+
+
+def test_require_pairs_too_many_rows_refused() -> None:
+    require_pairs(MOST_ROWS)
+    with pytest.raises(UserError, match=r"E279.*20,001 rows"):
+        by_largest_gap([[0.0]] * (MOST_ROWS + 1))
 
 
 def test_by_average_cosine_looks_at_directions_alone() -> None:

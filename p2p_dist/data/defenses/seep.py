@@ -20,6 +20,7 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import AnswerStates, LabelScores
 from p2p_dist.config.study import Rate
+from p2p_dist.data.clustering import require_pairs
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Row, by_id, share
 from p2p_dist.data.filtering import without
@@ -122,6 +123,7 @@ def _cosine_distances(points: list[list[float]]) -> "np.ndarray":
     """1 - cosine between all rows, [N, N], with infinity on the diagonal. A row without direction is far from all."""
     import numpy as np
 
+    require_pairs(len(points))
     array = np.asarray(points, dtype=float)
     lengths = np.linalg.norm(array, axis=1, keepdims=True)
     unit = array / np.where(lengths > 0, lengths, 1.0)
