@@ -40,8 +40,10 @@ class Settings:
     """Extra test suites of the study."""
     further_steps: int | None = None
     """Steps of clean training between a defense and its evaluation."""
-    attack_seed: int | None = None
-    """Seed of the attack's rows; None for an attack that draws nothing."""
+    rows_seed: int | None = None
+    """Seed of the attacked rows; None where neither the attack nor the split draws."""
+    attack_active: bool = True
+    """False for the attack that changes no row."""
 
 
 @dataclass(frozen=True)
@@ -249,8 +251,7 @@ class Builder:
     def _trained_further(self, adapter: Stage, steps: int) -> Stage:
         """The adapter after so many steps on the task's rows before the attack, with plain prompts and labels, on its
         own base and shape, by the study's settings at a constant learning rate."""
-        seed = self.settings.attack_seed
-        rows = self.attacked(None) if seed is None else self.attacked(seed, "clean")
+        rows = self.attacked(self.settings.rows_seed, "clean" if self.settings.attack_active else None)
         train = {
             **self.settings.train,
             "lora": adapter.spec["train"]["lora"],

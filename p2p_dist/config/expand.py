@@ -183,11 +183,7 @@ def _plan(
 ) -> _Planned:
     """Add the stages of a combination to the graph."""
     builder = Builder(graph, _settings(one, study, files, models))
-    if one.attack.by_weights:
-        rows = builder.handed_on(one.seed)
-    else:
-        draws = one.attack.active or study.rows.seed == "study"
-        rows = builder.attacked(one.seed if draws else None)
+    rows = builder.handed_on(one.seed) if one.attack.by_weights else builder.attacked(builder.settings.rows_seed)
     return _Planned(one, builder, rows, one.defense.stages(builder, rows))
 
 
@@ -219,7 +215,8 @@ def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], mode
         },
         suites=study.suites,
         further_steps=one.defense.further_steps,
-        attack_seed=one.seed if one.attack.active else None,
+        rows_seed=one.seed if one.attack.active or study.rows.seed == "study" else None,
+        attack_active=one.attack.active,
     )
 
 

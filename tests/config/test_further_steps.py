@@ -40,6 +40,16 @@ def test_further_steps_train_on_from_the_defended_adapter(study_file: Callable[[
 
 
 @pytest.mark.usefixtures("with_data")
+def test_further_steps_take_rows_of_the_runs_own_draw(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """Rows drawn anew for every seed: a further training on another draw would meet test rows of this one."""
+    overrides = ["rows.seed=study", "seed=3"]
+    expansion = open_study(study_file(STUDY), overrides, tmp_path).expansion
+    stages = expansion.graph.stages
+    trainings = [stages[run.train] for run in expansion.runs if "further_steps" in run.cell["defense"]]
+    assert [stages[training.reads["rows"]].spec["seed"] for training in trainings] == [3, 3]
+
+
+@pytest.mark.usefixtures("with_data")
 def test_further_steps_inside_another_defense_refused(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     inner = "defense={name: p2p_in_weights, p2p: {benign_source: clean_reserved, further_steps: 3}}"
     with pytest.raises(UserError, match=r"E107.*outer defense"):

@@ -18,7 +18,7 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import LabelScores, WordAttribution
 from p2p_dist.config.study import Plugin, RowsSpec, as_tuple
-from p2p_dist.data.defense import Assumptions, EditDefense, Scores, no_trusted_rows
+from p2p_dist.data.defense import Assumptions, EditDefense, Scores, no_known_rows
 from p2p_dist.data.example import Kind, Row, text_key
 from p2p_dist.data.task import Task
 from p2p_dist.data.trials import UNCHANGED, affordable
@@ -50,7 +50,9 @@ class AttDef(EditDefense):
         return replace(self.default_assumptions, clean_rows="none")
 
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
-        return None if self.bar is not None else no_trusted_rows(rows, "AttDef chooses its bar on trusted rows")
+        return (
+            None if self.bar is not None else no_known_rows(rows, "AttDef chooses its bar on trusted or held-out rows")
+        )
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """Attributions (step 1), a trial of every bar (step 3), and the edit by the chosen one (step 2)."""
