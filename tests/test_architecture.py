@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -136,6 +137,12 @@ def test_fixes_begin_with_an_imperative() -> None:
         if (first := (text.split() or ["use"])[0]).lower() in DETERMINERS or not re.fullmatch(r"[A-Za-z]+[,:]?", first)
     ]
     assert wrong == []
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest imports test files by their names alone."""
+    names = Counter(path.name for path in (PACKAGE.parent / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_names_of_tests_have_at_most_60_characters() -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from p2p_dist import registry
-from p2p_dist.cli.plan import _described
+from p2p_dist.cli.plan import described
 from p2p_dist.config.study import LoraSpec, RowsSpec, StudySpec, TrainSpec
 from p2p_dist.errors import UserError
 from p2p_dist.planning.cluster import ClusterSpec
@@ -77,7 +77,7 @@ def plan_or_refused(content: bytes, folder: Path, *overrides: str) -> None:
     file.write_bytes(content)
     try:
         study = open_study(file, overrides, folder / "runs")
-        answer, _ = _described(study, HERE, 1)
+        answer, _ = described(study, HERE, 1)
         json.dumps(answer)
         plan_view.text(study.spec.name, answer).encode()
         assert study.folder.path.parent == folder / "runs"
