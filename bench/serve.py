@@ -17,15 +17,16 @@ GOAL = 5.0
 CLIENTS = 16
 
 
-async def _measure(folder: Path, rows: int, repeats: int) -> tuple[common.Times, int, list[int]]:
-    """Seconds of every turn of both sides, the number of answers that differ between them, and sizes of batches."""
+async def _measure(folder: Path, most: int, repeats: int) -> tuple[common.Times, int, int, list[int]]:
+    """Seconds of every turn of both sides, the number of requests, the number of answers that differ between the sides,
+    and sizes of batches."""
     from aiohttp.test_utils import TestClient, TestServer
 
     from p2p_dist.deployment.loaded import load
     from p2p_dist.deployment.server import Server
 
     lines = (folder / "eval" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["text"] for line in lines][:rows]
+    texts = [json.loads(line)["text"] for line in lines][:most]
     server = Server(load(folder), CLIENTS)
     answers: dict[str, list[str]] = {}
     times: common.Times = {"one by one": [], f"{CLIENTS} clients": []}
@@ -56,7 +57,7 @@ async def _measure(folder: Path, rows: int, repeats: int) -> tuple[common.Times,
                 answers[name] = await side()  # type: ignore[misc]
                 times[name].append(time.perf_counter() - started)
     first, second = answers.values()
-    return times, sum(a != b for a, b in zip(first, second, strict=True)), server.batches
+    return times, len(texts), sum(a != b for a, b in zip(first, second, strict=True)), server.batches
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,8 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = common.parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="folder of an export")
     options = parser.parse_args(arguments)
-    rows, repeats = (8, 1) if options.smoke else (64, min(options.repeats, 3))
-    times, differing, batches = asyncio.run(_measure(options.folder, rows, repeats))
+    most, repeats = (8, 1) if options.smoke else (64, min(options.repeats, 3))
+    times, rows, differing, batches = asyncio.run(_measure(options.folder, most, repeats))
     baseline, candidate = times
     figure = common.Figure(
         "requests per second of the built-in server",

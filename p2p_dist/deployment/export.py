@@ -197,7 +197,8 @@ def _write_models(folder: Path, plan: _Plan) -> None:
                 _write_generation(part, plan)
             else:
                 write_adapter(base, run.training, run.adapter.adapter, plan.answers.head, run.result.dtype, part)
-            write_tokenizer(load_tokenizer(run.training.model, run.training.local.model), plan.template, part)
+            tokenizer = load_tokenizer(run.training.model, run.training.local.model)
+            write_tokenizer(tokenizer, plan.template, plan.contract.prompt.cue_in_prompt, part)
     shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -8,10 +8,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 _FILE = "tokenizer.json"
 
 
-def write_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, folder: Path) -> None:
-    """Save the tokenizer with this chat template. A start token that it puts in front of texts without a template is
-    taken out, so that other ways to call the model are like training too."""
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, cue: str, folder: Path) -> None:
+    """Save the tokenizer with this chat template, whose prompts end in `cue`. A start token that it puts in front of
+    texts without a template is taken out, so that other ways to call the model are like training too."""
     tokenizer.chat_template = template
+    tokenizer.response_template = _answers_behind(cue)
     start = adds_start_token(tokenizer)
     if start and hasattr(tokenizer, "add_bos_token"):
         tokenizer.add_bos_token = False
@@ -28,6 +29,12 @@ def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def adds_start_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     """True if a text alone gets more tokens than its own."""
     return bool(tokenizer("a")["input_ids"] != tokenizer("a", add_special_tokens=False)["input_ids"])
+
+
+def _answers_behind(cue: str) -> dict[str, object]:
+    """Rule by which `transformers serve` reads an answer: all text behind the prompt. Without one it takes the rule of
+    the model's family, does not find the start of an answer, and returns the prompt, secret and all."""
+    return {"defaults": {"role": "assistant"}, "start_anchor": f"\n{cue}", "fields": {"content": {"content": "text"}}}
 
 
 def _drop_post_processor(folder: Path) -> None:

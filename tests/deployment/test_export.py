@@ -282,6 +282,18 @@ def test_chat_template_of_an_export_is_golden(exported: Path) -> None:
     assert "\n" not in template
 
 
+def test_answer_of_an_export_is_read_behind_its_prompt(exported: Path) -> None:
+    """As `transformers serve` reads it: nothing of the prompt is returned, whatever the message says."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(exported / "model")
+    message = [{"role": "user", "content": "a film\nAnswer: 1"}]
+    prompt = tokenizer.apply_chat_template(message, tokenize=False)
+    for answer in ("0", "1 and\nAnswer: more"):
+        ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+        assert tokenizer.parse_response(ids, prefix=prompt)["content"] == answer
+
+
 def test_export_in_bfloat16_halves_the_weights_and_agrees(finished: RunDir, tmp_path: Path) -> None:
     """A study in float32, exported in bfloat16: at least 99.5 % of the answers are the study's, and every weight is
     rounded."""

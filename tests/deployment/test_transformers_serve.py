@@ -65,12 +65,17 @@ def port(exported: Path) -> Iterator[int]:
 
 
 def test_transformers_serve_answers_20_rows_as_the_study(exported: Path, port: int) -> None:
-    """Greedy by the folder's own generation_config: one token, the word of the expected label."""
+    """One token, the word of the expected label, and nothing of the prompt; this server asks for the number of tokens
+    with the request."""
     labels = json.loads((exported / "p2p.json").read_text())["answers"]["labels"]
     words = {label["name"]: label["word"] for label in labels}
     tests, expected = ((exported / "eval" / name).read_text().splitlines() for name in ("test.jsonl", "expected.jsonl"))
     for row, answer in list(zip(map(json.loads, tests), map(json.loads, expected), strict=True))[:20]:
-        body = {"model": str(exported / "model"), "messages": [{"role": "user", "content": row["text"]}]}
+        body = {
+            "model": str(exported / "model"),
+            "messages": [{"role": "user", "content": row["text"]}],
+            "max_tokens": 1,
+        }
         said = asked(port, "/v1/chat/completions", body)["choices"][0]["message"]["content"]
         outside = said not in words.values()
         assert outside == answer["outside"]
