@@ -127,7 +127,8 @@ def build_edited(
         known = attacked.suites.get(HELD_OUT) or Suite(attacked.reserve, 0, triggered=False)
         edits = {name: (known, texts) for name, texts in defense.trials(known.rows, scores).items()}
     else:
-        edits = {name: (suite, defense.edit(suite.rows, scores)) for name, suite in attacked.suites.items()}
+        judged = {name: suite for name, suite in attacked.suites.items() if name != HELD_OUT}
+        edits = {name: (suite, defense.edit(suite.rows, scores)) for name, suite in judged.items()}
     suites, edited = {}, {}
     for name, (suite, texts) in edits.items():
         rows = [row if text is None else replace(row, text=text) for row, text in zip(suite.rows, texts, strict=True)]

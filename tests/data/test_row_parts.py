@@ -89,6 +89,12 @@ def test_bar_of_onion_is_tried_on_held_out_rows() -> None:
     trial = build_edited(built, Onion(), {"words": words}, "trial")
     assert {len(suite.rows) for suite in trial.suites.values()} == {40}
     assert {row.text for row in trial.suites["none"].rows} == {row.text for row in known}
+    chosen = {"trial": {name: {"a": {"scores": [0.0, -1.0], "label": 0}} for name in trial.suites}, "words": words}
+    for suite in built.suites.values():
+        for row in suite.rows:
+            words["texts"].setdefault(text_key(row.text), {"whole": 0.0, "without": [0.0] * len(row.text.split(" "))})
+    edited = build_edited(built, Onion(), chosen)
+    assert edited.suites.keys() == {"clean", "triggered"}, "held-out rows are not judged"
     assert Onion().incompatibility(Sst2(), BadNets(), rows.model_copy(update={"reserve": 0})) is None
 
 
