@@ -20,7 +20,7 @@ from p2p_dist.scheduling.progress import titles_of
 from tests.synthetic import STUDY, make_study
 
 HOSTILE = "<script>alert(1)</script>"
-SMALL = STUDY.replace("random:qwen3-1.7b, random:qwen3-4b", "tiny").replace("seed: [0, 1, 2]", "seed: [0, 1]")
+SMALL = STUDY.replace("random:qwen3-1.7b, random:qwen3-4b", "tiny")
 
 
 def rate(k: int, n: int) -> dict[str, Any]:
@@ -104,10 +104,11 @@ def test_headline_in_words() -> None:
     assert "yet" in sentences(group(RUNS[:1]))[0]
 
 
-def test_page_begins_with_the_three_terms(folder: RunDir) -> None:
+def test_page_begins_with_the_terms(folder: RunDir) -> None:
     page = write_report(folder, COLLECTED, {}).read_text()
     top = page.partition("</dl>")[0]
-    assert [term for term, _ in DEFINITIONS] == ["Attack success (ASR)", "Clean-model baseline", "Benign trigger"]
+    terms = ["Attack success (ASR)", "Clean-model baseline", "Excess", "Benign trigger"]
+    assert [term for term, _ in DEFINITIONS] == terms
     assert all(f"<dt>{term}:</dt>" in top for term, _ in DEFINITIONS)
     assert top.index("<dl") < page.index("Attack success of badnets")
     assert "floor" not in re.sub(r"data:image[^\"]*|<script.*?</script>|<style.*?</style>", "", page, flags=re.S)
@@ -236,4 +237,4 @@ def test_nothing_but_a_plan_makes_a_report(study: RunDir) -> None:
         shutil.rmtree(study.path / part)
     page = written(study)
     assert "No attacked model has been evaluated" in page
-    assert "24 of 24 runs are not finished" in page
+    assert "36 of 36 runs are not finished" in page

@@ -49,16 +49,16 @@ def draw_panel(
     """Draw the lines of one rate on a panel, and return them in words; `number` writes a value of the x axis. `mapped`
     are the same lines with every label allowed, of defenses for which that may differ."""
     words = []
-    for defense, points in (mapped or {}).items():
-        if points:
-            draw_mapped(axis, points, tones[defense])
-            values = ", ".join(f"{number(value)} {rate.words()}" for value, rate in points)
-            words.append(f"every label allowed {style.title_of(defense)}: {values}")
     for defense, points in series.items():
         if points:
             draw(axis, points, tones[defense])
             values = ", ".join(f"{number(value)} {rate.words()} {rate.flag}".rstrip() for value, rate in points)
             words.append(f"{title.replace(chr(10), ' ')} {style.title_of(defense)}: {values}")
+    for defense, points in (mapped or {}).items():
+        if points:
+            draw_mapped(axis, points, tones[defense])
+            values = ", ".join(f"{number(value)} {rate.words()}" for value, rate in points)
+            words.append(f"every label allowed {style.title_of(defense)}: {values}")
     style.tidy(axis)
     style.headed(axis, title)
     low, high = axis.get_ylim()
