@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2p_dist.cli.defense_folder import split_files
 from p2p_dist.cli.options import AS_JSON, COLUMNS, RUNS_DIR
 from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit, user_error
@@ -83,6 +82,7 @@ def audit_file(
 ) -> "RowAudit":
     """Audit the training rows of a profile and write the suspicious ones to `out`. `early` is by text and name of the
     label."""
+    from p2p_dist.cli.defense_folder import split_files
     from p2p_dist.data.tables import read_mappings
     from p2p_dist.deployment.audit_rows import audit_rows
 
@@ -219,6 +219,7 @@ def _texts_of(folder: Path, rows: Path | None) -> tuple[list[str], list[str]]:
         lines = [json.loads(line) for line in (folder / "eval" / "test.jsonl").read_text(encoding="utf-8").splitlines()]
         return list(dict.fromkeys(line["text"] for line in lines if line["suite"] == "clean")), []
     from p2p_dist.cli.data_profile import Columns, profile
+    from p2p_dist.cli.defense_folder import split_files
     from p2p_dist.data.example import rank
     from p2p_dist.data.tables import read_rows
     from p2p_dist.deployment.audit_words import phrase_evidence

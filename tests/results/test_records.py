@@ -36,6 +36,8 @@ NAMED = {
     "metrics.jsonl": ("E516 metrics.jsonl",),
     "clean.jsonl": ("E519 clean.jsonl",),
     "triggered.jsonl": ("E519 triggered.jsonl",),
+    "clean_nobt.jsonl": ("E519 clean_nobt.jsonl",),
+    "triggered_nobt.jsonl": ("E519 triggered_nobt.jsonl",),
     "test_clean.jsonl": ("E209 test_clean.jsonl",),
     "test_triggered.jsonl": ("E209 test_triggered.jsonl",),
     "manifest.json": ("E519 manifest.json",),
