@@ -66,6 +66,8 @@ def load(kind: str, name: str, code: str | None = None) -> Any:
             raise user_error("E117", f"the external {kind[:-1]} {name!r} is missing here", fix=fix)
         raise unknown(kind, name, names(kind))
     module = importlib.import_module(f"{PACKAGES[kind]}.{name}")
+    if kind in _BASES:
+        return _checked(kind, name, module, str(module.__file__))
     classes = _classes(kind, module)
     if len(classes) != 1:
         raise TypeError(f"{module.__file__} must define exactly one class of kind {kind!r}, found {len(classes)}")

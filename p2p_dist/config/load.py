@@ -20,6 +20,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _AXES = {"task": "tasks", "attack": "attacks", "defense": "defenses"}
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*$")
+_EXAMPLES = {axis: "{name: NAME, OPTION: VALUE}" for axis in (*_AXES, "model")}
+"""Values of overrides for keys that take a name or a mapping."""
 _RENAMED = {
     "lr": "learning_rate",
     "epochs": "num_train_epochs",
@@ -117,7 +119,7 @@ def override(document: Document, overrides: Sequence[str]) -> Document:
                     "E118",
                     f"{'.'.join(keys[: depth + 1])} is not a mapping",
                     f"the command line ({dotted})",
-                    "set the whole key, such as rows={train: 100}",
+                    f"set the whole key, such as {keys[0]}={_EXAMPLES.get(keys[0], '{KEY: VALUE}')}",
                 )
             place = place[key]
         place[keys[-1]] = yaml_strict.scalar(value)
@@ -256,7 +258,7 @@ def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document,
     if isinstance(detail.get("input"), str) and detail["type"] in ("float_type", "int_type"):
         fix = "write the plain number, without quotes or spaces"
     code = "E112" if path[-1] == "name" else "E107"
-    return _problem(document, path, code, f"got {got}, expected: {detail['msg']}", fix)
+    return _problem(document, path, code, f"got {got}, expected: {detail['msg'].removeprefix('Input should be ')}", fix)
 
 
 def _in_file(part: int | str) -> bool:

@@ -107,8 +107,9 @@ def find_study(name: str) -> Path:
     known = study_names()
     if name not in known:
         local = sorted(file.stem for file in Path().glob("*.yaml"))
-        message = f"unknown study {name!r}{registry.suggest(name, [*known, *local])}"
-        raise user_error("E117", message, fix=f"name a study file, or one of {', '.join(known)}")
+        message = f"unknown study {name!r}{'' if name in local else registry.suggest(name, [*known, *local])}"
+        fix = f"name the file, {name}.yaml" if name in local else f"name a study file, or one of {', '.join(known)}"
+        raise user_error("E117", message, fix=fix)
     return configs_dir() / "studies" / f"{name}.yaml"
 
 

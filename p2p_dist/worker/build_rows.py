@@ -103,7 +103,17 @@ def _defended(folder: RunDir, stage: DefenseStage) -> Built:
     task = _task(_attack_stage(folder, stage))
     defense = _plugin("defenses", stage.defense, stage.local.defense)
     assert isinstance(defense, DataDefense)
-    return build_defended(rows, task, defense, stage.seed, _scores(folder, stage), stage.phase)
+    defended = build_defended(rows, task, defense, stage.seed, _scores(folder, stage), stage.phase)
+    if stage.phase is None:
+        require_rows(rows, defended, stage.defense.name)
+    return defended
+
+
+def require_rows(attacked: Built, defended: Built, defense: str) -> None:
+    """Raises UserError E289 for a defense that leaves no row to train on."""
+    if attacked.train and not defended.train:
+        what = f"defense {defense} left none of {len(attacked.train)} training rows"
+        raise user_error("E289", what, "defense", "choose options that drop fewer rows")
 
 
 def _edited(folder: RunDir, stage: EditStage) -> Built:

@@ -10,7 +10,7 @@ from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.build import build_attacked, build_defended, build_edited
 from p2p_dist.data.built import Built
-from p2p_dist.data.defense import DefenderView, Scores, TrustedRows
+from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Scores, TrustedRows
 from p2p_dist.data.defenses.back_translation import BackTranslation
 from p2p_dist.data.defenses.bki import Bki, suspicious_word
 from p2p_dist.data.defenses.clean_ft import CleanFineTuning
@@ -23,6 +23,7 @@ from p2p_dist.data.example import Row, text_key
 from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
+from p2p_dist.worker.build_rows import require_rows
 from tests.rows import sentences
 
 
@@ -167,6 +168,18 @@ def test_table_edit_without_triggered_texts_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match=r"E262.* 0 of 10 texts"):
         build_edited(before, BackTranslation(table=str(table)), {})
+
+
+class DropAll(DataDefense):
+    """A defense of this test that keeps no row."""
+
+    def defend_train(self, view: DefenderView) -> Defended:
+        return Defended([], [], {})
+
+
+def test_a_defense_that_drops_every_row_is_refused() -> None:
+    with pytest.raises(UserError, match=r"E289.*drop_all left none of 200 training rows"):
+        require_rows(attacked(), build_defended(attacked(), Sst2(), DropAll(), 0), "drop_all")
 
 
 def test_trusted_rows_are_counted_in_decimal_arithmetic() -> None:
