@@ -81,4 +81,4 @@ def test_a_plan_says_where_layers_are_computed_again(study_file: Callable[[str],
     facts = plan_view.to_json(opened.expansion, set(), opened.plan(find_cluster("8xh100")), opened.model_names())
     again = [model["model"] for model in facts["models"] if model["placement"]["gradient_checkpointing"]]
     assert again == ["qwen3-14b"], "adapters on all linear layers keep more"
-    assert plan_view.text("large", facts).count("gradient checkpointing") == 2
+    assert plan_view.text("large", facts).count("gradient checkpointing") == len(again)

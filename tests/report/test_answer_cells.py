@@ -112,7 +112,11 @@ def test_study_data_judges_texts_as_the_evaluation_does(tmp_path: Path) -> None:
     )
     run = RunState({}, [], {}, None, {}, {"eval": id_})
     study_data = StudyData(folder, Collected("x", "", [run], {id_: result}, []), {})
+    none = dict.fromkeys(("solved", "fooled", "neither"), False)
     assert study_data.outcomes(run) == {
-        "ca_ext": {"solved": True, "fooled": False, "neither": False},
-        "asr_ext": {"solved": False, "fooled": True, "neither": False},
+        "ca_ext": {**none, "solved": True},
+        "asr_ext": {**none, "fooled": True},
+        "asr_untriggered": {**none, "fooled": True},
+        "asr_only_triggered": none,
+        "asr_only_untriggered": none,
     }
