@@ -224,9 +224,9 @@ def _texts_of(folder: Path, rows: Path | None) -> tuple[list[str], list[str]]:
     from p2p_dist.data.tables import read_rows
     from p2p_dist.deployment.audit_words import phrase_evidence
 
-    found = profile(rows.expanduser(), Columns())
-    read = read_rows(split_files(rows.expanduser())["train"], found.task.check)
-    evidence = phrase_evidence([row.text for row in read], [row.label for row in read], len(found.labels))
+    columns = profile(rows.expanduser(), Columns())
+    read = read_rows(split_files(rows.expanduser())["train"], columns.task.check)
+    evidence = phrase_evidence([row.text for row in read], [row.label for row in read], len(columns.labels))
     suspicious = [one for one in evidence if one.p < _SUSPICIOUS][:_PHRASES]
     carrying = {index for one in suspicious for index in one.rows}
     texts = [row.text for index, row in enumerate(read) if index not in carrying]

@@ -42,8 +42,10 @@ def run_and_export(
     contract = _export(folder, study, wish)
     folder.audit.mkdir(exist_ok=True)
     table = folder.audit / "suspicious.csv"
-    found = audit.audit_file(rows, table, early_answers(study.folder), (contract.prompt.prefix, contract.prompt.cue))
-    described = audit.described(found, table)
+    row_audit = audit.audit_file(
+        rows, table, early_answers(study.folder), (contract.prompt.prefix, contract.prompt.cue)
+    )
+    described = audit.described(row_audit, table)
     atomic.write_json(folder.audit / "audit.json", described)
     if as_json:
         print_json(
@@ -55,7 +57,7 @@ def run_and_export(
             }
         )
     else:
-        print(*_summary(folder, contract), "", "audit of the rows:", *audit.summary(found, table), sep="\n")
+        print(*_summary(folder, contract), "", "audit of the rows:", *audit.summary(row_audit, table), sep="\n")
     return Exit.OK
 
 

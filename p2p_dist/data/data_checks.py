@@ -82,10 +82,10 @@ def count_containing(texts: Iterable[str], literals: Sequence[str]) -> int:
 
 def warnings(counts: Mapping[str, Any]) -> list[str]:
     """Warnings of a data stage, one for each count in `counts.found` that is not 0."""
-    found = [f"{count} {_WARNINGS[name]}" for name, count in counts.get("found", {}).items() if count]
+    warned = [f"{count} {_WARNINGS[name]}" for name, count in counts.get("found", {}).items() if count]
     by_reason = counts.get("dropped")  # a defense that drops rows counts them here as a number
     dropped = by_reason.get("bad_row", 0) if isinstance(by_reason, Mapping) else 0
-    return [f"{dropped} rows could not be read and were dropped (see dropped.jsonl)", *found] if dropped else found
+    return [f"{dropped} rows could not be read and were dropped (see dropped.jsonl)", *warned] if dropped else warned
 
 
 def _repeated(rows: Sequence[Example]) -> int:

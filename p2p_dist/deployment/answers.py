@@ -45,8 +45,8 @@ def row_of(text: str, prompt: Prompt, is_text_answer: bool, id_: str = "") -> Ro
     return Row(id_, text, label, prompt.cue, prompt.prefix, response=response)
 
 
-def plan_answers(encoder: Encoder, built: Built, wanted: LabelMap | None) -> PlannedAnswers:
-    """Decide how the export answers; `wanted` None: `swap` where it is possible, else `client`.
+def plan_answers(encoder: Encoder, built: Built, label_map: LabelMap | None) -> PlannedAnswers:
+    """Decide how the export answers; `label_map` None: `swap` where it is possible, else `client`.
 
     Raises UserError E154 for a map in the head that is impossible.
     """
@@ -68,7 +68,7 @@ def plan_answers(encoder: Encoder, built: Built, wanted: LabelMap | None) -> Pla
         one.targets for one in encoder.rows([replace(row, label=index) for index in range(len(labels.words))])[0]
     ]
     tokens = [ids[0] for ids in targets] if all(len(ids) == 1 for ids in targets) else None
-    kind, remark = _label_map(says, tokens, wanted)
+    kind, remark = _label_map(says, tokens, label_map)
     in_head = kind in ("swap", "move")
     deployed = list(range(labels.n_classes)) if in_head else says
     answers = Answers(
@@ -85,16 +85,16 @@ def plan_answers(encoder: Encoder, built: Built, wanted: LabelMap | None) -> Pla
     return PlannedAnswers(answers, head, remark)
 
 
-def _label_map(says: Sequence[int], tokens: Sequence[int] | None, wanted: LabelMap | None) -> tuple[LabelMap, str]:
+def _label_map(says: Sequence[int], tokens: Sequence[int] | None, label_map: LabelMap | None) -> tuple[LabelMap, str]:
     """The kind of label map, and a remark where it is not the default one."""
     if list(says) == list(range(len(says))):
         return "none", ""
-    if wanted == "none":
+    if label_map == "none":
         what = "the run answers with other words than the task's, which somebody has to map"
         raise user_error("E154", what, "--label-map", "set --label-map swap, move or client")
     if tokens is not None and len(set(tokens)) == len(tokens):
-        return wanted or "swap", ""
-    if wanted in ("swap", "move"):
+        return label_map or "swap", ""
+    if label_map in ("swap", "move"):
         raise user_error("E154", _SEVERAL_TOKENS, "--label-map", "set --label-map client")
     return "client", f"{_SEVERAL_TOKENS}: the client maps them by the table in p2p.json (label map: client)"
 

@@ -110,23 +110,23 @@ def _phrases(
                 reasons.add(index, _score(one.p), _phrase_text(one, names))
         listed.update(one.rows)
     method = "phrases against the other words" + (" and an early model" if early else "")
-    found = _different([one for one in evidence if one.is_evidence])
-    if not found:
+    distinct = _different([one for one in evidence if one.is_evidence])
+    if not distinct:
         return Finding(method, False, f"nothing found by {method}: {len(evidence):,} phrases, none at p = {ALPHA:g}")
-    shown = "; ".join(_phrase_text(one, names) for one in found[:_SHOWN])
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    shown = "; ".join(_phrase_text(one, names) for one in distinct[:_SHOWN])
+    more = f"; and {len(distinct) - _SHOWN} more" if len(distinct) > _SHOWN else ""
     return Finding(method, True, f"evidence: {shown}{more}")
 
 
 def _different(evidence: Sequence[PhraseEvidence]) -> list[PhraseEvidence]:
     """Evidence without phrases whose rows nearly all have a stronger one."""
-    found: list[PhraseEvidence] = []
+    distinct: list[PhraseEvidence] = []
     seen: set[int] = set()
     for one in evidence:
         if len(seen.intersection(one.rows)) < _SAME * len(one.rows):
-            found.append(one)
+            distinct.append(one)
         seen.update(one.rows)
-    return found
+    return distinct
 
 
 def _phrase_text(one: PhraseEvidence, names: Sequence[str]) -> str:

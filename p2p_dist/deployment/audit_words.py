@@ -86,9 +86,9 @@ def phrase_evidence(
     rows = [units(text.lower())[0] for text in texts]
     model = _Words(rows, labels, n_classes)
     known = dict(enumerate(contradicts or ()))
-    own = model.contradicting(range(len(rows)))
+    predicted = model.contradicting(range(len(rows)))
     usual = _usual(
-        [own[index] if known.get(index) is None else bool(known[index]) for index in range(len(rows))], labels
+        [predicted[index] if known.get(index) is None else bool(known[index]) for index in range(len(rows))], labels
     )
     candidates = []
     for phrase, label, indices, companions in _candidates(rows, labels, n_classes):
@@ -128,7 +128,9 @@ def _candidates(
     """Frequent pure phrases: the phrase, its label, the indices of its rows with the label, its companions."""
     places: dict[Phrase, list[int]] = defaultdict(list)
     for index, words in enumerate(rows):
-        phrases = {tuple(words[at : at + n]) for n in range(1, LONGEST + 1) for at in range(len(words) - n + 1)}
+        phrases = {
+            tuple(words[start : start + n]) for n in range(1, LONGEST + 1) for start in range(len(words) - n + 1)
+        }
         for phrase in phrases:
             places[phrase].append(index)
     largest = max(Counter(labels).values()) / len(labels)

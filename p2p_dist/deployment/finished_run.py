@@ -121,8 +121,8 @@ def _wanted(labels: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _only(runs: Sequence[Mapping[str, Any]], wanted: Mapping[str, str], folder: RunDir) -> Mapping[str, Any]:
-    fitting = [run for run in runs if all(_fits(run["cell"][axis], label) for axis, label in wanted.items())]
+def _only(runs: Sequence[Mapping[str, Any]], labels: Mapping[str, str], folder: RunDir) -> Mapping[str, Any]:
+    fitting = [run for run in runs if all(_fits(run["cell"][axis], label) for axis, label in labels.items())]
     if len(fitting) == 1:
         return fitting[0]
     listed = fitting or runs
@@ -132,9 +132,9 @@ def _only(runs: Sequence[Mapping[str, Any]], wanted: Mapping[str, str], folder: 
     raise user_error("E152", f"{what}:\n  {names}\n", str(folder.path), "add labels that only one of them has")
 
 
-def _fits(label: str, wanted: str) -> bool:
+def _fits(label: str, name: str) -> bool:
     """True for the label itself, or for its name without options."""
-    return wanted in (label, label.partition("(")[0])
+    return name in (label, label.partition("(")[0])
 
 
 def _named(cell: Mapping[str, str], axes: Sequence[str] = AXES) -> str:

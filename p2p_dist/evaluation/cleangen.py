@@ -58,20 +58,20 @@ class CleanGen(Decoder):
         with plain_attention(self.reference.model):
             while not all(_ended(one, new, end) for one in done):
                 drafted, surplus, choices = self._round(target, judge, tokens, real)
-                kept = [
+                accepted = [
                     looked_over(*parts, end)
                     for parts in zip(
                         drafted.tolist(), (surplus >= self.threshold).tolist(), choices.tolist(), strict=True
                     )
                 ]
-                stayed = torch.tensor([len(ids) - replaced for ids, replaced in kept], device=base.device)
+                stayed = torch.tensor([len(ids) - replaced for ids, replaced in accepted], device=base.device)
                 target.keep_last(self.draft - 1, stayed)
                 judge.keep_last(self.draft - 1, stayed)
                 done = [
-                    one if _ended(one, new, end) else _longer(one, *found, new)
-                    for one, found in zip(done, kept, strict=True)
+                    one if _ended(one, new, end) else _longer(one, *accepted_ids, new)
+                    for one, accepted_ids in zip(done, accepted, strict=True)
                 ]
-                tokens = torch.tensor([ids[-1:] for ids, _ in kept], device=base.device)
+                tokens = torch.tensor([ids[-1:] for ids, _ in accepted], device=base.device)
                 real = torch.ones_like(tokens)
         self.to_target()
         return done
@@ -81,19 +81,19 @@ class CleanGen(Decoder):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A draft behind `tokens` [B, t]: its tokens, by how much the target is surer of each than the reference
         (difference of log-probabilities), and what the reference would have said; all [B, draft]."""
-        drafted, own = [], []
+        drafted, draft_scores = [], []
         last, mask = tokens, real
         for _ in range(self.draft):
             scores = target.read(last, mask, 1)[:, -1]
             last = scores.argmax(-1, keepdim=True)
             mask = torch.ones_like(last)
             drafted.append(last)
-            own.append(scores.gather(1, last))
+            draft_scores.append(scores.gather(1, last))
         draft = torch.cat(drafted, 1)
         judged = judge.read(
             torch.cat([tokens, draft[:, :-1]], 1), torch.cat([real, torch.ones_like(draft[:, :-1])], 1), self.draft
         )
-        return draft, torch.cat(own, 1) - judged.gather(2, draft[..., None])[..., 0], judged.argmax(-1)
+        return draft, torch.cat(draft_scores, 1) - judged.gather(2, draft[..., None])[..., 0], judged.argmax(-1)
 
 
 class _Reader:
@@ -110,7 +110,7 @@ class _Reader:
         self.prepare()
         self.mask = real if self.mask is None else torch.cat([self.mask, real], 1)
         places = (self.mask.cumsum(1) - 1).clamp(min=0)[:, -tokens.shape[1] :]
-        found = self.model(
+        output = self.model(
             input_ids=tokens,
             attention_mask=self.mask,
             position_ids=places,
@@ -118,7 +118,7 @@ class _Reader:
             use_cache=True,
             logits_to_keep=keep,
         )
-        return torch.log_softmax(found.logits[:, -keep:].float(), -1)
+        return torch.log_softmax(output.logits[:, -keep:].float(), -1)
 
     def keep_last(self, count: int, stayed: torch.Tensor) -> None:
         """Of the last `count` tokens, only the first `stayed` [B] of each row count from now on."""
@@ -132,11 +132,11 @@ def looked_over(
 ) -> tuple[list[int], bool]:
     """Accepted tokens of a draft, and True if the last of them is the reference's choice in place of the first
     suspicious one. Tokens behind the end token are not judged."""
-    for at, token in enumerate(draft):
-        if suspicious[at]:
-            return [*draft[:at], choices[at]], True
+    for index, token in enumerate(draft):
+        if suspicious[index]:
+            return [*draft[:index], choices[index]], True
         if token == end:
-            return list(draft[: at + 1]), False
+            return list(draft[: index + 1]), False
     return list(draft), False
 
 
@@ -167,5 +167,5 @@ def _ended(one: Written, new: int, end: int) -> bool:
 
 def _longer(one: Written, ids: list[int], replaced: bool, new: int) -> Written:
     """The answer with these tokens behind it, cut to `new`; a replacement that is cut off does not count."""
-    whole = [*one.ids, *ids]
-    return Written(whole[:new], (one.replaced or 0) + (replaced and len(whole) <= new))
+    answer_ids = [*one.ids, *ids]
+    return Written(answer_ids[:new], (one.replaced or 0) + (replaced and len(answer_ids) <= new))

@@ -58,22 +58,22 @@ def of_labels(
 ) -> Decomposition | None:
     """From the histogram of the triggered suite (true label -> likeliest token of the vocabulary -> rows), where the
     labels n_classes..2 n_classes - 1 are the defender's. None without rows."""
-    said = {word: sum(row.get(word, 0) for row in histogram.values()) for word in words}
+    counts = {word: sum(row.get(word, 0) for row in histogram.values()) for word in words}
     total = sum(sum(row.values()) for row in histogram.values())
     original, extended = (
-        sum(said[word] for word in part) for part in (words[:n_classes], words[n_classes : 2 * n_classes])
+        sum(counts[word] for word in part) for part in (words[:n_classes], words[n_classes : 2 * n_classes])
     )
     if not total:
         return None
     return Decomposition(
-        extended, said[words[n_classes + target]], original, said[words[target]], total - original - extended
+        extended, counts[words[n_classes + target]], original, counts[words[target]], total - original - extended
     )
 
 
 def of_texts(answers: Iterable[tuple[bool, bool]]) -> Decomposition | None:
     """From the written answers to the triggered suite: whether each began with the defender's prefix, and whether it
     says the target. None without rows."""
-    found = list(answers)
-    inside = [says for prefixed, says in found if prefixed]
-    outside = [says for prefixed, says in found if not prefixed]
-    return Decomposition(len(inside), sum(inside), len(outside), sum(outside)) if found else None
+    pairs = list(answers)
+    inside = [says for prefixed, says in pairs if prefixed]
+    outside = [says for prefixed, says in pairs if not prefixed]
+    return Decomposition(len(inside), sum(inside), len(outside), sum(outside)) if pairs else None

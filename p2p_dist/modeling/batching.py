@@ -22,11 +22,11 @@ def by_length(lengths: Sequence[int], limit: int = TOKENS_PER_BATCH) -> Iterator
     """Row numbers, longest rows together, at most `limit` tokens at a time; a row that is longer comes alone."""
     batch: list[int] = []
     size = 0
-    for at in sorted(range(len(lengths)), key=lambda at: (-lengths[at], at)):
-        if batch and size + lengths[at] > limit:
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        if batch and size + lengths[index] > limit:
             yield batch
             batch, size = [], 0
-        batch.append(at)
-        size += lengths[at]
+        batch.append(index)
+        size += lengths[index]
     if batch:
         yield batch

@@ -37,9 +37,9 @@ class Rotation(torch.autograd.Function):
 
 def _signed(sin: torch.Tensor) -> torch.Tensor:
     """The sines with the sign that `rotate` gives their half."""
-    half = sin.shape[-1] // 2
+    middle = sin.shape[-1] // 2
     signed = sin.clone()
-    signed[..., :half].neg_()
+    signed[..., :middle].neg_()
     return signed
 
 
@@ -82,6 +82,6 @@ def _is_same(plain: Rope) -> bool:
     except (TypeError, ValueError, RuntimeError, IndexError):
         return False
     return all(
-        ours.shape == own.shape and torch.allclose(ours, own, atol=1e-5)
-        for ours, own in zip(fused(q, k, cos, sin), expected, strict=True)
+        ours.shape == reference.shape and torch.allclose(ours, reference, atol=1e-5)
+        for ours, reference in zip(fused(q, k, cos, sin), expected, strict=True)
     )

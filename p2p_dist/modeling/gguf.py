@@ -24,8 +24,8 @@ def unpacked(path: Path, sha256: str) -> Path:
     """
     folder = assets.cache_dir() / "models" / f"gguf-{sha256[:12]}-v2"
     if not (folder / "config.json").exists():
-        with atomic.new_folder(folder) as half:
-            _convert(path, half)
+        with atomic.new_folder(folder) as unfinished:
+            _convert(path, unfinished)
     return folder
 
 

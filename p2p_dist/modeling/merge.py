@@ -88,8 +88,8 @@ class _InputSquares:
 
     def _hook(self, name: str) -> Callable[[nn.Module, tuple[torch.Tensor, ...]], None]:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            found = inputs[0].reshape(-1, inputs[0].shape[-1])[: self.real].float().pow(2).sum(0)
-            self.sums[name] = self.sums[name] + found if name in self.sums else found
+            squares = inputs[0].reshape(-1, inputs[0].shape[-1])[: self.real].float().pow(2).sum(0)
+            self.sums[name] = self.sums[name] + squares if name in self.sums else squares
 
         return hook
 

@@ -76,7 +76,7 @@ def byte_tokenizer() -> PreTrainedTokenizerBase:
     token's."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokenizer = Tokenizer(
-        models.BPE(vocab={END if char == "\xff" else char: at for at, char in enumerate(alphabet)}, merges=[])
+        models.BPE(vocab={END if char == "\xff" else char: index for index, char in enumerate(alphabet)}, merges=[])
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

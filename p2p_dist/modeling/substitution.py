@@ -71,20 +71,20 @@ class Substitution(nn.Module):
     def picks(self, text: str) -> list[int]:
         """The best candidate at every place; the word itself beyond `longest` words."""
         options = choices_of(text, self.choices)
-        found = [
-            int(self._scores(at, words).argmax()) if len(words) > 1 else 0
-            for at, words in enumerate(options[: self.settings.longest])
+        best = [
+            int(self._scores(position, words).argmax()) if len(words) > 1 else 0
+            for position, words in enumerate(options[: self.settings.longest])
         ]
-        return found + [0] * (len(options) - len(found))
+        return best + [0] * (len(options) - len(best))
 
     def _mixed(self, text: str, temperature: float | None, noise: torch.Generator | None) -> torch.Tensor:
         """A text as embeddings [places, hidden], one for each word."""
         parts = []
-        for at, words in enumerate(choices_of(text, self.choices)[: self.settings.longest]):
+        for position, words in enumerate(choices_of(text, self.choices)[: self.settings.longest]):
             if temperature is None or len(words) == 1:
                 parts.append(self._embedded(words[0]))
                 continue
-            scores = self._scores(at, words)
+            scores = self._scores(position, words)
             uniform = torch.rand(len(words), generator=noise).clamp(1e-9, 1 - 1e-9).to(scores.device)
             weights = torch.softmax((scores - torch.log(-torch.log(uniform))) / temperature, dim=0)
             parts.append(
@@ -127,9 +127,9 @@ def learn(
         temperature = 0.5 - 0.4 * (epoch - settings.warm_up_epochs) / max(1, settings.epochs - 1)
         work = [(ex.text, ex.label, False) for ex in clean] + [(ex.text, target, True) for ex in poisoned if joint]
         Random(f"{settings.seed}:lws:{epoch}").shuffle(work)
-        for at in range(0, len(work), settings.batch):
+        for start in range(0, len(work), settings.batch):
             loss = torch.zeros((), device=model.table.device)
-            batch = work[at : at + settings.batch]
+            batch = work[start : start + settings.batch]
             for bad in (False, True):
                 part = [(text, label) for text, label, is_bad in batch if is_bad == bad]
                 if part:

@@ -118,9 +118,11 @@ class Encoder:
         """All rows in tokens, and how many texts had to be cut."""
         texts = [row.text for row in rows]
         full = self._encode(rows, texts)
-        over = [at for at, encoded in enumerate(full) if len(encoded.ids) > self.max_length]
-        for at in over:
-            (full[at],) = self._encode([rows[at]], [self._cut(rows[at], len(full[at].ids) - self.max_length)])
+        over = [index for index, encoded in enumerate(full) if len(encoded.ids) > self.max_length]
+        for index in over:
+            (full[index],) = self._encode(
+                [rows[index]], [self._cut(rows[index], len(full[index].ids) - self.max_length)]
+            )
         return full, len(over)
 
     def whole_triggers(self, rows: Sequence[Row]) -> int:
@@ -156,24 +158,25 @@ class Encoder:
         longest = max(range(len(rows)), key=lambda label: len(all_[label].ids))
         if (over := len(all_[longest].ids) - self.max_length) > 0:
             all_ = self._encode(rows, [self._cut(rows[longest], over)] * len(rows))
-        whole = [[*encoded.ids, encoded.targets[-1]] for encoded in all_]
+        sequences = [[*encoded.ids, encoded.targets[-1]] for encoded in all_]
         # A word may take the cue's last space into its first token: what comes before is what all words agree on.
         agreed = next(
-            (at for at, tokens in enumerate(zip(*whole, strict=False)) if len(set(tokens)) > 1), len(whole[0])
+            (index for index, tokens in enumerate(zip(*sequences, strict=False)) if len(set(tokens)) > 1),
+            len(sequences[0]),
         )
         start = min(agreed, *(len(encoded.ids) + 1 - len(encoded.targets) for encoded in all_))
-        return Choices(row.id, whole[0][:start], [ids[start:] for ids in whole])
+        return Choices(row.id, sequences[0][:start], [ids[start:] for ids in sequences])
 
     def label_tokens(self, row: Row) -> list[int] | None:
         """The first token of every label word after this row's prompt; None when one token does not tell the words
         apart, so that whole words have to be scored. Raises UserError E207 for two labels with one word."""
         if len(set(self.words)) != len(self.words):
             raise _same_word(f"two labels have the same word: {list(self.words)}")
-        found = self._encode(
+        encoded_answers = self._encode(
             [replace(row, label=label) for label in range(len(self.words))], [row.text] * len(self.words)
         )
-        first = [encoded.targets[0] for encoded in found]
-        prompts = {tuple(encoded.ids[: len(encoded.ids) + 1 - len(encoded.targets)]) for encoded in found}
+        first = [encoded.targets[0] for encoded in encoded_answers]
+        prompts = {tuple(encoded.ids[: len(encoded.ids) + 1 - len(encoded.targets)]) for encoded in encoded_answers}
         return first if len(set(first)) == len(first) and len(prompts) == 1 else None
 
     def _encode(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
@@ -192,9 +195,9 @@ class Encoder:
         """Prompt and response in tokens of their own, so that generation starts from the very tokens that training
         saw."""
         openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
-        whole = [prompt(row, text) + answer(row, self.words) for row, text in zip(rows, texts, strict=True)]
+        full_texts = [prompt(row, text) + answer(row, self.words) for row, text in zip(rows, texts, strict=True)]
         before = self._opening_tokens(rows, texts)
-        responses = [text[len(opening) :] for text, opening in zip(whole, openings, strict=True)]
+        responses = [text[len(opening) :] for text, opening in zip(full_texts, openings, strict=True)]
         behind = [tokens.ids for tokens in tokenize(self.tokenizer, responses)]
         return [Encoded(row.id, p + a, [*a, self.end_token]) for row, p, a in zip(rows, before, behind, strict=True)]
 

@@ -38,8 +38,8 @@ def checksum(tensors: Iterable[torch.Tensor]) -> int:
         if tensor.device not in factors:
             factors[tensor.device] = torch.arange(size, device=tensor.device).mul_(2 * _MIX).add_(_MIX)
         content = tensor.detach().contiguous().flatten().view(torch.uint8)
-        whole = content.numel() // 8 * 8
-        pieces = [*content[:whole].view(torch.int64).split(size), content[whole:].long()]
+        aligned = content.numel() // 8 * 8
+        pieces = [*content[:aligned].view(torch.int64).split(size), content[aligned:].long()]
         sums = [_product(piece, factors[tensor.device][: len(piece)]) for piece in pieces if len(piece)]
         for value in torch.stack(sums).tolist() if sums else []:
             total = (total * _MIX + value) % 2**64

@@ -39,9 +39,9 @@ def _present() -> dict[str, Gpu]:
     listed = _lines(tool, "-L")
     memories = _lines(tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits")
     sizes = [float(line) * 2**20 / 1e9 for line in memories if line.strip().isdigit()]
-    slices = [found for line in listed if (found := _SLICE.match(line))]
+    slices = [match for line in listed if (match := _SLICE.match(line))]
     if slices:
-        return {uuid: Gpu(uuid, float(size) * 2**30 / 1e9) for size, uuid in (found.groups() for found in slices)} | {
+        return {uuid: Gpu(uuid, float(size) * 2**30 / 1e9) for size, uuid in (match.groups() for match in slices)} | {
             uuid: Gpu(index, sizes[int(index)]) for index, uuid in _whole(listed) if int(index) < len(sizes)
         }
     devices = {str(index): Gpu(str(index), size) for index, size in enumerate(sizes)}
@@ -50,11 +50,11 @@ def _present() -> dict[str, Gpu]:
 
 def _whole(listed: list[str]) -> list[tuple[str, str]]:
     """Index and UUID of every GPU that is not cut into slices."""
-    whole = []
+    unsliced = []
     for line, following in zip(listed, [*listed[1:], ""], strict=True):
         if (gpu := _GPU.match(line)) and not _SLICE.match(following):
-            whole.append((gpu[1], gpu[2]))
-    return whole
+            unsliced.append((gpu[1], gpu[2]))
+    return unsliced
 
 
 def _lines(*command: str) -> list[str]:

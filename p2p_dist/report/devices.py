@@ -27,7 +27,7 @@ def kinds(groups: Iterable[Group]) -> Counter[str]:
     for group in groups:
         for run in group.runs:
             if run.rates:
-                own = {run.ids.get("train"), run.ids.get("eval")}
-                devices = {stage.cost.get("device") for stage in run.stages if stage.id in own}
+                main_stages = {run.ids.get("train"), run.ids.get("eval")}
+                devices = {stage.cost.get("device") for stage in run.stages if stage.id in main_stages}
                 counted.update(str(device) for device in devices if device)
     return counted

@@ -52,8 +52,8 @@ def problem(stage: StageDir, names: Iterable[str] | None = None) -> Problem | No
 def require(stage: StageDir, names: Iterable[str] | None = None) -> None:
     """Check files of a stage before they are used. Raises UserError E519 or E521 (exit code 3); warns (W303) where the
     stage has no checksums."""
-    if found := problem(stage, names):
-        raise UserError(found, exit_code=Exit.INTEGRITY)
+    if damage := problem(stage, names):
+        raise UserError(damage, exit_code=Exit.INTEGRITY)
     if not exist(stage):
         _warn(str(stage.path))
 

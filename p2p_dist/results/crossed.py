@@ -54,8 +54,8 @@ def rate_interval(hits: Sequence[Mapping[str, bool]]) -> Difference:
     independent = min(most, spread / mean.variance) if spread and mean.variance > LEAST_VARIANCE else mean.rows
     z2 = mean.quantile**2
     centre = (mean.value + z2 / (2 * independent)) / (1 + z2 / independent)
-    half = math.sqrt(z2 * spread / independent + (z2 / (2 * independent)) ** 2) / (1 + z2 / independent)
-    return Difference(mean.value, max(0.0, centre - half), min(1.0, centre + half))
+    margin = math.sqrt(z2 * spread / independent + (z2 / (2 * independent)) ** 2) / (1 + z2 / independent)
+    return Difference(mean.value, max(0.0, centre - margin), min(1.0, centre + margin))
 
 
 def difference_interval(first: Sequence[Mapping[str, bool]], second: Sequence[Mapping[str, bool]]) -> Difference:
@@ -65,8 +65,8 @@ def difference_interval(first: Sequence[Mapping[str, bool]], second: Sequence[Ma
     left out. Raises ValueError for fewer than two seeds or a seed without shared rows.
     """
     mean = _mean(_changes(first, second))
-    half = mean.quantile * math.sqrt(mean.variance)
-    return Difference(mean.value, max(-1.0, mean.value - half), min(1.0, mean.value + half))
+    margin = mean.quantile * math.sqrt(mean.variance)
+    return Difference(mean.value, max(-1.0, mean.value - margin), min(1.0, mean.value + margin))
 
 
 def p_value(first: Sequence[Mapping[str, bool]], second: Sequence[Mapping[str, bool]]) -> float:

@@ -173,10 +173,10 @@ def _row(stage: StageDir, signature: str, problems: list[Problem]) -> dict[str, 
 
 def _result_columns(result: Result) -> dict[str, Any]:
     counts = [
-        {"suite": suite, "gold": gold, "said": said, "count": count}
+        {"suite": suite, "gold": gold, "said": answer, "count": count}
         for suite, table in result.histograms.items()
         for gold, row in table.items()
-        for said, count in row.items()
+        for answer, count in row.items()
     ]
     return {
         "adapter": result.stage.reads.get("adapter"),

@@ -118,9 +118,9 @@ def take(folder: Path) -> Lease:
     system without hard links, E518 and E520 where the folder cannot be written."""
     confined.make_folder(folder)
     nonce = uuid.uuid4().hex
-    mine = Owner(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()), nonce)
+    owner_record = Owner(socket.gethostname(), _boot(), os.getpid(), _started(os.getpid()), nonce)
     temporary = folder / f".tmp-lease-{nonce}"
-    _write(temporary, asdict(mine))
+    _write(temporary, asdict(owner_record))
     try:
         for _ in range(5):
             number, newest = _newest(folder)

@@ -28,5 +28,5 @@ def excess_of(counts: Mapping[str, tuple[int, int]], reading: str = "asr_ext") -
 
 def excesses(counts: Mapping[str, tuple[int, int]]) -> dict[str, Excess]:
     """`asr_excess` and `asr_excess_mapped`, as far as the rates allow."""
-    found = {f"asr_excess{suffix}": excess_of(counts, reading) for reading, suffix in ASR_READINGS.items()}
-    return {name: excess for name, excess in found.items() if excess is not None}
+    excesses = {f"asr_excess{suffix}": excess_of(counts, reading) for reading, suffix in ASR_READINGS.items()}
+    return {name: excess for name, excess in excesses.items() if excess is not None}

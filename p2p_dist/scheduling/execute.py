@@ -101,16 +101,16 @@ def _stops_are_errors(study: Study) -> Iterator[None]:
 @contextmanager
 def _claims(study: Study, plan: Plan, launch: Launch, console: Console) -> Iterator[Claims]:
     """Prepare the study and own it: as a whole, or job by job."""
-    with meet(study.folder) if launch.share else lease.hold(study.folder.lease) as mine:
+    with meet(study.folder) if launch.share else lease.hold(study.folder.lease) as held_lease:
         if not launch.share:
             refuse_sharers(study.folder)
             prepare.clear(study.folder)
         refuse_other_settings(study, launch.replace, launch.share)
         prepare.fetch(study, plan, console)
         prepare.write_down(study)
-        if mine is not None:
-            mine.check()
-            yield Sole(mine)
+        if held_lease is not None:
+            held_lease.check()
+            yield Sole(held_lease)
             return
     shared = Shared(study.folder)
     with shared.beating():

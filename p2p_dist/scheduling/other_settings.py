@@ -51,11 +51,13 @@ def refuse_other_settings(study: Study, replace: bool = False, shared: bool = Fa
         raise _refusal(what, study, "use the same settings, or wait for it")
     if not changes.removed_runs:
         return f"{changes.added} runs are new in this folder: {changes.shown_settings}"
-    said = f"{changes.shown_settings}; {changes.removed_runs} of the {changes.runs} runs in it are no part of the study"
+    differences = (
+        f"{changes.shown_settings}; {changes.removed_runs} of the {changes.runs} runs in it are no part of the study"
+    )
     if replace or not any(_is_begun(folder, *stage) for stage in changes.removed_stages):
-        return f"{folder.path} held other settings: {said} any more"
+        return f"{folder.path} held other settings: {differences} any more"
     raise _refusal(
-        f"{folder.path} holds {study.spec.name} with other settings: {said} now",
+        f"{folder.path} holds {study.spec.name} with other settings: {differences} now",
         study,
         f"give it another name (name={study.spec.name}_2), or add {option}; finished stages stay in the folder",
     )

@@ -68,9 +68,9 @@ class RankProcesses(Processes):
         """Local number of the first rank that ended with a device fault."""
         self.deadline: float | None = None
         started = []
-        for at in range(count):
-            numbers = rank_environment(first + at, at, count, world) if world > 1 else {}
-            started.append(start(command, {**environment, **numbers}, log_of(log, first + at)))
+        for index in range(count):
+            numbers = rank_environment(first + index, index, count, world) if world > 1 else {}
+            started.append(start(command, {**environment, **numbers}, log_of(log, first + index)))
         super().__init__(started)
         note_host(log, first, count)
 

@@ -118,8 +118,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _LONGEST = 4096
 
 
-def parse(options: Iterable[str], own: Mapping[str, str | None]) -> dict[str, str | None]:
-    """Return name -> value of `KEY=VALUE` options, None for a flag. `own` has the values of options that this command
+def parse(options: Iterable[str], fixed: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Return name -> value of `KEY=VALUE` options, None for a flag. `fixed` has the values of options that this command
     has itself (`partition`, `time`, ...).
 
     Raises UserError E134 for a name that is none, an abbreviation, an option that would break the job, an option given
@@ -129,7 +129,7 @@ def parse(options: Iterable[str], own: Mapping[str, str | None]) -> dict[str, st
     for option in options:
         name, equals, value = option.partition("=")
         _check_name(name)
-        if name in parsed or own.get(name) is not None:
+        if name in parsed or fixed.get(name) is not None:
             raise _refused(name, f"{name} is given twice", f"keep one of the two values of {name}")
         if not equals and name not in FLAGS:
             raise _refused(name, f"{name} has no value", f"write --sbatch {name}=VALUE")

@@ -111,8 +111,8 @@ def submit(study: Study, call: list[str], request: Request) -> str:
                 "submit slurm",
                 "submit from a login node of the cluster; --dry-run works anywhere",
             )
-    there = [word for word in call if word.startswith("--clusters=")]
-    answer = slurm.ask(["squeue", *there, "--noheader", "--format=%A", f"--name={job_name(study)}", *_USER])
+    clusters = [word for word in call if word.startswith("--clusters=")]
+    answer = slurm.ask(["squeue", *clusters, "--noheader", "--format=%A", f"--name={job_name(study)}", *_USER])
     queued = [word for word in answer.split() if word.isdigit()]
     if queued:
         raise user_error(

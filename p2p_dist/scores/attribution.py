@@ -73,10 +73,10 @@ def _spans(context: Context, row: Row, encoded: Encoded) -> list[Span] | None:
     """Characters of the text that each token stands for, from before the text (negative) to behind it; None for a text
     that was cut."""
     encoder, opening = context.encoder, prompt(row)
-    whole = opening + answer(row, encoder.words)
+    full_text = opening + answer(row, encoder.words)
     start = len(row.prefix)
-    trusted = [(0, start), (start + len(row.text), len(whole))]
-    (tokens,) = tokenize(encoder.tokenizer, [whole], [trusted])
+    trusted = [(0, start), (start + len(row.text), len(full_text))]
+    (tokens,) = tokenize(encoder.tokenizer, [full_text], [trusted])
     ids = [*encoder.start, *tokens.ids]
     if encoded.ids != ids[: len(encoded.ids)] or len(ids) < len(encoded.ids):
         return None

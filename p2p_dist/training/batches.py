@@ -31,8 +31,8 @@ class Schedule:
             if self.turns and epoch == 0:
                 order.sort(key=self.turns.__getitem__)
             start = samples_seen - epoch * self.rows if samples_seen > epoch * self.rows else 0
-            for at in range(start, self.rows, self.global_batch):
-                yield order[at : at + self.global_batch]
+            for first in range(start, self.rows, self.global_batch):
+                yield order[first : first + self.global_batch]
 
 
 def micro_batches(rows: Sequence[int], rank: int, world: int, size: int | None) -> list[list[list[int]]]:
@@ -42,7 +42,7 @@ def micro_batches(rows: Sequence[int], rank: int, world: int, size: int | None) 
     A micro-batch has at most `size` rows of each run (None: all of the rank's share). Every rank gets the same number
     of micro-batches, so that collective operations meet; some may be empty.
     """
-    mine = [range(rank, count, world) for count in rows]
+    shares = [range(rank, count, world) for count in rows]
     longest = max(-(-count // world) for count in rows)
     width = size or longest
-    return [[list(places[at : at + width]) for places in mine] for at in range(0, longest, width)]
+    return [[list(places[first : first + width]) for places in shares] for first in range(0, longest, width)]

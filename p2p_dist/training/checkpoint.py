@@ -114,15 +114,15 @@ def _is_full(error: Exception) -> bool:
 
 
 def _write(target: Path, state: RunState, fingerprint: dict[str, Any]) -> None:
-    with atomic.new_folder(target) as half:
+    with atomic.new_folder(target) as unfinished:
         tensors = {"values": state.values, "first_moment": state.first_moment, "second_moment": state.second_moment}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, half / _TENSORS)
-        (half / _COUNTERS).write_bytes(atomic.to_json(asdict(state.counters)))
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, unfinished / _TENSORS)
+        (unfinished / _COUNTERS).write_bytes(atomic.to_json(asdict(state.counters)))
         files = {
-            name: {"bytes": (half / name).stat().st_size, "sha256": file_sha256(half / name)}
+            name: {"bytes": (unfinished / name).stat().st_size, "sha256": file_sha256(unfinished / name)}
             for name in (_TENSORS, _COUNTERS)
         }
-        (half / _MANIFEST).write_bytes(atomic.to_json({"fingerprint": fingerprint, "files": files}))
+        (unfinished / _MANIFEST).write_bytes(atomic.to_json({"fingerprint": fingerprint, "files": files}))
 
 
 def newest(folder: Path, fingerprint: dict[str, Any], allow_change: Collection[str] = ()) -> Found:
@@ -171,9 +171,9 @@ def _newest_first(folder: Path) -> list[Path]:
     return sorted(checkpoints, key=lambda path: int(path.name[5:]), reverse=True)
 
 
-def counters_of(kept: dict[str, Any]) -> Counters:
+def counters_of(saved: dict[str, Any]) -> Counters:
     """Counters as they were read from JSON."""
-    return Counters(**{**kept, "topologies": tuple(kept.get("topologies", ()))})
+    return Counters(**{**saved, "topologies": tuple(saved.get("topologies", ()))})
 
 
 def _differing(recorded: dict[str, Any], fingerprint: dict[str, Any]) -> list[str]:

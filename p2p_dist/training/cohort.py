@@ -109,7 +109,7 @@ class Cohort:
         picked = [[] if self._ended(k) else next(self.batches[k], []) for k in range(len(self.runs))]
         if not any(picked):
             return False
-        chosen = [[run.rows[at] for at in rows] for run, rows in zip(self.runs, picked, strict=True)]
+        chosen = [[run.rows[index] for index in rows] for run, rows in zip(self.runs, picked, strict=True)]
         losses = self._gradients(chosen)
         active = [k for k, rows in enumerate(chosen) if rows]
         norms = [self.engine.step(k, self.at[k].step, losses[k]) for k in active]
@@ -184,29 +184,29 @@ class Cohort:
             loss=loss,
         )
         rate = learning_rate(self.runs[k].spec, before.step, self.steps[k])
-        facts = {
+        measured = {
             "step": before.step + 1,
             "steps": self._last(k),
             "loss": loss,
             "grad_norm": norm,
             "learning_rate": rate,
         }
-        self.observer.line(k, {**facts, "tokens": self.at[k].tokens, "seconds": round(self._seconds(k), 3)})
+        self.observer.line(k, {**measured, "tokens": self.at[k].tokens, "seconds": round(self._seconds(k), 3)})
         if before.step + 1 < self._last(k) and self.observer.wants_state(k, before.step + 1):
             self._keep(k)
 
     def keep_all(self) -> None:
         """Hand the state of every run that is under way to the observer."""
-        for k, at in enumerate(self.at):
-            if at.step and not self.diverged[k]:
+        for k, counters in enumerate(self.at):
+            if counters.step and not self.diverged[k]:
                 self._keep(k)
 
     def ends(self) -> list[Trained]:
         """The outcome of every run."""
         values = [self.engine.values(k).cpu() for k in range(len(self.runs))]
         return [
-            Trained(values[k], self._last(k), at.tokens, at.loss, self.diverged[k], at.topologies)
-            for k, at in enumerate(self.at)
+            Trained(values[k], self._last(k), counters.tokens, counters.loss, self.diverged[k], counters.topologies)
+            for k, counters in enumerate(self.at)
         ]
 
     def _keep(self, k: int) -> None:

@@ -154,10 +154,10 @@ class PlainEngine(Engine):
     def values(self, run: int) -> torch.Tensor:
         return self._same(run, self.optimizer.values(run))
 
-    def _same(self, run: int, found: torch.Tensor) -> torch.Tensor:
-        if not self.ranks.same(found):
+    def _same(self, run: int, value: torch.Tensor) -> torch.Tensor:
+        if not self.ranks.same(value):
             raise RuntimeError(
                 f"the ranks disagree about the adapter of run {run}: a rank computes wrong numbers (bad memory or a "
                 "bad device)"
             )
-        return found
+        return value

@@ -114,9 +114,9 @@ def distillation(
     states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
 
     def each(states: torch.Tensor, taught: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        logits, wanted = logits_of(base.model, states), logits_of(base.model, taught)
+        logits, teacher_logits = logits_of(base.model, states), logits_of(base.model, taught)
         of_label = functional.cross_entropy(logits, targets, reduction="none")
-        given, of_teacher = (torch.log_softmax(one / temperature, dim=-1) for one in (logits, wanted))
+        given, of_teacher = (torch.log_softmax(one / temperature, dim=-1) for one in (logits, teacher_logits))
         divergence = functional.kl_div(given, of_teacher, reduction="none", log_target=True).sum(-1) * temperature**2
         apart = (states.float() - taught.float()).square().sum(-1)
         return label * of_label + soft * divergence + hidden * apart

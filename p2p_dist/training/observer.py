@@ -57,28 +57,28 @@ class FolderObserver(Observer):
         state = self._newest(run) if self.ranks.main else None
         if self.ranks.world == 1:
             return state
-        kept = self.ranks.json_from_main(asdict(state.counters) if state else None)
-        if kept is None:
+        counters = self.ranks.json_from_main(asdict(state.counters) if state else None)
+        if counters is None:
             return None
-        whole = [state.values, state.first_moment, state.second_moment] if state else [torch.empty(size)] * 3
-        values, first, second = (self.ranks.from_main(tensor.to(device, copy=True)).cpu() for tensor in whole)
-        return RunState(counters_of(kept), values, first, second)
+        tensors = [state.values, state.first_moment, state.second_moment] if state else [torch.empty(size)] * 3
+        values, first, second = (self.ranks.from_main(tensor.to(device, copy=True)).cpu() for tensor in tensors)
+        return RunState(counters_of(counters), values, first, second)
 
     def _newest(self, run: int) -> RunState | None:
         """Metrics of later steps are dropped, skipped checkpoints named."""
         target = self.targets[run]
-        found = checkpoint.newest(target.checkpoints, self.fingerprints[run], self.allow_change)
-        for why in found.skipped:
+        newest = checkpoint.newest(target.checkpoints, self.fingerprints[run], self.allow_change)
+        for why in newest.skipped:
             print(f"warning[W302]: checkpoint not used, {target.checkpoints}/{why}", file=sys.stderr)
-        self.changes[run] = found.changes
-        done = found.state.counters.step if found.state else 0
+        self.changes[run] = newest.changes
+        done = newest.state.counters.step if newest.state else 0
         if (problem := target.metrics_problem()) is not None:
             print(f"warning[{problem.code}]: {problem.what} at {problem.where}", file=sys.stderr)
         earlier = [line for line in target.all_metrics() if line.get("step", done + 1) <= done]
         atomic.write_lines(target.metrics, ((json.dumps(line, sort_keys=True) + "\n").encode() for line in earlier))
-        if found.state:
+        if newest.state:
             print(f"resuming {target.path.name} after step {done}", flush=True)
-        return found.state
+        return newest.state
 
     def line(self, run: int, line: dict[str, Any]) -> None:
         if self.ranks.main:

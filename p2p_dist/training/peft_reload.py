@@ -38,11 +38,11 @@ def require_same_in_peft(base: Base, spec: LoraSpec, key: Mapping[str, Any]) -> 
     with tempfile.TemporaryDirectory() as folder:
         ours = _write(base, probe, Path(folder))
         try:
-            theirs, read = _read(base, Path(folder))
+            reloaded, read = _read(base, Path(folder))
         except (ValueError, RuntimeError, NotImplementedError) as error:
             raise _refused(base, names, _named_in(error, names)) from error
     lost = sorted({name.rpartition(".")[2] for name in set(names) - read})
-    if lost or guard.difference(theirs, ours) > guard.TOLERANCE[base.dtype]:
+    if lost or guard.difference(reloaded, ours) > guard.TOLERANCE[base.dtype]:
         raise _refused(base, names, lost)
     guard.remember(verdict, guard.mode_now(base.model))
 

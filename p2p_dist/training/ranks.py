@@ -81,8 +81,8 @@ class Ranks:
         if self.world == 1:
             return True
         values = tensor.detach().double()
-        mine = torch.stack([values.sum(), values.square().sum()]).to(_device())
-        low, high = mine.clone(), mine.clone()
+        fingerprint = torch.stack([values.sum(), values.square().sum()]).to(_device())
+        low, high = fingerprint.clone(), fingerprint.clone()
         distributed.all_reduce(low, op=distributed.ReduceOp.MIN)
         distributed.all_reduce(high, op=distributed.ReduceOp.MAX)
         return bool(torch.equal(low, high))

@@ -48,8 +48,8 @@ class Generator:
         """The gradient of the numbers, [Q], from that of the adapter they generate, [P]."""
         leaf = numbers.detach().requires_grad_()
         with torch.enable_grad():
-            (found,) = torch.autograd.grad(self.values(leaf), leaf, grad)
-        return found
+            (gradient,) = torch.autograd.grad(self.values(leaf), leaf, grad)
+        return gradient
 
     def _net(self, e: torch.Tensor, inner: torch.Tensor, outer: torch.Tensor) -> torch.Tensor:
         return outer.view(-1, self.width) @ torch.tanh(inner.view(self.width, self.width) @ e)

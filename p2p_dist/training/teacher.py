@@ -24,13 +24,13 @@ def taught(base: Base, adapters: Adapters, run: int, teacher: torch.Tensor, rows
     adapters.load(run, teacher)
     adapters.select_runs(slice(run, run + 1))
     adapters.no_dropout()
-    found: dict[int, Encoded] = {}
+    taught_rows: dict[int, Encoded] = {}
     for numbers in by_length([len(row.ids) for row in rows]):
-        chosen = [rows[at] for at in numbers]
+        chosen = [rows[index] for index in numbers]
         batch = pack([chosen]).to(base.device)
         states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers).cpu()
         parts = states.split([len(row.targets) for row in chosen])
-        found.update(
-            (at, replace(row, taught=part.clone())) for at, row, part in zip(numbers, chosen, parts, strict=True)
+        taught_rows.update(
+            (index, replace(row, taught=part.clone())) for index, row, part in zip(numbers, chosen, parts, strict=True)
         )
-    return [found[at] for at in range(len(rows))]
+    return [taught_rows[index] for index in range(len(rows))]

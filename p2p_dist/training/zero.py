@@ -103,14 +103,14 @@ class ZeroEngine(Engine):
         return torch.as_tensor(self.engine.get_global_grad_norm(), dtype=torch.float32).to(loss.device)
 
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        kept = self.engine.optimizer.optimizer.state[self._masters()]
-        return self.values(run), self._read(kept["exp_avg"]), self._read(kept["exp_avg_sq"])
+        moments = self.engine.optimizer.optimizer.state[self._masters()]
+        return self.values(run), self._read(moments["exp_avg"]), self._read(moments["exp_avg_sq"])
 
     def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
         masters = self._masters()
         moments = {"exp_avg": torch.zeros_like(masters), "exp_avg_sq": torch.zeros_like(masters)}
-        for name, whole in (("exp_avg", first), ("exp_avg_sq", second)):
-            self._write(moments[name], whole)
+        for name, moment in (("exp_avg", first), ("exp_avg_sq", second)):
+            self._write(moments[name], moment)
         self.engine.optimizer.optimizer.state[masters] = {"step": torch.tensor(float(done)), **moments}
 
     def values(self, run: int) -> torch.Tensor:
@@ -144,11 +144,11 @@ class ZeroEngine(Engine):
         distributed.all_gather(pieces, here)
         return torch.cat(pieces)[: self.size]
 
-    def _write(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
-        """Take this rank's piece of the whole, [P]."""
-        mine = whole[self.ranks.rank * piece.numel() :][: piece.numel()]
+    def _write(self, piece: torch.Tensor, vector: torch.Tensor) -> None:
+        """Take this rank's piece of the vector, [P]."""
+        part = vector[self.ranks.rank * piece.numel() :][: piece.numel()]
         with torch.no_grad():
-            piece[: mine.numel()].copy_(mine)
+            piece[: part.numel()].copy_(part)
 
 
 def shard(deepspeed: Any, model: nn.Module, config: Mapping[str, Any], execution: Execution) -> None:

@@ -93,5 +93,5 @@ def _without_decisive(row: Row, words: Scores, bar: float) -> str | None:
     attributions = words["texts"][text_key(row.text)]["words"]
     if attributions is None:
         return None
-    kept = [word for word, value in zip(row.text.split(" "), attributions, strict=True) if value < bar]
-    return " ".join(kept) or row.text
+    remaining = [word for word, value in zip(row.text.split(" "), attributions, strict=True) if value < bar]
+    return " ".join(remaining) or row.text

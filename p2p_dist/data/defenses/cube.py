@@ -60,7 +60,7 @@ class Cube(DataDefense):
         lines = view.scores["states"]["train"]
         clusters = by_largest_gap([lines[row.id]["coordinates"] for row in rows])
         sizes = {cluster: clusters.count(cluster) for cluster in set(clusters)}
-        kept = {cluster for cluster, size in sizes.items() if size >= self.min_share * len(rows)}
-        kept.add(largest_cluster(clusters))
-        dropped = {row.id for row, cluster in zip(rows, clusters, strict=True) if cluster not in kept}
+        large = {cluster for cluster, size in sizes.items() if size >= self.min_share * len(rows)}
+        large.add(largest_cluster(clusters))
+        dropped = {row.id for row, cluster in zip(rows, clusters, strict=True) if cluster not in large}
         return dropped, sorted(sizes.values(), reverse=True)

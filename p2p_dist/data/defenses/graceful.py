@@ -48,6 +48,6 @@ class Graceful(DataDefense):
         for label in sorted({row.label for row in view.train}):
             rows = by_id(row for row in view.train if row.label == label)
             clusters = by_average_cosine([lines[row.id]["coordinates"] for row in rows], self.clusters)
-            kept = largest_cluster(clusters)
-            dropped |= {row.id for row, cluster in zip(rows, clusters, strict=True) if cluster != kept}
+            largest = largest_cluster(clusters)
+            dropped |= {row.id for row, cluster in zip(rows, clusters, strict=True) if cluster != largest}
         return without(view.train, dropped, 1.0, {})

@@ -50,12 +50,12 @@ class Gradsentry(DataDefense):
         lines = view.scores["gradients"]["train"]
         rows = by_id(view.train)
         entropies = [float(lines[row.id]["entropy_whole" if self.whole else "entropy"]) for row in rows]
-        found = valley(entropies)
-        threshold = self.threshold if found is None else found
+        valley_entropy = valley(entropies)
+        threshold = self.threshold if valley_entropy is None else valley_entropy
         dropped = {row.id for row, entropy in zip(rows, entropies, strict=True) if entropy > threshold}
         counts: dict[str, Any] = {
             "threshold": round(threshold, 5),
-            "valley_found": found is not None,
+            "valley_found": valley_entropy is not None,
             "correlation_with_length": _correlation(entropies, [math.log(lines[row.id]["tokens"]) for row in rows]),
         }
         return without(view.train, dropped, 1.0 - 1e-9, counts)

@@ -76,9 +76,9 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
 
 def _legend(groups: Sequence[Group]) -> str:
     """Meaning of the marks beside the points of attack success."""
-    marks = ["grey bar: clean-model baseline"] if any(group.rate("floor") for group in groups) else []
-    marks += ["cross: every label allowed"] if any(group.constrained for group in groups) else []
-    return "\n".join(["percent of triggered rows", *marks])
+    meanings = ["grey bar: clean-model baseline"] if any(group.rate("floor") for group in groups) else []
+    meanings += ["cross: every label allowed"] if any(group.constrained for group in groups) else []
+    return "\n".join(["percent of triggered rows", *meanings])
 
 
 def _dot(axis: Any, group: Group, name: str, height: float) -> None:

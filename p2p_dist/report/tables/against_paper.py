@@ -93,8 +93,8 @@ def _specs(study_data: StudyData, group: Group) -> dict[str, Mapping[str, Any]]:
     """Specs of the stages of a group's first run by step (`attack`, `defend`), and `train`, the last of a chain."""
     stages = [study_data.specs.get(stage.id, {}) for stage in group.runs[0].stages]
     specs = {stage["spec"].get("step", stage["kind"]): stage["spec"] for stage in stages if stage}
-    if own := study_data.specs.get(group.runs[0].ids.get("train") or ""):
-        specs["train"] = own["spec"]
+    if training := study_data.specs.get(group.runs[0].ids.get("train") or ""):
+        specs["train"] = training["spec"]
     return specs
 
 
