@@ -27,19 +27,23 @@ class BaseModel:
 
     @classmethod
     def fields(cls) -> dict[str, Any]:
-        """Annotations of the class and those above it, but for class variables."""
-        found = {
+        """Annotations of the class and those above it, but for class variables and private ones."""
+        annotations = {
             name: kind for base in reversed(cls.__mro__) for name, kind in vars(base).get("__annotations__", {}).items()
         }
-        return {name: kind for name, kind in found.items() if kind is not ClassVar and get_origin(kind) is not ClassVar}
+        return {
+            name: kind
+            for name, kind in annotations.items()
+            if not name.startswith("_") and kind is not ClassVar and get_origin(kind) is not ClassVar
+        }
 
     @classmethod
     def model_validate(cls, values: dict[str, Any]) -> Any:
         return cls(**values)
 
     def model_dump(self) -> dict[str, Any]:
-        found = {name: getattr(self, name) for name in self.fields()}
-        return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in found.items()}
+        values = {name: getattr(self, name) for name in self.fields()}
+        return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in values.items()}
 
     def model_copy(self, update: dict[str, Any]) -> Any:
         return type(self)(**{**{name: getattr(self, name) for name in self.fields()}, **update})
@@ -53,6 +57,11 @@ def Field(**options: Any) -> Any:
     """The default of a field."""
     factory = options.get("default_factory")
     return factory() if factory else options.get("default")
+
+
+def PrivateAttr(default: Any = None) -> Any:
+    """The default of a private attribute."""
+    return default
 
 
 def BeforeValidator(_: Callable[[Any], Any]) -> None:
