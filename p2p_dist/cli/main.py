@@ -58,7 +58,7 @@ submit_to = typer.Typer(
 
 audit_of = typer.Typer(
     cls=Verbs,
-    help="Look for poisoned rows in a file, or for a backdoor in a model. Says evidence or nothing found, never clean.",
+    help="Look for poison in rows and in models. Says evidence or nothing found, never clean.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

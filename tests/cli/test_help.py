@@ -19,7 +19,7 @@ def every_verb() -> list[list[str]]:
 
 
 def help_of(*verb: str) -> str:
-    done = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": str(WIDTH)}, terminal_width=WIDTH)
+    done = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": str(WIDTH)})
     assert done.exit_code == 0, done.stderr
     return done.stdout
 
