@@ -1,5 +1,10 @@
 """Help texts: groups of verbs and options, at most 80 columns, no sentence cut off."""
 
+import os
+import subprocess
+import sys
+
+import pytest
 import typer
 from typer.testing import CliRunner
 
@@ -31,9 +36,13 @@ def test_help_of_every_verb_fits_80_columns() -> None:
     assert [line for verb in verbs for line in help_of(*verb).splitlines() if len(line) > WIDTH] == []
 
 
+@pytest.mark.process
 def test_help_lists_verbs_in_groups_uncut() -> None:
-    """Every verb stands under a heading with its whole first sentence."""
-    text = help_of()
+    """Every verb stands under a heading with its whole first sentence, in a terminal; a runner of tests has two columns
+    more."""
+    environment = {**os.environ, "COLUMNS": str(WIDTH)}
+    command = [sys.executable, "-m", "p2p_dist", "--help"]
+    text = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     headings = ["Studies:", "Results:", "Data:", "Clusters:", "Reference:"]
     assert [line for line in text.splitlines() if line in headings] == headings
     assert "Commands:" not in text
