@@ -6,6 +6,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,17 @@ def assert_taken_over(runs: Path, study: Path, sharers: list[subprocess.Popen[st
     assert set(attempts.values()) == {1}
 
 
+@contextmanager
+def sharing(line: Sequence[str]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Three controllers of one study, none of which outlives a test that fails."""
+    sharers = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    try:
+        yield sharers
+    finally:
+        for sharer in sharers:
+            sharer.kill()
+
+
 def refuse_alone(study: Path, runs: Path) -> None:
     """A controller that does not share is refused meanwhile."""
     alone = in_process.cli(study, runs, "--backend", "local")
@@ -54,12 +67,12 @@ def test_three_share_one_dies_and_each_job_is_done_once(tmp_path: Path, monkeypa
     study.write_text(TINY_STUDY)
     monkeypatch.setenv(in_process.HOLD, f"2:{held}")
     line = [sys.executable, "-m", "tests.in_process", *arguments(study, runs, *OPTIONS)]
-    sharers = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    wait_for(held.exists)
-    monkeypatch.delenv(in_process.HOLD)
-    refuse_alone(study, runs)
-    training = Path(held.read_text())
-    assert_taken_over(runs, study, sharers, training)
+    with sharing(line) as sharers:
+        wait_for(held.exists)
+        monkeypatch.delenv(in_process.HOLD)
+        refuse_alone(study, runs)
+        training = Path(held.read_text())
+        assert_taken_over(runs, study, sharers, training)
 
 
 @pytest.mark.slow("six processes with torch on two cores; controllers that train themselves are the fast witness")
@@ -68,8 +81,8 @@ def test_three_share_with_workers_and_one_dies(tmp_path: Path) -> None:
     study, runs = tmp_path / "study.yaml", tmp_path / "runs"
     study.write_text(TINY_STUDY.replace("epochs: 1", "epochs: 100"))
     line = command(study, runs, *OPTIONS)
-    sharers = [subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(3)]
-    wait_for(lambda: under_way(runs))
-    (training, *_) = under_way(runs)
-    refuse_alone(study, runs)
-    assert_taken_over(runs, study, sharers, training)
+    with sharing(line) as sharers:
+        wait_for(lambda: under_way(runs))
+        (training, *_) = under_way(runs)
+        refuse_alone(study, runs)
+        assert_taken_over(runs, study, sharers, training)
