@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2p_dist.cli.options import AS_JSON, COLUMNS, RUNS_DIR
+from p2p_dist.cli.options import AS_JSON, LABEL_COLUMN, RESPONSE_COLUMN, RUNS_DIR, TEXT_COLUMN
 from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit, user_error
 
@@ -41,15 +41,9 @@ def data(
     served: Annotated[
         Path | None, typer.Option(help="Exported model: rows that carry its prompt are found.", metavar="DIR")
     ] = None,
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the text or prompt. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the label. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
-    response_column: Annotated[
-        str | None, typer.Option(help="Column of the response. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
+    text_column: TEXT_COLUMN = None,
+    label_column: LABEL_COLUMN = None,
+    response_column: RESPONSE_COLUMN = None,
     runs_dir: RUNS_DIR = Path("runs"),
     as_json: AS_JSON = False,
 ) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2p_dist.cli.options import AS_JSON, CLUSTER, COLUMNS, HARDWARE, OVERRIDES
+from p2p_dist.cli.options import AS_JSON, CLUSTER, HARDWARE, LABEL_COLUMN, OVERRIDES, RESPONSE_COLUMN, TEXT_COLUMN
 from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit, user_error
 
@@ -42,15 +42,9 @@ def defend(
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Write DIR/study.yaml for `p2p-dist submit`, and stop.")
     ] = False,
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the text or prompt. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the label. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
-    response_column: Annotated[
-        str | None, typer.Option(help="Column of the response. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
+    text_column: TEXT_COLUMN = None,
+    label_column: LABEL_COLUMN = None,
+    response_column: RESPONSE_COLUMN = None,
     backend: Annotated[str, typer.Option(help="ray or local, as in `p2p-dist run`.", rich_help_panel=HARDWARE)] = "ray",
     cluster: CLUSTER = None,
     slots: Annotated[int | None, typer.Option(min=1, help="Parallel workers.", rich_help_panel=HARDWARE)] = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from p2p_dist.cli.options import AS_JSON, COLUMNS
+from p2p_dist.cli.options import AS_JSON, LABEL_COLUMN, RESPONSE_COLUMN, TEXT_COLUMN
 from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit, user_error
 
@@ -18,15 +18,9 @@ def init(
     ],
     out: Annotated[Path | None, typer.Option(help="The study file to write. Default: NAME.yaml of DATA here.")] = None,
     model: Annotated[str, typer.Option(help="The model to fine-tune, named as in a study.")] = "smollm2-135m-instruct",
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the text or prompt. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="Column of the label. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
-    response_column: Annotated[
-        str | None, typer.Option(help="Column of the response. Default: recognised.", rich_help_panel=COLUMNS)
-    ] = None,
+    text_column: TEXT_COLUMN = None,
+    label_column: LABEL_COLUMN = None,
+    response_column: RESPONSE_COLUMN = None,
     as_json: AS_JSON = False,
 ) -> int:
     """Write a commented study for your own rows. Recognises the columns of DATA, counts labels, and compares ordinary

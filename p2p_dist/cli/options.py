@@ -56,3 +56,12 @@ PLUGINS = Annotated[
         metavar="DIR",
     ),
 ]
+TEXT_COLUMN = Annotated[
+    str | None, typer.Option(help="Column of the text or prompt. Default: recognised.", rich_help_panel=COLUMNS)
+]
+LABEL_COLUMN = Annotated[
+    str | None, typer.Option(help="Column of the label. Default: recognised.", rich_help_panel=COLUMNS)
+]
+RESPONSE_COLUMN = Annotated[
+    str | None, typer.Option(help="Column of the response. Default: recognised.", rich_help_panel=COLUMNS)
+]

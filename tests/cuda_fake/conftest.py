@@ -22,7 +22,7 @@ Measure = Callable[["Case"], dict[str, Any]]
 def measure() -> Iterator[Measure]:
     """What a case asks of the fake GPU. Skips where the device cannot be compiled."""
     try:
-        shim.library()
+        shim.compiled()
     except shim.Unavailable as reason:
         pytest.skip(f"no fake CUDA device: {reason}")
     command = [sys.executable, "-W", "ignore", "-m", "tests.cuda_fake.probe"]

@@ -18,7 +18,7 @@ class Unavailable(Exception):
     """The reason why the device cannot be made on this machine."""
 
 
-def library() -> Path:
+def compiled() -> Path:
     """The compiled library, kept in the user's cache. Raises Unavailable."""
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
@@ -53,7 +53,7 @@ def _compile(compiler: str, torch: Path, built: Path) -> None:
 def load() -> None:
     """Make this process's torch believe in one CUDA device. Call it before torch is imported. Raises Unavailable where
     torch has a real one."""
-    ctypes.CDLL(str(library()))
+    ctypes.CDLL(str(compiled()))
     import torch
 
     if torch.backends.cuda.is_built():
