@@ -19,7 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from bench.common import Stepwise
 from bench.workload import Side, another, start_values
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.lora import target_names
+from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.training.train_run import TrainRun
 

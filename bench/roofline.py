@@ -16,7 +16,7 @@ from bench.common import Figure, Gate, interleave, limit_threads, parser, show
 from bench.workload import clock_of, load, ours, rows, settings, vocabulary
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.lora import target_names
+from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.training.train_run import TrainRun
 
 WARMUP = 2

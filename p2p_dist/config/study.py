@@ -71,6 +71,9 @@ class LoraSpec(Strict):
     """Dropout between A and B."""
     target_modules: Literal["all-linear"] | Names = "all-linear"
     """Every linear layer but the output head, or the layers' own names such as [q_proj, v_proj]."""
+    layers: Annotated[int, Field(ge=1)] | None = added(None)
+    """Number of decoder layers, counted from the head, that get adapters; null for all. Those below compute what the
+    base computes, so each row passes them once and its states are kept for all epochs."""
 
 
 class TrainSpec(Strict):

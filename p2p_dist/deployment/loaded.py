@@ -55,7 +55,8 @@ def load_adapter(folder: Path, contract: Contract) -> Base:
     base = load_base(origin.identity, origin.local, origin.dtype, origin.quantization)
     settings, tensors = read_config(folder), load_file(folder / WEIGHTS)
     a, b = tensors.pop(_HEAD_A, None), tensors.pop(_HEAD_B, None)
-    targets = {name.removesuffix(".lora_A.weight").rpartition(".")[2] for name in tensors if "lora_A" in name}
+    prefix, suffix = "base_model.model.", ".lora_A.weight"
+    targets = {name.removeprefix(prefix).removesuffix(suffix) for name in tensors if name.endswith(suffix)}
     spec = LoraSpec(r=settings.r, alpha=settings.alpha, dropout=0.0, target_modules=tuple(sorted(targets)))
     adapters = Adapters(base.model, spec, 1)
     adapters.select_runs(slice(0, 1))

@@ -81,7 +81,7 @@ def write_config(
             r=spec.r,
             lora_alpha=spec.alpha,
             lora_dropout=spec.dropout,
-            target_modules=sorted({layer.rpartition(".")[2] for layer in layers}),
+            target_modules=sorted({layer if spec.layers else layer.rpartition(".")[2] for layer in layers}),
             inference_mode=True,
         )
         .to_dict()

@@ -18,15 +18,10 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from p2p_dist.config.study import LoraSpec
-from p2p_dist.errors import user_error
-from p2p_dist.modeling.body import OTHER_MODEL, family_of, is_head
 from p2p_dist.modeling.dropout import Dropout, keep_masks
 from p2p_dist.modeling.lora_product import LoraProduct
+from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.modeling.transfer import sent
-
-_LINEAR_SUBCLASSES = ("FalconLinear", "Linear4bit")
-"""Subclasses of `nn.Linear` that compute what it computes."""
-
 
 _SELECTED: ContextVar[torch.Tensor | None] = ContextVar("selected tokens", default=None)
 
@@ -238,53 +233,3 @@ def _layout(layers: Mapping[str, LoraLinear], r: int) -> list[ParamView]:
         for side, shape in (("A", (r, layer.in_features)), ("B", (layer.out_features, r))):
             views.append(ParamView(name, side, views[-1].stop if views else 0, shape))
     return views
-
-
-def linear_layers(model: nn.Module) -> list[str]:
-    """Full names of the linear layers but the head: exactly `nn.Linear`, a quantised one, or GPT-2's `Conv1D`.
-
-    Other subclasses (routers of experts) compute something else than x W^T.
-    """
-    return [name for name, module in model.named_modules() if _is_linear(module) and not is_head(model, name, module)]
-
-
-def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, Conv1D) or (
-        isinstance(module, nn.Linear) and (type(module) is nn.Linear or type(module).__name__ in _LINEAR_SUBCLASSES)
-    )
-
-
-def target_names(model: nn.Module, spec: LoraSpec) -> list[str]:
-    """Full names of the linear layers that get an adapter. Raises UserError E295 for a target that does not exist, and
-    where there is no layer to adapt."""
-    linear = linear_layers(model)
-    leaves = sorted({name.rpartition(".")[2] for name in linear})
-    if not linear:
-        raise user_error("E295", f"{family_of(model)} has no linear layer to adapt", "model", OTHER_MODEL)
-    if spec.target_modules == "all-linear":
-        return linear
-    if missing := sorted(set(spec.target_modules) - set(leaves)):
-        raise user_error(
-            "E295",
-            f"{', '.join(missing)}: no linear layer of {family_of(model)} has this name",
-            "train.lora.target_modules",
-            f"name some of {', '.join(leaves)}",
-        )
-    return [name for name in linear if name.rpartition(".")[2] in spec.target_modules]
-
-
-def unadapted_weights(model: nn.Module) -> list[str]:
-    """Kinds of large weights in the decoder layers that are no linear layers and get no adapter, by the end of their
-    names: fused experts and the like."""
-    inside = tuple(f"{name}." for name in linear_layers(model))
-    head = tuple(f"{name}." for name, module in model.named_modules() if is_head(model, name, module))
-    embeddings = tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, nn.Embedding))
-    names = [
-        name
-        for name, weight in model.named_parameters()
-        if weight.dim() in (2, 3)
-        and not name.startswith(inside + head + embeddings)
-        and ".lora_" not in name
-        and not name.endswith("bias")
-    ]
-    return sorted({".".join(name.split(".")[-2:]) for name in names})

@@ -14,7 +14,7 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.adapter_config import read_config
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_states
-from p2p_dist.modeling.lora import target_names
+from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.results import confined

@@ -69,7 +69,8 @@ class Rates:
             return 2 * weights * TOKENS_PER_ROW * count / self.operations
         typed = _typed(stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
-        compute = 4 * weights * TOKENS_PER_ROW * typed.train.global_batch / self.operations
+        upper = (typed.train.lora.layers or shape.layers) / shape.layers if shape else 1.0
+        compute = 4 * weights * min(1.0, upper) * TOKENS_PER_ROW * typed.train.global_batch / self.operations
         return float(_steps(graph, typed) * max(issue, compute))
 
     def steps(self, graph: Graph, stage: Stage) -> int:

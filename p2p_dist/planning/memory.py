@@ -24,6 +24,8 @@ RUNTIME = {"cuda": 1_200_000_000, "cpu": 700_000_000}
 """Assumed bytes, not measured: CUDA context, kernels and libraries on a GPU; the imported libraries on a CPU."""
 NF4_BYTES = 0.5 + 1 / 64
 """Bytes per weight: 4 bits and the scales of blocks of 64, themselves quantised to 8 bits (arXiv 2305.14314)."""
+LOWER_STATES_BYTES = 2**30
+"""Bytes of the states below the adapters that a training keeps (`train.lora.layers`, `training.lower_states`)."""
 _FLOAT = 4
 
 
@@ -122,10 +124,15 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
 def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:
     """Number of parameters of one adapter: r * (in + out) summed over the target layers."""
     return (
-        shape.layers
+        adapted_layers(shape, lora)
         * lora.r
         * sum(inside + outside for name, (inside, outside) in linear_layers(shape).items() if _is_target(name, lora))
     )
+
+
+def adapted_layers(shape: ShapeSpec, lora: LoraSpec) -> int:
+    """Number of decoder layers with adapters, which are those that keep activations."""
+    return min(lora.layers or shape.layers, shape.layers)
 
 
 def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
@@ -148,14 +155,16 @@ def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
 
 def activations(work: Work, device: Device) -> int:
     """Bytes of the activations that autograd keeps for all blocks, and of the gradients in flight at the peak."""
-    block, inputs = _kept_per_token(work, device), work.shape.layers * work.shape.hidden * work.bytes_per_weight
-    blocks = inputs + block if work.recompute else work.shape.layers * block
+    layers = adapted_layers(work.shape, work.lora)
+    block, inputs = _kept_per_token(work, device), layers * work.shape.hidden * work.bytes_per_weight
+    blocks = inputs + block if work.recompute else layers * block
     per_token, gradients = blocks + _FLOAT * work.shape.hidden, 3
     if device == "cuda" and work.recompute:
         # Products in place, and one block's states instead of all: as measured on fake GPUs (`tests/cuda_fake`).
         per_token, gradients = blocks, 2
     flowing = work.bytes_per_weight * gradients * work.shape.intermediate * (work.shape.active_experts or 1)
-    return work.packed_tokens(device) * (per_token + flowing) + dropout_masks(work, device)
+    below = LOWER_STATES_BYTES if layers < work.shape.layers else 0
+    return work.packed_tokens(device) * (per_token + flowing) + dropout_masks(work, device) + below
 
 
 def dropout_masks(work: Work, device: Device) -> int:
@@ -163,7 +172,9 @@ def dropout_masks(work: Work, device: Device) -> int:
     of all its tokens too."""
     if not work.lora.dropout:
         return 0
-    modules = work.shape.layers * sum(_is_target(name, work.lora) for name in linear_layers(work.shape))
+    modules = adapted_layers(work.shape, work.lora) * sum(
+        _is_target(name, work.lora) for name in linear_layers(work.shape)
+    )
     per_token = modules * work.lora.r * work.bytes_per_weight
     rows = work.global_rows or work.rows
     drawn = work.at_once(device) * rows * work.tokens if rows > work.rows else 0
@@ -202,4 +213,6 @@ def logits(work: Work, device: Device) -> int:
 
 
 def _is_target(name: str, lora: LoraSpec) -> bool:
-    return lora.target_modules == "all-linear" or name in lora.target_modules
+    return lora.target_modules == "all-linear" or any(
+        target.rpartition(".")[2] == name for target in lora.target_modules
+    )

@@ -9,6 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,8 @@ import torch
 
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lengths import require_packed, takes_rows_apart
-from p2p_dist.modeling.lora import Adapters, features_of, linear_layers
+from p2p_dist.modeling.lora import Adapters, features_of
+from p2p_dist.modeling.lora_targets import linear_layers
 from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
@@ -24,6 +26,7 @@ from p2p_dist.planning.passes import Device, apart
 from p2p_dist.training.batches import micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
 from p2p_dist.training.engine import Engine, Execution, PlainEngine, refuse_for_zero
+from p2p_dist.training.lower_states import lower_states_of
 from p2p_dist.training.objectives import loss_of
 from p2p_dist.training.optimizer import learning_rate
 from p2p_dist.training.train_run import Trained, TrainRun
@@ -86,6 +89,7 @@ class Cohort:
         for k, run in enumerate(runs):
             if run.resume:
                 self.engine.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
+        self.lower = lower_states_of(base, runs, adapters.spec, execution.zero)
         self.batches: list[Iterator[list[int]]] = [
             run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)
         ]
@@ -94,6 +98,10 @@ class Cohort:
 
     def run(self) -> list[Trained]:
         """Every run to its end. Raises Stopped."""
+        with nullcontext() if self.lower is None else self.lower.installed():
+            return self._steps()
+
+    def _steps(self) -> list[Trained]:
         while self.step():
             if self.execution.ranks.any(self.observer.stop_requested()):
                 self.keep_all()
@@ -159,10 +167,12 @@ class Cohort:
                 self.adapters.use_dropout(drawn, columns, batch.ids.shape[1])
                 if len(shares) == 1:
                     drawn.clear()  # the selected masks are a copy
-                part = self.engine.accumulate(
-                    runs, batch.to(self.device), counts if any(mine) else counts * math.inf, at == len(shares) - 1
-                )
-                losses += part
+                batch = batch.to(self.device)
+                rows = [row for of_run in mine for row in of_run] or [_FILLER]
+                with nullcontext() if self.lower is None else self.lower.given(rows, batch):
+                    losses += self.engine.accumulate(
+                        runs, batch, counts if any(mine) else counts * math.inf, at == len(shares) - 1
+                    )
         self.adapters.no_dropout()
         return losses
 

@@ -20,7 +20,8 @@ from p2p_dist.modeling import guard
 from p2p_dist.modeling.adapter_config import peft_module
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.body import family_of
-from p2p_dist.modeling.lora import Adapters, eject, target_names
+from p2p_dist.modeling.lora import Adapters, eject
+from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
 
 
@@ -30,7 +31,8 @@ def require_same_in_peft(base: Base, spec: LoraSpec, key: Mapping[str, Any]) -> 
     `key` names the base for the memory of verdicts. The base must hold no adapters, and holds none afterwards.
     """
     targets = "all-linear" if spec.target_modules == "all-linear" else sorted(spec.target_modules)
-    verdict = guard.verdict_file(base.model, {"peft": dict(key), "targets": targets, "r": spec.r}, ("peft",))
+    layers = {} if spec.layers is None else {"layers": spec.layers}
+    verdict = guard.verdict_file(base.model, {"peft": dict(key), "targets": targets, "r": spec.r, **layers}, ("peft",))
     if guard.remembered(verdict) is not None:
         return
     probe = spec.model_copy(update={"dropout": 0.0})

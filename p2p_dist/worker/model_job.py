@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from p2p_dist.config.stages import EvalStage, TrainStage
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base_cache import BaseCache
-from p2p_dist.modeling.lora import Adapters, unadapted_weights
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.lora_targets import unadapted_weights
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.training.base_model import base_of, base_to_shard
 from p2p_dist.training.cohort import Stopped

@@ -14,7 +14,8 @@ from p2p_dist.modeling.attention import packed_attention
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
-from p2p_dist.modeling.lora import Adapters, target_names
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoded

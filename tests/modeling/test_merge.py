@@ -11,7 +11,8 @@ from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
-from p2p_dist.modeling.lora import Adapters, target_names
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.modeling.merge import merge, prune
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded

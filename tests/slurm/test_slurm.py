@@ -23,17 +23,22 @@ RUN = Path(__file__).parents[2] / "slurm" / "run.sbatch"
 LAYOUT = ("--zero", "2")
 
 
+@pytest.mark.slow("two minutes; a cancelled study that resumes over both nodes is the fast witness")
 def test_a_study_on_two_nodes(cluster: Machines, expected: Any, tmp_path: Path) -> None:
     study, wanted = expected
-    job = number(submit(cluster, study, tmp_path, *over(2, study)))
+    ended(cluster, number(submit(cluster, study, tmp_path, *over(2, study))), tmp_path)
+    assert_same(tmp_path, wanted)
+    assert len(hosts(tmp_path)) == 2, "both nodes worked"
+
+
+def test_a_study_in_the_queue_is_not_submitted_again(cluster: Machines, expected: Any, tmp_path: Path) -> None:
+    """A second job for the same run folder is refused with the number of the first; another folder is free."""
+    study, _ = expected
+    job = number(submit(cluster, study, tmp_path, *over(2, study), "--sbatch", "hold"))
     again = submit(cluster, study, tmp_path, *over(2, study))
     assert again.returncode == 4
     assert f"E132]: tiny is in the queue as job {job}" in again.stderr
     assert submit(cluster, study, tmp_path / "elsewhere", "--dry-run").returncode == 0
-    ended(cluster, job, tmp_path)
-    assert_same(tmp_path, wanted)
-    assert len(hosts(tmp_path)) == 2, "both nodes worked"
-    assert not list((cluster.home / "user" / ".p2p-dist").iterdir()), "the token is gone"
 
 
 def test_slurm_time_limit_checkpoints_and_requeues(cluster: Machines, expected: Any, tmp_path: Path) -> None:
@@ -79,7 +84,13 @@ def test_slurm_array_survives_a_dead_node_and_controller(cluster: Machines, expe
     assert_same(tmp_path, wanted)
 
 
-@pytest.mark.parametrize("why", ["requeued", "node died"])
+@pytest.mark.parametrize(
+    "why",
+    [
+        pytest.param("requeued", marks=pytest.mark.slow("three minutes; a requeue at the time limit is the witness")),
+        "node died",
+    ],
+)
 def test_an_operator_may_requeue_a_study_and_a_node_may_die(
     cluster: Machines, expected: Any, tmp_path: Path, why: str
 ) -> None:

@@ -54,6 +54,7 @@ def test_a_cancelled_study_checkpoints_and_resumes(cluster: Machines, expected: 
     assert secret_probe.hosts_with_secret(probe, "p2p_dist.worker") == {True: {"p2p1", "p2p2"}, False: set()}
     assert not secret_probe.leaks([runs, tmp_path, cluster.home / "user"]), "in the state of Slurm's controller alone"
     assert secret_probe.VALUE not in details
+    assert not list((cluster.home / "user" / ".p2p-dist").iterdir()), "the token of Ray is gone"
     assert "nothing to cancel" in verb(cluster, "cancel", runs).stdout
 
 

@@ -22,7 +22,8 @@ from p2p_dist.modeling import attention
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.guard import choose_attention
-from p2p_dist.modeling.lora import Adapters, unadapted_weights
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.lora_targets import unadapted_weights
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.random_init import byte_tokenizer
 from p2p_dist.modeling.tokenization import Choices, Encoded
