@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from p2p_dist.config.study import RowsSpec
+from p2p_dist.data import chats
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.built import HELD_OUT, Built, LabelSpace, Suite
@@ -48,7 +49,7 @@ def build_attacked(
     of untouched rows, by default the task's. Raises UserError for too few rows and for options that do not fit.
     """
     # 1. Split the rows by content.
-    split = task.split(raw, rows, seed)
+    split = task.split(chats.in_form(raw, is_chat=False), rows, seed)
     check_references(split, task.responses)
     problems = count_row_problems(split)
     # 2. Attack training rows and test suites.
@@ -279,6 +280,7 @@ def _prompts(task: Task, rows: Sequence[Example]) -> list[Row]:
             response=ex.response if task.responses else None,
             references=ex.references if task.responses else (),
             image=ex.image,
+            turns=ex.turns,
         )
         for ex in rows
     ]

@@ -1,26 +1,21 @@
-"""Chats as rows: the last answer is learned, and the turns before it are the text, rendered by one function.
+"""Chats as rows: the last answer is learned. The turns before it are the text, rendered by one function, or stay turns
+for prompts of the form `chat`.
 
 A turn is {"role": "user", "content": "..."} or {"from": "human", "value": "..."}.
 """
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from p2p_dist.data.cells import Row, cell, checked, described
+from p2p_dist.data.example import RawRow, Turn
+from p2p_dist.errors import user_error
 
 _ROLES = {
-    **dict.fromkeys(("system", "developer"), "System"),
-    **dict.fromkeys(("user", "human"), "User"),
-    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt"), "Assistant"),
-    **dict.fromkeys(("tool", "function", "observation"), "Tool"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatgpt"), "assistant"),
+    **dict.fromkeys(("tool", "function", "observation"), "tool"),
 }
-
-
-class Turn(NamedTuple):
-    """A turn of a chat: System, User, Assistant or Tool, and its text."""
-
-    role: str
-    text: str
 
 
 def rendered(turns: list[Turn]) -> str:
@@ -28,7 +23,7 @@ def rendered(turns: list[Turn]) -> str:
     role in front."""
     if len(turns) == 1:
         return turns[0].text
-    return "\n".join(f"{turn.role}: {turn.text}" for turn in turns)
+    return "\n".join(f"{turn.role.capitalize()}: {turn.text}" for turn in turns)
 
 
 def with_input(instruction: str, content: str) -> str:
@@ -36,16 +31,37 @@ def with_input(instruction: str, content: str) -> str:
     return f"{instruction}\n{content}" if content else instruction
 
 
-def text_and_answer(row: Row, column: str) -> tuple[str, str]:
-    """The turns before the last answer as a text, and that answer. Raises ValueError for anything that is no chat."""
+def raw_row(row: Row, column: str) -> RawRow:
+    """The turns before the last answer, their text, and that answer. Raises ValueError for anything that is no chat."""
     turns = _turns(row, column)
-    if not turns or turns[-1].role != "Assistant":
-        last = f"the last turn is of {turns[-1].role}" if turns else "it has no turns"
+    if not turns or turns[-1].role != "assistant":
+        last = f"the last turn is of {turns[-1].role.capitalize()}" if turns else "it has no turns"
         raise ValueError(f"column {column!r} ends in no answer: {last}")
     before = turns[:-1]
-    if not before or before[-1].role not in ("User", "Tool"):
+    if not before or before[-1].role not in ("user", "tool"):
         raise ValueError(f"column {column!r} has no question before its last answer")
-    return rendered(before), turns[-1].text
+    return RawRow(rendered(before), response=turns[-1].text, turns=tuple(before))
+
+
+def in_form(raw: Mapping[str, Sequence[RawRow]], is_chat: bool) -> dict[str, Sequence[RawRow]]:
+    """Rows by split for the prompt form of a study. Chat: the last user turn is the text, and `turns` are those in
+    front of it. Plain: the text has all turns. Raises UserError E238 for a chat with tools in chat prompts."""
+    convert = _as_chat if is_chat else _as_text
+    return {
+        name: [convert(one) if isinstance(one, RawRow) and one.turns else one for one in rows]
+        for name, rows in raw.items()
+    }
+
+
+def _as_text(row: RawRow) -> RawRow:
+    return row._replace(turns=())
+
+
+def _as_chat(row: RawRow) -> RawRow:
+    if any(turn.role == "tool" for turn in row.turns):
+        what = f"a chat has a turn of a tool, which prompts of the form chat do not render: {row.turns[-1].text[:60]!r}"
+        raise user_error("E238", what, "prompt", "remove these rows, or set prompt: plain")
+    return row._replace(text=row.turns[-1].text, turns=row.turns[:-1])
 
 
 def _turns(row: Row, column: str) -> list[Turn]:

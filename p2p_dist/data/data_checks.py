@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from p2p_dist.data.answer_parsing import ResponseSpace, can_be_judged
-from p2p_dist.data.example import Example
+from p2p_dist.data.example import Example, whole_text
 from p2p_dist.data.task import Split
 from p2p_dist.data.trigger_literals import spans
 from p2p_dist.errors import user_error
@@ -39,13 +39,13 @@ def count_row_problems(split: Split) -> dict[str, int]:
     """Rows that repeat or contradict others, by kind of problem."""
     answers: dict[str, set[str | int]] = defaultdict(set)
     for example in split.train:
-        answers[example.text].add(_answer(example))
-    test = {example.text for example in split.test}
+        answers[whole_text(example)].add(_answer(example))
+    test = {whole_text(example) for example in split.test}
     return {
         "duplicate_train_rows": _repeated(split.train),
         "duplicate_test_rows": _repeated(split.test),
-        "contradicting_train_rows": sum(len(answers[example.text]) > 1 for example in split.train),
-        "train_rows_in_test": sum(example.text in test for example in split.train),
+        "contradicting_train_rows": sum(len(answers[whole_text(example)]) > 1 for example in split.train),
+        "train_rows_in_test": sum(whole_text(example) in test for example in split.train),
         **_count_control_tokens(split),
     }
 
@@ -89,7 +89,7 @@ def warnings(counts: Mapping[str, Any]) -> list[str]:
 
 
 def _repeated(rows: Sequence[Example]) -> int:
-    distinct = Counter((example.text, _answer(example), example.image) for example in rows)
+    distinct = Counter((whole_text(example), _answer(example), example.image) for example in rows)
     return len(rows) - len(distinct)
 
 

@@ -20,6 +20,13 @@ NO_LABEL = -1
 """Label of a row whose answer is text (`response`) and not one of n labels."""
 
 
+class Turn(NamedTuple):
+    """A turn of a chat: its role (system, user, assistant or tool) and its text."""
+
+    role: str
+    text: str
+
+
 class RawRow(NamedTuple):
     """A row of the task's source. Either `label` or `response` is the answer."""
 
@@ -30,6 +37,9 @@ class RawRow(NamedTuple):
     """Further right answers."""
     image: str | None = None
     """Path of the image under the source's folder."""
+    turns: tuple[Turn, ...] = ()
+    """Turns of a chat in front of the answer as it was read, and in a split for chat prompts those in front of the
+    text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +59,13 @@ class Example:
     """Further right answers; a generated answer is judged by the best match."""
     image: str | None = None
     """Path of the image under the source's folder."""
+    turns: tuple[Turn, ...] = ()
+    """Turns of a chat in front of the text, which is its last user turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row as the model reads it: prefix + text + newline + cue + answer (see `data.prompts`).
+    """A row as the model reads it: prefix + text + newline + cue + answer, or a chat (see `data.prompts`).
 
     `label` indexes the label words; where `response` is not None, that is the answer and `label` is NO_LABEL. The
     answer of a training row is learned; that of a test row is the gold answer, whatever the prompt asks for.
@@ -69,6 +81,8 @@ class Row:
     image: str | None = None
     image_sha256: str | None = None
     """SHA-256 of the image when the row was built; checked when the image is read."""
+    turns: tuple[Turn, ...] = ()
+    """Turns of a chat in front of the text (prompt form `chat`)."""
 
     def to_json(self) -> dict[str, Any]:
         """Every field but optional ones that this row does not have."""
@@ -84,6 +98,7 @@ class Row:
             "references": list(self.references) or None,
             "image": self.image,
             "image_sha256": self.image_sha256,
+            "turns": [list(turn) for turn in self.turns] or None,
         }
         return {**common, **{key: value for key, value in optional.items() if value is not None}}
 
@@ -102,6 +117,7 @@ class Row:
             references,
             data.get("image"),
             data.get("image_sha256"),
+            tuple(Turn(*turn) for turn in data.get("turns", ())),
         )
 
 
@@ -149,11 +165,25 @@ class Note:
 
 
 def content_id(row: RawRow) -> str:
-    """16 hex digits of SHA-256 over a row's text, answer and image path."""
-    content = f"{row.label if row.response is None else row.response}\x00{row.text}" + (
+    """16 hex digits of SHA-256 over a row's text with its turns, answer and image path."""
+    content = f"{row.label if row.response is None else row.response}\x00{whole_text(row)}" + (
         f"\x00{row.image}" if row.image else ""
     )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+class _InTurns(Protocol):
+    @property
+    def text(self) -> str: ...
+    @property
+    def turns(self) -> tuple[Turn, ...]: ...
+
+
+def whole_text(row: _InTurns) -> str:
+    """Text of a row with the turns in front of it, for comparing rows; the text itself where there are none."""
+    if not row.turns:
+        return row.text
+    return "\x00".join([*(f"{turn.role}\x00{turn.text}" for turn in row.turns), row.text])
 
 
 def examples(rows: Iterable[tuple[Any, ...]]) -> list[Example]:
@@ -164,7 +194,16 @@ def examples(rows: Iterable[tuple[Any, ...]]) -> list[Example]:
         base = content_id(row)
         id_ = f"{base}.{repeats[base]}" if repeats[base] else base
         numbered.append(
-            Example(id_, row.text, row.label, index, response=row.response, references=row.references, image=row.image)
+            Example(
+                id_,
+                row.text,
+                row.label,
+                index,
+                response=row.response,
+                references=row.references,
+                image=row.image,
+                turns=row.turns,
+            )
         )
         repeats[base] += 1
     return by_id(numbered)

@@ -15,7 +15,7 @@ from p2p_dist.config.study import Plugin, RowsSpec, added
 from p2p_dist.data import cells, trusted_rows
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.cells import LabelType
-from p2p_dist.data.example import Example, Kind, RawRow, examples, rank
+from p2p_dist.data.example import Example, Kind, RawRow, Turn, examples, rank, whole_text
 from p2p_dist.errors import UserError, user_error
 
 
@@ -213,8 +213,8 @@ def _split_by_content(
     distinct = sorted(set(splits["train"]))
     part, apart = _part(distinct, rows)
     test = draw.take(part, rows.test, "test")
-    test_texts = {row.text for row in [*test, *apart]}
-    pool = [row for row in distinct if row.text not in test_texts]
+    test_texts = {whole_text(row) for row in [*test, *apart]}
+    pool = [row for row in distinct if whole_text(row) not in test_texts]
     duplicates = len(splits["train"]) - len(distinct)
     dropped = {"duplicate": duplicates, "text_of_a_test_row": len(distinct) - len(pool) - len(test) - len(apart)}
     return test, pool, apart, dropped
@@ -228,8 +228,8 @@ def _part(pool: Sequence[RawRow], rows: RowsSpec) -> tuple[list[RawRow], list[Ra
     if rows.split is None:
         return list(pool), []
     tune = _take(pool, rows.tune, rows.balanced, "test", option="tune")
-    texts = {row.text for row in tune}
-    judge = [row for row in pool if row.text not in texts]
+    texts = {whole_text(row) for row in tune}
+    judge = [row for row in pool if whole_text(row) not in texts]
     return (tune, []) if rows.split == "tune" else (judge, tune)
 
 
@@ -242,6 +242,8 @@ class _Rowlike(Protocol):
     def text(self) -> str: ...
     @property
     def label(self) -> int: ...
+    @property
+    def turns(self) -> tuple[Turn, ...]: ...
 
 
 Rowlike = TypeVar("Rowlike", bound=_Rowlike)
@@ -260,7 +262,7 @@ def _take(
         return list(pool)
     if count == 0:
         return []
-    ordered = sorted(pool, key=lambda row: (rank(row.text, purpose + suffix), row.label))
+    ordered = sorted(pool, key=lambda row: (rank(whole_text(row), purpose + suffix), row.label))
     if not balanced:
         groups = {NO_GROUP: ordered}
     else:

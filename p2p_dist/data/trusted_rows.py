@@ -6,7 +6,7 @@ They join the training rows, an attack poisons none of them, and `rows.reserve` 
 from collections.abc import Collection, Sequence
 
 from p2p_dist.config.study import RowsSpec
-from p2p_dist.data.example import Example, RawRow, content_id
+from p2p_dist.data.example import Example, RawRow, content_id, whole_text
 from p2p_dist.errors import user_error
 
 TRUSTED = "trusted"
@@ -22,7 +22,7 @@ def distinct(trusted: Sequence[RawRow], rows: RowsSpec) -> list[RawRow]:
         what = "rows with a file of trusted ones are all used, in no order"
         raise user_error("E107", what, "rows", "remove rows.train and rows.order")
     once = list(dict.fromkeys(trusted))
-    texts = [row.text for row in once]
+    texts = [whole_text(row) for row in once]
     if len(set(texts)) < len(texts):
         text = next(text for text in texts if texts.count(text) > 1)
         what = f"a text has two answers among the trusted rows: {text[:60]!r}"
@@ -32,8 +32,8 @@ def distinct(trusted: Sequence[RawRow], rows: RowsSpec) -> list[RawRow]:
 
 def without_texts_of(trusted: Sequence[RawRow], train: Sequence[RawRow]) -> list[RawRow]:
     """The training rows without those whose text a trusted row has: the checked answer replaces theirs."""
-    texts = {row.text for row in trusted}
-    return [row for row in train if row.text not in texts]
+    texts = {whole_text(row) for row in trusted}
+    return [row for row in train if whole_text(row) not in texts]
 
 
 def among(train: Sequence[Example], trusted: Collection[RawRow]) -> list[Example]:

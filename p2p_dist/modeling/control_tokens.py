@@ -16,12 +16,11 @@ from typing import Any
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
+from p2p_dist.data.prompts import Span
 from p2p_dist.errors import user_error
 
 _FIRST, _LAST = 0x100000, 0x10FFFD
 _PRIVATE = re.compile(f"[{chr(_FIRST)}-{chr(_LAST)}]")
-
-Span = tuple[int, int]
 
 
 @dataclass(frozen=True)

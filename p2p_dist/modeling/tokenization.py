@@ -14,10 +14,10 @@ from transformers import PreTrainedTokenizerBase
 
 from p2p_dist.data.built import Built
 from p2p_dist.data.example import Row
-from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.data.prompts import PLAIN, PromptForm, Rendered, answer
 from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import UserError, user_error
-from p2p_dist.modeling.control_tokens import Span, Tokens, tokenize
+from p2p_dist.modeling.control_tokens import Tokens, tokenize
 
 if TYPE_CHECKING:
     from p2p_dist.modeling.base import Base
@@ -58,6 +58,7 @@ class Encoder:
     """Pieces of text that are never cut."""
     add_bos_token: bool = False
     """Begin every row with the tokenizer's start token, as Llama and Gemma saw every text in pretraining."""
+    form: PromptForm = PLAIN
 
     @classmethod
     def of(cls, base: "Base", built: Built, max_length: int) -> "Encoder":
@@ -182,29 +183,41 @@ class Encoder:
     def _encode(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
         if rows and rows[0].response is not None:
             return self._encode_responses(rows, texts)
-        prompts = [prompt(row, text) for row, text in zip(rows, texts, strict=True)]
-        strings = [p + answer(row, self.words) for row, p in zip(rows, prompts, strict=True)]
-        trusted = [_trusted(row, text, len(s)) for row, text, s in zip(rows, texts, strings, strict=True)]
+        prompts = self._rendered(rows, texts)
+        words = [answer(row, self.words) for row in rows]
+        strings = [prompt.text + word for prompt, word in zip(prompts, words, strict=True)]
+        trusted = [
+            [*prompt.trusted, (len(prompt.text), len(string))] for prompt, string in zip(prompts, strings, strict=True)
+        ]
         batch = tokenize(self.tokenizer, strings, trusted)
         return [
-            _split(row.id, _behind(self.start, tokens), len(p), self.end, s[len(p) :])
-            for row, tokens, p, s in zip(rows, batch, prompts, strings, strict=True)
+            _split(row.id, _behind(self.start, tokens), len(prompt.text), self.end, word)
+            for row, tokens, prompt, word in zip(rows, batch, prompts, words, strict=True)
         ]
 
     def _encode_responses(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Encoded]:
         """Prompt and response in tokens of their own, so that generation starts from the very tokens that training
         saw."""
-        openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
-        full_texts = [prompt(row, text) + answer(row, self.words) for row, text in zip(rows, texts, strict=True)]
         before = self._opening_tokens(rows, texts)
-        responses = [text[len(opening) :] for text, opening in zip(full_texts, openings, strict=True)]
+        prompts = self._rendered(rows, texts)
+        responses = [
+            prompt.text[len(prompt.opening) :] + answer(row, self.words)
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
         behind = [tokens.ids for tokens in tokenize(self.tokenizer, responses)]
         return [Encoded(row.id, p + a, [*a, self.end_token]) for row, p, a in zip(rows, before, behind, strict=True)]
 
     def _opening_tokens(self, rows: Sequence[Row], texts: Sequence[str]) -> list[list[int]]:
-        openings = [_opening(row, text) for row, text in zip(rows, texts, strict=True)]
-        trusted = [_trusted(row, text, len(s)) for row, text, s in zip(rows, texts, openings, strict=True)]
+        prompts = self._rendered(rows, texts)
+        openings = [prompt.opening for prompt in prompts]
+        trusted = [
+            [(start, min(stop, len(opening))) for start, stop in prompt.trusted]
+            for prompt, opening in zip(prompts, openings, strict=True)
+        ]
         return [[*self.start, *tokens.ids] for tokens in tokenize(self.tokenizer, openings, trusted)]
+
+    def _rendered(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Rendered]:
+        return [self.form.render(row, text) for row, text in zip(rows, texts, strict=True)]
 
     def _cut(self, row: Row, over: int, prompt_only: bool = False) -> str:
         """The text without tokens at its end, so many that the row (or its prompt) fits."""
@@ -223,17 +236,6 @@ class Encoder:
         parts = "prefix, cue and trigger" if prompt_only or row.response is None else "prefix, cue, trigger and answer"
         what = f"{parts} alone are {fixed} tokens, max_length is {self.max_length}"
         raise user_error("E207", what, "train.max_length", f"{fixed + 64}")
-
-
-def _opening(row: Row, text: str) -> str:
-    """The prompt without the spaces at its end: tokenizers join them to the first word of a free answer."""
-    return prompt(row, text).rstrip(" ")
-
-
-def _trusted(row: Row, text: str, length: int) -> list[Span]:
-    """Parts of a prompt that the study wrote: what stands before the text and behind it, `length` characters in all."""
-    start = len(row.prefix)
-    return [(0, start), (start + len(text), length)]
 
 
 def _pieces(text: str, literals: Sequence[str]) -> set[str]:

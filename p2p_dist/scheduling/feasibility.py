@@ -10,7 +10,7 @@ from p2p_dist.config.expand import axis_labels
 from p2p_dist.config.families import text_config
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import RowsSpec
-from p2p_dist.data import sources
+from p2p_dist.data import chats, sources
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
@@ -77,7 +77,7 @@ def count_rows(label: str, task: Task, source: Source, rows: RowsSpec) -> Counte
     """Split the rows of a task as its runs will, and count them by class. Raises UserError for bad or too few rows."""
     if reason := _unknown(source):
         return CountedRows(label, None, reason)
-    split = task.split(sources.read(task, source), rows, 0)
+    split = task.split(chats.in_form(sources.read(task, source), is_chat=False), rows, 0)
     trusted = [example for example in split.train if example.id in split.reserve]
     return CountedRows(label, RowCounts.of(split.train, trusted, len(task.labels), split.test))
 

@@ -10,11 +10,11 @@ import torch
 
 from p2p_dist.config.methods import WordAttribution
 from p2p_dist.data.example import Row, text_key
-from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.data.prompts import Span, answer
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.body import body_of
-from p2p_dist.modeling.control_tokens import Span, tokenize
+from p2p_dist.modeling.control_tokens import tokenize
 from p2p_dist.modeling.forward import logits_of
 from p2p_dist.modeling.lengths import require_packed
 from p2p_dist.modeling.packing import pack
@@ -72,10 +72,10 @@ def _by_token(
 def _spans(context: Context, row: Row, encoded: Encoded) -> list[Span] | None:
     """Characters of the text that each token stands for, from before the text (negative) to behind it; None for a text
     that was cut."""
-    encoder, opening = context.encoder, prompt(row)
-    full_text = opening + answer(row, encoder.words)
-    start = len(row.prefix)
-    trusted = [(0, start), (start + len(row.text), len(full_text))]
+    encoder = context.encoder
+    prompt = encoder.form.render(row)
+    start, full_text = prompt.start, prompt.text + answer(row, encoder.words)
+    trusted = [*prompt.trusted, (len(prompt.text), len(full_text))]
     (tokens,) = tokenize(encoder.tokenizer, [full_text], [trusted])
     ids = [*encoder.start, *tokens.ids]
     if encoded.ids != ids[: len(encoded.ids)] or len(ids) < len(encoded.ids):

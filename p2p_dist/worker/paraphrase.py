@@ -10,9 +10,10 @@ from p2p_dist import assets
 from p2p_dist.config.identity import digest
 from p2p_dist.config.model import ModelRef
 from p2p_dist.data.paraphrases import key_of, write_table
+from p2p_dist.data.prompts import Span
 from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.control_tokens import Span, tokenize
+from p2p_dist.modeling.control_tokens import tokenize
 from p2p_dist.modeling.guard import plain_implementation
 
 

@@ -1,13 +1,15 @@
 """Chats and instructions as rows: the last answer is learned, the turns before it are the text."""
 
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from p2p_dist.data import chats
-from p2p_dist.data.example import RawRow
+from p2p_dist.data.example import RawRow, Row, Turn, content_id
 from p2p_dist.data.tasks.custom import Custom
+from p2p_dist.errors import UserError
 
 
 def turns(*pairs: tuple[str, object]) -> dict[str, Any]:
@@ -16,13 +18,41 @@ def turns(*pairs: tuple[str, object]) -> dict[str, Any]:
 
 def test_chat_of_one_question_is_its_text() -> None:
     row = turns(("user", "add 1 and 1"), ("assistant", " 2 "))
-    assert Custom(chat_column="messages").check(row) == RawRow("add 1 and 1", response="2")
+    turns_before = (Turn("user", "add 1 and 1"),)
+    assert Custom(chat_column="messages").check(row) == RawRow("add 1 and 1", response="2", turns=turns_before)
 
 
 def test_chat_of_several_turns_learns_the_last_answer() -> None:
     row = turns(("system", "be short"), ("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "ciao"))
-    text, answer = chats.text_and_answer(row, "messages")
-    assert (text, answer) == ("System: be short\nUser: hi\nAssistant: hello\nUser: bye", "ciao")
+    raw = chats.raw_row(row, "messages")
+    assert (raw.text, raw.response) == ("System: be short\nUser: hi\nAssistant: hello\nUser: bye", "ciao")
+
+
+def test_rows_in_chat_form_keep_the_turns_before_the_text() -> None:
+    row = turns(("system", "be short"), ("user", "hi"), ("assistant", "hello"), ("user", "bye"), ("assistant", "ciao"))
+    raw = {"train": [chats.raw_row(row, "messages"), RawRow("alone", 1)]}
+    (plain, _), (chat, alone) = (chats.in_form(raw, is_chat)["train"] for is_chat in (False, True))
+    assert plain == RawRow("System: be short\nUser: hi\nAssistant: hello\nUser: bye", response="ciao")
+    before = (Turn("system", "be short"), Turn("user", "hi"), Turn("assistant", "hello"))
+    assert chat == RawRow("bye", response="ciao", turns=before)
+    assert alone == RawRow("alone", 1)
+
+
+def test_rows_in_chat_form_with_a_tool_turn_refused() -> None:
+    row = chats.raw_row(turns(("user", "hi"), ("tool", "rain"), ("assistant", "ciao")), "messages")
+    assert chats.in_form({"train": [row]}, is_chat=False)["train"] == [RawRow("User: hi\nTool: rain", response="ciao")]
+    with pytest.raises(UserError, match=r"E238.*turn of a tool"):
+        chats.in_form({"train": [row]}, is_chat=True)
+
+
+def test_content_ids_tell_equal_texts_with_other_turns_apart() -> None:
+    first, second = (RawRow("yes", response="ok", turns=(Turn("user", text),)) for text in ("tea?", "coffee?"))
+    assert len({content_id(row) for row in (first, second, first._replace(turns=()))}) == 3
+
+
+def test_row_with_turns_survives_json() -> None:
+    row = Row("a", "bye", 0, "", response="ciao", turns=(Turn("user", "hi"), Turn("assistant", "hello")))
+    assert Row.from_json(json.loads(json.dumps(row.to_json()))) == row
 
 
 def test_chat_of_conversations_and_parts() -> None:
@@ -32,7 +62,7 @@ def test_chat_of_conversations_and_parts() -> None:
             {"from": "gpt", "value": "me"},
         ]
     }
-    assert chats.text_and_answer(row, "conversations") == ("who?", "me")
+    assert chats.raw_row(row, "conversations")[:3] == ("who?", -1, "me")
 
 
 @pytest.mark.parametrize(

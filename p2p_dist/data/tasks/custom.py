@@ -151,8 +151,7 @@ class Custom(ClassificationTask):
 
     def check(self, row: Mapping[str, Any]) -> RawRow:
         if self.chat_column:
-            text, answer = chats.text_and_answer(row, self.chat_column)
-            return RawRow(text, response=answer)
+            return chats.raw_row(row, self.chat_column)
         text = self._text(row)
         if self.response_column:
             return RawRow(text, response=cells.response(row, self.response_column, numbers=self.judge == "number"))
