@@ -146,6 +146,14 @@ def model(
         ),
     ] = None,
     texts: Annotated[int, typer.Option(min=20, help="Texts that each trigger is put into.")] = 200,
+    clean_adapters: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Clean adapters of the same base and settings, with which its adapter's weights are compared: a "
+            "study's run folder, or a folder of adapters. May be repeated.",
+            metavar="DIR",
+        ),
+    ] = None,
     as_json: AS_JSON = False,
 ) -> int:
     """Look for a backdoor in a model. Checks its files, then tries triggers of known attacks and phrases of the data
@@ -172,11 +180,21 @@ def model(
         lines.append(f"not seen by this: {'; '.join(BLIND)}")
     else:
         lines.append("its answers were not asked: the folder has no p2p.json, which says how")
+    lines += _scan_weights(folder, clean_adapters or [])
     if as_json:
         print_json({"evidence": is_evidence, "lines": lines, "triggers": findings})
     else:
         print(*lines, sep="\n")
     return EVIDENCE if is_evidence else Exit.OK
+
+
+def _scan_weights(folder: Path, clean_adapters: Sequence[Path]) -> list[str]:
+    """A line on the adapter's weights beside those of clean adapters; none without clean adapters."""
+    if not clean_adapters:
+        return []
+    from p2p_dist.deployment.audit_weights import scan
+
+    return [scan(folder, clean_adapters).text]
 
 
 def _try_triggers(folder: Path, rows: Path | None, count: int) -> "list[Turned]":

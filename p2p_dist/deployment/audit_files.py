@@ -23,9 +23,14 @@ def check_files(folder: Path) -> list[str]:
         what = f"{len(suspects)} files hold code or can run it when they are loaded: {names}"
         raise user_error("E169", what, str(folder), "choose a copy with safetensors alone, or scan them with modelscan")
     if not (folder / contracts.FILE).is_file():
-        return [_model(folder)]
+        return [_ADAPTER if _is_adapter(folder) else _model(folder)]
     formats = contracts.read(folder).formats
     return [_model(folder / contracts.FOLDERS[name]) if name == "merged" else _ADAPTER for name in formats]
+
+
+def _is_adapter(folder: Path) -> bool:
+    """True for the folder of an adapter alone."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
 _ADAPTER = "adapter: safetensors alone, no code"

@@ -20,7 +20,7 @@ from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rat
 from p2p_dist.report.plots.style import Plot
 from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table import Table, consecutive, without_empty_columns
-from p2p_dist.report.tables import against_paper, costs, layout, means, problems, runs, theory, worst
+from p2p_dist.report.tables import against_paper, costs, layout, means, problems, runs, theory, weights, worst
 from p2p_dist.report.tables import comparisons as comparison_table
 from p2p_dist.results import atomic, confined
 from p2p_dist.results.collect import Collected
@@ -96,7 +96,12 @@ def sections(study_data: StudyData) -> list[Section]:
             [*confidence.draw(study_data), *labels.draw(study_data)],
             examples.build(study_data),
         ),
-        Section("every-run", "All runs", (), [*runs.build(study_data), *theory.build(study_data)]),
+        Section(
+            "every-run",
+            "All runs",
+            (),
+            [*runs.build(study_data), *theory.build(study_data), *weights.build(study_data)],
+        ),
         Section("cost", "Cost", [*gantt.draw(study_data), *loss.draw(study_data)], costs.build(study_data)),
         Section(
             "problems",

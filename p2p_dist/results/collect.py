@@ -118,7 +118,7 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     collapsed = {
         run["train"]
         for run in resolved["runs"]
-        if _is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
+        if is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
     }
     runs = [_run(run, stages, results, collapsed) for run in resolved["runs"]]
     screenings = {id_: _failed_screening(folder.at(kind, id_)) for id_, kind in kinds.items() if kind == "score"}
@@ -158,7 +158,7 @@ def doubtful(folder: RunDir) -> list[StageDir]:
     ]
 
 
-def _is_clean(cell: Mapping[str, str]) -> bool:
+def is_clean(cell: Mapping[str, str]) -> bool:
     """True for the clean model, which gives the baselines."""
     return cell["attack"] == cell["defense"] == "none"
 

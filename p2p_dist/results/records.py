@@ -50,6 +50,13 @@ class Cost(_File):
     """Layouts of a training, one after the other."""
 
 
+class Weights(_File):
+    """`weights.json` of a training: statistics of its adapter (`p2p_dist.results.weight_features`)."""
+
+    modules: dict[str, dict[str, Number]]
+    norms: dict[str, Number]
+
+
 class Placement(_File):
     """`placement.json` of an attempt: its stages, its start (seconds since 1970) and its resources."""
 

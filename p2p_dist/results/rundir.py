@@ -76,6 +76,11 @@ class StageDir:
         return self.path / "cost.json"
 
     @property
+    def weights(self) -> Path:
+        """Statistics of a training's adapter (`p2p_dist.results.weight_features`). Not part of the result."""
+        return self.path / "weights.json"
+
+    @property
     def checksums(self) -> Path:
         """SHA-256 of the files that other stages read (see `p2p_dist.results.checksums`); written before the marker."""
         return self.path / "checksums.json"
@@ -170,6 +175,11 @@ class StageDir:
 def is_study_name(name: str) -> bool:
     """True for the name of one folder: not empty, no path, no control characters, not hidden."""
     return bool(name) and name.isprintable() and not name.startswith(".") and "/" not in name and "\\" not in name
+
+
+def is_run_folder(path: Path) -> bool:
+    """True for the folder of a study that has been started."""
+    return (path / "resolved.json").is_file()
 
 
 def _bad_spec(why: str, path: Path) -> UserError:

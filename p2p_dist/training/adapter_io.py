@@ -1,5 +1,6 @@
 """Adapters on disk, in PEFT's own format: `PeftModel.from_pretrained` loads them as they are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,8 +12,10 @@ from p2p_dist.modeling.adapter_config import read_config, write_config
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import confined
 from p2p_dist.results.confined import Damaged
+from p2p_dist.results.weight_features import WeightFeatures
 
 _WEIGHTS = "adapter_model.safetensors"
+_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _RETRAIN = "use the base and LoRA settings it was trained with"
 
 
@@ -24,6 +27,24 @@ def save_adapter(
     tensors = {name: tensor.contiguous() for name, tensor in sorted(adapters.state_dict(values).items())}
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
     write_config(folder, adapters.spec, adapters.layers, base_name, revision)
+
+
+def features_of(adapters: Adapters, values: torch.Tensor) -> WeightFeatures:
+    """Statistics of one run's numbers [P]."""
+    return features_of_tensors(adapters.state_dict(values.cpu()), adapters.spec.alpha / adapters.spec.r)
+
+
+def features_of_tensors(tensors: Mapping[str, torch.Tensor], scale: float) -> WeightFeatures:
+    """Statistics of matrices under PEFT's names; `scale` is alpha / r."""
+    matrices = {
+        name.removeprefix(_PREFIX).removesuffix(_A): (
+            tensor.float().numpy(),
+            tensors[name.removesuffix(_A) + _B].float().numpy(),
+        )
+        for name, tensor in tensors.items()
+        if name.endswith(_A)
+    }
+    return WeightFeatures.of(matrices, scale)
 
 
 def load_adapter(folder: Path, adapters: Adapters, run: int) -> None:

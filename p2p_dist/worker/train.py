@@ -17,7 +17,7 @@ from p2p_dist.modeling.tokenization import Encoded, Encoder
 from p2p_dist.results import atomic, checksums, confined, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.training import checkpoint
-from p2p_dist.training.adapter_io import read_adapter, save_adapter
+from p2p_dist.training.adapter_io import features_of, read_adapter, save_adapter
 from p2p_dist.training.cohort import Cohort
 from p2p_dist.training.engine import Engine, Execution, refuse_for_zero
 from p2p_dist.training.gpu_use import GpuUse
@@ -162,6 +162,7 @@ def _keep(stage: TrainStage, target: StageDir, base: Base, adapters: Adapters, t
         )
         return
     if not target.is_done():
+        atomic.write_json(target.weights, vars(features_of(adapters, trained.values)))
         with atomic.new_folder(target.adapter) as unfinished:
             save_adapter(unfinished, adapters, trained.values, base.name_or_path, base.revision)
             checksums.write_folder(target, target.adapter.name, unfinished)

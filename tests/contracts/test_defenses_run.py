@@ -37,9 +37,12 @@ def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_pa
         tmp_path / "runs",
     )
     (run,) = study.expansion.runs
-    result = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())
+    folder = carried_out(study)
+    result = json.loads(folder.at("eval", run.evaluation).result.read_text())
     assert result["rates"]["ca_ext"]["n"] == 12
     assert result["rates"]["asr_ext"]["n"] == 6
+    weights = json.loads(folder.at("train", run.train).weights.read_text())
+    assert {name.rpartition(".")[2] for name in weights["norms"]} >= set(weights["modules"]) > set()
 
 
 ON_TEXT: dict[str, str] = {"p2p": "preset: math", "cleangen": "alpha: 2.0"}
