@@ -9,7 +9,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,13 +19,13 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lengths import require_packed, takes_rows_apart
 from p2p_dist.modeling.lora import Adapters, features_of
 from p2p_dist.modeling.lora_targets import linear_layers
-from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, pack
+from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, Batch, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
 from p2p_dist.planning.passes import Device, apart
 from p2p_dist.training.batches import micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
-from p2p_dist.training.engine import Engine, Execution, PlainEngine, refuse_for_zero
+from p2p_dist.training.engine import Engine, Execution, PlainEngine, hardware, refuse_for_zero
 from p2p_dist.training.lower_states import lower_states_of
 from p2p_dist.training.objectives import loss_of
 from p2p_dist.training.optimizer import learning_rate
@@ -89,7 +89,8 @@ class Cohort:
         for k, run in enumerate(runs):
             if run.resume:
                 self.engine.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
-        self.lower = lower_states_of(base, runs, adapters.spec, execution.zero)
+        self.lower = lower_states_of(base, runs, adapters.spec, execution)
+        self.picked: list[list[int]] = []
         self.batches: list[Iterator[list[int]]] = [
             run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)
         ]
@@ -117,6 +118,7 @@ class Cohort:
         picked = [[] if self._ended(k) else next(self.batches[k], []) for k in range(len(self.runs))]
         if not any(picked):
             return False
+        self.picked = picked
         chosen = [[run.rows[index] for index in rows] for run, rows in zip(self.runs, picked, strict=True)]
         losses = self._gradients(chosen)
         active = [k for k, rows in enumerate(chosen) if rows]
@@ -168,13 +170,18 @@ class Cohort:
                 if len(shares) == 1:
                     drawn.clear()  # the selected masks are a copy
                 batch = batch.to(self.device)
-                rows = [row for of_run in mine for row in of_run] or [_FILLER]
-                with nullcontext() if self.lower is None else self.lower.given(rows, batch):
+                with self._lower_states(runs, share, batch):
                     losses += self.engine.accumulate(
                         runs, batch, counts if any(mine) else counts * math.inf, at == len(shares) - 1
                     )
         self.adapters.no_dropout()
         return losses
+
+    def _lower_states(self, runs: slice, share: Sequence[Sequence[int]], batch: Batch) -> AbstractContextManager[None]:
+        """Kept states of a micro-batch below the adapters, given inside the block."""
+        members = range(len(self.runs))[runs]
+        rows = [(k, self.picked[k][place]) for k, places in zip(members, share, strict=True) for place in places]
+        return self.lower.given(rows, batch) if self.lower is not None and rows else nullcontext()
 
     def _finish_step(self, k: int, loss: float, norm: float, rows: int, tokens: int) -> None:
         before = self.at[k]
@@ -278,15 +285,6 @@ def _under(counters: Counters, execution: Execution, device: torch.device) -> Co
     """Note the layout and the hardware that the run continues under, where they are not those it had."""
     before, now = counters.topologies, f"{execution.topology}, {hardware(device)}"
     return counters if before[-1:] == (now,) else replace(counters, topologies=(*before, now))
-
-
-def hardware(device: torch.device) -> str:
-    """Hardware that decides the order of sums in a rank: model of the GPU, or threads and vector instructions of the
-    CPU."""
-    if device.type == "cuda":
-        processors = torch.cuda.get_device_properties(device).multi_processor_count
-        return f"{torch.cuda.get_device_name(device)}, {processors} SMs"  # random numbers are shared out over them
-    return f"{torch.get_num_threads()} threads with {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _spans(rows: Sequence[Encoded]) -> list[range]:

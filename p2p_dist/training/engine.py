@@ -52,6 +52,15 @@ class Execution:
         return f"{f'zero{self.zero}' if self.zero else 'plain'} x {self.ranks.world}{micro}{kernels}"
 
 
+def hardware(device: torch.device) -> str:
+    """Hardware that decides the order of sums in a rank: model of the GPU, or threads and vector instructions of the
+    CPU."""
+    if device.type == "cuda":
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+        return f"{torch.cuda.get_device_name(device)}, {processors} SMs"  # random numbers are shared out over them
+    return f"{torch.get_num_threads()} threads with {torch.backends.cpu.get_cpu_capability()}"
+
+
 def refuse_for_zero(has_objective: bool, is_generated: bool) -> None:
     """Raise UserError E265 or E268 for a training that DeepSpeed's engine cannot do."""
     fix = "use plain training (--zero 0), or exclude the defense"

@@ -37,22 +37,22 @@ def train(runs: list[TrainRun], observer: Observer | None = None, **execution: A
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Tokens of every row that passed the lower layers."""
-    counted: list[int] = []
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Indices of the rows that passed the lower layers."""
+    indices: list[int] = []
     compute = LowerStates._compute
 
-    def counting(self: LowerStates, row: Any, device: torch.device) -> torch.Tensor:
-        counted.append(len(row.ids))
-        return compute(self, row, device)
+    def counting(self: LowerStates, run: int, rows: list[int], device: torch.device) -> None:
+        indices.extend(rows)
+        compute(self, run, rows, device)
 
     monkeypatch.setattr(LowerStates, "_compute", counting)
-    return counted
+    return indices
 
 
-def test_each_row_passes_the_lower_layers_once(calls: list[int]) -> None:
+def test_each_row_passes_the_lower_layers_once(passed: list[int]) -> None:
     train(RUNS[:1])
-    assert sorted(calls) == sorted(len(row.ids) for row in RUNS[0].rows), "two epochs, one pass"
+    assert sorted(passed) == list(range(30)), "two epochs, one pass"
 
 
 def test_kept_states_train_as_whole_passes_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,22 +63,19 @@ def test_kept_states_train_as_whole_passes_do(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("limit", [0, 3000])
-def test_a_limit_of_bytes_changes_no_bit(monkeypatch: pytest.MonkeyPatch, calls: list[int], limit: int) -> None:
-    expected = train(RUNS[:1])
-    once = len(calls)
-    monkeypatch.setattr(LowerStates.__init__, "__defaults__", (limit,))
-    assert torch.equal(train(RUNS[:1])[0], expected[0])
-    assert len(calls) > 2 * once, "what is not kept is computed in every epoch"
+def test_states_over_the_limit_are_not_kept(monkeypatch: pytest.MonkeyPatch, passed: list[int]) -> None:
+    monkeypatch.setattr(lower_states, "LOWER_STATES_BYTES", 3000)
+    train(RUNS[:1])
+    assert not passed
 
 
-def test_micro_batches_and_a_resume_have_the_same_bits() -> None:
-    """Rows are computed alone, so their states do not depend on the batch that first holds them."""
+def test_a_resumed_run_has_the_same_bits() -> None:
+    """In the second epoch too, whose batches hold rows of several batches of the first."""
     states: list[RunState] = []
 
     class Keep(Observer):
         def wants_state(self, run: int, step: int) -> bool:
-            return step == 3
+            return step == 5
 
         def keep(self, run: int, state: RunState) -> None:
             states.append(state)
