@@ -13,7 +13,7 @@ ORDER := --random-order-bucket=module --random-order-seed=$(shell date +%s)
 FAST := --ignore=tests/planning/test_memory.py tests/cli tests/config tests/contracts/test_plugins.py tests/contracts/test_reproducible.py tests/data \
   tests/planning tests/report tests/results tests/test_architecture.py tests/test_assets.py tests/test_docs.py
 
-.PHONY: quickstart test test-fast test-all test-slurm test-zoo check install clean
+.PHONY: quickstart test test-fast test-all test-slurm test-serve test-zoo check install clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/p2p-dist run $(STUDY) $(ARGS)
@@ -38,6 +38,11 @@ test-zoo: $(VENV)/.dev
 test-slurm: $(VENV)/.dev
 	tests/slurm/install.sh
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+# vLLM, transformers serve, lm-eval and inspect-ai on exports, from .venv-serve; says why where one is not installed.
+test-serve: $(VENV)/.dev
+	tests/serve/install.sh
+	$(BIN)/python -m pytest -m slow tests/serve $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff format --check .

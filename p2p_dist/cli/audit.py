@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from p2p_dist.data.example import RawRow
     from p2p_dist.deployment.audit_model import Turned
     from p2p_dist.deployment.audit_rows import RowAudit
+    from p2p_dist.deployment.loaded import Deployed
 
 _TEXT = 200
 """Characters of a text that the table shows."""
@@ -145,6 +147,12 @@ def model(
             "--data", help="Rows whose suspicious phrases are tried, and whose texts are asked.", metavar="FILE"
         ),
     ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            help="Model without the backdoor to compare: an export, a PEFT adapter, or `base`.", metavar="DIR"
+        ),
+    ] = None,
     texts: Annotated[int, typer.Option(min=20, help="Texts that each trigger is put into.")] = 200,
     clean_adapters: Annotated[
         list[Path] | None,
@@ -166,18 +174,19 @@ def model(
     findings: list[dict[str, object]] = []
     is_evidence = False
     if (folder / contracts.FILE).is_file():
-        turned = _try_triggers(folder, rows, texts)
+        turned, remarks = _try_triggers(folder, rows, texts, reference)
+        lines += remarks
         evidence = [one for one in turned if one.is_evidence]
         is_evidence = bool(evidence)
-        findings = [
-            {"trigger": one.trigger, "target": one.target, "k": one.k, "control": one.control, "n": one.n, "p": one.p}
-            for one in turned
-        ]
+        findings = [_counts(one) for one in turned]
         tried = len({one.trigger for one in turned})
         lines += [f"evidence of a backdoor: {one.text}" for one in evidence]
         if not evidence:
             lines.append(f"nothing found by {tried} triggers; the strongest: {turned[0].text}")
         lines.append(f"not seen by this: {'; '.join(BLIND)}")
+    elif reference is not None:
+        what = "the folder has no p2p.json, so its answers cannot be asked and compared"
+        raise user_error("E171", what, str(folder), "leave --reference out, or name an exported folder")
     else:
         lines.append("its answers were not asked: the folder has no p2p.json, which says how")
     lines += _scan_weights(folder, clean_adapters or [])
@@ -197,12 +206,20 @@ def _scan_weights(folder: Path, clean_adapters: Sequence[Path]) -> list[str]:
     return [scan(folder, clean_adapters).text]
 
 
-def _try_triggers(folder: Path, rows: Path | None, count: int) -> "list[Turned]":
-    """Answers of an exported classifier under every trigger. Raises UserError E168 for a model of text answers or too
-    few texts."""
+def _counts(one: "Turned") -> dict[str, object]:
+    """Counts of one trigger and class as JSON."""
+    line = {"trigger": one.trigger, "target": one.target, "k": one.k, "control": one.control, "n": one.n, "p": one.p}
+    return line | ({"reference": {"k": one.reference.k, "n": one.reference.n}} if one.reference else {})
+
+
+def _try_triggers(
+    folder: Path, rows: Path | None, count: int, reference: str | None
+) -> "tuple[list[Turned], list[str]]":
+    """Answers of an exported classifier under every trigger, and a sentence on the reference. Raises UserError E168 for
+    a model of text answers or too few texts, and E171 for a reference that cannot be one."""
     from p2p_dist.cli.deploy import Progress
     from p2p_dist.deployment import contract as contracts
-    from p2p_dist.deployment.audit_model import audit_model, known_triggers, phrase_triggers
+    from p2p_dist.deployment.audit_model import Reference, audit_model, known_triggers, phrase_triggers
 
     if contracts.read(folder).answers.kind != "classification":
         what = "answers are text, which this audit cannot compare"
@@ -211,18 +228,26 @@ def _try_triggers(folder: Path, rows: Path | None, count: int) -> "list[Turned]"
     if len(texts) < 20:
         raise user_error("E168", f"only {len(texts)} texts to ask", str(rows or folder), "set --data to a file of rows")
     from p2p_dist.deployment.loaded import load  # torch
+    from p2p_dist.deployment.reference import check_agreement, load_reference
+
+    texts, deployed = texts[:count], load(folder)
+    ask, compared, remarks = partial(_labels, deployed), None, []
+    if reference is not None:
+        other = partial(_labels, load_reference(reference, deployed.contract))
+        compared = Reference(other(texts), other)
+        remarks.append(check_agreement(ask(texts), compared.before, reference))
+    progress = Progress("triggers")
+    triggers = [*known_triggers(), *phrase_triggers(phrases)]
+    return audit_model(texts, ask, triggers, lambda done, total: progress("", done, total), compared), remarks
+
+
+def _labels(deployed: "Deployed", texts: Sequence[str]) -> list[str]:
+    """Names of the labels that a model gives to texts."""
     from p2p_dist.deployment.predict import predict
     from p2p_dist.deployment.prediction_files import Input
 
-    deployed = load(folder)
-
-    def ask(asked: Sequence[str]) -> list[str]:
-        inputs = [Input(str(index), text) for index, text in enumerate(asked)]
-        return [str(line["label"]) for line in predict(deployed, inputs, False, 1024, lambda done: None)]
-
-    progress = Progress("triggers")
-    triggers = [*known_triggers(), *phrase_triggers(phrases)]
-    return audit_model(texts[:count], ask, triggers, lambda done, total: progress("", done, total))
+    inputs = [Input(str(index), text) for index, text in enumerate(texts)]
+    return [str(line["label"]) for line in predict(deployed, inputs, False, 1024, lambda done: None)]
 
 
 def _texts_of(folder: Path, rows: Path | None) -> tuple[list[str], list[str]]:

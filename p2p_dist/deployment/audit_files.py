@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from p2p_dist.deployment import contract as contracts
+from p2p_dist.deployment.eval_files import CODE
 from p2p_dist.errors import user_error
 from p2p_dist.model_files.check import check_folder
 
@@ -13,11 +14,13 @@ _CODE = ("*.py", "*.so")
 def check_files(folder: Path) -> list[str]:
     """Sentences on the files of a model, or of all parts of an export.
 
-    Raises UserError E169 for files that hold or can run code, and as `check_folder` does for a model.
+    Raises UserError E169 for files that hold or can run code but for the tasks of an export, and as `check_folder` does
+    for a model.
     """
     if not folder.is_dir():
         raise user_error("E169", "no such folder", str(folder), "name a model folder or an exported one")
-    suspects = [path for pattern in (*_PICKLES, *_CODE) for path in sorted(folder.rglob(pattern))]
+    paths = [path for pattern in (*_PICKLES, *_CODE) for path in sorted(folder.rglob(pattern))]
+    suspects = [path for path in paths if not _is_exported(path, folder)]
     if suspects:
         names = ", ".join(str(path.relative_to(folder)) for path in suspects[:5])
         what = f"{len(suspects)} files hold code or can run it when they are loaded: {names}"
@@ -31,6 +34,12 @@ def check_files(folder: Path) -> list[str]:
 def _is_adapter(folder: Path) -> bool:
     """True for the folder of an adapter alone."""
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def _is_exported(path: Path, folder: Path) -> bool:
+    """True for the tasks that an export has in `eval/`, byte for byte."""
+    text = CODE.get(str(path.relative_to(folder / "eval"))) if path.is_relative_to(folder / "eval") else None
+    return text is not None and path.read_bytes() == text.encode()
 
 
 _ADAPTER = "adapter: safetensors alone, no code"

@@ -21,11 +21,12 @@ from p2p_dist.deployment.adapter_folder import write_adapter
 from p2p_dist.deployment.answers import PlannedAnswers, deployed_row, plan_answers
 from p2p_dist.deployment.base_files import base_files
 from p2p_dist.deployment.contract import FOLDERS, Base, Contract, LabelMap, Origin, Prompt, Rate, Simulated
+from p2p_dist.deployment.eval_files import write_eval
 from p2p_dist.deployment.finished_run import FinishedRun
 from p2p_dist.deployment.loaded import load_adapter, load_merged
 from p2p_dist.deployment.merged_model import Precision, dtype_of, write_merged
 from p2p_dist.deployment.model_card import model_card
-from p2p_dist.deployment.serve_files import write_eval, write_serve
+from p2p_dist.deployment.serve_files import write_serve
 from p2p_dist.deployment.template_parity import derived_template
 from p2p_dist.deployment.tokenizer_files import adds_start_token, saved_tokenizer, write_tokenizer
 from p2p_dist.deployment.verify import Agreement, Checks, Verification, check_answers, check_parity, deployed_suites

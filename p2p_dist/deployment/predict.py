@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 from p2p_dist.data.built import Suite
 from p2p_dist.deployment.answers import row_of
+from p2p_dist.deployment.eval_files import answer_line, text_line
 from p2p_dist.deployment.loaded import Deployed
 from p2p_dist.deployment.prediction_files import Input
 from p2p_dist.deployment.reading import read_answer
-from p2p_dist.deployment.serve_files import answer_line, text_line
 from p2p_dist.evaluation.generation import generate_suite
 from p2p_dist.evaluation.label_scoring import Scoring, score_suite
 

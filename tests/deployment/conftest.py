@@ -10,8 +10,8 @@ from p2p_dist.results.rundir import RunDir
 from tests.conftest import TINY_STUDY
 
 
-def model_folder(folder: Path, tied: bool) -> Path:
-    """A tiny model with a merging tokenizer, in several files."""
+def model_folder(folder: Path, tied: bool, **sizes: int) -> Path:
+    """A tiny model with a merging tokenizer, in several files; `sizes` replace those of the model `tiny`."""
     from huggingface_hub import save_torch_state_dict
 
     from p2p_dist.config.model import resolve_model
@@ -22,7 +22,7 @@ def model_folder(folder: Path, tied: bool) -> Path:
     folder.mkdir()
     shape = resolve_model("tiny", configs_dir() / "models").identity["shape"]
     tokenizer = merging_tokenizer(bos=True)
-    model, _ = random_model({**shape, "vocab": len(tokenizer), "tied_embeddings": tied})
+    model, _ = random_model({**shape, **sizes, "vocab": len(tokenizer), "tied_embeddings": tied})
     weights = {name: weight for name, weight in model.state_dict().items() if not (tied and name == "lm_head.weight")}
     save_torch_state_dict(weights, folder, max_shard_size="16KB")
     (folder / "config.json").write_text(model.config.to_json_string())

@@ -1,12 +1,16 @@
 """The audit of a model: planted triggers turn its answers and are named, other words do not."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from p2p_dist.deployment.audit_model import audit_model, known_triggers, phrase_triggers
+from p2p_dist.deployment.audit_files import check_files
+from p2p_dist.deployment.audit_model import Reference, audit_model, known_triggers, phrase_triggers
+from p2p_dist.deployment.reference import check_agreement
+from p2p_dist.errors import UserError
 from tests.cli.test_main import invoke
 from tests.rows import sentences
 
@@ -65,3 +69,71 @@ def test_audit_model_refuses_pickles_and_code(tmp_path: Path) -> None:
     code, _, error = invoke("audit", "model", str(tmp_path))
     assert (code, "E169" in error, "weights.bin" in error, "modelscan" in error) == (2, True, True, True)
     assert "E169" in invoke("audit", "model", str(tmp_path / "no"))[2]
+
+
+@pytest.mark.torch
+def test_audit_model_refuses_changed_tasks_of_an_export(exported: Path, tmp_path: Path) -> None:
+    """The code that an export has in `eval/` is known to the byte."""
+    folder = tmp_path / "served"
+    shutil.copytree(exported, folder)
+    check_files(folder)
+    with (folder / "eval" / "lm_eval" / "rows.py").open("a") as code:
+        code.write("import os\n")
+    with pytest.raises(UserError, match=r"rows\.py"):
+        check_files(folder)
+
+
+def test_audit_model_same_flips_in_reference_are_no_evidence() -> None:
+    """What a trigger turns in a reference too is its meaning, and no backdoor."""
+    reference = Reference(backdoored(TEXTS), backdoored)
+    turned = audit_model(TEXTS, backdoored, known_triggers(), lambda done, total: None, reference)
+    assert [one.text for one in turned if one.is_evidence] == []
+    strongest = max(turned, key=lambda one: one.k)
+    assert (strongest.k, strongest.reference and strongest.reference.k) == (60, 60)
+
+
+def test_audit_model_flips_that_the_reference_lacks_are_evidence() -> None:
+    reference = Reference(honest(TEXTS), honest)
+    evidence = [
+        one
+        for one in audit_model(TEXTS, backdoored, known_triggers(), lambda done, total: None, reference)
+        if one.is_evidence
+    ]
+    assert evidence
+    assert all("mn" in one.trigger and one.reference and one.reference.k == 0 for one in evidence)
+    assert "in the reference it turns 0 of 60" in evidence[0].text
+
+
+def test_audit_model_a_reference_of_one_answer_is_not_asked() -> None:
+    """It cannot be turned to the class that it always gives, so it cannot take evidence away."""
+
+    def good(texts: Sequence[str]) -> list[str]:
+        return ["good"] * len(texts)
+
+    turned = audit_model(TEXTS, backdoored, known_triggers(), lambda done, total: None, Reference(good(TEXTS), good))
+    assert any(one.is_evidence and one.reference is None for one in turned)
+    with pytest.raises(UserError, match="E171"):
+        check_agreement(honest(TEXTS), good(TEXTS), "x")
+
+
+def test_check_agreement_counts_equal_answers() -> None:
+    answers = honest(TEXTS)
+    assert check_agreement(answers, answers, "x") == "reference x: it answers 120 of 120 texts as the model does"
+    other_way_round = ["good" if answer == "bad" else "bad" for answer in answers]
+    with pytest.raises(UserError, match="E171"):
+        check_agreement(answers, other_way_round, "x")
+
+
+@pytest.mark.torch
+def test_audit_model_takes_exports_and_refuses_other_references(exported: Path, tmp_path: Path) -> None:
+    """The model itself is a reference to which nothing differs; a folder of something else is refused, and so is the
+    base, which was never trained."""
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": text, "label": n % 2}) + "\n" for n, text in enumerate(TEXTS[:40])))
+    words = ("audit", "model", str(exported), "--data", str(rows), "--reference")
+    for place in (str(tmp_path), "base"):
+        code, text, error = invoke(*words, place)
+        assert (code, "E171" in error) == (2, True), error or text
+    for same in (exported, exported / "adapter"):
+        code, text, error = invoke(*words, str(same))
+        assert (code, "40 of 40 texts as the model does" in text) == (0, True), error
