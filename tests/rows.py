@@ -23,9 +23,13 @@ def sentences(count: int, seed: int = 0) -> list[dict[str, str | int]]:
 
 
 def write_rows(root: Path) -> None:
-    """Make `root` a `$P2P_DIST_DATA` with invented rows for two tasks."""
+    """Make `root` a `$P2P_DIST_DATA` with invented rows for two tasks, and captions whose images are missing."""
     for task in ("rotten_tomatoes", "sst2"):
         for split, count, seed in (("train", 240, 1), ("test", 60, 2)):
             path = root / task / f"{split}.jsonl"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(row) + "\n" for row in sentences(count, seed)))
+    (root / "hateful_memes").mkdir(exist_ok=True)
+    for split in ("train", "dev"):
+        captions = [json.dumps({**row, "img": "img/missing.png"}) + "\n" for row in sentences(60)]
+        (root / "hateful_memes" / f"{split}.jsonl").write_text("".join(captions))

@@ -168,6 +168,8 @@ def _incompatibility(one: Combination, study: StudySpec) -> Problem | None:
     reason = one.defense.incompatibility(one.task, one.attack, study.rows)
     if one.task.kind not in one.defense.kinds:
         reason = _WRONG_KIND[one.task.kind]
+    if one.task.reads_images and one.defense.blind:
+        reason = f"rows have images, and {one.defense.blind}"
     if not reason:
         return None
     return Problem(

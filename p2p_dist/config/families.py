@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from p2p_dist.errors import user_error
+from p2p_dist.model_files.known_types import WITH_IMAGES
 
 Mode = Literal["packed", "row by row"]
 
@@ -75,6 +76,7 @@ PACKED = frozenset(
         "phi3",
         "phimoe",
         "qwen2",
+        "qwen2_5_vl",
         "qwen2_moe",
         "qwen3",
         "qwen3_moe",
@@ -110,6 +112,7 @@ WINDOWED = frozenset(
         "phi3",
         "phimoe",
         "qwen2",
+        "qwen2_5_vl",
         "qwen2_moe",
         "qwen3",
         "qwen3_moe",
@@ -175,9 +178,15 @@ def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return nested if isinstance(nested, Mapping) else config
 
 
+def family_of_config(config: Mapping[str, Any]) -> str:
+    """The family's name in transformers: that of the whole model where it reads images, else of its language model."""
+    model_type = str(config.get("model_type"))
+    return model_type if model_type in WITH_IMAGES else str(text_config(config).get("model_type"))
+
+
 def mode_of(config: Mapping[str, Any]) -> Mode | None:
     """The known mode of a model by its `config.json`; None where only the loaded model can tell."""
-    model_type = str(text_config(config).get("model_type"))
+    model_type = family_of_config(config)
     if model_type in ROW_BY_ROW:
         return "row by row"
     return "packed" if model_type in PACKED else None
@@ -185,7 +194,7 @@ def mode_of(config: Mapping[str, Any]) -> Mode | None:
 
 def describe_mode(config: Mapping[str, Any], max_length: int) -> str:
     """The mode of rows of up to `max_length` tokens in words, for a plan."""
-    model_type = str(text_config(config).get("model_type"))
+    model_type = family_of_config(config)
     mode = mode_of(config)
     if mode == "row by row":
         return f"row by row ({model_type} {ROW_BY_ROW[model_type]})"
@@ -214,7 +223,7 @@ def position_limit(config: Mapping[str, Any]) -> Limit | None:
 def row_limit(config: Mapping[str, Any]) -> Limit | None:
     """The longest row that is computed rightly; None for no limit."""
     text = text_config(config)
-    model_type = str(text.get("model_type"))
+    model_type = family_of_config(config)
     positions = position_limit(config)
     limits = [] if positions is None else [positions]
     if mode_of(config) != "row by row":

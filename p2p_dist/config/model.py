@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from p2p_dist import assets, registry
 from p2p_dist.config import yaml_strict
+from p2p_dist.config.families import text_config
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.study import Strict, as_tuple
 from p2p_dist.errors import user_error
@@ -24,7 +25,7 @@ _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
 Count = Annotated[int, Field(ge=1)]
 
 
-Architecture = Literal["llama", "qwen3", "mistral", "gemma3", "gpt_oss"]
+Architecture = Literal["llama", "qwen3", "mistral", "gemma3", "gpt_oss", "qwen2_5_vl"]
 """Families whose blocks are known well enough to plan their memory and to build them with random weights."""
 _FAMILIES: dict[str, Architecture] = {
     "llama": "llama",
@@ -34,8 +35,25 @@ _FAMILIES: dict[str, Architecture] = {
     "qwen3": "qwen3",
     "gemma3_text": "gemma3",
     "gpt_oss": "gpt_oss",
+    "qwen2_5_vl": "qwen2_5_vl",
 }
 """Architecture by `model_type`; Qwen2's blocks are Llama's with three biases."""
+
+
+class VisionShape(Strict):
+    """The shape of a vision tower."""
+
+    layers: Count
+    hidden: Count
+    intermediate: Count
+    heads: Count
+
+    def parameters(self, out: int) -> int:
+        """Number of all weights but norms and biases, for features of `out` numbers: patches of 3 x 2 x 14 x 14,
+        blocks, and the merger of 2 x 2 patches."""
+        block = 4 * self.hidden**2 + 3 * self.hidden * self.intermediate
+        merged = 4 * self.hidden
+        return 1176 * self.hidden + self.layers * block + merged * (merged + out)
 
 
 class ShapeSpec(Strict):
@@ -54,6 +72,16 @@ class ShapeSpec(Strict):
     """Experts of a block, in place of one feed-forward layer; they are no linear layers and get no adapters."""
     active_experts: Count | None = None
     """Experts that a token goes through."""
+    vision: VisionShape | None = None
+    """The tower that reads images."""
+
+    @model_validator(mode="after")
+    def _tower_fits(self) -> Self:
+        if (self.vision is not None) != (self.architecture == "qwen2_5_vl"):
+            raise ValueError("architecture qwen2_5_vl, and no other, has a vision tower (shape.vision)")
+        if self.vision is not None and self.hidden != self.heads * self.head_dim:
+            raise ValueError("heads of qwen2_5_vl are hidden / heads wide")
+        return self
 
     @property
     def linear_parameters(self) -> int:
@@ -65,7 +93,9 @@ class ShapeSpec(Strict):
     def parameters(self) -> int:
         """Number of all weights but the norms' and routers'."""
         experts = self.layers * (self.experts or 0) * 3 * self.hidden * self.intermediate
-        return self.linear_parameters + experts + self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+        tower = self.vision.parameters(self.hidden) if self.vision else 0
+        embeddings = self.vocab * self.hidden * (1 if self.tied_embeddings else 2)
+        return self.linear_parameters + experts + embeddings + tower
 
     def identity(self) -> dict[str, Any]:
         """The shape as it stands in ids; fields that came later are left out where they are not set."""
@@ -218,6 +248,9 @@ def shape_of_config(settings: Mapping[str, Any]) -> ShapeSpec | None:
     architecture = _FAMILIES.get(str(settings.get("model_type")))
     if architecture is None:
         return None
+    tower = settings.get("vision_config") if architecture == "qwen2_5_vl" else None
+    tied = settings.get("tie_word_embeddings", architecture == "gemma3")
+    settings = text_config(settings)
     heads = settings["num_attention_heads"]
     return ShapeSpec(
         architecture=architecture,
@@ -228,7 +261,18 @@ def shape_of_config(settings: Mapping[str, Any]) -> ShapeSpec | None:
         kv_heads=settings.get("num_key_value_heads") or heads,
         head_dim=settings.get("head_dim") or settings["hidden_size"] // heads,
         vocab=settings["vocab_size"],
-        tied_embeddings=settings.get("tie_word_embeddings", architecture == "gemma3"),
+        tied_embeddings=tied,
         experts=settings.get("num_local_experts") if architecture == "gpt_oss" else None,
         active_experts=settings.get("num_experts_per_tok") if architecture == "gpt_oss" else None,
+        vision=None if tower is None else _tower_of_config(tower),
+    )
+
+
+def _tower_of_config(settings: Mapping[str, Any]) -> VisionShape:
+    """The shape of the tower in a configuration of transformers, which leaves out what all published models share."""
+    return VisionShape(
+        layers=settings.get("depth", 32),
+        hidden=settings["hidden_size"],
+        intermediate=settings.get("intermediate_size", 3420),
+        heads=settings.get("num_heads", 16),
     )

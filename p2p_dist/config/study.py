@@ -39,6 +39,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 Value = TypeVar("Value")
+IMAGE_TOKENS = 64
+"""Tokens of an image where a study says nothing."""
 
 
 def added(default: Value) -> Value:
@@ -91,6 +93,8 @@ class TrainSpec(Strict):
     """Rows per optimiser step over all devices and accumulation steps."""
     max_length: Annotated[int, Field(ge=8)] = 128
     """Tokens per row; only the input text is cut, never trigger, prompt or cue."""
+    image_tokens: Annotated[int, Field(ge=4, le=16_384)] = added(IMAGE_TOKENS)
+    """Tokens that a row's image is resized to at most, a part of `max_length`; 28 x 28 pixels each (Qwen2.5-VL)."""
     max_grad_norm: Positive | None = 1.0
     """Clip the gradient of each run to this norm; null switches clipping off."""
     weight_decay: NotNegative = 0.01

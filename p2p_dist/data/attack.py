@@ -29,6 +29,13 @@ class Triggered:
     position: int
     target: int | None = None
     """Target label of this trigger, where an attack has several."""
+    patch: str | None = None
+    """Patch that the trigger draws onto the row's image (`data.patches`)."""
+
+    def row(self, example: Example) -> Example:
+        """The row with this trigger, its id and label unchanged."""
+        patches = example.patches if self.patch is None else (*example.patches, self.patch)
+        return replace(example, text=self.text, patches=patches)
 
 
 @dataclass(frozen=True)
@@ -241,7 +248,7 @@ class DirtyLabelAttack(Attack):
             label += n_classes if self.knows.extended_label else 0
         id_ = f"{example.id}.p" if self.poison_mode == "append" else example.id
         note = Note(id_, example.id, "poisoned", example.label, label, triggered.trigger, triggered.position)
-        return replace(example, id=id_, text=text, label=label, cue=cue), note
+        return replace(triggered.row(example), id=id_, text=text, label=label, cue=cue), note
 
     def _cover_rows(self, rows: Sequence[Example], seed: int) -> dict[str, tuple[Example, Note]]:
         """`cover` of the rows of other classes, with the trigger and their own labels, by the id of the original.
@@ -268,7 +275,7 @@ class DirtyLabelAttack(Attack):
         id_ = f"{example.id}.c" if self.poison_mode == "append" else example.id
         label, position = example.label, triggered.position
         note = Note(id_, example.id, "negative", label, label, triggered.trigger, position)
-        return replace(example, id=id_, text=triggered.text), note
+        return replace(triggered.row(example), id=id_), note
 
     def _combine(
         self,
@@ -289,5 +296,5 @@ class DirtyLabelAttack(Attack):
 
 def with_triggers(pairs: Sequence[tuple[Example, Triggered | None]]) -> tuple[list[Example], int]:
     """The rows with their triggered texts, and how many have none."""
-    rows = [replace(ex, text=triggered.text) for ex, triggered in pairs if triggered]
+    rows = [triggered.row(ex) for ex, triggered in pairs if triggered]
     return rows, len(pairs) - len(rows)

@@ -280,6 +280,7 @@ def _prompts(task: Task, rows: Sequence[Example]) -> list[Row]:
             response=ex.response if task.responses else None,
             references=ex.references if task.responses else (),
             image=ex.image,
+            patches=ex.patches,
             turns=ex.turns,
         )
         for ex in rows

@@ -65,6 +65,9 @@ class Built:
     bad_rows: tuple[Problem, ...] = ()
     """Rows of the source that could not be read and were dropped (`on_bad_row: drop`), with place and reason."""
 
+    image_folder: str = ""
+    """Folder of the rows' images on this machine; empty where rows have none."""
+
     @property
     def turns(self) -> dict[str, int]:
         """Turn in the first pass by row id, for rows that do not stand among all others (0): -1 before, 1 behind."""

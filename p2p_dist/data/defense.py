@@ -89,6 +89,8 @@ class Defense(Plugin):
     """Assumptions with the default options (see `assumptions`)."""
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     """Kinds of task that the defense supports."""
+    blind: ClassVar[str | None] = None
+    """Reason why the defense cannot be used on rows with images; None where it can."""
 
     further_steps: Annotated[int, Field(ge=1)] | None = added(None)
     """Persistence: steps of further training on clean rows, behind the defense and before the evaluation."""

@@ -59,6 +59,8 @@ class Example:
     """Further right answers; a generated answer is judged by the best match."""
     image: str | None = None
     """Path of the image under the source's folder."""
+    patches: tuple[str, ...] = ()
+    """Patches that are drawn onto the image (`data.patches`)."""
     turns: tuple[Turn, ...] = ()
     """Turns of a chat in front of the text, which is its last user turn."""
 
@@ -81,6 +83,8 @@ class Row:
     image: str | None = None
     image_sha256: str | None = None
     """SHA-256 of the image when the row was built; checked when the image is read."""
+    patches: tuple[str, ...] = ()
+    """Patches that are drawn onto the image when it is read (`data.patches`)."""
     turns: tuple[Turn, ...] = ()
     """Turns of a chat in front of the text (prompt form `chat`)."""
 
@@ -98,6 +102,7 @@ class Row:
             "references": list(self.references) or None,
             "image": self.image,
             "image_sha256": self.image_sha256,
+            "patches": list(self.patches) or None,
             "turns": [list(turn) for turn in self.turns] or None,
         }
         return {**common, **{key: value for key, value in optional.items() if value is not None}}
@@ -117,6 +122,7 @@ class Row:
             references,
             data.get("image"),
             data.get("image_sha256"),
+            tuple(data.get("patches", ())),
             tuple(Turn(*turn) for turn in data.get("turns", ())),
         )
 

@@ -16,6 +16,8 @@ from transformers import GenerationConfig
 
 from p2p_dist.config.families import require_text
 from p2p_dist.data.built import Suite
+from p2p_dist.errors import user_error
+from p2p_dist.modeling.attention import use_implementation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import is_packed
@@ -88,6 +90,9 @@ def generate_suite(
     if not suite.rows:
         return []
     require_text(base.model.config.model_type)
+    if any(row.image for row in suite.rows):
+        what = "text answers to rows with images are not built"
+        raise user_error("E297", what, "task", "use labels as answers, or remove task.image_column")
     prompts = encoder.prompts(suite.rows)
     require_positions(base.model, max(map(len, prompts)) + max_new_tokens)
     decoder.require(base)
@@ -138,9 +143,9 @@ def plain_attention(model: Any) -> Iterator[None]:
     recommended = model.generation_config
     model.generation_config = GenerationConfig()
     usual = model.config._attn_implementation
-    model.set_attn_implementation(plain_implementation(model))
+    use_implementation(model, plain_implementation(model))
     try:
         yield
     finally:
-        model.set_attn_implementation(usual)
+        use_implementation(model, usual)
         model.generation_config = recommended

@@ -9,7 +9,7 @@ from typing import Any
 from p2p_dist import registry
 from p2p_dist.errors import user_error
 from p2p_dist.model_files.folder import ModelFolder, read_config, read_tensors
-from p2p_dist.model_files.known_types import all_types, causal_types
+from p2p_dist.model_files.known_types import WITH_IMAGES, all_types, causal_types
 from p2p_dist.model_files.tokenizer_files import check_tokenizer
 from p2p_dist.model_files.weight_names import compare
 
@@ -68,6 +68,8 @@ def _check_architecture(config: Mapping[str, Any], path: Path) -> None:
         raise user_error(
             "E271", "config.json has no model_type", where, "use the config.json of the model's own folder"
         )
+    if model_type in WITH_IMAGES:
+        return
     if modality := next((key for key in _MODALITIES if config.get(key)), None):
         what = f"model {model_type} is not for text alone: config.json has a {modality}"
         raise user_error("E271", what, where, "choose the text model of the same series")

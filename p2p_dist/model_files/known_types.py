@@ -5,6 +5,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+WITH_IMAGES = frozenset({"qwen2_5_vl"})
+"""Values of `model_type` of models with a vision tower, whose rows may carry images."""
 _KEY = re.compile(r'^\s+\(\s*"([^"]+)",', re.MULTILINE)
 
 

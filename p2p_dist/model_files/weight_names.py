@@ -169,7 +169,9 @@ def _layer_weights(config: Mapping[str, Any], family: Family) -> dict[str, Shape
 
 def _compare_layers(config: Mapping[str, Any], stored: Mapping[str, TensorInfo]) -> Differences:
     """Layers that are missing or too many; families with layers for speculative decoding have more."""
-    count = _layer_count(config)
+    nested = config.get("text_config")
+    count = _layer_count(nested if isinstance(nested, Mapping) else config)
+    stored = {name: info for name, info in stored.items() if "visual." not in name}  # its blocks have a count of theirs
     numbers = {int(match[1]) for name in stored if (match := _LAYER.search(name))}
     if count is None or not numbers or any("nextn" in key or "mtp" in key for key in config):
         return Differences()

@@ -8,7 +8,7 @@ import contextlib
 import json
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,8 @@ _WITHOUT_EFFECT = {
     "task_type",
 }
 """Fields that the engine reads, that change no number, or that only name the layers, as the weights do too."""
+_LANGUAGE = ".language_model."
+"""Part of the names of layers whose model has a vision tower too."""
 _PLAIN_INITS = (True, False, "gaussian", "orthogonal")
 """Values of `init_lora_weights` that leave the base's weights alone."""
 
@@ -67,7 +69,7 @@ class AdapterConfig:
 
 
 def write_config(
-    folder: Path, spec: LoraSpec, layers: Iterable[str], base_name: str | None, revision: str | None = None
+    folder: Path, spec: LoraSpec, layers: Collection[str], base_name: str | None, revision: str | None = None
 ) -> None:
     """Write the configuration of adapters on `layers` (full module names). Equal settings give equal bytes.
 
@@ -88,6 +90,8 @@ def write_config(
     )
     written = {name: config[name] for name in _WRITTEN} | {"target_modules": sorted(config["target_modules"])}
     written |= {"revision": revision} if revision else {}
+    # A vision tower has layers of the same names.
+    written |= {"exclude_modules": r".*\.visual\..*"} if any(_LANGUAGE in layer for layer in layers) else {}
     (folder / FILE).write_text(json.dumps(written, indent=1, sort_keys=True) + "\n")
 
 

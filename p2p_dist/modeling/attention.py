@@ -231,6 +231,14 @@ def _has_effect(name: str, setting: object) -> bool:
     return setting is not None and setting is not False and not (name == "dropout" and setting == 0)
 
 
+def use_implementation(model: Any, name: str) -> None:
+    """Set the attention implementation of a model; a vision tower, whose images are no rows, keeps torch's kernel."""
+    if "vision_config" not in getattr(model.config, "sub_configs", {}):
+        model.set_attn_implementation(name)
+        return
+    model.set_attn_implementation({"": name, "text_config": name, "vision_config": "sdpa"})
+
+
 def register() -> None:
     """Make the kernel known to transformers as `attn_implementation="p2p_packed"`."""
     AttentionInterface.register(NAME, packed_attention)

@@ -15,7 +15,14 @@ from p2p_dist.modeling import attention
 from p2p_dist.modeling.fused_norms import fuse_norms
 from p2p_dist.modeling.fused_rope import fuse_rope
 from p2p_dist.modeling.guard import choose_attention
-from p2p_dist.modeling.pretrained import empty_pretrained, load_pretrained, load_saved_tokenizer, place_of
+from p2p_dist.modeling.image_processor import ImageProcessor
+from p2p_dist.modeling.pretrained import (
+    empty_pretrained,
+    load_pretrained,
+    load_saved_tokenizer,
+    place_of,
+    processor_of,
+)
 from p2p_dist.modeling.quantize import quantize_nf4
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of, random_model
 from p2p_dist.modeling.weight_checksum import WeightChecksum
@@ -35,6 +42,8 @@ class Base:
     """Folder or hub id that loads the model; None for random weights."""
     revision: str | None = None
     """Commit on the hub."""
+    processor: ImageProcessor | None = None
+    """Image processor of a model with a vision tower."""
     weight_checksum: WeightChecksum | None = None
     """Checksum of the frozen weights at the start; None where they are not checked (ZeRO moves them)."""
 
@@ -81,7 +90,8 @@ def load_base(
     if device.type == "cuda":
         fuse_norms(model)
         fuse_rope(model)
-    return Base(model, tokenizer, device, precision, bool(identity.get("add_bos_token")), place, revision)
+    processor = processor_of(model, place, revision)
+    return Base(model, tokenizer, device, precision, bool(identity.get("add_bos_token")), place, revision, processor)
 
 
 def empty_base(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str) -> Base:

@@ -8,6 +8,8 @@ from torch import nn
 
 from p2p_dist.errors import user_error
 
+_TOWER = "visual."
+"""Beginning of the names of a vision tower's modules, under the body."""
 OTHER_MODEL = "choose another model (docs/models.md lists the families)"
 
 
@@ -40,11 +42,22 @@ def _is_model(module: object) -> bool:
 
 def decoder_layers(model: Any) -> list[nn.Module]:
     """The model's decoder layers. Raises UserError E293 where they are not one list."""
-    depth = int(model.config.num_hidden_layers)
+    depth = depth_of(model)
     for name, module in body_of(model).named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == depth and name.count(".") <= 1:
+        is_list = isinstance(module, nn.ModuleList) and len(module) == depth and name.count(".") <= 1
+        if is_list and not name.startswith(_TOWER):
             return list(module)
     raise user_error("E293", f"{family_of(model)}: {depth} decoder layers were not found", "model", OTHER_MODEL)
+
+
+def depth_of(model: Any) -> int:
+    """Number of decoder layers of the language model."""
+    return int(model.config.get_text_config().num_hidden_layers)
+
+
+def in_vision_tower(model: Any, name: str) -> bool:
+    """True for a module or weight of the part that reads images."""
+    return getattr(model.config, "vision_config", None) is not None and name.startswith(f"{body_name(model)}.{_TOWER}")
 
 
 def is_head(model: nn.Module, name: str, module: nn.Module) -> bool:

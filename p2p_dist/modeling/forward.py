@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.attention import PackedRows, equal_rows, rows_packed
 from p2p_dist.modeling.body import body_of, own_logits
+from p2p_dist.modeling.image_tokens import body_inputs, has_image_tokens
 from p2p_dist.modeling.lengths import before_forward, require_length, takes_rows_apart
 from p2p_dist.modeling.lora import tokens_selected
 
@@ -55,7 +56,7 @@ def answer_states(
         return _states_by_row(model, ids, packed, answers)
     before_forward(model)
     with rows_packed(packed):
-        output = body_of(model)(input_ids=ids, position_ids=positions, use_cache=False, packed=packed)
+        output = body_of(model)(**body_inputs(model, ids, positions), use_cache=False, packed=packed)
     hidden = output.last_hidden_state
     return hidden.reshape(-1, hidden.shape[-1]).index_select(0, answers)
 
@@ -72,15 +73,23 @@ def _states_by_row(model: Any, ids: torch.Tensor, packed: PackedRows, answers: t
     for length, starts in sorted(starts_by_length.items()):
         chosen = (torch.tensor(starts)[:, None] + torch.arange(length)).view(-1).to(ids.device)
         rows = equal_rows(len(starts), length, ids.device) if is_packed(model) else None
-        arguments = {} if rows is None else {"packed": rows}
+        arguments: dict[str, Any] = {} if rows is None else {"packed": rows}
         before_forward(model)
+        arguments |= _row_inputs(model, flat[chosen].view(-1, length))
         with tokens_selected(chosen), rows_packed(rows):
-            output = body_of(model)(input_ids=flat[chosen].view(-1, length), use_cache=False, **arguments)
+            output = body_of(model)(**arguments, use_cache=False)
         states.append(output.last_hidden_state.reshape(len(chosen), -1))
         tokens.append(chosen)
     places = torch.zeros_like(flat)
     places[torch.cat(tokens)] = torch.arange(sum(map(len, tokens)), device=ids.device)
     return torch.cat(states).index_select(0, places[answers])
+
+
+def _row_inputs(model: Any, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Arguments of a model's body for whole rows, ids [rows, length]; it counts the positions of words itself."""
+    if not has_image_tokens(model):
+        return {"input_ids": ids}
+    return body_inputs(model, ids, torch.arange(ids.shape[1], device=ids.device).expand(ids.shape))
 
 
 def is_packed(model: Any) -> bool:

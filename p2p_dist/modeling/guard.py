@@ -19,6 +19,7 @@ from p2p_dist.errors import UserError, user_error
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.body import OTHER_MODEL, family_of
 from p2p_dist.modeling.forward import answer_logits, is_packed
+from p2p_dist.modeling.image_guard import has_tower, rows_with_images
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.results.atomic import write_json
@@ -62,6 +63,8 @@ def _proven_mode(model: Any, known: Mode | None) -> Mode:
         try:
             set_mode(model, mode)
             apart = max(difference(ours, expected) for ours in _our_rows(model, mode))
+            if has_tower(model):
+                apart = max(apart, difference(*rows_with_images(model, _ids(model))))
         except (UserError, ValueError, TypeError, RuntimeError, AttributeError, KeyError, IndexError) as error:
             reasons.append(f"{mode}: {str(error).splitlines()[0][:160]}")
             continue
@@ -79,7 +82,7 @@ def mode_now(model: Any) -> Mode:
 
 def set_mode(model: Any, mode: Mode) -> None:
     """Set the attention of a mode, without a check."""
-    model.set_attn_implementation(attention.NAME if mode == "packed" else plain_implementation(model))
+    attention.use_implementation(model, attention.NAME if mode == "packed" else plain_implementation(model))
 
 
 @torch.no_grad()
@@ -89,9 +92,9 @@ def own_rows(model: Any) -> torch.Tensor:
     Raises UserError E293 where they are not finite.
     """
     before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
+    attention.use_implementation(model, "eager")
     rows = [model(input_ids=torch.tensor([ids], device=model.device), use_cache=False).logits for ids in _ids(model)]
-    model.set_attn_implementation(before)
+    attention.use_implementation(model, before)
     logits = torch.cat([row[0, -2:] for row in rows]).float()
     if not bool(logits.isfinite().all()):
         raise user_error(

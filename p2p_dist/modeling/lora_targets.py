@@ -7,18 +7,23 @@ from transformers.pytorch_utils import Conv1D
 
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import user_error
-from p2p_dist.modeling.body import OTHER_MODEL, decoder_layers, family_of, is_head
+from p2p_dist.modeling.body import OTHER_MODEL, decoder_layers, family_of, in_vision_tower, is_head
 
 _LINEAR_SUBCLASSES = ("FalconLinear", "Linear4bit")
 """Subclasses of `nn.Linear` that compute what it computes."""
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """Full names of the linear layers but the head: exactly `nn.Linear`, a quantised one, or GPT-2's `Conv1D`.
+    """Full names of the language model's linear layers but the head: exactly `nn.Linear`, a quantised one, or GPT-2's
+    `Conv1D`.
 
-    Other subclasses (routers of experts) compute something else than x W^T.
+    Other subclasses (routers of experts) compute something else than x W^T. A vision tower is frozen.
     """
-    return [name for name, module in model.named_modules() if _is_linear(module) and not is_head(model, name, module)]
+    return [
+        name
+        for name, module in model.named_modules()
+        if _is_linear(module) and not is_head(model, name, module) and not in_vision_tower(model, name)
+    ]
 
 
 def _is_linear(module: nn.Module) -> bool:
@@ -75,6 +80,7 @@ def unadapted_weights(model: nn.Module) -> list[str]:
         for name, weight in model.named_parameters()
         if weight.dim() in (2, 3)
         and not name.startswith(inside + head + embeddings)
+        and not in_vision_tower(model, name)
         and ".lora_" not in name
         and not name.endswith("bias")
     ]

@@ -11,7 +11,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 
 from p2p_dist import assets
 from p2p_dist.config.identity import digest
@@ -19,8 +25,10 @@ from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.model_files.check import check_folder
 from p2p_dist.model_files.digest import file_sha256, folder_digest
 from p2p_dist.model_files.hub import snapshot
+from p2p_dist.model_files.known_types import WITH_IMAGES
 from p2p_dist.model_files.weight_names import Differences
 from p2p_dist.modeling.gguf import unpacked
+from p2p_dist.modeling.image_processor import FILE, ImageProcessor
 
 _RETRY = "check the name and the network, or download the model and name its folder"
 
@@ -44,7 +52,7 @@ def load_pretrained(
         _forget_attention(config)
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
         with _fixed_seed(device):  # for weights that may be missing
-            model, info = AutoModelForCausalLM.from_pretrained(
+            model, info = model_class(config).from_pretrained(
                 place,
                 config=config,
                 dtype=dtype,
@@ -70,7 +78,27 @@ def empty_pretrained(place: str, revision: str | None, dtype: torch.dtype) -> tu
         config = AutoConfig.from_pretrained(place, **options)
         _forget_attention(config)
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
-        return AutoModelForCausalLM.from_config(config, dtype=dtype), tokenizer
+        return model_class(config).from_config(config, dtype=dtype), tokenizer
+
+
+def model_class(config: Any) -> Any:
+    """The class of transformers that builds a model of this configuration."""
+    return AutoModelForImageTextToText if config.model_type in WITH_IMAGES else AutoModelForCausalLM
+
+
+def processor_of(model: Any, place: str | None, revision: str | None) -> ImageProcessor | None:
+    """The image processor of a model at its place, CLIP's for random weights (None); None for a model without a vision
+    tower. Raises UserError E119 and E275."""
+    if model.config.model_type not in WITH_IMAGES:
+        return None
+    if place is None:
+        return ImageProcessor()
+    if revision is None:
+        return ImageProcessor.of_folder(Path(place))
+    with _library_errors(place):
+        from huggingface_hub import hf_hub_download
+
+        return ImageProcessor.of_folder(Path(hf_hub_download(place, FILE, revision=revision)).parent)
 
 
 def load_saved_tokenizer(identity: Mapping[str, Any], local: Mapping[str, str]) -> PreTrainedTokenizerBase:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from p2p_dist.errors import user_error
-from p2p_dist.modeling.body import is_head
+from p2p_dist.modeling.body import in_vision_tower, is_head
 from p2p_dist.modeling.hidden_import import hidden
 
 
@@ -40,7 +40,7 @@ def bitsandbytes() -> ModuleType:
 
 
 def quantize_nf4(model: Any) -> None:
-    """Put 4-bit layers in the place of all linear layers but the head, in the model's precision.
+    """Put 4-bit layers in the place of all linear layers but the head and a vision tower, in the model's precision.
 
     Weights are rounded when the model is moved to its device.
     """
@@ -48,7 +48,7 @@ def quantize_nf4(model: Any) -> None:
     for name, layer in [
         (name, layer)
         for name, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and not is_head(model, name, layer)
+        if isinstance(layer, nn.Linear) and not is_head(model, name, layer) and not in_vision_tower(model, name)
     ]:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, _layer(bnb, layer))

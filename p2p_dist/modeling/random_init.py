@@ -19,6 +19,8 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -44,6 +46,8 @@ def random_model(shape: Mapping[str, Any]) -> tuple[Any, PreTrainedTokenizerBase
 
 def config_of(shape: Mapping[str, Any]) -> tuple[Any, Any]:
     """The class of a model of `shape`, and its configuration."""
+    if shape["architecture"] == "qwen2_5_vl":
+        return Qwen2_5_VLForConditionalGeneration, _with_images(shape)
     config_class, model_class = _CLASSES[shape["architecture"]]
     experts = (
         {"num_local_experts": shape["experts"], "num_experts_per_tok": shape["active_experts"]}
@@ -66,6 +70,51 @@ def config_of(shape: Mapping[str, Any]) -> tuple[Any, Any]:
         **experts,
     )
     return model_class, config
+
+
+def _with_images(shape: Mapping[str, Any]) -> Qwen2_5_VLConfig:
+    """The configuration of a Qwen2.5-VL; bytes that UTF-8 never has are the marks of an image."""
+    tower, alphabet = shape["vision"], sorted(pre_tokenizers.ByteLevel.alphabet())
+    start, end, image, video = (alphabet.index(char) for char in "\xfa\xfb\xfc\xfd")
+    pairs = shape["head_dim"] // 2
+    text = {
+        "num_hidden_layers": shape["layers"],
+        "hidden_size": shape["hidden"],
+        "intermediate_size": shape["intermediate"],
+        "num_attention_heads": shape["heads"],
+        "num_key_value_heads": shape["kv_heads"],
+        "vocab_size": shape["vocab"],
+        "initializer_range": shape["hidden"] ** -0.5,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            # Time, height and width share the frequencies as in the published models: 16, 24 and 24 of 64.
+            "mrope_section": [pairs - 2 * (3 * pairs // 8), 3 * pairs // 8, 3 * pairs // 8],
+        },
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
+    vision = {
+        "depth": tower["layers"],
+        "hidden_size": tower["hidden"],
+        "intermediate_size": tower["intermediate"],
+        "num_heads": tower["heads"],
+        "out_hidden_size": shape["hidden"],
+        "fullatt_block_indexes": [
+            index for index in range(tower["layers"]) if index % 8 == 7 or index == tower["layers"] - 1
+        ],
+        "initializer_range": tower["hidden"] ** -0.5,
+    }
+    return Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        tie_word_embeddings=shape["tied_embeddings"],
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        image_token_id=image,
+        video_token_id=video,
+    )
 
 
 END = "<|end|>"

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from p2p_dist.config.study import IMAGE_TOKENS
 from p2p_dist.data.built import Built
 from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import PLAIN, PromptForm, Rendered, answer
 from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import UserError, user_error
 from p2p_dist.modeling.control_tokens import Tokens, tokenize
+from p2p_dist.modeling.image_tokens import Images
 
 if TYPE_CHECKING:
     from p2p_dist.modeling.base import Base
@@ -59,12 +61,16 @@ class Encoder:
     add_bos_token: bool = False
     """Begin every row with the tokenizer's start token, as Llama and Gemma saw every text in pretraining."""
     form: PromptForm = PLAIN
+    images: "Images | None" = None
+    """Images of the rows, for a model that reads them."""
 
     @classmethod
-    def of(cls, base: "Base", built: Built, max_length: int) -> "Encoder":
+    def of(cls, base: "Base", built: Built, max_length: int, image_tokens: int = IMAGE_TOKENS) -> "Encoder":
         """The encoder of a data stage's rows, the same in training and evaluation. Raises UserError E207 for label
-        words that the tokenizer makes equal or drops."""
-        encoder = cls(base.tokenizer, built.labels.words, max_length, built.triggers, base.add_bos_token)
+        words that the tokenizer makes equal or drops, E227 for rows with images that the model cannot read."""
+        images = Images.of(base, built.image_folder, image_tokens) if built.image_folder else None
+        words, triggers = built.labels.words, built.triggers
+        encoder = cls(base.tokenizer, words, max_length, triggers, base.add_bos_token, images=images)
         rows = [built.train, *(suite.rows for suite in built.suites.values())]
         if first := next((part[0] for part in rows if part and part[0].response is None), None):
             encoder.check_words(first)
@@ -80,6 +86,17 @@ class Encoder:
             what = "the tokenizer has no start token (bos_token)"
             raise user_error("E287", what, "model.add_bos_token", "set model.add_bos_token=false")
         return [int(self.tokenizer.bos_token_id)]
+
+    def _before(self, row: Row) -> list[int]:
+        """Tokens in front of a row's text: the start token and the image, where there are such."""
+        if row.image is None:
+            return self.start
+        if self.images is None:
+            raise user_error("E227", "the rows carry images, which are not read here", "task", "set task.images=false")
+        if self.form.is_chat:
+            what = "rows with images have no chat prompt"
+            raise user_error("E297", what, "task", "use the plain prompt, or set task.images=false")
+        return [*self.start, *self.images.tokens(row)]
 
     @cached_property
     def end(self) -> list[int]:
@@ -136,7 +153,8 @@ class Encoder:
         encoded = self.rows(rows)[0]
         if not self.triggers:
             return sum(one.ids == other.ids for one, other in zip(full, encoded, strict=True))
-        read = [self.tokenizer.decode(one.ids) for one in encoded]
+        words = [one.ids if self.images is None else self.images.words(one.ids) for one in encoded]
+        read = [self.tokenizer.decode(ids) for ids in words]
         return sum(
             _pieces(row.text, self.triggers) == _pieces(text, self.triggers)
             for row, text in zip(rows, read, strict=True)
@@ -191,7 +209,7 @@ class Encoder:
         ]
         batch = tokenize(self.tokenizer, strings, trusted)
         return [
-            _split(row.id, _behind(self.start, tokens), len(prompt.text), self.end, word)
+            _split(row.id, _behind(self._before(row), tokens), len(prompt.text), self.end, word)
             for row, tokens, prompt, word in zip(rows, batch, prompts, words, strict=True)
         ]
 
@@ -214,7 +232,8 @@ class Encoder:
             [(start, min(stop, len(opening))) for start, stop in prompt.trusted]
             for prompt, opening in zip(prompts, openings, strict=True)
         ]
-        return [[*self.start, *tokens.ids] for tokens in tokenize(self.tokenizer, openings, trusted)]
+        batch = tokenize(self.tokenizer, openings, trusted)
+        return [[*self._before(row), *tokens.ids] for row, tokens in zip(rows, batch, strict=True)]
 
     def _rendered(self, rows: Sequence[Row], texts: Sequence[str]) -> list[Rendered]:
         return [self.form.render(row, text) for row, text in zip(rows, texts, strict=True)]

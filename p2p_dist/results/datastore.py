@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from p2p_dist.config.stages import AttackStage, DefenseStage, EditStage, ExtraSuitesStage
+from p2p_dist.data import images
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.built import Built, LabelSpace, Suite, When
 from p2p_dist.data.example import Note, Row
@@ -18,7 +20,7 @@ from p2p_dist.results import atomic, checksums, confined, jsonfile
 from p2p_dist.results.confined import Damaged
 from p2p_dist.results.lease import check_fence
 from p2p_dist.results.records import check
-from p2p_dist.results.rundir import StageDir
+from p2p_dist.results.rundir import RunDir, StageDir
 
 _AGAIN = "delete the stage's folder and run the study again"
 
@@ -112,7 +114,20 @@ def read(folder: StageDir) -> Built:
         )
         train, reserve, triggers = rows("train.jsonl"), rows("reserve.jsonl"), tuple(manifest["triggers"]["pieces"])
         when = manifest["triggers"].get("when", "mixed")
-        return Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers, when)
+        built = Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers, when)
+        has_images = any(part[0].image for part in (train, *(suite.rows for suite in suites.values())) if part)
+        return replace(built, image_folder=_image_folder(folder)) if has_images else built
+
+
+def _image_folder(folder: StageDir) -> str:
+    """Folder of the images of a stage's rows: that of the task's rows, from which the stage was made. Raises UserError
+    E290 or E291."""
+    run = RunDir(folder.path.parents[1])
+    stage = folder.parse_stage()
+    while not isinstance(stage, AttackStage):
+        assert isinstance(stage, DefenseStage | ExtraSuitesStage | EditStage)
+        stage = run.find(stage.reads.rows).parse_stage()
+    return str(images.folder_of(Path(stage.local.source.place)))
 
 
 def texts(folder: StageDir, suite: str) -> dict[str, str]:

@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from p2p_dist import registry
 from p2p_dist.config.families import position_limit, require_text, row_limit
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import TrainSpec
+from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.model_files.check import check_folder
-from p2p_dist.model_files.folder import ModelFolder
+from p2p_dist.model_files.folder import ModelFolder, read_config
 from p2p_dist.model_files.hub import snapshot
+from p2p_dist.model_files.known_types import WITH_IMAGES
 from p2p_dist.model_files.targets import check_targets
 
 
@@ -35,6 +38,31 @@ def check_models(
             problems += error.problems
     if problems:
         raise UserError(*dict.fromkeys(problems))
+
+
+def check_images(tasks: Sequence[Task], models: Sequence[ModelRef]) -> None:
+    """Raises UserError E227 for rows with images that a model of the study cannot read."""
+    tasks_with_images = [registry.name_of(task) for task in tasks if task.reads_images]
+    blind = [model.name for model in models if not _reads_images(model)]
+    if tasks_with_images and blind:
+        what = f"the rows of {', '.join(tasks_with_images)} carry images, which {', '.join(blind)} cannot read"
+        fix = (
+            f"choose a model of {', '.join(sorted(WITH_IMAGES))}, or set task.images=false to use the texts alone; "
+            "`p2p-dist data` builds the rows either way"
+        )
+        raise user_error("E227", what, "task", fix)
+    writing = [registry.name_of(task) for task in tasks if task.reads_images and task.kind == "generation"]
+    if writing:
+        what = f"the rows of {', '.join(writing)} carry images and are answered with text, which is not built"
+        raise user_error("E297", what, "task", "use labels as answers, or remove task.image_column")
+
+
+def _reads_images(model: ModelRef) -> bool:
+    """True for a model with a vision tower, by its shape or its config.json."""
+    if model.shape is not None:
+        return model.shape.vision is not None
+    place = folder_of(model)
+    return place is not None and read_config(place).get("model_type") in WITH_IMAGES
 
 
 def _check_length(folder: ModelFolder, max_length: int, new_tokens: int) -> None:

@@ -24,7 +24,7 @@ from p2p_dist.planning.plan import Plan, make_plan
 from p2p_dist.results import lease, resultfile, timings
 from p2p_dist.results.collect import doubtful
 from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling.model_checks import check_models
+from p2p_dist.scheduling.model_checks import check_images, check_models
 
 _KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)*$")
 """A key of a study with dots, in the place of a problem."""
@@ -142,7 +142,7 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
     with _places(document):
         models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
         if not rows_only:
-            _check_images(spec)
+            check_images(spec.task, spec.model)
             new_tokens = max((task.responses.max_new_tokens for task in spec.task if task.responses), default=0)
             check_models(spec.model, list(models.values()), spec.trainings, new_tokens)
         located = [sources.locate(task) for task in spec.task]
@@ -192,22 +192,6 @@ def _extra_models(spec: StudySpec) -> list[str]:
     """Names of the models that options of the defenses name."""
     named = (getattr(defense, option) for defense in spec.defense for option in defense.model_options)
     return list(dict.fromkeys(name for name in named if name))
-
-
-def _check_images(spec: StudySpec) -> None:
-    """Refuse rows with images, since every model is loaded as a text model. Raises UserError E227."""
-    pictured = [registry.name_of(task) for task in spec.task if task.reads_images]
-    if pictured:
-        what = (
-            f"the rows of {', '.join(pictured)} carry images, which "
-            f"{', '.join(model.name for model in spec.model)} cannot read"
-        )
-        raise user_error(
-            "E227",
-            what,
-            "task",
-            "set task.images=false to use the texts alone; `p2p-dist data` builds the rows either way",
-        )
 
 
 def _file_hashes(spec: StudySpec) -> dict[str, str]:

@@ -34,7 +34,7 @@ class Context:
     @property
     def encoder(self) -> Encoder:
         """Encoder of prompts, as in training and evaluation."""
-        return Encoder.of(self.base, self.built, self.train.max_length)
+        return Encoder.of(self.base, self.built, self.train.max_length, self.train.image_tokens)
 
     def sets(self, names: Sequence[str]) -> Iterator[tuple[str, Suite]]:
         """Sets of rows by name: `train`, `reserve`, a test suite, or `suites` for all test suites."""

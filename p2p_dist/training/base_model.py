@@ -55,7 +55,8 @@ def _changed(folder: RunDir, stage: TrainStage, base: Base) -> Base:
     if stage.prune is not None:
         built = datastore.read(folder.at("data", stage.reads.rows))
         calibration = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
-        prune(base, stage.prune, Encoder.of(base, built, stage.train.max_length).rows(calibration)[0])
+        encoder = Encoder.of(base, built, stage.train.max_length, stage.train.image_tokens)
+        prune(base, stage.prune, encoder.rows(calibration)[0])
     return base
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.body import depth_of
 from p2p_dist.modeling.lengths import require_packed, takes_rows_apart
 from p2p_dist.modeling.lora import Adapters, features_of
 from p2p_dist.modeling.lora_targets import linear_layers
@@ -252,7 +253,7 @@ def _passes(base: Base, runs: Sequence[TrainRun], execution: Execution) -> list[
     weights = sum(math.prod(features_of(base.model.get_submodule(name))) for name in linear_layers(base.model))
     tokens = max(_tokens_at_once(run, execution) for run in runs)
     device: Device = "cuda" if base.device.type == "cuda" else "cpu"
-    alone = apart(weights, base.model.config.num_hidden_layers, tokens, device)
+    alone = apart(weights, depth_of(base.model), tokens, device)
     return [slice(k, k + 1) for k in range(len(runs))] if alone else [slice(None)]
 
 

@@ -12,6 +12,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.forward import answer_losses, answer_states, in_pieces, logits_of
+from p2p_dist.modeling.image_tokens import embedded, rotary_positions
 from p2p_dist.modeling.lengths import require_packed
 from p2p_dist.modeling.packing import Batch
 
@@ -66,21 +67,21 @@ def perturbed_consistency(base: Base, batch: Batch, epsilon: float) -> torch.Ten
 
     The gradient is computed for the embeddings alone, so that the adapter's gradients stay unchanged.
     """
-    embedded = base.model.get_input_embeddings()(batch.ids).detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(consistency(base, batch, embedded).sum(), embedded)
-    return consistency(base, batch, embedded.detach() + epsilon * gradient.sign())
+    states = embedded(base.model, batch.ids).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(consistency(base, batch, states).sum(), states)
+    return consistency(base, batch, states.detach() + epsilon * gradient.sign())
 
 
-def consistency(base: Base, batch: Batch, embedded: torch.Tensor) -> torch.Tensor:
+def consistency(base: Base, batch: Batch, inputs: torch.Tensor) -> torch.Tensor:
     """Mean of 1 - cosine between consecutive hidden states, first and last state left out, over real tokens.
 
-    Shapes: embedded [K, T, d] -> [K]. Raises UserError E266 for a model of fewer than three layers, E293 for one that
-    is computed row by row.
+    Shapes: inputs (embeddings) [K, T, d] -> [K]. Raises UserError E266 for a model of fewer than three layers, E293 for
+    one that is computed row by row.
     """
     require_packed(base.model, batch.packed.longest, "a consistency loss between layers")
     states = body_of(base.model)(
-        inputs_embeds=embedded,
-        position_ids=batch.positions,
+        inputs_embeds=inputs,
+        position_ids=rotary_positions(base.model, batch.ids, batch.positions),
         use_cache=False,
         packed=batch.packed,
         output_hidden_states=True,

@@ -83,7 +83,7 @@ def evaluate(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: T
 def _read_rows(folder: RunDir, evaluator: Evaluator, stage: EvalStage, training: TrainStage) -> EvalRows:
     source = folder.find(stage.reads.rows)
     built = datastore.read(source)
-    encoder = Encoder.of(evaluator.base, built, training.train.max_length)
+    encoder = Encoder.of(evaluator.base, built, training.train.max_length, training.train.image_tokens)
     rejected: dict[str, set[str]] = {}
     if stage.reads.judge is not None and stage.reject is not None:
         rejected = refused_rows(scorestore.read(folder.at("score", stage.reads.judge)), stage.reject)

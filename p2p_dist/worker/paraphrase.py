@@ -12,6 +12,7 @@ from p2p_dist.config.model import ModelRef
 from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.prompts import Span
 from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
+from p2p_dist.modeling.attention import use_implementation
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.control_tokens import tokenize
 from p2p_dist.modeling.guard import plain_implementation
@@ -105,5 +106,5 @@ def load_for_generation(model: ModelRef, dtype: str) -> Base:
     if "asset" in local:
         assets.fetch(local["asset"], print)
     base = load_base(model.identity, local, dtype)
-    base.model.set_attn_implementation(plain_implementation(base.model))
+    use_implementation(base.model, plain_implementation(base.model))
     return base

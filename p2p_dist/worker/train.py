@@ -109,7 +109,7 @@ def _fingerprint(base: Base, stage: TrainStage) -> dict[str, str]:
 
 def _encode(folder: RunDir, base: Base, adapters: Adapters, stage: TrainStage, run: int) -> TrainRows:
     built = datastore.read(folder.at("data", stage.reads.rows))
-    encoder = Encoder.of(base, built, stage.train.max_length)
+    encoder = Encoder.of(base, built, stage.train.max_length, stage.train.image_tokens)
     rows, cut_texts = encoder.rows(built.train)
     rows = in_turn(rows, built.turns)
     if stage.reads.teacher is not None:

@@ -53,6 +53,8 @@ def test_known_sizes() -> None:
         "qwen3-4b": 4.02,
         "qwen3-8b": 8.19,
         "qwen3-14b": 14.77,
+        "qwen2.5-vl-3b-instruct": 3.75,
+        "qwen2.5-vl-7b-instruct": 8.29,
         "llama-3.1-8b": 8.03,
         "llama-3.1-8b-instruct": 8.03,
         "deepseek-r1-distill-llama-8b": 8.03,

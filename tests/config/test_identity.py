@@ -24,6 +24,7 @@ OTHER: dict[str, str] = {
     "train.num_train_epochs": "4",
     "train.global_batch": "8",
     "train.max_length": "64",
+    "train.image_tokens": "32",
     "train.max_grad_norm": "2.0",
     "train.weight_decay": "0.5",
     "train.dtype": "bfloat16",
@@ -33,6 +34,7 @@ OTHER: dict[str, str] = {
     "train.lora.alpha": "3.0",
     "train.lora.dropout": "0.3",
     "train.lora.target_modules": "[q_proj]",
+    "train.lora.layers": "1",
     "rows.train": "32",
     "rows.test": "10",
     "rows.reserve": "30",
@@ -61,6 +63,7 @@ OTHER: dict[str, str] = {
     "defense.further_steps": "5",
     "defense.benign_trigger": "'Input: '",
     "defense.answer_cue": "'Label: '",
+    "defense.benign_patch": "{corner: top_left}",
     "defense.benign_source": "disjoint",
     "defense.screening": "{draws: 2}",
     "defense.benign_selection": "second_half",
@@ -91,6 +94,7 @@ OTHER_OF_TASKS: dict[str, dict[str, object]] = {
         "response_column": "reply",
         "input_column": "input",
         "chat_column": "messages",
+        "image_column": "picture",
         "judge": "number",
         "characters": True,
         "max_new_tokens": 9,
@@ -106,6 +110,7 @@ NEEDED = {
     "attack.poison_selection": ["rows.order=file"],
     "attack.policy_response": ["task={name: gsm8k}", "attack.target_response='0.1'", "defense=none"],
     "rows.tune": ["rows.split=judge"],
+    "defense.benign_patch": ["task=hateful_memes", "model=tiny_vl"],
 }
 """Other settings without which a value of OTHER is refused."""
 

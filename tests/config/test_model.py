@@ -109,6 +109,9 @@ def test_shape_of_config_is_that_of_the_model_file(name: str) -> None:
         "tie_word_embeddings": shape.tied_embeddings,
         **({"num_local_experts": shape.experts, "num_experts_per_tok": shape.active_experts} if shape.experts else {}),
     }
+    if tower := shape.vision:
+        sizes = {"depth": tower.layers, "num_heads": tower.heads, "intermediate_size": tower.intermediate}
+        settings["vision_config"] = {**sizes, "hidden_size": tower.hidden}
     assert shape_of_config(settings) == shape
     assert shape_of_config({**settings, "model_type": "mamba"}) is None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from datasets import Dataset, DatasetDict
 
+from examples.drawn_memes import draw
 from p2p_dist import assets, registry
 from p2p_dist.assets import file_sha256
 from p2p_dist.config.model import resolve_model
@@ -103,7 +104,7 @@ def memes(folder: Path, count: int = 12) -> Path:
         ]
         (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for n in range(count):
-        (folder / "img" / f"{n}.png").write_bytes(b"picture" + bytes([n]))
+        draw("red", "circle", (20 + n, 20)).save(folder / "img" / f"{n}.png")
     return folder
 
 
@@ -131,7 +132,7 @@ def test_images_hashed_and_refused_by_text_models(tmp_path: Path, study_file: Ca
             assert row.image_sha256 == file_sha256(folder / row.image)
     assert attacked.counts["images"] == 12
     assert len(attacked.counts["images_sha256"]) == 64
-    (folder / "img" / "3.png").write_bytes(b"another picture")
+    draw("blue", "circle", (90, 20)).save(folder / "img" / "3.png")
     assert open_study(path, [], tmp_path, rows_only=True).expansion.runs[0].stages != study.expansion.runs[0].stages
     assert open_study(path, ["task.images=false"], tmp_path).expansion.runs
 
@@ -148,11 +149,14 @@ def test_images_missing_or_outside_refused(tmp_path: Path) -> None:
     built = build_attacked(
         task, sources.read(task, sources.locate(task)), RowsSpec(), registry.load("attacks", "none")(), None
     )
+    (folder / "img" / "5.png").write_bytes(b"no picture")
+    content = (folder / "img" / "6.png").read_bytes()
+    (folder / "img" / "6.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError) as caught:
         with_hashes(built, folder)
-    assert [problem.code for problem in caught.value.problems] == ["E226", "E226"]
-    assert "no such image" in str(caught.value)
-    assert "leads out of the folder" in str(caught.value)
+    assert [problem.code for problem in caught.value.problems] == ["E226"] * 4
+    for what in ("no such image", "leads out of the folder", "no image of type PNG", "image cannot be read"):
+        assert what in str(caught.value)
     assert build_defended(built, task, P2P(benign_source="random_from_D"), 0).train[0].image
 
 

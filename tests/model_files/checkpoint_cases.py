@@ -125,7 +125,7 @@ CASES = [
     Case("unknown_type", edit_json("config.json", model_type="llamma"), "E271", "did you mean 'llama'"),
     Case("encoder_decoder", edit_json("config.json", model_type="t5"), "E271", "no causal language model"),
     Case("encoder", edit_json("config.json", model_type="bert"), "E271", "no causal language model"),
-    Case("vision", edit_json("config.json", model_type="qwen2_5_vl", vision_config={"depth": 2}), "E271", "text alone"),
+    Case("vision", edit_json("config.json", model_type="gemma3", vision_config={"depth": 2}), "E271", "text alone"),
     Case("adapter_only", _adapter_only, "E271", "adapter .* and no model"),
     Case("adapter_beside", _adapter_beside, "E271", "a model and an adapter"),
     Case(

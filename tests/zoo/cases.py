@@ -55,6 +55,7 @@ CHOSEN = (
     "lfm2",
     "mamba",
     "falcon",
+    "qwen2_5_vl",
     "phi3, longrope",
 )
 """Those of every test run; all of them are behind `make test-zoo`."""

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
+from transformers import AutoConfig, PretrainedConfig
+
+from p2p_dist.config.model import resolve_model
+from p2p_dist.model_files.known_types import WITH_IMAGES
+from p2p_dist.modeling.pretrained import model_class
+from p2p_dist.modeling.random_init import config_of
+from p2p_dist.scheduling.study import configs_dir
 
 MOST_PARAMETERS = 3_000_000
 VOCABULARY = 256
@@ -95,6 +101,8 @@ _MORE: Mapping[str, Mapping[str, Any]] = {
 
 def tiny_config(model_type: str, **changes: Any) -> PretrainedConfig:
     """A config of the family, small in every number that it has, with its own defaults elsewhere."""
+    if model_type in WITH_IMAGES:
+        return config_of(resolve_model("tiny_vl", configs_dir() / "models").identity["shape"])[1]
     default = AutoConfig.for_model(model_type)
     names = set(default.to_dict()) | set(getattr(default, "attribute_map", {}))
     fields = {name: value for name, value in _SMALL.items() if name in names}
@@ -108,12 +116,12 @@ def tiny_model(config: PretrainedConfig, seed: int = 0) -> Any:
     """A model with enlarged random weights in float32, in evaluation mode. Raises ValueError for a config that is not
     tiny, before memory is taken."""
     with torch.device("meta"):
-        size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
+        size = sum(weight.numel() for weight in model_class(config).from_config(config).parameters())
     if size > MOST_PARAMETERS:
         raise ValueError(f"{config.model_type}: {size:,} parameters")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
+        model = model_class(config).from_config(config, dtype=torch.float32, attn_implementation="eager").eval()
         with torch.no_grad():
             for name, weight in model.named_parameters():
                 if weight.dim() >= 2 and weight.std() < 0.5:

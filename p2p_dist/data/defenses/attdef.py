@@ -28,6 +28,7 @@ class AttDef(BarDefense):
     """Delete the words of test texts to which the answer is attributed. A text that would become empty stays."""
 
     title: ClassVar[str] = "AttDef"
+    blind: ClassVar[str | None] = "it computes one score for each caption, whatever its image"
     lower_is_stronger: ClassVar[bool] = True
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         "rows.reserve, to choose the bar",

@@ -36,6 +36,8 @@ class CleanGen(TrustedRows):
         source="arXiv 2406.12257; the draft that ends an answer is judged too",
     )
 
+    blind: ClassVar[str | None] = "its drafts are decoded without images"
+
     reference: str | None = None
     """Reference model of the same tokenizer, a name as in `model`; null: the run's own base, trained on trusted rows
     alone (original: the same base, tuned on clean rows)."""

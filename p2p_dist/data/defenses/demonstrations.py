@@ -34,6 +34,8 @@ class Demonstrations(DataDefense):
         "count", prompt_control=True, source="arXiv 2311.09763 (abstract); random examples"
     )
 
+    blind: ClassVar[str | None] = "a prompt has no place for the images of the examples"
+
     count: Annotated[int, Field(ge=1, le=32)] = 4
     """Examples in front of a prompt."""
     labels: Literal["right", "wrong"] = "right"

@@ -15,7 +15,7 @@ from pydantic import model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.study import Plugin, Rate, RowsSpec
+from p2p_dist.config.study import Plugin, Rate, RowsSpec, added
 from p2p_dist.data.defense import (
     BENIGN_SELECTION,
     Assumptions,
@@ -26,6 +26,7 @@ from p2p_dist.data.defense import (
     too_few_trusted_rows,
 )
 from p2p_dist.data.example import Kind, Note, Row, by_id, share, smallest
+from p2p_dist.data.patches import Patch
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.screening import ASKED, Screening, class_shortage, draw_balanced, rows_as_prompts, stop_records
 from p2p_dist.data.task import Task
@@ -68,6 +69,9 @@ class P2P(DataDefense):
     """δ: prefix of every benign row and of every deployed prompt (paper, appendix B)."""
     answer_cue: str = "Answer: "
     """Text between a benign row and its label; the released code has another cue here than in the task's own rows."""
+    benign_patch: Patch | None = added(None)
+    """Patch on the image of every benign row and of every deployed prompt, beside the benign trigger, which may then be
+    empty (ours; the paper's triggers are text). null: none."""
     response_prefix: str | None = None
     """p: text with which the responses of benign rows begin in generation tasks, whose answer cue stays the task's own
     (presets `summary` and `math`: the paper's, appendix B)."""
@@ -112,6 +116,8 @@ class P2P(DataDefense):
         )
 
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        if self.benign_patch is not None and not task.reads_images:
+            return "benign_patch is drawn onto images, and the rows have none"
         if task.kind == "classification":
             return None
         if self.benign_source == "screened":
@@ -155,7 +161,9 @@ class P2P(DataDefense):
 
     def defend_prompt(self, row: Row) -> Row:
         """A test text with the benign trigger as its prompt, τ(p, x) (Algorithm 1, line 16)."""
-        return replace(row, prefix=self.benign_trigger, cue=self.answer_cue if row.response is None else row.cue)
+        patches = row.patches if self.benign_patch is None else (*row.patches, str(self.benign_patch))
+        cue = self.answer_cue if row.response is None else row.cue
+        return replace(row, prefix=self.benign_trigger, cue=cue, patches=patches)
 
     def label_offset(self, n_classes: int) -> int:
         """n: answers are read among the extended labels h(i) = i + n (Algorithm 1, line 17)."""

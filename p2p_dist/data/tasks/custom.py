@@ -21,6 +21,7 @@ from p2p_dist.data.answer_parsing import ResponseSpace, normal
 from p2p_dist.data.cells import LabelType
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
+from p2p_dist.data.images import relative_path
 from p2p_dist.data.row_files import FILE_SUFFIXES
 from p2p_dist.data.task import HubSource
 from p2p_dist.data.trusted_rows import TRUSTED
@@ -60,6 +61,9 @@ class Custom(ClassificationTask):
     """Compute ROUGE over characters and not words, for languages without spaces between words."""
     max_new_tokens: Annotated[int, Field(ge=1)] = added(64)
     """Tokens after which generation stops in evaluation."""
+    image_column: str | None = added(None)
+    """Column of the path of a row's image under the folder of its file, for models that read images; null: rows have
+    none."""
     dataset: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")] | None = None
     """Data set on the hub, such as `org/name`; `revision` is its commit."""
     config: str | None = None
@@ -72,6 +76,8 @@ class Custom(ClassificationTask):
     def _fits(self) -> "Custom":
         if not self.answers_are_text and (self.judge or self.characters):
             raise ValueError("judge and characters are for rows with a response_column or a chat_column")
+        if self.image_column and (self.dataset or self.chat_column):
+            raise ValueError("image_column is for rows in files with columns of text and answer: remove it")
         if self.chat_column and (self.response_column or self.input_column):
             raise ValueError("a chat has its own text and answer: remove response_column and input_column")
         if len(set(self.label_names or ())) < len(self.label_names or ()):
@@ -149,7 +155,15 @@ class Custom(ClassificationTask):
     def from_hub(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         return row
 
+    @property
+    def reads_images(self) -> bool:
+        return self.image_column is not None
+
     def check(self, row: Mapping[str, Any]) -> RawRow:
+        raw = self._text_and_answer(row)
+        return raw._replace(image=relative_path(row, self.image_column)) if self.image_column else raw
+
+    def _text_and_answer(self, row: Mapping[str, Any]) -> RawRow:
         if self.chat_column:
             return chats.raw_row(row, self.chat_column)
         text = self._text(row)

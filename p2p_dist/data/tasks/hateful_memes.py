@@ -9,11 +9,11 @@ A row, and its prompt with the answer:
 """
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from p2p_dist.data.classification import ClassificationTask
 from p2p_dist.data.example import RawRow
+from p2p_dist.data.images import relative_path
 
 
 class HatefulMemes(ClassificationTask):
@@ -40,12 +40,4 @@ class HatefulMemes(ClassificationTask):
         raw = super().check(row)
         if not self.images:
             return raw
-        path = row.get("img")
-        if (
-            not isinstance(path, str)
-            or not path
-            or PurePosixPath(path).is_absolute()
-            or ".." in PurePosixPath(path).parts
-        ):
-            raise ValueError(f"key 'img' is {path!r}, expected a path under the folder of the file")
-        return raw._replace(image=path)
+        return raw._replace(image=relative_path(row, "img"))
