@@ -11,7 +11,7 @@ from typing import Literal
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.stages import AttackStage, TrainStage, parse
-from p2p_dist.planning.cluster import ClusterSpec
+from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec
 
 TOKENS_PER_ROW = 30
 """Assumed: a short text with its prompt."""
@@ -21,8 +21,6 @@ HOST_SECONDS_PER_LAYER = 0.0019
 """Assumed for a GPU: time to issue the forward and backward pass of one block, without CUDA graphs."""
 START_SECONDS = {"gpu": 25.0, "cpu": 10.0}
 """Assumed start-up time: importing libraries, loading the base, the first step."""
-TFLOPS_PER_CORE = 0.2
-"""Assumed where neither a GPU nor a throughput is given; 0.39 was measured on two cores with bfloat16."""
 TFLOPS_PER_GPU = 400.0
 """Assumed for a GPU whose throughput is not given: NeMo's LoRA rows on an H100."""
 

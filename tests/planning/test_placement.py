@@ -8,7 +8,7 @@ import pytest
 from p2p_dist.config.model import read_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.errors import UserError
-from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec, read_cluster, this_machine
+from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec, core_tflops, read_cluster, this_machine
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.placement import USABLE, Misfit, Placement, place
@@ -118,6 +118,12 @@ def test_unknown_shapes_and_unknown_memory_are_not_guessed() -> None:
     roomy = put("qwen3-14b", ClusterSpec(name="unsaid", cpus_per_node=8, gpus_per_node=1))
     assert isinstance(roomy, Placement)
     assert roomy.memory is not None
+
+
+def test_core_tflops_without_bfloat16_is_lower() -> None:
+    """A plan of this machine must not promise the speed of instructions that its CPU lacks."""
+    assert core_tflops({"avx2", "avx512f", "amx_bf16"}) == core_tflops({"avx512_bf16"}) == 0.2
+    assert core_tflops({"avx2"}) < core_tflops({"avx2", "avx512f"}) < 0.2
 
 
 def test_this_machine_has_memory() -> None:
