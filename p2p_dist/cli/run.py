@@ -21,6 +21,7 @@ from p2p_dist.cli.options import (
     STUDY,
 )
 from p2p_dist.errors import Exit
+from p2p_dist.report.text_columns import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,7 +167,7 @@ def carry_out(study: "Study", launch: "Launch", console: "Console", private: boo
         settle(study, launch.replace)
         return False
     runs = f"{study.runs_done()} of {len(study.expansion.runs)} runs done"
-    console.print(f"{study.spec.name}: {runs}, {len(jobs)} jobs to do", highlight=False)
+    console.print(f"{study.spec.name}: {runs}, {counted(len(jobs), 'job')} to do", highlight=False)
     ended = execute(study, launch, console)
     _print_failures(study, ended)
     return bool(ended.failed)

@@ -4,17 +4,18 @@ from collections import Counter
 from collections.abc import Iterable
 
 from p2p_dist.report.groups import Group
+from p2p_dist.report.text_columns import counted
 
 
 def note(groups: Iterable[Group]) -> str:
     """The kinds of device that the runs of a table were trained and evaluated on, and a warning if there are several;
     empty where no stage says."""
-    counted = kinds(groups)
-    if not counted:
+    runs_by_device = kinds(groups)
+    if not runs_by_device:
         return ""
-    if len(counted) == 1:
-        return f" Device: {next(iter(counted))}."
-    listed = ", ".join(f"{device} ({runs} runs)" for device, runs in counted.most_common())
+    if len(runs_by_device) == 1:
+        return f" Device: {next(iter(runs_by_device))}."
+    listed = ", ".join(f"{device} ({counted(runs, 'run')})" for device, runs in runs_by_device.most_common())
     return (
         f" This table mixes devices: {listed}. The same ids give other numbers on another kind of device, so that "
         "differences between its rows may be the device's."

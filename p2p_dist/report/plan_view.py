@@ -14,7 +14,7 @@ from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
-from p2p_dist.report.text_columns import WIDTH, columns, folded_columns
+from p2p_dist.report.text_columns import WIDTH, columns, counted, folded_columns
 
 _SHOWN = 40
 _NO_BREAK = "\u00a0"
@@ -97,10 +97,10 @@ def text(name: str, plan: dict[str, Any]) -> str:
     runs, cluster = plan["runs"], plan["cluster"]
     done = sum(run["done"] for run in runs)
     hardware = f"{cluster['nodes']} x {cluster['gpus_per_node']} GPUs, {cluster['cpus_per_node']} cores"
-    jobs = f"{len(plan['jobs'])} jobs on {cluster['name']} ({hardware}), {cluster['slots']} at a time"
+    jobs = f"{counted(len(plan['jobs']), 'job')} on {cluster['name']} ({hardware}), {cluster['slots']} at a time"
     return "\n".join(
         [
-            f"{name}: {len(runs)} runs, {done} of {len(runs)} done",
+            f"{name}: {counted(len(runs), 'run')}, {done} of {len(runs)} done",
             *_stage_lines(plan["counts"]),
             *wrapped(jobs),
             *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
@@ -119,9 +119,9 @@ def _row_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """A note on every task whose rows could not be counted."""
     return [
         line
-        for counted in rows
-        if "unknown" in counted
-        for line in wrapped(f"not checked: rows per class of {counted['task']}: {counted['unknown']}")
+        for task in rows
+        if "unknown" in task
+        for line in wrapped(f"not checked: rows per class of {task['task']}: {task['unknown']}")
     ]
 
 
@@ -142,12 +142,14 @@ def wrapped(line: str, indent: str = "  ") -> list[str]:
 
 def _stage_lines(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
     """Number of stages of every kind, how many further ones sharing saves, and how many are done."""
-    words = {"data": "data builds", "train": "trainings", "score": "scorings", "edit": "edits", "eval": "evaluations"}
-    return [
-        f"  {count['stages']:>5} {word:12}{count['saved_by_sharing']:>6} more shared{count['done']:>7} done"
-        for kind, word in words.items()
-        if (count := counts.get(kind))
-    ]
+    nouns = {"data": "data build", "train": "training", "score": "scoring", "edit": "edit", "eval": "evaluation"}
+    lines = []
+    for kind, noun in nouns.items():
+        if count := counts.get(kind):
+            of_kind = noun if count["stages"] == 1 else f"{noun}s"
+            shared, done = f"{count['saved_by_sharing']:>6} more shared", f"{count['done']:>7} done"
+            lines.append(f"  {count['stages']:>5} {of_kind:12}{shared}{done}")
+    return lines
 
 
 def _mode_lines(modes: Mapping[str, str]) -> list[str]:

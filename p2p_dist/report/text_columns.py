@@ -10,6 +10,11 @@ _LEAST = 24
 """Least width of a column whose cells are folded."""
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def columns(table: Sequence[Sequence[str]]) -> list[str] | None:
     """Aligned columns, or None where they are wider than a terminal."""
     widths = _widths(table)

@@ -25,7 +25,7 @@ def groups(*devices: str | None) -> list[Group]:
     [
         ((None, None), ""),
         (("EPYC, AVX2", "EPYC, AVX2"), " Device: EPYC, AVX2."),
-        (("EPYC, AVX2", "H200", "H200"), "mixes devices: H200 (2 runs), EPYC, AVX2 (1 runs)"),
+        (("EPYC, AVX2", "H200", "H200"), "mixes devices: H200 (2 runs), EPYC, AVX2 (1 run)"),
     ],
 )
 def test_note_names_the_devices_of_a_table(devices: tuple[str | None, ...], words: str) -> None:
