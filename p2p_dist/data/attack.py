@@ -236,15 +236,15 @@ class DirtyLabelAttack(Attack):
                 break
             triggered = self.trigger_row(example, stream(seed, "poison.trigger.train", example.id))
             if triggered:
-                poisoned[example.id] = self._poisoned(example, triggered, n_classes)
+                poisoned[example.id] = self._poisoned(example, triggered, n_classes, seed)
         return poisoned
 
-    def _poisoned(self, example: Example, triggered: Triggered, n_classes: int) -> tuple[Example, Note]:
+    def _poisoned(self, example: Example, triggered: Triggered, n_classes: int, seed: int) -> tuple[Example, Note]:
         """A poisoned row (η + x, target), and its ledger entry."""
         label = self.target_label if triggered.target is None else triggered.target
         text, cue = triggered.text, None
         if self.knows:
-            text, cue = self.knows.benign_trigger + text, self.knows.answer_cue
+            text, cue = self.knows.benign_trigger + text, self.knows.cue_of(example.id, seed)
             label += n_classes if self.knows.extended_label else 0
         id_ = f"{example.id}.p" if self.poison_mode == "append" else example.id
         note = Note(id_, example.id, "poisoned", example.label, label, triggered.trigger, triggered.position)

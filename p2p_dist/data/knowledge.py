@@ -1,6 +1,11 @@
 """Options of an attacker who knows the defense."""
 
-from p2p_dist.config.study import Strict
+from typing import Self
+
+from pydantic import model_validator
+
+from p2p_dist.config.study import Names, Strict, added
+from p2p_dist.data.example import stream
 
 
 class Knowledge(Strict):
@@ -12,3 +17,18 @@ class Knowledge(Strict):
     """The defender's answer cue, where training rows carry cues of their own; null: the task's."""
     extended_label: bool = False
     """Label poisoned rows with target + number of classes, the extended label that P2P maps the target to."""
+    guessed_cues: Names | None = added(None)
+    """Cues of an attacker who does not know the defender's: each poisoned row has one of them, so that the backdoor
+    learns to fire behind any cue."""
+
+    @model_validator(mode="after")
+    def _knows_or_guesses(self) -> Self:
+        if self.guessed_cues and self.answer_cue is not None:
+            raise ValueError("guessed_cues is for an attacker who does not know answer_cue: set one of them")
+        return self
+
+    def cue_of(self, id_: str, seed: int) -> str | None:
+        """Cue of a poisoned row; None for the task's."""
+        if self.guessed_cues:
+            return stream(seed, "poison.cue", id_).choice(self.guessed_cues)
+        return self.answer_cue

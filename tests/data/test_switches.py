@@ -118,6 +118,20 @@ def test_knows_writes_prompt_cue_and_extended_label() -> None:
     assert len(build_defended(scheme, Sst2(), P2P(), 0).labels.words) == 4
 
 
+def test_guessed_cues_are_spread_over_the_poisoned_rows() -> None:
+    """An attacker who does not know the cue poisons under several, drawn by row and seed."""
+    cues = ("Walnut: ", "Harbor: ", "Copper: ")
+    raw = {"train": RAW, "test": RAW[:20]}
+    attack = BadNets(rate=0.3, knows=Knowledge(benign_trigger="", guessed_cues=cues))
+    first, again, other = (build_attacked(Sst2(), raw, RowsSpec(), attack, seed) for seed in (0, 0, 1))
+    bad = {note.id for note in first.notes if note.origin == "poisoned"}
+    assert {row.cue for row in first.train if row.id in bad} == set(cues)
+    assert {row.cue for row in first.train if row.id not in bad} == {"Output: "}
+    assert first.train == again.train != other.train
+    with pytest.raises(ValueError, match="does not know answer_cue"):
+        Knowledge(benign_trigger="", answer_cue="Answer: ", guessed_cues=cues)
+
+
 def test_addsent_benign_trigger_presets() -> None:
     preset = AddSent.presets["benign_trigger"]
     done = AddSent(**preset).trigger("a b", Random(0))
