@@ -101,6 +101,7 @@ def plan(
 def described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[dict[str, Any], Plan]":
     """The plan of what is left, and its content as JSON. Raises UserError for a study that can never be."""
     from p2p_dist.report import plan_view
+    from p2p_dist.scheduling.chat_checks import shown_prompts
     from p2p_dist.scheduling.feasibility import refuse_infeasible
     from p2p_dist.scheduling.other_settings import changes_of
     from p2p_dist.scheduling.row_modes import row_modes
@@ -110,6 +111,8 @@ def described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[di
     remaining = study.plan(hardware, cohort)
     answer = {**plan_view.to_json(study.expansion, done, remaining, study.model_names()), "rows": rows}
     answer["row_modes"] = row_modes(study.spec.model, max(training.max_length for training in study.spec.trainings))
+    if prompts := shown_prompts(study.spec):
+        answer["prompts"] = prompts
     if changes := changes_of(study):
         answer["changes"] = {
             "runs_added": changes.added,

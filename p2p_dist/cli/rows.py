@@ -12,6 +12,7 @@ from p2p_dist.data.built import Built
 from p2p_dist.errors import user_error
 from p2p_dist.report import data_export, data_view
 from p2p_dist.results import datastore
+from p2p_dist.scheduling.chat_checks import view_of
 from p2p_dist.scheduling.progress import titles_of
 from p2p_dist.scheduling.study import Study
 from p2p_dist.worker.build_rows import build_study_rows
@@ -45,22 +46,25 @@ def _task(study: Study, stage: Stage) -> str:
 def _described(study: Study, stage: Stage, out: Path | None, tokens: bool) -> dict[str, Any]:
     built = datastore.read(study.folder.stage(stage))
     trainings = study.spec.trainings
-    described = data_view.to_json(built, stage.id, trainings)
+    prompt_of = view_of(study.spec.model[0], built.prompt)
+    described = data_view.to_json(built, stage.id, trainings, prompt_of)
     if tokens:
         described["tokens"] = token_views(built, study.spec.model[0], trainings[0].max_length)
     if out is not None:
-        data_export.write(_new(out / stage.id), study.folder.stage(stage), built)
+        data_export.write(_new(out / stage.id), study.folder.stage(stage), built, prompt_of)
     return described
 
 
 def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str, Any]]:
     """One row of each origin, token by token, as training reads it."""
     from p2p_dist.modeling.base import load_tokenizer  # torch and transformers, seconds to import
+    from p2p_dist.modeling.prompt_form import form_of
     from p2p_dist.modeling.tokenization import Encoder
 
     tokenizer = load_tokenizer(model.identity, model.local)
     bos = bool(model.identity.get("add_bos_token", False))
-    encoder = Encoder(tokenizer, built.labels.words, max_length, add_bos_token=bos)
+    form = form_of(built.prompt, tokenizer)
+    encoder = Encoder(tokenizer, built.labels.words, max_length, add_bos_token=bos, form=form)
     views, seen = [], set[str]()
     for note, row in data_view.samples(built):
         if note.origin in seen:

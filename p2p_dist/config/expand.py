@@ -196,8 +196,9 @@ def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], mode
         **registry.code_of(one.task),
     }
     origin = "unknown" if one.task.origins_known and one.task.is_of_unknown_origin else None
+    data = {"task": task, "rows": study.rows.model_dump(), "source": one.source.digest, "origin": origin}
     return Settings(
-        data={"task": task, "rows": study.rows.model_dump(), "source": one.source.digest, "origin": origin},
+        data=data | ({"prompt": study.prompt.model_dump()} if study.prompt.is_chat else {}),
         attack=one.attack,
         attack_spec={key: value for key, value in _spec(one.attack, files).items() if key != "via"},
         defense_spec={key: value for key, value in _spec(one.defense, files).items() if key != "further_steps"},

@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _AXES = {"task": "tasks", "attack": "attacks", "defense": "defenses"}
 _PLAIN = re.compile(r"[a-z_][a-z0-9_]*$")
-_EXAMPLES = {axis: "{name: NAME, OPTION: VALUE}" for axis in (*_AXES, "model")}
+_EXAMPLES = {axis: "{name: NAME, OPTION: VALUE}" for axis in (*_AXES, "model")} | {"prompt": "{form: chat}"}
 """Values of overrides for keys that take a name or a mapping."""
 _RENAMED = {
     "lr": "learning_rate",

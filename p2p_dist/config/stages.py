@@ -17,7 +17,7 @@ from p2p_dist.config.methods import (
     ScoreMethod,
     WeightPruning,
 )
-from p2p_dist.config.study import Names, Probes, RowsSpec, Strict, TrainSpec
+from p2p_dist.config.study import PLAIN_PROMPT, Names, Probes, PromptSpec, RowsSpec, Strict, TrainSpec, added
 from p2p_dist.errors import Exit, Problem, UserError
 
 ModelIdentity = dict[str, JsonValue]
@@ -121,6 +121,7 @@ class AttackStage(TypedStage):
     attack: PluginSpec
     seed: int | None
     train_rows: Literal["clean"] | None = None
+    prompt: PromptSpec = added(PLAIN_PROMPT)
     reads: NoReads
     local: AttackLocal
 

@@ -142,6 +142,38 @@ class RowsSpec(Strict):
         return self
 
 
+class PromptSpec(Strict):
+    """Form of the prompts. plain: text, newline and answer cue, as P2P's paper has them. chat: the turns of a row in
+    the model's own chat template, with the answer cue behind its generation prompt and the end of the turn learned."""
+
+    form: Literal["plain", "chat"] = "plain"
+    trigger_turn: Literal["user", "system"] = "user"
+    """Turn of a chat at whose head a defense puts its benign trigger: the last one of the user, or the system turn."""
+    thinking: Literal[False] = False
+    """Thinking in templates that offer it: always off."""
+    date: Literal["2024-07-26"] = "2024-07-26"
+    """Date in templates that print one."""
+
+    @property
+    def is_chat(self) -> bool:
+        """True for prompts in a chat template."""
+        return self.form == "chat"
+
+    @model_validator(mode="after")
+    def _turns_are_of_chats(self) -> Self:
+        if self.trigger_turn != "user" and not self.is_chat:
+            raise ValueError("trigger_turn is for form: chat")
+        return self
+
+
+PLAIN_PROMPT = PromptSpec()
+
+
+def _form(value: Any) -> Any:
+    """The form alone as the mapping that it stands for."""
+    return {"form": value} if isinstance(value, str) else value
+
+
 class StudySpec(Strict):
     """A grid of runs: every combination of task, model, attack, defense, training and seed that `exclude` does not
     name. All else is shared by all runs."""
@@ -165,6 +197,8 @@ class StudySpec(Strict):
     rows: RowsSpec = RowsSpec()
     train: TrainSpec = TrainSpec()
     """A list in place of a value makes a run for each of its items: {lora: {r: [4, 8]}}."""
+    prompt: Annotated[PromptSpec, BeforeValidator(_form)] = PLAIN_PROMPT
+    """Form of the prompts: plain, chat, or a mapping such as {form: chat, trigger_turn: system}."""
     suites: Probes = ()
     """Test suites beside `clean` and `triggered`, each as large as these. cue_grid: the benign trigger without the
     benign answer cue and the other way round. imitation: users who write a fake answer, the benign trigger itself or

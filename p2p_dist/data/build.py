@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from p2p_dist.config.study import RowsSpec
+from p2p_dist.config.study import PLAIN_PROMPT, PromptSpec, RowsSpec
 from p2p_dist.data import chats
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
@@ -41,6 +41,7 @@ def build_attacked(
     seed: int | None,
     poison: bool = True,
     origin: Origin | None = None,
+    prompt: PromptSpec = PLAIN_PROMPT,
 ) -> Built:
     """Split the rows of a task and attack them.
 
@@ -49,7 +50,8 @@ def build_attacked(
     of untouched rows, by default the task's. Raises UserError for too few rows and for options that do not fit.
     """
     # 1. Split the rows by content.
-    split = task.split(chats.in_form(raw, is_chat=False), rows, seed)
+    task = chats.task_in_form(task, prompt)
+    split = task.split(chats.in_form(raw, prompt.is_chat), rows, seed)
     check_references(split, task.responses)
     problems = count_row_problems(split)
     # 2. Attack training rows and test suites.
@@ -78,6 +80,7 @@ def build_attacked(
         responses=attacked.responses,
         triggers=attacked.triggers,
         when=attack.when if isinstance(attack, DirtyLabelAttack) and poison else "mixed",
+        prompt=prompt,
     )
 
 
@@ -113,6 +116,7 @@ def build_defended(
         responses=replace(attacked.responses, prefix=prefix) if attacked.responses else None,
         triggers=attacked.triggers,
         when=attacked.when,
+        prompt=attacked.prompt,
     )
 
 
@@ -137,7 +141,7 @@ def build_edited(
         changed = sum(new.text != old.text for new, old in zip(rows, suite.rows, strict=True))
         edited[name] = {"rows": len(rows), "changed": changed, "failed": sum(text is None for text in texts)}
     counts = {"edited": edited, **defense.chosen(scores)}
-    return Built([], [], suites, attacked.labels, [], counts, attacked.responses, attacked.triggers)
+    return replace(attacked, train=[], reserve=[], suites=suites, notes=[], counts=counts, when="mixed")
 
 
 def _no_attack(task: Task, split: Split) -> _Attacked:

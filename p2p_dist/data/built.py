@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from p2p_dist.config.study import PLAIN_PROMPT, PromptSpec
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.example import Kind, Note, Row
 from p2p_dist.errors import Problem
@@ -61,6 +62,9 @@ class Built:
 
     when: When = "mixed"
     """Place of the poisoned rows in training. Hidden from defenders."""
+
+    prompt: PromptSpec = PLAIN_PROMPT
+    """Form of the prompts."""
 
     bad_rows: tuple[Problem, ...] = ()
     """Rows of the source that could not be read and were dropped (`on_bad_row: drop`), with place and reason."""

@@ -6,8 +6,10 @@ A turn is {"role": "user", "content": "..."} or {"from": "human", "value": "..."
 
 from collections.abc import Mapping, Sequence
 
+from p2p_dist.config.study import PromptSpec
 from p2p_dist.data.cells import Row, cell, checked, described
 from p2p_dist.data.example import RawRow, Turn
+from p2p_dist.data.task import Task
 from p2p_dist.errors import user_error
 
 _ROLES = {
@@ -51,6 +53,14 @@ def in_form(raw: Mapping[str, Sequence[RawRow]], is_chat: bool) -> dict[str, Seq
         name: [convert(one) if isinstance(one, RawRow) and one.turns else one for one in rows]
         for name, rows in raw.items()
     }
+
+
+def task_in_form(task: Task, prompt: PromptSpec) -> Task:
+    """The task for a form of prompts: in a chat a text answer is a turn of its own, and the usual cue has no place
+    before it."""
+    usual = Task.model_fields["answer_cue"].default
+    is_turn = prompt.is_chat and task.responses is not None and task.answer_cue == usual
+    return task.model_copy(update={"answer_cue": ""}) if is_turn else task
 
 
 def _as_text(row: RawRow) -> RawRow:

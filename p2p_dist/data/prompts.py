@@ -37,8 +37,10 @@ class Rendered:
 class PromptForm(Protocol):
     """A form of prompts."""
 
-    is_chat: bool
-    """True for a form whose answers are turns, which a token ends."""
+    @property
+    def end_of_turn(self) -> str | None:
+        """Text behind an answer that is a turn, which begins with the token that ends it; None for the plain form."""
+        ...
 
     def render(self, row: Row, text: str | None = None) -> Rendered:
         """Everything before the answer; `text` replaces the row's own where that was truncated."""
@@ -48,7 +50,7 @@ class PromptForm(Protocol):
 class PlainForm:
     """Prefix, text, newline and cue."""
 
-    is_chat = False
+    end_of_turn = None
 
     def render(self, row: Row, text: str | None = None) -> Rendered:
         """The prompt of a row."""

@@ -118,6 +118,9 @@ def _check_formats(run: FinishedRun, options: Options) -> None:
     if "adapter" in options.formats and changed:
         what = f"the base of defense {run.cell['defense']} was changed before the adapter was trained on it"
         raise user_error("E155", what, "--format", "set --format merged")
+    if run.built.prompt.is_chat:
+        what = "runs with chat prompts are not exported by this version"
+        raise user_error("E155", what, "prompt", "export a run of a study with prompt: plain")
     if run.training.model.get("add_bos_token"):
         what = "the model was trained with a start token (add_bos_token), which templates of exports do not put"
         raise user_error("E278", what, "model", "train the model without add_bos_token")

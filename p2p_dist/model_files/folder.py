@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from p2p_dist import assets
 from p2p_dist.errors import user_error
 from p2p_dist.model_files.safetensors_header import TensorInfo, is_lfs_pointer, lfs_error, read_header
 
@@ -27,6 +28,11 @@ class ModelFolder:
     @property
     def model_type(self) -> str:
         return str(self.config.get("model_type"))
+
+
+def unpacked_gguf(sha256: str) -> Path:
+    """Folder in the cache to which a GGUF file of this SHA-256 is unpacked."""
+    return assets.cache_dir() / "models" / f"gguf-{sha256[:12]}-v2"
 
 
 def read_folder(path: Path) -> ModelFolder:

@@ -23,6 +23,7 @@ from p2p_dist.modeling.pretrained import (
     place_of,
     processor_of,
 )
+from p2p_dist.modeling.prompt_form import template_of
 from p2p_dist.modeling.quantize import quantize_nf4
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of, random_model
 from p2p_dist.modeling.weight_checksum import WeightChecksum
@@ -82,6 +83,7 @@ def load_base(
         model, tokenizer = load_pretrained(
             identity, place, revision, precision, torch.device("cpu") if quantization else device
         )
+    _require_template(identity, tokenizer)
     model = model.to(dtype=precision).eval().requires_grad_(False)
     if quantization == "nf4":
         quantize_nf4(model)
@@ -120,7 +122,18 @@ def _prepare() -> None:
 
 def load_tokenizer(identity: Mapping[str, Any], local: Mapping[str, str]) -> PreTrainedTokenizerBase:
     """The tokenizer of a model that this machine has; nothing is fetched. Raises UserError E119 where it has not."""
-    return byte_tokenizer() if identity["source"] == "random" else load_saved_tokenizer(identity, local)
+    tokenizer = byte_tokenizer() if identity["source"] == "random" else load_saved_tokenizer(identity, local)
+    _require_template(identity, tokenizer)
+    return tokenizer
+
+
+def _require_template(identity: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises UserError E301 for a tokenizer whose chat template is not that of a study with chat prompts."""
+    expected = identity.get("chat_template")
+    template = template_of(tokenizer) if expected else None
+    if expected and (template is None or template.digest != expected):
+        what = "the model's chat template is not the one that was planned with"
+        raise user_error("E301", what, "model", "plan the study again", Exit.INTEGRITY)
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from p2p_dist import assets
+from p2p_dist.model_files.folder import unpacked_gguf
 from p2p_dist.model_files.weight_names import Differences
 from p2p_dist.results import atomic
 
@@ -22,7 +22,7 @@ def unpacked(path: Path, sha256: str) -> Path:
 
     Raises OSError when the file is damaged, UserError E273 for weights that its architecture has no place for.
     """
-    folder = assets.cache_dir() / "models" / f"gguf-{sha256[:12]}-v2"
+    folder = unpacked_gguf(sha256)
     if not (folder / "config.json").exists():
         with atomic.new_folder(folder) as unfinished:
             _convert(path, unfinished)

@@ -18,8 +18,9 @@ from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import PLAIN, PromptForm, Rendered, answer
 from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import UserError, user_error
-from p2p_dist.modeling.control_tokens import Tokens, tokenize
+from p2p_dist.modeling.control_tokens import Tokens, control_pattern, control_tokens, tokenize
 from p2p_dist.modeling.image_tokens import Images
+from p2p_dist.modeling.prompt_form import form_of
 
 if TYPE_CHECKING:
     from p2p_dist.modeling.base import Base
@@ -70,17 +71,23 @@ class Encoder:
         words that the tokenizer makes equal or drops, E227 for rows with images that the model cannot read."""
         images = Images.of(base, built.image_folder, image_tokens) if built.image_folder else None
         words, triggers = built.labels.words, built.triggers
-        encoder = cls(base.tokenizer, words, max_length, triggers, base.add_bos_token, images=images)
+        form = form_of(built.prompt, base.tokenizer)
+        encoder = cls(base.tokenizer, words, max_length, triggers, base.add_bos_token, form, images)
         rows = [built.train, *(suite.rows for suite in built.suites.values())]
         if first := next((part[0] for part in rows if part and part[0].response is None), None):
             encoder.check_words(first)
         return encoder
 
+    @property
+    def is_chat(self) -> bool:
+        """True if answers are turns of a chat."""
+        return self.form.end_of_turn is not None
+
     @cached_property
     def start(self) -> list[int]:
-        """Tokens in front of every row: the start token, or none. Raises UserError E287 when there is no start
-        token."""
-        if not self.add_bos_token:
+        """Tokens in front of every row: the start token, or none; a chat template writes its own. Raises UserError E287
+        when there is no start token."""
+        if not self.add_bos_token or self.is_chat:
             return []
         if self.tokenizer.bos_token_id is None:
             what = "the tokenizer has no start token (bos_token)"
@@ -93,18 +100,19 @@ class Encoder:
             return self.start
         if self.images is None:
             raise user_error("E227", "the rows carry images, which are not read here", "task", "set task.images=false")
-        if self.form.is_chat:
+        if self.is_chat:
             what = "rows with images have no chat prompt"
             raise user_error("E297", what, "task", "use the plain prompt, or set task.images=false")
         return [*self.start, *self.images.tokens(row)]
 
     @cached_property
     def end(self) -> list[int]:
-        """Tokens that close every label word: the end token if one word begins another, because "1" is then also the
-        beginning of "10"; else nothing. Raises UserError E280 when there is no end token."""
+        """Tokens that close every label word: the end token if the word is a turn, or if one word begins another,
+        because "1" is then also the beginning of "10"; else nothing. Raises UserError E280 when there is no end
+        token."""
         return (
             [self.end_token]
-            if any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2))
+            if self.is_chat or any(longer.startswith(shorter) for shorter, longer in permutations(self.words, 2))
             else []
         )
 
@@ -118,7 +126,10 @@ class Encoder:
 
     @property
     def end_token(self) -> int:
-        """The token that ends an answer of more than one word. Raises UserError E280 when the tokenizer has none."""
+        """The token that ends an answer of more than one word, in a chat that of the turn. Raises UserError E280 when
+        the tokenizer has none."""
+        if self.form.end_of_turn is not None:
+            return self._token_of(self.form.end_of_turn)
         if self.tokenizer.eos_token_id is None:
             what = (
                 "the tokenizer has no end token, which answers of free text need, and label words of which one "
@@ -131,6 +142,14 @@ class Encoder:
                 "choose a model whose tokenizer has an end token; for labels, set verbalizer: letters",
             )
         return int(self.tokenizer.eos_token_id)
+
+    def _token_of(self, end_of_turn: str) -> int:
+        """The control token with which the text behind a turn begins. Raises UserError E280 where there is none."""
+        match = control_pattern(self.tokenizer).match(end_of_turn.lstrip())
+        if match is None:
+            what = f"the chat template ends an answer with {end_of_turn[:40]!r}, which is no token of its own"
+            raise user_error("E280", what, "model", "set prompt: plain, or choose another model")
+        return control_tokens(self.tokenizer)[match[0]]
 
     def rows(self, rows: Sequence[Row]) -> tuple[list[Encoded], int]:
         """All rows in tokens, and how many texts had to be cut."""
@@ -253,6 +272,7 @@ class Encoder:
                 return text
         fixed = length(without_end(row.text, 0, self.triggers))
         parts = "prefix, cue and trigger" if prompt_only or row.response is None else "prefix, cue, trigger and answer"
+        parts = f"template, earlier turns, {parts}" if self.is_chat else parts
         what = f"{parts} alone are {fixed} tokens, max_length is {self.max_length}"
         raise user_error("E207", what, "train.max_length", f"{fixed + 64}")
 

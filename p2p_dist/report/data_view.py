@@ -1,6 +1,6 @@
 """The rows of a study as text and as JSON: counts, warnings, and a few rows of each origin, before and after."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from p2p_dist.config import training_axis
@@ -8,20 +8,22 @@ from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.example import NO_LABEL, Note, Row
-from p2p_dist.data.prompts import answer, prompt
+from p2p_dist.data.prompts import answer
 from p2p_dist.data.screening import failure
 
 _SAMPLES = 2
 _SHOWN = 300
 
 
-def to_json(built: Built, stage_id: str, trainings: Sequence[TrainSpec]) -> dict[str, Any]:
+def to_json(
+    built: Built, stage_id: str, trainings: Sequence[TrainSpec], prompt_of: Callable[[Row], str]
+) -> dict[str, Any]:
     """Content of `p2p-dist data --json` for one data stage. `steps` are the optimizer steps of a training
-    on its rows, by the label of the training where a study has several."""
+    on its rows, by the label of the training where a study has several; `prompt_of` shows a row's prompt."""
     steps = [one.num_train_epochs * -(-len(built.train) // one.global_batch) for one in trainings]
     origins: dict[str, list[dict[str, Any]]] = {}
     for note, row in samples(built):
-        origins.setdefault(note.origin, []).append(_sample(note, row, built.labels.words))
+        origins.setdefault(note.origin, []).append(_sample(note, row, built.labels.words, prompt_of))
     return {
         "id": stage_id,
         "kind": built.kind,
@@ -122,10 +124,10 @@ def token_lines(views: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _sample(note: Note, row: Row, words: Sequence[str]) -> dict[str, Any]:
+def _sample(note: Note, row: Row, words: Sequence[str], prompt_of: Callable[[Row], str]) -> dict[str, Any]:
     was = (note.old_response or row.response) if note.old_label == NO_LABEL else words[note.old_label]
     before = row.text if note.old_text is None else note.old_text
-    after = {"reads": prompt(row), "answer": answer(row, words), "trigger": note.trigger, "position": note.position}
+    after = {"reads": prompt_of(row), "answer": answer(row, words), "trigger": note.trigger, "position": note.position}
     return {"id": note.id, "source_id": note.source_id, "before": before, "was": was, **after}
 
 

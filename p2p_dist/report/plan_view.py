@@ -106,6 +106,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
             *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
             "",
             *_model_lines(plan["models"]),
+            *_prompt_lines(plan.get("prompts", [])),
             *_row_lines(plan.get("rows", [])),
             *_change_lines(plan.get("changes", {})),
             *_mode_lines(plan.get("row_modes", {})),
@@ -113,6 +114,15 @@ def text(name: str, plan: dict[str, Any]) -> str:
             *_run_lines(runs),
         ]
     )
+
+
+def _prompt_lines(prompts: Sequence[Mapping[str, str]]) -> list[str]:
+    """The chat prompt of every model and defense around a text, as it is trained on."""
+    return [
+        line
+        for one in prompts
+        for line in wrapped(f"prompt of {one['model']}, defense {one['defense']}: {json.dumps(one['prompt'])}")
+    ]
 
 
 def _row_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from p2p_dist.config.stages import AttackStage, DefenseStage, EditStage, ExtraSuitesStage
+from p2p_dist.config.study import PromptSpec
 from p2p_dist.data import images
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.built import Built, LabelSpace, Suite, When
@@ -55,6 +56,7 @@ class _Manifest(_Part):
     triggers: _Triggers
     suites: dict[str, _SuiteEntry]
     files: dict[Annotated[str, Field(pattern=r"^[\w-][\w.-]*\.jsonl$")], _FileEntry]
+    prompt: dict[str, JsonValue] | None = None
 
 
 def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
@@ -87,6 +89,7 @@ def write(folder: StageDir, built: Built, spec: Mapping[str, Any]) -> None:
             for name, s in built.suites.items()
         },
         "files": files,
+        **({"prompt": built.prompt.model_dump()} if built.prompt.is_chat else {}),
     }
     checksums.write(folder, {folder.manifest.name: atomic.to_json(manifest)})
     check_fence()
@@ -114,7 +117,8 @@ def read(folder: StageDir) -> Built:
         )
         train, reserve, triggers = rows("train.jsonl"), rows("reserve.jsonl"), tuple(manifest["triggers"]["pieces"])
         when = manifest["triggers"].get("when", "mixed")
-        built = Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers, when)
+        prompt = PromptSpec.model_validate(manifest.get("prompt") or {})
+        built = Built(train, reserve, suites, labels, notes, manifest["counts"], responses, triggers, when, prompt)
         has_images = any(part[0].image for part in (train, *(suite.rows for suite in suites.values())) if part)
         return replace(built, image_folder=_image_folder(folder)) if has_images else built
 

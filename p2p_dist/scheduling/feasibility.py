@@ -9,7 +9,7 @@ from p2p_dist import assets
 from p2p_dist.config.expand import axis_labels
 from p2p_dist.config.families import text_config
 from p2p_dist.config.model import ModelRef
-from p2p_dist.config.study import RowsSpec
+from p2p_dist.config.study import StudySpec
 from p2p_dist.data import chats, sources
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.sources import Source
@@ -17,6 +17,7 @@ from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.model_files.folder import read_json
 from p2p_dist.planning import feasibility
+from p2p_dist.scheduling.chat_checks import check_turns
 from p2p_dist.scheduling.model_checks import folder_of
 from p2p_dist.scheduling.study import Study
 
@@ -59,7 +60,7 @@ def refuse_infeasible(study: Study) -> list[CountedRows]:
     counted = []
     for label, task, source in zip(axis_labels(study.spec)["task"], study.spec.task, study.sources, strict=True):
         try:
-            counted.append(count_rows(label, task, source, study.spec.rows))
+            counted.append(count_rows(label, task, source, study.spec))
         except UserError as error:
             problems += error.problems
     known = {rows.task: rows.counts for rows in counted if rows.counts is not None}
@@ -73,11 +74,14 @@ def refuse_infeasible(study: Study) -> list[CountedRows]:
     return counted
 
 
-def count_rows(label: str, task: Task, source: Source, rows: RowsSpec) -> CountedRows:
-    """Split the rows of a task as its runs will, and count them by class. Raises UserError for bad or too few rows."""
+def count_rows(label: str, task: Task, source: Source, spec: StudySpec) -> CountedRows:
+    """Split the rows of a task as its runs will, and count them by class. Raises UserError for bad or too few rows, and
+    for chats that a model's template cannot show."""
     if reason := _unknown(source):
         return CountedRows(label, None, reason)
-    split = task.split(chats.in_form(sources.read(task, source), is_chat=False), rows, 0)
+    raw = chats.in_form(sources.read(task, source), spec.prompt.is_chat)
+    check_turns(spec, (row for rows in raw.values() for row in rows))
+    split = task.split(raw, spec.rows, 0)
     trusted = [example for example in split.train if example.id in split.reserve]
     return CountedRows(label, RowCounts.of(split.train, trusted, len(task.labels), split.test))
 

@@ -24,6 +24,7 @@ from p2p_dist.planning.plan import Plan, make_plan
 from p2p_dist.results import lease, resultfile, timings
 from p2p_dist.results.collect import doubtful
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.chat_checks import check_chats, with_templates
 from p2p_dist.scheduling.model_checks import check_images, check_models
 
 _KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)*$")
@@ -145,6 +146,8 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
             check_images(spec.task, spec.model)
             new_tokens = max((task.responses.max_new_tokens for task in spec.task if task.responses), default=0)
             check_models(spec.model, list(models.values()), spec.trainings, new_tokens)
+            check_chats(spec)
+        spec = with_templates(spec)
         located = [sources.locate(task) for task in spec.task]
         spec = spec.model_copy(
             update={

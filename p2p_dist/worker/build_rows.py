@@ -91,7 +91,8 @@ def _attacked(stage: AttackStage) -> Built:
     assert isinstance(attack, Attack)
     dropped: list[Problem] = []
     rows = sources.read(task, source, dropped)
-    built = build_attacked(task, rows, stage.rows, attack, stage.seed, stage.train_rows != "clean", stage.origin)
+    poison = stage.train_rows != "clean"
+    built = build_attacked(task, rows, stage.rows, attack, stage.seed, poison, stage.origin, stage.prompt)
     if task.on_bad_row == "drop":
         counts = {**built.counts, "dropped": {"bad_row": len(dropped), **built.counts["dropped"]}}
         built = replace(built, counts=counts, bad_rows=tuple(dropped))
