@@ -30,8 +30,8 @@ def peft_model(base: Base, run: TrainRun) -> Any:
     """A PEFT model over the base's weights with the run's start values."""
     base_copy = another(base)
     base_copy.model.set_attn_implementation("sdpa")
-    targets = sorted({name.rpartition(".")[2] for name in target_names(base_copy.model, run.spec.lora)})
-    lora = run.spec.lora
+    lora, names = run.spec.lora, target_names(base_copy.model, run.spec.lora)
+    targets = sorted({name if lora.layers else name.rpartition(".")[2] for name in names})
     config = LoraConfig(
         r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets, task_type="CAUSAL_LM"
     )

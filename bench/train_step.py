@@ -28,6 +28,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--model", default="smollm2-135m-instruct", help="as in a study, or `dispatch`: 28 narrow layers")
     made.add_argument("--dtype", default="float32", choices=sorted(CURVE))
     made.add_argument("--batch", type=int, default=16, help="rows per step")
+    made.add_argument("--layers", type=int, help="train the upper layers alone; steps are those after the first epoch")
     made.add_argument("--without", nargs="*", default=[], choices=["pad_128", "trl"], help="sides to leave out")
     options = made.parse_args(argv)
     if options.smoke:
@@ -45,7 +46,10 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
     """One figure per rival."""
     base = load(options.model, options.dtype)
     batch = typical_batch(options.batch, vocabulary(base))
-    run = TrainRun(settings((WARMUP + options.repeats) * options.steps + 1, options.batch), 0, batch)
+    spec = settings((WARMUP + options.repeats) * options.steps + 1, options.batch)
+    if options.layers:
+        spec = spec.model_copy(update={"lora": spec.lora.model_copy(update={"layers": options.layers})})
+    run = TrainRun(spec, 0, batch)
     rivals: dict[str, Callable[[], Side]] = {
         "HF Trainer, padded to the longest row": lambda: hf_trainer(base, run, None),
         "HF Trainer, padded to 128 tokens": lambda: hf_trainer(base, run, 128),
