@@ -66,9 +66,7 @@ def complete_raw(deployed: Deployed, prompt: str, new: int) -> tuple[str, bool]:
     require_text(base.model.config.model_type)
     ids = base.tokenizer(prompt)["input_ids"]
     require_positions(base.model, len(ids) + new)
-    with plain_attention(base.model), torch.no_grad():
-        before_forward(base.model)
-        [written] = GREEDY.write(base, [ids], new, end)
+    [written] = GREEDY.write(base, [ids], new, end)
     return str(base.tokenizer.decode(written.ids, skip_special_tokens=True)), end in written.ids
 
 

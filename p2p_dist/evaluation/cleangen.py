@@ -14,7 +14,7 @@ import torch
 from transformers import DynamicCache
 
 from p2p_dist.errors import user_error
-from p2p_dist.evaluation.generation import Decoder, Written, left_padded, plain_attention
+from p2p_dist.evaluation.generation import Decoder, OnRow, Written, ignored, left_padded, plain_attention
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import is_packed
 
@@ -49,13 +49,15 @@ class CleanGen(Decoder):
                     "exclude the defense for this model",
                 )
 
-    def write(self, base: Base, prompts: Sequence[list[int]], new: int, end: int) -> list[Written]:
+    def write(
+        self, base: Base, prompts: Sequence[list[int]], new: int, end: int, on_row: OnRow = ignored
+    ) -> list[Written]:
         """Raises UserError E269 when the reference reads other tokens than the target."""
         require_same_tokens(base, self.reference)
         target, judge = _Reader(base.model, self.to_target), _Reader(self.reference.model, self.to_reference)
         done = [Written([], 0) for _ in prompts]
         tokens, real = left_padded(prompts, end, base.device)
-        with plain_attention(self.reference.model):
+        with plain_attention(base.model), plain_attention(self.reference.model), torch.no_grad():
             while not all(_ended(one, new, end) for one in done):
                 drafted, surplus, choices = self._round(target, judge, tokens, real)
                 accepted = [
@@ -74,6 +76,8 @@ class CleanGen(Decoder):
                 tokens = torch.tensor([ids[-1:] for ids, _ in accepted], device=base.device)
                 real = torch.ones_like(tokens)
         self.to_target()
+        for _ in done:
+            on_row()
         return done
 
     def _round(

@@ -1,9 +1,10 @@
 """Text generation: greedy decoding with a key-value cache, in batches.
 
-It is transformers' `generate` on the trained model; rows of one batch are padded on the left. A defense may bring its
-own `Decoder`.
+Rows that can be packed share a cache in which a row that ends makes room for the next one; all others are answered by
+transformers' `generate`, padded on the left. A defense may bring its own `Decoder`.
 """
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from transformers import GenerationConfig
 from p2p_dist.config.families import require_text
 from p2p_dist.data.built import Suite
 from p2p_dist.errors import user_error
+from p2p_dist.evaluation.continuous_batching import TOKENS_AT_ONCE, answers_of
 from p2p_dist.modeling.attention import use_implementation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
@@ -26,8 +28,12 @@ from p2p_dist.modeling.lengths import before_forward, depends_on_length, require
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results.predictions import Generated
 
-TOKENS_AT_ONCE = 16_384
-"""Tokens of prompts and answers in the cache at a time: 2.7 GB for a model of 14 billion weights in bfloat16."""
+OnRow = Callable[[], None]
+"""Called after every row."""
+
+
+def ignored() -> None:
+    """No call."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,22 @@ class Decoder(ABC):
         """Raise UserError for a base that this decoder cannot continue."""
         return None
 
+    def batches(self, base: Base, prompts: Sequence[list[int]], new: int) -> Iterator[list[int]]:
+        """Rows that are written together. Rows of a model that is computed row by row meet rows of their own length
+        only, and rows past the length at which rotary frequencies depend on it come alone."""
+        for indices in by_length([self.room(len(ids), new) for ids in prompts], TOKENS_AT_ONCE):
+            longest = max(len(prompts[index]) for index in indices) + new
+            if depends_on_length(base.model, longest):
+                yield from ([index] for index in indices)
+            elif is_packed(base.model):
+                yield indices
+            else:
+                yield from (list(group) for _, group in groupby(indices, key=lambda index: len(prompts[index])))
+
     @abstractmethod
-    def write(self, base: Base, prompts: Sequence[list[int]], new: int, end: int) -> list[Written]:
+    def write(
+        self, base: Base, prompts: Sequence[list[int]], new: int, end: int, on_row: OnRow = ignored
+    ) -> list[Written]:
         """Answer each prompt with at most `new` tokens; `end` is the end token."""
 
 
@@ -61,13 +81,36 @@ class Greedy(Decoder):
     def room(self, prompt: int, new: int) -> int:
         return prompt + new
 
-    def write(self, base: Base, prompts: Sequence[list[int]], new: int, end: int) -> list[Written]:
-        ids, mask = left_padded(prompts, end, base.device)
-        greedy = GenerationConfig(
-            max_new_tokens=new, do_sample=False, use_cache=True, eos_token_id=end, pad_token_id=end
-        )
-        written = base.model.generate(ids, attention_mask=mask, generation_config=greedy)[:, ids.shape[1] :].tolist()
-        return [Written(row[: row.index(end) + 1] if end in row else row) for row in written]
+    def batches(self, base: Base, prompts: Sequence[list[int]], new: int) -> Iterator[list[int]]:
+        """All rows at once where they share a cache."""
+        if prompts and _share_a_cache(base, prompts, new):
+            yield list(range(len(prompts)))
+        else:
+            yield from super().batches(base, prompts, new)
+
+    def write(
+        self, base: Base, prompts: Sequence[list[int]], new: int, end: int, on_row: OnRow = ignored
+    ) -> list[Written]:
+        if _share_a_cache(base, prompts, new):
+            return [Written(ids) for ids in answers_of(base, prompts, new, end, on_row)]
+        with plain_attention(base.model):
+            before_forward(base.model)
+            answers = padded_answers(base.model, prompts, new, end)
+        for _ in answers:
+            on_row()
+        return [Written(ids) for ids in answers]
+
+
+def _share_a_cache(base: Base, prompts: Sequence[list[int]], new: int) -> bool:
+    return is_packed(base.model) and not depends_on_length(base.model, max(map(len, prompts)) + new)
+
+
+def padded_answers(model: Any, prompts: Sequence[list[int]], new: int, end: int) -> list[list[int]]:
+    """Answers by transformers' own `generate`, the end token included."""
+    ids, mask = left_padded(prompts, end, model.device)
+    greedy = GenerationConfig(max_new_tokens=new, do_sample=False, use_cache=True, eos_token_id=end, pad_token_id=end)
+    answers = model.generate(ids, attention_mask=mask, generation_config=greedy)[:, ids.shape[1] :].tolist()
+    return [row[: row.index(end) + 1] if end in row else row for row in answers]
 
 
 GREEDY = Greedy()
@@ -84,7 +127,7 @@ def generate_suite(
 ) -> list[Generated]:
     """Answers of the selected adapter, in the order of the suite's rows.
 
-    An answer ends at the end token or after `max_new_tokens`; `on_progress(rows done)` is called after every batch.
+    An answer ends at the end token or after `max_new_tokens`; `on_progress(rows done)` is called after every row.
     Raises UserError E280 for a tokenizer without an end token, E293 or E294 for a model that cannot do this.
     """
     if not suite.rows:
@@ -96,38 +139,23 @@ def generate_suite(
     prompts = encoder.prompts(suite.rows)
     require_positions(base.model, max(map(len, prompts)) + max_new_tokens)
     decoder.require(base)
-    batches = list(_batches(base, prompts, decoder, max_new_tokens))
+    rows_done = itertools.count(1)
     written: dict[int, Written] = {}
-    with plain_attention(base.model):
-        for indices in batches:
-            before_forward(base.model)
-            written.update(
-                zip(
-                    indices,
-                    decoder.write(base, [prompts[index] for index in indices], max_new_tokens, encoder.end_token),
-                    strict=True,
-                )
-            )
-            on_progress(len(written))
+    for indices in decoder.batches(base, prompts, max_new_tokens):
+        answers = decoder.write(
+            base,
+            [prompts[index] for index in indices],
+            max_new_tokens,
+            encoder.end_token,
+            lambda: on_progress(next(rows_done)),
+        )
+        written.update(zip(indices, answers, strict=True))
     answers = [written[index] for index in range(len(prompts))]
     texts = base.tokenizer.batch_decode([answer.ids for answer in answers], skip_special_tokens=True)
     return [
         Generated(row.id, text.strip(), row.response or "", encoder.end_token in answer.ids, answer.replaced)
         for row, text, answer in zip(suite.rows, texts, answers, strict=True)
     ]
-
-
-def _batches(base: Base, prompts: Sequence[list[int]], decoder: Decoder, new: int) -> Iterator[list[int]]:
-    """Rows that are written together. Rows of a model that is computed row by row meet rows of their own length only,
-    and rows past the length at which rotary frequencies depend on it come alone."""
-    for indices in by_length([decoder.room(len(ids), new) for ids in prompts], TOKENS_AT_ONCE):
-        longest = max(len(prompts[index]) for index in indices) + new
-        if depends_on_length(base.model, longest):
-            yield from ([index] for index in indices)
-        elif is_packed(base.model):
-            yield indices
-        else:
-            yield from (list(group) for _, group in groupby(indices, key=lambda index: len(prompts[index])))
 
 
 def left_padded(prompts: Sequence[list[int]], filler: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

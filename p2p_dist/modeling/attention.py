@@ -18,6 +18,7 @@ from transformers import AttentionInterface
 
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.gather import Gather
+from p2p_dist.modeling.key_value_cache import KeyValueCache, NextTokens
 
 NAME = "p2p_packed"
 _WITHOUT_EFFECT = frozenset({"position_ids", "output_hidden_states"})
@@ -64,6 +65,7 @@ class PackedRows:
     Shape: `pack` [K*T] indexes the slots of all groups, one after the other; filler tokens behind a run's last row
     point at slot 0, and nothing reads what they compute. `places` are the rows as (start, length) in the K*T tokens.
     `real_tokens` [K*T] and `real_slots` are 1 for a row's own tokens and 0 for filler; None where they are not known.
+    `cache` takes the keys and values of rows that will be continued.
     """
 
     groups: tuple[Group, ...]
@@ -71,6 +73,7 @@ class PackedRows:
     places: tuple[tuple[int, int], ...] = ()
     real_tokens: torch.Tensor | None = None
     real_slots: torch.Tensor | None = None
+    cache: KeyValueCache | None = None
 
     @cached_property
     def spread(self) -> torch.Tensor:
@@ -108,11 +111,11 @@ class PackedRows:
         return PackedRows(tuple(group.to(device) for group in self.groups), self.pack.to(device), self.places)
 
 
-_CURRENT: ContextVar[PackedRows | None] = ContextVar("packed rows", default=None)
+_CURRENT: ContextVar[PackedRows | NextTokens | None] = ContextVar("packed rows", default=None)
 
 
 @contextmanager
-def rows_packed(packed: PackedRows | None) -> Iterator[None]:
+def rows_packed(packed: PackedRows | NextTokens | None) -> Iterator[None]:
     """Rows of the forward pass inside the block, for families whose layers do not hand `packed` on to attention."""
     before = _CURRENT.set(packed)
     try:
@@ -121,7 +124,7 @@ def rows_packed(packed: PackedRows | None) -> Iterator[None]:
         _CURRENT.reset(before)
 
 
-def current_rows() -> PackedRows | None:
+def current_rows() -> PackedRows | NextTokens | None:
     """The rows of `rows_packed`."""
     return _CURRENT.get()
 
@@ -139,13 +142,15 @@ def packed_attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    packed: PackedRows | None = None,
+    packed: PackedRows | NextTokens | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each row. Shapes: query, key [K, H or G, T, D], value [K, G, T, E] -> [K, T, H, E].
+    """Causal attention within each row, or of the next token of each row to those before it.
+
+    Shapes: query, key [K, H or G, T, D], value [K, G, T, E] -> [K, T, H, E].
 
     `softcap` bounds the scores (Gemma 2, arXiv 2408.00118); `s_aux` [H] are attention sinks (gpt-oss): scores that
     take part in the softmax and have no value. Raises UserError E292 for any other argument that changes a number.
@@ -154,14 +159,16 @@ def packed_attention(
     if packed is None or attention_mask is not None:
         raise ValueError("packed attention needs `packed=PackedRows(...)` and no attention mask")
     _refuse_unknown(module, others)
+    if isinstance(packed, NextTokens):
+        return _next_tokens(packed, query, key, value, scaling, sliding_window, softcap, s_aux), None
+    if packed.cache is not None:
+        packed.cache.write(key, value)
     runs, heads, tokens, _ = query.shape
     # The CPU kernel's backward pass is 4-5 times slower in bfloat16 than in float32.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype
     # Query, key and value travel together and through all groups at once: a short step is as long as the number of its
     # operations.
-    together = torch.cat(
-        [states.transpose(1, 2).reshape(runs * tokens, -1) for states in (query, key, value)], dim=1
-    ).to(dtype)
+    together = _together(query, key, value).to(dtype)
     slots = packed.to_slots(together).split([group.rows * group.longest for group in packed.groups])
     widths = [states.shape[1] * states.shape[3] for states in (query, key, value)]
     shared_heads = key.shape[1] != heads
@@ -181,6 +188,40 @@ def packed_attention(
         answers.append(out.transpose(1, 2).reshape(group.rows * group.longest, -1))
     flat = torch.cat(answers) if len(answers) > 1 else answers[0]
     return packed.to_tokens(flat).to(query.dtype).view(runs, tokens, heads, value.shape[3]), None
+
+
+def _together(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """All heads of every token side by side. Shapes: [K, heads, T, width] each -> [K*T, sum of heads * width]."""
+    runs, _, tokens, width = query.shape
+    parts = [states.transpose(1, 2) for states in (query, key, value)]
+    # CPUs keep the strides of gradients, on which bits of old results may depend.
+    if query.device.type != "cpu" and width == value.shape[3]:
+        return torch.cat(parts, dim=2).view(runs * tokens, -1)
+    return torch.cat([states.reshape(runs * tokens, -1) for states in parts], dim=1)
+
+
+def _next_tokens(
+    rows: NextTokens,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of one token of each of B rows to those before it. Shapes: query, key [1, H or G, B, D], value
+    [1, G, B, E] -> [1, B, H, E]."""
+    keys, values = rows.cached(key, value)
+    count, heads, width = len(rows.positions), query.shape[1], query.shape[3]
+    queries, mask = query[0].transpose(0, 1), rows.mask(window)
+    if softcap is not None or sinks is not None:
+        out = _attention_by_hand(queries[:, :, None], keys, values, mask, scaling, softcap, sinks)
+        return out[:, :, 0][None]
+    # Heads that share keys are the kernel's queries of one head, so that nothing is repeated.
+    shared = queries.reshape(count, keys.shape[1], -1, width)
+    out = scaled_dot_product_attention(shared, keys, values, attn_mask=mask, scale=scaling)
+    return out.reshape(1, count, heads, -1)
 
 
 def _attention_by_hand(

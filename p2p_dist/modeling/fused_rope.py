@@ -19,12 +19,11 @@ Rope = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 class Rotation(torch.autograd.Function):
     """y = x * cos + rotate(x) * sin, where rotate([a, b]) = [-b, a] of the halves of the last dimension.
 
-    Shapes: x [K, heads, T, D], cos and sin [K, 1, T, D]. The backward pass turns the other way.
+    Shapes: x [K, heads, T, D], cos and the signed sines [K, 1, T, D]. The backward pass turns the other way.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        signed = _signed(sin)
+    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, signed: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(cos, signed)
         return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), signed)
 
@@ -36,16 +35,18 @@ class Rotation(torch.autograd.Function):
 
 
 def _signed(sin: torch.Tensor) -> torch.Tensor:
-    """The sines with the sign that `rotate` gives their half."""
-    middle = sin.shape[-1] // 2
-    signed = sin.clone()
-    signed[..., :middle].neg_()
+    """The sines with the sign that `rotate` gives their half, computed by the first layer and kept with the sines."""
+    signed: torch.Tensor | None = getattr(sin, "signed", None)
+    if signed is None:
+        signed = sin.clone()
+        signed[..., : sin.shape[-1] // 2].neg_()
+        sin.signed = signed  # type: ignore[attr-defined]
     return signed
 
 
 def fused(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Query [K, H, T, D] and key [K, G, T, D] rotated by cos and sin [K, T, D]."""
-    both = Rotation.apply(torch.cat([q, k], dim=1), cos.unsqueeze(1), sin.unsqueeze(1))
+    both = Rotation.apply(torch.cat([q, k], dim=1), cos.unsqueeze(1), _signed(sin).unsqueeze(1))
     rotated_q, rotated_k = both.split([q.shape[1], k.shape[1]], dim=1)
     return rotated_q, rotated_k
 

@@ -19,7 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.dropout import Dropout, keep_masks
-from p2p_dist.modeling.lora_product import LoraProduct
+from p2p_dist.modeling.lora_product import SameInput, share_inputs
 from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.modeling.transfer import sent
 
@@ -55,6 +55,7 @@ class LoraLinear(nn.Module):
         self.module_index, self.scale, self.dropout = module_index, scale, dropout
         self.lora_a: torch.Tensor
         self.lora_b: torch.Tensor
+        self.same_input = SameInput([self])
 
     @property
     def weight(self) -> torch.Tensor:
@@ -67,22 +68,22 @@ class LoraLinear(nn.Module):
         return self.base.bias  # type: ignore[return-value]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.device.type == "cuda" and type(self.base) is nn.Linear:
+            return self.same_input.answer(self, x)
         if x.dim() != 3 or len(x) != len(self.lora_a):
             return self.forward(x.reshape(len(self.lora_a), -1, x.shape[-1])).view(*x.shape[:-1], -1)
-        mask = None if self.dropout.masks is None else self._mask()
-        if x.device.type == "cuda" and type(self.base) is nn.Linear:
-            weight, bias = self.base.weight, self.base.bias
-            return LoraProduct.apply(x, weight, bias, self.lora_a, self.lora_b, mask, self.scale)
-        hidden = torch.bmm(x, self.lora_a.transpose(1, 2))
+        hidden, mask = torch.bmm(x, self.lora_a.transpose(1, 2)), self.mask()
         if mask is not None:
-            hidden = hidden * mask
+            hidden = hidden * mask[0]
         return torch.baddbmm(self.base(x), hidden, self.lora_b.transpose(1, 2), alpha=self.scale)
 
-    def _mask(self) -> torch.Tensor:
-        """This layer's keep mask of the tokens that are computed, [K, T, r]."""
-        assert self.dropout.masks is not None
-        mask, tokens = self.dropout.masks[self.module_index], _SELECTED.get()
-        return mask if tokens is None else mask.index_select(1, tokens)
+    def mask(self, layers: int = 1) -> torch.Tensor | None:
+        """Keep masks of this layer and those behind it for the tokens that are computed, [layers, K, T, r]; None
+        without dropout."""
+        if self.dropout.masks is None:
+            return None
+        masks, tokens = self.dropout.masks[self.module_index : self.module_index + layers], _SELECTED.get()
+        return masks if tokens is None else masks.index_select(2, tokens)
 
 
 def features_of(layer: nn.Module) -> tuple[int, int]:
@@ -167,6 +168,11 @@ class Adapters:
         with torch.no_grad():
             self.flat_params[run].copy_(params)
 
+    def load_all(self, params: torch.Tensor) -> None:
+        """Copy the parameters of all runs, [K, P] of any float type, into the compute copy."""
+        with torch.no_grad():
+            self.flat_params.copy_(params)
+
     def draw_dropout(self, tokens: Sequence[int], streams: Sequence[torch.Generator]) -> list[torch.Tensor]:
         """Keep masks of one step: [modules, tokens, r] in the compute type for each run, over all tokens of its global
         batch.
@@ -215,6 +221,7 @@ def _inject(model: nn.Module, spec: LoraSpec, dropout: Dropout) -> dict[str, Lor
         layers[name] = LoraLinear(model.get_submodule(name), len(layers), spec.alpha / spec.r, dropout)
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, layers[name])
+    share_inputs(layers)
     return layers
 
 

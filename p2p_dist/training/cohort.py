@@ -123,7 +123,7 @@ class Cohort:
         chosen = [[run.rows[index] for index in rows] for run, rows in zip(self.runs, picked, strict=True)]
         losses = self._gradients(chosen)
         active = [k for k, rows in enumerate(chosen) if rows]
-        norms = [self.engine.step(k, self.at[k].step, losses[k]) for k in active]
+        norms = self.engine.update(active, [self.at[k].step for k in active], losses)
         # The one time in a step that the host waits for the device.
         read = torch.stack([*(losses[k] for k in active), *norms]).tolist()
         for k, loss, norm in zip(active, read[: len(active)], read[len(active) :], strict=True):

@@ -95,6 +95,10 @@ class Engine(ABC):
         """One update of one run; `done` steps came before. Returns the gradient norm before clipping, a scalar on the
         device; the run has diverged, and is not changed, when that or its loss is not finite."""
 
+    def update(self, runs: Sequence[int], done: Sequence[int], losses: torch.Tensor) -> torch.Tensor:
+        """As `step`, of n of the K runs, whose losses are [K]. Returns their norms, [n]."""
+        return torch.stack([self.step(run, before, losses[run]) for run, before in zip(runs, done, strict=True)])
+
     @abstractmethod
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Trained parameters of the run and both moments of AdamW, un-sharded, [P] each in fp32, or [Q] where the
@@ -130,11 +134,18 @@ class PlainEngine(Engine):
         self.base, self.adapters, self.ranks, self.loss = base, adapters, ranks, loss
         self.optimizer = CohortOptimizer(adapters, specs, steps, starts, generator)
         self.sums: torch.Tensor | None = None
+        """Gradients of a step of several micro-batches or ranks, [K, P] in fp32."""
+        self.grads = torch.zeros_like(adapters.flat_grads, dtype=torch.float32) if self.optimizer.together else None
+        """Memory of the same on a GPU, where it stays: gradients are always clipped in it."""
 
     def begin(self, micro_batches: int) -> None:
         self.adapters.flat_grads.zero_()
         # One micro-batch needs no sum, and several one that does not round to the compute copy's precision.
-        self.sums = torch.zeros_like(self.adapters.flat_grads, dtype=torch.float32) if micro_batches > 1 else None
+        self.sums = None
+        if micro_batches > 1 and self.grads is not None:
+            self.sums = self.grads.zero_()
+        elif micro_batches > 1:
+            self.sums = torch.zeros_like(self.adapters.flat_grads, dtype=torch.float32)
 
     def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
         self.adapters.select_runs(runs)
@@ -153,6 +164,13 @@ class PlainEngine(Engine):
     def step(self, run: int, done: int, loss: torch.Tensor) -> torch.Tensor:
         grad = self.adapters.flat_grads[run].float() if self.sums is None else self.sums[run]
         return self.optimizer.step(run, done, grad, loss)
+
+    def update(self, runs: Sequence[int], done: Sequence[int], losses: torch.Tensor) -> torch.Tensor:
+        if self.grads is None:
+            return super().update(runs, done, losses)
+        if self.sums is not self.grads:
+            self.grads.copy_(self.adapters.flat_grads if self.sums is None else self.sums)
+        return self.optimizer.step_together(runs, done, self.grads, losses)
 
     def state(self, run: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self._same(run, self.optimizer.masters[run].detach()), *self.optimizer.moments(run)

@@ -130,13 +130,13 @@ def _evaluate(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
 
 def _generate(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
     """Answers of `steps` tokens."""
-    from p2p_dist.evaluation.generation import GREEDY, plain_attention
+    from p2p_dist.evaluation.generation import GREEDY
 
     adapters = Adapters(base.model, case.lora, 1)
     adapters.no_dropout()
     recorder.reset()
     prompts = [row.ids for row in rows(case.rows, VOCABULARY, 0, case.tokens)]
-    with torch.no_grad(), plain_attention(base.model):
+    with torch.no_grad():
         GREEDY.write(base, prompts, case.steps, 255)
     return _counts(recorder)
 

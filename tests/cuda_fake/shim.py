@@ -60,4 +60,6 @@ def load() -> None:
         raise Unavailable("this torch has CUDA itself: its guard cannot be replaced")
     torch.cuda.get_device_name = lambda device=None: "Fake GPU"
     torch.Tensor.pin_memory = lambda self, device=None: self
-    torch.cuda.get_device_properties = lambda device=None: SimpleNamespace(name="Fake GPU", multi_processor_count=132)
+    torch.cuda.get_device_properties = lambda device=None: SimpleNamespace(
+        name="Fake GPU", multi_processor_count=132, total_memory=141_000_000_000
+    )

@@ -12,7 +12,7 @@ from p2p_dist.config.study import LoraSpec
 from p2p_dist.data.built import Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.errors import UserError
-from p2p_dist.evaluation import generation
+from p2p_dist.evaluation import continuous_batching, generation
 from p2p_dist.evaluation.generation import generate_suite
 from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.base import Base, load_base
@@ -58,7 +58,7 @@ def test_batches_say_what_each_row_says_alone(
 ) -> None:
     base = tuned(identity, tmp_path)
     base.model.generation_config.repetition_penalty = 5.0
-    monkeypatch.setattr(generation, "TOKENS_AT_ONCE", 200)
+    monkeypatch.setattr(continuous_batching, "TOKENS_AT_ONCE", 200)
     encoder = Encoder(base.tokenizer, [], 256)
     ticks: list[int] = []
     found = generate_suite(base, encoder, SUITE, 12, ticks.append)
@@ -74,10 +74,9 @@ def test_batches_say_what_each_row_says_alone(
 def test_an_answer_ends_at_the_end_token(tmp_path: Path) -> None:
     base = tuned(IDENTITY, tmp_path)
     prompts = Encoder(base.tokenizer, [], 256).prompts(ROWS[:4])
-    with generation.plain_attention(base.model):
-        whole = [row.ids for row in generation.GREEDY.write(base, prompts, 12, end=255)]
-        end = whole[1][4]
-        short = [row.ids for row in generation.GREEDY.write(base, prompts, 12, end)]
+    whole = [row.ids for row in generation.GREEDY.write(base, prompts, 12, end=255)]
+    end = whole[1][4]
+    short = [row.ids for row in generation.GREEDY.write(base, prompts, 12, end)]
     assert all(len(row) == 12 for row in whole)
     assert len({len(row) for row in short}) > 1, "rows end at different places"
     assert short == [row[: row.index(end) + 1] if end in row else row for row in whole]

@@ -1,6 +1,6 @@
 """Fused forms that GPUs take, against the plain ones, on a CPU."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -9,40 +9,71 @@ from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
 from transformers.models.llama import modeling_llama
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from p2p_dist.modeling import fused_rope
+from p2p_dist.modeling import fused_rope, lora_product
 from p2p_dist.modeling.dropout import Dropout, keep_masks
 from p2p_dist.modeling.fused_norms import FusedRMSNorm, fuse_norms
 from p2p_dist.modeling.gather import Gather
 from p2p_dist.modeling.lora import LoraLinear
-from p2p_dist.modeling.lora_product import LoraProduct
+from p2p_dist.modeling.lora_product import SameInput, products, same_inputs
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.tokenization import Encoded
 
 RUNS, TOKENS, IN, OUT, R = 3, 7, 10, 6, 4
 
 
+def adapted(bias: bool, rate: float, outs: Sequence[int], draw: torch.Generator) -> list[LoraLinear]:
+    """Layers in double precision with adapters of `RUNS` runs, and dropout masks for them and a layer before."""
+    dropout = Dropout()
+    layers = [
+        LoraLinear(nn.Linear(IN, out, bias=bias).double().requires_grad_(False), index, 1.7, dropout)
+        for index, out in enumerate(outs, 1)
+    ]
+    for layer, out in zip(layers, outs, strict=True):
+        layer.lora_a = torch.randn(RUNS, R, IN, generator=draw).double().requires_grad_()
+        layer.lora_b = torch.randn(RUNS, out, R, generator=draw).double().requires_grad_()
+    if rate:
+        drawn = [keep_masks(1 + len(outs), TOKENS, R, rate, draw, torch.float64) for _ in range(RUNS)]
+        dropout.masks = torch.stack(drawn, dim=1)
+    return layers
+
+
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rate", [0.0, 0.25])
-def test_lora_product_is_the_plain_product(bias: bool, rate: float) -> None:
+@pytest.mark.parametrize("outs", [(OUT,), (OUT, 8, 2)], ids=["one", "three"])
+def test_lora_products_are_the_plain_products(bias: bool, rate: float, outs: tuple[int, ...]) -> None:
     """Values and all gradients in double precision, and that of x is left out where it needs none."""
     draw = torch.Generator().manual_seed(0)
-    layer = LoraLinear(nn.Linear(IN, OUT, bias=bias).double().requires_grad_(False), 0, 1.7, Dropout())
-    a = torch.randn(RUNS, R, IN, generator=draw).double().requires_grad_()
-    b = torch.randn(RUNS, OUT, R, generator=draw).double().requires_grad_()
+    layers = adapted(bias, rate, outs, draw)
     x = torch.randn(RUNS, TOKENS, IN, generator=draw).double().requires_grad_()
-    layer.lora_a, layer.lora_b = a, b
-    mask = None
-    if rate:
-        mask = torch.stack([keep_masks(1, TOKENS, R, rate, draw, torch.float64)[0] for _ in range(RUNS)])
-        layer.dropout.masks = mask[None]
-    weights = torch.randn(RUNS, TOKENS, OUT, generator=draw).double()
-    plain, fused = layer(x), LoraProduct.apply(x, layer.base.weight, layer.base.bias, a, b, mask, 1.7)
+    weights = torch.randn(RUNS, TOKENS, sum(outs), generator=draw).double()
+    params = [matrix for layer in layers for matrix in (layer.lora_a, layer.lora_b)]
+    plain, fused = torch.cat([layer(x) for layer in layers], 2), torch.cat(products(layers, x), 2)
     torch.testing.assert_close(fused, plain)
-    expected = torch.autograd.grad((plain * weights).sum(), (x, a, b))
-    found = torch.autograd.grad((fused * weights).sum(), (x, a, b))
-    torch.testing.assert_close(found, expected)
-    frozen = LoraProduct.apply(x.detach(), layer.base.weight, layer.base.bias, a, b, mask, 1.7)
-    torch.testing.assert_close(torch.autograd.grad((frozen * weights).sum(), (a, b)), expected[1:])
+    expected = torch.autograd.grad((plain * weights).sum(), (x, *params))
+    torch.testing.assert_close(torch.autograd.grad((fused * weights).sum(), (x, *params)), expected)
+    frozen = torch.cat(products(layers, x.detach()), 2)
+    torch.testing.assert_close(torch.autograd.grad((frozen * weights).sum(), params), expected[1:])
+    flat = torch.cat(products(layers, x.reshape(-1, IN)), 1)
+    torch.testing.assert_close(flat, plain.reshape(-1, sum(outs)))
+
+
+def test_layers_share_a_product_while_they_read_the_same_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once a layer meets another input, each computes its own from then on, and the answers stay right."""
+    layers = adapted(False, 0.0, (OUT, 8, 2), torch.Generator().manual_seed(0))
+    group, sizes = SameInput(layers), []
+    monkeypatch.setattr(lora_product, "products", lambda layers, x: sizes.append(len(layers)) or products(layers, x))
+    x, other = (torch.randn(RUNS, TOKENS, IN).double() for _ in range(2))
+    for inputs in ((x, x, x), (x, x, x), (x, x, other), (x, x, x)):
+        for layer, each in zip(layers, inputs, strict=True):
+            torch.testing.assert_close(group.answer(layer, each), layer(each))
+    assert sizes == [3, 3, 3, 1, 1, 1, 1]
+
+
+def test_layers_of_a_module_are_grouped_by_their_input() -> None:
+    """Names tell; a layer without an adapter is no member."""
+    names = ["0.attn.q_proj", "0.attn.v_proj", "0.attn.o_proj", "0.mlp.gate_proj", "0.mlp.up_proj", "1.attn.q_proj"]
+    groups = same_inputs({name: adapted(False, 0.0, (OUT,), torch.Generator())[0] for name in names})
+    assert [len(group.layers) for group in groups] == [2, 1, 2, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

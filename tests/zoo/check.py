@@ -11,17 +11,18 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.nn import functional
+from transformers import GenerationConfig
 
 from p2p_dist.config.families import Mode
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import UserError
-from p2p_dist.evaluation import generation
-from p2p_dist.evaluation.generation import GREEDY, plain_attention
+from p2p_dist.evaluation.generation import GREEDY
 from p2p_dist.evaluation.sequence_scoring import score_words
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.guard import choose_attention
+from p2p_dist.modeling.lengths import before_forward
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.lora_targets import unadapted_weights
 from p2p_dist.modeling.packing import pack
@@ -118,12 +119,9 @@ def _ours(base: Base, adapters: Adapters, rows: Sequence[Encoded]) -> Computed:
         scores = torch.tensor([row for row, _ in score_words(base, choices, lambda done: None)])
         prompts = [list(row.ids) for row in rows]
         texts: dict[int, list[int]] = {}
-        batches = list(generation._batches(base, prompts, GREEDY, NEW))
-        with plain_attention(base.model):
-            for indices in batches:
-                generation.before_forward(base.model)
-                written = GREEDY.write(base, [prompts[index] for index in indices], NEW, END)
-                texts.update(zip(indices, [answer.ids for answer in written], strict=True))
+        for indices in GREEDY.batches(base, prompts, NEW):
+            written = GREEDY.write(base, [prompts[index] for index in indices], NEW, END)
+            texts.update(zip(indices, [answer.ids for answer in written], strict=True))
     return losses, gradients, scores, [texts[index] for index in range(len(rows))]
 
 
@@ -156,8 +154,8 @@ def _log_likelihood(model: Any, prompt: Sequence[int], word: Sequence[int]) -> f
 
 def _continue(model: Any, prompt: Sequence[int]) -> list[int]:
     _forget(model)
-    settings = generation.GenerationConfig(max_new_tokens=NEW, do_sample=False, eos_token_id=END, pad_token_id=END)
-    model.generation_config = generation.GenerationConfig()
+    settings = GenerationConfig(max_new_tokens=NEW, do_sample=False, eos_token_id=END, pad_token_id=END)
+    model.generation_config = GenerationConfig()
     ids = torch.tensor([list(prompt)])
     written = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=settings)
     return list(written[0, len(prompt) :].tolist())
@@ -165,7 +163,7 @@ def _continue(model: Any, prompt: Sequence[int]) -> list[int]:
 
 def _forget(model: Any) -> None:
     """Let dynamic rotary frequencies forget rows that came before, as in a model that was just loaded."""
-    generation.before_forward(model)
+    before_forward(model)
 
 
 def _apart(ours: torch.Tensor, expected: torch.Tensor) -> float:
