@@ -1,8 +1,9 @@
 """Generated answers per second, against transformers' `generate`.
 
-Rows are like those of GSM8K: questions of 20 to 200 tokens (median 58), worked solutions of 20 to 256 (median 90). The
-model was not trained to end its answers, so both sides end each where its drawn length says, as a trained model would
-at its end token.
+Rows are like those of GSM8K, whose questions have 60 tokens in the median and whose worked solutions 90, of 256 that an
+answer may have; `--new` scales all of them. The model was not trained to end its answers, so both sides end each where
+its drawn length says, as a trained model would at its end token.
+
 `generate` gets the batches that fit into the same cache, padded on the left, and continues until the last row ends. The
 gate is the share of rows whose tokens are not the same.
 """
@@ -53,9 +54,10 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     Adapters(base.model, settings(1, 1).lora, 1).no_dropout()
     random = Random("generation")
     prompts = [
-        [random.randrange(vocabulary(base)) for _ in range(_drawn(random, 58, 200))] for _ in range(options.prompts)
+        [random.randrange(vocabulary(base)) for _ in range(_drawn(random, options.new // 4, options.new))]
+        for _ in range(options.prompts)
     ]
-    lengths = [_drawn(random, 90, options.new) for _ in prompts]
+    lengths = [_drawn(random, options.new * 3 // 8, options.new) for _ in prompts]
     answers: dict[str, list[list[int]]] = {}
 
     def ours() -> None:
@@ -79,7 +81,7 @@ def measure(options: argparse.Namespace) -> list[Figure]:
 
 def _drawn(random: Random, middle: int, most: int) -> int:
     """A length with this median."""
-    return min(most, max(min(20, most), round(random.lognormvariate(0, 0.45) * middle)))
+    return min(most, max(1, round(random.lognormvariate(0, 0.45) * middle)))
 
 
 def in_one_cache(base: Base, prompts: Sequence[list[int]], lengths: Sequence[int]) -> list[list[int]]:

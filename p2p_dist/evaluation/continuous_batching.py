@@ -14,6 +14,7 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import tokens_per_pass
 from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.forward import answer_states, logits_of
+from p2p_dist.modeling.image_tokens import body_inputs
 from p2p_dist.modeling.key_value_cache import KeyValueCache, NextTokens
 from p2p_dist.modeling.lengths import before_forward
 from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, pack
@@ -133,9 +134,8 @@ class ContinuousBatch:
         tokens = NextTokens(self.cache, inputs[1], max(positions))
         before_forward(model)
         with rows_packed(tokens):
-            output = body_of(model)(
-                input_ids=inputs[0][None], position_ids=inputs[1][None], use_cache=False, packed=tokens
-            )
+            arguments = body_inputs(model, inputs[0][None], inputs[1][None])
+            output = body_of(model)(**arguments, use_cache=False, packed=tokens)
         slots = range(len(self.rows))
         self._write(slots, output.last_hidden_state[0])
         return slots

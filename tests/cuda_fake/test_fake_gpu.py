@@ -63,7 +63,7 @@ def test_evaluation_pass_stays_on_the_gpu(measure: Measure) -> None:
 
 def test_generation_waits_once_for_each_token(measure: Measure) -> None:
     """The host reads the tokens that end answers, and nothing else."""
-    few, more = measure(Case("generate", steps=3)), measure(Case("generate", steps=5))
+    few, more = measure(Case("generate", tokens=16, steps=3)), measure(Case("generate", tokens=16, steps=5))
     assert few["host_floats"] == more["host_floats"] == {}
     assert sum(few["synchronisations"].values()) == 3, few["synchronisations"]
     assert sum(more["synchronisations"].values()) == 5, more["synchronisations"]
