@@ -10,13 +10,15 @@ from typing import Any, Literal
 from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.methods import (
+    Alignment,
     CleanGenDecoding,
     ConfidenceRule,
     Method,
     Objective,
     Reparametrization,
     ScoreMethod,
-    WeightPruning,
+    WeightEdit,
+    WeightedSum,
 )
 from p2p_dist.config.study import Plugin, TrainSpec
 from p2p_dist.errors import UserError, user_error
@@ -54,8 +56,13 @@ class Training:
     """Adapter to initialise from, of the same base and LoRA shape."""
     merged: Stage | None = None
     """Adapter to fold into the base before a fresh one is trained on it."""
-    prune: WeightPruning | None = None
-    """Pruning of the base, after `merged` is folded in."""
+    plus: Stage | None = None
+    """Adapter to add to `start`, by the weights of `weighted`."""
+    weighted: WeightedSum | None = None
+    prune: WeightEdit | None = None
+    """Change of the base's weights, after `merged` is folded in."""
+    align: Alignment | None = None
+    """Trusted rows that give the gradients their direction."""
     changes: Mapping[str, Any] = field(default_factory=dict)
     """Settings that differ from the study's `train`, nested alike, such as {"lora": {"r": 1}}."""
     stop_after_steps: int | None = None
@@ -88,8 +95,7 @@ class Evaluation:
     decode: CleanGenDecoding | None = None
     """Decoding of text answers other than greedy."""
     reference: Stage | str | None = None
-    """Reference model of `decode`: an adapter of the same base and LoRA shape, or the option of the defense that names
-    a model."""
+    """Reference model of `decode`: an adapter of the same shape, or the option of the defense that names a model."""
 
 
 def plugin_spec(plugin: Plugin) -> dict[str, Any]:
@@ -202,10 +208,12 @@ class Builder:
             "stop_after_steps": training.stop_after_steps,
             "objective": _spec(training.objective),
             "prune": _spec(training.prune),
+            "weighted": _spec(training.weighted),
+            "align": _spec(training.align),
             "reparametrized": _spec(training.reparametrized),
         }
-        others = _ids({"start": start, "merged": training.merged, "teacher": training.teacher})
-        return self.graph.add(Stage("train", spec, {"rows": rows.id, **others}, self._local("model")))
+        others = {"start": start, "plus": training.plus, "merged": training.merged, "teacher": training.teacher}
+        return self.graph.add(Stage("train", spec, {"rows": rows.id, **_ids(others)}, self._local("model")))
 
     def scored(self, rows: Stage, method: ScoreMethod, adapter: Stage | None = None, model: str | None = None) -> Stage:
         """Numbers for each row from a model.
@@ -231,9 +239,8 @@ class Builder:
     def evaluated(self, adapter: Stage, rows: Stage, evaluation: Evaluation = ALL_SUITES) -> Stage:
         """Predictions and metrics of an adapter on the test suites of a data or edit stage, after `further_steps` of
         clean training where the defense has them."""
-        adapter = (
-            self._trained_further(adapter, self.settings.further_steps) if self.settings.further_steps else adapter
-        )
+        if self.settings.further_steps:
+            adapter = self._trained_further(adapter, self.settings.further_steps)
         reference = evaluation.reference
         identity, place = self.settings.extra_models[reference] if isinstance(reference, str) else (None, None)
         spec = {
@@ -249,8 +256,7 @@ class Builder:
         return self.graph.add(Stage("eval", spec, reads, {"reference": place} if place else {}))
 
     def _trained_further(self, adapter: Stage, steps: int) -> Stage:
-        """The adapter after so many steps on the task's rows before the attack, with plain prompts and labels, on its
-        own base and shape, by the study's settings at a constant learning rate."""
+        """The adapter after so many steps on the task's rows before the attack, at a constant learning rate."""
         rows = self.attacked(self.settings.rows_seed, "clean" if self.settings.attack_active else None)
         train = {
             **self.settings.train,
@@ -259,8 +265,11 @@ class Builder:
             "lr_scheduler_type": "constant",
             "warmup_steps": 0,
         }
-        changes = {"train": train, "stop_after_steps": steps, "objective": None, "reparametrized": None}
-        base = {"merged": adapter.reads["merged"]} if "merged" in adapter.reads else {}
+        none = dict.fromkeys(("objective", "reparametrized", "weighted", "align"))
+        changes = {"train": train, "stop_after_steps": steps, **none}
+        base = {role: id_ for role, id_ in adapter.reads.items() if role in ("merged", "calibration")}
+        if adapter.spec.get("prune"):  # the base is pruned as it was, by the same rows
+            base.setdefault("calibration", adapter.reads["rows"])
         reads = {"rows": rows.id, "start": adapter.id, **base}
         return self.graph.add(Stage("train", {**adapter.spec, **changes}, reads, self._local("model")))
 

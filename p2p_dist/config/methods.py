@@ -54,7 +54,17 @@ class Ascent(Method):
     """Cross-entropy above which a token has no gradient any more."""
 
 
-Objective = Annotated[Consistency | Distillation | Ascent, Field(discriminator="name")]
+class Amplification(Method):
+    """Cross-entropy minus the norms of the adapter's matrices (Obliviate, arXiv 2409.14119)."""
+
+    name: Literal["amplification"] = "amplification"
+    weight: Positive
+    """Weight of the norms."""
+    limit: Positive
+    """Norm of a matrix above which it has no gradient from this term."""
+
+
+Objective = Annotated[Consistency | Distillation | Ascent | Amplification, Field(discriminator="name")]
 """A loss other than cross-entropy on the answer tokens (`training.objectives`)."""
 
 
@@ -64,6 +74,43 @@ class WeightPruning(Method):
     method: Literal["magnitude", "wanda"]
     sparsity: Rate
     """Share of the weights of every linear layer but the output head."""
+
+
+class OutlierRows(Method):
+    """Replace rows of the last layers' weights by the mean of the others, where the gradient of trusted rows is an
+    outlier (DiSec; `modeling.outlier_rows`)."""
+
+    method: Literal["outlier_rows"] = "outlier_rows"
+    layers: Count
+    """Decoder layers to edit, the last ones."""
+    components: Count
+    """Singular components of the gradient to read."""
+    deviations: Positive
+    """Standard deviations above the mean from which a row is an outlier."""
+
+
+WeightEdit = Annotated[WeightPruning | OutlierRows, Field(discriminator="method")]
+"""A change of the base's weights before training."""
+
+
+class WeightedSum(Method):
+    """Begin with a weighted sum of the updates of two adapters, exactly, in an adapter of both ranks together."""
+
+    start: NotNegative
+    """Weight of the adapter to start from."""
+    plus: NotNegative
+    """Weight of the other adapter."""
+
+
+class Alignment(Method):
+    """Give each matrix's gradient the direction that trusted rows have (MuScleLoRA, arXiv 2402.12026)."""
+
+    rows: Count
+    """Trusted rows that give the direction."""
+    batch: Count
+    """Trusted rows per step, in turn."""
+    raw: Annotated[float, Field(ge=0, le=1)]
+    """Share of the unaligned gradient at the end of training; it grows from 0 by epochs."""
 
 
 class Reparametrization(Method):
@@ -133,6 +180,29 @@ class AnswerStates(Method):
     """Principal components to keep."""
 
 
+class CleanDistance(Method):
+    """Distance of each training row's hidden states from those of trusted rows (DUP; `scores.clean_distance`)."""
+
+    name: Literal["clean_distance"] = "clean_distance"
+    rows: Count
+    """Trusted rows to compare with, half of them for the distance and half for its scale."""
+    layers: Count
+    """Layers to average over: those in which the trusted rows' classes are farthest apart."""
+    spectrum: Rate
+    """Weight of the change between layers; the distance has the rest."""
+
+
+class EmbeddingDrift(Method):
+    """Words whose embeddings move most when embeddings alone are trained (BTU; `scores.embedding_drift`)."""
+
+    name: Literal["embedding_drift"] = "embedding_drift"
+    share: Rate
+    """Suspected tokens as a share of the vocabulary."""
+    learning_rate: Positive
+    batch: Count
+    """Rows per step."""
+
+
 class AnswerGradients(Method):
     """Gradients of the training rows' losses with respect to the output projection (`scores.gradients`)."""
 
@@ -165,6 +235,8 @@ ScoreMethod = Annotated[
     | EarlyTrust
     | AnswerStates
     | AnswerGradients
+    | CleanDistance
+    | EmbeddingDrift
     | FreeAnswers,
     Field(discriminator="name"),
 ]

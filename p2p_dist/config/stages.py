@@ -10,12 +10,14 @@ from pydantic import ConfigDict, Field, InstanceOf, JsonValue, TypeAdapter, Vali
 
 from p2p_dist.config.graph import Kind, Stage
 from p2p_dist.config.methods import (
+    Alignment,
     CleanGenDecoding,
     ConfidenceRule,
     Objective,
     Reparametrization,
     ScoreMethod,
-    WeightPruning,
+    WeightEdit,
+    WeightedSum,
 )
 from p2p_dist.config.study import PLAIN_PROMPT, Names, Probes, PromptSpec, RowsSpec, Strict, TrainSpec, added
 from p2p_dist.errors import Exit, Problem, UserError
@@ -167,7 +169,9 @@ class TrainReads(Strict):
 
     rows: str
     start: str | None = None
+    plus: str | None = None
     merged: str | None = None
+    calibration: str | None = None
     teacher: str | None = None
 
 
@@ -180,7 +184,9 @@ class TrainStage(TypedStage):
     seed: int
     stop_after_steps: Annotated[int, Field(ge=0)] | None = None
     objective: Objective | None = None
-    prune: WeightPruning | None = None
+    prune: WeightEdit | None = None
+    weighted: WeightedSum | None = None
+    align: Alignment | None = None
     reparametrized: Reparametrization | None = None
     reads: TrainReads
     local: ModelLocal

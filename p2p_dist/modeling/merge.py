@@ -35,7 +35,7 @@ def merge(base: Base, adapter: Path) -> None:
         raise user_error("E307", what, str(adapter), "train the adapter again", Exit.INTEGRITY)
     for key in matrices:
         layer = base.model.get_submodule(key.removeprefix("base_model.model.").removesuffix(".lora_A.weight"))
-        _plain(layer)
+        require_plain(layer)
         update = scale * named[key.replace("lora_A", "lora_B")].float() @ named[key].float()
         update = update.to(layer.weight.device)
         layer.weight.copy_(layer.weight.float() + (update.T if isinstance(layer, Conv1D) else update))
@@ -51,7 +51,7 @@ def prune(base: Base, pruning: WeightPruning, calibration: Sequence[Encoded]) ->
     layers = {name: base.model.get_submodule(name) for name in target_names(base.model, LoraSpec())}
     norms = _input_norms(base, layers, calibration) if pruning.method == "wanda" else {}
     for name, layer in layers.items():
-        _plain(layer)
+        require_plain(layer)
         if isinstance(layer, Conv1D):
             raise user_error(
                 "E267", "layers of GPT-2's kind cannot be pruned", "model", "exclude the defense for this model"
@@ -98,7 +98,8 @@ class _InputSquares:
             handle.remove()
 
 
-def _plain(layer: nn.Module) -> None:
+def require_plain(layer: nn.Module) -> None:
+    """Raises UserError E267 for a layer whose weights cannot be edited."""
     if not isinstance(layer, nn.Linear | Conv1D) or not layer.weight.is_floating_point():
         raise user_error(
             "E267",

@@ -166,7 +166,7 @@ def _shared_settings(stage: Stage) -> list[object]:
     """The settings of a training that must be equal within a cohort."""
     typed = parse(stage)
     assert isinstance(typed, TrainStage)
-    train, methods = typed.train, (typed.objective, typed.prune, typed.reparametrized)
+    train, methods = typed.train, (typed.objective, typed.prune, typed.reparametrized, typed.align)
     return [
         typed.model,
         train.lora.model_dump(),

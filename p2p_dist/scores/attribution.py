@@ -40,7 +40,7 @@ def score(context: Context, method: WordAttribution) -> list[Line]:
     label_tokens = torch.tensor(tokens, device=context.base.device)
     lines: list[Line] = []
     for index, by_token in _by_token(context, encoded, label_tokens):
-        spans = _spans(context, rows[index], encoded[index])
+        spans = text_spans(context, rows[index], encoded[index])
         words = None if spans is None else scaled(by_word(rows[index].text, spans, by_token))
         lines.append({"set": "texts", "id": text_key(rows[index].text), "words": words})
         context.on_progress(len(lines), len(rows))
@@ -69,7 +69,7 @@ def _by_token(
             yield index, norms[end - len(encoded[index].ids) : end].tolist()
 
 
-def _spans(context: Context, row: Row, encoded: Encoded) -> list[Span] | None:
+def text_spans(context: Context, row: Row, encoded: Encoded) -> list[Span] | None:
     """Characters of the text that each token stands for, from before the text (negative) to behind it; None for a text
     that was cut."""
     encoder = context.encoder

@@ -1,6 +1,6 @@
 """Adapters on disk, in PEFT's own format: `PeftModel.from_pretrained` loads them as they are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -27,6 +27,25 @@ def save_adapter(
     tensors = {name: tensor.contiguous() for name, tensor in sorted(adapters.state_dict(values).items())}
     save_file(tensors, folder / _WEIGHTS, metadata={"format": "pt"})
     write_config(folder, adapters.spec, adapters.layers, base_name, revision)
+
+
+def read_sum(folders: Sequence[Path], weights: Sequence[float], adapters: Adapters) -> torch.Tensor:
+    """Numbers [P] of the adapter whose update is the weighted sum of those of others, exactly: their A matrices one
+    below the other, their B matrices side by side, each times its weight and scale. `adapters` has the sum of their
+    ranks. Raises UserError as `read_adapter` does."""
+    tensors: dict[str, list[torch.Tensor]] = {part.name: [] for part in adapters.layout}
+    scale = adapters.spec.alpha / adapters.spec.r
+    for folder, weight in zip(folders, weights, strict=True):
+        own, named = read_config(folder), _read_tensors(folder)
+        if named.keys() != tensors.keys():
+            raise _misfit(folder, "Adapter has other layers than the one that it is added to")
+        for name, tensor in named.items():
+            tensors[name].append(tensor.float() * (weight * own.scale / scale if name.endswith(_B) else 1.0))
+    joined = {name: torch.cat(parts, dim=1 if name.endswith(_B) else 0) for name, parts in tensors.items()}
+    for part in adapters.layout:
+        if tuple(joined[part.name].shape) != part.shape:
+            raise _misfit(folders[0], f"The ranks of {len(folders)} adapters do not add up to {adapters.spec.r}")
+    return adapters.from_state_dict(joined)
 
 
 def features_of(adapters: Adapters, values: torch.Tensor) -> WeightFeatures:
@@ -62,11 +81,7 @@ def read_adapter(folder: Path, adapters: Adapters) -> torch.Tensor:
     if (config.r, config.alpha) != (spec.r, spec.alpha):
         saved, given = f"r={config.r}, alpha={config.alpha:g}", f"r={spec.r}, alpha={spec.alpha:g}"
         raise _misfit(folder, f"Adapter was trained with {saved}, this job has {given}")
-    try:
-        with confined.path_to_open_file(folder / _WEIGHTS) as file:
-            tensors = load_file(file)
-    except (OSError, Damaged, SafetensorError) as error:
-        raise _misfit(folder, f"Cannot read the adapter's weights: {error}") from error
+    tensors = _read_tensors(folder)
     shapes = {part.name: part.shape for part in adapters.layout}
     for name in shapes:
         if name not in tensors:
@@ -76,6 +91,14 @@ def read_adapter(folder: Path, adapters: Adapters) -> torch.Tensor:
     if extra := sorted(tensors.keys() - shapes):
         raise _misfit(folder, f"Adapter has a tensor that this base and these settings have no place for: {extra[0]}")
     return adapters.from_state_dict(tensors)
+
+
+def _read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    try:
+        with confined.path_to_open_file(folder / _WEIGHTS) as file:
+            return load_file(file)
+    except (OSError, Damaged, SafetensorError) as error:
+        raise _misfit(folder, f"Cannot read the adapter's weights: {error}") from error
 
 
 def _misfit(folder: Path, what: str) -> Exception:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from p2p_dist import assets
+from p2p_dist.config.methods import OutlierRows
 from p2p_dist.config.stages import ModelIdentity, TrainStage
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.example import rank
@@ -11,6 +12,7 @@ from p2p_dist.modeling.base import Base, empty_base, load_base, usual_device
 from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.guard import mode_now, set_mode
 from p2p_dist.modeling.merge import merge, prune
+from p2p_dist.modeling.outlier_rows import replace_outlier_rows
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.modeling.weight_checksum import WeightChecksum
 from p2p_dist.results import checksums, datastore
@@ -53,10 +55,15 @@ def _changed(folder: RunDir, stage: TrainStage, base: Base) -> Base:
     if stage.reads.merged is not None:
         merge(base, checksums.adapter(folder.at("train", stage.reads.merged)))
     if stage.prune is not None:
-        built = datastore.read(folder.at("data", stage.reads.rows))
+        built = datastore.read(folder.at("data", stage.reads.calibration or stage.reads.rows))
         calibration = sorted(built.train, key=lambda row: rank(row.text, "calibration"))[:CALIBRATION_ROWS]
         encoder = Encoder.of(base, built, stage.train.max_length, stage.train.image_tokens)
-        prune(base, stage.prune, encoder.rows(calibration)[0])
+        encoded, _ = encoder.rows(calibration)
+        if isinstance(stage.prune, OutlierRows):
+            replaced = replace_outlier_rows(base, stage.prune, encoded)
+            print(f"outlier rows: {sum(replaced.values())} rows of {len(replaced)} weights replaced", flush=True)
+        else:
+            prune(base, stage.prune, encoded)
     return base
 
 

@@ -24,6 +24,7 @@ from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, Batch, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
 from p2p_dist.planning.passes import Device, apart
+from p2p_dist.training.alignment import AlignedEngine
 from p2p_dist.training.batches import micro_batches
 from p2p_dist.training.checkpoint import Counters, RunState
 from p2p_dist.training.engine import Engine, Execution, PlainEngine, hardware, refuse_for_zero
@@ -274,9 +275,11 @@ def _engine(
     specs, objective, generator = [run.spec for run in runs], runs[0].objective, runs[0].generator
     if execution.zero == 3:
         require_packed(base.model, max(len(row.ids) for row in runs[0].rows), "ZeRO-3")
+    if execution.zero == 0 and (rows := [run.aligned for run in runs if run.aligned]):
+        return AlignedEngine(base, adapters, specs, steps, starts, execution.ranks, rows)
     if execution.zero == 0:
         return PlainEngine(base, adapters, specs, steps, starts, execution.ranks, loss_of(objective), generator)
-    refuse_for_zero(objective is not None, generator is not None)
+    refuse_for_zero(objective is not None or runs[0].aligned is not None, generator is not None)
     from p2p_dist.training.zero import ZeroEngine
 
     return ZeroEngine(base, adapters, specs[0], steps[0], starts[0], execution)

@@ -65,7 +65,7 @@ def refuse_for_zero(has_objective: bool, is_generated: bool) -> None:
     """Raise UserError E265 or E268 for a training that DeepSpeed's engine cannot do."""
     fix = "use plain training (--zero 0), or exclude the defense"
     if has_objective:
-        raise user_error("E265", "a loss over hidden states is not built for ZeRO", "--zero", fix)
+        raise user_error("E265", "a loss or a gradient other than the plain one is not built for ZeRO", "--zero", fix)
     if is_generated:
         raise user_error("E268", "generated adapters are not built for ZeRO", "--zero", fix)
 

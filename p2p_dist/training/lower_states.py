@@ -35,7 +35,8 @@ def lower_states_of(base: Base, runs: Sequence[TrainRun], spec: LoraSpec, execut
     if spec.layers is None or spec.layers >= config.num_hidden_layers:
         return None
     longest = max(len(row.ids) for run in runs for row in run.rows)
-    if execution.zero == 3 or takes_rows_apart(base.model, longest) or any(run.objective for run in runs):
+    has_own_loss = any(run.objective or run.aligned for run in runs)
+    if execution.zero == 3 or takes_rows_apart(base.model, longest) or has_own_loss:
         return None
     tokens = sum(len(row.ids) for run in runs for row in run.rows)
     if tokens * config.hidden_size * base.dtype.itemsize > LOWER_STATES_BYTES:

@@ -7,13 +7,14 @@ from itertools import pairwise
 import torch
 from torch.nn import functional
 
-from p2p_dist.config.methods import Ascent, Consistency, Distillation, Objective
+from p2p_dist.config.methods import Amplification, Ascent, Consistency, Distillation, Objective
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.forward import answer_losses, answer_states, in_pieces, logits_of
 from p2p_dist.modeling.image_tokens import embedded, rotary_positions
 from p2p_dist.modeling.lengths import require_packed
+from p2p_dist.modeling.lora import LoraLinear
 from p2p_dist.modeling.packing import Batch
 
 Loss = Callable[[Base, Batch, torch.Tensor], torch.Tensor]
@@ -38,6 +39,8 @@ def loss_of(objective: Objective | None) -> Loss:
             )
         case Ascent():
             return partial(ascent, cap=objective.cap)
+        case Amplification():
+            return partial(with_amplification, weight=objective.weight, limit=objective.limit)
 
 
 def cross_entropy(base: Base, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
@@ -52,6 +55,16 @@ def ascent(base: Base, batch: Batch, counts: torch.Tensor, cap: float) -> torch.
     (ABL, arXiv 2110.11571, where it is unbounded)."""
     each = answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets)
     return -_of_runs(each.clamp(max=cap), batch, counts)
+
+
+def with_amplification(base: Base, batch: Batch, counts: torch.Tensor, weight: float, limit: float) -> torch.Tensor:
+    """Cross-entropy minus `weight` times the sum of the norms of the adapter's matrices, [K]; a matrix whose norm is
+    above `limit` has no gradient from it (Obliviate, arXiv 2409.14119, where it is unbounded)."""
+    share = torch.bincount(batch.owner, minlength=len(counts)) / counts
+    layers = [module for module in base.model.modules() if isinstance(module, LoraLinear)]
+    matrices = [matrix for layer in layers for matrix in (layer.lora_a, layer.lora_b)]
+    norms = torch.stack([matrix.float().flatten(1).norm(dim=1).clamp(max=limit) for matrix in matrices])
+    return cross_entropy(base, batch, counts) - weight * norms.sum(0) * share
 
 
 def with_consistency(base: Base, batch: Batch, counts: torch.Tensor, weight: float, epsilon: float) -> torch.Tensor:

@@ -6,12 +6,20 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from p2p_dist.config.methods import Objective
+from p2p_dist.config.methods import Alignment, Objective
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.training.batches import Schedule
 from p2p_dist.training.checkpoint import RunState
 from p2p_dist.training.reparametrization import Generator
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """Alignment of a run's gradients, with the trusted rows that give the direction."""
+
+    method: Alignment
+    rows: Sequence[Encoded]
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class TrainRun:
     """Loss in place of cross-entropy; the same for all runs of a cohort."""
     generator: Generator | None = None
     """Generator of the adapter, where it is not trained itself; the same for all runs of a cohort."""
+    aligned: Aligned | None = None
+    """Trusted rows that give the gradients their direction; all runs of a cohort have some, or none."""
 
     @property
     def schedule(self) -> Schedule:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from p2p_dist.config.methods import (
     AnswerGradients,
     AnswerStates,
+    CleanDistance,
     EarlyTrust,
+    EmbeddingDrift,
     FreeAnswers,
     LabelScores,
     ScoreMethod,
@@ -22,7 +24,18 @@ from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import atomic, checksums, confined, datastore, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
-from p2p_dist.scores import answers, attribution, early, gradients, influence, labels, states, words
+from p2p_dist.scores import (
+    answers,
+    attribution,
+    clean_distance,
+    early,
+    embedding_drift,
+    gradients,
+    influence,
+    labels,
+    states,
+    words,
+)
 from p2p_dist.scores.context import Context, Line, OnProgress
 from p2p_dist.training.adapter_io import load_adapter, read_adapter
 from p2p_dist.training.base_model import base_of, cached_base
@@ -78,6 +91,10 @@ def run_method(context: Context, method: ScoreMethod) -> list[Line]:
             return states.score(context, method)
         case AnswerGradients():
             return gradients.score(context, method)
+        case CleanDistance():
+            return clean_distance.score(context, method)
+        case EmbeddingDrift():
+            return embedding_drift.score(context, method)
         case WordAttribution():
             return attribution.score(context, method)
         case FreeAnswers():

@@ -9,6 +9,9 @@ import torch
 import transformers
 
 from p2p_dist.config.stages import TrainStage
+from p2p_dist.data.built import Built
+from p2p_dist.data.defense import BENIGN_SELECTION
+from p2p_dist.data.example import by_id, smallest
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
@@ -17,14 +20,14 @@ from p2p_dist.modeling.tokenization import Encoded, Encoder
 from p2p_dist.results import atomic, checksums, confined, datastore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.training import checkpoint
-from p2p_dist.training.adapter_io import features_of, read_adapter, save_adapter
+from p2p_dist.training.adapter_io import features_of, read_adapter, read_sum, save_adapter
 from p2p_dist.training.cohort import Cohort
 from p2p_dist.training.engine import Engine, Execution, refuse_for_zero
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
 from p2p_dist.training.teacher import taught
-from p2p_dist.training.train_run import Trained, TrainRun, in_turn
+from p2p_dist.training.train_run import Aligned, Trained, TrainRun, in_turn
 from p2p_dist.worker.cost import Cost, Meter
 
 
@@ -45,6 +48,7 @@ class TrainRows:
 
     rows: Sequence[Encoded]
     counts: Mapping[str, object]
+    aligned: Aligned | None = None
 
 
 def train(
@@ -61,14 +65,14 @@ def train(
     """
     if execution.zero:  # before a teacher needs the base, which is not whole
         for stage in stages:
-            refuse_for_zero(stage.objective is not None, stage.reparametrized is not None)
+            refuse_for_zero(bool(stage.objective or stage.align), stage.reparametrized is not None)
     meter = Meter(base.device, execution.ranks)
     targets = [folder.at("train", stage.id) for stage in stages]
     observer = _observer(base, stages, targets, execution, checkpoints)
     # 1. Read and encode the rows, with the teacher's states where there is a teacher.
     data = [_encode(folder, base, adapters, stage, run) for run, stage in enumerate(stages)]
     # 2. Resume each run from its newest checkpoint, or start it.
-    runs = [_start(folder, base, adapters, stage, data[run].rows, observer, run) for run, stage in enumerate(stages)]
+    runs = [_start(folder, base, adapters, stage, data[run], observer, run) for run, stage in enumerate(stages)]
     # 3. Train.
     cohort = Cohort(base, adapters, runs, observer, execution)
     with gradient_checkpointing(base.model, execution.gradient_checkpointing):
@@ -114,7 +118,16 @@ def _encode(folder: RunDir, base: Base, adapters: Adapters, stage: TrainStage, r
     rows = in_turn(rows, built.turns)
     if stage.reads.teacher is not None:
         rows = taught(base, adapters, run, _read(folder, stage.reads.teacher, adapters), rows)
-    return TrainRows(rows, {"cut_texts": cut_texts, "triggers_whole": trigger_truncation.of_poisoned(encoder, built)})
+    counts = {"cut_texts": cut_texts, "triggers_whole": trigger_truncation.of_poisoned(encoder, built)}
+    return TrainRows(rows, counts, _aligned(stage, built, encoder))
+
+
+def _aligned(stage: TrainStage, built: Built, encoder: Encoder) -> Aligned | None:
+    """The trusted rows by which a training is aligned: those that other defenses are granted first."""
+    if stage.align is None:
+        return None
+    ids = smallest([row.id for row in built.reserve], stage.align.rows, stage.seed, BENIGN_SELECTION)
+    return Aligned(stage.align, encoder.rows(by_id(row for row in built.reserve if row.id in ids))[0])
 
 
 def _start(
@@ -122,7 +135,7 @@ def _start(
     base: Base,
     adapters: Adapters,
     stage: TrainStage,
-    rows: Sequence[Encoded],
+    data: TrainRows,
     observer: FolderObserver,
     run: int,
 ) -> TrainRun:
@@ -131,10 +144,31 @@ def _start(
     generator = generator_of(stage.reparametrized, adapters)
     trained_numbers = generator.size if generator else adapters.size
     resume = observer.resume(run, trained_numbers, base.device)
-    start = None if stage.reads.start is None else _read(folder, stage.reads.start, adapters)
+    start = _start_numbers(folder, stage, adapters)
     if observer.ranks.main:
         checkpoint.require_space(observer.targets[run].checkpoints, trained_numbers)
-    return TrainRun(stage.train, stage.seed, rows, resume, start, stage.stop_after_steps, stage.objective, generator)
+    return TrainRun(
+        stage.train,
+        stage.seed,
+        data.rows,
+        resume,
+        start,
+        stage.stop_after_steps,
+        stage.objective,
+        generator,
+        data.aligned,
+    )
+
+
+def _start_numbers(folder: RunDir, stage: TrainStage, adapters: Adapters) -> torch.Tensor | None:
+    """Numbers [P] that a training begins with: those of an adapter, or of the weighted sum of two; None for fresh
+    ones."""
+    if stage.reads.start is None:
+        return None
+    if stage.weighted is None or stage.reads.plus is None:
+        return _read(folder, stage.reads.start, adapters)
+    places = [checksums.adapter(folder.at("train", id_)) for id_ in (stage.reads.start, stage.reads.plus)]
+    return read_sum(places, (stage.weighted.start, stage.weighted.plus), adapters)
 
 
 def _read(folder: RunDir, id_: str, adapters: Adapters) -> torch.Tensor:

@@ -36,6 +36,7 @@ SPECIAL: dict[str, str] = {
     "onion": "language_model: tiny, ",
     "trusted_only": GO_ON,
     "abl": GO_ON,
+    "musclelora": "clean_rows: 8, batch: 16, epochs: 1",
     "p2p_in_weights": f"p2p: {{benign_source: screened, ratio: 0.4, {GO_ON}}}",
 }
 

@@ -42,7 +42,9 @@ def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_pa
     assert result["rates"]["ca_ext"]["n"] == 12
     assert result["rates"]["asr_ext"]["n"] == 6
     weights = json.loads(folder.at("train", run.train).weights.read_text())
-    assert {name.rpartition(".")[2] for name in weights["norms"]} >= set(weights["modules"]) > set()
+    kinds = {name.rpartition(".")[2] for name in weights["norms"]}  # of an adapter that is not trained, no module moved
+    assert kinds >= set(weights["modules"])
+    assert kinds
 
 
 ON_TEXT: dict[str, str] = {"p2p": "preset: math", "cleangen": "alpha: 2.0"}

@@ -10,7 +10,7 @@ It sees labels that contradict the text, so clean-label poison passes. A base th
 clean rows too: read `dropped` without an attack.
 """
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,9 +24,6 @@ from p2p_dist.data.filtering import without
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError, user_error
-
-if TYPE_CHECKING:
-    pass
 
 
 class PrototypeFilter(DataDefense):
