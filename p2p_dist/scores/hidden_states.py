@@ -7,6 +7,7 @@ import torch
 from p2p_dist.data.example import Row
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.body import body_of
+from p2p_dist.modeling.image_tokens import body_inputs
 from p2p_dist.modeling.lengths import before_forward, require_packed
 from p2p_dist.modeling.packing import pack
 from p2p_dist.scores.context import Context
@@ -28,8 +29,7 @@ def layer_states(context: Context, rows: Sequence[Row]) -> Iterator[tuple[int, t
         require_packed(model, batch.packed.longest, "hidden states of all layers")
         before_forward(model)
         states = body_of(model)(
-            input_ids=batch.ids,
-            position_ids=batch.positions,
+            **body_inputs(model, batch.ids, batch.positions),
             use_cache=False,
             packed=batch.packed,
             output_hidden_states=True,

@@ -41,12 +41,27 @@ def test_further_steps_train_on_from_the_defended_adapter(study_file: Callable[[
 
 @pytest.mark.usefixtures("with_data")
 def test_further_steps_train_plainly_behind_every_defense(study_file: Callable[[str], Path], tmp_path: Path) -> None:
-    """Whatever a defense trains with (a loss, aligned gradients, a sum of adapters) ends with it; its base stays, pruned
-    by the rows that it was pruned by."""
-    names = ["abl", "crow", "w2sdefense", "lethe", "musclelora", "disec", "obliviate", "btu", "demonstrations", "moddef"]
+    """Whatever a defense trains with (a loss, aligned gradients, a sum of adapters) ends with it; its base stays,
+    pruned by the rows that it was pruned by."""
+    names = [
+        "abl",
+        "crow",
+        "w2sdefense",
+        "lethe",
+        "musclelora",
+        "disec",
+        "obliviate",
+        "btu",
+        "demonstrations",
+        "moddef",
+    ]
     plain = [f"{{name: {name}{', clean_rows: 8' * (name == 'musclelora')}}}" for name in [*names, "pruning"]]
     further = [text.replace("}", ", further_steps: 3}") for text in plain]
-    overrides = [f"defense=[none, {', '.join([*plain, *further])}]", "attack={name: badnets, rate: 0.1}", "model=tiny_deep"]
+    overrides = [
+        f"defense=[none, {', '.join([*plain, *further])}]",
+        "attack={name: badnets, rate: 0.1}",
+        "model=tiny_deep",
+    ]
     expansion = open_study(study_file(STUDY), overrides, tmp_path).expansion
     stages = expansion.graph.stages
     own = {run.cell["defense"].split("(")[0]: run for run in expansion.runs if "further" not in run.cell["defense"]}

@@ -33,6 +33,7 @@ class Btu(DataDefense, EditDefense):
     move too: read the accuracy."""
 
     kinds: ClassVar[tuple[Kind, ...]] = ("classification",)
+    blind: ClassVar[str | None] = "it trains embeddings of words and deletes words, and sees no image"
     default_assumptions: ClassVar[Assumptions] = Assumptions(
         source="arXiv 2501.03272 and its released code; list 3 alone, words deleted in place of reset embeddings"
     )
