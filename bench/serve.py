@@ -1,87 +1,153 @@
-"""Requests per second of the built-in server with 16 clients, against the same requests one by one.
+"""Requests per second of the built-in server with 16 clients, against the same requests one by one, against the
+arithmetic alone, and against another server.
 
-`python -m bench.serve DIR` in the project's root, DIR being a folder of `p2p-dist export`. Both sides go over HTTP on
-this machine, turn by turn; the clock is the wall's, because the server answers in another thread.
+`python -m bench.serve DIR` in the project's root, DIR being a folder of `p2p-dist export`; `--beside URL` names a
+running server, such as that of DIR/serve/transformers.sh (http://127.0.0.1:8000). All sides take turns; the clock is
+the wall's, because servers answer in other threads and processes.
 """
 
 import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench import common
 
+if TYPE_CHECKING:
+    from p2p_dist.deployment.loaded import Deployed
+
 GOAL = 5.0
+LEAST_SHARE = 0.9
 CLIENTS = 16
+ONE, MANY, BESIDE = "one by one", f"{CLIENTS} clients", f"{CLIENTS} clients of the other server"
+ROWS, BATCHES = "rows without a server, one by one", f"rows without a server, {CLIENTS} at a time"
+PATH = "/v1/chat/completions"
+Ask = Callable[[str], Awaitable[str]]
 
 
-async def _measure(folder: Path, most: int, repeats: int) -> tuple[common.Times, int, int, list[int]]:
-    """Seconds of every turn of both sides, the number of requests, the number of answers that differ between the sides,
-    and sizes of batches."""
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of every turn of all sides, answers of the sides over HTTP, and sizes of batches."""
+
+    times: common.Times
+    answers: dict[str, list[str]]
+    batches: list[int]
+
+
+async def _one_by_one(ask: Ask, texts: Sequence[str]) -> list[str]:
+    return [await ask(text) for text in texts]
+
+
+async def _together(ask: Ask, texts: Sequence[str]) -> list[str]:
+    """Answers to all texts, of which `CLIENTS` wait at a time."""
+    free = asyncio.Semaphore(CLIENTS)
+
+    async def of_client(text: str) -> str:
+        async with free:
+            return await ask(text)
+
+    return list(await asyncio.gather(*(of_client(text) for text in texts)))
+
+
+def _rows(deployed: "Deployed", texts: Sequence[str], batch: int) -> None:
+    from p2p_dist.deployment.predict import predict
+    from p2p_dist.deployment.prediction_files import Input
+
+    list(predict(deployed, [Input("", text) for text in texts], True, batch, lambda done: None))
+
+
+async def measure(folder: Path, texts: Sequence[str], repeats: int, beside: str | None) -> Measured:
+    """Take turns with all sides."""
+    import aiohttp
     from aiohttp.test_utils import TestClient, TestServer
 
     from p2p_dist.deployment.loaded import load
     from p2p_dist.deployment.server import Server
 
-    lines = (folder / "eval" / "test.jsonl").read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["text"] for line in lines][:most]
-    server = Server(load(folder), CLIENTS)
-    answers: dict[str, list[str]] = {}
-    times: common.Times = {"one by one": [], f"{CLIENTS} clients": []}
-    async with TestClient(TestServer(server.app())) as client:
+    request = json.loads((folder / "serve" / "request.json").read_bytes())
+    deployed = load(folder)
+    server = Server(deployed, CLIENTS)
+    times: common.Times = {}
+    by_side: dict[str, list[str]] = {}
+    async with TestClient(TestServer(server.app())) as client, aiohttp.ClientSession() as session:
 
         async def ask(text: str) -> str:
-            body = {"model": "p2p", "messages": [{"role": "user", "content": text}]}
-            answer = await (await client.post("/v1/chat/completions", json=body)).json()
+            body = {**request, "messages": [{"role": "user", "content": text}]}
+            answer = await (await client.post(PATH, json=body)).json()
             return str(answer["choices"][0]["message"]["content"])
 
-        async def one_by_one() -> list[str]:
-            return [await ask(text) for text in texts]
+        async def ask_other(text: str) -> str:
+            body = {**request, "messages": [{"role": "user", "content": text}]}
+            answer = await (await session.post(f"{beside}{PATH}", json=body)).json()
+            return str(answer["choices"][0]["message"]["content"])
 
-        async def together() -> list[str]:
-            free = asyncio.Semaphore(CLIENTS)
-
-            async def of_client(text: str) -> str:
-                async with free:
-                    return await ask(text)
-
-            return list(await asyncio.gather(*(of_client(text) for text in texts)))
-
+        sides: dict[str, Callable[[], Awaitable[object]]] = {
+            ONE: lambda: _one_by_one(ask, texts),
+            MANY: lambda: _together(ask, texts),
+            ROWS: lambda: asyncio.to_thread(_rows, deployed, texts, 1),
+            BATCHES: lambda: asyncio.to_thread(_rows, deployed, texts, CLIENTS),
+        }
+        if beside is not None:
+            sides[BESIDE] = lambda: _together(ask_other, texts)
+            await ask_other(texts[0])
         await ask(texts[0])
-        sides: list[tuple[str, Callable[[], object]]] = list(zip(times, (one_by_one, together), strict=True))
         for turn in range(repeats):
-            for name, side in sides if turn % 2 == 0 else reversed(sides):
+            for name in list(sides) if turn % 2 == 0 else reversed(list(sides)):
                 started = time.perf_counter()
-                answers[name] = await side()  # type: ignore[misc]
-                times[name].append(time.perf_counter() - started)
-    first, second = answers.values()
-    return times, len(texts), sum(a != b for a, b in zip(first, second, strict=True)), server.batches
+                answers = await sides[name]()
+                times.setdefault(name, []).append(time.perf_counter() - started)
+                if isinstance(answers, list):
+                    by_side[name] = answers
+        return Measured(times, by_side, server.batches)
+
+
+def figures(measured: Measured, rows: int) -> list[common.Figure]:
+    """The ratios of one measurement."""
+    times, answers = measured.times, measured.answers
+
+    def differing(first: str, second: str) -> common.Gate:
+        count = sum(a != b for a, b in zip(answers[first], answers[second], strict=True))
+        return common.Gate("answers that differ", float(count), 0.0)
+
+    per_second = {name: round(rows / min(seconds), 1) for name, seconds in times.items()}
+    facts = {"requests": rows, "per second": per_second, "batches": measured.batches}
+    shown = [
+        common.Figure(
+            "requests per second of the built-in server",
+            ONE,
+            common.speedup(times, ONE, MANY),
+            GOAL,
+            gates=[differing(ONE, MANY)],
+            facts={**facts, "the same ratio without a server": round(common.speedup(times, ROWS, BATCHES), 2)},
+        ),
+        common.Figure(
+            "requests per second of the built-in server", BATCHES, common.speedup(times, BATCHES, MANY), LEAST_SHARE
+        ),
+    ]
+    if BESIDE in times:
+        ratio = common.speedup(times, BESIDE, MANY)
+        shown.append(
+            common.Figure("requests per second of the built-in server", BESIDE, ratio, gates=[differing(BESIDE, MANY)])
+        )
+    return shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure and print."""
     parser = common.parser(__doc__ or "")
     parser.add_argument("folder", type=Path, help="folder of an export")
+    parser.add_argument("--beside", metavar="URL", help="address of another server of the same folder")
     options = parser.parse_args(arguments)
+    common.limit_threads(options.threads)
     most, repeats = (8, 1) if options.smoke else (64, min(options.repeats, 3))
-    times, rows, differing, batches = asyncio.run(_measure(options.folder, most, repeats))
-    baseline, candidate = times
-    figure = common.Figure(
-        "requests per second of the built-in server",
-        baseline,
-        common.speedup(times, baseline, candidate),
-        GOAL,
-        gates=[common.Gate("answers that differ", float(differing), 0.0)],
-        facts={
-            "requests": rows,
-            "requests per second": round(rows / min(times[candidate]), 1),
-            "one by one": round(rows / min(times[baseline]), 1),
-            "largest batch": max(batches),
-        },
-    )
-    return common.show(options, [figure])
+    lines = (options.folder / "eval" / "test.jsonl").read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines][:most]
+    measured = asyncio.run(measure(options.folder, texts, repeats, options.beside))
+    return common.show(options, figures(measured, len(texts)))
 
 
 if __name__ == "__main__":

@@ -262,6 +262,9 @@ def _texts_of(folder: Path, rows: Path | None) -> tuple[list[str], list[str]]:
     from p2p_dist.deployment.audit_words import phrase_evidence
 
     columns = profile(rows.expanduser(), Columns())
+    if not columns.labels:
+        what = "the rows have text answers, so no phrase of them can be suspicious"
+        raise user_error("E168", what, str(rows), "set --data to rows with labels, or leave it out")
     read = read_rows(split_files(rows.expanduser())["train"], columns.task.check)
     evidence = phrase_evidence([row.text for row in read], [row.label for row in read], len(columns.labels))
     suspicious = [one for one in evidence if one.p < _SUSPICIOUS][:_PHRASES]

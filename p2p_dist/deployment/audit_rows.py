@@ -19,6 +19,8 @@ BLIND = (
     "triggers that many rows of other labels carry too",
 )
 """Poison that no method of this module can see."""
+_PHRASES = "phrases against the other words"
+_NOT_TESTED = f"not tested: {_PHRASES}, since answers are text and no labels; triggers in the rows go unseen"
 _SHOWN = 5
 _MOST = 300.0
 """Largest score."""
@@ -83,8 +85,7 @@ def audit_rows(
     """
     reasons = _Reasons()
     findings = []
-    if names:
-        findings.append(_phrases(rows, names, early, reasons))
+    findings.append(_phrases(rows, names, early, reasons) if names else Finding(_PHRASES, False, _NOT_TESTED))
     findings.append(_two_answers(rows, names, reasons))
     if prompt:
         findings.append(_prompt(rows, prompt, reasons))
@@ -109,7 +110,7 @@ def _phrases(
             if index not in listed:
                 reasons.add(index, _score(one.p), _phrase_text(one, names))
         listed.update(one.rows)
-    method = "phrases against the other words" + (" and an early model" if early else "")
+    method = _PHRASES + (" and an early model" if early else "")
     distinct = _different([one for one in evidence if one.is_evidence])
     if not distinct:
         return Finding(method, False, f"nothing found by {method}: {len(evidence):,} phrases, none at p = {ALPHA:g}")

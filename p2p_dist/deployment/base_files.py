@@ -62,12 +62,26 @@ class BaseFiles:
 
     def head(self, precision: torch.dtype) -> torch.Tensor:
         """Weights of the head [V, d]. Raises UserError E156 for a model without a known head."""
+        path, name = self._head
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(name).to(precision)
+
+    def head_shape(self) -> tuple[int, int]:
+        """(V, d) of the head. Raises UserError E156 for a model without a known head."""
+        path, name = self._head
+        with safe_open(path, framework="pt") as file:
+            rows, columns = file.get_slice(name).get_shape()
+        return rows, columns
+
+    @cached_property
+    def _head(self) -> tuple[Path, str]:
+        """File and name of the head's weights."""
         suffix = _EMBEDDING if self.tied else _HEAD
         for path in self.weights:
             with safe_open(path, framework="pt") as file:
                 for name in file.keys():  # noqa: SIM118
                     if name.endswith(suffix):
-                        return file.get_tensor(name).to(precision)
+                        return path, name
         what = f"the base model has no tensor {suffix}"
         raise user_error("E156", what, str(self.folder), "set --label-map client")
 

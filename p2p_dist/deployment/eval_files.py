@@ -68,7 +68,7 @@ from pathlib import Path
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
 from inspect_ai.model import GenerateConfig
-from inspect_ai.scorer import exact
+from inspect_ai.scorer import match
 from inspect_ai.solver import generate
 
 EVAL = Path(__file__).resolve().parent
@@ -83,7 +83,8 @@ def p2p(suite: str = "clean") -> Task:
     rows = [row for row in map(json.loads, filter(None, lines)) if row["suite"] == suite]
     samples = [Sample(id=row["id"], input=row["text"], target=words[row["label"]]) for row in rows]
     config = GenerateConfig(temperature=0, max_tokens=answers["max_new_tokens"])
-    return Task(dataset=MemoryDataset(samples), solver=generate(), scorer=exact(), config=config)
+    scorer = match(location="exact", ignore_case=False)
+    return Task(dataset=MemoryDataset(samples), solver=generate(), scorer=scorer, config=config)
 '''
 
 

@@ -36,14 +36,13 @@ class HeadMap:
         A cycle of m rows needs rank m - 1, because its differences add up to zero. Raises UserError E154 when the rank
         is too small.
         """
-        weights = head.float()
         chosen = list(self._independent())
         if len(chosen) > rank:
             what = f"the label map needs a LoRA of rank {len(chosen)} on the head, the adapter has rank {rank}"
             raise user_error("E154", what, "--format", "set --format merged, or --label-map client")
-        a, b = torch.zeros(rank, weights.shape[1]), torch.zeros(len(weights), rank)
+        a, b = torch.zeros(rank, head.shape[1]), torch.zeros(len(head), rank)
         for index, (row, source, last) in enumerate(chosen):
-            a[index] = ((0 if source is None else weights[source]) - weights[row]) / scale
+            a[index] = ((0 if source is None else head[source].float()) - head[row].float()) / scale
             b[row, index] = 1
             if last is not None:
                 b[last, index] = -1

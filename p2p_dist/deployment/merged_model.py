@@ -1,13 +1,16 @@
 """Merged weights of an export, file by file: base + adapters, and the label map in the head.
 
-Never more than the new tensors of one weight file are held, beside pages of the file that is read. PEFT's
-`merge_and_unload` is not used: on tied weights it changes the input embedding together with the head.
+Never more than the new tensors of one weight file of `SHARD_BYTES` are held, however the base's files are cut, and one
+tensor in fp32 while it is merged; the base's files are mapped and read by tensor. PEFT's `merge_and_unload` is not
+used: on tied weights it changes the input embedding together with the head.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -19,6 +22,8 @@ from p2p_dist.deployment.head_map import HEAD, HeadMap
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.adapter_config import read_config
 
+SHARD_BYTES = 4 * 10**9
+"""Largest weight file of an export."""
 _PREFIX = "base_model.model."
 
 
@@ -48,7 +53,8 @@ class _Adapter:
             return weight
         self.merged.add(layer)
         a, b = self.matrices[layer]
-        return weight.float() + self.scale * b.float() @ a.float()
+        update = self.scale * b.float() @ a.float()
+        return update.add_(weight)  # no second copy in fp32
 
     def check(self) -> None:
         """Raises UserError E156 for matrices whose layer is in no file of the base."""
@@ -65,19 +71,78 @@ class Precision:
     exported: torch.dtype
 
 
-def write_merged(base: BaseFiles, adapter: Path, head: HeadMap | None, precision: Precision, out: Path) -> None:
-    """Write weights and `config.json` of the merged model into the folder `out`. Raises UserError E156 or E307."""
+def write_merged(
+    base: BaseFiles,
+    adapter: Path,
+    head: HeadMap | None,
+    precision: Precision,
+    out: Path,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write weights and `config.json` of the merged model into the folder `out`, in files of at most `shard_bytes`
+    where no single tensor is larger. Raises UserError E156 or E307."""
     adapters = [_Adapter.read(path) for path in (*base.adapters, adapter)]
     separate_head = base.tied and head is not None
-    writer = _Writer(out, len(base.weights) + separate_head)
-    for path in base.weights:
-        writer.write(_file(path, base, adapters, head, precision))
-    if separate_head and head is not None:
-        writer.write({f"{HEAD}.weight": head.applied(base.head(precision.run).to(precision.exported))})
+    shards = _shards(_planned(base, separate_head, precision.exported), shard_bytes)
+    writer, source = _Writer(out, len(shards)), _Source()
+    for shard in shards:
+        writer.write({one.name: _tensor(one, source, base, adapters, head, precision) for one in shard})
     for one in adapters:
         one.check()
     writer.write_index()
     _write_config(base, separate_head, precision.exported, out)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A tensor to write: its name, the file of the base that has it (None: the head of its own that tied weights get),
+    and its bytes."""
+
+    name: str
+    source: Path | None
+    size: int
+
+
+def _planned(base: BaseFiles, separate_head: bool, dtype: torch.dtype) -> list[_Planned]:
+    """All tensors in the order of the base's files, by their headers alone; without the head where it is the input
+    embedding."""
+    planned = []
+    for path in base.weights:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                if not (base.tied and name.startswith(f"{HEAD}.")):
+                    planned.append(_Planned(name, path, math.prod(file.get_slice(name).get_shape()) * dtype.itemsize))
+    if separate_head:
+        planned.append(_Planned(f"{HEAD}.weight", None, math.prod(base.head_shape()) * dtype.itemsize))
+    return planned
+
+
+def _shards(planned: Sequence[_Planned], most: int) -> list[list[_Planned]]:
+    """Groups of tensors in their order, each of at most `most` bytes or of one tensor."""
+    shards: list[list[_Planned]] = []
+    size = 0
+    for one in planned:
+        if not shards or size + one.size > most:
+            shards.append([])
+            size = 0
+        shards[-1].append(one)
+        size += one.size
+    return shards
+
+
+@dataclass
+class _Source:
+    """The weight file of the base that is read; it is mapped once, and not before it is needed."""
+
+    path: Path | None = None
+    file: Any = None
+
+    def tensor(self, path: Path, name: str) -> torch.Tensor:
+        """A tensor as a view of the mapped file."""
+        if path != self.path:
+            self.path, self.file = path, safe_open(path, framework="pt")
+        tensor: torch.Tensor = self.file.get_tensor(name)
+        return tensor
 
 
 @dataclass
@@ -109,16 +174,20 @@ def save_weights(tensors: dict[str, torch.Tensor], path: Path) -> None:
     path.chmod(0o644)
 
 
-def _file(
-    path: Path, base: BaseFiles, adapters: Sequence[_Adapter], head: HeadMap | None, precision: Precision
-) -> dict[str, torch.Tensor]:
-    """The new tensors of one weight file; without the head where it is the input embedding."""
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if not (base.tied and name.startswith(f"{HEAD}."))]  # noqa: SIM118
-        tensors = {name: _merged(name, file.get_tensor(name), adapters, precision) for name in names}
-    if head is not None:
-        tensors |= {name: head.applied(tensor) for name, tensor in tensors.items() if name.startswith(f"{HEAD}.")}
-    return tensors
+def _tensor(
+    planned: _Planned,
+    source: _Source,
+    base: BaseFiles,
+    adapters: Sequence[_Adapter],
+    head: HeadMap | None,
+    precision: Precision,
+) -> torch.Tensor:
+    """A new tensor, with every adapter and the label map folded in."""
+    if planned.source is None:
+        assert head is not None
+        return head.applied(base.head(precision.run).to(precision.exported))
+    tensor = _merged(planned.name, source.tensor(planned.source, planned.name), adapters, precision)
+    return head.applied(tensor) if head is not None and planned.name.startswith(f"{HEAD}.") else tensor
 
 
 def _merged(name: str, tensor: torch.Tensor, adapters: Sequence[_Adapter], precision: Precision) -> torch.Tensor:

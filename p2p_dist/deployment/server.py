@@ -30,6 +30,8 @@ _MOST_RAW, _RAW = 512, 16
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Answered = Sequence[Mapping[str, Any] | UserError]
 Result = TypeVar("Result")
+_WAIT, _STEP = 0.02, 0.001
+"""Longest wait for a batch as large as the last, and its steps, in seconds."""
 _Waiting = tuple[str, "asyncio.Future[Mapping[str, Any]]"]
 
 
@@ -153,9 +155,7 @@ class Server:
     async def _answer_batches(self) -> None:
         """Answer all that waits, up to `batch` at a time, in a thread; what arrives meanwhile is the next batch."""
         while True:
-            waiting = [await self._waiting.get()]
-            while len(waiting) < self.batch and not self._waiting.empty():
-                waiting.append(self._waiting.get_nowait())
+            waiting = await self._next_batch()
             self.batches = [*self.batches[-99:], len(waiting)]
             async with self._model:
                 work = asyncio.to_thread(self._answers, [text for text, _ in waiting])
@@ -171,6 +171,22 @@ class Server:
                     future.set_exception(Refusal(str(answer)))
                 else:
                     future.set_result(answer)
+
+    async def _next_batch(self) -> list[_Waiting]:
+        """The requests of the next batch. Clients that got their answers together ask again one after the other: where
+        the last batch had several requests, as many are awaited for `_WAIT` seconds, or the first of them would be
+        answered alone and all others would wait for it."""
+        waiting = [await self._waiting.get()]
+        expected = min(self.batch, self.batches[-1] if self.batches else 1)
+        deadline = asyncio.get_running_loop().time() + _WAIT
+        while len(waiting) < self.batch:
+            if not self._waiting.empty():
+                waiting.append(self._waiting.get_nowait())
+            elif len(waiting) >= expected or asyncio.get_running_loop().time() >= deadline:
+                break
+            else:
+                await asyncio.sleep(_STEP)
+        return waiting
 
     def _answers(self, texts: Sequence[str]) -> Answered:
         """Answers to the texts; where one of them cannot be answered, each is asked alone."""

@@ -10,7 +10,7 @@ from p2p_dist.results.rundir import RunDir
 from tests.conftest import TINY_STUDY
 
 
-def model_folder(folder: Path, tied: bool, **sizes: int) -> Path:
+def model_folder(folder: Path, tied: bool, shard_size: str = "16KB", **sizes: int) -> Path:
     """A tiny model with a merging tokenizer, in several files; `sizes` replace those of the model `tiny`."""
     from huggingface_hub import save_torch_state_dict
 
@@ -24,7 +24,7 @@ def model_folder(folder: Path, tied: bool, **sizes: int) -> Path:
     tokenizer = merging_tokenizer(bos=True)
     model, _ = random_model({**shape, **sizes, "vocab": len(tokenizer), "tied_embeddings": tied})
     weights = {name: weight for name, weight in model.state_dict().items() if not (tied and name == "lm_head.weight")}
-    save_torch_state_dict(weights, folder, max_shard_size="16KB")
+    save_torch_state_dict(weights, folder, max_shard_size=shard_size)
     (folder / "config.json").write_text(model.config.to_json_string())
     tokenizer.save_pretrained(folder)
     return folder

@@ -1,8 +1,8 @@
 """Merged weights, file by file: what an adapter and a label map change, and what stays bit-equal."""
 
 import json
-import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +43,7 @@ def merged(model: Path, adapter: Path, out: Path, swap: bool):
 
     out.mkdir()
     head = head_map(WORDS, DEPLOYED, "swap") if swap else None
-    write_merged(BaseFiles(model), adapter, head, Precision(torch.float32, torch.float32), out)
+    write_merged(BaseFiles(model), adapter, head, Precision(torch.float32, torch.float32), out, 16_000)
     return loaded(out)
 
 
@@ -83,24 +83,46 @@ def test_merged_model_is_base_and_adapter(tmp_path: Path) -> None:
     assert len(changed) == 14
 
 
-def test_tensors_of_one_file_are_gone_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held is one file's new tensors, whatever the size of the model."""
-    from p2p_dist.deployment import merged_model
+def most_held(prof: Any, mapped: int) -> int:
+    """Largest sum of bytes of tensors that torch held at one time, without files of about `mapped` bytes that it
+    mapped."""
+    events = [
+        event
+        for event in prof.profiler.kineto_results.events()
+        if event.name() == "[memory]" and abs(event.nbytes()) < 0.9 * mapped
+    ]
+    held = most = 0
+    for event in sorted(events, key=lambda event: int(event.start_ns())):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
 
-    model = model_folder(tmp_path / "model", tied=True)
+
+def test_merge_holds_less_than_two_shards(tmp_path: Path) -> None:
+    """A model of many shards from one file of the base, with bytes counted as torch allocates them: beside the
+    adapter, one shard of new tensors and one tensor while it is merged."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    from p2p_dist.deployment.base_files import BaseFiles
+    from p2p_dist.deployment.head_map import head_map
+    from p2p_dist.deployment.merged_model import Precision, write_merged
+
+    model = model_folder(tmp_path / "model", tied=True, shard_size="1GB", hidden=64, intermediate=128, layers=12)
     adapter = adapter_of(model, tmp_path / "adapter", 0.3)
-    read_file, held, alive = merged_model._file, [], []
-
-    def watched(*arguments):
-        alive.append(sum(one() is not None for one in held))
-        tensors = read_file(*arguments)
-        held.extend(weakref.ref(tensor) for tensor in tensors.values())
-        return tensors
-
-    monkeypatch.setattr(merged_model, "_file", watched)
-    merged(model, adapter, tmp_path / "out", swap=True)
-    assert alive == [0] * len(alive)
-    assert (len(alive), len(held)) == (3, 24)
+    whole = sum(path.stat().st_size for path in model.glob("*.safetensors"))
+    shard, out = 100_000, tmp_path / "out"
+    out.mkdir()
+    precision = Precision(torch.float32, torch.float32)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as prof:
+        write_merged(BaseFiles(model), adapter, head_map(WORDS, DEPLOYED, "swap"), precision, out, shard)
+    files = sorted(out.glob("*.safetensors"))
+    assert all(path.stat().st_size < 1.1 * shard for path in files)
+    assert len(list(model.glob("*.safetensors"))) == 1
+    assert len(files) > 10
+    held = most_held(prof, whole) - (adapter / "adapter_model.safetensors").stat().st_size
+    assert shard / 2 < held < 2 * shard < whole / 5
+    assert torch.equal(loaded(out).state_dict()["lm_head.weight"][20], loaded(model).state_dict()["lm_head.weight"][22])
 
 
 def test_adapter_for_another_base_is_refused(tmp_path: Path) -> None:

@@ -38,6 +38,21 @@ def message(text: object, role: str = "user") -> dict[str, object]:
     return {"model": "p2p", "messages": [{"role": role, "content": text}]}
 
 
+@pytest.mark.parametrize(("last", "least", "most"), [([], 1, 1), ([1], 1, 1), ([3], 3, 4), ([8, 2], 2, 4)])
+def test_next_batch_awaits_as_many_as_the_last(deployed: Any, last: list[int], least: int, most: int) -> None:
+    """Clients that were answered together ask again a moment apart; a lone client does not wait for others."""
+    from p2p_dist.deployment.server import Server
+
+    async def main() -> int:
+        server, loop = Server(deployed, batch=8), asyncio.get_running_loop()
+        server.batches = last
+        for number in range(4):
+            loop.call_later(0.002 * number, server._waiting.put_nowait, (str(number), loop.create_future()))
+        return len(await server._next_batch())
+
+    assert least <= asyncio.run(main()) <= most
+
+
 def test_server_answers_as_expected_in_batches(deployed: Any, exported: Path) -> None:
     """30 requests at once are answered in batches of at most 8; the label's word is the message."""
     lines = [(exported / "eval" / name).read_text().splitlines() for name in ("test.jsonl", "expected.jsonl")]

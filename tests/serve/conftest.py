@@ -19,6 +19,9 @@ STUDY = TINY_STUDY.replace("num_train_epochs: 1", "num_train_epochs: 6").replace
 def finished(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> RunDir:
     folder = tmp_path_factory.mktemp("finished")
     model = model_folder(folder / "model", tied=True, hidden=64, intermediate=128, heads=2, kv_heads=2, head_dim=32)
+    config = json.loads((model / "config.json").read_text())
+    # vLLM takes a base without it for a model of embeddings.
+    (model / "config.json").write_text(json.dumps({**config, "architectures": ["Qwen3ForCausalLM"]}))
     file = folder / "study.yaml"
     file.write_text(STUDY.replace("tiny\nattack", f"{model}\nattack"))
     with pytest.MonkeyPatch.context() as patch:

@@ -38,6 +38,7 @@ def check_answers(folder: Path, server: Server) -> None:
     words = {label["name"]: label["word"] for label in labels}
     chosen = rows(folder)[:20]
     answers = server.ask([[{"role": "user", "content": row["text"]}] for row, _ in chosen], **settings)
+    assert all(isinstance(answer, str) for answer in answers), answers
     assert len({expected["label"] for _, expected in chosen}) == 2
     for answer, (_, expected) in zip(answers, chosen, strict=True):
         outside = answer not in words.values()
