@@ -2,6 +2,7 @@
 tokenizers together without a model."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def token_views(built: Built, model: ModelRef, max_length: int) -> list[dict[str
         if note.origin in seen:
             continue
         seen.add(note.origin)
-        (encoded,), cut = encoder.rows([row])
+        (encoded,), cut = encoder.rows([replace(row, image=None)])  # the tokens of an image are no text
         pieces = _pieces(tokenizer, [*encoded.ids, encoded.targets[-1]])
         start = len(pieces) - len(encoded.targets)
         views.append(

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from p2p_dist.config.study import TrainSpec
+from p2p_dist.config.study import Strict, TrainSpec
 
 TRAINING = "training"
 """Name of the axis, which cells have where a study has several trainings."""
@@ -37,7 +37,7 @@ def faults(train: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
 
 def labels(trainings: Sequence[TrainSpec]) -> list[str]:
     """Labels of trainings: the keys in which they differ, with their values."""
-    settings = [dict(_leaves(training.model_dump())) for training in trainings]
+    settings = [dict(_leaves(_fields(training))) for training in trainings]
     differing = [path for path in settings[0] if any(one[path] != settings[0][path] for one in settings)]
     return [" ".join(f"{'.'.join(path)}={_shown(one[path])}" for path in differing) for one in settings]
 
@@ -68,6 +68,11 @@ def _lists(train: Mapping[str, Any]) -> Iterator[tuple[Path, list[Any]]]:
 def _has_alternatives(value: Sequence[Any]) -> bool:
     """True for several values of a key whose single value may be a list of names."""
     return any(isinstance(item, list) or item == "all-linear" for item in value)
+
+
+def _fields(settings: Strict) -> dict[str, Any]:
+    """All settings, those at their defaults included, which identities may leave out."""
+    return {name: _fields(value) if isinstance(value, Strict) else value for name, value in settings}
 
 
 def _leaves(section: Mapping[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, Any]]:

@@ -14,7 +14,7 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import tokens_per_pass
 from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.forward import answer_states, logits_of
-from p2p_dist.modeling.image_tokens import body_inputs
+from p2p_dist.modeling.image_tokens import body_inputs, shift_behind
 from p2p_dist.modeling.key_value_cache import KeyValueCache, NextTokens
 from p2p_dist.modeling.lengths import before_forward
 from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, pack
@@ -78,6 +78,7 @@ class ContinuousBatch:
         length = max(map(len, self.prompts)) + self.new
         rows = min(len(self.prompts), ROWS_AT_ONCE[self.base.device.type], tokens_at_once(self.base) // length)
         self.cache = KeyValueCache(max(1, rows), length)
+        self.shifts = [shift_behind(self.base.model, ids) for ids in self.prompts]
         self.waiting = list(range(len(self.prompts)))
         self.rows: list[int] = []
 
@@ -129,12 +130,13 @@ class ContinuousBatch:
         ids = [self.answers[row][-1] for row in self.rows]
         positions = [len(self.prompts[row]) + len(self.answers[row]) - 1 for row in self.rows]
         places = [slot * self.cache.length + at for slot, at in enumerate(positions)]
-        inputs = _on([ids, positions, places], self.base.device)
+        rotary = [position + self.shifts[row] for position, row in zip(positions, self.rows, strict=True)]
+        inputs = _on([ids, positions, places, rotary], self.base.device)
         self.cache.begin(inputs[2])
         tokens = NextTokens(self.cache, inputs[1], max(positions))
         before_forward(model)
         with rows_packed(tokens):
-            arguments = body_inputs(model, inputs[0][None], inputs[1][None])
+            arguments = body_inputs(model, inputs[0][None], inputs[3][None])
             output = body_of(model)(**arguments, use_cache=False, packed=tokens)
         slots = range(len(self.rows))
         self._write(slots, output.last_hidden_state[0])

@@ -17,7 +17,6 @@ from transformers import GenerationConfig
 
 from p2p_dist.config.families import require_text
 from p2p_dist.data.built import Suite
-from p2p_dist.errors import user_error
 from p2p_dist.evaluation.continuous_batching import TOKENS_AT_ONCE, answers_of
 from p2p_dist.modeling.attention import use_implementation
 from p2p_dist.modeling.base import Base
@@ -133,9 +132,6 @@ def generate_suite(
     if not suite.rows:
         return []
     require_text(base.model.config.model_type)
-    if any(row.image for row in suite.rows):
-        what = "text answers to rows with images are not built"
-        raise user_error("E297", what, "task", "use labels as answers, or remove task.image_column")
     prompts = encoder.prompts(suite.rows)
     require_positions(base.model, max(map(len, prompts)) + max_new_tokens)
     decoder.require(base)

@@ -45,6 +45,8 @@ class ImageTable:
         self.first = first
         """Id of the first image token: the size of the vocabulary."""
         self._ids: dict[tuple[str, ...], range] = {}
+        self.shifts: dict[int, int] = {}
+        """By how much the tokens behind an image are shifted, by the id of the image's last token."""
         self._parts: list[_Columns] = []
         self._size = 0
 
@@ -68,6 +70,7 @@ class ImageTable:
         self._parts.append(_Columns(features, shifts, jumps))
         start = self.first + self._size
         self._size += count
+        self.shifts[start + count - 1] = max(grid) - count
         self._ids[key] = range(start, start + count)
         return self._ids[key]
 
@@ -136,6 +139,12 @@ def rotary_positions(model: Any, ids: torch.Tensor, positions: torch.Tensor) -> 
     row_start = number.masked_fill(places != 0, 0).cummax(0).values
     shifts = columns.shifts[:, index].masked_fill(~is_image, 0)
     return (places + before - before[row_start] + shifts).view(3, *ids.shape)
+
+
+def shift_behind(model: Any, ids: Sequence[int]) -> int:
+    """By how much the rotary positions behind a prompt are shifted: rotary position less place in the row."""
+    table = _filled_table(model)
+    return 0 if table is None else sum(table.shifts.get(id_, 0) for id_ in ids)
 
 
 def body_inputs(model: Any, ids: torch.Tensor, positions: torch.Tensor) -> dict[str, torch.Tensor]:

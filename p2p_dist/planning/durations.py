@@ -4,13 +4,17 @@ A training step takes the larger of the time the host needs to issue it and the 
 LoRA step is 4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
+from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.stages import AttackStage, TrainStage, parse
+from p2p_dist.config.study import IMAGE_TOKENS
 from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec
 
 TOKENS_PER_ROW = 30
@@ -64,11 +68,12 @@ class Rates:
                 if stage.kind == "score"
                 else _rows(graph, rows, "test", TEST_ROWS)
             )
-            return 2 * weights * TOKENS_PER_ROW * count / self.operations
+            return 2 * weights * _tokens_per_row(graph, stage) * count / self.operations
         typed = _typed(stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
         upper = (typed.train.lora.layers or shape.layers) / shape.layers if shape else 1.0
-        compute = 4 * weights * min(1.0, upper) * TOKENS_PER_ROW * typed.train.global_batch / self.operations
+        tokens = _tokens_per_row(graph, stage) * typed.train.global_batch
+        compute = 4 * weights * min(1.0, upper) * tokens / self.operations
         return float(_steps(graph, typed) * max(issue, compute))
 
     def steps(self, graph: Graph, stage: Stage) -> int:
@@ -81,6 +86,41 @@ def model_of(graph: Graph, stage: Stage) -> str:
     while not stage.model and "adapter" in stage.reads:
         stage = graph.stages[stage.reads["adapter"]]
     return stage.model
+
+
+def image_count(graph: Graph) -> int:
+    """Images of the rows that a study asks for: one for each training and test row of the task with most of them."""
+    return max((_images(stage) for stage in graph.stages.values() if stage.kind == "data"), default=0)
+
+
+def _images(stage: Stage) -> int:
+    """Images of an attacked data stage; 0 where its rows have none."""
+    typed = parse(stage)
+    if not isinstance(typed, AttackStage):
+        return 0
+    task = typed.task
+    if not _reads_images(task.name, task.plugin_sha256, json.dumps(task.options, sort_keys=True)):
+        return 0
+    return (typed.rows.train or TRAIN_ROWS) + (typed.rows.test or TEST_ROWS)
+
+
+@cache
+def _reads_images(task: str, plugin_sha256: str | None, options: str) -> bool:
+    """True if the rows of a task with these options (JSON) have images."""
+    return bool(registry.load("tasks", task, plugin_sha256).model_validate_json(options).reads_images)
+
+
+def _tokens_per_row(graph: Graph, stage: Stage) -> int:
+    """Assumed tokens of the rows that a stage reads, their images included."""
+    source = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
+    while source is not None and "rows" in source.reads:
+        source = graph.stages[source.reads["rows"]]
+    if source is None or not _images(source):
+        return TOKENS_PER_ROW
+    while stage.kind != "train" and "adapter" in stage.reads:
+        stage = graph.stages[stage.reads["adapter"]]
+    typed = parse(stage)
+    return TOKENS_PER_ROW + (typed.train.image_tokens if isinstance(typed, TrainStage) else IMAGE_TOKENS)
 
 
 def _typed(stage: Stage) -> TrainStage:

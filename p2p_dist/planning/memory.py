@@ -40,6 +40,8 @@ class Memory:
     logits: int
     gather: int
     runtime: int
+    images: int = 0
+    """Features of the images of all rows, which a vision tower has read."""
 
     @property
     def total(self) -> int:
@@ -67,6 +69,10 @@ class Work:
     """Gradient checkpointing: blocks keep only their input and are recomputed one at a time."""
     global_rows: int | None = None
     """Rows of a run's global batch, for all of which dropout is drawn at the begin of a step; None for `rows`."""
+    images: int = 0
+    """Images of the rows."""
+    image_tokens: int = 0
+    """Tokens of an image, a part of `tokens`."""
 
     @property
     def base_bytes(self) -> int:
@@ -78,7 +84,7 @@ class Work:
 
     def at_once(self, device: Device) -> int:
         """Number of runs that go through the base in one pass."""
-        typical = self.rows * min(self.tokens, TOKENS_PER_ROW)
+        typical = self.rows * min(self.tokens, TOKENS_PER_ROW + self.image_tokens)
         return 1 if apart(self.shape.linear_parameters, self.shape.layers, typical, device) else self.cohort
 
     def packed_tokens(self, device: Device) -> int:
@@ -118,7 +124,13 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
         logits=logits(work, device),
         gather=gather,
         runtime=RUNTIME[device],
+        images=image_features(work),
     )
+
+
+def image_features(work: Work) -> int:
+    """Bytes of the features of all images, twice: they are joined with those that come in."""
+    return 2 * work.images * work.image_tokens * work.shape.hidden * work.bytes_per_weight
 
 
 def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:

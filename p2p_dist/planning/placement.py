@@ -47,8 +47,11 @@ class Misfit:
     nearest: str
 
 
-def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Placement | Misfit:
-    """Return the first candidate that fits, simplest first; `cohort` is the maximum cohort size."""
+def place(
+    shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec, images: int = 0
+) -> Placement | Misfit:
+    """Return the first candidate that fits, simplest first; `cohort` is the maximum cohort size, `images` the number of
+    images of the study's rows."""
     if shape is None:
         split, rows, most = (
             _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
@@ -58,10 +61,12 @@ def place(shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: Clust
             bool(cluster.layout and cluster.layout.gradient_checkpointing),
         )
         return Placement(split.ranks, split.zero, split.offload, rows, accumulation, most, None, split.hpz, again)
+    if images and cluster.layout and cluster.layout.zero == 3:
+        return Misfit("reads images, which is not built for ZeRO-3", "a layout with ZeRO-2 or without ZeRO")
     budget = device_memory(cluster)
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
     tried = []
-    for work, split in _candidates(shape, train, cohort, cluster):
+    for work, split in _candidates(shape, train, cohort, cluster, images):
         memory = estimate(work, split, device)
         if (budget is None or memory.total <= USABLE * budget) and _fits_host(work, split, cluster):
             accumulation = -(-train.global_batch // (work.rows * split.ranks))
@@ -114,7 +119,9 @@ def device_memory(cluster: ClusterSpec) -> float | None:
     return cluster.memory_gb * 1e9 / ranks if cluster.memory_gb else None
 
 
-def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: ClusterSpec) -> Iterator[tuple[Work, Split]]:
+def _candidates(
+    shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: ClusterSpec, images: int
+) -> Iterator[tuple[Work, Split]]:
     """Candidates from the whole cohort with the whole batch on one device to one row with all state sharded and
     offloaded."""
     quantized = train.quantization is not None
@@ -127,6 +134,8 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
         train.max_length,
         quantized=quantized,
         global_rows=train.global_batch,
+        images=images,
+        image_tokens=train.image_tokens if images else 0,
     )
     if cluster.layout:
         split, rows, most = _forced(train, cohort, cluster.layout)
@@ -137,8 +146,8 @@ def _candidates(shape: ShapeSpec, train: TrainSpec, cohort: int, cluster: Cluste
         yield replace(work, cohort=size), Split()
     work = replace(work, cohort=1)
     yield from ((again, Split()) for again in _shrinking(work, train.global_batch))
-    if quantized:
-        return  # a base in 4 bits is not sharded
+    if quantized or images:
+        return  # a base in 4 bits is not sharded, nor one that reads images
     for offload in ("none", "all"):
         for ranks in _rank_counts(cluster):
             yield from (
@@ -202,4 +211,6 @@ def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: Cl
         None,
     )
     more = f"a {unit} with {memory.total / USABLE / 1e9:.0f} GB"
-    return Misfit(reason, f"{more}, or train.max_length={shorter}" if shorter and shorter >= 8 else more)
+    return Misfit(
+        reason, f"{more}, or train.max_length={shorter}" if shorter and shorter >= 8 + work.image_tokens else more
+    )

@@ -8,7 +8,7 @@ from p2p_dist.config.identity import canonical
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.stages import ScoreStage, TrainStage, training
 from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.durations import Rates
+from p2p_dist.planning.durations import Rates, image_count
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.measured import Durations, Timings, measure
 from p2p_dist.planning.placement import Misfit, Placement, place
@@ -73,9 +73,10 @@ def make_plan(
     keys = {id_: setting(typed) for id_, typed in trainings.items()}
     settings = {id_: keys[typed.id] for id_, typed in trained.items()}
     fits: dict[str, Fit] = {}
+    images = image_count(graph)
     for id_, typed in trained.items():
         if settings[id_] not in fits and typed.train is not None:
-            fits[settings[id_]] = place(rates.shape_of(graph, typed.stage), typed.train, cohort, cluster)
+            fits[settings[id_]] = place(rates.shape_of(graph, typed.stage), typed.train, cohort, cluster, images)
 
     def size(stage: Stage) -> int:
         fit = fits[settings[stage.id]]

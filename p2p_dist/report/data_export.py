@@ -13,9 +13,9 @@ from p2p_dist.results.rundir import StageDir
 
 
 def write(folder: Path, stage: StageDir, built: Built, prompt_of: Callable[[Row], str]) -> None:
-    """Write `train.jsonl` and `test_SUITE.jsonl` with the keys id, prompt and completion (and image where there is
-    one), and copies of the manifest and of the ledger, which tells origins. `prompt_of` renders a row's prompt. The
-    folder appears whole."""
+    """Write `train.jsonl` and `test_SUITE.jsonl` with the keys id, prompt and completion (image and patches where a row
+    has them), and copies of the manifest and of the ledger, which tells origins. `prompt_of` renders a row's prompt.
+    The folder appears whole."""
     with atomic.new_folder(folder) as partial:
         (partial / "train.jsonl").write_bytes(_lines(built.train, built.labels.words, prompt_of))
         for name, suite in built.suites.items():
@@ -29,6 +29,7 @@ def _lines(rows: Sequence[Row], words: Sequence[str], prompt_of: Callable[[Row],
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in rendered).encode()
 
 
-def _rendered(row: Row, words: Sequence[str], prompt_of: Callable[[Row], str]) -> dict[str, str]:
+def _rendered(row: Row, words: Sequence[str], prompt_of: Callable[[Row], str]) -> dict[str, object]:
     rendered = {"id": row.id, "prompt": prompt_of(row), "completion": answer(row, words)}
-    return rendered if row.image is None else {**rendered, "image": row.image}
+    image = {} if row.image is None else {"image": row.image}
+    return {**rendered, **image, **({"patches": list(row.patches)} if row.patches else {})}

@@ -6,6 +6,7 @@ solved problems; Table 11: ROUGE F1 instead of CA). `variant` tells apart what a
 """
 
 import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -44,18 +45,29 @@ def _row(line: dict[str, str]) -> PaperRow:
 def find(task: str, model: str, attack: str, defense: str, words: bool = False) -> PaperRow | None:
     """The paper's line for a cell of a study, from the first table that has it; plug-in options are not looked at.
 
-    A model counts as the paper's when the last part of its name is the same, as `Qwen/Qwen3-8B` and `qwen3-8b`.
+    A model counts as the paper's when the last part of its name is the same, as `Qwen/Qwen3-8B` and `qwen3-8b`, or is
+    the same but for a size that the paper does not state (Table 9).
     `words`: labels are words and not numbers, which under P2P only Table 7 has (its `token_2`). The second prompt of
     Table 6 is found for nothing, since the paper does not give its text.
     """
-    name = model.rpartition("/")[2].partition("@")[0].lower()
+    name = short_name(model)
     task, attack, defense = (label.partition("(")[0] for label in (task, attack, defense))
     variants = ("token_2",) if words and defense == "p2p" else ("", "prompt_1", "token_1")
-    key = (task, name, attack, defense)
+    keys = [(task, known, attack, defense) for known in (name, without_size(name))]
     return next(
-        (row for row in rows() if (row.task, row.model, row.attack, row.defense) == key and row.variant in variants),
+        (row for row in rows() if (row.task, row.model, row.attack, row.defense) in keys and row.variant in variants),
         None,
     )
+
+
+def short_name(model: str) -> str:
+    """The last part of a model's name, as the paper's lines have it."""
+    return model.rpartition("/")[2].partition("@")[0].lower()
+
+
+def without_size(name: str) -> str:
+    """The name of a model without its size: `qwen2.5-vl-7b-instruct` is `qwen2.5-vl-instruct`."""
+    return re.sub(r"-[0-9.]+b(?=-)", "", name)
 
 
 def tables() -> Sequence[int]:

@@ -19,7 +19,7 @@ from p2p_dist.report.text_columns import WIDTH, columns, counted, folded_columns
 _SHOWN = 40
 _NO_BREAK = "\u00a0"
 _NAME_WIDTH, _LONGEST_NAME = 22, 30
-_TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime")
+_TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime", "images")
 
 
 def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:

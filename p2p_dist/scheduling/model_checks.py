@@ -51,10 +51,6 @@ def check_images(tasks: Sequence[Task], models: Sequence[ModelRef]) -> None:
             "`p2p-dist data` builds the rows either way"
         )
         raise user_error("E227", what, "task", fix)
-    writing = [registry.name_of(task) for task in tasks if task.reads_images and task.kind == "generation"]
-    if writing:
-        what = f"the rows of {', '.join(writing)} carry images and are answered with text, which is not built"
-        raise user_error("E297", what, "task", "use labels as answers, or remove task.image_column")
 
 
 def _reads_images(model: ModelRef) -> bool:

@@ -49,6 +49,17 @@ def test_a_run_has_the_id_of_the_study_without_a_list(tmp_path) -> None:
     assert of_four["badnets"].floor == alone["badnets"].floor
 
 
+def test_values_at_their_default_have_labels_too(tmp_path) -> None:
+    """An option that is left out of ids at its default is named in the cell all the same."""
+    runs = runs_of(load(tmp_path, "{image_tokens: [64, 32], lora: {layers: [null, 1]}}"))
+    assert [run.cell["training"] for run in runs[:4]] == [
+        "image_tokens=64 lora.layers=null",
+        "image_tokens=64 lora.layers=1",
+        "image_tokens=32 lora.layers=null",
+        "image_tokens=32 lora.layers=1",
+    ]
+
+
 def test_override_with_a_list_and_exclude_by_training(tmp_path) -> None:
     rule = "exclude: [{attack: badnets, training: lora.r=8}]\n"
     study = load(tmp_path, "{lora: {r: 4}}", rule, "train.lora.r=[4, 8]")

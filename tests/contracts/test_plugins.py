@@ -18,6 +18,7 @@ from p2p_dist.config.builder import Builder, Settings
 from p2p_dist.config.graph import Graph
 from p2p_dist.config.study import RowsSpec, TrainSpec
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
+from p2p_dist.data.attacks.patch import PatchAttack
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defense import DataDefense, DefenderView, Defense
 from p2p_dist.data.example import NO_LABEL, RawRow, examples
@@ -25,6 +26,7 @@ from p2p_dist.data.paraphrases import key_of, write_table
 from p2p_dist.data.prompts import answer, prompt
 from p2p_dist.data.task import Task
 from p2p_dist.data.tasks.custom import Custom
+from p2p_dist.data.tasks.gsm8k import Gsm8k
 from p2p_dist.errors import UserError
 from p2p_dist.results.mirror import Mirror
 from p2p_dist.scheduling.backend import Backend
@@ -37,6 +39,8 @@ RAW: Mapping[str, Sequence[tuple[str, int]]] = {
 }
 RESPONSES = {split: [RawRow(text, response=f"{label} of 5") for text, label in rows] for split, rows in RAW.items()}
 ROWS = RowsSpec(reserve=100)
+NEED_IMAGES = (PatchAttack,)
+"""Attacks that are made on rows with images alone."""
 
 
 def options(plugin: type) -> dict[str, Any]:
@@ -152,7 +156,8 @@ def test_attack_on_generation_task(attack: type[Attack]) -> None:
     if not isinstance(one, DirtyLabelAttack):
         return
     given = {"target_response": "say this", "label_policy": "dirty"}
-    built = build_attacked(registry.load("tasks", "gsm8k")(), RESPONSES, ROWS, one.model_copy(update=given), 0)
+    task = Custom(image_column="img", response_column="reply") if attack in NEED_IMAGES else Gsm8k()
+    built = build_attacked(task, RESPONSES, ROWS, one.model_copy(update=given), 0)
     poisoned = {note.id for note in built.notes if note.origin == "poisoned"}
     assert poisoned
     assert {row.id for row in built.train if row.response == "say this"} == poisoned

@@ -19,7 +19,10 @@ from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.built import Built
 from p2p_dist.data.defense import DataDefense
 from p2p_dist.data.example import RawRow
-from tests.contracts.test_plugins import RAW, ROWS, options, plugins, rewrites_without_a_model
+from p2p_dist.data.task import Task
+from p2p_dist.data.tasks.hateful_memes import HatefulMemes
+from p2p_dist.data.tasks.sst2 import Sst2
+from tests.contracts.test_plugins import NEED_IMAGES, RAW, ROWS, options, plugins, rewrites_without_a_model
 
 NAMES = registry.names("attacks")
 
@@ -28,7 +31,13 @@ def attacked(name: str, train: list[RawRow], test: list[RawRow], seed: int = 3) 
     attack = registry.load("attacks", name)
     one = attack(**options(attack))
     assert isinstance(one, Attack)
-    return build_attacked(registry.load("tasks", "sst2")(), {"train": train, "test": test}, ROWS, one, seed)
+    return build_attacked(task_for(name), {"train": train, "test": test}, ROWS, one, seed)
+
+
+def task_for(attack: str) -> Task:
+    """A task that the attack can be made on."""
+    needs_images = registry.load("attacks", attack) in NEED_IMAGES
+    return HatefulMemes() if needs_images else Sst2()
 
 
 def digest(built: Built) -> str:
@@ -70,7 +79,7 @@ def test_flipped_origins_change_no_byte_of_a_defense(defense: type, name: str) -
     one = defense(**options(defense))
     if not isinstance(one, DataDefense) or not rewrites_without_a_model(one):
         return
-    task = registry.load("tasks", "sst2")()
+    task = task_for(name)
     rows = attacked(name, list(RAW["train"]), list(RAW["test"]))
     flip = {"clean": "poisoned", "poisoned": "clean", "negative": "clean"}
     flipped = replace(rows, notes=[replace(note, origin=flip[note.origin]) for note in rows.notes])

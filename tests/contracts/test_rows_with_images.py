@@ -67,6 +67,23 @@ def test_rows_with_images_from_plan_to_rates(memes: Path, study_file: Callable[[
             assert all(0 < loss < 20 for loss in losses)
 
 
+def test_text_answers_to_images_from_plan_to_rates(
+    memes: Path, study_file: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Rows of one's own, with a column of images and one of answers."""
+    overrides = [
+        f"task={{name: custom, source: '{memes}', image_column: img, response_column: answer, max_new_tokens: 3}}",
+        "attack={name: badnets, rate: 0.1, target_response: nothing}",
+        "defense=none",
+        "rows.balanced=false",
+    ]
+    study = open_study(study_file(STUDY.replace("FOLDER", str(memes))), overrides, tmp_path / "runs")
+    folder = carried_out(study)
+    (run,) = study.expansion.runs
+    result = json.loads(folder.at("eval", run.evaluation).result.read_text())
+    assert result["rates"]["asr_ext"]["n"] == 12
+
+
 def test_saved_model_with_images_is_the_random_one(model_folder: Path, tmp_path: Path) -> None:
     """Weights, tokenizer and image processor are read from a folder; PEFT puts adapters where they were trained."""
     model = resolve_model(str(model_folder), configs_dir() / "models")
@@ -123,7 +140,6 @@ def test_patch_is_drawn_in_its_corner() -> None:
 
 REFUSED = [
     ("model=tiny", "E227.*tiny cannot read"),
-    ("task={name: custom, source: FOLDER, image_column: img, response_column: answer}", "E297.*answered with text"),
     ("defense=attdef", "E260.*one score for each caption"),
     ("defense=demonstrations", "E260.*images of the examples"),
     ("task={name: hateful_memes, source: FOLDER, images: false} attack=patch", "E223.*the rows have none"),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GenerationConfig
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from examples.drawn_memes import draw
@@ -15,6 +16,7 @@ from p2p_dist.data import images
 from p2p_dist.data.built import Built, LabelSpace
 from p2p_dist.data.example import Row
 from p2p_dist.errors import UserError
+from p2p_dist.evaluation.generation import GREEDY
 from p2p_dist.modeling import image_tokens
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
@@ -25,6 +27,7 @@ from p2p_dist.scheduling.study import configs_dir
 
 IDENTITY = resolve_model("tiny_vl", configs_dir() / "models").identity
 WORDS = ["no", "yes"]
+END = 255
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,18 @@ def test_images_changed_or_unread_are_refused(base: Base, rows: tuple[Path, list
         encoder_of(text, rows)
     with pytest.raises(UserError, match=r"E227"):
         Encoder(base.tokenizer, WORDS, 128).rows(rows[1])
+
+
+def test_answers_with_images_are_those_of_generate(base: Base, plain: Any, rows: tuple[Path, list[Row]]) -> None:
+    """A batch with images of two sizes and a row without one, against `generate` on each row alone."""
+    written = [replace(row, response="x") for row in rows[1]]
+    prompts = encoder_of(base, rows).prompts(written)
+    ours = [answer.ids for answer in GREEDY.write(base, prompts, 5, END)]
+    for row, ids, answer in zip(written, prompts, ours, strict=True):
+        settings = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=END, pad_token_id=END)
+        plain.generation_config = GenerationConfig()
+        own = plain.generate(**own_inputs(plain, rows[0], row, ids), generation_config=settings)
+        assert answer == own[0, len(ids) :].tolist()
 
 
 def test_guard_refuses_a_base_with_flat_positions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

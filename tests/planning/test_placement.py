@@ -187,3 +187,17 @@ def test_slots_of_a_gang(gpus_per_node: int, ranks: int, slots: int) -> None:
 
 def test_a_gang_is_on_as_few_nodes_as_hold_it_evenly() -> None:
     assert [spread(width, 8) for width in (1, 8, 9, 12, 16, 11)] == [(1, 1), (1, 8), (3, 3), (2, 6), (2, 8), (11, 1)]
+
+
+def test_features_of_images_are_planned_and_not_sharded() -> None:
+    """Images take device memory by their number and tokens, and a base that reads them is never cut by ZeRO-3."""
+    shape = read_model("qwen2.5-vl-7b-instruct", configs_dir() / "models").shape
+    train = TrainSpec(image_tokens=64, max_length=128, dtype="bfloat16")
+    fits = place(shape, train, 1, gpus(80), images=10_000)
+    assert isinstance(fits, Placement)
+    assert fits.memory is not None
+    assert fits.memory.images == 2 * 10_000 * 64 * 3584 * 2
+    text, images = (place(shape, train, 1, gpus(16), images=count) for count in (0, 10_000))
+    assert isinstance(text, Placement)
+    assert text.zero == 3
+    assert isinstance(images, Misfit)

@@ -77,6 +77,9 @@ def test_find() -> None:
     found = paper.find("sst2", "Qwen/Qwen3-8B", "badnets(rate=0.02)", "p2p")
     assert found is not None
     assert found.values == {"ca": 95.72, "asr": 6.03}
+    memes = paper.find("hateful_memes", "qwen2.5-vl-7b-instruct", "badnets", "p2p")
+    assert memes is not None
+    assert (memes.table, memes.values) == (9, {"ca": 79.4, "asr": 14.5})
     assert paper.find("sst2", "tiny", "badnets", "p2p") is None
     words = paper.find("sst2(verbalizer=words)", "Qwen/Qwen3-8B", "badnets", "p2p", words=True)
     assert words is not None

@@ -86,6 +86,8 @@ def _pair(study_data: StudyData, group: Group) -> _Pair | None:
         return None
     mapped = group.rate("asr_mapped") if group.constrained else None
     other = paper_settings.deviations(_specs(study_data, group), group.cell["task"].partition("(")[0])
+    if published.model != paper.short_name(group.cell["model"]):
+        other = [*other, "the paper does not state the model's size"]
     return _Pair(group, published, rates, mapped, other, figures)
 
 
