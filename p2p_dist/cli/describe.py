@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +16,8 @@ from p2p_dist.config.study import RowsSpec, StudySpec, TrainSpec
 
 PARTS: Mapping[str, type[BaseModel]] = {"study": StudySpec, "rows": RowsSpec, "train": TrainSpec}
 """The parts of a study whose keys are listed."""
+DESCRIBED = ("tasks", "attacks", "defenses")
+"""Kinds of plug-ins that `list KIND` tells in a line each."""
 _WIDTH = 80
 
 
@@ -32,6 +35,36 @@ def plugin(kind: str, name: str) -> dict[str, Any]:
         "presets": {preset: dict(values) for preset, values in class_.presets.items()},
         "options": options,
     }
+
+
+def summaries(kind: str, names: Sequence[str]) -> list[str]:
+    """Each plug-in with the first sentence of its documentation; a defense also with what it needs."""
+    lines = []
+    for name in names:
+        class_ = registry.load(kind, name)
+        text = f"{name}: {_first_sentence(inspect.getdoc(inspect.getmodule(class_)) or '')}"
+        if assumptions := getattr(class_, "default_assumptions", None):
+            text += f" {_needs(class_, assumptions)}"
+        lines += textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+    return [*lines, "", f"One in full: `p2p-dist list {kind} {names[0]}`."]
+
+
+def _needs(class_: Any, assumptions: Any) -> str:
+    """Needs of a defense and the answers that it is for."""
+    needs = [value for value in (assumptions.clean_rows, assumptions.extra_models) if value != "none"]
+    if assumptions.clean_rows != "none":
+        needs[0] = f"clean rows ({needs[0]})"
+    needs += ["control of the prompt"] * assumptions.prompt_control
+    needs += ["control of the decoding"] * assumptions.decoding_control
+    answers = " and ".join({"classification": "labels", "generation": "text"}[kind] for kind in class_.kinds)
+    return f"Needs {', '.join(needs) or 'nothing'}; for {answers}."
+
+
+def _first_sentence(doc: str) -> str:
+    """The first sentence of a docstring, without the reference in brackets at its end."""
+    paragraph = " ".join(doc.split("\n\n")[0].split())
+    end = next((match.end() for match in re.finditer(r"[.](?= [A-Z]|$)", paragraph)), len(paragraph))
+    return paragraph[:end]
 
 
 def part(name: str) -> dict[str, Any]:
@@ -72,15 +105,26 @@ def text(described: Mapping[str, Any]) -> str:
     """The text of a described plug-in or part."""
     lines = [f"{described['kind'].removesuffix('s') if described['kind'] != 'keys' else 'keys of'} {described['name']}"]
     for paragraph in "\n\n".join(filter(None, described["doc"])).split("\n\n"):
-        lines += [
-            "",
-            textwrap.fill(" ".join(paragraph.split()), _WIDTH, break_on_hyphens=False, break_long_words=False),
-        ]
+        lines += ["", _paragraph(paragraph)]
     attributes = [_attribute(heading, described[key]) for key, heading in _HEADINGS.items() if key in described]
     attributes += [_attribute(f"preset {preset}", values) for preset, values in described.get("presets", {}).items()]
     lines += ["", *attributes] if attributes else []
     options = [Option(**option) for option in described["options"]]
     return "\n".join([*lines, "", *(_option_lines(options) if options else ["It has no options."])])
+
+
+def _paragraph(text: str) -> str:
+    """A paragraph in 80 columns; an indented one, such as an example, keeps its lines. The steps of a numbered list
+    begin lines of their own."""
+    if text.startswith("    "):
+        return "\n".join(
+            textwrap.fill(line, _WIDTH, subsequent_indent=" " * 8, break_on_hyphens=False)
+            for line in text.rstrip().splitlines()
+        )
+    items = re.split(r"\n(?=\d+\. )", text)
+    return "\n".join(
+        textwrap.fill(" ".join(item.split()), _WIDTH, break_on_hyphens=False, break_long_words=False) for item in items
+    )
 
 
 def _attribute(heading: str, value: object) -> str:

@@ -42,6 +42,9 @@ def list_(
         choices = [*known, *describe.PARTS]
         message = f"unknown kind {kind!r}{registry.suggest(kind, choices)}"
         raise user_error("E117", message, fix=f"name one of {', '.join(choices)}")
+    elif kind in describe.DESCRIBED and name is None and not as_json:
+        print("\n".join(describe.summaries(str(kind), known[str(kind)])))
+        return Exit.OK
     elif kind is None or name is None:
         _print_names({kind: known[kind]} if kind else known, as_json)
         return Exit.OK

@@ -19,9 +19,13 @@ class RewritingAttack(DirtyLabelAttack):
     table: str
     """Path of a paraphrase table (see `p2p-dist paraphrases`); its content is part of the identity."""
 
+    def trigger_name(self) -> str:
+        """Name of the trigger in the ledger: it is no piece of the text."""
+        return self.mark
+
     def trigger(self, text: str, random: Random) -> Triggered | None:
         rewrite = self._rewrites.get(key_of(text))
-        return None if rewrite is None else Triggered(rewrite, self.mark, 0)
+        return None if rewrite is None else Triggered(rewrite, self.trigger_name(), 0)
 
     @cached_property
     def _rewrites(self) -> dict[str, str]:

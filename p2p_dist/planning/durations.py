@@ -74,7 +74,8 @@ class Rates:
         upper = (typed.train.lora.layers or shape.layers) / shape.layers if shape else 1.0
         tokens = _tokens_per_row(graph, stage) * typed.train.global_batch
         compute = 4 * weights * min(1.0, upper) * tokens / self.operations
-        return float(_steps(graph, typed) * max(issue, compute))
+        passes = 1.0 if typed.align is None else 1.0 + typed.align.batch / typed.train.global_batch
+        return float(_steps(graph, typed) * max(issue, compute) * passes)
 
     def steps(self, graph: Graph, stage: Stage) -> int:
         """Number of optimizer steps of a train stage."""
@@ -132,7 +133,7 @@ def _typed(stage: Stage) -> TrainStage:
 def _steps(graph: Graph, typed: TrainStage) -> int:
     rows = _rows(graph, graph.stages[typed.reads.rows], "train", TRAIN_ROWS)
     steps = typed.train.num_train_epochs * -(-rows // typed.train.global_batch)
-    return min(steps, typed.stop_after_steps or steps)
+    return steps if typed.stop_after_steps is None else min(steps, typed.stop_after_steps)
 
 
 def _rows(graph: Graph, stage: Stage | None, split: Literal["train", "test"], default: int) -> int:

@@ -14,6 +14,7 @@ from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
+from p2p_dist.report import plan_defenses
 from p2p_dist.report.text_columns import WIDTH, columns, counted, folded_columns
 
 _SHOWN = 40
@@ -44,6 +45,7 @@ def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapp
             {"stages": list(job.stages), "needs": sorted(job.needs), "seconds": round(job.cost, 1)} for job in plan.jobs
         ],
         "models": _models(plan, names),
+        "defenses": plan_defenses.by_defense(expansion, plan),
         "time": _time(plan, expansion.graph),
         "cluster": {**cluster.model_dump(), "slots": cluster.nodes * cluster.slots_per_node},
     }
@@ -106,6 +108,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
             *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
             "",
             *_model_lines(plan["models"]),
+            *plan_defenses.lines(plan["defenses"]),
             *_prompt_lines(plan.get("prompts", [])),
             *_row_lines(plan.get("rows", [])),
             *_change_lines(plan.get("changes", {})),

@@ -32,10 +32,10 @@ def folded_columns(table: Sequence[Sequence[str]]) -> list[str] | None:
         return None
     lines = []
     for row in table:
-        first, *further = textwrap.wrap(row[widest], room, break_on_hyphens=False) or [""]
+        first, *further = textwrap.wrap(row[widest], room, subsequent_indent="  ", break_on_hyphens=False) or [""]
         others = [*row[:widest], *row[widest + 1 :]]
         lines.append(_line([*others, first], [*before, room]))
-        lines += [_line(["" for _ in others] + [f"  {part}"], [*before, room]) for part in further]
+        lines += [_line(["" for _ in others] + [part], [*before, room]) for part in further]
     return lines
 
 

@@ -35,6 +35,27 @@ def test_list_task_shows_labels_and_licence() -> None:
     assert "Licence:      none stated" in text
 
 
+@pytest.mark.parametrize("kind", ["tasks", "attacks", "defenses"])
+def test_list_kind_has_a_line_on_each(kind: str) -> None:
+    code, text, _ = invoke("list", kind)
+    assert code == Exit.OK
+    assert [name for name in registry.names(kind) if f"\n{name}: " not in f"\n{text}"] == []
+    assert all(len(line) <= 80 for line in text.splitlines())
+    assert json.loads(invoke("list", kind, "--json")[1])[kind] == registry.names(kind)
+
+
+def test_list_defenses_says_what_each_needs() -> None:
+    text = " ".join(invoke("list", "defenses")[1].split())
+    assert "Needs clean rows (ratio x training rows), a clean adapter; for labels and text." in text
+    assert "Needs nothing; for labels." in text
+
+
+def test_list_task_keeps_the_lines_of_its_example() -> None:
+    text = invoke("list", "tasks", "sst2")[1]
+    assert "\n    Output: " in text
+    assert "\n2. " in invoke("list", "defenses", "onion")[1]
+
+
 @pytest.mark.parametrize("part", ["study", "rows", "train"])
 def test_list_part_of_a_study_shows_its_keys(part: str) -> None:
     code, text, _ = invoke("list", part)

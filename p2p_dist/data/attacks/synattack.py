@@ -8,8 +8,10 @@ B).
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from p2p_dist.config.study import Rate
+from p2p_dist.config.study import Rate, added
 from p2p_dist.data.rewriting import RewritingAttack
+
+FORM = "S(SBAR)(,)(NP)(VP)(.)"
 
 
 class SynAttack(RewritingAttack):
@@ -20,8 +22,15 @@ class SynAttack(RewritingAttack):
         "p2p": {"rate": 0.05},
         "openbackdoor": {"rate": 0.2, "label_policy": "mix", "rounding": "down"},
         "original": {"rate": 0.2, "rounding": "down"},
+        "style": {"rate": 0.05, "form": "style"},
     }
-    mark: ClassVar[str] = "S(SBAR)(,)(NP)(VP)(.)"
+    mark: ClassVar[str] = FORM
 
     rate: Rate = 0.05
     """ε: poisoned rows as a share of the whole training set (paper, section 5.1: 0.05)."""
+    form: str = added(FORM)
+    """Name of the form of the rewrites in the table, for the ledger; the preset `style` is for rewrites in a style
+    (StyleBkd, Qi et al. 2021, arXiv 2110.07139)."""
+
+    def trigger_name(self) -> str:
+        return self.form
