@@ -42,7 +42,8 @@ def task_for(attack: str) -> Task:
 
 def digest(built: Built) -> str:
     """One hash over all that a data stage writes."""
-    return hashlib.sha256(json.dumps(asdict(built), sort_keys=True).encode()).hexdigest()
+    content = json.dumps(asdict(built), sort_keys=True, default=lambda spec: spec.model_dump())
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def all_digests() -> dict[str, str]:
