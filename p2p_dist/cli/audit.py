@@ -62,7 +62,7 @@ def data(
         from p2p_dist.deployment.early_trust import early_answers
 
         if not (early := early_answers(folder)):
-            what = "the study has no finished screening of rows without an attack"
+            what = "the study has no finished screening of rows without an attack that answers with several labels"
             raise user_error("E166", what, str(folder.path), "leave --study out, or name a study with screened rows")
     file = out or Path(f"{place.stem}-suspicious.csv")
     audit = audit_file(rows, file, early, _prompt_of(served))

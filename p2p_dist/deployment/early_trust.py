@@ -1,17 +1,20 @@
 """Answers of a study's screening to its training rows, for the audit of these rows."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 
 from p2p_dist.config.methods import EarlyTrust
 from p2p_dist.config.stages import AttackStage, ScoreStage
 from p2p_dist.results import datastore, scorestore
 from p2p_dist.results.collect import read_resolved
+from p2p_dist.results.resultfile import collapsed
 from p2p_dist.results.rundir import RunDir
 
 
 def early_answers(folder: RunDir) -> dict[tuple[str, str], bool]:
     """True for the rows, by text and name of their label, to which the early models of a screening of rows without an
-    attack give another label; empty where the study has no such screening."""
+    attack give another label; empty where the study has no such screening. Models that give nearly all rows one answer
+    are left out: they contradict every other label."""
     margins: dict[tuple[str, str], float] = defaultdict(float)
     for record in read_resolved(folder)["stages"]:
         stage = folder.at(record["kind"], record["id"])
@@ -25,9 +28,21 @@ def early_answers(folder: RunDir) -> dict[tuple[str, str], bool]:
             continue
         built = datastore.read(rows)
         lines = scorestore.read(stage)["train"]
+        scores = {
+            row.id: [float(score) for score in lines[row.id]["scores"][: built.labels.n_classes]]
+            for row in built.train
+            if row.id in lines
+        }
+        if _is_collapsed(scores.values()):
+            continue
         for row in built.train:
-            if (line := lines.get(row.id)) is not None:
-                scores = [float(score) for score in line["scores"][: built.labels.n_classes]]
-                given = scores.pop(row.label)
-                margins[row.text, built.labels.names[row.label]] += given - max(scores)
+            if row.id in scores:
+                given = scores[row.id].pop(row.label)
+                margins[row.text, built.labels.names[row.label]] += given - max(scores[row.id])
     return {row: margin < 0 for row, margin in margins.items()}
+
+
+def _is_collapsed(scores: Collection[Sequence[float]]) -> bool:
+    """True if nearly all rows have their largest score at one class, or there are none."""
+    answers = Counter(max(range(len(row)), key=row.__getitem__) for row in scores)
+    return not answers or bool(collapsed(max(answers.values()) / len(scores)))

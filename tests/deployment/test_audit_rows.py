@@ -12,6 +12,7 @@ import pytest
 from p2p_dist import registry
 from p2p_dist.data.example import RawRow, examples
 from p2p_dist.deployment.audit_rows import RowAudit, audit_rows
+from p2p_dist.deployment.early_trust import _is_collapsed
 from tests.cli.test_main import invoke
 from tests.rows import sentences
 
@@ -167,3 +168,10 @@ def test_audit_finds_held_out_attacks_at_every_rate(name: str, attack: str, rate
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_audit_false_alarms_are_at_most_5_percent(name: str) -> None:
     assert false_alarms(name, 2000, range(20)) <= 1
+
+
+def test_early_models_that_give_one_answer_are_collapsed() -> None:
+    """Such a model contradicts every row of the other labels, so the audit does not ask it."""
+    assert _is_collapsed([(0.1, 0.9)] * 39 + [(0.8, 0.2)])
+    assert _is_collapsed([])
+    assert not _is_collapsed([(0.1, 0.9), (0.8, 0.2)] * 10)
