@@ -72,14 +72,16 @@ def test_audit_model_refuses_pickles_and_code(tmp_path: Path) -> None:
 
 
 @pytest.mark.torch
-def test_audit_model_refuses_changed_tasks_of_an_export(exported: Path, tmp_path: Path) -> None:
-    """The code that an export has in `eval/` is known to the byte."""
+def test_audit_model_names_changed_tasks_of_an_export(exported: Path, tmp_path: Path) -> None:
+    """The code that an export has in `eval/` is known to the byte; other code is refused there too."""
     folder = tmp_path / "served"
     shutil.copytree(exported, folder)
-    check_files(folder)
+    assert len(check_files(folder)) == 2
     with (folder / "eval" / "lm_eval" / "rows.py").open("a") as code:
         code.write("import os\n")
-    with pytest.raises(UserError, match=r"rows\.py"):
+    assert check_files(folder)[2].startswith("eval/lm_eval/rows.py: not the task that this version writes")
+    (folder / "eval" / "other.py").touch()
+    with pytest.raises(UserError, match=r"E169.*1 files.*other\.py"):
         check_files(folder)
 
 
