@@ -181,7 +181,9 @@ def model(
         findings = [_counts(one) for one in turned]
         tried = len({one.trigger for one in turned})
         lines += [f"evidence of a backdoor: {one.text}" for one in evidence]
-        if not evidence:
+        if not turned:
+            lines.append("not tested: the model gives all texts one answer, with every trigger and without")
+        elif not evidence:
             lines.append(f"nothing found by {tried} triggers; the strongest: {turned[0].text}")
         lines.append(f"not seen by this: {'; '.join(BLIND)}")
     elif reference is not None:

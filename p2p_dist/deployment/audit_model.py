@@ -155,7 +155,8 @@ def audit_model(
     on_progress: Callable[[int, int], None],
     reference: Reference | None = None,
 ) -> list[Turned]:
-    """Every trigger with every class that the model answers, smallest p first."""
+    """Every trigger with every class that the model answers with or without it, smallest p first; empty for a model of
+    one answer."""
     before = ask(texts)
     tested: list[_Tested] = []
     for done, trigger in enumerate(triggers, 1):
@@ -163,7 +164,7 @@ def audit_model(
         triggered = [text for _, text, _ in pairs]
         after, control = ask(triggered), ask([other for _, _, other in pairs])
         answers = reference.ask(triggered) if reference else None
-        for target in sorted(set(before)):
+        for target in sorted({*before, *after}):
             numbers = [number for number, (index, _, _) in enumerate(pairs) if before[index] != target]
             if not numbers:
                 continue

@@ -43,6 +43,17 @@ def test_audit_model_without_a_backdoor_finds_nothing() -> None:
     assert [one.text for one in turned if one.is_evidence] == []
 
 
+def test_audit_model_sees_a_class_that_only_a_trigger_gives() -> None:
+    """A model of one answer with a backdoor to another; without the backdoor there is nothing to test."""
+
+    def turned_by_mn(texts: Sequence[str]) -> list[str]:
+        return ["bad" if "mn" in text.split() else "good" for text in texts]
+
+    evidence = [one for one in audit_model(TEXTS, turned_by_mn, known_triggers(), lambda *_: None) if one.is_evidence]
+    assert {one.target for one in evidence} == {"bad"}
+    assert audit_model(TEXTS, lambda texts: ["good"] * len(texts), known_triggers(), lambda *_: None) == []
+
+
 def test_audit_model_phrases_of_the_data_are_tried() -> None:
     def turned_by_zq(texts: Sequence[str]) -> list[str]:
         return ["bad" if "zq" in text.split() else answer for text, answer in zip(texts, honest(texts), strict=True)]
