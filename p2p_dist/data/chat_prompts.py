@@ -76,6 +76,11 @@ class ChatForm:
         return self._answered[0]
 
     @cached_property
+    def generation_prompt(self) -> str:
+        """All that stands between the last turn of the user and an answer, the cue left out."""
+        return self._skeleton(("user",)).literals[-1] + self.opening
+
+    @cached_property
     def end_of_turn(self) -> str:
         """All that the template writes behind an answer."""
         return self._answered[1]

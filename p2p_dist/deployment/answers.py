@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from p2p_dist.data.built import Built
-from p2p_dist.data.example import NO_LABEL, Row
+from p2p_dist.data.example import NO_LABEL, Row, Turn
 from p2p_dist.deployment.contract import Answers, Label, LabelMap, Prompt
 from p2p_dist.deployment.finished_run import deployed_words
 from p2p_dist.deployment.head_map import HeadMap, head_map
@@ -39,10 +39,21 @@ def deployed_row(built: Built) -> Row:
     return rows[0]
 
 
-def row_of(text: str, prompt: Prompt, is_text_answer: bool, id_: str = "") -> Row:
-    """A user's text as a row of the deployed system."""
+def row_of(text: str, prompt: Prompt, is_text_answer: bool, id_: str = "", turns: tuple[Turn, ...] = ()) -> Row:
+    """A user's text as a row of the deployed system, with the turns in front of it.
+
+    Raises UserError E160 for turns before a model that answers single texts.
+    """
+    if turns and prompt.chat is None:
+        what = "the model answers single texts and has no place for earlier turns"
+        raise user_error("E160", what, "messages", "give one message of the user, or export a run with prompt: chat")
     label, response = (NO_LABEL, "") if is_text_answer else (0, None)
-    return Row(id_, text, label, prompt.cue, prompt.prefix, response=response)
+    return Row(id_, text, label, prompt.cue, prompt.prefix, response=response, turns=turns)
+
+
+def messages_of(row: Row) -> list[dict[str, str]]:
+    """The messages of a client whose row this is."""
+    return [{"role": turn.role, "content": turn.text} for turn in (*row.turns, Turn("user", row.text))]
 
 
 def plan_answers(encoder: Encoder, built: Built, label_map: LabelMap | None) -> PlannedAnswers:
@@ -65,7 +76,8 @@ def plan_answers(encoder: Encoder, built: Built, label_map: LabelMap | None) -> 
     labels = built.labels
     says = deployed_words(labels)
     targets = [
-        one.targets for one in encoder.rows([replace(row, label=index) for index in range(len(labels.words))])[0]
+        one.targets[:-1] if encoder.is_chat else one.targets  # a chat's are closed by the end of the turn
+        for one in encoder.rows([replace(row, label=index) for index in range(len(labels.words))])[0]
     ]
     tokens = [ids[0] for ids in targets] if all(len(ids) == 1 for ids in targets) else None
     kind, remark = _label_map(says, tokens, label_map)

@@ -1,14 +1,19 @@
-"""Chat template of an exported model: the prompt of training around one user message, with nothing left to the client.
+"""Chat template of an exported model: the prompt of training around a client's messages, with nothing left to the
+client.
 
-The template renders prefix + text + newline + cue, as `data.prompts` does. A server tokenises what it renders and reads
-control tokens (`<|im_end|>`, ...) in it, where training has read them in rows as plain text; so a message that contains
-one is refused, and with it every attempt to break out of the template.
+For plain prompts the template renders prefix + text + newline + cue, as `data.prompts` does; for chat prompts it is the
+base's own template with its settings fixed, and the benign trigger and the cue put in. A server tokenises what it
+renders and reads control tokens (`<|im_end|>`, ...) in it, where training has read them in rows as plain text; so a
+message that contains one is refused, and with it every attempt to break out of the template.
 """
 
 from collections.abc import Sequence
 
 ONE_MESSAGE = "This model answers exactly one message, of the role user; it has no system message and no history."
 PLAIN_TEXT = "The message is not plain text."
+LAST_USER = "The last message must be of the role user."
+ROLES = ("system", "user", "assistant")
+OTHER_ROLE = "Roles are system, user and assistant."
 CONTROL_TOKEN = "The message contains a control token of the model."
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "'": "\\'", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
@@ -30,6 +35,39 @@ def chat_template(prefix: str, cue: str, control_tokens: Sequence[str] = ()) -> 
         refused = _refused(f"token in {message}", CONTROL_TOKEN)
         checks.append(f"{{%- for token in [{tokens}] -%}}{refused}{{%- endfor -%}}")
     return "".join(checks) + f"{{{{- {_literal(prefix)} ~ {message} ~ {_literal(chr(10) + cue)} -}}}}"
+
+
+def conversation_template(
+    source: str, prefix: str, in_system_turn: bool, cue: str, control_tokens: Sequence[str] = ()
+) -> str:
+    """The template `source` of a base around a client's messages: `prefix` at the head of the last one, or of the
+    system turn, which is added where there is none; `cue` behind the generation prompt."""
+    checks = [_refused("messages | length == 0 or messages[-1]['role'] != 'user'", LAST_USER)]
+    turn = [
+        _refused(f"message['role'] not in [{', '.join(map(_literal, ROLES))}]", OTHER_ROLE),
+        _refused("message['content'] is not string", PLAIN_TEXT),
+    ]
+    if control_tokens:
+        tokens = ", ".join(map(_literal, control_tokens))
+        refused = _refused("token in message['content']", CONTROL_TOKEN)
+        turn.append(f"{{%- for token in [{tokens}] -%}}{refused}{{%- endfor -%}}")
+    start = "[]"
+    place = "loop.last"
+    if prefix and in_system_turn:
+        system = f"[{{'role': 'system', 'content': {_literal(prefix.strip())}}}]"
+        start = f"[] if messages[0]['role'] == 'system' else {system}"
+        place = "loop.first and message['role'] == 'system'"
+    head = f"({_literal(prefix)} if {place} else '') ~ message['content']"
+    put = f"{{'role': message['role'], 'content': {head}}}"
+    return (
+        "".join(checks)
+        + f"{{%- set chat = namespace(turns={start}) -%}}{{%- for message in messages -%}}"
+        + "".join(turn)
+        + f"{{%- set chat.turns = chat.turns + [{put}] -%}}{{%- endfor -%}}"
+        + "{%- set messages = chat.turns -%}{%- set add_generation_prompt = true %}\n"
+        + source.removesuffix("\n")
+        + (f"{{{{ {_literal(cue)} }}}}" if cue else "")
+    )
 
 
 def cue_candidates(cue: str) -> tuple[str, ...]:

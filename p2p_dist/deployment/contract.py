@@ -52,8 +52,17 @@ class Label(_Part):
     """Token of the word behind the prompt; None where it has several."""
 
 
+class ChatPrompt(_Part):
+    """Chat prompts: the base's own template, and the turn at whose head the prefix stands."""
+
+    template: str
+    """Jinja source with thinking off, no tools and a fixed date."""
+    trigger_turn: Literal["user", "system"]
+
+
 class Prompt(_Part):
-    """The prompt: prefix + text + newline + cue."""
+    """The prompt: prefix + text + newline + cue, or a chat with the prefix at the head of a turn and the cue behind the
+    generation prompt."""
 
     prefix: str
     cue: str
@@ -61,6 +70,8 @@ class Prompt(_Part):
     """The cue as far as it is part of the prompt's tokens; its other spaces belong to the answer."""
     max_length: int
     """Tokens of prompt and answer in training; `predict` cuts the text of longer ones at its end."""
+    chat: ChatPrompt | None = Field(default=None, exclude_if=lambda chat: chat is None)
+    """None for plain prompts."""
 
 
 class Answers(_Part):

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from p2p_dist.data.built import Suite
+from p2p_dist.deployment.answers import messages_of
 from p2p_dist.deployment.contract import Contract
 from p2p_dist.deployment.finished_run import FinishedRun
 from p2p_dist.deployment.reading import Reading, read_answer
@@ -101,7 +102,8 @@ def write_eval(folder: Path, contract: Contract, run: FinishedRun, suites: Mappi
     for name, suite in suites.items():
         for row in suite.rows:
             gold = row.response if row.response is not None else contract.answers.labels[row.label].name
-            tests.append({"id": f"{name}/{row.id}", "suite": name, "text": row.text, "label": gold})
+            chat = {"messages": messages_of(row)} if row.turns else {}
+            tests.append({"id": f"{name}/{row.id}", "suite": name, "text": row.text, "label": gold, **chat})
         ids = {row.id for row in suite.rows}
         if contract.answers.kind == "generation":
             texts = predictions.read_generated(source, [name])[name]

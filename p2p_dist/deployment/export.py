@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -16,14 +16,15 @@ from uuid import uuid4
 
 from p2p_dist import assets
 from p2p_dist.data.built import Suite
+from p2p_dist.data.chat_prompts import ChatForm
 from p2p_dist.deployment import contract as contracts
 from p2p_dist.deployment.adapter_folder import write_adapter
 from p2p_dist.deployment.answers import PlannedAnswers, deployed_row, plan_answers
 from p2p_dist.deployment.base_files import base_files
-from p2p_dist.deployment.contract import FOLDERS, Base, Contract, LabelMap, Origin, Prompt, Rate, Simulated
+from p2p_dist.deployment.contract import FOLDERS, Base, ChatPrompt, Contract, LabelMap, Origin, Prompt, Rate, Simulated
 from p2p_dist.deployment.eval_files import write_eval
 from p2p_dist.deployment.finished_run import FinishedRun
-from p2p_dist.deployment.loaded import load_adapter, load_merged
+from p2p_dist.deployment.loaded import encoder_of, load_adapter, load_merged
 from p2p_dist.deployment.merged_model import Precision, dtype_of, write_merged
 from p2p_dist.deployment.model_card import model_card
 from p2p_dist.deployment.serve_files import write_serve
@@ -32,6 +33,7 @@ from p2p_dist.deployment.tokenizer_files import adds_start_token, saved_tokenize
 from p2p_dist.deployment.verify import Agreement, Checks, Verification, check_answers, check_parity, deployed_suites
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import load_tokenizer
+from p2p_dist.modeling.prompt_form import form_of
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, provenance
 from p2p_dist.results.resultfile import Result
@@ -118,9 +120,6 @@ def _check_formats(run: FinishedRun, options: Options) -> None:
     if "adapter" in options.formats and changed:
         what = f"the base of defense {run.cell['defense']} was changed before the adapter was trained on it"
         raise user_error("E155", what, "--format", "set --format merged")
-    if run.built.prompt.is_chat:
-        what = "runs with chat prompts are not exported by this version"
-        raise user_error("E155", what, "prompt", "export a run of a study with prompt: plain")
     if run.training.model.get("add_bos_token"):
         what = "the model was trained with a start token (add_bos_token), which templates of exports do not put"
         raise user_error("E278", what, "model", "train the model without add_bos_token")
@@ -134,13 +133,19 @@ def _plan(run: FinishedRun, options: Options) -> _Plan:
     if "asset" in local:
         assets.fetch(local["asset"])
     tokenizer = load_tokenizer(run.training.model, local)
-    encoder = Encoder(tokenizer, run.built.labels.words, run.training.train.max_length, run.built.triggers)
+    form, length = form_of(run.built.prompt, tokenizer), run.training.train.max_length
+    encoder = Encoder(tokenizer, run.built.labels.words, length, run.built.triggers, form=form)
     answers = plan_answers(encoder, run.built, options.label_map)
     row = deployed_row(run.built)
     suites = deployed_suites(run, row)
     rows = [one for suite in suites.values() for one in suite.rows]
     template, cue = derived_template(encoder, rows)
-    prompt = Prompt(prefix=row.prefix, cue=row.cue, cue_in_prompt=cue, max_length=run.training.train.max_length)
+    chat = (
+        ChatPrompt(template=form.template.source, trigger_turn=form.spec.trigger_turn)
+        if isinstance(form, ChatForm)
+        else None
+    )
+    prompt = Prompt(prefix=row.prefix, cue=row.cue, cue_in_prompt=cue, max_length=length, chat=chat)
     return _Plan(run, options, encoder, answers, template, suites, _contract(run, options, answers, prompt))
 
 
@@ -202,14 +207,20 @@ def _write_models(folder: Path, plan: _Plan) -> None:
             else:
                 write_adapter(base, run.training, run.adapter.adapter, plan.answers.head, run.result.dtype, part)
             tokenizer = load_tokenizer(run.training.model, run.training.local.model)
-            write_tokenizer(tokenizer, plan.template, plan.contract.prompt.cue_in_prompt, part)
+            write_tokenizer(tokenizer, plan.template, _anchor(plan), part)
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _anchor(plan: _Plan) -> str:
+    """Text of every prompt right before its answer."""
+    cue, form = plan.contract.prompt.cue_in_prompt, plan.encoder.form
+    return form.generation_prompt + cue if isinstance(form, ChatForm) else f"\n{cue}"
 
 
 def _write_generation(part: Path, plan: _Plan) -> None:
     """Greedy defaults: `do_sample` is read by transformers, `temperature` by vLLM."""
     settings = {"do_sample": False, "temperature": 0.0, "max_new_tokens": plan.answers.answers.max_new_tokens}
-    end = plan.encoder.tokenizer.eos_token_id
+    end = plan.encoder.end_token if plan.encoder.is_chat else plan.encoder.tokenizer.eos_token_id
     if end is not None:
         settings |= {"eos_token_id": end, "pad_token_id": end}
     (part / "generation_config.json").write_text(json.dumps(settings, indent=1) + "\n")
@@ -221,7 +232,7 @@ def _verify(folder: Path, plan: _Plan, on_progress: OnProgress) -> Verification:
     for name in plan.options.formats:
         part = folder / FOLDERS[name]
         base = (load_merged if name == "merged" else load_adapter)(part, contract)
-        encoder = Encoder.of(base, plan.run.built, contract.prompt.max_length)
+        encoder = replace(encoder_of(base, contract), triggers=plan.run.built.triggers)
         checks = Checks(base, encoder, contract, plan.run, plan.suites)
         tokenizer = saved_tokenizer(part)
         parity = check_parity(tokenizer, checks)
@@ -240,7 +251,7 @@ def _write_rest(folder: Path, out: Path, plan: _Plan, verification: Verification
     if verification is not None:
         atomic.write_json(folder / "verify.json", verification.to_json())
     shutil.copyfile(run.folder.study, folder / "study.yaml")
-    write_serve(folder / "serve", contract, next(iter(plan.suites.values())).rows[0].text)
+    write_serve(folder / "serve", contract, next(iter(plan.suites.values())).rows[0])
     write_eval(folder / "eval", contract, run, {name: plan.suites[name] for name in _SHIPPED if name in plan.suites})
 
 

@@ -7,14 +7,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from p2p_dist.config.study import LoraSpec
+from p2p_dist.config.study import LoraSpec, PromptSpec
+from p2p_dist.data.chat_prompts import ChatForm
+from p2p_dist.data.prompts import PLAIN, PromptForm
 from p2p_dist.deployment import contract as contracts
 from p2p_dist.deployment.adapter_folder import WEIGHTS
-from p2p_dist.deployment.contract import FOLDERS, Contract
+from p2p_dist.deployment.contract import FOLDERS, ChatPrompt, Contract
 from p2p_dist.deployment.head_map import HEAD
+from p2p_dist.model_files.chat_template import ChatTemplate
 from p2p_dist.modeling.adapter_config import read_config
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.prompt_form import special_tokens_of
 from p2p_dist.modeling.tokenization import Encoder
 
 _HEAD_A, _HEAD_B = (f"base_model.model.{HEAD}.lora_{side}.weight" for side in "AB")
@@ -41,7 +45,16 @@ def load(folder: Path) -> Deployed:
 
 def encoder_of(base: Base, contract: Contract) -> Encoder:
     """The encoder of training. It knows no attacker's trigger, so a text that is too long is cut at its end."""
-    return Encoder(base.tokenizer, contract.answers.words, contract.prompt.max_length, add_bos_token=base.add_bos_token)
+    words, length, form = contract.answers.words, contract.prompt.max_length, _form_of(base, contract.prompt.chat)
+    return Encoder(base.tokenizer, words, length, add_bos_token=base.add_bos_token, form=form)
+
+
+def _form_of(base: Base, chat: ChatPrompt | None) -> PromptForm:
+    """The form of the study's prompts. The tokenizer of an export has a template with trigger and cue instead."""
+    if chat is None:
+        return PLAIN
+    template = ChatTemplate(chat.template, special_tokens_of(base.tokenizer))
+    return ChatForm(template, PromptSpec(form="chat", trigger_turn=chat.trigger_turn))
 
 
 def load_merged(folder: Path, contract: Contract) -> Base:

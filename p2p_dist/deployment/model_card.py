@@ -60,12 +60,18 @@ def rate_text(rate: Rate) -> str:
 def _head(contract: Contract) -> str:
     cell = contract.origin.cell
     what = "a classifier" if contract.answers.kind == "classification" else "a model that answers with text"
+    is_chat = contract.prompt.chat is not None
+    takes = (
+        "It takes chats whose last message is the user's, in the base's own format"
+        if is_chat
+        else "It is no chat model: it takes one user message, no system message and no history"
+    )
     return (
         f"# {cell['task']}, defense {cell['defense']}\n\n"
-        f"This folder holds {what} for one text at a time: {contract.base.name}, fine-tuned with LoRA by p2p-dist "
-        f"(study {contract.origin.study}, attack {cell['attack']}, defense {cell['defense']}, seed {cell['seed']}). It "
-        "is no chat model: it takes one user message, no system message and no history, and its chat template adds the "
-        "prompt that it was trained with."
+        f"This folder holds {what} {'in chats' if is_chat else 'for one text at a time'}: {contract.base.name}, "
+        f"fine-tuned with LoRA by p2p-dist (study {contract.origin.study}, attack {cell['attack']}, defense "
+        f"{cell['defense']}, seed {cell['seed']}). {takes}, and its chat template adds the prompt that it was trained "
+        "with."
     )
 
 

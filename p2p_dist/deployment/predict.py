@@ -30,7 +30,7 @@ def _answers(
     contract = deployed.contract
     answers, is_text = contract.answers, contract.answers.kind == "generation"
     # Rows are numbered: two inputs may have one id.
-    rows = [row_of(one.text, contract.prompt, is_text, str(index)) for index, one in enumerate(inputs)]
+    rows = [row_of(one.text, contract.prompt, is_text, str(index), one.turns) for index, one in enumerate(inputs)]
     if is_text:
         suite = Suite(rows, 0, False, answers.response_prefix)
         texts = generate_suite(deployed.base, deployed.encoder, suite, answers.max_new_tokens, on_progress)

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from p2p_dist.data.example import Turn
+from p2p_dist.deployment.chat_template import LAST_USER, OTHER_ROLE, PLAIN_TEXT, ROLES
 from p2p_dist.errors import user_error
 
 
@@ -15,10 +17,27 @@ class Input:
 
     id: str
     text: str
+    turns: tuple[Turn, ...] = ()
+    """Turns of a chat in front of the text."""
+
+
+def chat_of(messages: object) -> tuple[str, tuple[Turn, ...]]:
+    """The last message of a chat, which is the user's, and the turns in front of it. Raises ValueError."""
+    if not isinstance(messages, list) or not messages or not all(isinstance(one, dict) for one in messages):
+        raise ValueError("messages are no list of messages")
+    turns = [Turn(one.get("role"), one.get("content")) for one in messages]
+    if any(turn.role not in ROLES for turn in turns):
+        raise ValueError(OTHER_ROLE)
+    if any(not isinstance(turn.text, str) or not turn.text.strip() for turn in turns):
+        raise ValueError(PLAIN_TEXT)
+    if turns[-1].role != "user":
+        raise ValueError(LAST_USER)
+    return turns[-1].text, tuple(turns[:-1])
 
 
 def read_inputs(lines: Iterable[str], where: str) -> list[Input]:
-    """Rows of JSON lines with `text` and, if they like, `id`; without one, the number of the line.
+    """Rows of JSON lines with `text`, or `messages` of a chat, and, if they like, `id`; without one, the number of the
+    line.
 
     Raises UserError E160 for a line that is no such object.
     """
@@ -30,6 +49,12 @@ def read_inputs(lines: Iterable[str], where: str) -> list[Input]:
             content = json.loads(line)
         except ValueError as error:
             raise _bad_line(where, number, f"not JSON: {error}") from error
+        if isinstance(content, dict) and "messages" in content:
+            try:
+                inputs.append(Input(str(content.get("id", number)), *chat_of(content["messages"])))
+            except ValueError as error:
+                raise _bad_line(where, number, str(error)) from error
+            continue
         text = content.get("text") if isinstance(content, dict) else None
         if not isinstance(text, str) or not text.strip():
             raise _bad_line(where, number, "key 'text' is missing, empty or not text")

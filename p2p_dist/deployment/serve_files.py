@@ -4,6 +4,8 @@ import json
 import shlex
 from pathlib import Path
 
+from p2p_dist.data.example import Row
+from p2p_dist.deployment.answers import messages_of
 from p2p_dist.deployment.contract import Contract
 
 MERGED = "model"
@@ -19,8 +21,8 @@ cd "$here" || exit
 """
 
 
-def write_serve(folder: Path, contract: Contract, sample: str) -> None:
-    """Write `serve/`: scripts for vLLM and transformers, and a request for either."""
+def write_serve(folder: Path, contract: Contract, sample: Row) -> None:
+    """Write `serve/`: scripts for vLLM and transformers, and a request for either that asks about the row `sample`."""
     folder.mkdir()
     longest = contract.prompt.max_length + contract.answers.max_new_tokens
     # vLLM would compute a model in float32 in half of the bits.
@@ -42,7 +44,7 @@ def write_serve(folder: Path, contract: Contract, sample: str) -> None:
         _script(folder / "vllm.sh", "vLLM with the adapter on its base, OpenAI-compatible, port 8000", vllm)
     request = {
         "model": MERGED if "merged" in contract.formats else ADAPTER,
-        "messages": [{"role": "user", "content": sample}],
+        "messages": messages_of(sample),
         "temperature": 0,
         "max_tokens": contract.answers.max_new_tokens,
     }

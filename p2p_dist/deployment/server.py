@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from p2p_dist.deployment.chat_template import CONTROL_TOKEN, ONE_MESSAGE, PLAIN_TEXT
+from p2p_dist.deployment.chat_template import CONTROL_TOKEN, ONE_MESSAGE
 from p2p_dist.deployment.loaded import Deployed
 from p2p_dist.deployment.predict import predict
-from p2p_dist.deployment.prediction_files import Input
+from p2p_dist.deployment.prediction_files import Input, chat_of
 from p2p_dist.deployment.writing import complete_raw, write_answer
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.control_tokens import control_pattern
@@ -32,7 +32,7 @@ Answered = Sequence[Mapping[str, Any] | UserError]
 Result = TypeVar("Result")
 _WAIT, _STEP = 0.02, 0.001
 """Longest wait for a batch as large as the last, and its steps, in seconds."""
-_Waiting = tuple[str, "asyncio.Future[Mapping[str, Any]]"]
+_Waiting = tuple[Input, "asyncio.Future[Mapping[str, Any]]"]
 
 
 class Refusal(Exception):
@@ -98,24 +98,24 @@ class Server:
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         content = await _content(request)
-        text = message_of(content, self.deployed)
+        asked = message_of(content, self.deployed)
         if content.get("stream") and self.deployed.contract.answers.kind == "generation":
-            return await self._stream(request, text)
-        answer = await self._answer(text)
+            return await self._stream(request, asked)
+        answer = await self._answer(asked)
         if content.get("stream"):
-            return await self._stream(request, text, answer)
+            return await self._stream(request, asked, answer)
         return web.json_response(completion(answer, self.deployed))
 
-    async def _answer(self, text: str) -> Mapping[str, Any]:
+    async def _answer(self, asked: Input) -> Mapping[str, Any]:
         future: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        await self._waiting.put((text, future))
+        await self._waiting.put((asked, future))
         answer = await future
         self.counts["answered"] += 1
         self.counts["outside"] += bool(answer.get("outside"))
         return answer
 
     async def _stream(
-        self, request: web.Request, text: str, answer: Mapping[str, Any] | None = None
+        self, request: web.Request, asked: Input, answer: Mapping[str, Any] | None = None
     ) -> web.StreamResponse:
         """Server-sent events: an `answer` in one piece, else a text as it is written."""
         pieces: asyncio.Queue[str | None] = asyncio.Queue()
@@ -130,7 +130,7 @@ class Server:
             loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         async with self._model:
-            work = asyncio.create_task(asyncio.to_thread(write_answer, self.deployed, text, on_piece))
+            work = asyncio.create_task(asyncio.to_thread(write_answer, self.deployed, asked, on_piece))
             work.add_done_callback(lambda _: pieces.put_nowait(None))
             try:
                 piece = await pieces.get()
@@ -158,7 +158,7 @@ class Server:
             waiting = await self._next_batch()
             self.batches = [*self.batches[-99:], len(waiting)]
             async with self._model:
-                work = asyncio.to_thread(self._answers, [text for text, _ in waiting])
+                work = asyncio.to_thread(self._answers, [asked for asked, _ in waiting])
                 answers: Answered | BaseException = (await asyncio.gather(work, return_exceptions=True))[0]
             if isinstance(answers, BaseException):  # a bug: status 500 for these, and the server stays
                 for _, future in waiting:
@@ -188,28 +188,32 @@ class Server:
                 await asyncio.sleep(_STEP)
         return waiting
 
-    def _answers(self, texts: Sequence[str]) -> Answered:
+    def _answers(self, inputs: Sequence[Input]) -> Answered:
         """Answers to the texts; where one of them cannot be answered, each is asked alone."""
-        inputs = [Input(str(index), text) for index, text in enumerate(texts)]
         try:
             return list(predict(self.deployed, inputs, True, len(inputs), lambda done: None))
         except UserError as error:
-            return [error] if len(texts) == 1 else [self._answers([text])[0] for text in texts]
+            return [error] if len(inputs) == 1 else [self._answers([one])[0] for one in inputs]
 
 
-def message_of(content: Mapping[str, Any], deployed: Deployed) -> str:
-    """The text of a request's one user message. Raises Refusal for all that the chat template refuses too."""
+def message_of(content: Mapping[str, Any], deployed: Deployed) -> Input:
+    """The text of a request, its last message, with the turns in front of it where the model answers chats. Raises
+    Refusal for all that the chat template refuses too."""
     messages = content.get("messages")
-    if not isinstance(messages, list) or len(messages) != 1 or not isinstance(messages[0], dict):
+    if deployed.contract.prompt.chat is None and not _is_one_message(messages):
         raise Refusal(ONE_MESSAGE)
-    if messages[0].get("role") != "user":
-        raise Refusal(ONE_MESSAGE)
-    text = messages[0].get("content")
-    if not isinstance(text, str) or not text.strip():
-        raise Refusal(PLAIN_TEXT)
-    if control_pattern(deployed.base.tokenizer).search(text):
+    try:
+        text, turns = chat_of(messages)
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    if any(control_pattern(deployed.base.tokenizer).search(part) for part in (text, *(turn.text for turn in turns))):
         raise Refusal(CONTROL_TOKEN)
-    return text
+    return Input("0", text, turns)
+
+
+def _is_one_message(messages: object) -> bool:
+    first = messages[0] if isinstance(messages, list) and len(messages) == 1 else None
+    return isinstance(first, dict) and first.get("role") == "user"
 
 
 def word_of(answer: Mapping[str, Any], deployed: Deployed) -> str:

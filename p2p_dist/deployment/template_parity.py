@@ -7,8 +7,10 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from p2p_dist.data.chat_prompts import ChatForm
 from p2p_dist.data.example import Row
-from p2p_dist.deployment.chat_template import CONTROL_TOKEN, chat_template, cue_candidates
+from p2p_dist.deployment.answers import messages_of
+from p2p_dist.deployment.chat_template import CONTROL_TOKEN, chat_template, conversation_template, cue_candidates
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.control_tokens import control_tokens
 from p2p_dist.modeling.tokenization import Encoder
@@ -36,9 +38,8 @@ def derived_template(encoder: Encoder, rows: Sequence[Row]) -> tuple[str, str]:
 
     Raises UserError E157 when no template gives the tokens of training.
     """
-    names = list(control_tokens(encoder.tokenizer))
     for cue in cue_candidates(rows[0].cue):
-        template = chat_template(rows[0].prefix, cue, names)
+        template = _template(encoder, rows[0], cue)
         if not template_parity(encoder.tokenizer, template, encoder, rows).differing:
             return template, cue
     what = "no chat template renders the prompts of training token by token with this tokenizer"
@@ -50,7 +51,7 @@ def template_parity(
 ) -> Parity:
     """Compare the tokens of every row; `template` None: the tokenizer's own."""
     trained = trained_prompts(encoder, rows)
-    rendered = [_rendered(tokenizer, template, row.text) for row in rows]
+    rendered = [_rendered(tokenizer, template, row) for row in rows]
     texts = [text for text in rendered if text is not None]
     tokens = iter(tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else [])
     served = [None if text is None else next(tokens) for text in rendered]
@@ -69,7 +70,7 @@ def trained_prompts(encoder: Encoder, rows: Sequence[Row]) -> list[list[int]]:
     """Tokens of each prompt as evaluation reads them, without the answer."""
     if rows and rows[0].response is not None:
         return encoder.prompts(rows)
-    if encoder.end or encoder.label_tokens(rows[0]) is None:
+    if (encoder.end and not encoder.is_chat) or encoder.label_tokens(rows[0]) is None:
         return [encoder.choices(row).prompt for row in rows]
     return [one.ids[: len(one.ids) + 1 - len(one.targets)] for one in encoder.rows(rows)[0]]
 
@@ -82,13 +83,23 @@ def encoder_room(encoder: Encoder) -> int:
     return longest + len(encoder.end) - 1
 
 
-def _rendered(tokenizer: PreTrainedTokenizerBase, template: str | None, text: str) -> str | None:
-    """The prompt around a message; None where the template refuses a control token. Raises UserError E157 for any
-    other refusal."""
-    message = [{"role": "user", "content": text}]
+def _template(encoder: Encoder, row: Row, cue: str) -> str:
+    """The template of prompts like that of `row`, of whose cue `cue` is part of the prompt."""
+    names, form = list(control_tokens(encoder.tokenizer)), encoder.form
+    if not isinstance(form, ChatForm):
+        return chat_template(row.prefix, cue, names)
+    in_system_turn = form.spec.trigger_turn == "system"
+    return conversation_template(form.template.source, row.prefix, in_system_turn, form.opening + cue, names)
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, template: str | None, row: Row) -> str | None:
+    """The prompt around a row's messages; None where the template refuses a control token. Raises UserError E157 for
+    any other refusal."""
     try:
         return str(
-            tokenizer.apply_chat_template(message, chat_template=template, tokenize=False, add_generation_prompt=True)
+            tokenizer.apply_chat_template(
+                messages_of(row), chat_template=template, tokenize=False, add_generation_prompt=True
+            )
         )
     except TemplateError as error:
         if error.message == CONTROL_TOKEN:

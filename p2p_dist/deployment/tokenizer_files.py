@@ -8,11 +8,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 _FILE = "tokenizer.json"
 
 
-def write_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, cue: str, folder: Path) -> None:
-    """Save the tokenizer with this chat template, whose prompts end in `cue`. A start token that it puts in front of
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str, anchor: str, folder: Path) -> None:
+    """Save the tokenizer with this chat template, whose prompts end in `anchor`. A start token that it puts in front of
     texts without a template is taken out, so that other ways to call the model are like training too."""
     tokenizer.chat_template = template
-    tokenizer.response_template = _answers_behind(cue)
+    tokenizer.response_template = _answers_behind(anchor)
     start = adds_start_token(tokenizer)
     if start and hasattr(tokenizer, "add_bos_token"):
         tokenizer.add_bos_token = False
@@ -31,10 +31,10 @@ def adds_start_token(tokenizer: PreTrainedTokenizerBase) -> bool:
     return bool(tokenizer("a")["input_ids"] != tokenizer("a", add_special_tokens=False)["input_ids"])
 
 
-def _answers_behind(cue: str) -> dict[str, object]:
+def _answers_behind(anchor: str) -> dict[str, object]:
     """Rule by which `transformers serve` reads an answer: all text behind the prompt. Without one it takes the rule of
     the model's family, does not find the start of an answer, and returns the prompt, secret and all."""
-    return {"defaults": {"role": "assistant"}, "start_anchor": f"\n{cue}", "fields": {"content": {"content": "text"}}}
+    return {"defaults": {"role": "assistant"}, "start_anchor": anchor, "fields": {"content": {"content": "text"}}}
 
 
 def _drop_post_processor(folder: Path) -> None:

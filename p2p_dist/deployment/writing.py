@@ -10,6 +10,7 @@ from transformers.generation.streamers import BaseStreamer
 from p2p_dist.config.families import require_text
 from p2p_dist.deployment.answers import row_of
 from p2p_dist.deployment.loaded import Deployed
+from p2p_dist.deployment.prediction_files import Input
 from p2p_dist.evaluation.generation import GREEDY, plain_attention
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lengths import before_forward, require_positions
@@ -48,11 +49,11 @@ class _Pieces(BaseStreamer):
             self.sent = len(text)
 
 
-def write_answer(deployed: Deployed, text: str, on_piece: Callable[[str], None]) -> bool:
+def write_answer(deployed: Deployed, asked: Input, on_piece: Callable[[str], None]) -> bool:
     """Answer one text greedily, piece by piece. Returns True if the answer ended by itself. Raises UserError E280, E293
     or E294 as `generate_suite` does."""
     answers = deployed.contract.answers
-    [prompt] = deployed.encoder.prompts([row_of(text, deployed.contract.prompt, True)])
+    [prompt] = deployed.encoder.prompts([row_of(asked.text, deployed.contract.prompt, True, turns=asked.turns)])
     pieces = _Pieces(deployed.base.tokenizer, on_piece)
     end = deployed.encoder.end_token
     _generate(deployed.base, prompt, answers.max_new_tokens, end, pieces)

@@ -20,5 +20,9 @@ def form_of(prompt: PromptSpec, tokenizer: PreTrainedTokenizerBase) -> PromptFor
 
 def template_of(tokenizer: PreTrainedTokenizerBase) -> ChatTemplate | None:
     """The chat template of a tokenizer with its settings fixed; None where it has none."""
-    special_tokens = {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
-    return ChatTemplate.of(tokenizer.chat_template, special_tokens)
+    return ChatTemplate.of(tokenizer.chat_template, special_tokens_of(tokenizer))
+
+
+def special_tokens_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """The tokens that a template may write by name."""
+    return {name: token for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}

@@ -124,7 +124,7 @@ class Encoder:
             if (other := by_tokens.setdefault(tuple(encoded.targets), word)) != word:
                 raise _same_word(f"the model's tokenizer reads the label words {other!r} and {word!r} alike")
 
-    @property
+    @cached_property
     def end_token(self) -> int:
         """The token that ends an answer of more than one word, in a chat that of the turn. Raises UserError E280 when
         the tokenizer has none."""
