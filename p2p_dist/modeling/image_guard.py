@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from p2p_dist.errors import user_error
 from p2p_dist.modeling import attention
-from p2p_dist.modeling.body import in_vision_tower
+from p2p_dist.modeling.body import family_of, in_vision_tower
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.image_tokens import features_of_pixels, forget_images, table_of
 from p2p_dist.modeling.packing import pack
@@ -27,6 +28,13 @@ class _Image:
 def has_tower(model: Any) -> bool:
     """True for a model that reads images."""
     return any(in_vision_tower(model, name) for name, _ in model.named_parameters())
+
+
+def require_no_tower(model: Any) -> None:
+    """Raises UserError E297 for a model that reads images, on every rank alike: ZeRO-3 would cut its tower too."""
+    if has_tower(model):
+        what = f"{family_of(model)} has a vision tower, which is not built for ZeRO-3"
+        raise user_error("E297", what, "--zero 3", "use --zero 2, or no ZeRO at all")
 
 
 @torch.no_grad()

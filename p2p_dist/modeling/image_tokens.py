@@ -166,14 +166,10 @@ class Images:
 
     @classmethod
     def of(cls, base: "Base", folder: str, image_tokens: int) -> "Images":
-        """Raises UserError E227 for a model that reads no images, E297 for one whose weights lie in pieces on several
-        ranks."""
+        """Raises UserError E227 for a model that reads no images."""
         if base.processor is None:
             what = f"the rows carry images, which {family_of(base.model)} cannot read"
             raise user_error("E227", what, "model", "choose a model with a vision tower, or set task.images=false")
-        if not isinstance(base.model, nn.Module) or base.device.type == "meta":
-            what = "rows with images are not built for ZeRO-3"
-            raise user_error("E297", what, "--zero 3", "use --zero 2, or no ZeRO at all")
         return cls(base.model, base.processor, Path(folder), image_tokens)
 
     def tokens(self, row: "Row") -> list[int]:

@@ -61,8 +61,8 @@ def place(
             bool(cluster.layout and cluster.layout.gradient_checkpointing),
         )
         return Placement(split.ranks, split.zero, split.offload, rows, accumulation, most, None, split.hpz, again)
-    if images and cluster.layout and cluster.layout.zero == 3:
-        return Misfit("reads images, which is not built for ZeRO-3", "a layout with ZeRO-2 or without ZeRO")
+    if shape.vision is not None and cluster.layout and cluster.layout.zero == 3:
+        return Misfit("has a vision tower, which is not built for ZeRO-3", "a layout with ZeRO-2 or without ZeRO")
     budget = device_memory(cluster)
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
     tried = []
@@ -146,8 +146,8 @@ def _candidates(
         yield replace(work, cohort=size), Split()
     work = replace(work, cohort=1)
     yield from ((again, Split()) for again in _shrinking(work, train.global_batch))
-    if quantized or images:
-        return  # a base in 4 bits is not sharded, nor one that reads images
+    if quantized or shape.vision is not None:
+        return  # a base in 4 bits is not sharded, nor one with a vision tower
     for offload in ("none", "all"):
         for ranks in _rank_counts(cluster):
             yield from (

@@ -25,7 +25,7 @@ from p2p_dist.results import lease, resultfile, timings
 from p2p_dist.results.collect import doubtful
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.chat_checks import check_chats, with_templates
-from p2p_dist.scheduling.model_checks import check_images, check_models
+from p2p_dist.scheduling.model_checks import check_images, check_models, check_towers
 
 _KEY = re.compile(r"[a-z_]+(\.[a-z0-9_]+)*$")
 """A key of a study with dots, in the place of a problem."""
@@ -144,6 +144,7 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
         models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
         if not rows_only:
             check_images(spec.task, spec.model)
+            check_towers(spec.model, spec.trainings)
             new_tokens = max((task.responses.max_new_tokens for task in spec.task if task.responses), default=0)
             check_models(spec.model, list(models.values()), spec.trainings, new_tokens)
             check_chats(spec)

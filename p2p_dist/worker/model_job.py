@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from p2p_dist.config.stages import EvalStage, TrainStage
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base_cache import BaseCache
+from p2p_dist.modeling.image_guard import require_no_tower
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.lora_targets import unadapted_weights
 from p2p_dist.results.rundir import RunDir
@@ -99,6 +100,8 @@ def _run(
     base = (
         base_to_shard(folder, first, ranks) if sharded else base_of(folder, first, base_cache, keep=options.zero == 0)
     )  # ZeRO moves weights
+    if options.zero == 3:
+        require_no_tower(base.model)
     if to_train and first.train.quantization is None and (ranks.main or not sharded):
         require_same_in_peft(base, first.train.lora, first.model)
     adapters = Adapters(base.model, first.train.lora, max(1, len(to_train)), base.device)

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from examples.drawn_memes import draw, write_task
 from p2p_dist.config.model import resolve_model
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.patches import Patch
 from p2p_dist.errors import UserError
 from p2p_dist.modeling.adapter_config import peft_module
@@ -18,6 +20,7 @@ from p2p_dist.modeling.image_processor import FILE
 from p2p_dist.modeling.image_tokens import Images, embedded
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.results import datastore
+from p2p_dist.scheduling.model_checks import check_towers
 from p2p_dist.scheduling.study import configs_dir, open_study
 from p2p_dist.worker.build_rows import build_study_rows
 from tests.contracts.carried_out import carried_out
@@ -153,3 +156,12 @@ def test_what_images_do_not_fit_is_refused_when_planned(
     study = study_file(STUDY.replace("FOLDER", str(memes)))
     with pytest.raises(UserError, match=message):
         open_study(study, override.replace("FOLDER", str(memes)).replace(" attack", "\nattack").split("\n"), tmp_path)
+
+
+def test_training_of_all_weights_is_refused_for_towers() -> None:
+    """Features are read once, so a tower that is trained would be another one."""
+    models = [resolve_model(name, configs_dir() / "models") for name in ("tiny", "tiny_vl")]
+    with pytest.raises(UserError, match=r"E297.*tiny_vl has a vision tower"):
+        check_towers(models, [SimpleNamespace(is_full=True)])
+    check_towers(models, [TrainSpec()])
+    check_towers(models[:1], [SimpleNamespace(is_full=True)])

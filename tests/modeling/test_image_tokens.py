@@ -20,6 +20,7 @@ from p2p_dist.evaluation.generation import GREEDY
 from p2p_dist.modeling import image_tokens
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.forward import answer_logits
+from p2p_dist.modeling.image_guard import require_no_tower
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoder
@@ -124,6 +125,9 @@ def test_images_changed_or_unread_are_refused(base: Base, rows: tuple[Path, list
     text = load_base(resolve_model("tiny", configs_dir() / "models").identity, {}, "float32")
     with pytest.raises(UserError, match=r"E227.*qwen3 cannot read"):
         encoder_of(text, rows)
+    with pytest.raises(UserError, match=r"E297.*qwen2_5_vl has a vision tower"):
+        require_no_tower(base.model)
+    require_no_tower(text.model)
     with pytest.raises(UserError, match=r"E227"):
         Encoder(base.tokenizer, WORDS, 128).rows(rows[1])
 

@@ -197,7 +197,8 @@ def test_features_of_images_are_planned_and_not_sharded() -> None:
     assert isinstance(fits, Placement)
     assert fits.memory is not None
     assert fits.memory.images == 2 * 10_000 * 64 * 3584 * 2
-    text, images = (place(shape, train, 1, gpus(16), images=count) for count in (0, 10_000))
-    assert isinstance(text, Placement)
-    assert text.zero == 3
-    assert isinstance(images, Misfit)
+    assert isinstance(place(shape, train, 1, gpus(16), images=10_000), Misfit)
+    forced = gpus(80).model_copy(update={"layout": LayoutSpec(engine="deepspeed", ranks=8, zero=3)})
+    refused = place(shape, train, 1, forced, images=10_000)
+    assert isinstance(refused, Misfit)
+    assert "ZeRO-3" in refused.reason
