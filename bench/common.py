@@ -68,6 +68,10 @@ class LeftOut:
     why: str
 
 
+SHOWN: list[Figure] = []
+"""All figures that `show` has printed in this process."""
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """The options that all benchmarks have."""
     made = argparse.ArgumentParser(description=description)
@@ -242,6 +246,7 @@ def machine() -> dict[str, Any]:
 def show(options: argparse.Namespace, rows: Sequence[Figure | LeftOut], **where: Any) -> int:
     """Print what was measured and on what machine; `where` adds to the latter. Returns the exit code: 1 when a gate
     does not hold."""
+    SHOWN.extend(row for row in rows if isinstance(row, Figure))
     turns = {"steps_per_turn": options.steps} if vars(options).get("steps", 1) > 1 else {}
     place = {**machine(), **where, **turns, **({"smoke": True} if options.smoke else {})}
     if options.json:

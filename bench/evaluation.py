@@ -58,15 +58,21 @@ WORDS = (
 )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of this benchmark."""
     made = parser(__doc__ or "")
     made.add_argument("--model", default="smollm2-135m-instruct", help="as in a study, or `dispatch`: 28 narrow layers")
     made.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     made.add_argument("--prompts", type=int, default=96)
     options = made.parse_args(argv)
-    limit_threads(options.threads)
     if options.smoke:
         options.model, options.prompts, options.repeats = "smoke", 12, 2
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    options = parse(argv)
+    limit_threads(options.threads)
     return show(options, measure(options), model=options.model, dtype=options.dtype, threads=options.threads)
 
 

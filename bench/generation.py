@@ -33,7 +33,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made = parser(__doc__ or "")
     made.add_argument("--model", default="smollm2-135m-instruct", help="as in a study, or `dispatch`: 28 narrow layers")
     made.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    made.add_argument("--prompts", type=int, default=64)
+    made.add_argument("--prompts", type=int, default=96)
     made.add_argument("--new", type=int, default=256, help="most tokens of an answer")
     options = made.parse_args(argv)
     if options.smoke:
@@ -61,10 +61,10 @@ def measure(options: argparse.Namespace) -> list[Figure]:
     answers: dict[str, list[list[int]]] = {}
 
     def ours() -> None:
-        answers["ours"] = in_one_cache(base, prompts, lengths)
+        answers["ours"] = in_one_cache(base, prompts, lengths, options.new)
 
     def generate() -> None:
-        answers["generate"] = generated(base, prompts, lengths)
+        answers["generate"] = generated(base, prompts, lengths, options.new)
 
     times = interleave({"ours": ours, "generate": generate}, options.repeats, int(options.smoke), clock_of(base.device))
     other = sum(left != right for left, right in zip(answers["ours"], answers["generate"], strict=True))
@@ -84,11 +84,11 @@ def _drawn(random: Random, middle: int, most: int) -> int:
     return min(most, max(1, round(random.lognormvariate(0, 0.45) * middle)))
 
 
-def in_one_cache(base: Base, prompts: Sequence[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+def in_one_cache(base: Base, prompts: Sequence[list[int]], lengths: Sequence[int], new: int) -> list[list[int]]:
     """Answers as a study writes them, each of its drawn length."""
     answers: list[list[int]] = [[] for _ in prompts]
-    for rows in like_lengths([len(ids) + max(lengths) for ids in prompts]):
-        batch = _Drawn(base, [prompts[row] for row in rows], [answers[row] for row in rows], max(lengths), end=-1)
+    for rows in like_lengths([len(ids) + new for ids in prompts]):
+        batch = _Drawn(base, [prompts[row] for row in rows], [answers[row] for row in rows], new, end=-1)
         batch.lengths = [lengths[row] for row in rows]
         batch.run(lambda: None)
     return answers
@@ -103,12 +103,12 @@ class _Drawn(ContinuousBatch):
         return len(self.answers[row]) == self.lengths[row]
 
 
-def generated(base: Base, prompts: Sequence[list[int]], lengths: Sequence[int]) -> list[list[int]]:
+def generated(base: Base, prompts: Sequence[list[int]], lengths: Sequence[int], new: int) -> list[list[int]]:
     """Answers of transformers, in batches of rows of like length."""
     answers: dict[int, list[int]] = {}
-    settings = GenerationConfig(max_new_tokens=max(lengths), do_sample=False, use_cache=True, pad_token_id=0)
+    settings = GenerationConfig(max_new_tokens=new, do_sample=False, use_cache=True, pad_token_id=0)
     with plain_attention(base.model):
-        for rows in by_length([len(ids) + max(lengths) for ids in prompts], TOKENS_AT_ONCE):
+        for rows in by_length([len(ids) + new for ids in prompts], TOKENS_AT_ONCE * new // 256):
             ids, mask = left_padded([prompts[row] for row in rows], 0, base.device)
             ends = _Ends(ids.shape[1], torch.tensor([lengths[row] for row in rows], device=base.device))
             output = base.model.generate(

@@ -1,13 +1,17 @@
 """All benchmarks of the training engine on one GPU, one after the other in one process; started by `bench/gpu.sh`.
 
-Models have random weights of the shapes of Qwen3, so nothing is downloaded. What the time does not suffice for is left
-out and named. `--dry-run` goes through the same list at sizes that say nothing, on any machine.
+Models have random weights of the shapes of Qwen3, so nothing is downloaded, and kernels are deterministic, as in
+studies. The last lines are a table of all figures with their goals. It ends in time whatever happens: what does not fit
+is left out and named, and what is under way at the end is given up. `--dry-run` goes through the same list at sizes
+that say nothing, on any machine.
 """
 
 import argparse
 import gc
 import importlib
 import json
+import os
+import signal
 import sys
 import time
 import traceback
@@ -27,6 +31,8 @@ def plan() -> list[tuple[str, list[str]]]:
         for size, runs in (("0.6b", "16"), ("8b", "4"))
     ]
     made += [("engine_tax", ["--model", "dispatch", *RATES]), ("engine_tax", ["--model", "random:qwen3-0.6b", *RATES])]
+    evaluated = ["--model", "random:qwen3-0.6b", "--dtype", "bfloat16"]
+    made += [("evaluation", evaluated), ("generation", evaluated)]
     made += [("operations", []), ("checkpoint", ["--model", "random:qwen3-0.6b"])]
     made += [
         (
@@ -57,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--minutes",
         type=float,
         default=10,
-        help="start nothing after so many minutes, less two for what is under way (default 10)",
+        help="end after so many minutes, and start nothing in the last two of them (default 10)",
     )
     made.add_argument("--only", nargs="*", help="benchmarks to run, by name")
     options = made.parse_args(argv)
@@ -66,16 +72,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available() and not options.dry_run:
         print("error: no GPU here. Try: bench/gpu.sh --dry-run", file=sys.stderr)
         return 2
+    if torch.cuda.is_available():
+        from p2p_dist.training.reproducible import set_deterministic
+
+        set_deterministic()
     started, failed = time.monotonic(), []
+    signal.signal(signal.SIGALRM, _end)
+    signal.setitimer(signal.ITIMER_REAL, 60 * options.minutes)
     for name, arguments in _chosen(options):
         title = " ".join([name, *arguments])
         if time.monotonic() - started > 60 * (options.minutes - 2):
             _say(options, common.LeftOut(title, f"{options.minutes:g} minutes do not suffice"))
         elif not _run(name, [*arguments, *(["--json"] if options.json else [])], title if not options.json else None):
             failed.append(title)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    if not options.json:
+        print(_table(common.SHOWN, judged=not options.dry_run))
     if failed:
         print("\n".join(f"error: failed or a gate does not hold: {title}" for title in failed), file=sys.stderr)
     return int(bool(failed))
+
+
+def _end(*_: object) -> None:
+    """Print what was measured, and end at once: a kernel that hangs would not let the process end by itself."""
+    print(f"\n{_table(common.SHOWN)}\nerror: the time is over; the last benchmark was given up", flush=True)
+    os._exit(1)
+
+
+def _table(figures: Sequence[common.Figure], judged: bool = True) -> str:
+    """All figures with their goals."""
+    lines = ["", "| figure | against | measured | goal | |", "|---|---|---|---|---|"]
+    for figure in figures:
+        goal = "" if figure.goal is None else f"{'<=' if figure.at_most else '>='} {figure.goal:g}"
+        verdict = {None: "", True: "met", False: "missed"}[figure.met if judged else None]
+        broken = "" if all(gate.holds for gate in figure.gates) else ", not comparable: a gate does not hold"
+        lines.append(f"| {figure.name} | {figure.baseline} | {figure.ratio:.3g} | {goal} | {verdict}{broken} |")
+    return "\n".join(lines)
 
 
 def _chosen(options: argparse.Namespace) -> list[tuple[str, list[str]]]:

@@ -21,4 +21,5 @@ if ! "$PYTHON" -c "import pydantic" 2> /dev/null; then
   export PYTHONPATH
 fi
 export HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false
-"$PYTHON" -m bench.gpu "$@"
+# The process ends itself in time; this is for one that the driver does not let end.
+timeout --kill-after=20 "${GPU_BENCH_LIMIT:-660}" "$PYTHON" -m bench.gpu "$@"

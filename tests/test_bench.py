@@ -173,6 +173,17 @@ def test_what_is_planned_for_a_gpu_can_be_asked_for(name: str, arguments: list[s
         assert shape.architecture == "qwen3"
 
 
+def test_gpu_table_names_goals_and_broken_gates() -> None:
+    figures = [
+        Figure("speed", "before", 1.234, 2.0),
+        Figure("tax", "loop", 1.0, 1.1, at_most=True, gates=[Gate("difference", 2.0, 1.0)]),
+    ]
+    assert gpu._table(figures).splitlines()[3:] == [
+        "| speed | before | 1.23 | >= 2 | missed |",
+        "| tax | loop | 1 | <= 1.1 | met, not comparable: a gate does not hold |",
+    ]
+
+
 def test_on_a_machine_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is one")

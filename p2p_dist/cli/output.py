@@ -8,13 +8,22 @@ from typing import Any
 
 from p2p_dist.errors import Exit, Problem, UserError
 
+_INDENTED_UP_TO = 1_000_000
+"""Characters. Python indents in its own code, which takes ten times as long as plain JSON: plans of thousands of runs
+come on one line."""
+_PLAIN_TYPES = frozenset({str, int, bool, type(None)})
+
 
 def print_json(answer: object) -> None:
     """Print valid JSON: a number that is not finite becomes null, and a value of another library its text."""
-    print(json.dumps(_finite(answer), indent=1, allow_nan=False, default=str))
+    finite = _finite(answer)
+    text = json.dumps(finite, allow_nan=False, default=str)
+    print(text if len(text) > _INDENTED_UP_TO else json.dumps(finite, indent=1, allow_nan=False, default=str))
 
 
 def _finite(value: Any) -> Any:
+    if type(value) in _PLAIN_TYPES:
+        return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -281,7 +281,8 @@ class RunDir:
 
     def done(self, graph: Graph) -> set[str]:
         """Ids of the stages that are done."""
-        return {id_ for id_, stage in graph.stages.items() if self.stage(stage).is_done()}
+        begun = {kind: set(confined.names(self.path / kind)) for kind in KINDS}
+        return {id_ for id_, stage in graph.stages.items() if id_ in begun[stage.kind] and self.stage(stage).is_done()}
 
     def write_specs(self, graph: Graph) -> None:
         for stage in graph.stages.values():
