@@ -220,8 +220,14 @@ def _kept_per_token(work: Work, device: Device) -> int:
 
 
 def logits(work: Work, device: Device) -> int:
-    """Bytes of the logits at the answer positions: fp32, their log-softmax, and the gradients of both."""
-    return work.at_once(device) * work.rows * work.answers * work.shape.vocab * (3 * _FLOAT + work.bytes_per_weight)
+    """Bytes of the logits at the answer positions: fp32, their log-softmax, and the gradients of both. With gradient
+    checkpointing on a GPU they are gone before the first block is computed again, and only what exceeds it counts."""
+    answers = work.at_once(device) * work.rows * work.answers
+    size = answers * work.shape.vocab * (3 * _FLOAT + work.bytes_per_weight)
+    if device == "cuda" and work.recompute:
+        flowing = 2 * work.bytes_per_weight * work.shape.intermediate * (work.shape.active_experts or 1)
+        return max(0, size - work.packed_tokens(device) * (_kept_per_token(work, device) + flowing))
+    return size
 
 
 def _is_target(name: str, lora: LoraSpec) -> bool:

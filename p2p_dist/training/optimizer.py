@@ -56,7 +56,6 @@ class CohortOptimizer:
         master.grad = clipped(grad, norm, spec.max_grad_norm)
         adamw_.param_groups[0]["lr"] = learning_rate(spec, done, self.steps[run])
         adamw_.step()
-        master.grad = None
         self.adapters.load(run, self.values(run))
         return norm
 
