@@ -71,7 +71,10 @@ def without_none(value: Any) -> Any:
         (Stage("train", {**TRAIN, "curriculum": "hard"}, {"rows": "a"}), "curriculum"),
         (Stage("train", {**TRAIN, "train": {**TrainSpec().model_dump(), "ema": 0.9}}, {"rows": "a"}), "train.ema"),
         (Stage("train", {**TRAIN, "objective": {"name": "nothing"}}, {"rows": "a"}), "objective"),
-        (Stage("train", {**TRAIN, "prune": {"method": "wanda", "sparsity": 2.0}}, {"rows": "a"}), "prune.sparsity"),
+        (
+            Stage("train", {**TRAIN, "prune": {"method": "wanda", "sparsity": 2.0}}, {"rows": "a"}),
+            "prune.wanda.sparsity",
+        ),
         (Stage("train", {**TRAIN, "seed": "3"}, {"rows": "a"}), "seed"),
         (Stage("train", TRAIN, {"rows": "a", "curriculum": "b"}), "reads.curriculum"),
         (Stage("train", TRAIN), "reads.rows"),
