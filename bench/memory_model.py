@@ -15,6 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from p2p_dist.config.model import ShapeSpec, read_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded
@@ -56,13 +57,14 @@ def measure(base: Base, work: Work) -> int:
         num_train_epochs=1,
         global_batch=work.rows,
         dtype="float32" if work.bytes_per_weight == 4 else "bfloat16",
+        method="full" if work.full else "lora",
         lora=work.lora,
     )
     runs = [TrainRun(spec, seed, rows_of(2 * work.rows, work.tokens, work.shape.vocab)) for seed in range(work.cohort)]
     if base.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
         with gradient_checkpointing(base.model, work.recompute):
-            train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
+            train_cohort(base, _trained(base, work), runs)
         return int(torch.cuda.max_memory_allocated())
     weights = sum(
         {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in base.model.parameters()}.values()
@@ -71,13 +73,18 @@ def measure(base: Base, work: Work) -> int:
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
         gradient_checkpointing(base.model, work.recompute),
     ):
-        train_cohort(base, Adapters(base.model, work.lora, work.cohort), runs)
+        train_cohort(base, _trained(base, work), runs)
     held = peak = 0
     for event in recorded.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
-    return weights + peak
+    # Weights that are all trained lie in a new buffer; the release of the old ones is not recorded.
+    return peak if work.full else weights + peak
+
+
+def _trained(base: Base, work: Work) -> Trainable:
+    return FullWeights(base.model, base.device) if work.full else Adapters(base.model, work.lora, work.cohort)
 
 
 def grid(

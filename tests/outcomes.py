@@ -8,7 +8,14 @@ import torch
 from safetensors.torch import load
 
 METRICS = "metrics.jsonl"
-OUTCOMES = ("result.json", "adapter_model.safetensors", "adapter_config.json", "manifest.json", "spec.json")
+OUTCOMES = (
+    "result.json",
+    "adapter_model.safetensors",
+    "model.safetensors",
+    "adapter_config.json",
+    "manifest.json",
+    "spec.json",
+)
 
 
 def results(runs: Path) -> dict[str, bytes]:

@@ -9,8 +9,11 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
+from pydantic import ValidationError
+
 from p2p_dist import registry
 from p2p_dist.config.builder import Builder, Evaluation, Settings, plugin_spec
+from p2p_dist.config.full_parameter import is_full, reason_against
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
@@ -113,6 +116,8 @@ def expand(
         raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
     graph = Graph()
     planned = {tuple(one.cell.values()): _plan(one, study, files, models or {}, graph) for one in combinations}
+    if problems := [problem for one in planned.values() if (problem := _needs_adapter(one, graph))]:
+        raise UserError(*dict.fromkeys(problems))
     if len(planned) < len(combinations):
         cells = Counter(tuple(one.cell.values()) for one in combinations)
         twice = next(" × ".join(cell) for cell, count in cells.items() if count > 1)
@@ -180,13 +185,33 @@ def _incompatibility(one: Combination, study: StudySpec) -> Problem | None:
     )
 
 
+def _needs_adapter(one: _Planned, graph: Graph) -> Problem | None:
+    """The reason why a run that trains all weights cannot be, or None."""
+    stages = list(graph.ancestors(one.evaluation))
+    reason = reason_against(stages)
+    if one.combination.task.reads_images and any(is_full(stage) for stage in stages):
+        reason = "rows have images, and the tower that reads them is not trained"
+    return _without_adapter(one.combination, reason) if reason else None
+
+
+def _without_adapter(one: Combination, reason: str) -> Problem:
+    defense = one.cell["defense"]
+    what = f"defense {defense} cannot be combined with train.method=full: {reason}"
+    return Problem("E299", what, "train.method", f"exclude {{defense: {defense}}}, or set train.method=lora")
+
+
 def _plan(
     one: Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], graph: Graph
 ) -> _Planned:
     """Add the stages of a combination to the graph."""
     builder = Builder(graph, _settings(one, study, files, models))
     rows = builder.handed_on(one.seed) if one.attack.by_weights else builder.attacked(builder.settings.rows_seed)
-    return _Planned(one, builder, rows, one.defense.stages(builder, rows))
+    try:
+        return _Planned(one, builder, rows, one.defense.stages(builder, rows))
+    except ValidationError as error:
+        if not one.training.is_full:
+            raise
+        raise UserError(_without_adapter(one, "it changes settings of an adapter")) from error
 
 
 def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef]) -> Settings:

@@ -79,8 +79,11 @@ class LoraSpec(Strict):
 
 
 class TrainSpec(Strict):
-    """Training of a LoRA adapter. The global batch is part of a run's identity; its split over devices is not."""
+    """Training of a LoRA adapter, or of all weights. The global batch is part of a run's identity; its split over
+    devices is not."""
 
+    method: Literal["lora", "full"] = added("lora")
+    """lora: a frozen base and low-rank adapters. full: full-parameter fine-tuning, where every weight is trained."""
     learning_rate: Positive = 2e-4
     """Peak learning rate of AdamW."""
     lr_scheduler_type: Literal["linear", "cosine", "constant"] = "linear"
@@ -107,6 +110,22 @@ class TrainSpec(Strict):
     optimizer: Literal["adamw_8bit"] | None = None
     """adamw_8bit: moments in 8 bits (bitsandbytes). null: AdamW with fp32 moments. Masters are fp32 in both."""
     lora: LoraSpec = LoraSpec()
+
+    @property
+    def is_full(self) -> bool:
+        """True for full-parameter fine-tuning."""
+        return self.method == "full"
+
+    @model_validator(mode="after")
+    def _full_has_no_adapter(self) -> Self:
+        if self.is_full and self.quantization is not None:
+            raise ValueError(
+                "train.method: full trains every weight, and 4-bit weights take no gradient: "
+                "remove train.quantization, or set train.method=lora"
+            )
+        if self.is_full and self.lora != LoraSpec():
+            raise ValueError("train.lora is for train.method: lora: remove it, or set train.method=lora")
+        return self
 
 
 class RowsSpec(Strict):

@@ -17,12 +17,22 @@ _LISTS = ("lora.target_modules",)
 
 Path = tuple[str, ...]
 """Keys that lead to a value under `train`."""
+METHOD: Path = ("method",)
+"""Path of the training method. Beside a list of methods, `lora` is for those that train an adapter."""
 
 
 def variations(train: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The section `train` once per combination of the items of its lists, the last list changing fastest."""
     lists = dict(_lists(train))
-    return [_replaced(train, dict(zip(lists, items, strict=True))) for items in itertools.product(*lists.values())]
+    combinations = [dict(zip(lists, items, strict=True)) for items in itertools.product(*lists.values())]
+    trainings = [_replaced(train, values) for values in combinations]
+    if METHOD not in lists:
+        return trainings
+    distinct: list[dict[str, Any]] = []
+    for training in map(_without_adapter, trainings):
+        if training not in distinct:
+            distinct.append(training)
+    return distinct
 
 
 def faults(train: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
@@ -37,9 +47,12 @@ def faults(train: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
 
 def labels(trainings: Sequence[TrainSpec]) -> list[str]:
     """Labels of trainings: the keys in which they differ, with their values."""
-    settings = [dict(_leaves(_fields(training))) for training in trainings]
-    differing = [path for path in settings[0] if any(one[path] != settings[0][path] for one in settings)]
-    return [" ".join(f"{'.'.join(path)}={_shown(one[path])}" for path in differing) for one in settings]
+    settings = [dict(_leaves(_fields(one))) for one in trainings]
+    differing = [path for path in settings[0] if _differs(path, settings)]
+    return [
+        " ".join(f"{'.'.join(path)}={_shown(one[path])}" for path in differing if _applies(path, one))
+        for one in settings
+    ]
 
 
 def beside_model(cell: Mapping[str, str]) -> dict[str, str]:
@@ -56,6 +69,21 @@ def model_of(label: str) -> str:
 def training_of(label: str) -> str:
     """The training of a label that `beside_model` made; empty where the study has one training."""
     return label.partition(" (")[2].removesuffix(")")
+
+
+def _differs(path: Path, settings: Sequence[Mapping[Path, Any]]) -> bool:
+    """True if a setting is not the same in all trainings that it applies to."""
+    values = [one[path] for one in settings if _applies(path, one)]
+    return any(value != values[0] for value in values)
+
+
+def _applies(path: Path, settings: Mapping[Path, Any]) -> bool:
+    return path[0] != "lora" or settings[METHOD] != "full"
+
+
+def _without_adapter(train: dict[str, Any]) -> dict[str, Any]:
+    """A training without the adapter's settings where it trains no adapter."""
+    return {key: value for key, value in train.items() if key != "lora"} if train["method"] == "full" else train
 
 
 def _lists(train: Mapping[str, Any]) -> Iterator[tuple[Path, list[Any]]]:

@@ -64,7 +64,8 @@ def choose(folder: RunDir, labels: Sequence[str]) -> FinishedRun:
     """The one run of a study with these labels, such as `defense=p2p`.
 
     Raises UserError E152 when none or several fit, E153 for a run that is not finished, E155 for a system that is more
-    than a model and its prompt, E307 for an adapter that is not the evaluated one.
+    than a model and its prompt, E298 for a run that trained all weights, E307 for an adapter that is not the evaluated
+    one.
     """
     resolved = read_resolved(folder)
     run = _only(resolved["runs"], _wanted(labels), folder)
@@ -77,13 +78,16 @@ def choose(folder: RunDir, labels: Sequence[str]) -> FinishedRun:
     assert isinstance(stage, EvalStage)
     rows = folder.find(stage.reads.rows)
     _check_kind(run["cell"], stage, rows)
+    trained = folder.train_stage(run["train"])
+    if trained.train.is_full:
+        raise _without_adapter(training)
     _check_adapter(training, result)
     baseline = _result_if_done(folder, run["floor"])
     return FinishedRun(
         folder,
         resolved["name"],
         run["cell"],
-        folder.train_stage(run["train"]),
+        trained,
         stage,
         result,
         baseline,
@@ -169,7 +173,14 @@ def _check_kind(cell: Mapping[str, str], stage: EvalStage, rows: StageDir) -> No
         raise user_error("E155", what, "defense", "export another run of the study, such as one with defense=p2p")
 
 
+def _without_adapter(training: StageDir) -> UserError:
+    what = "the run trained all weights (train.method=full): it has no adapter, and an export is made from one"
+    fix = f"load the folder {training.adapter.name}/ with transformers, or choose a run with train.method=lora"
+    return user_error("E298", what, str(training.adapter), fix)
+
+
 def _check_adapter(training: StageDir, result: Result) -> None:
+    """Raises UserError E307 for an adapter that is not the evaluated one."""
     checksums.require(training)
     path = training.adapter / "adapter_model.safetensors"
     if not path.is_file() or file_sha256(path) != result.inputs["adapter_sha256"]:

@@ -1,7 +1,8 @@
 """Assumed durations of stages, from the model's shape and the throughput of the hardware.
 
 A training step takes the larger of the time the host needs to issue it and the time the device needs to compute it. A
-LoRA step is 4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient.
+LoRA step is 4 * N_lin operations per token and an evaluation 2 * N_lin, since frozen weights need no gradient; a step
+that trains all weights is 6 * N_lin.
 """
 
 import json
@@ -73,7 +74,8 @@ class Rates:
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
         upper = (typed.train.lora.layers or shape.layers) / shape.layers if shape else 1.0
         tokens = _tokens_per_row(graph, stage) * typed.train.global_batch
-        compute = 4 * weights * min(1.0, upper) * tokens / self.operations
+        operations = (6 if typed.train.is_full else 4) * weights * min(1.0, upper) * tokens
+        compute = operations / self.operations
         passes = 1.0 if typed.align is None else 1.0 + typed.align.batch / typed.train.global_batch
         return float(_steps(graph, typed) * max(issue, compute) * passes)
 

@@ -169,6 +169,7 @@ def _shared_settings(stage: Stage) -> list[object]:
     train, methods = typed.train, (typed.objective, typed.prune, typed.reparametrized, typed.align)
     return [
         typed.model,
+        typed.id if train.is_full else "",  # one training holds the whole model
         train.lora.model_dump(),
         train.dtype,
         str(train.quantization),

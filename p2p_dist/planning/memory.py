@@ -1,8 +1,9 @@
 """Memory model: peak memory of one rank of a training, term by term, from the shape of the model alone.
 
-The terms follow this package's engine: a frozen base, K stacked adapters, packed rows without padding, logits at the
-answer positions only. They are derived from the tensors that autograd keeps per layer; `bench/memory_model.py` compares
-them with measured peaks. DeepSpeed's estimators do not apply: they count every weight as trainable and no activation.
+The terms follow this package's engine: a frozen base and K stacked adapters, or weights that are all trained, packed
+rows without padding, logits at the answer positions only. They are derived from the tensors that autograd keeps per
+layer; `bench/memory_model.py` compares them with measured peaks. DeepSpeed's estimators do not apply: they count every
+weight as trainable and no activation.
 """
 
 from dataclasses import asdict, dataclass
@@ -22,6 +23,10 @@ PREFETCHED_ELEMENTS = 50_000_000
 """Number of weights that ZeRO-3 prefetches (`stage3_prefetch_bucket_size`)."""
 RUNTIME = {"cuda": 1_200_000_000, "cpu": 700_000_000}
 """Assumed bytes, not measured: CUDA context, kernels and libraries on a GPU; the imported libraries on a CPU."""
+BUCKET_ELEMENTS = 200_000_000
+"""Number of gradients that DeepSpeed sums over ranks at a time, in full-parameter fine-tuning."""
+STATES = 3
+"""fp32 numbers that the optimiser holds for each trained number: its master and two moments."""
 NF4_BYTES = 0.5 + 1 / 64
 """Bytes per weight: 4 bits and the scales of blocks of 64, themselves quantised to 8 bits (arXiv 2305.14314)."""
 LOWER_STATES_BYTES = 2**30
@@ -42,6 +47,8 @@ class Memory:
     runtime: int
     images: int = 0
     """Features of the images of all rows, which a vision tower has read."""
+    gradients: int = 0
+    """Of full-parameter fine-tuning; those of adapters are counted with the adapters."""
 
     @property
     def total(self) -> int:
@@ -67,6 +74,8 @@ class Work:
     """True if the linear layers of the base are in 4 bits (QLoRA)."""
     recompute: bool = False
     """Gradient checkpointing: blocks keep only their input and are recomputed one at a time."""
+    full: bool = False
+    """Full-parameter fine-tuning: every weight is trained, and there is no adapter."""
     global_rows: int | None = None
     """Rows of a run's global batch, for all of which dropout is drawn at the begin of a step; None for `rows`."""
     images: int = 0
@@ -81,6 +90,12 @@ class Work:
             return self.shape.parameters * self.bytes_per_weight
         rest = self.shape.parameters - self.shape.linear_parameters
         return round(self.shape.linear_parameters * NF4_BYTES) + rest * self.bytes_per_weight
+
+    @property
+    def trained(self) -> frozenset[str]:
+        """Linear layers of a block that are trained, or have an adapter."""
+        names = linear_layers(self.shape)
+        return frozenset(names if self.full else (name for name in names if _is_target(name, self.lora)))
 
     def at_once(self, device: Device) -> int:
         """Number of runs that go through the base in one pass."""
@@ -104,17 +119,13 @@ class Split:
 
 def estimate(work: Work, split: Split, device: Device) -> Memory:
     """Peak memory of one rank, reached where the backward pass begins."""
+    if work.full:
+        return _of_all_weights(work, split, device)
     shape, width = work.shape, work.bytes_per_weight
     adapter = work.cohort * adapter_parameters(shape, work.lora)
     sharded = split.ranks if split.zero >= 1 else 1
-    states = 0 if split.offload != "none" else adapter * 4 * _FLOAT // sharded
-    base = work.base_bytes
-    gather = 0
-    if split.zero >= 3:
-        gather = min(base, (GATHERED_ELEMENTS + PREFETCHED_ELEMENTS) * width)
-        # hpZ keeps a second copy, sharded over fewer ranks.
-        copies = base // split.ranks + (base // split.hpz if split.hpz > 1 else 0)
-        base = 0 if split.offload == "all" else copies
+    states = 0 if split.offload != "none" else adapter * (STATES + 1) * _FLOAT // sharded
+    base, gather = _base_and_gathered(work, split)
     gradients = adapter * width // (split.ranks if split.zero >= 2 else 1)
     return Memory(
         base=base,
@@ -131,6 +142,55 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
 def image_features(work: Work) -> int:
     """Bytes of the features of all images, twice: they are joined with those that come in."""
     return 2 * work.images * work.image_tokens * work.shape.hidden * work.bytes_per_weight
+
+
+def _base_and_gathered(work: Work, split: Split) -> tuple[int, int]:
+    """Bytes of a rank's part of the weights, and of those that ZeRO-3 gathers for a while."""
+    base = work.base_bytes
+    if split.zero < 3:
+        return base, 0
+    gather = min(base, (GATHERED_ELEMENTS + PREFETCHED_ELEMENTS) * work.bytes_per_weight)
+    # hpZ keeps a second copy, sharded over fewer ranks.
+    copies = base // split.ranks + (base // split.hpz if split.hpz > 1 else 0)
+    return 0 if split.offload == "all" else copies, gather
+
+
+def _of_all_weights(work: Work, split: Split, device: Device) -> Memory:
+    """Peak memory of one rank in full-parameter fine-tuning, in the backward pass or in the optimiser's step.
+
+    A rank holds for each weight the weight and its gradient in the compute type, and in fp32 the master and two
+    moments. The step adds, where activations were, an fp32 copy of the gradient, and without DeepSpeed its clipped
+    copy. ZeRO shards all of this but the weights (1: and their gradients; 3: nothing), and sums gradients in two
+    buckets.
+    """
+    count, width = work.shape.parameters, work.bytes_per_weight
+    base, gather = _base_and_gathered(work, split)
+    largest = work.shape.vocab * work.shape.hidden * width  # the embedding's gradient, before it is added
+    in_pass, passes = activations(work, device), logits(work, device)
+    states, sharded = count * STATES * _FLOAT, max(1, split.ranks if split.zero else 1)
+    if split.zero == 0:
+        gradients = count * width
+        copied = width != _FLOAT or (work.global_rows or work.rows) > work.rows
+        in_step = count * _FLOAT * (1 + copied)
+    else:
+        gradients = count * width // (sharded if split.zero >= 2 else 1) + 2 * min(count, BUCKET_ELEMENTS) * width
+        in_step = count * _FLOAT // sharded
+        states = states // sharded if split.offload == "none" else 0
+    return Memory(
+        base=base,
+        adapter=0,
+        optimizer=states,
+        activations=in_pass,
+        logits=passes,
+        gather=gather,
+        runtime=RUNTIME[device],
+        gradients=gradients + max(largest, in_step - in_pass - passes),
+    )
+
+
+def checkpoint_bytes(count: int) -> int:
+    """Bytes of a checkpoint of so many trained numbers: the numbers and both moments in fp32."""
+    return 3 * _FLOAT * count
 
 
 def adapter_parameters(shape: ShapeSpec, lora: LoraSpec) -> int:
@@ -182,11 +242,9 @@ def activations(work: Work, device: Device) -> int:
 def dropout_masks(work: Work, device: Device) -> int:
     """Bytes of the dropout masks of all blocks: those of a pass, and where a global batch takes several passes, those
     of all its tokens too."""
-    if not work.lora.dropout:
+    if work.full or not work.lora.dropout:
         return 0
-    modules = adapted_layers(work.shape, work.lora) * sum(
-        _is_target(name, work.lora) for name in linear_layers(work.shape)
-    )
+    modules = adapted_layers(work.shape, work.lora) * len(work.trained)
     per_token = modules * work.lora.r * work.bytes_per_weight
     rows = work.global_rows or work.rows
     drawn = work.at_once(device) * rows * work.tokens if rows > work.rows else 0
@@ -198,7 +256,6 @@ def _kept_per_token(work: Work, device: Device) -> int:
     shape, width = work.shape, work.bytes_per_weight
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     in_attention = _FLOAT if device == "cpu" else width  # the CPU kernel computes in fp32
-    adapted = {name for name in linear_layers(shape) if _is_target(name, work.lora)}
     of_heads = queries + keys if shape.architecture in ("qwen3", "gemma3") else 0
     # GPUs compute a norm in one kernel, from its input as it is (`modeling.fused_norms`).
     fused = device == "cuda" and shape.architecture != "gemma3"
@@ -212,10 +269,10 @@ def _kept_per_token(work: Work, device: Device) -> int:
             (shape.hidden, {"gate_proj", "up_proj"}),
             (shape.intermediate, {"down_proj"}),
         )
-        if users & adapted
+        if users & work.trained
     )
     gated = 3 * shape.intermediate * (shape.active_experts or 1) * width
-    narrow = len(adapted) * work.lora.r * width
+    narrow = 0 if work.full else len(work.trained) * work.lora.r * width
     return norms + attention + inputs + gated + narrow
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec
-from p2p_dist.planning.memory import GIB, Memory, Offload, Split, Work, estimate
+from p2p_dist.planning.memory import GIB, STATES, Memory, Offload, Split, Work, checkpoint_bytes, estimate
 from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.passes import Device
 
@@ -51,7 +51,8 @@ def place(
     shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec, images: int = 0
 ) -> Placement | Misfit:
     """Return the first candidate that fits, simplest first; `cohort` is the maximum cohort size, `images` the number of
-    images of the study's rows."""
+    images of the study's rows. All weights are trained by one run at a time."""
+    cohort = 1 if train.is_full else cohort
     if shape is None:
         split, rows, most = (
             _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
@@ -90,9 +91,13 @@ def place(
 
 
 def host_bytes(work: Work, split: Split) -> int:
-    """Bytes of the main rank's host for ZeRO-3: the whole base, which that rank reads and cuts. Offloaded parts take
-    their places one by one."""
-    return work.base_bytes if split.zero == 3 else 0
+    """Bytes of the main rank's host: for ZeRO-3 the whole base, which that rank reads and cuts, and for training in
+    all weights a checkpoint, and the optimiser's offloaded states. Offloaded weights take their places one by one."""
+    whole = work.base_bytes if split.zero == 3 else 0
+    if not work.full:
+        return whole
+    count = work.shape.parameters
+    return whole + checkpoint_bytes(count) + (0 if split.offload == "none" else (STATES + 1) * 4 * count)
 
 
 def _fits_host(work: Work, split: Split, cluster: ClusterSpec) -> bool:
@@ -133,6 +138,7 @@ def _candidates(
         train.global_batch,
         train.max_length,
         quantized=quantized,
+        full=train.is_full,
         global_rows=train.global_batch,
         images=images,
         image_tokens=train.image_tokens if images else 0,
@@ -148,11 +154,20 @@ def _candidates(
     yield from ((again, Split()) for again in _shrinking(work, train.global_batch))
     if quantized or shape.vision is not None:
         return  # a base in 4 bits is not sharded, nor one with a vision tower
-    for offload in ("none", "all"):
-        for ranks in _rank_counts(cluster):
-            yield from (
-                (again, Split(ranks, 3, offload)) for again in _shrinking(work, max(1, train.global_batch // ranks))
-            )
+    for split in _splits(cluster, train.is_full):
+        yield from ((again, split) for again in _shrinking(work, max(1, train.global_batch // split.ranks)))
+
+
+def _splits(cluster: ClusterSpec, full: bool) -> Iterator[Split]:
+    """Shardings to try. A frozen base is sharded by ZeRO-3. Where all weights are trained, ZeRO-2 shards most of the
+    memory and gathers no weights, and one GPU may leave the optimiser's states to its host."""
+    counts = _rank_counts(cluster)
+    if full:
+        yield from (Split(ranks, 2) for ranks in counts)
+    yield from (Split(ranks, 3) for ranks in counts)
+    if full and cluster.gpus_per_node:
+        yield from (Split(ranks, 2, "optimizer") for ranks in (1, *counts))
+    yield from (Split(ranks, 3, "all") for ranks in counts)
 
 
 def _shrinking(work: Work, rows: int) -> Iterator[Work]:

@@ -9,9 +9,11 @@ from typing import Any
 from p2p_dist.config.expand import Expansion
 from p2p_dist.config.graph import Graph
 from p2p_dist.config.identity import canonical
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.durations import TOKENS_PER_ROW
+from p2p_dist.planning.memory import GIB, checkpoint_bytes
 from p2p_dist.planning.nodes import Nodes
-from p2p_dist.planning.placement import Misfit
+from p2p_dist.planning.placement import Misfit, weight_bytes
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import replay
 from p2p_dist.report import plan_defenses
@@ -20,7 +22,7 @@ from p2p_dist.report.text_columns import WIDTH, columns, counted, folded_columns
 _SHOWN = 40
 _NO_BREAK = "\u00a0"
 _NAME_WIDTH, _LONGEST_NAME = 22, 30
-_TERMS = ("base", "adapter", "optimizer", "activations", "logits", "gather", "runtime", "images")
+_TERMS = ("base", "adapter", "gradients", "optimizer", "activations", "logits", "gather", "runtime", "images")
 
 
 def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
@@ -60,8 +62,20 @@ def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
         where = (
             {"misfit": fit.reason, "nearest": fit.nearest} if isinstance(fit, Misfit) else {"placement": fit.to_json()}
         )
-        models.append({"model": names[model], "jobs": jobs[key], **where, "measured": _measured(plan, model)})
+        disk = _disk(plan, model, json.loads(key)[1])
+        models.append({"model": names[model], "jobs": jobs[key], **where, **disk, "measured": _measured(plan, model)})
     return models
+
+
+def _disk(plan: Plan, model: str, train: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Disk space of a training in all weights: its checkpoints, of which two are kept while the next is written, and
+    the model. Adapters take next to none."""
+    shape = plan.rates.shapes.get(model)
+    if shape is None or train is None or train.get("method") != "full":
+        return {}
+    model_bytes = shape.parameters * weight_bytes(TrainSpec.model_validate(train), plan.rates.cluster)
+    checkpoints = 3 * checkpoint_bytes(shape.parameters)
+    return {"disk_gib": {"checkpoints": round(checkpoints / GIB, 2), "model": round(model_bytes / GIB, 2)}}
 
 
 def _measured(plan: Plan, model: str) -> dict[str, Any]:
@@ -248,6 +262,12 @@ def _model_block(model: Mapping[str, Any], width: int) -> list[str]:
     before, shown = ([f"  {name}"], "") if len(name) > width else ([], name)
     lines = [*before, f"  {shown:{width}}{numbers}  {_basis(model['measured'])}"]
     lines += wrapped(_memory(place["memory"]), "      ")
+    if disk := model.get("disk_gib"):
+        lines += wrapped(
+            f"all weights are trained: up to {disk['checkpoints']:.1f} GiB of disk for checkpoints, "
+            f"{disk['model']:.1f} GiB for each model that is kept",
+            "      ",
+        )
     if place["gradient_checkpointing"]:
         lines.append("      gradient checkpointing: trainings take about 1.5 times as long")
     return lines

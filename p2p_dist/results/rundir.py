@@ -43,7 +43,8 @@ class StageDir:
 
     @property
     def adapter(self) -> Path:
-        """Adapter folder of a train stage in PEFT's format; appears atomically."""
+        """Folder of what a train stage has trained: an adapter in PEFT's format, or a model (`train.method: full`);
+        appears atomically."""
         return self.path / MARKERS["train"]
 
     @property

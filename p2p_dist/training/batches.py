@@ -3,9 +3,12 @@
 There is no data-loader state to lose: a resumed run computes the same batches from the number of samples it has seen.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
+
+from p2p_dist.modeling.tokenization import Encoded
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,9 @@ def micro_batches(rows: Sequence[int], rank: int, world: int, size: int | None) 
     longest = max(-(-count // world) for count in rows)
     width = size or longest
     return [[list(places[first : first + width]) for places in shares] for first in range(0, longest, width)]
+
+
+def spans_of(rows: Sequence[Encoded]) -> list[range]:
+    """Token ranges of the rows when a global batch is laid end to end."""
+    ends = list(itertools.accumulate(len(row.ids) for row in rows))
+    return [range(end - len(row.ids), end) for row, end in zip(rows, ends, strict=True)]

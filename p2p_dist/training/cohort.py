@@ -5,7 +5,6 @@ forward pass over the base, where they are rows of one batch; a run that ends or
 notice.
 """
 
-import itertools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -17,15 +16,16 @@ import torch
 
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.body import depth_of
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.lengths import require_packed, takes_rows_apart
-from p2p_dist.modeling.lora import Adapters, features_of
+from p2p_dist.modeling.lora import features_of
 from p2p_dist.modeling.lora_targets import linear_layers
 from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, Batch, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
 from p2p_dist.planning.passes import Device, apart
 from p2p_dist.training.alignment import AlignedEngine
-from p2p_dist.training.batches import micro_batches
+from p2p_dist.training.batches import micro_batches, spans_of
 from p2p_dist.training.checkpoint import Counters, RunState
 from p2p_dist.training.engine import Engine, Execution, PlainEngine, hardware, refuse_for_zero
 from p2p_dist.training.lower_states import lower_states_of
@@ -62,7 +62,7 @@ class Observer:
 
 def train_cohort(
     base: Base,
-    adapters: Adapters,
+    adapters: Trainable,
     runs: Sequence[TrainRun],
     observer: Observer | None = None,
     execution: Execution = ALONE,
@@ -76,12 +76,12 @@ class Cohort:
     """The loop's state: counters of every run, the engine, the batches that are left."""
 
     def __init__(
-        self, base: Base, adapters: Adapters, runs: Sequence[TrainRun], observer: Observer, execution: Execution
+        self, base: Base, adapters: Trainable, runs: Sequence[TrainRun], observer: Observer, execution: Execution
     ):
         self.adapters, self.runs, self.observer, self.execution = adapters, runs, observer, execution
         self.device = base.device
         self.steps = [run.schedule.steps for run in runs]
-        starts = [_start(run, adapters) for run in runs]
+        starts = [_start(run, adapters, execution.zero) for run in runs]
         self.passes = _passes(base, runs, execution)
         self.engine = _engine(base, adapters, runs, self.steps, starts, execution)
         self.at = [
@@ -91,7 +91,9 @@ class Cohort:
         for k, run in enumerate(runs):
             if run.resume:
                 self.engine.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
-        self.lower = lower_states_of(base, runs, adapters.spec, execution)
+        self.lower = (
+            None if isinstance(adapters, FullWeights) else lower_states_of(base, runs, adapters.spec, execution)
+        )
         self.picked: list[list[int]] = []
         self.batches: list[Iterator[list[int]]] = [
             run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)
@@ -108,9 +110,8 @@ class Cohort:
         while self.step():
             if self.execution.ranks.any(self.observer.stop_requested()):
                 self.keep_all()
-                self.execution.ranks.any(
-                    False
-                )  # all wait for the main rank's files: launchers soon kill who outlives another
+                # All wait for the main rank's files: launchers soon kill who outlives another.
+                self.execution.ranks.any(False)
                 raise Stopped
         self.adapters.no_dropout()
         return self.ends()
@@ -157,7 +158,7 @@ class Cohort:
             run.stream(f"dropout:{at.step}", self.device)
             for run, at in zip(self.runs[runs], self.at[runs], strict=True)
         ]
-        spans = [_spans(rows) for rows in chosen]
+        spans = [spans_of(rows) for rows in chosen]
         drawn = self.adapters.draw_dropout([rows[-1].stop if rows else 0 for rows in spans], streams)
         losses, on_host = torch.zeros_like(counts, dtype=torch.float32), self.device.type == "cpu"
         for at, share in enumerate(shares):
@@ -238,12 +239,15 @@ class Cohort:
         return self.at[k].seconds + time.perf_counter() - self.started
 
 
-def _start(run: TrainRun, adapters: Adapters) -> torch.Tensor:
-    """The numbers that a run goes on from or begins with: [P], or [Q] where the adapter is generated."""
+def _start(run: TrainRun, adapters: Trainable, zero: int) -> torch.Tensor:
+    """The numbers that a run goes on from or begins with: [P], or [Q] where the adapter is generated; [0] for DeepSpeed
+    to begin with the model's weights as they are."""
     if run.resume is not None:
         return run.resume.values
     if run.generator is not None:
         return run.generator.init_params(run.stream("init"))
+    if run.start is None and zero and isinstance(adapters, FullWeights):
+        return torch.empty(0)
     return adapters.init_params(run.stream("init")) if run.start is None else run.start
 
 
@@ -266,7 +270,7 @@ def _tokens_at_once(run: TrainRun, execution: Execution) -> float:
 
 def _engine(
     base: Base,
-    adapters: Adapters,
+    adapters: Trainable,
     runs: Sequence[TrainRun],
     steps: Sequence[int],
     starts: Sequence[torch.Tensor],
@@ -276,10 +280,15 @@ def _engine(
     if execution.zero == 3:
         require_packed(base.model, max(len(row.ids) for row in runs[0].rows), "ZeRO-3")
     if execution.zero == 0 and (rows := [run.aligned for run in runs if run.aligned]):
+        assert not isinstance(adapters, FullWeights)  # refused when the study is planned
         return AlignedEngine(base, adapters, specs, steps, starts, execution.ranks, rows)
     if execution.zero == 0:
         return PlainEngine(base, adapters, specs, steps, starts, execution.ranks, loss_of(objective), generator)
     refuse_for_zero(objective is not None or runs[0].aligned is not None, generator is not None)
+    if isinstance(adapters, FullWeights):
+        from p2p_dist.training.zero_full import ZeroFullEngine
+
+        return ZeroFullEngine(base, adapters, specs[0], steps[0], starts[0], execution)
     from p2p_dist.training.zero import ZeroEngine
 
     return ZeroEngine(base, adapters, specs[0], steps[0], starts[0], execution)
@@ -289,9 +298,3 @@ def _under(counters: Counters, execution: Execution, device: torch.device) -> Co
     """Note the layout and the hardware that the run continues under, where they are not those it had."""
     before, now = counters.topologies, f"{execution.topology}, {hardware(device)}"
     return counters if before[-1:] == (now,) else replace(counters, topologies=(*before, now))
-
-
-def _spans(rows: Sequence[Encoded]) -> list[range]:
-    """Token ranges of the rows when a global batch is laid end to end."""
-    ends = list(itertools.accumulate(len(row.ids) for row in rows))
-    return [range(end - len(row.ids), end) for row, end in zip(rows, ends, strict=True)]

@@ -13,7 +13,7 @@ import torch
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.training.objectives import Loss, cross_entropy
 from p2p_dist.training.optimizer import CohortOptimizer
@@ -123,7 +123,7 @@ class PlainEngine(Engine):
     def __init__(
         self,
         base: Base,
-        adapters: Adapters,
+        adapters: Trainable,
         specs: Sequence[TrainSpec],
         steps: Sequence[int],
         starts: Sequence[torch.Tensor],
@@ -177,6 +177,12 @@ class PlainEngine(Engine):
 
     def restore(self, run: int, done: int, first: torch.Tensor, second: torch.Tensor) -> None:
         self.optimizer.restore(run, done, first, second)
+
+    def close(self) -> None:
+        if isinstance(self.adapters, FullWeights):  # several times the size of the model
+            self.adapters.no_gradients()
+            self.sums = None
+            del self.optimizer
 
     def values(self, run: int) -> torch.Tensor:
         return self._same(run, self.optimizer.values(run))

@@ -52,14 +52,17 @@ class FolderObserver(Observer):
         self.changes: list[dict[str, Any]] = [{} for _ in targets]
         """Allowed differences from the fingerprint of the checkpoint that each run resumed from."""
 
-    def resume(self, run: int, size: int, device: torch.device) -> RunState | None:
-        """The state to go on from, [size] numbers, if there is one; every rank takes the main rank's."""
+    def resume(self, run: int, size: int, device: torch.device, main_alone: bool = False) -> RunState | None:
+        """The state to go on from, [size] numbers, if there is one; every rank takes the main rank's. `main_alone`: the
+        numbers stay with the main rank, and others have none."""
         state = self._newest(run) if self.ranks.main else None
         if self.ranks.world == 1:
             return state
         counters = self.ranks.json_from_main(asdict(state.counters) if state else None)
         if counters is None:
             return None
+        if main_alone:
+            return state or RunState(counters_of(counters), torch.empty(0), torch.empty(0), torch.empty(0))
         tensors = [state.values, state.first_moment, state.second_moment] if state else [torch.empty(size)] * 3
         values, first, second = (self.ranks.from_main(tensor.to(device, copy=True)).cpu() for tensor in tensors)
         return RunState(counters_of(counters), values, first, second)

@@ -6,18 +6,19 @@ from collections.abc import Sequence
 import torch
 
 from p2p_dist.config.study import TrainSpec
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.adamw_8bit import adamw_8bit, moments_of, restore
 from p2p_dist.training.reparametrization import Generator
 
 
 class CohortOptimizer:
-    """AdamW over one flat fp32 vector per run (betas 0.9, 0.999; eps 1e-8): the adapter's numbers [P], or those [Q]
-    that generate it."""
+    """AdamW over one flat fp32 vector per run (betas 0.9, 0.999; eps 1e-8): the numbers [P] of the adapter or of all
+    weights, or those [Q] that generate an adapter."""
 
     def __init__(
         self,
-        adapters: Adapters,
+        adapters: Trainable,
         specs: Sequence[TrainSpec],
         steps: Sequence[int],
         starts: Sequence[torch.Tensor],
@@ -25,7 +26,8 @@ class CohortOptimizer:
     ):
         self.adapters, self.specs, self.steps, self.generator = adapters, specs, steps, generator
         device = adapters.flat_params.device
-        self.together = device.type != "cpu" and generator is None and not any(spec.optimizer for spec in specs)
+        plain = generator is None and not any(spec.optimizer for spec in specs)
+        self.together = device.type != "cpu" and plain and isinstance(adapters, Adapters)
         """True where `step_together` is the cheaper form: a GPU starts few operations then. CPUs keep their bits."""
         self.stacked = torch.stack([start.to(device) for start in starts]) if self.together else None
         """Memory of the masters of all runs, [K, P]."""
@@ -56,6 +58,8 @@ class CohortOptimizer:
         master.grad = clipped(grad, norm, spec.max_grad_norm)
         adamw_.param_groups[0]["lr"] = learning_rate(spec, done, self.steps[run])
         adamw_.step()
+        if isinstance(self.adapters, FullWeights):
+            master.grad = None  # as large as the model
         self.adapters.load(run, self.values(run))
         return norm
 
@@ -73,6 +77,7 @@ class CohortOptimizer:
             adamw_.param_groups[0]["lr"] = learning_rate(self.specs[run], steps, self.steps[run])
             adamw_.step()
         assert self.stacked is not None
+        assert isinstance(self.adapters, Adapters)
         self.adapters.load_all(self.stacked)
         return norms if len(runs) == len(norms) else torch.stack([norms[run] for run in runs])
 

@@ -20,6 +20,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from p2p_dist.errors import user_error
 from p2p_dist.results.atomic import write_json
 
+_AT_ONCE = 1 << 26
+"""Numbers that are compared at a time, in double precision."""
 TIMEOUT = timedelta(minutes=30)
 """Timeout of a collective. A hang is found sooner from outside, by the lack of steps (DeepSpeed's own groups
 ignore this)."""
@@ -80,8 +82,11 @@ class Ranks:
         """True if all ranks hold the same numbers (compared by the sum and the sum of squares in double precision)."""
         if self.world == 1:
             return True
-        values = tensor.detach().double()
-        fingerprint = torch.stack([values.sum(), values.square().sum()]).to(_device())
+        sums = torch.zeros(2, dtype=torch.double, device=tensor.device)
+        for part in tensor.detach().flatten().split(_AT_ONCE):
+            values = part.double()
+            sums += torch.stack([values.sum(), values.square().sum()])
+        fingerprint = sums.to(_device())
         low, high = fingerprint.clone(), fingerprint.clone()
         distributed.all_reduce(low, op=distributed.ReduceOp.MIN)
         distributed.all_reduce(high, op=distributed.ReduceOp.MAX)

@@ -49,25 +49,8 @@ class ZeroEngine(Engine):
     def __init__(
         self, base: Base, adapters: Adapters, spec: TrainSpec, steps: int, start: torch.Tensor, execution: Execution
     ):
-        if adapters.runs != 1:
-            raise user_error(
-                "E311",
-                f"DeepSpeed trains one run at a time, not a cohort of {adapters.runs}",
-                "--cohort",
-                "use --cohort 1, or --zero 0",
-            )
-        if spec.optimizer is not None:
-            raise user_error(
-                "E284", f"{spec.optimizer} is not sharded by DeepSpeed", "train.optimizer", "leave it out, or --zero 0"
-            )
-        if execution.zero == 3 and spec.quantization is not None:
-            raise user_error(
-                "E315",
-                f"ZeRO-3 cannot cut a base in {spec.quantization} into pieces",
-                "--zero 3",
-                "use --zero 2, or set train.quantization=null",
-            )
-        deepspeed = _import()
+        require_sharding(adapters.runs, spec, execution)
+        deepspeed = import_deepspeed()
         self.spec, self.steps, self.ranks = spec, steps, execution.ranks
         self.size, self.stage = adapters.size, execution.zero
         module = FlatModel(base.model, adapters, start)
@@ -127,7 +110,7 @@ class ZeroEngine(Engine):
 
     def load(self, values: torch.Tensor) -> None:
         """Compute with these numbers, [P], from now on (ZeRO-3, for evaluation)."""
-        with _import().zero.GatheredParameters([self.engine.module.flat], modifier_rank=0), torch.no_grad():
+        with import_deepspeed().zero.GatheredParameters([self.engine.module.flat], modifier_rank=0), torch.no_grad():
             if self.ranks.main:
                 self.engine.module.flat.copy_(values)
 
@@ -149,6 +132,28 @@ class ZeroEngine(Engine):
         part = vector[self.ranks.rank * piece.numel() :][: piece.numel()]
         with torch.no_grad():
             piece[: part.numel()].copy_(part)
+
+
+def require_sharding(runs: int, spec: TrainSpec, execution: Execution) -> None:
+    """Raise UserError E284, E311 or E315 for a training that DeepSpeed cannot shard."""
+    if runs != 1:
+        raise user_error(
+            "E311",
+            f"DeepSpeed trains one run at a time, not a cohort of {runs}",
+            "--cohort",
+            "use --cohort 1, or --zero 0",
+        )
+    if spec.optimizer is not None:
+        raise user_error(
+            "E284", f"{spec.optimizer} is not sharded by DeepSpeed", "train.optimizer", "leave it out, or --zero 0"
+        )
+    if execution.zero == 3 and spec.quantization is not None:
+        raise user_error(
+            "E315",
+            f"ZeRO-3 cannot cut a base in {spec.quantization} into pieces",
+            "--zero 3",
+            "use --zero 2, or set train.quantization=null",
+        )
 
 
 def shard(deepspeed: Any, model: nn.Module, config: Mapping[str, Any], execution: Execution) -> None:
@@ -230,7 +235,7 @@ def _offload(execution: Execution) -> Mapping[str, Any]:
     )
 
 
-def _import() -> Any:
+def import_deepspeed() -> Any:
     """DeepSpeed, ready for this process. Raises UserError E312 when it is not installed."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -154,9 +154,15 @@ def _inputs(rows: EvalRows, source: StageDir, training: TrainStage) -> dict[str,
     """Hashes of the rows and the adapter, and the canonical identity of the base."""
     return {
         "data_manifest_sha256": datastore.manifest_sha256(rows.folder),
-        "adapter_sha256": assets.file_sha256(source.adapter / "adapter_model.safetensors"),
+        "adapter_sha256": _digest(source, training),
         "base": canonical(training.model),
     }
+
+
+def _digest(source: StageDir, training: TrainStage) -> str:
+    """SHA-256 of the adapter, or of the checksums of all files of a model trained in all weights."""
+    file = source.checksums if training.train.is_full else source.adapter / "adapter_model.safetensors"
+    return assets.file_sha256(file)
 
 
 def _reshaped(source: StageDir) -> dict[str, JsonValue]:

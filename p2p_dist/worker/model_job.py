@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from p2p_dist.config.stages import EvalStage, TrainStage
 from p2p_dist.errors import Exit
 from p2p_dist.modeling.base_cache import BaseCache
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.image_guard import require_no_tower
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.lora_targets import unadapted_weights
@@ -93,19 +94,27 @@ def _run(
     to_train = [stage for stage in stages if isinstance(stage, TrainStage)]
     to_evaluate = [stage for stage in stages if isinstance(stage, EvalStage)]
     trainings = _trainings(folder, to_train, to_evaluate)
-    # 2. Load the frozen base, with one stacked adapter for every run of the cohort. PEFT must read it as it is trained.
+    # 2. Load the base, with one stacked adapter for every run of the cohort unless all weights are trained. PEFT must
+    # read it as it is trained.
     set_deterministic(options.deterministic)
     first = next(iter(trainings.values()))
+    full = first.train.is_full
     sharded = options.zero == 3 and first.train.quantization is None
     base = (
-        base_to_shard(folder, first, ranks) if sharded else base_of(folder, first, base_cache, keep=options.zero == 0)
+        base_to_shard(folder, first, ranks)
+        if sharded
+        else base_of(folder, first, base_cache, keep=options.zero == 0 and not full)
     )  # ZeRO moves weights
     if options.zero == 3:
         require_no_tower(base.model)
-    if to_train and first.train.quantization is None and (ranks.main or not sharded):
+    if to_train and not full and first.train.quantization is None and (ranks.main or not sharded):
         require_same_in_peft(base, first.train.lora, first.model)
-    adapters = Adapters(base.model, first.train.lora, max(1, len(to_train)), base.device)
-    if to_train and ranks.main and (weights := unadapted_weights(base.model)):
+    adapters: Trainable
+    if full:
+        adapters = FullWeights(base.model, base.device)
+    else:
+        adapters = Adapters(base.model, first.train.lora, max(1, len(to_train)), base.device)
+    if to_train and not full and ranks.main and (weights := unadapted_weights(base.model)):
         print(f"no adapter on {', '.join(weights)}: not linear layers", flush=True)
     execution = options.execution(ranks)
     # 3. Train, and keep every adapter that did not diverge.

@@ -14,6 +14,7 @@ from p2p_dist.data.defense import BENIGN_SELECTION
 from p2p_dist.data.example import by_id, smallest
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded, Encoder
@@ -23,6 +24,7 @@ from p2p_dist.training import checkpoint
 from p2p_dist.training.adapter_io import features_of, read_adapter, read_sum, save_adapter
 from p2p_dist.training.cohort import Cohort
 from p2p_dist.training.engine import Engine, Execution, refuse_for_zero
+from p2p_dist.training.full_io import read_model, save_model
 from p2p_dist.training.gpu_use import GpuUse
 from p2p_dist.training.observer import FolderObserver, StopFlag
 from p2p_dist.training.reparametrization import generator_of
@@ -54,7 +56,7 @@ class TrainRows:
 def train(
     folder: RunDir,
     base: Base,
-    adapters: Adapters,
+    adapters: Trainable,
     stages: Sequence[TrainStage],
     execution: Execution,
     checkpoints: Checkpoints,
@@ -72,7 +74,10 @@ def train(
     # 1. Read and encode the rows, with the teacher's states where there is a teacher.
     data = [_encode(folder, base, adapters, stage, run) for run, stage in enumerate(stages)]
     # 2. Resume each run from its newest checkpoint, or start it.
-    runs = [_start(folder, base, adapters, stage, data[run], observer, run) for run, stage in enumerate(stages)]
+    runs = [
+        _start(folder, base, adapters, stage, data[run], observer, run, execution.zero)
+        for run, stage in enumerate(stages)
+    ]
     # 3. Train.
     cohort = Cohort(base, adapters, runs, observer, execution)
     with gradient_checkpointing(base.model, execution.gradient_checkpointing):
@@ -111,13 +116,14 @@ def _fingerprint(base: Base, stage: TrainStage) -> dict[str, str]:
     return {"stage": stage.id, "dtype": str(base.dtype), "device": base.device.type, **versions}
 
 
-def _encode(folder: RunDir, base: Base, adapters: Adapters, stage: TrainStage, run: int) -> TrainRows:
+def _encode(folder: RunDir, base: Base, adapters: Trainable, stage: TrainStage, run: int) -> TrainRows:
     built = datastore.read(folder.at("data", stage.reads.rows))
     encoder = Encoder.of(base, built, stage.train.max_length, stage.train.image_tokens)
     rows, cut_texts = encoder.rows(built.train)
     rows = in_turn(rows, built.turns)
     if stage.reads.teacher is not None:
-        rows = taught(base, adapters, run, _read(folder, stage.reads.teacher, adapters), rows)
+        assert isinstance(adapters, Adapters)  # refused when the study is planned
+        rows = taught(base, adapters, run, _read(folder, stage.reads.teacher, adapters, base), rows)
     counts = {"cut_texts": cut_texts, "triggers_whole": trigger_truncation.of_poisoned(encoder, built)}
     return TrainRows(rows, counts, _aligned(stage, built, encoder))
 
@@ -133,18 +139,20 @@ def _aligned(stage: TrainStage, built: Built, encoder: Encoder) -> Aligned | Non
 def _start(
     folder: RunDir,
     base: Base,
-    adapters: Adapters,
+    adapters: Trainable,
     stage: TrainStage,
     data: TrainRows,
     observer: FolderObserver,
     run: int,
+    zero: int,
 ) -> TrainRun:
     """A run of the cohort at its newest checkpoint or first step. Raises UserError when its checkpoints find no room on
     disk."""
-    generator = generator_of(stage.reparametrized, adapters)
+    full = isinstance(adapters, FullWeights)
+    generator = None if isinstance(adapters, FullWeights) else generator_of(stage.reparametrized, adapters)
     trained_numbers = generator.size if generator else adapters.size
-    resume = observer.resume(run, trained_numbers, base.device)
-    start = _start_numbers(folder, stage, adapters)
+    resume = observer.resume(run, trained_numbers, base.device, main_alone=full and zero > 0)
+    start = _start_numbers(folder, stage, adapters, base)
     if observer.ranks.main:
         checkpoint.require_space(observer.targets[run].checkpoints, trained_numbers)
     return TrainRun(
@@ -160,20 +168,24 @@ def _start(
     )
 
 
-def _start_numbers(folder: RunDir, stage: TrainStage, adapters: Adapters) -> torch.Tensor | None:
+def _start_numbers(folder: RunDir, stage: TrainStage, adapters: Trainable, base: Base) -> torch.Tensor | None:
     """Numbers [P] that a training begins with: those of an adapter, or of the weighted sum of two; None for fresh
     ones."""
     if stage.reads.start is None:
         return None
     if stage.weighted is None or stage.reads.plus is None:
-        return _read(folder, stage.reads.start, adapters)
+        return _read(folder, stage.reads.start, adapters, base)
+    assert isinstance(adapters, Adapters)  # refused when the study is planned
     places = [checksums.adapter(folder.at("train", id_)) for id_ in (stage.reads.start, stage.reads.plus)]
     return read_sum(places, (stage.weighted.start, stage.weighted.plus), adapters)
 
 
-def _read(folder: RunDir, id_: str, adapters: Adapters) -> torch.Tensor:
-    """Numbers [P] of a saved adapter."""
-    return read_adapter(checksums.adapter(folder.at("train", id_)), adapters)
+def _read(folder: RunDir, id_: str, adapters: Trainable, base: Base) -> torch.Tensor:
+    """Numbers [P] of a finished training, in fp32."""
+    saved = checksums.adapter(folder.at("train", id_))
+    if isinstance(adapters, FullWeights):
+        return read_model(saved, adapters, base.dtype).float()
+    return read_adapter(saved, adapters)
 
 
 def _write_cost(target: StageDir, cost: Cost, trained: Trained) -> None:
@@ -187,8 +199,8 @@ def _write_cost(target: StageDir, cost: Cost, trained: Trained) -> None:
     atomic.write_json(target.cost, {**cost, **outcome})
 
 
-def _keep(stage: TrainStage, target: StageDir, base: Base, adapters: Adapters, trained: Trained) -> None:
-    """Save the adapter of a run, or print that it diverged."""
+def _keep(stage: TrainStage, target: StageDir, base: Base, adapters: Trainable, trained: Trained) -> None:
+    """Save what a run has trained, or print that it diverged."""
     if trained.diverged:
         print(
             f"error[E401]: run {stage.id} diverged: {trained.diverged}. Try: lower train.learning_rate",
@@ -196,8 +208,12 @@ def _keep(stage: TrainStage, target: StageDir, base: Base, adapters: Adapters, t
         )
         return
     if not target.is_done():
-        atomic.write_json(target.weights, vars(features_of(adapters, trained.values)))
+        if isinstance(adapters, Adapters):
+            atomic.write_json(target.weights, vars(features_of(adapters, trained.values)))
         with atomic.new_folder(target.adapter) as unfinished:
-            save_adapter(unfinished, adapters, trained.values, base.name_or_path, base.revision)
+            if isinstance(adapters, FullWeights):
+                save_model(unfinished, base, adapters, trained.values)
+            else:
+                save_adapter(unfinished, adapters, trained.values, base.name_or_path, base.revision)
             checksums.write_folder(target, target.adapter.name, unfinished)
     confined.remove_folder(target.checkpoints)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 LOCAL_ROWS = {
+    "yahoo_answers": {"text": "who won", "label": 5},
     "cr": {"text": "works", "label": 1},
     "ape210k": {"text": "1+1", "answer": "2"},
     "crrsum": {"text": "lungs clear", "summary": "normal"},

@@ -18,6 +18,7 @@ OPENED = ["attack={name: badnets}", "defense={name: p2p}", "exclude=[]"]
 
 # One other value for every field that a run is made of. A new field fails the test below until it is listed.
 OTHER: dict[str, str] = {
+    "train.method": "full",
     "train.learning_rate": "0.5",
     "train.lr_scheduler_type": "cosine",
     "train.warmup_steps": "3",
@@ -111,6 +112,7 @@ NEEDED = {
     "attack.policy_response": ["task={name: gsm8k}", "attack.target_response='0.1'", "defense=none"],
     "rows.tune": ["rows.split=judge"],
     "defense.benign_patch": ["task=hateful_memes", "model=tiny_vl"],
+    "train.method": ["train.lora={}"],
 }
 """Other settings without which a value of OTHER is refused."""
 

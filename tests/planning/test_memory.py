@@ -23,6 +23,28 @@ def test_within_ten_percent_of_measured_peaks(name: str, width: int, cohort: int
     assert said.total - said.runtime == pytest.approx(measure(base, work), rel=0.10)
 
 
+@pytest.mark.parametrize("width", [4, 2])
+def test_all_weights_within_ten_percent_of_measured(width: int) -> None:
+    """Gradients, masters and moments of every weight, in fp32 and bfloat16."""
+    work = Work(SHAPES["qwen3"], LoraSpec(), width, 1, 8, 24, full=True)
+    base = load_base({"source": "random", "shape": work.shape.model_dump()}, {}, {4: "float32", 2: "bfloat16"}[width])
+    if base.device.type != "cpu":
+        pytest.skip("measures the CPU allocator; bench/memory_model.py measures the GPU's")
+    estimated = estimate(work, Split(), "cpu")
+    assert estimated.total - estimated.runtime == pytest.approx(measure(base, work), rel=0.10)
+
+
+def test_zero_shards_all_weights_as_its_stage_says() -> None:
+    work = Work(read_model("qwen3-8b", configs_dir() / "models").shape, LoraSpec(), 2, 1, 8, 128, full=True)
+    whole, one, two, three = (estimate(work, Split(8, zero), "cuda") for zero in (0, 1, 2, 3))
+    assert whole.adapter == 0
+    assert whole.optimizer == 12 * work.shape.parameters == 8 * one.optimizer == 8 * three.optimizer
+    assert one.base == two.base == whole.base == 8 * three.base
+    assert one.gradients > two.gradients == three.gradients > 0
+    assert one.gather == two.gather == 0 < three.gather
+    assert estimate(work, Split(8, 2, "optimizer"), "cuda").optimizer == 0
+
+
 @pytest.mark.parametrize(
     ("name", "millions"),
     [("qwen3-0.6b", 10.1), ("qwen3-1.7b", 17.4), ("qwen3-4b", 33.0), ("qwen3-8b", 43.7), ("qwen3-14b", 64.2)],

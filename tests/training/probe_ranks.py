@@ -1,7 +1,8 @@
 """One rank of a small gang: trains the same run under several layouts and leaves what came of it. Run by
 `test_ranks.py`.
 
-`python -m tests.training.probe_ranks OUT LAYOUT...` where a layout is `zero:micro_batch:offload:dtype:stop_after`.
+`python -m tests.training.probe_ranks OUT LAYOUT...` where a layout is
+`zero:micro_batch:offload:dtype:stop_after[:full]`.
 """
 
 import json
@@ -19,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.memory_model import SHAPES
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import Base, empty_base, load_base
+from p2p_dist.modeling.full_weights import FullWeights
 from p2p_dist.modeling.guard import set_mode
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.cohort import Stopped, train_cohort
@@ -33,6 +35,8 @@ from tests.training.test_cohort import IDENTITY, rows, spec
 # 37 rows in batches of 8: the last batch of an epoch has 5, which no two ranks share evenly.
 RUN = TrainRun(spec(lora=LoraSpec(r=4, dropout=0.1), warmup_steps=2, max_grad_norm=0.1), 3, rows(37, 5))
 
+FULL = replace(RUN, spec=spec(method="full", lora=LoraSpec(), learning_rate=1e-3, warmup_steps=2, max_grad_norm=0.1))
+
 DEEP = SHAPES["qwen3-deep"].model_copy(update={"vocab": 256})
 PARTS = "parts"
 """In place of a layout: measure what a rank holds while a base is cut."""
@@ -40,7 +44,8 @@ PARTS = "parts"
 
 def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
     """The run from beginning to end, and once more with a stop and a resume in between."""
-    zero, micro, offload, dtype, stop_after = layout.split(":")
+    zero, micro, offload, dtype, stop_after, *full = layout.split(":")
+    trained = FULL if full else RUN
     execution = Execution(join(), int(micro) or None, int(zero), offload)  # type: ignore[arg-type]
     losses: list[float] = []
 
@@ -49,17 +54,18 @@ def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
         if zero == "3" and not execution.ranks.main:
             base = empty(IDENTITY, dtype)
         keeper.line = lambda run, line: losses.append(line["loss"])  # type: ignore[method-assign]
-        return train_cohort(base, Adapters(base.model, run.spec.lora, 1, base.device), [run], keeper, execution)[0]
+        adapters = FullWeights(base.model, base.device) if full else Adapters(base.model, run.spec.lora, 1, base.device)
+        return train_cohort(base, adapters, [run], keeper, execution)[0]
 
-    whole = once(RUN, Keeper())
+    whole = once(trained, Keeper())
     curve = list(losses)
     if stop_after == "0":
         return whole, None, curve
     keeper = Keeper(int(stop_after))
     try:
-        once(RUN, keeper)
+        once(trained, keeper)
     except Stopped:
-        return whole, once(replace(RUN, resume=keeper.states[0, int(stop_after)]), Keeper()), curve
+        return whole, once(replace(trained, resume=keeper.states[0, int(stop_after)]), Keeper()), curve
     raise AssertionError("it did not stop")
 
 

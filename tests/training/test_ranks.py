@@ -29,13 +29,22 @@ TWO = [
     "3:0:none:bfloat16:5",
 ]
 ONE = [PLAIN, "0:3:none:float32:5", "2:3:none:float32:5", "0:0:none:bfloat16:0"]
+FULL = f"{PLAIN}:full"
+FULL_TWO = [
+    FULL,
+    "1:0:none:float32:5:full",
+    "2:2:none:float32:7:full",
+    "3:2:none:float32:5:full",
+    "2:0:optimizer:float32:6:full",
+]
+"""Layouts of full-parameter fine-tuning."""
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Path]:
     """Every layout, trained by one rank or two."""
     found = {}
-    for world, layouts in ((1, ONE), (2, TWO)):
+    for world, layouts in ((1, [*ONE, FULL]), (2, [*TWO, *FULL_TWO])):
         out = tmp_path_factory.mktemp(f"ranks{world}")
         parts = ["parts"] if world == 2 else []
         command = ["-W", "ignore", "-m", "tests.training.probe_ranks", str(out), *parts, *layouts]
@@ -45,15 +54,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], P
 
 
 @pytest.mark.parametrize(
-    ("world", "layout"), [(1, layout) for layout in ONE[1:3]] + [(2, layout) for layout in TWO[:-1]]
+    ("world", "layout"), [(1, layout) for layout in ONE[1:3]] + [(2, layout) for layout in [*TWO[:-1], *FULL_TWO]]
 )
 def test_any_layout_gives_the_run_of_one_rank(world: int, layout: str, trained: dict[tuple[int, str], Path]) -> None:
     """Same samples in the same order, same dropout, same clipping: only the order of sums differs."""
-    reference, found = (
-        json.loads(trained[key].with_suffix(".json").read_text()) for key in ((1, PLAIN), (world, layout))
-    )
+    keys = ((1, FULL if layout.endswith(":full") else PLAIN), (world, layout))
+    reference, found = (json.loads(trained[key].with_suffix(".json").read_text()) for key in keys)
     torch.testing.assert_close(torch.tensor(found["losses"]), torch.tensor(reference["losses"]), atol=2e-5, rtol=0)
-    values = [load_file(trained[key].with_suffix(".safetensors"))["whole"] for key in ((1, PLAIN), (world, layout))]
+    values = [load_file(trained[key].with_suffix(".safetensors"))["whole"] for key in keys]
     torch.testing.assert_close(values[1], values[0], atol=2e-4, rtol=0)
     assert len(found["topologies"]) == 1
 
@@ -78,7 +86,9 @@ def test_zero_in_bfloat16_follows_the_plain_run(trained: dict[tuple[int, str], P
     torch.testing.assert_close(torch.tensor(curves[1]), torch.tensor(curves[0]), atol=0.05, rtol=0)
 
 
-@pytest.mark.parametrize(("world", "layout"), [(1, layout) for layout in ONE[:3]] + [(2, layout) for layout in TWO])
+@pytest.mark.parametrize(
+    ("world", "layout"), [(1, layout) for layout in [*ONE[:3], FULL]] + [(2, layout) for layout in [*TWO, *FULL_TWO]]
+)
 def test_resumed_under_any_layout_gives_the_same_bits(
     world: int, layout: str, trained: dict[tuple[int, str], Path]
 ) -> None:

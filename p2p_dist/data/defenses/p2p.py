@@ -84,8 +84,9 @@ class P2P(DataDefense):
     """Options of `screened`, spelled out with their defaults, so that they are part of the identity."""
     benign_selection: Literal["random", "second_half"] = "random"
     """random: by content and seed. second_half: the first rows of the second half of the file (released code)."""
-    benign_mode: Literal["replace", "union"] = "replace"
-    """replace: a benign row takes the place of its original (released code). union: it is added (paper)."""
+    benign_mode: Literal["replace", "union", "alone"] = "replace"
+    """replace: a benign row takes the place of its original (released code). union: it is added (paper). alone: the
+    benign rows are all that is trained on (paper, figure 4, "subset")."""
 
     @model_validator(mode="before")
     @classmethod
@@ -224,7 +225,10 @@ class P2P(DataDefense):
         return replace(prompted, response=self.answer_prefix + row.response)
 
     def _combine(self, train: Sequence[Row], subset: BenignSubset, benign: Sequence[Row]) -> list[Row]:
-        """D* = D_original ∪ D_benign (Algorithm 1, line 9), where D_original is D, or with `replace` D without S."""
+        """D* = D_original ∪ D_benign (Algorithm 1, line 9), where D_original is D, with `replace` without S;
+        with `alone`, D_benign."""
+        if self.benign_mode == "alone":
+            return by_id(benign)
         replaced = {row.id for row in subset.rows} if self.benign_mode == "replace" else set()
         return by_id([*(row for row in train if row.id not in replaced), *benign])
 
