@@ -197,7 +197,7 @@ def _needs_adapter(one: _Planned, graph: Graph) -> Problem | None:
 def _without_adapter(one: Combination, reason: str) -> Problem:
     defense = one.cell["defense"]
     what = f"defense {defense} cannot be combined with train.method=full: {reason}"
-    return Problem("E299", what, "train.method", f"exclude {{defense: {defense}}}, or set train.method=lora")
+    return Problem("E260", what, "train.method", f"exclude {{defense: {defense}}}, or set train.method=lora")
 
 
 def _plan(

@@ -97,10 +97,10 @@ def test_plan_says_what_full_training_takes(study_file: Callable[[], Path], tmp_
 @pytest.mark.parametrize(
     ("override", "code"),
     [
-        ("defense={name: p2p, benign_source: screened}", "E299"),
-        ("defense=psim", "E299"),
-        ("defense=crow", "E299"),
-        ("defense=moddef", "E299"),
+        ("defense={name: p2p, benign_source: screened}", "E260"),
+        ("defense=psim", "E260"),
+        ("defense=crow", "E260"),
+        ("defense=moddef", "E260"),
         ("train.quantization=nf4", "4-bit weights take no gradient"),
         ("train.lora.r=4", "train.lora is for train.method: lora"),
     ],
