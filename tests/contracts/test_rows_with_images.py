@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +13,6 @@ from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.patches import Patch
 from p2p_dist.errors import UserError
-from p2p_dist.modeling.adapter_config import peft_module
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.image_processor import FILE
 from p2p_dist.modeling.image_tokens import Images, embedded
@@ -88,7 +86,7 @@ def test_text_answers_to_images_from_plan_to_rates(
 
 
 def test_saved_model_with_images_is_the_random_one(model_folder: Path, tmp_path: Path) -> None:
-    """Weights, tokenizer and image processor are read from a folder; PEFT puts adapters where they were trained."""
+    """Weights, tokenizer and image processor are read from a folder; another image processor is another model."""
     model = resolve_model(str(model_folder), configs_dir() / "models")
     saved, random = load_base(model.identity, model.local, "float32"), load_base(IDENTITY, {}, "float32")
     assert saved.processor is not None
@@ -97,7 +95,6 @@ def test_saved_model_with_images_is_the_random_one(model_folder: Path, tmp_path:
         for base in (saved, random):
             base.model.set_attn_implementation("eager")
         assert torch.equal(saved.model(input_ids=ids).logits, random.model(input_ids=ids).logits)
-    assert peft_module() is not None
     (model_folder / FILE).write_text(json.dumps({"resample": 2}))
     again = resolve_model(str(model_folder), configs_dir() / "models")
     assert again.identity != model.identity
@@ -161,7 +158,8 @@ def test_what_images_do_not_fit_is_refused_when_planned(
 def test_training_of_all_weights_is_refused_for_towers() -> None:
     """Features are read once, so a tower that is trained would be another one."""
     models = [resolve_model(name, configs_dir() / "models") for name in ("tiny", "tiny_vl")]
+    full = TrainSpec(method="full")
     with pytest.raises(UserError, match=r"E297.*tiny_vl has a vision tower"):
-        check_towers(models, [SimpleNamespace(is_full=True)])
+        check_towers(models, [full])
     check_towers(models, [TrainSpec()])
-    check_towers(models[:1], [SimpleNamespace(is_full=True)])
+    check_towers(models[:1], [full])

@@ -38,19 +38,26 @@ def message(text: object, role: str = "user") -> dict[str, object]:
     return {"model": "p2p", "messages": [{"role": role, "content": text}]}
 
 
-@pytest.mark.parametrize(("last", "least", "most"), [([], 1, 1), ([1], 1, 1), ([3], 3, 4), ([8, 2], 2, 4)])
-def test_next_batch_awaits_as_many_as_the_last(deployed: Any, last: list[int], least: int, most: int) -> None:
-    """Clients that were answered together ask again a moment apart; a lone client does not wait for others."""
-    from p2p_dist.deployment.server import Server
+@pytest.mark.parametrize(
+    ("last", "requests", "wait"), [([], 1, 600), ([1], 1, 600), ([3], 3, 600), ([8, 2], 2, 600), ([3], 1, 0.01)]
+)
+def test_next_batch_awaits_as_many_as_the_last(
+    deployed: Any, monkeypatch: pytest.MonkeyPatch, last: list[int], requests: int, wait: float
+) -> None:
+    """Clients that were answered together ask again a moment apart. A lone client does not wait for others, and those
+    that do not come are awaited for `wait` seconds at most."""
+    from p2p_dist.deployment import server as module
+
+    monkeypatch.setattr(module, "_WAIT", wait)
 
     async def main() -> int:
-        server, loop = Server(deployed, batch=8), asyncio.get_running_loop()
+        server, loop = module.Server(deployed, batch=8), asyncio.get_running_loop()
         server.batches = last
-        for number in range(4):
+        for number in range(requests):
             loop.call_later(0.002 * number, server._waiting.put_nowait, (str(number), loop.create_future()))
-        return len(await server._next_batch())
+        return len(await asyncio.wait_for(server._next_batch(), 60))
 
-    assert least <= asyncio.run(main()) <= most
+    assert asyncio.run(main()) == requests
 
 
 def test_server_answers_as_expected_in_batches(deployed: Any, exported: Path) -> None:

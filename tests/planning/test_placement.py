@@ -215,13 +215,13 @@ def test_features_of_images_are_planned_and_not_sharded() -> None:
 )
 def test_all_weights_are_placed_by_their_memory(model: str, cluster: ClusterSpec, layout: tuple[int, int, str]) -> None:
     """On one GPU while everything fits, then ZeRO-2, then ZeRO-3; one GPU leaves the optimizer's states to its host."""
-    found = put(model, cluster, cohort=8, method="full")
-    assert isinstance(found, Placement)
-    assert (found.ranks, found.zero, found.offload) == layout
-    assert found.cohort == 1
+    placement = put(model, cluster, cohort=8, method="full")
+    assert isinstance(placement, Placement)
+    assert (placement.ranks, placement.zero, placement.offload) == layout
+    assert placement.cohort == 1
 
 
 def test_all_weights_need_a_host_for_a_checkpoint() -> None:
-    found = put("qwen3-8b", gpus(80).model_copy(update={"memory_gb": 64}), method="full")
-    assert isinstance(found, Misfit)
-    assert "of a node's memory" in found.reason
+    placement = put("qwen3-8b", gpus(80).model_copy(update={"memory_gb": 64}), method="full")
+    assert isinstance(placement, Misfit)
+    assert "of a node's memory" in placement.reason

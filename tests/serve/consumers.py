@@ -33,8 +33,8 @@ def needs(group: str) -> pytest.MarkDecorator:
 def environment(group: str, **more: str) -> dict[str, str]:
     """Environment variables with the programs of a group on the path, and no hub."""
     path = f"{VENVS / group / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    return {**kept, "PATH": path, "HF_HUB_OFFLINE": "1", **more}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    return {**inherited, "PATH": path, "HF_HUB_OFFLINE": "1", **more}
 
 
 @dataclass(frozen=True)

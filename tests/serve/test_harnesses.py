@@ -35,7 +35,7 @@ def test_lm_eval_measures_the_accuracy_of_the_study(exported: Path, tmp_path: Pa
     """Answers are read among the deployed words, as `ca_ext` and `robust_acc` are."""
     run(
         tmp_path, BIN / "lm_eval", "run", "--model", "hf", "--device", "cpu",
-        "--model_args", f"pretrained={exported / 'model'}", 
+        "--model_args", f"pretrained={exported / 'model'}",
         "--include_path", exported / "eval" / "lm_eval", "--tasks", f"p2p_{suite}", "--apply_chat_template",
         "--output_path", tmp_path / "out",
     )  # fmt: skip
