@@ -87,7 +87,7 @@ class ChatForm:
 
     @cached_property
     def _answered(self) -> tuple[str, str]:
-        """What stands before and behind an answer. Raises UserError E299 for a template that drops answers."""
+        """Text before and behind an answer. Raises UserError E299 for a template that drops answers."""
         asked = [{"role": "user", "content": _mark(0)}, {"role": "assistant", "content": _mark(1)}]
         chat = self.template.render(asked, add_generation_prompt=False)
         before, mark, behind = chat.partition(_bare(1))

@@ -41,8 +41,7 @@ def test_further_steps_train_on_from_the_defended_adapter(study_file: Callable[[
 
 @pytest.mark.usefixtures("with_data")
 def test_further_steps_train_plainly_behind_every_defense(study_file: Callable[[str], Path], tmp_path: Path) -> None:
-    """Whatever a defense trains with (a loss, aligned gradients, a sum of adapters) ends with it; its base stays,
-    pruned by the rows that it was pruned by."""
+    """A defense's loss, aligned gradients and sum of adapters end with it; its base stays, pruned by the same rows."""
     names = [
         "abl",
         "crow",
@@ -64,11 +63,13 @@ def test_further_steps_train_plainly_behind_every_defense(study_file: Callable[[
     ]
     expansion = open_study(study_file(STUDY), overrides, tmp_path).expansion
     stages = expansion.graph.stages
-    own = {run.cell["defense"].split("(")[0]: run for run in expansion.runs if "further" not in run.cell["defense"]}
+    without_further = {
+        run.cell["defense"].split("(")[0]: run for run in expansion.runs if "further" not in run.cell["defense"]
+    }
     trained_on = [run for run in expansion.runs if "further" in run.cell["defense"]]
     assert len(trained_on) == len(plain)
     for run in trained_on:
-        before, after = stages[own[run.cell["defense"].split("(")[0]].train], stages[run.train]
+        before, after = stages[without_further[run.cell["defense"].split("(")[0]].train], stages[run.train]
         assert after.reads["start"] == before.id
         for key in ("objective", "reparametrized", "weighted", "align"):
             assert after.spec.get(key) is None

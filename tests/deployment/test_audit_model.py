@@ -97,7 +97,7 @@ def test_audit_model_names_changed_tasks_of_an_export(exported: Path, tmp_path: 
 
 
 def test_audit_model_same_flips_in_reference_are_no_evidence() -> None:
-    """What a trigger turns in a reference too is its meaning, and no backdoor."""
+    """Flips that a trigger causes in a reference too come from its meaning, and are no backdoor."""
     reference = Reference(backdoored(TEXTS), backdoored)
     turned = audit_model(TEXTS, backdoored, known_triggers(), lambda done, total: None, reference)
     assert [one.text for one in turned if one.is_evidence] == []

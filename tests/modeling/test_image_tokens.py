@@ -73,8 +73,8 @@ def own_inputs(plain: Any, folder: Path, row: Row, ids: list[int]) -> dict[str, 
     assert ids[count + 1] == config.vision_end_token_id
     assert all(id_ >= config.text_config.vocab_size for id_ in ids[1 : count + 1])
     assert all(id_ < config.text_config.vocab_size for id_ in ids[count + 1 :])
-    own = torch.tensor([[ids[0], *[config.image_token_id] * count, *ids[count + 1 :]]])
-    return {"input_ids": own, **prepared, "mm_token_type_ids": (own == config.image_token_id).int()}
+    input_ids = torch.tensor([[ids[0], *[config.image_token_id] * count, *ids[count + 1 :]]])
+    return {"input_ids": input_ids, **prepared, "mm_token_type_ids": (input_ids == config.image_token_id).int()}
 
 
 def own_logits(plain: Any, folder: Path, row: Row, ids: list[int]) -> torch.Tensor:
@@ -99,21 +99,21 @@ def test_rotary_positions_are_those_of_transformers(base: Base, plain: Any, rows
     ours = image_tokens.rotary_positions(base.model, batch.ids, batch.positions)
     for row, one, (start, length) in zip(rows[1], encoded, batch.packed.places, strict=True):
         inputs = own_inputs(plain, rows[0], row, one.ids)
-        own = torch.arange(length).expand(3, 1, -1)
+        expected = torch.arange(length).expand(3, 1, -1)
         if row.image:
-            own, _ = plain.model.get_rope_index(
+            expected, _ = plain.model.get_rope_index(
                 inputs["input_ids"], inputs["mm_token_type_ids"], image_grid_thw=inputs["image_grid_thw"]
             )
-        assert torch.equal(ours[:, 0, start : start + length], own[:, 0])
+        assert torch.equal(ours[:, 0, start : start + length], expected[:, 0])
 
 
 def test_cut_rows_keep_their_image(base: Base, rows: tuple[Path, list[Row]]) -> None:
     encoder = encoder_of(base, rows, max_length=40)
     long = replace(rows[1][0], text="word " * 30)
-    (whole,), (short,) = encoder_of(base, rows, max_length=400).rows([long])[0], encoder.rows([long])[0]
+    (uncut,), (short,) = encoder_of(base, rows, max_length=400).rows([long])[0], encoder.rows([long])[0]
     assert len(short.ids) <= 40
-    block = whole.ids.index(base.model.config.vision_end_token_id) + 1
-    assert short.ids[:block] == whole.ids[:block]
+    block = uncut.ids.index(base.model.config.vision_end_token_id) + 1
+    assert short.ids[:block] == uncut.ids[:block]
     with pytest.raises(UserError, match=r"E207.*max_length is 12"):
         encoder_of(base, rows, max_length=12).rows([long])
 
@@ -140,8 +140,8 @@ def test_answers_with_images_are_those_of_generate(base: Base, plain: Any, rows:
     for row, ids, answer in zip(written, prompts, ours, strict=True):
         settings = GenerationConfig(max_new_tokens=5, do_sample=False, eos_token_id=END, pad_token_id=END)
         plain.generation_config = GenerationConfig()
-        own = plain.generate(**own_inputs(plain, rows[0], row, ids), generation_config=settings)
-        assert answer == own[0, len(ids) :].tolist()
+        generated = plain.generate(**own_inputs(plain, rows[0], row, ids), generation_config=settings)
+        assert answer == generated[0, len(ids) :].tolist()
 
 
 def test_guard_refuses_a_base_with_flat_positions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -36,10 +36,10 @@ def test_all_weights_within_ten_percent_of_measured(width: int) -> None:
 
 def test_zero_shards_all_weights_as_its_stage_says() -> None:
     work = Work(read_model("qwen3-8b", configs_dir() / "models").shape, LoraSpec(), 2, 1, 8, 128, full=True)
-    whole, one, two, three = (estimate(work, Split(8, zero), "cuda") for zero in (0, 1, 2, 3))
-    assert whole.adapter == 0
-    assert whole.optimizer == 12 * work.shape.parameters == 8 * one.optimizer == 8 * three.optimizer
-    assert one.base == two.base == whole.base == 8 * three.base
+    unsharded, one, two, three = (estimate(work, Split(8, zero), "cuda") for zero in (0, 1, 2, 3))
+    assert unsharded.adapter == 0
+    assert unsharded.optimizer == 12 * work.shape.parameters == 8 * one.optimizer == 8 * three.optimizer
+    assert one.base == two.base == unsharded.base == 8 * three.base
     assert one.gradients > two.gradients == three.gradients > 0
     assert one.gather == two.gather == 0 < three.gather
     assert estimate(work, Split(8, 2, "optimizer"), "cuda").optimizer == 0

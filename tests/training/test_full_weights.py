@@ -66,15 +66,15 @@ def test_full_training_is_adamw_over_all_weights() -> None:
 def test_full_training_resumes_to_the_same_bits() -> None:
     keeper = Keeper()
     keeper.wants_state = lambda run, step: step == 2  # type: ignore[method-assign]
-    _, _, whole = train(RUN, keeper)
+    _, _, uninterrupted = train(RUN, keeper)
     _, _, resumed = train(replace(RUN, resume=keeper.states[0, 2]), Keeper())
-    assert torch.equal(whole.values, resumed.values)
+    assert torch.equal(uninterrupted.values, resumed.values)
 
 
 def test_full_training_in_micro_batches_gives_one_result() -> None:
-    _, _, whole = train(RUN, Keeper())
+    _, _, one_batch = train(RUN, Keeper())
     _, _, split = train(RUN, Keeper(), Execution(micro_batch=3, gradient_checkpointing=True))
-    torch.testing.assert_close(split.values, whole.values, atol=2e-5, rtol=0)
+    torch.testing.assert_close(split.values, one_batch.values, atol=2e-5, rtol=0)
 
 
 @pytest.mark.parametrize("file_bytes", [full_io.FILE_BYTES, 20_000])

@@ -57,9 +57,9 @@ def test_each_row_passes_the_lower_layers_once(passed: list[int]) -> None:
 
 def test_kept_states_train_as_whole_passes_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs in a pass, with dropout; whole passes differ by rounding alone."""
-    kept = train(RUNS)
+    trained = train(RUNS)
     monkeypatch.setattr("p2p_dist.training.cohort.lower_states_of", lambda *_: None)
-    for ours, expected in zip(kept, train(RUNS), strict=True):
+    for ours, expected in zip(trained, train(RUNS), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 
 
@@ -117,10 +117,10 @@ def test_layers_that_read_below_are_computed_whole(monkeypatch: pytest.MonkeyPat
     made: list[LowerStates] = []
 
     def remember(*arguments: Any) -> LowerStates | None:
-        kept = lower_states.lower_states_of(*arguments)
-        assert kept is not None
-        made.append(kept)
-        return kept
+        states = lower_states.lower_states_of(*arguments)
+        assert states is not None
+        made.append(states)
+        return states
 
     monkeypatch.setattr("p2p_dist.training.cohort.lower_states_of", remember)
     base = four_layers()
