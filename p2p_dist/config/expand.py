@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from p2p_dist import registry
 from p2p_dist.config.builder import Builder, Evaluation, Settings, plugin_spec
-from p2p_dist.config.full_parameter import is_full, reason_against
+from p2p_dist.config.full_parameter import reason_against
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
@@ -187,10 +187,7 @@ def _incompatibility(one: Combination, study: StudySpec) -> Problem | None:
 
 def _needs_adapter(one: _Planned, graph: Graph) -> Problem | None:
     """The reason why a run that trains all weights cannot be, or None."""
-    stages = list(graph.ancestors(one.evaluation))
-    reason = reason_against(stages)
-    if one.combination.task.reads_images and any(is_full(stage) for stage in stages):
-        reason = "rows have images, and the tower that reads them is not trained"
+    reason = reason_against(graph.ancestors(one.evaluation))
     return _without_adapter(one.combination, reason) if reason else None
 
 

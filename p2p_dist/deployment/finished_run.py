@@ -6,14 +6,18 @@ from typing import Any
 
 from p2p_dist import registry
 from p2p_dist.assets import file_sha256
-from p2p_dist.config.expand import AXES
+from p2p_dist.config import expand
 from p2p_dist.config.stages import EvalStage, TrainStage
+from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.data.built import Built, LabelSpace
 from p2p_dist.errors import Exit, Problem, UserError, user_error
 from p2p_dist.results import checksums, datastore, resultfile
 from p2p_dist.results.collect import read_resolved
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir, StageDir
+
+AXES = (*expand.AXES, TRAINING)
+"""Axes by which a run is chosen; only studies with several trainings have the last one."""
 
 
 @dataclass(frozen=True)
@@ -103,17 +107,22 @@ def _simulated(
     """Finished runs of the study that differ from a run without an attack in their attack alone."""
     if cell["attack"] != "none":
         return ()
-    by_cell = {tuple(run["cell"][axis] for axis in AXES): run for run in runs}
+    by_cell = {_key(run["cell"]): run for run in runs}
     attacks = []
     for attack in dict.fromkeys(run["cell"]["attack"] for run in runs if run["cell"]["attack"] != "none"):
-        run = by_cell.get(tuple({**cell, "attack": attack}[axis] for axis in AXES))
+        run = by_cell.get(_key({**cell, "attack": attack}))
         defended = _result_if_done(folder, run["eval"]) if run else None
         if run is None or defended is None:
             continue
-        bare = by_cell.get(tuple({**cell, "attack": attack, "defense": "none"}[axis] for axis in AXES))
+        bare = by_cell.get(_key({**cell, "attack": attack, "defense": "none"}))
         undefended = _result_if_done(folder, bare["eval"]) if bare else None
         attacks.append(SimulatedAttack(attack, defended, undefended, _result_if_done(folder, run["floor"])))
     return tuple(attacks)
+
+
+def _key(cell: Mapping[str, str]) -> tuple[str, ...]:
+    """Labels on all axes; that of the training is empty where the study has one training."""
+    return tuple(cell.get(axis, "") for axis in AXES)
 
 
 def _wanted(labels: Sequence[str]) -> dict[str, str]:
@@ -126,11 +135,11 @@ def _wanted(labels: Sequence[str]) -> dict[str, str]:
 
 
 def _only(runs: Sequence[Mapping[str, Any]], labels: Mapping[str, str], folder: RunDir) -> Mapping[str, Any]:
-    fitting = [run for run in runs if all(_fits(run["cell"][axis], label) for axis, label in labels.items())]
+    fitting = [run for run in runs if all(_fits(run["cell"].get(axis, ""), label) for axis, label in labels.items())]
     if len(fitting) == 1:
         return fitting[0]
     listed = fitting or runs
-    differing = [axis for axis in AXES if len({run["cell"][axis] for run in listed}) > 1] or ["defense"]
+    differing = [axis for axis in AXES if len({run["cell"].get(axis, "") for run in listed}) > 1] or ["defense"]
     names = "\n  ".join(_named(run["cell"], differing) for run in listed)
     what = f"{len(fitting)} runs fit" if fitting else "no run fits; the study has"
     raise user_error("E152", f"{what}:\n  {names}\n", str(folder.path), "add labels that only one of them has")
@@ -142,7 +151,8 @@ def _fits(label: str, name: str) -> bool:
 
 
 def _named(cell: Mapping[str, str], axes: Sequence[str] = AXES) -> str:
-    return " ".join(f"'{axis}={cell[axis]}'" if " " in cell[axis] else f"{axis}={cell[axis]}" for axis in axes)
+    labels = {axis: cell[axis] for axis in axes if axis in cell}
+    return " ".join(f"'{axis}={label}'" if " " in label else f"{axis}={label}" for axis, label in labels.items())
 
 
 def _result_if_done(folder: RunDir, evaluation: str | None) -> Result | None:

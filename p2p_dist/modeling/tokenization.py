@@ -18,6 +18,7 @@ from p2p_dist.data.example import Row
 from p2p_dist.data.prompts import PLAIN, PromptForm, Rendered, answer
 from p2p_dist.data.trigger_literals import spans, without_end
 from p2p_dist.errors import UserError, user_error
+from p2p_dist.model_files.chat_template import CODE
 from p2p_dist.modeling.control_tokens import Tokens, control_pattern, control_tokens, tokenize
 from p2p_dist.modeling.image_tokens import Images
 from p2p_dist.modeling.prompt_form import form_of
@@ -102,7 +103,7 @@ class Encoder:
             raise user_error("E227", "the rows carry images, which are not read here", "task", "set task.images=false")
         if self.is_chat:
             what = "rows with images have no chat prompt"
-            raise user_error("E297", what, "task", "use the plain prompt, or set task.images=false")
+            raise user_error(CODE, what, "prompt", "set prompt: plain, or task.images=false")
         return [*self.start, *self.images.tokens(row)]
 
     @cached_property

@@ -53,13 +53,13 @@ def check_images(tasks: Sequence[Task], models: Sequence[ModelRef]) -> None:
         raise user_error("E227", what, "task", fix)
 
 
-def check_towers(models: Sequence[ModelRef], trainings: Sequence[object]) -> None:
+def check_towers(models: Sequence[ModelRef], trainings: Sequence[TrainSpec]) -> None:
     """Raises UserError E297 for full-parameter fine-tuning of a model that reads images: its tower is frozen."""
-    if not any(getattr(training, "is_full", False) for training in trainings):
+    if not any(training.is_full for training in trainings):
         return
     if towers := [model.name for model in models if _reads_images(model)]:
         what = f"{', '.join(towers)} has a vision tower, which is frozen, and all weights are to be trained"
-        raise user_error("E297", what, "train", "set train.method=lora")
+        raise user_error("E297", what, "train.method", "set train.method=lora")
 
 
 def _reads_images(model: ModelRef) -> bool:

@@ -12,18 +12,27 @@ import torch
 
 from p2p_dist.config.methods import CleanDistance
 from p2p_dist.data.example import by_id, smallest
+from p2p_dist.errors import user_error
 from p2p_dist.scores.context import Context, Line
 from p2p_dist.scores.hidden_states import layer_states
 
 SHRINKAGE = 0.1
 """Weight of the scaled identity in the covariance (the default of scikit-learn's ShrunkCovariance)."""
+LEAST = 8
+"""Trusted rows that a comparison needs."""
 STREAM = "dup.clean"
 """Random stream that draws the trusted rows."""
 
 
 def score(context: Context, method: CleanDistance) -> list[Line]:
-    """One line per training row: `distance`, in standard deviations of the trusted rows."""
+    """One line per training row: `distance`, in standard deviations of the trusted rows.
+
+    Raises UserError E205 for fewer than `LEAST` of them: two give no standard deviation.
+    """
     reserve = context.built.reserve
+    if len(reserve) < LEAST:
+        what = f"hidden states are compared with those of {LEAST} trusted rows or more; {len(reserve)} are reserved"
+        raise user_error("E205", what, "defense", f"set rows.reserve={method.rows}")
     chosen = smallest([row.id for row in reserve], method.rows, context.seed, STREAM)
     trusted = by_id(row for row in reserve if row.id in chosen)
     clean = dict(layer_states(context, trusted))

@@ -13,7 +13,7 @@ from p2p_dist.config.study import TrainSpec
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import pack
-from p2p_dist.training.engine import PlainEngine
+from p2p_dist.training.engine import Engine, PlainEngine
 from p2p_dist.training.objectives import cross_entropy
 from p2p_dist.training.ranks import Ranks
 from p2p_dist.training.train_run import Aligned
@@ -34,6 +34,10 @@ class AlignedEngine(PlainEngine):
     ):
         super().__init__(base, adapters, specs, steps, starts, ranks)
         self.specs, self.steps, self.aligned = specs, steps, aligned
+
+    def update(self, runs: Sequence[int], done: Sequence[int], losses: torch.Tensor) -> torch.Tensor:
+        """As `step`, one run after the other: the update of all runs at once on a GPU knows no alignment."""
+        return Engine.update(self, runs, done, losses)
 
     def step(self, run: int, done: int, loss: torch.Tensor) -> torch.Tensor:
         suspect = (self.adapters.flat_grads[run].float() if self.sums is None else self.sums[run]).clone()

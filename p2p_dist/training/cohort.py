@@ -91,9 +91,7 @@ class Cohort:
         for k, run in enumerate(runs):
             if run.resume:
                 self.engine.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
-        self.lower = (
-            None if isinstance(adapters, FullWeights) else lower_states_of(base, runs, adapters.spec, execution)
-        )
+        self.lower = lower_states_of(base, runs, adapters, execution)
         self.picked: list[list[int]] = []
         self.batches: list[Iterator[list[int]]] = [
             run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)
@@ -184,6 +182,8 @@ class Cohort:
         """Kept states of a micro-batch below the adapters, given inside the block."""
         members = range(len(self.runs))[runs]
         rows = [(k, self.picked[k][place]) for k, places in zip(members, share, strict=True) for place in places]
+        if self.lower is not None and len(self.runs) > 1:  # its check computes with the adapters of these runs
+            self.adapters.select_runs(runs)
         return self.lower.given(rows, batch) if self.lower is not None and rows else nullcontext()
 
     def _finish_step(self, k: int, loss: float, norm: float, rows: int, tokens: int) -> None:

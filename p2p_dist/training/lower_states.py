@@ -15,11 +15,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling import guard
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.body import decoder_layers
 from p2p_dist.modeling.forward import answer_states
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.lengths import takes_rows_apart
 from p2p_dist.modeling.packing import Batch, pack
 from p2p_dist.planning.memory import LOWER_STATES_BYTES
@@ -27,12 +27,15 @@ from p2p_dist.training.engine import Execution
 from p2p_dist.training.train_run import TrainRun
 
 
-def lower_states_of(base: Base, runs: Sequence[TrainRun], spec: LoraSpec, execution: Execution) -> "LowerStates | None":
-    """Kept states of a cohort's training. None where all layers have adapters, where the loss reads hidden states of
-    other layers, where rows are computed one by one or by ZeRO-3, and where the states are more than
-    `LOWER_STATES_BYTES`."""
+def lower_states_of(
+    base: Base, runs: Sequence[TrainRun], adapters: Trainable, execution: Execution
+) -> "LowerStates | None":
+    """Kept states of a cohort's training. None where all layers have adapters or all weights are trained, where the
+    loss reads hidden states of other layers, where rows are computed one by one or by ZeRO-3, and where the states are
+    more than `LOWER_STATES_BYTES`."""
     config = base.model.config.get_text_config()
-    if spec.layers is None or spec.layers >= config.num_hidden_layers:
+    layers = None if isinstance(adapters, FullWeights) else adapters.spec.layers
+    if layers is None or layers >= config.num_hidden_layers:
         return None
     longest = max(len(row.ids) for run in runs for row in run.rows)
     has_own_loss = any(run.objective or run.aligned for run in runs)
@@ -41,7 +44,7 @@ def lower_states_of(base: Base, runs: Sequence[TrainRun], spec: LoraSpec, execut
     tokens = sum(len(row.ids) for run in runs for row in run.rows)
     if tokens * config.hidden_size * base.dtype.itemsize > LOWER_STATES_BYTES:
         return None
-    return LowerStates(base.model, spec.layers, runs, execution.ranks.world)
+    return LowerStates(base.model, layers, runs, execution.ranks.world)
 
 
 class _LowerLayersDone(Exception):

@@ -12,6 +12,7 @@ from p2p_dist.config.stages import TrainStage
 from p2p_dist.data.built import Built
 from p2p_dist.data.defense import BENIGN_SELECTION
 from p2p_dist.data.example import by_id, smallest
+from p2p_dist.errors import user_error
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
@@ -129,10 +130,15 @@ def _encode(folder: RunDir, base: Base, adapters: Trainable, stage: TrainStage, 
 
 
 def _aligned(stage: TrainStage, built: Built, encoder: Encoder) -> Aligned | None:
-    """The trusted rows by which a training is aligned: those that other defenses are granted first."""
+    """The trusted rows by which a training is aligned: those that other defenses are granted first. Raises UserError
+    E205 where fewer are reserved."""
     if stage.align is None:
         return None
-    ids = smallest([row.id for row in built.reserve], stage.align.rows, stage.seed, BENIGN_SELECTION)
+    count = stage.align.rows
+    if len(built.reserve) < count:
+        what = f"{count} trusted rows give the gradients their direction, and {len(built.reserve)} are reserved"
+        raise user_error("E205", what, "defense.clean_rows", f"set rows.reserve={count}")
+    ids = smallest([row.id for row in built.reserve], count, stage.seed, BENIGN_SELECTION)
     return Aligned(stage.align, encoder.rows(by_id(row for row in built.reserve if row.id in ids))[0])
 
 

@@ -47,7 +47,7 @@ def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_pa
     assert kinds
 
 
-ON_TEXT: dict[str, str] = {"p2p": "preset: math", "cleangen": "alpha: 2.0"}
+ON_TEXT: dict[str, str] = {"p2p": "preset: math", "cleangen": "alpha: 2.0", "musclelora": "clean_rows: 4"}
 
 
 @pytest.mark.usefixtures("with_sums")

@@ -7,7 +7,7 @@ import torch
 
 from p2p_dist.config.methods import Alignment
 from p2p_dist.errors import UserError
-from p2p_dist.training.alignment import aligned
+from p2p_dist.training.alignment import AlignedEngine, aligned
 from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.engine import Execution, refuse_for_zero
 from p2p_dist.training.train_run import Aligned, Trained, TrainRun
@@ -54,6 +54,19 @@ def test_aligned_training_differs_from_plain_and_repeats() -> None:
     assert first.steps == plain.steps
     assert float((first.values - plain.values).abs().max()) > 1e-4
     assert not torch.equal(trained(1.0, 1).values, first.values)
+
+
+def test_update_of_all_runs_aligns_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that has memory for the gradients of all runs, as on a GPU, aligns them nevertheless."""
+    plain = AlignedEngine.__init__
+
+    def with_memory(self: AlignedEngine, *arguments: Any) -> None:
+        plain(self, *arguments)
+        self.grads = torch.zeros_like(self.adapters.flat_grads)
+
+    expected = trained(0.0, 1)
+    monkeypatch.setattr(AlignedEngine, "__init__", with_memory)
+    torch.testing.assert_close(trained(0.0, 1).values, expected.values, rtol=0, atol=0)
 
 
 def test_aligned_training_is_refused_for_zero() -> None:

@@ -63,6 +63,14 @@ def test_kept_states_train_as_whole_passes_do(monkeypatch: pytest.MonkeyPatch) -
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 
 
+def test_runs_in_passes_of_their_own_check_by_their_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first batch is of one run while the model still computes with all: its odd tokens are no two runs' rows."""
+    together = train(RUNS)
+    monkeypatch.setattr("p2p_dist.training.cohort.apart", lambda *_: True)
+    for ours, expected in zip(train(RUNS), together, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
+
+
 def test_states_over_the_limit_are_not_kept(monkeypatch: pytest.MonkeyPatch, passed: list[int]) -> None:
     monkeypatch.setattr(lower_states, "LOWER_STATES_BYTES", 3000)
     train(RUNS[:1])
