@@ -30,11 +30,16 @@ def has_tower(model: Any) -> bool:
     return any(in_vision_tower(model, name) for name, _ in model.named_parameters())
 
 
-def require_no_tower(model: Any) -> None:
-    """Raises UserError E297 for a model that reads images, on every rank alike: ZeRO-3 would cut its tower too."""
-    if has_tower(model):
-        what = f"{family_of(model)} has a vision tower, which is not built for ZeRO-3"
-        raise user_error("E297", what, "--zero 3", "use --zero 2, or no ZeRO at all")
+def require_no_tower(model: Any, is_full: bool) -> None:
+    """Raises UserError E297 for a model that reads images, on every rank alike: its tower is frozen, and ZeRO-3 would
+    cut it. `is_full`: all weights are to be trained."""
+    if not has_tower(model):
+        return
+    tower = f"{family_of(model)} has a vision tower"
+    if is_full:
+        what = f"{tower}, which is frozen, and all weights are to be trained"
+        raise user_error("E297", what, "train.method", "set train.method=lora")
+    raise user_error("E297", f"{tower}, which is not built for ZeRO-3", "--zero 3", "use --zero 2, or no ZeRO at all")
 
 
 @torch.no_grad()

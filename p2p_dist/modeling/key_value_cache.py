@@ -42,8 +42,9 @@ class KeyValueCache:
 
     def clear(self, slots: torch.Tensor) -> None:
         """Forget what the rows of these slots [n] have left: a number that is not finite would outlast its mask."""
-        for _, values in self.layers:
-            values.index_fill_(0, slots, 0)
+        for layer in self.layers:
+            for cached in layer:
+                cached.index_fill_(0, slots, 0)
 
     def move(self, to: torch.Tensor, source: torch.Tensor) -> None:
         """Copy the rows of the slots `source` [n] to the slots `to` [n]; no slot is among both."""

@@ -105,8 +105,8 @@ def _run(
         if sharded
         else base_of(folder, first, base_cache, keep=options.zero == 0 and not full)
     )  # ZeRO moves weights
-    if options.zero == 3:
-        require_no_tower(base.model)
+    if options.zero == 3 or full:
+        require_no_tower(base.model, full)
     if to_train and not full and first.train.quantization is None and (ranks.main or not sharded):
         require_same_in_peft(base, first.train.lora, first.model)
     adapters: Trainable

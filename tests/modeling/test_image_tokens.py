@@ -126,8 +126,10 @@ def test_images_changed_or_unread_are_refused(base: Base, rows: tuple[Path, list
     with pytest.raises(UserError, match=r"E227.*qwen3 cannot read"):
         encoder_of(text, rows)
     with pytest.raises(UserError, match=r"E297.*qwen2_5_vl has a vision tower"):
-        require_no_tower(base.model)
-    require_no_tower(text.model)
+        require_no_tower(base.model, is_full=False)
+    with pytest.raises(UserError, match=r"E297.*all weights are to be trained"):
+        require_no_tower(base.model, is_full=True)
+    require_no_tower(text.model, is_full=True)
     with pytest.raises(UserError, match=r"E227"):
         Encoder(base.tokenizer, WORDS, 128).rows(rows[1])
 
