@@ -114,27 +114,27 @@ class ZeroFullEngine(ZeroEngine):
 
     @torch.no_grad()
     def _gathered(self, key: str | None) -> torch.Tensor:
-        whole = torch.empty(self.size) if self.ranks.main else NOTHING
+        vector = torch.empty(self.size) if self.ranks.main else NOTHING
         for range_, part in self._pieces(key):
             for rank, target in enumerate(_cut(range_, part.numel(), self.ranks.world)):
                 sent = torch.empty_like(part, device=self.base.device)
                 distributed.broadcast(sent.copy_(part) if rank == self.ranks.rank else sent, src=rank)
                 if self.ranks.main:
-                    whole[target] = sent[: target.stop - target.start].cpu()
-        return whole
+                    vector[target] = sent[: target.stop - target.start].cpu()
+        return vector
 
     @torch.no_grad()
-    def _scatter(self, key: str | None, whole: torch.Tensor) -> None:
+    def _scatter(self, key: str | None, vector: torch.Tensor) -> None:
         for range_, part in self._pieces(key):
             for rank, target in enumerate(_cut(range_, part.numel(), self.ranks.world)):
                 count = target.stop - target.start
                 received = torch.empty(count, device=self.base.device)
-                distributed.broadcast(received.copy_(whole[target]) if self.ranks.main else received, src=0)
+                distributed.broadcast(received.copy_(vector[target]) if self.ranks.main else received, src=0)
                 if rank == self.ranks.rank:
                     part[:count].copy_(received)
 
 
-def _cut(whole: slice, size: int, world: int) -> list[slice]:
+def _cut(range_: slice, size: int, world: int) -> list[slice]:
     """The parts of a range of the ranks, `size` each; the last are shorter or empty."""
-    ends = [min(whole.start + rank * size, whole.stop) for rank in range(world + 1)]
+    ends = [min(range_.start + rank * size, range_.stop) for rank in range(world + 1)]
     return [slice(first, last) for first, last in pairwise(ends)]
