@@ -79,6 +79,7 @@ class Adapted(Protocol):
     lora_a: torch.Tensor
     lora_b: torch.Tensor
     scale: float
+    module_index: int
     same_input: "SameInput"
 
     def mask(self, layers: int = 1) -> torch.Tensor | None:
@@ -121,13 +122,19 @@ def products(layers: Sequence[Adapted], x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def same_inputs(layers: Mapping[str, Adapted]) -> list[SameInput]:
-    """Groups of layers, by their full names in the model, that are expected to read the same input."""
-    groups: dict[tuple[str, ...], list[Adapted]] = {}
+    """Groups of layers, by their full names in the model, that are expected to read the same input. Dropout masks of a
+    group lie side by side, so a layer whose mask lies elsewhere is a group of its own."""
+    groups: list[list[Adapted]] = []
+    key_before: tuple[str, ...] = ()
     for name, layer in layers.items():
         parent, _, leaf = name.rpartition(".")
-        kind = next((leaves for leaves in SAME_INPUT if leaf in leaves), (leaf,))
-        groups.setdefault((parent, *kind), []).append(layer)
-    return [SameInput(group) for group in groups.values()]
+        key = (parent, *next((leaves for leaves in SAME_INPUT if leaf in leaves), (leaf,)))
+        if key == key_before and layer.module_index == groups[-1][-1].module_index + 1:
+            groups[-1].append(layer)
+        else:
+            groups.append([layer])
+        key_before = key
+    return [SameInput(group) for group in groups]
 
 
 def share_inputs(layers: Mapping[str, Adapted]) -> None:

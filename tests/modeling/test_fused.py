@@ -70,10 +70,13 @@ def test_layers_share_a_product_while_they_read_the_same_input(monkeypatch: pyte
 
 
 def test_layers_of_a_module_are_grouped_by_their_input() -> None:
-    """Names tell; a layer without an adapter is no member."""
+    """Names tell; a layer without an adapter is no member, and one whose dropout masks lie apart is a group of its
+    own."""
     names = ["0.attn.q_proj", "0.attn.v_proj", "0.attn.o_proj", "0.mlp.gate_proj", "0.mlp.up_proj", "1.attn.q_proj"]
-    groups = same_inputs({name: adapted(False, 0.0, (OUT,), torch.Generator())[0] for name in names})
-    assert [len(group.layers) for group in groups] == [2, 1, 2, 1]
+    layers = dict(zip(names, adapted(False, 0.0, (OUT,) * len(names), torch.Generator()), strict=True))
+    assert [len(group.layers) for group in same_inputs(layers)] == [2, 1, 2, 1]
+    apart = {name: layers[name] for name in ("0.attn.q_proj", "0.attn.o_proj", "0.attn.v_proj")}
+    assert [len(group.layers) for group in same_inputs(apart)] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
