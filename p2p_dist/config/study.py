@@ -216,7 +216,9 @@ class StudySpec(Strict):
     rows: RowsSpec = RowsSpec()
     train: TrainSpec = TrainSpec()
     """A list in place of a value makes a run for each of its items: {lora: {r: [4, 8]}}."""
-    prompt: Annotated[PromptSpec, BeforeValidator(_form)] = PLAIN_PROMPT
+    prompt: Annotated[
+        PromptSpec, BeforeValidator(_form, json_schema_input_type=Literal["plain", "chat"] | PromptSpec)
+    ] = PLAIN_PROMPT
     """Form of the prompts: plain, chat, or a mapping such as {form: chat, trigger_turn: system}."""
     suites: Probes = ()
     """Test suites beside `clean` and `triggered`, each as large as these. cue_grid: the benign trigger without the
