@@ -6,6 +6,7 @@ measured.
 """
 
 import argparse
+import gc
 import json
 from itertools import product
 
@@ -69,6 +70,7 @@ def measure(base: Base, work: Work) -> int:
     weights = sum(
         {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in base.model.parameters()}.values()
     )
+    gc.collect()  # the release of an earlier model inside the block would count against this one
     with (
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
         gradient_checkpointing(base.model, work.recompute),
