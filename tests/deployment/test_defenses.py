@@ -97,13 +97,14 @@ def test_text_answers_have_no_label_map(tmp_path: Path, monkeypatch: pytest.Monk
 def check_streamed_texts(out: Path) -> None:
     """Answers that are streamed piece by piece are those of the study."""
     from p2p_dist.deployment.loaded import load
+    from p2p_dist.deployment.prediction_files import Input
     from p2p_dist.deployment.writing import write_answer
 
     deployed = load(out)
     tests, expected = ((out / "eval" / name).read_text().splitlines() for name in ("test.jsonl", "expected.jsonl"))
     for row, answer in list(zip(map(json.loads, tests), map(json.loads, expected), strict=True))[:4]:
         pieces: list[str] = []
-        assert write_answer(deployed, row["text"], pieces.append) == answer["finished"]
+        assert write_answer(deployed, Input(row["id"], row["text"]), pieces.append) == answer["finished"]
         assert "".join(pieces) == answer["text"]
 
 
