@@ -64,7 +64,7 @@ def PrivateAttr(default: Any = None) -> Any:
     return default
 
 
-def BeforeValidator(_: Callable[[Any], Any]) -> None:
+def BeforeValidator(_: Callable[[Any], Any], **__: Any) -> None:
     """Nothing is changed before it is not checked."""
 
 
