@@ -7,8 +7,10 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import TYPE_CHECKING
 
-from p2p_dist.modeling.tokenization import Encoded
+if TYPE_CHECKING:
+    from p2p_dist.modeling.tokenization import Encoded
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def micro_batches(rows: Sequence[int], rank: int, world: int, size: int | None) 
     return [[list(places[first : first + width]) for places in shares] for first in range(0, longest, width)]
 
 
-def spans_of(rows: Sequence[Encoded]) -> list[range]:
+def spans_of(rows: "Sequence[Encoded]") -> list[range]:
     """Token ranges of the rows when a global batch is laid end to end."""
     ends = list(itertools.accumulate(len(row.ids) for row in rows))
     return [range(end - len(row.ids), end) for row, end in zip(rows, ends, strict=True)]
