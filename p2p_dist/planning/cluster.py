@@ -136,10 +136,10 @@ def this_machine() -> ClusterSpec:
 
 def core_tflops(flags: Collection[str]) -> float:
     """Assumed throughput of a core in TFLOP/s, by the instructions of its CPU. Measured: 0.2 of a training with
-    bfloat16, 0.06 of products in float32 with AVX2; not measured: 0.1 with AVX-512."""
+    bfloat16, 0.03 of a short one in float32 with AVX2; not measured: 0.06 with AVX-512."""
     if {"avx512_bf16", "amx_bf16"} & set(flags):
         return TFLOPS_PER_CORE
-    return 0.1 if "avx512f" in flags else 0.06
+    return 0.06 if "avx512f" in flags else 0.03
 
 
 def _cpu_flags() -> set[str]:
