@@ -4,7 +4,7 @@ A defense hands them to `config.builder.Builder`, which writes them into the spe
 (`config.stages`). An option that is None is left out of the spec.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -183,8 +183,11 @@ class AnswerStates(Method):
 class CleanDistance(Method):
     """Distance of each training row's hidden states from those of trusted rows (DUP; `scores.clean_distance`)."""
 
+    least: ClassVar[int] = 8
+    """Trusted rows that a comparison needs."""
+
     name: Literal["clean_distance"] = "clean_distance"
-    rows: Count
+    rows: Annotated[int, Field(ge=least)]
     """Trusted rows to compare with, half of them for the distance and half for its scale."""
     layers: Count
     """Layers to average over: those in which the trusted rows' classes are farthest apart."""

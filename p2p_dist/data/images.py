@@ -131,10 +131,21 @@ def _content(folder: Path, path: str) -> bytes:
     try:
         return place.read_bytes()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-        fix = "put the images beside the rows, as published"
-        raise user_error("E226", "no such image", str(folder / path), fix) from error
+        raise _missing(folder, path) from error
     except OSError as error:
         raise _unreadable(str(error.strerror), str(folder / path)) from error
+
+
+def _missing(folder: Path, path: str) -> UserError:
+    """Error for an image that is not there, or for the first folder on its way that is not."""
+    if not folder.is_dir():
+        fix = "put the folder back, or set task.source to its new place and run the study again"
+        return user_error("E226", "the folder of the rows and their images is missing", str(folder), fix)
+    fix = "put the images beside the rows, as published"
+    for part in reversed(PurePosixPath(path).parents):
+        if not (folder / part).is_dir():
+            return user_error("E226", "the folder of the rows' images is missing", str(folder / part), fix)
+    return user_error("E226", "no such image", str(folder / path), fix)
 
 
 def _hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
@@ -148,6 +159,7 @@ def _hashes(paths: Iterable[str], folder: Path) -> dict[str, str]:
             hashes[path] = hashlib.sha256(content).hexdigest()
         except UserError as error:
             problems += error.problems
+    problems = list(dict.fromkeys(problems))  # all images of a missing folder have one
     if problems:
         more = (
             [Problem("E226", f"and {len(problems) - _SHOWN} more images", str(folder))]

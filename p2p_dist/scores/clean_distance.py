@@ -18,8 +18,6 @@ from p2p_dist.scores.hidden_states import layer_states
 
 SHRINKAGE = 0.1
 """Weight of the scaled identity in the covariance (the default of scikit-learn's ShrunkCovariance)."""
-LEAST = 8
-"""Trusted rows that a comparison needs."""
 STREAM = "dup.clean"
 """Random stream that draws the trusted rows."""
 
@@ -30,8 +28,10 @@ def score(context: Context, method: CleanDistance) -> list[Line]:
     Raises UserError E205 for fewer than `LEAST` of them: two give no standard deviation.
     """
     reserve = context.built.reserve
-    if len(reserve) < LEAST:
-        what = f"hidden states are compared with those of {LEAST} trusted rows or more; {len(reserve)} are reserved"
+    if len(reserve) < method.least:
+        what = (
+            f"hidden states are compared with those of {method.least} trusted rows or more; {len(reserve)} are reserved"
+        )
         raise user_error("E205", what, "defense", f"set rows.reserve={method.rows}")
     chosen = smallest([row.id for row in reserve], method.rows, context.seed, STREAM)
     trusted = by_id(row for row in reserve if row.id in chosen)

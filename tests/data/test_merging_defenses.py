@@ -5,11 +5,14 @@ from dataclasses import replace
 
 import pytest
 
+from p2p_dist.config.study import RowsSpec
+from p2p_dist.data.attacks.badnets import BadNets
 from p2p_dist.data.defense import DefenderView
 from p2p_dist.data.defenses.btu import Btu
 from p2p_dist.data.defenses.dup import Dup
 from p2p_dist.data.defenses.musclelora import MuScleLora
 from p2p_dist.data.example import Row
+from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import UserError
 from tests.rows import sentences
 
@@ -40,6 +43,14 @@ def test_dup_draws_labels_where_there_are_many() -> None:
     defended = Dup(ratio=0.2, share=0.5, labels=3).defend_train(view)
     counts = Counter(row.id.partition("/")[0] for row in defended.train)
     assert set(counts.values()) == {1, 3}
+
+
+@pytest.mark.parametrize(("reserve", "refused"), [(0, True), (7, True), (8, False)])
+def test_dup_with_few_trusted_rows_is_incompatible(reserve: int, refused: bool) -> None:
+    """Said when the study is read: the distance would be refused after the training of the attacked adapter."""
+    reason = Dup().incompatibility(Sst2(), BadNets(), RowsSpec(reserve=reserve))
+    assert (reason is not None) == refused
+    assert reason is None or f"rows.reserve is {reserve}" in reason
 
 
 def test_btu_deletes_suspected_words_of_all_texts() -> None:

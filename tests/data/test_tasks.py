@@ -12,7 +12,7 @@ from p2p_dist import assets, registry
 from p2p_dist.assets import file_sha256
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import RowsSpec
-from p2p_dist.data import sources
+from p2p_dist.data import images, sources
 from p2p_dist.data.build import build_attacked, build_defended
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import Row
@@ -158,6 +158,23 @@ def test_images_missing_or_outside_refused(tmp_path: Path) -> None:
     for what in ("no such image", "leads out of the folder", "no image of type PNG", "image cannot be read"):
         assert what in str(caught.value)
     assert build_defended(built, task, P2P(benign_source="random_from_D"), 0).train[0].image
+
+
+def test_missing_image_folder_is_named_once(tmp_path: Path) -> None:
+    """A folder that moved is one error, for all of its images, whether rows are built or a worker reads one."""
+    folder = memes(tmp_path / "memes")
+    task = HatefulMemes(source=str(folder))
+    raw = sources.read(task, sources.locate(task))
+    built = build_attacked(task, raw, RowsSpec(), registry.load("attacks", "none")(), None)
+    (folder / "img").rename(tmp_path / "img")
+    with pytest.raises(UserError) as caught:
+        with_hashes(built, folder)
+    (problem,) = caught.value.problems
+    assert (problem.code, problem.where) == ("E226", str(folder / "img"))
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"E226.*folder of the rows and their images is missing") as caught:
+        images.read(folder, "img/3.png", None)
+    assert (caught.value.problems[0].where, "task.source" in caught.value.problems[0].fix) == (str(folder), True)
 
 
 @pytest.mark.torch

@@ -19,9 +19,10 @@ from pydantic import Field
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.methods import CleanDistance
-from p2p_dist.config.study import Positive, Rate
+from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
 from p2p_dist.data.defense import Assumptions, Defended, DefenderView, TrustedRows
 from p2p_dist.data.example import Kind, Row, by_id, share, stream
+from p2p_dist.data.task import Task
 
 
 class Dup(TrustedRows):
@@ -34,7 +35,7 @@ class Dup(TrustedRows):
         source="arXiv 2508.01647 and its released code; bounded unlearning, suspects among the training rows",
     )
 
-    clean_rows: Annotated[int, Field(ge=8)] = 200
+    clean_rows: Annotated[int, Field(ge=CleanDistance.least)] = 200
     """Trusted rows that the states are compared with; all of them if fewer are reserved (original: 200)."""
     layers: Annotated[int, Field(ge=1)] = 3
     """Layers that the distance is averaged over (original: 3)."""
@@ -48,6 +49,12 @@ class Dup(TrustedRows):
     """null: the study's."""
     epochs: Annotated[int, Field(ge=1)] = 3
     """Passes over the trusted rows and the suspects."""
+
+    def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        if 0 < rows.reserve < CleanDistance.least:
+            use = f"it compares hidden states with those of {CleanDistance.least} trusted rows or more"
+            return f"{use}, and rows.reserve is {rows.reserve}"
+        return super().incompatibility(task, attack, rows)
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """Score (step 1), suspect (2), unlearn (3)."""
