@@ -5,6 +5,7 @@ stays fast by itself. Times are compared with the budgets in `pyproject.toml`, a
 never fails: machines differ.
 """
 
+import gc
 import sys
 import tomllib
 from collections import defaultdict
@@ -39,6 +40,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         marker = item.get_closest_marker("slow")
         if marker is not None and not marker.args:
             raise pytest.UsageError(f"{item.nodeid} is slow without a reason. Try: pytest.mark.slow('REASON')")
+
+
+def pytest_collection_finish() -> None:
+    """Let garbage collections pass over what was imported: statsmodels collects at every call, in a second each."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header(config: pytest.Config) -> str:

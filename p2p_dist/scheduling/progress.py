@@ -72,7 +72,7 @@ class ProgressView:
         total = len(state.waiting) + len(state.running) + len(state.done) + len(state.failed) + len(state.blocked)
         ended = total - len(state.waiting) - len(state.running)
         now = time.monotonic()
-        left = self.time_left.update(now, state.running, state.waiting, self._share, self._kind)
+        left = self.time_left.update(now, state.running, state.waiting, self._share, self._kind, state.blocked)
         details = f"about {clock(left)} left"
         if self.study_bar is None:
             self.study_bar = self.progress.add_task("[bold]study (jobs)", total=total, details="")

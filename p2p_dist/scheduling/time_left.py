@@ -74,10 +74,11 @@ class TimeLeft:
         waiting: Collection[Job],
         share_of: Callable[[Job], float],
         kind_of: Callable[[Job], str],
+        blocked: Collection[Job] = (),
     ) -> float:
         """Smoothed seconds until the last job ends. `running` is by attempt; `share_of` says how much of a job is done,
-        0 to 1."""
-        self._note_others(running, waiting)
+        0 to 1; `blocked` jobs will not run."""
+        self._note_others(running, waiting, blocked)
         for name in set(self.attempts) - set(running):
             self._end(now, self.attempts.pop(name))
         for name, job in running.items():
@@ -135,10 +136,11 @@ class TimeLeft:
             sums.planned += attempt.job.cost * max(0.0, done - attempt.worked_share)
             sums.worked += now - attempt.worked
 
-    def _note_others(self, running: Mapping[str, Job], waiting: Collection[Job]) -> None:
+    def _note_others(self, running: Mapping[str, Job], waiting: Collection[Job], blocked: Collection[Job]) -> None:
         """Count the work of jobs that waited and are done without having run here: other controllers share the work."""
         still = {job.lead: job for job in waiting}
-        leads = {job.lead for job in running.values()} | {attempt.job.lead for attempt in self.attempts.values()}
+        here = (*running.values(), *(attempt.job for attempt in self.attempts.values()), *blocked)
+        leads = {job.lead for job in here}
         self.others_work += sum(
             job.cost for lead, job in self.waited_for.items() if lead not in still and lead not in leads
         )

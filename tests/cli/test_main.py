@@ -101,6 +101,7 @@ def test_list() -> None:
     assert known["backends"] == ["local", "ray"]
 
 
+@pytest.mark.torch
 def test_doctor() -> None:
     code, said, _ = invoke("doctor", "--json")
     checks = {check["name"]: check for check in json.loads(said)}

@@ -59,6 +59,7 @@ def test_any_order_of_rows(name: str, train: list[RawRow], test: list[RawRow], s
     )
 
 
+@pytest.mark.process
 def test_any_process_and_hash_seed() -> None:
     code = "import json; from tests.contracts.test_reproducible import all_digests; print(json.dumps(all_digests()))"
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}

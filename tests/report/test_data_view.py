@@ -67,6 +67,7 @@ SCREENING = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on}"
 SCREENED = f"defense={{name: p2p, benign_source: screened, ratio: 0.4, {SCREENING}}}"
 
 
+@pytest.mark.process
 def test_rows_that_wait_for_a_model_are_shown_when_it_was_asked(own: Path, tmp_path: Path) -> None:
     """Screened rows without a training on them; a run goes on from there."""
     arguments = [
@@ -98,6 +99,7 @@ def test_rows_that_wait_for_a_model_are_shown_when_it_was_asked(own: Path, tmp_p
     assert {path: path.stat().st_mtime_ns for path in before} == before, "what was screened is not screened again"
 
 
+@pytest.mark.torch
 def test_tokens_are_what_the_model_reads(own: Path, tmp_path: Path) -> None:
     said = data(own, "--runs-dir", tmp_path, "--tokens")
     assert "row in" in said

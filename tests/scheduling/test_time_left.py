@@ -118,5 +118,19 @@ def test_time_left_counts_work_of_other_controllers() -> None:
     assert 450 < shared < 800
 
 
+def test_blocked_jobs_are_no_work_of_others() -> None:
+    """Jobs that wait no longer because one that they need has failed were not done elsewhere."""
+    jobs = [job(f"j{at}", 100.0) for at in range(20)]
+    estimator = TimeLeft(jobs, 1, 0.0, lambda job: 1)
+    estimator.update(0.0, {"0": jobs[0]}, jobs[1:], lambda job: 0.0, lambda job: "train")
+    for second in range(1, 300):
+        running, waiting = {str(second // 100): jobs[second // 100]}, jobs[second // 100 + 1 : 10]
+        share = second % 100 / 100
+        left = estimator.update(
+            float(second), running, waiting, lambda job, done=share: done, lambda job: "train", jobs[10:]
+        )
+    assert left == pytest.approx(700, rel=0.05)
+
+
 def test_time_left_of_nothing_is_zero() -> None:
     assert TimeLeft([], 1, 10.0, lambda job: 1).update(0.0, {}, [], lambda job: 0.0, lambda job: "train") == 0.0

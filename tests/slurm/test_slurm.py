@@ -84,13 +84,8 @@ def test_slurm_array_survives_a_dead_node_and_controller(cluster: Machines, expe
     assert_same(tmp_path, wanted)
 
 
-@pytest.mark.parametrize(
-    "why",
-    [
-        pytest.param("requeued", marks=pytest.mark.slow("three minutes; a requeue at the time limit is the witness")),
-        "node died",
-    ],
-)
+@pytest.mark.slow("minutes; a requeue at the time limit and an array whose node dies are the fast witnesses")
+@pytest.mark.parametrize("why", ["requeued", "node died"])
 def test_an_operator_may_requeue_a_study_and_a_node_may_die(
     cluster: Machines, expected: Any, tmp_path: Path, why: str
 ) -> None:

@@ -56,7 +56,7 @@ class Plot:
         import matplotlib as mpl
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-        self._arrange()
+        self.arrange()
         buffer = io.BytesIO()
         with mpl.rc_context({"svg.hashsalt": "p2p-dist", "svg.fonttype": "path"}):
             FigureCanvasSVG(self.figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
@@ -67,13 +67,13 @@ class Plot:
         """200 dots per inch."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-        self._arrange()
+        self.arrange()
         buffer = io.BytesIO()
         self.figure.set_dpi(200)
         FigureCanvasAgg(self.figure).print_png(buffer, metadata={"Software": None})
         return buffer.getvalue()
 
-    def _arrange(self) -> None:
+    def arrange(self) -> None:
         """Lay the figure out once. `savefig` would do so for every format, and draw everything once more to do it."""
         if engine := self.figure.get_layout_engine():
             engine.execute(self.figure)
