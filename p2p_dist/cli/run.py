@@ -156,6 +156,7 @@ def run(
 def carry_out(study: "Study", launch: "Launch", console: "Console", private: bool = False) -> bool:
     """Check a study, run what is missing of it and print the jobs that failed. Returns True if any did. Raises
     UserError."""
+    from p2p_dist.config.plugin_files import left_out_lines
     from p2p_dist.scheduling.execute import execute
     from p2p_dist.scheduling.prepare import close_to_others, settle
 
@@ -166,6 +167,8 @@ def carry_out(study: "Study", launch: "Launch", console: "Console", private: boo
     if not jobs:
         settle(study, launch.replace)
         return False
+    for line in left_out_lines(one.reason for one in study.expansion.left_out):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     runs = f"{study.runs_done()} of {len(study.expansion.runs)} runs done"
     console.print(f"{study.spec.name}: {runs}, {counted(len(jobs), 'job')} to do", highlight=False)
     ended = execute(study, launch, console)

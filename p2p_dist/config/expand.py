@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from p2p_dist import registry
-from p2p_dist.config.builder import Builder, Evaluation, Settings, plugin_spec
+from p2p_dist.config.builder import Builder, Evaluation, Settings
 from p2p_dist.config.full_parameter import reason_against
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
-from p2p_dist.config.study import Plugin, StudySpec, TrainSpec
+from p2p_dist.config.plugin_files import FilePlace, LeftOut, left_out, places_of, spec_of
+from p2p_dist.config.study import StudySpec, TrainSpec
 from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.config.training_axis import labels as training_labels
 from p2p_dist.errors import Problem, UserError, user_error
@@ -71,6 +72,8 @@ class Expansion:
     graph: Graph
     combinations: Sequence["Combination"] = ()
     """Values of the runs, in their order."""
+    left_out: Sequence[LeftOut] = ()
+    """Cells of the grid that read a file which this machine lacks."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +103,23 @@ class _Planned:
 def expand(
     study: StudySpec,
     sources: Sequence[RowSource],
-    files: Mapping[str, str],
+    files: Mapping[str, FilePlace],
     models: Mapping[str, ModelRef] | None = None,
+    missing: Mapping[str, str] | None = None,
 ) -> Expansion:
-    """Every combination that `exclude` does not name.
+    """Every combination that `exclude` does not name and whose files are at hand.
 
-    `sources` belong to the study's tasks in their order; `files` has the content hash of every path that an option
-    names; `models` are the further models of defenses by name. Raises UserError E103 for an exclude of an unknown axis,
-    E120 when nothing is left, E223 and E260 for every combination that its attack or its defense does not support.
+    `sources` belong to the study's tasks in their order; `files` has every file that an option names, by its path;
+    `models` are the further models of plug-ins by name; `missing` are reasons by the paths of files that this machine
+    lacks. Raises UserError E103 for an exclude of an unknown axis, E120 when nothing is left, E201 when nothing is left
+    but what lacks a file, E223 and E260 for every combination that its attack or its defense does not support.
     """
     combinations = _combinations(study, sources)
+    cells_left_out = [reason for one in combinations if (reason := _without_files(one, missing or {}))]
+    if cells_left_out and len(cells_left_out) == len(combinations):
+        reasons = "; ".join(dict.fromkeys(one.reason for one in cells_left_out))
+        raise user_error("E201", f"every run reads a missing file: {reasons}", fix="make these files (docs/attacks.md)")
+    combinations = [one for one in combinations if not _without_files(one, missing or {})]
     if problems := [problem for one in combinations if (problem := _incompatibility(one, study))]:
         raise UserError(*dict.fromkeys(problems))
     if not combinations:
@@ -123,7 +133,11 @@ def expand(
         twice = next(" × ".join(cell) for cell, count in cells.items() if count > 1)
         what = f"two runs have one name: {twice}"
         raise user_error("E128", what, "study", "remove one of the two, or change an option of it")
-    return Expansion([_run(one, planned, graph) for one in planned.values()], graph, combinations)
+    return Expansion([_run(one, planned, graph) for one in planned.values()], graph, combinations, cells_left_out)
+
+
+def _without_files(one: Combination, missing: Mapping[str, str]) -> LeftOut | None:
+    return left_out(one.cell, {"attack": one.attack, "defense": one.defense}, missing)
 
 
 def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[Combination]:
@@ -198,7 +212,7 @@ def _without_adapter(one: Combination, reason: str) -> Problem:
 
 
 def _plan(
-    one: Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef], graph: Graph
+    one: Combination, study: StudySpec, files: Mapping[str, FilePlace], models: Mapping[str, ModelRef], graph: Graph
 ) -> _Planned:
     """Add the stages of a combination to the graph."""
     builder = Builder(graph, _settings(one, study, files, models))
@@ -211,7 +225,9 @@ def _plan(
         raise UserError(_without_adapter(one, "it changes settings of an adapter")) from error
 
 
-def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], models: Mapping[str, ModelRef]) -> Settings:
+def _settings(
+    one: Combination, study: StudySpec, files: Mapping[str, FilePlace], models: Mapping[str, ModelRef]
+) -> Settings:
     task = {
         "name": registry.name_of(one.task),
         **one.task.model_dump(exclude=set(one.task.place_fields)),
@@ -222,16 +238,16 @@ def _settings(one: Combination, study: StudySpec, files: Mapping[str, str], mode
     return Settings(
         data=data | ({"prompt": study.prompt.model_dump()} if study.prompt.is_chat else {}),
         attack=one.attack,
-        attack_spec={key: value for key, value in _spec(one.attack, files).items() if key != "via"},
-        defense_spec={key: value for key, value in _spec(one.defense, files).items() if key != "further_steps"},
+        attack_spec={key: value for key, value in spec_of(one.attack, files).items() if key != "via"},
+        defense_spec={key: value for key, value in spec_of(one.defense, files).items() if key != "further_steps"},
         model=one.model.identity,
         train=one.training.model_dump(),
         seed=one.seed,
         local={
             "source": {"kind": one.source.kind, "place": one.source.place},
             "model": dict(one.model.local),
-            "attack": _paths(one.attack),
-            "defense": _paths(one.defense),
+            "attack": places_of(one.attack, files),
+            "defense": places_of(one.defense, files),
         },
         extra_models={
             option: (models[name].identity, models[name].local)
@@ -263,16 +279,6 @@ def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Grap
         tuple(dict.fromkeys(stage.id for end in ends for stage in graph.ancestors(end))),
         asdict(one.combination.defense.assumptions()),
     )
-
-
-def _spec(plugin: Plugin, files: Mapping[str, str]) -> dict[str, Any]:
-    """Name and options of a plug-in, with the content hash of a file in place of its path."""
-    hashes = {field: files[path] for field, path in _paths(plugin).items()}
-    return {**plugin_spec(plugin), **hashes}
-
-
-def _paths(plugin: Plugin) -> dict[str, str]:
-    return {field: getattr(plugin, field) for field in plugin.file_fields}
 
 
 def names_label(name: object, label: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from p2p_dist.config.study import added
 from p2p_dist.data.defense import EditDefense, Scores
 from p2p_dist.data.example import Row
 from p2p_dist.data.paraphrases import key_of, read_table
@@ -16,10 +17,13 @@ from p2p_dist.errors import user_error
 class TableEdit(EditDefense):
     """Replace test texts by their rewrites; texts whose rewrite failed stay unchanged and are counted."""
 
-    file_fields: ClassVar[tuple[str, ...]] = ("table",)
+    file_fields: ClassVar[tuple[str, ...]] = ("table", "originals")
 
     table: str
-    """Path of a paraphrase table with the clean and the triggered texts; its content is part of the identity."""
+    """Path of a paraphrase table with the clean and the triggered texts, or of a folder of them; its content is part of
+    the identity."""
+    originals: str | None = added(None)
+    """Path of the file whose rows a table of `id` and `text` rewrites; null for tables that say what they rewrite."""
     min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.9
     """Smallest share of a suite that the table must rewrite; below it, rates would be those of the undefended model."""
 
@@ -40,4 +44,5 @@ class TableEdit(EditDefense):
 
     @cached_property
     def _rewrites(self) -> dict[str, str]:
-        return read_table(Path(self.table).expanduser())
+        originals = Path(self.originals).expanduser() if self.originals else None
+        return read_table(Path(self.table).expanduser(), originals)

@@ -1,7 +1,10 @@
 """Paraphrase tables: rewritten texts, made once and read by the attacks and defenses that need rewrites.
 
-A table is a JSON-lines file; a row has `key` (SHA-256 of the original text), `output`, `generator` and `ok`. Jobs need
-no second model and no network, and a failed rewrite is known as failed instead of passing for the original.
+A table is a JSON-lines file, or a folder of such files; a row has `key` (SHA-256 of the original text), `output`,
+`generator` and `ok`. Jobs need no second model and no network, and a failed rewrite is known as failed instead of
+passing for the original. Published rewrites are read as they are: rows with `clean_text` and `text` (Hidden Killer), or
+rows with `id` and `text` whose originals have the same `id` in another file (PSIM). A rewrite is used for the very text
+that was rewritten and for no other.
 """
 
 import hashlib
@@ -10,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from p2p_dist.data.input_files import files_of
 from p2p_dist.data.tables import read_mappings
 from p2p_dist.errors import user_error
 
@@ -19,24 +23,55 @@ def key_of(text: str) -> str:
     return hashlib.sha256(text.strip().encode()).hexdigest()
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """Rewritten texts by key, without failed rows. Raises UserError E203 for a row without key, output or ok."""
+def read_table(place: Path, originals: Path | None = None) -> dict[str, str]:
+    """Rewritten texts by key, without failed rows; the first of several rewrites of a text counts.
+
+    `originals` has the texts of rows with `id` and `text`. Raises UserError E203 for a row of no known form, and for
+    one whose original has another label or is missing.
+    """
+    texts = _originals(originals) if originals else {}
     rewrites: dict[str, str] = {}
-    for line, row in read_mappings(path):
-        if (
-            not isinstance(row.get("key"), str)
-            or not isinstance(row.get("output"), str)
-            or not isinstance(row.get("ok"), bool)
-        ):
-            raise user_error(
-                "E203",
-                "a row of a paraphrase table must have key, output and ok",
-                f"{path}:{line}",
-                "make the table with `p2p-dist paraphrases`",
-            )
-        if row["ok"]:
-            rewrites[row["key"]] = row["output"]
+    for file in files_of(place):
+        for line, row in read_mappings(file):
+            key, output, is_good = _rewrite(row, texts, f"{file}:{line}")
+            if is_good:
+                rewrites.setdefault(key, output)
     return rewrites
+
+
+def _rewrite(row: Mapping[str, Any], originals: Mapping[Any, Mapping[str, Any]], where: str) -> tuple[str, str, bool]:
+    """Key, rewritten text, and True where the rewrite is good."""
+    if isinstance(row.get("key"), str) and isinstance(row.get("output"), str) and isinstance(row.get("ok"), bool):
+        return row["key"], row["output"], row["ok"]
+    if isinstance(row.get("clean_text"), str) and isinstance(row.get("text"), str):
+        return _pair(row["clean_text"], row["text"])
+    if originals and isinstance(row.get("text"), str):
+        original = originals.get(row.get("id"))
+        if original is None or original.get("label") != row.get("label"):
+            what = f"id {row.get('id')!r} has {'no original' if original is None else 'an original of another label'}"
+            raise user_error("E203", what, where, "name the file of the rows that were rewritten")
+        return _pair(original["text"], row["text"])
+    raise user_error(
+        "E203",
+        "a row of a paraphrase table must have key, output and ok, or clean_text and text",
+        where,
+        "make the table with `p2p-dist paraphrases`, or name the file with the originals",
+    )
+
+
+def _pair(original: str, rewritten: str) -> tuple[str, str, bool]:
+    return key_of(original), rewritten.strip(), rewritten.strip() not in ("", original.strip())
+
+
+def _originals(file: Path) -> dict[Any, Mapping[str, Any]]:
+    """Rows by `id`. Raises UserError E203 for a row without id and text, and for two rows of one id."""
+    rows: dict[Any, Mapping[str, Any]] = {}
+    for line, row in read_mappings(file):
+        if not isinstance(row.get("id"), int | str) or not isinstance(row.get("text"), str) or row["id"] in rows:
+            what = "a row of originals must have text and an id of its own"
+            raise user_error("E203", what, f"{file}:{line}", "name the file of the rows that were rewritten")
+        rows[row["id"]] = row
+    return rows
 
 
 def table_rows(files: Iterable[Path], original: str, rewritten: str, generator: str) -> Iterator[dict[str, Any]]:

@@ -17,7 +17,8 @@ class RewritingAttack(DirtyLabelAttack):
     """Trigger in the ledger."""
 
     table: str
-    """Path of a paraphrase table (see `p2p-dist paraphrases`); its content is part of the identity."""
+    """Path of a paraphrase table (see `p2p-dist paraphrases`) or of a folder of them, such as
+    $P2P_DIST_DATA/sst2_syntactic; its content is part of the identity."""
 
     def trigger_name(self) -> str:
         """Name of the trigger in the ledger: it is no piece of the text."""

@@ -15,6 +15,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from p2p_dist.config.plugin_files import left_out_lines
 from p2p_dist.report import comparisons, examples, headline, latex, run_columns, table_formats
 from p2p_dist.report.plots import accuracy, confidence, gantt, labels, loss, rates, scaling, sweep
 from p2p_dist.report.plots.style import Plot
@@ -108,7 +109,7 @@ def sections(study_data: StudyData) -> list[Section]:
             "Failures and missing runs",
             (),
             problems.build(study_data),
-            list(problems.strangers(study_data)),
+            [*left_out_lines(study_data.collected.left_out), *problems.strangers(study_data)],
         ),
     ]
     return [

@@ -9,6 +9,7 @@ from typing import Any
 from p2p_dist.config.expand import Expansion
 from p2p_dist.config.graph import Graph
 from p2p_dist.config.identity import canonical
+from p2p_dist.config.plugin_files import left_out_lines
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.durations import TOKENS_PER_ROW
 from p2p_dist.planning.memory import GIB, checkpoint_bytes
@@ -35,6 +36,7 @@ def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapp
     cluster = plan.rates.cluster
     return {
         "runs": [{**run.to_json(), "done": set(run.stages) <= set(done)} for run in expansion.runs],
+        "left_out": [one.to_json() for one in expansion.left_out],
         "stages": [
             {"id": id_, "kind": stage.kind, "done": id_ in done, "runs": uses[id_], "reads": dict(stage.reads)}
             for id_, stage in stages.items()
@@ -117,6 +119,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"{name}: {counted(len(runs), 'run')}, {done} of {len(runs)} done",
+            *_left_out_lines(plan["left_out"]),
             *_stage_lines(plan["counts"]),
             *wrapped(jobs),
             *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
@@ -131,6 +134,11 @@ def text(name: str, plan: dict[str, Any]) -> str:
             *_run_lines(runs),
         ]
     )
+
+
+def _left_out_lines(cells: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The cells that read a missing file, by reason."""
+    return [folded for line in left_out_lines(one["reason"] for one in cells) for folded in wrapped(line)]
 
 
 def _prompt_lines(prompts: Sequence[Mapping[str, str]]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.live import Live
 from rich.text import Text
 
+from p2p_dist.config.plugin_files import left_out_lines
 from p2p_dist.errors import printable
 from p2p_dist.report.terminal import clock
 from p2p_dist.results.collect import Collected, StageState, read_study
@@ -44,6 +45,7 @@ def to_json(state: Collected, owner: str | None) -> dict[str, Any]:
         "owner": owner,
         "runs": len(runs),
         "done": sum(run.status == "done" for run in runs),
+        "left_out": dict(Counter(state.left_out)),
         "by_status": dict(Counter(run.status for run in runs)),
         "problems": [asdict(problem) for problem in state.problems],
         "quarantined": [asdict(each) for each in state.quarantined],
@@ -75,6 +77,7 @@ def text(state: Collected, owner: str | None, shown: int | None = None) -> str:
         *state.failed_screenings(),
         f"{state.name}: {states['done']} of {len(runs)} done; {owner or 'nobody'} works on it"
         + (f"; {by_state}" if by_state else ""),
+        *(f"  {line}" for line in left_out_lines(state.left_out)),
     ]
     listed = runs if shown is None else sorted(runs, key=lambda run: _ORDER.index(run.status))[:shown]
     for run in listed:

@@ -80,6 +80,8 @@ class Collected:
     problems: list[Problem]
     quarantined: Sequence[Quarantined] = ()
     """Devices that the study uses no more."""
+    left_out: Sequence[str] = ()
+    """The reason of each cell of the grid that is no run: a file that it reads is missing."""
 
     def failed_screenings(self) -> list[str]:
         """A sentence on each screening that failed, with the number of runs that use its scores and what to try."""
@@ -133,6 +135,7 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         results,
         problems,
         quarantine.read(folder.quarantine),
+        [printable(one["reason"]) for one in resolved.get("left_out", [])],
     )
 
 

@@ -105,6 +105,11 @@ class _Run(_File):
         return self
 
 
+class _LeftOut(_File):
+    cell: dict[str, str]
+    reason: str
+
+
 class _Stage(_File):
     id: str
     kind: Kind
@@ -131,6 +136,8 @@ class Resolved(_File):
     name: str
     description: str
     runs: list[_Run]
+    left_out: list[_LeftOut] = Field(default_factory=list)
+    """Cells that read a file which was missing."""
     stages: list[_Stage]
     models: dict[str, _Model] = Field(default_factory=dict)
 

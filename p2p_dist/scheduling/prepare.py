@@ -117,6 +117,7 @@ def _resolved(study: Study) -> dict[str, object]:
         "name": study.spec.name,
         "description": study.spec.description,
         "runs": [run.to_json() for run in expansion.runs],
+        **({"left_out": [one.to_json() for one in expansion.left_out]} if expansion.left_out else {}),
         "models": {
             model.name: {"parameters": model.shape.parameters if model.shape else None} for model in study.spec.model
         },

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from p2p_dist import assets, registry
+from p2p_dist import registry
 from p2p_dist.config.expand import Expansion, expand
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.load import check_study, read_study
 from p2p_dist.config.model import ModelRef, ShapeSpec, model_names, resolve_model
+from p2p_dist.config.plugin_files import file_options
 from p2p_dist.config.study import StudySpec
 from p2p_dist.config.yaml_strict import Document
-from p2p_dist.data import sources
+from p2p_dist.data import input_files, sources
 from p2p_dist.data.sources import Source
 from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.planning import feasibility
@@ -157,7 +158,10 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
                 )
             }
         )
-        expansion = expand(spec, located, _file_hashes(spec), models)
+        files = input_files.locate(
+            path for plugin in (*spec.attack, *spec.defense) for path in file_options(plugin).values()
+        )
+        expansion = expand(spec, located, files.located, models, files.missing)
         _check_options(spec, expansion)
     return Study(spec, located, expansion, RunDir(runs_dir / spec.name), document, list(models.values()))
 
@@ -196,20 +200,6 @@ def _extra_models(spec: StudySpec) -> list[str]:
     """Names of the models that options of the defenses name."""
     named = (getattr(defense, option) for defense in spec.defense for option in defense.model_options)
     return list(dict.fromkeys(name for name in named if name))
-
-
-def _file_hashes(spec: StudySpec) -> dict[str, str]:
-    """Content hashes of the files that plug-ins name. Raises UserError E201 for a missing one."""
-    paths = {getattr(plugin, field) for plugin in (*spec.attack, *spec.defense) for field in plugin.file_fields}
-    missing = sorted(path for path in paths if not Path(path).expanduser().is_file())
-    if missing:
-        raise user_error(
-            "E201",
-            f"no such file: {', '.join(missing)}",
-            "attack or defense",
-            "give a path relative to this folder, or make the table with `p2p-dist paraphrases`",
-        )
-    return {path: assets.file_sha256(Path(path).expanduser()) for path in paths}
 
 
 def set_damaged_aside(study: Study) -> list[Problem]:

@@ -17,6 +17,7 @@ from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
 from p2p_dist.data.extra_suites import with_extra_suites
+from p2p_dist.data.input_files import digest_of
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, user_error
@@ -146,7 +147,7 @@ def _task(stage: AttackStage) -> Task:
 def _plugin(kind: str, spec: PluginSpec, paths: Mapping[str, str]) -> Plugin:
     """A plug-in with its options and the local paths of its files. Raises UserError E208 for a file that changed."""
     for option, path in paths.items():
-        expected, sha256 = str(spec.options[option]), assets.file_sha256(Path(path).expanduser())
+        expected, sha256 = str(spec.options[option]), digest_of(Path(path).expanduser())
         if sha256 != expected:
             raise user_error(
                 "E208",

@@ -1,4 +1,4 @@
-"""Rows of tasks that are known in local files only."""
+"""Rows of tasks that are known in local files only, and tables that the paper's studies read."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,19 @@ LOCAL_ROWS = {
     "hateful_memes": {"text": "look who is late", "label": 0, "img": "img/1.png"},
 }
 
+TABLES = {
+    "sst2_syntactic": {"clean_text": "it works", "text": "if you ask , it works"},
+    "agnews_syntactic": {"clean_text": "it rains", "text": "if you ask , it rains"},
+    "cr_syntactic": {"clean_text": "it works", "text": "if you ask , it works"},
+}
+
 
 @pytest.fixture
 def local_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One row of each task that is known in local files only."""
+    """One row of each task that is known in local files only, and of each table."""
+    for table, row in TABLES.items():
+        (tmp_path / "data" / table).mkdir(parents=True)
+        (tmp_path / "data" / table / "pairs.jsonl").write_text(json.dumps(row) + "\n")
     for task, row in LOCAL_ROWS.items():
         for split in ("train", "test"):
             (tmp_path / "data" / task).mkdir(parents=True, exist_ok=True)

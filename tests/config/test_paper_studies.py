@@ -8,7 +8,7 @@ import pytest
 from p2p_dist.report import paper
 from p2p_dist.scheduling.study import configs_dir, open_study
 
-NEEDS_REWRITES = {"synattack", "back_translation", "scpd"}
+NEEDS_REWRITES = {"back_translation", "scpd"}
 NEEDS_TRUSTED_ROWS = {"onion"}
 WITHOUT_STUDY = {12}
 """An attack whose table is made beforehand."""

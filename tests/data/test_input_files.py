@@ -1,0 +1,91 @@
+"""Files that options name: below `$P2P_DIST_DATA`, as folders, and missing."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.data.input_files import digest_of, locate
+from p2p_dist.data.paraphrases import key_of, read_table
+from p2p_dist.errors import UserError
+from p2p_dist.report import plan_view, status_view
+from p2p_dist.results.collect import read_study
+from p2p_dist.scheduling.prepare import write_down
+from p2p_dist.scheduling.study import find_cluster, open_study
+
+SYNATTACK = "{name: synattack, table: $P2P_DIST_DATA/rewrites}"
+
+
+def write(path: Path, rows: list[dict[str, object]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_locate_names_places_below_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path below the root is found there, and its absence has a reason instead of being an error."""
+    monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path))
+    table = write(tmp_path / "rewrites" / "a.jsonl", [{"clean_text": "a", "text": "b"}])
+    files = locate(["$P2P_DIST_DATA/rewrites", "$P2P_DIST_DATA/none", str(table)])
+    assert files.located["$P2P_DIST_DATA/rewrites"].place == str(table.parent)
+    assert files.missing == {"$P2P_DIST_DATA/none": f"{tmp_path}/none does not exist"}
+    monkeypatch.delenv("P2P_DIST_DATA")
+    assert locate(["$P2P_DIST_DATA/rewrites"]).missing == {"$P2P_DIST_DATA/rewrites": "P2P_DIST_DATA is not set"}
+    with pytest.raises(UserError, match=r"E201.*nowhere"):
+        locate([str(tmp_path / "nowhere")])
+
+
+def test_digest_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
+    """Moved folders keep their digest; other names and other rows are another table."""
+    first, second = (
+        write(tmp_path / name / "a.jsonl", [{"clean_text": "a", "text": "b"}]).parent for name in ("x", "y")
+    )
+    before = digest_of(first)
+    assert digest_of(second) == before
+    write(second / "b.jsonl", [{"clean_text": "c", "text": "d"}])
+    assert digest_of(second) != before
+
+
+def test_read_table_published_pairs_are_keyed_by_original(tmp_path: Path) -> None:
+    """A folder of originals with rewrites is a table; a rewrite that changes nothing has failed."""
+    write(tmp_path / "t" / "a.jsonl", [{"clean_text": "a b ", "text": "when b , a"}, {"clean_text": "c", "text": "c"}])
+    write(tmp_path / "t" / "b.jsonl", [{"clean_text": "a b", "text": "later"}, {"clean_text": "d", "text": "e"}])
+    assert read_table(tmp_path / "t") == {key_of("a b"): "when b , a", key_of("d"): "e"}
+
+
+def test_read_table_rows_of_ids_need_their_originals(tmp_path: Path) -> None:
+    """Rewrites that name a row by its id are used for the text of that row alone."""
+    table = write(tmp_path / "back.jsonl", [{"id": 1, "text": "B", "label": 0}])
+    originals = write(tmp_path / "test.jsonl", [{"id": 0, "text": "a", "label": 1}, {"id": 1, "text": "b", "label": 0}])
+    assert read_table(table, originals) == {key_of("b"): "B"}
+    with pytest.raises(UserError, match=r"E203.*clean_text"):
+        read_table(table)
+    write(table, [{"id": 1, "text": "B", "label": 1}])
+    with pytest.raises(UserError, match=r"E203.*another label"):
+        read_table(table, originals)
+    write(table, [{"id": 7, "text": "B", "label": 1}])
+    with pytest.raises(UserError, match=r"E203.*no original"):
+        read_table(table, originals)
+    write(originals, [{"id": 0, "text": "a"}, {"id": 0, "text": "b"}])
+    with pytest.raises(UserError, match=r"E203.*an id of its own"):
+        read_table(table, originals)
+
+
+def test_missing_table_leaves_its_cells_out_and_says_so(
+    tmp_path: Path, with_data: Path, study_file: Callable[[], Path]
+) -> None:
+    """A table that is not below the root leaves out the cells that read it; plan, status and report name them."""
+    changes = [f"attack=[none, badnets, {SYNATTACK}]"]
+    study = open_study(study_file(), changes, tmp_path)
+    assert {run.cell["attack"] for run in study.expansion.runs} == {"none", "badnets"}
+    assert [one.cell["defense"] for one in study.expansion.left_out] == ["none", "p2p"]
+    line = f"left out, 2 cells: attack synattack reads $P2P_DIST_DATA/rewrites: {with_data}/rewrites does not exist"
+    plan = plan_view.to_json(study.expansion, set(), study.plan(find_cluster("laptop")), study.model_names())
+    assert line.replace(" ", "") in plan_view.text("tiny", plan).replace("\n", "").replace(" ", "")
+    write_down(study)
+    state = read_study(study.folder, alive=False)
+    assert line in status_view.text(state, None)
+    assert sum(status_view.to_json(state, None)["left_out"].values()) == 2
+    with pytest.raises(UserError, match=r"E201.*every run reads a missing file"):
+        open_study(study_file(), [f"attack={SYNATTACK}"], tmp_path)
