@@ -148,6 +148,9 @@ class RowsSpec(Strict):
     """Part of the test rows: tune to choose settings on, judge to report them on. The two share no row. null: all."""
     tune: Annotated[int, Field(ge=1)] = added(400)
     """Test rows of the part `tune`; all others are `judge`. The same for every seed."""
+    dev: Annotated[int, Field(ge=1)] | None = added(None)
+    """Held-out rows, which no model is trained on and none is judged on, for defenses that choose a threshold: from the
+    task's dev.jsonl, or drawn from the training rows, which lose them, where there is none. null: none."""
     seed: Literal[0, "study"] = added(0)
     """0: every seed has the same training, trusted and test rows. study: they are drawn anew for every seed of the
     study, so that the spread over seeds holds the choice of rows too."""
@@ -156,6 +159,8 @@ class RowsSpec(Strict):
     def _parts_are_drawn(self) -> Self:
         if self.order == "file" and (self.split is not None or self.seed != 0):
             raise ValueError("rows.order: file takes all rows in file order: remove rows.split and rows.seed")
+        if self.dev is not None and (self.split is not None or self.order == "file"):
+            raise ValueError("rows.dev holds rows out: remove rows.split and rows.order")
         if self.tune != 400 and self.split is None:
             raise ValueError("rows.tune is for rows.split: add rows.split=judge or rows.split=tune")
         return self

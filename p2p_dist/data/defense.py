@@ -227,7 +227,7 @@ def no_trusted_rows(rows: RowsSpec, use: str) -> str | None:
 
 def no_known_rows(rows: RowsSpec, use: str) -> str | None:
     """As `no_trusted_rows`, for rows to choose a threshold on, which may be held out instead."""
-    return None if rows.split == "judge" else no_trusted_rows(rows, use)
+    return None if rows.split == "judge" or rows.dev else no_trusted_rows(rows, use)
 
 
 def too_few_trusted_rows(name: str, count: int, role: str, ratio: float, counts: RowCounts) -> UserError:

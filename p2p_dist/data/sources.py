@@ -15,6 +15,7 @@ from typing import Any, Literal
 from p2p_dist import assets
 from p2p_dist.data import images
 from p2p_dist.data.example import RawRow
+from p2p_dist.data.held_out import DEV
 from p2p_dist.data.tables import SUFFIXES, Raw, Rules, check_rows, read_rows
 from p2p_dist.data.task import HubSource, Task
 from p2p_dist.data.trusted_rows import TRUSTED
@@ -31,17 +32,20 @@ class Source:
     digest: str
 
 
-def locate(task: Task) -> Source:
-    """Find the rows of a task without reading them. Raises UserError E201, which names every place that was tried."""
+def locate(task: Task, dev: bool = False) -> Source:
+    """Find the rows of a task without reading them, with those of its dev split (`dev`) where there are any.
+
+    Raises UserError E201, which names every place that was tried.
+    """
     if task.source == "embedded":
         if task.embedded is None:
             raise user_error("E201", f"task {name_of(task)} has no embedded rows", "task.source", "remove `source`")
         return Source("embedded", task.embedded, assets.ASSETS[task.embedded].sha256[:12])
     if task.source is not None:
-        return _local(task, Path(task.source).expanduser(), "task.source")
+        return _local(task, Path(task.source).expanduser(), "task.source", dev)
     root = os.environ.get("P2P_DIST_DATA")
     if root and not task.on_hub and (Path(root) / name_of(task)).is_dir():
-        return _local(task, Path(root) / name_of(task), "$P2P_DIST_DATA")
+        return _local(task, Path(root) / name_of(task), "$P2P_DIST_DATA", dev)
     hub = task.hub_source
     if hub is None:
         raise _nowhere(task, "no copy on the hub is known")
@@ -65,8 +69,11 @@ def with_row_labels(task: Task, source: Source) -> Task:
     return task.with_labels(name for split in names for name in split)
 
 
-def read(task: Task, source: Source, dropped: list[Problem] | None = None) -> dict[str, list[RawRow]]:
-    """All rows by split; without the key "test" where the source has no test split.
+def read(
+    task: Task, source: Source, dropped: list[Problem] | None = None, dev: bool = False
+) -> dict[str, list[RawRow]]:
+    """All rows by split; without the key "test" where the source has no test split, and with the key "dev" where it was
+    located with `dev` and has such a split.
 
     Bad rows that the task drops are added to `dropped`. Raises UserError E208 if the rows changed.
     """
@@ -80,10 +87,10 @@ def read(task: Task, source: Source, dropped: list[Problem] | None = None) -> di
     if source.kind == "embedded":
         return {"train": _read_reviews(assets.path_of(source.place), name_of(task))}
     place = Path(source.place)
-    if (digest := _local(task, place, "task.source").digest) != source.digest:
+    if (digest := _local(task, place, "task.source", dev).digest) != source.digest:
         what = f"the rows changed: expected digest {source.digest}, found {digest}"
         raise user_error("E208", what, str(place), "plan the study again")
-    files = _files(task, place, "task.source")
+    files = _files(task, place, "task.source", dev)
     return {split: read_rows(file, task.check, rules) for split, file in files.items()}
 
 
@@ -97,11 +104,11 @@ def _place(task: Task, split: str) -> str:
     return f"{task.hub_source.id}, split {task.hub_source.splits[split]}, row "
 
 
-def _local(task: Task, place: Path, named_by: str) -> Source:
+def _local(task: Task, place: Path, named_by: str, dev: bool) -> Source:
     hashed = hashlib.sha256()
-    for split, file in _files(task, place, named_by).items():
-        if split == TRUSTED:
-            hashed.update(b"\0trusted\0")
+    for split, file in _files(task, place, named_by, dev).items():
+        if split in (TRUSTED, DEV):
+            hashed.update(f"\0{split}\0".encode())
         with file.open("rb") as content:
             while block := content.read(1 << 20):
                 hashed.update(block)
@@ -110,7 +117,7 @@ def _local(task: Task, place: Path, named_by: str) -> Source:
     return Source("files", str(place.resolve()), hashed.hexdigest()[:12])
 
 
-def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
+def _files(task: Task, place: Path, named_by: str, dev: bool = False) -> dict[str, Path]:
     """The file of each split in a folder, or one file, which is split by content. Raises UserError E201."""
     if place.is_file():
         return {"train": place}
@@ -122,6 +129,8 @@ def _files(task: Task, place: Path, named_by: str) -> dict[str, Path]:
     if trusted is not None:
         files = {split: file for split, file in files.items() if file is not None or split != "test"}
         files[TRUSTED] = trusted
+    if dev and (dev_file := next((place / name for name in task.dev_files if (place / name).is_file()), None)):
+        files[DEV] = dev_file
     missing = [task.files[split][0] for split, file in files.items() if file is None]
     if missing:
         expected = f"{' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])})"

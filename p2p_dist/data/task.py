@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, Self, TypeVar
 from pydantic import Field, model_validator
 
 from p2p_dist.config.study import Plugin, RowsSpec, added
-from p2p_dist.data import cells, trusted_rows
+from p2p_dist.data import cells, held_out, trusted_rows
 from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.cells import LabelType
 from p2p_dist.data.example import Example, Kind, RawRow, Turn, examples, rank, whole_text
@@ -45,7 +45,8 @@ class Split:
     dropped: dict[str, int]
     """Counts of the source's rows that the run leaves out, by reason."""
     held_out: list[Example] = field(default_factory=list)
-    """Labelled rows that no model is trained on and none is judged on (`rows.split: judge`): the part `tune`."""
+    """Labelled rows that no model is trained on and none is judged on: the part `tune` (`rows.split: judge`), or those
+    of `rows.dev`."""
 
 
 class Task(Plugin):
@@ -59,6 +60,8 @@ class Task(Plugin):
     trusted_files: ClassVar[tuple[str, ...]] = ()
     """Accepted names of a file of trusted rows in that folder; without a test file, test rows are then taken from the
     training file by content."""
+    dev_files: ClassVar[tuple[str, ...]] = ("dev.jsonl",)
+    """Accepted names of the file of the dev split in that folder, which is read where a study asks for `rows.dev`."""
     hub: ClassVar[HubSource | None] = None
     embedded: ClassVar[str | None] = None
     """Name of the embedded asset that holds the rows (see `p2p_dist.assets`)."""
@@ -169,20 +172,22 @@ class Task(Plugin):
             name: [row if isinstance(row, RawRow) else RawRow(*row) for row in split] for name, split in raw.items()
         }
         trusted = trusted_rows.distinct(splits.pop(trusted_rows.TRUSTED, ()), rows)
+        dev, splits["train"], lost = held_out.apart(splits, rows.dev, draw.take)
         given = len(splits["train"])
         splits["train"] = trusted_rows.without_texts_of(trusted, splits["train"])
         cut = _split_off if "test" in splits else _split_by_content
-        test, pool, held_out, dropped = cut(splits, rows, draw)
+        test, pool, tune, dropped = cut(splits, rows, draw)
         train = examples([*draw.take(pool, rows.train, "train"), *trusted])
         candidates = trusted_rows.among(train, trusted) if trusted else train
         reserve = draw.take(candidates, rows.reserve, "reserve")
         counts = {
             **dropped,
+            **lost,
             **({"text_of_a_trusted_row": given - len(splits["train"])} if trusted else {}),
             "beyond_rows_train": len(pool) + len(trusted) - len(train),
             "beyond_rows_test": len(splits["test"]) - len(test) if "test" in splits else 0,
         }
-        return Split(train, {ex.id for ex in reserve}, examples(test), counts, examples(held_out))
+        return Split(train, {ex.id for ex in reserve}, examples(test), counts, examples([*tune, *dev]))
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def count_rows(label: str, task: Task, source: Source, spec: StudySpec) -> Count
     for chats that a model's template cannot show."""
     if reason := _unknown(source):
         return CountedRows(label, None, reason)
-    raw = chats.in_form(sources.read(task, source), spec.prompt.is_chat)
+    raw = chats.in_form(sources.read(task, source, dev=spec.rows.dev is not None), spec.prompt.is_chat)
     check_turns(spec, (row for rows in raw.values() for row in rows))
     split = task.split(raw, spec.rows, 0)
     trusted = [example for example in split.train if example.id in split.reserve]

@@ -150,7 +150,7 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
             check_models(spec.model, list(models.values()), spec.trainings, new_tokens)
             check_chats(spec)
         spec = with_templates(spec)
-        located = [sources.locate(task) for task in spec.task]
+        located = [sources.locate(task, spec.rows.dev is not None) for task in spec.task]
         spec = spec.model_copy(
             update={
                 "task": tuple(

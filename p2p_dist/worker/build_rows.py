@@ -91,7 +91,7 @@ def _attacked(stage: AttackStage) -> Built:
     attack = _plugin("attacks", stage.attack, stage.local.attack)
     assert isinstance(attack, Attack)
     dropped: list[Problem] = []
-    rows = sources.read(task, source, dropped)
+    rows = sources.read(task, source, dropped, stage.rows.dev is not None)
     poison = stage.train_rows != "clean"
     built = build_attacked(task, rows, stage.rows, attack, stage.seed, poison, stage.origin, stage.prompt)
     if task.on_bad_row == "drop":

@@ -44,6 +44,7 @@ OTHER: dict[str, str] = {
     "rows.split": "tune",
     "rows.tune": "20",
     "rows.seed": "study",
+    "rows.dev": "8",
     "attack.rate": "0.1",
     "attack.count": "3",
     "attack.cover": "2",

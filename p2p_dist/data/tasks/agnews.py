@@ -34,6 +34,7 @@ class AgNews(ClassificationTask):
         "train": ("train.jsonl", "train_lower.jsonl"),
         "test": ("test.jsonl", "test1000_lower.jsonl"),
     }
+    dev_files: ClassVar[tuple[str, ...]] = ("dev.jsonl", "dev_lower.jsonl")
     hub: ClassVar[HubSource | None] = HubSource(
         id="fancyzhx/ag_news",
         revision="eb185aade064a813bc0b7f42de02595523103ca4",

@@ -1,0 +1,72 @@
+"""Held-out rows for thresholds: from a dev file, or from the training rows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from p2p_dist.config.study import RowsSpec
+from p2p_dist.data import sources
+from p2p_dist.data.build import build_attacked
+from p2p_dist.data.built import HELD_OUT
+from p2p_dist.data.defenses.onion import Onion
+from p2p_dist.data.tasks.cr import CustomerReviews
+from p2p_dist.errors import UserError
+from p2p_dist.registry import load
+
+
+@pytest.fixture
+def task(tmp_path: Path) -> CustomerReviews:
+    """Eight training rows, two test rows, and four dev rows, of which one is a training row too."""
+    rows = {"train": range(8), "test": range(8, 10), "dev": [0, 10, 11, 12, 13]}
+    for name, numbers in rows.items():
+        lines = (json.dumps({"text": f"row {number}", "label": number % 2}) for number in numbers)
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return CustomerReviews(source=str(tmp_path))
+
+
+def built(task: CustomerReviews, rows: RowsSpec) -> tuple[list[str], list[str]]:
+    """Texts of the training rows and of the held-out ones."""
+    dev = rows.dev is not None
+    raw = sources.read(task, sources.locate(task, dev), dev=dev)
+    data = build_attacked(task, raw, rows, load("attacks", "none")(), None)
+    suite = data.suites.get(HELD_OUT)
+    return [row.text for row in data.train], [row.text for row in suite.rows] if suite else []
+
+
+def test_dev_rows_are_held_out_of_their_own_file(task: CustomerReviews) -> None:
+    """All training rows stay, and no held-out row is one of them."""
+    train, held_out = built(task, RowsSpec(dev=4))
+    assert (len(train), sorted(held_out)) == (8, ["row 10", "row 11", "row 12", "row 13"])
+    assert built(task, RowsSpec())[1] == []
+    with pytest.raises(UserError, match=r"E205.*rows\.dev"):
+        built(task, RowsSpec(dev=6))
+
+
+def test_dev_rows_without_a_file_leave_the_training_rows(task: CustomerReviews) -> None:
+    """Without a dev file the training rows lose those that are held out."""
+    assert task.source is not None
+    Path(task.source, "dev.jsonl").unlink()
+    train, held_out = built(task, RowsSpec(dev=4))
+    assert (len(train), len(held_out)) == (4, 4)
+    assert set(train) & set(held_out) == set()
+
+
+def test_dev_file_is_identity_only_where_it_is_read(task: CustomerReviews) -> None:
+    """A dev file that a study does not read leaves its ids as they are."""
+    assert task.source is not None
+    file = Path(task.source, "dev.jsonl")
+    without, with_dev = sources.locate(task).digest, sources.locate(task, dev=True).digest
+    assert without != with_dev
+    file.write_text(file.read_text().replace("row 13", "row 15"))
+    assert sources.locate(task).digest == without
+    assert sources.locate(task, dev=True).digest != with_dev
+
+
+def test_onion_is_compatible_with_rows_dev(task: CustomerReviews) -> None:
+    """Held-out rows serve the choice of a bar, so that no trusted rows are needed."""
+    attack = load("attacks", "none")()
+    assert Onion().incompatibility(task, attack, RowsSpec()) is not None
+    assert Onion().incompatibility(task, attack, RowsSpec(dev=4)) is None
+    with pytest.raises(ValueError, match=r"remove rows\.split"):
+        RowsSpec(dev=4, split="judge")
