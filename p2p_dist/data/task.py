@@ -45,8 +45,7 @@ class Split:
     dropped: dict[str, int]
     """Counts of the source's rows that the run leaves out, by reason."""
     held_out: list[Example] = field(default_factory=list)
-    """Labelled rows that no model is trained on and none is judged on: the part `tune` (`rows.split: judge`), or those
-    of `rows.dev`."""
+    """Labelled rows that no model is trained or judged on: the part `tune` (`rows.split: judge`), or `rows.dev`."""
 
 
 class Task(Plugin):
