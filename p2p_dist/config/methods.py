@@ -230,6 +230,20 @@ class FreeAnswers(Method):
     name: Literal["free_answers"] = "free_answers"
 
 
+class TextRewrites(Method):
+    """Rewrites of texts by an instruction-tuned model (`scores.rewrites`)."""
+
+    name: Literal["rewrites"] = "rewrites"
+    sets: Names
+    """Sets of rows, as in `LabelScores`."""
+    instructions: Names
+    """Requests to the model, each about the answer to the one before; the first is about the text."""
+    accept: str = ""
+    """Regular expression that a good rewrite matches; empty: any."""
+    max_new_tokens: Count
+    """Longest rewrite in tokens; one that does not end has failed."""
+
+
 ScoreMethod = Annotated[
     LabelScores
     | WordPerplexity
@@ -240,7 +254,8 @@ ScoreMethod = Annotated[
     | AnswerGradients
     | CleanDistance
     | EmbeddingDrift
-    | FreeAnswers,
+    | FreeAnswers
+    | TextRewrites,
     Field(discriminator="name"),
 ]
 """A way to score rows by a model (`scores`)."""

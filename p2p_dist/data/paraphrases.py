@@ -39,6 +39,12 @@ def read_table(place: Path, originals: Path | None = None) -> dict[str, str]:
     return rewrites
 
 
+def scored_rewrites(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, str]:
+    """Rewritten texts by key, without failed rows, of a score stage of the method `rewrites`."""
+    lines = (line for rows in scores.values() for line in rows.values())
+    return {line["key"]: line["output"] for line in lines if line["ok"]}
+
+
 def _rewrite(row: Mapping[str, Any], originals: Mapping[Any, Mapping[str, Any]], where: str) -> tuple[str, str, bool]:
     """Key, rewritten text, and True where the rewrite is good."""
     if isinstance(row.get("key"), str) and isinstance(row.get("output"), str) and isinstance(row.get("ok"), bool):

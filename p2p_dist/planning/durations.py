@@ -13,8 +13,9 @@ from typing import Literal
 
 from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.methods import TextRewrites
 from p2p_dist.config.model import ShapeSpec
-from p2p_dist.config.stages import AttackStage, TrainStage, parse
+from p2p_dist.config.stages import AttackStage, ScoreStage, TrainStage, parse
 from p2p_dist.config.study import IMAGE_TOKENS
 from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec
 
@@ -69,7 +70,7 @@ class Rates:
                 if stage.kind == "score"
                 else _rows(graph, rows, "test", TEST_ROWS)
             )
-            return 2 * weights * _tokens_per_row(graph, stage) * count / self.operations
+            return 2 * weights * _tokens_per_row(graph, stage) * count * _passes(stage) / self.operations
         typed = _typed(stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
         upper = (typed.train.lora.layers or shape.layers) / shape.layers if shape else 1.0
@@ -124,6 +125,13 @@ def _tokens_per_row(graph: Graph, stage: Stage) -> int:
         stage = graph.stages[stage.reads["adapter"]]
     typed = parse(stage)
     return TOKENS_PER_ROW + (typed.train.image_tokens if isinstance(typed, TrainStage) else IMAGE_TOKENS)
+
+
+def _passes(stage: Stage) -> int:
+    """Forward passes of a stage over a row's tokens: a rewrite reads an instruction of about a row's length, the row,
+    and as many tokens as it writes, for each instruction."""
+    method = typed.method if isinstance(typed := parse(stage), ScoreStage) else None
+    return 3 * len(method.instructions) if isinstance(method, TextRewrites) else 1
 
 
 def _typed(stage: Stage) -> TrainStage:

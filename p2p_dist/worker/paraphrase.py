@@ -10,11 +10,10 @@ from p2p_dist import assets
 from p2p_dist.config.identity import digest
 from p2p_dist.config.model import ModelRef
 from p2p_dist.data.paraphrases import key_of, write_table
-from p2p_dist.data.prompts import Span
 from p2p_dist.data.rewrites import Recipe, Unfinished, batches, row_of
+from p2p_dist.evaluation.rewriting import prompts_of
 from p2p_dist.modeling.attention import use_implementation
 from p2p_dist.modeling.base import Base, load_base
-from p2p_dist.modeling.control_tokens import tokenize
 from p2p_dist.modeling.guard import plain_implementation
 
 
@@ -65,9 +64,7 @@ def rewrite(base: Base, texts: Sequence[str], recipe: Recipe) -> list[tuple[str,
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    questions = [_question(base, text, recipe) for text in texts]
-    trusted = [_around(question, text) for question, text in zip(questions, texts, strict=True)]
-    prompts = [tokens.ids for tokens in tokenize(tokenizer, questions, trusted)]
+    prompts = prompts_of(base, texts, recipe.instruction)
     batch = tokenizer.pad({"input_ids": prompts}, return_tensors="pt").to(base.device)
     config = GenerationConfig(
         do_sample=False,
@@ -80,24 +77,6 @@ def rewrite(base: Base, texts: Sequence[str], recipe: Recipe) -> list[tuple[str,
     )
     answers: list[list[int]] = generated[:, batch["input_ids"].shape[1] :].tolist()
     return [(str(tokenizer.decode(ids, skip_special_tokens=True)), tokenizer.eos_token_id in ids) for ids in answers]
-
-
-def _question(base: Base, text: str, recipe: Recipe) -> str:
-    """Instruction and text in the model's chat template, or as plain lines where it has none."""
-    words = f"{recipe.instruction}\n\nSentence: {text}"
-    if base.tokenizer.chat_template is None:
-        return f"{words}\nRewritten: "
-    return str(
-        base.tokenizer.apply_chat_template(
-            [{"role": "user", "content": words}], tokenize=False, add_generation_prompt=True
-        )
-    )
-
-
-def _around(question: str, text: str) -> list[Span]:
-    """Parts of a question that are not the text; none where the chat template has changed the text."""
-    start = question.rfind(text.strip())
-    return [] if start < 0 else [(0, start), (start + len(text.strip()), len(question))]
 
 
 def load_for_generation(model: ModelRef, dtype: str) -> Base:

@@ -11,6 +11,7 @@ from p2p_dist.config.methods import (
     FreeAnswers,
     LabelScores,
     ScoreMethod,
+    TextRewrites,
     WordAttribution,
     WordInfluence,
     WordPerplexity,
@@ -33,6 +34,7 @@ from p2p_dist.scores import (
     gradients,
     influence,
     labels,
+    rewrites,
     states,
     words,
 )
@@ -99,6 +101,8 @@ def run_method(context: Context, method: ScoreMethod) -> list[Line]:
             return attribution.score(context, method)
         case FreeAnswers():
             return answers.score(context)
+        case TextRewrites():
+            return rewrites.score(context, method)
 
 
 def _progress(target: StageDir, stop: StopFlag) -> OnProgress:

@@ -16,6 +16,7 @@ VARIANTS: list[tuple[str, str, dict[str, int]]] = [
     ("seep", f"looks: both, {GO_ON}", {}),
     ("prototype_filter", "states: trained", {}),
     ("p2p", "further_steps: 2", {"asr_nobt": 6}),
+    ("back_translation", "rewriter: tiny, max_new_tokens: 3, min_coverage: 0.0", {}),
     ("fine_pruning", "further_steps: 2", {}),
 ]
 

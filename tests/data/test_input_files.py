@@ -1,11 +1,15 @@
 """Files that options name: below `$P2P_DIST_DATA`, as folders, and missing."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from p2p_dist.data.attacks.badnets import BadNets
+from p2p_dist.data.defenses.back_translation import BackTranslation
+from p2p_dist.data.example import Row, examples
 from p2p_dist.data.input_files import digest_of, locate
 from p2p_dist.data.paraphrases import key_of, read_table
 from p2p_dist.errors import UserError
@@ -89,3 +93,25 @@ def test_missing_table_leaves_its_cells_out_and_says_so(
     assert sum(status_view.to_json(state, None)["left_out"].values()) == 2
     with pytest.raises(UserError, match=r"E201.*every run reads a missing file"):
         open_study(study_file(), [f"attack={SYNATTACK}"], tmp_path)
+
+
+@pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real rewrites here")
+@pytest.mark.parametrize("kind", ["backtranslated", "scpd"])
+def test_published_rewrites_are_of_clean_texts_alone(kind: str) -> None:
+    """PSIM's rewrites of SST-2's test texts cover the clean suite; those of its own triggered texts are of no text of
+    any suite of ours, whatever the target."""
+    folder = Path(os.environ["P2P_DIST_REAL_DATA"]) / "sst2"
+    originals = str(folder / "test.jsonl")
+    rows = [json.loads(line) for line in Path(originals).read_text(encoding="utf-8").splitlines()]
+    suite = [Row(str(row["id"]), row["text"], row["label"], "") for row in rows]
+    clean = BackTranslation(table=str(folder / f"test_{kind}.jsonl"), originals=originals)
+    assert sum(text is not None for text in clean.edit(suite, {})) >= 0.9 * len(suite)
+    attack = BadNets(target_label=1)
+    examples_ = examples([(row["text"], row["label"]) for row in rows])
+    triggered = [Row(ex.id, ex.text, ex.label, "") for ex in attack.test_suite(examples_, 0)[0]]
+    poisoned = folder / f"test_badnets_pos_{kind}.jsonl"
+    for table in (clean, BackTranslation(table=str(poisoned), originals=originals)):
+        with pytest.raises(UserError, match="E262"):
+            table.edit(triggered, {})
+    with pytest.raises(UserError, match="E262"):
+        BackTranslation(table=str(poisoned), originals=originals).edit(suite, {})

@@ -4,13 +4,15 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from p2p_dist.cli.main import app
 from p2p_dist.data.attacks.synattack import SynAttack
-from p2p_dist.data.example import examples
+from p2p_dist.data.defenses.back_translation import BackTranslation
+from p2p_dist.data.example import Row, examples
 from p2p_dist.data.paraphrases import key_of, read_table
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.scheduling.study import open_study
@@ -101,3 +103,21 @@ def test_synattack_hidden_killer_paraphrases_of_sst2(tmp_path: Path, monkeypatch
     assert facts["counts"]["train"]["poisoned"] == {"1": 346}
     assert facts["suites"]["triggered"] + facts["counts"]["trigger_failed"] == 912
     assert facts["counts"]["trigger_failed"] <= 5
+
+
+def test_rewriter_edits_its_texts_and_too_few_are_refused() -> None:
+    """A defense with a rewriter reads the rewrites of the study's own stage, and refuses a suite that lacks them."""
+    rows = [Row("0", "a b c", 0, ""), Row("1", "d e", 1, "")]
+    lines: dict[str, dict[str, Any]] = {"0": {"key": key_of("a b c"), "output": "A", "ok": True}}
+    scores = {"rewrites": {"clean": lines}}
+    assert BackTranslation(rewriter="tiny", min_coverage=0.5).edit(rows, scores) == ["A", None]
+    with pytest.raises(UserError, match=r"E262.*tiny rewrites 1 of 2 texts"):
+        BackTranslation(rewriter="tiny").edit(rows, scores)
+    assert BackTranslation(rewriter="tiny").assumptions().extra_models == "a rewriter (tiny)"
+
+
+@pytest.mark.parametrize("options", [{}, {"table": "a", "rewriter": "tiny"}, {"rewriter": "tiny", "originals": "b"}])
+def test_rewrites_come_from_one_source(options: dict[str, str]) -> None:
+    """Rewrites come from a table or from a rewriter, and originals belong to a table."""
+    with pytest.raises(ValueError, match="table"):
+        BackTranslation(**options)
