@@ -42,17 +42,18 @@ def _row(line: dict[str, str]) -> PaperRow:
     )
 
 
-def find(task: str, model: str, attack: str, defense: str, words: bool = False) -> PaperRow | None:
+FIRST_VARIANTS = ("", "prompt_1", "token_1")
+"""Variants of lines with the prompt and the label words of the other tables."""
+
+
+def find(task: str, model: str, attack: str, defense: str, variants: Sequence[str] = FIRST_VARIANTS) -> PaperRow | None:
     """The paper's line for a cell of a study, from the first table that has it; plug-in options are not looked at.
 
     A model counts as the paper's when the last part of its name is the same, as `Qwen/Qwen3-8B` and `qwen3-8b`, or is
     the same but for a size that the paper does not state (Table 9).
-    `words`: labels are words and not numbers, which under P2P only Table 7 has (its `token_2`). The second prompt of
-    Table 6 is found for nothing, since the paper does not give its text.
     """
     name = short_name(model)
     task, attack, defense = (label.partition("(")[0] for label in (task, attack, defense))
-    variants = ("token_2",) if words and defense == "p2p" else ("", "prompt_1", "token_1")
     keys = [(task, known, attack, defense) for known in (name, without_size(name))]
     return next(
         (row for row in rows() if (row.task, row.model, row.attack, row.defense) in keys and row.variant in variants),

@@ -5,12 +5,19 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from p2p_dist import registry
+from p2p_dist.config.training_axis import beside_model
 from p2p_dist.report import paper
 from p2p_dist.report.paper_settings import deviations
+from p2p_dist.report.study_data import StudyData
+from p2p_dist.report.tables import against_paper
+from p2p_dist.results.collect import Collected, RunState, StageState
+from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.study import configs_dir, open_study
+from tests.report.invented_runs import rate
 
 # Numbers per table, and sums of CA (or ROUGE) and of ASR over each table.
 COUNTS = {1: 168, 2: 168, 3: 168, 4: 40, 5: 48, 6: 18, 7: 72, 8: 20, 9: 20, 10: 16, 11: 16, 12: 12}
@@ -81,42 +88,139 @@ def test_find() -> None:
     assert memes is not None
     assert (memes.table, memes.values) == (9, {"ca": 79.4, "asr": 14.5})
     assert paper.find("sst2", "tiny", "badnets", "p2p") is None
-    words = paper.find("sst2(verbalizer=words)", "Qwen/Qwen3-8B", "badnets", "p2p", words=True)
+    words = paper.find("sst2(verbalizer=words)", "Qwen/Qwen3-8B", "badnets", "p2p", ("token_2",))
     assert words is not None
     assert (words.table, words.variant, words.values["asr"]) == (7, "token_2", 7.02)
-    assert paper.find("cr", "Qwen/Qwen3-8B", "badnets", "p2p", words=True) is None, "Table 7 is of SST-2 alone"
+    assert paper.find("cr", "Qwen/Qwen3-8B", "badnets", "p2p", ("token_2",)) is None, "Table 7 is of SST-2 alone"
 
 
-PAPERS: dict[str, dict[str, Any]] = {
-    "attack": {"attack": {"name": "badnets", "rate": 0.02, "word": "mn"}, "rows": {"train": None}},
-    "defend": {"defense": {"name": "p2p", "ratio": 0.25, "benign_source": "random_from_D"}},
-    "train": {"train": {"learning_rate": 2e-4, "num_train_epochs": 3, "global_batch": 32, "lora": {"r": 16}}},
-}
+CELLS = {"scaling": 10, "paper_parity": 2}
+"""Attacked cells of studies whose settings are the paper's, or the released code's."""
 
 
-def test_deviations_of_the_papers_settings_are_none() -> None:
-    assert deviations(PAPERS, "sst2") == []
+def planned(root: Path, name: str, *overrides: str, tested: tuple[int, int] = (1821, 912)) -> StudyData:
+    """A shipped study with the specs that its plan has, and invented rates over so many test rows."""
+    study = open_study(configs_dir() / "studies" / f"{name}.yaml", overrides, root)
+    clean, triggered = tested
+    runs = []
+    for run in study.expansion.runs:
+        stages = [StageState(id_, study.expansion.graph.stages[id_].kind, "done", {}, {}) for id_ in run.stages]
+        rates = {"ca_strict": rate(clean - 9, clean), "asr_strict": rate(9, triggered)}
+        ids = {"train": run.train, "eval": run.evaluation, "floor": None}
+        runs.append(RunState(beside_model(run.cell), stages, rates, None, {}, ids))
+    data = StudyData(RunDir(root), Collected(name, "", runs, {}, []), {})
+    vars(data)["specs"] = {
+        stage.id: {"id": stage.id, "kind": stage.kind, "spec": stage.spec, "reads": stage.reads}
+        for stage in study.expansion.graph.stages.values()
+    }
+    return data
+
+
+def lines(data: StudyData) -> list[dict[str, str]]:
+    """Lines of the table, by the heads of their cells; empty cells are empty texts."""
+    (table,) = against_paper.build(data)
+    return [
+        {
+            f"{head.group} {head.text}".strip(): f"{cell.shown} {cell.small}".strip().removeprefix("–")
+            for head, cell in zip(table.head, row, strict=True)
+        }
+        for row in table.rows
+    ]
+
+
+@pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize("name", CELLS)
+def test_against_paper_compares_cells_with_its_settings(name: str, tmp_path: Path) -> None:
+    """Every attacked cell has its line and its differences, and no line has another setting."""
+    table = lines(planned(tmp_path, name))
+    assert len(table) == CELLS[name]
+    assert all(line["CA ↑ difference"] and line["ASR ↓ difference"] for line in table)
+    assert not any("other settings" in line for line in table)
+
+
+OTHER: list[tuple[list[str], tuple[int, int], str, int]] = [
+    (["attack=[none, {name: badnets, rate: 0.05, target_label: 1}]"], (1821, 912), "rate 0.05 (paper: 0.02)", 10),
+    (["attack=[none, {name: badnets, count: 50, target_label: 1}]"], (1821, 912), "count 50 (paper: null)", 10),
+    (["attack=[none, {name: badnets, target_label: 0}]"], (1821, 909), "target_label 0 (paper: 1)", 10),
+    (["attack=[none, {name: badnets, word: cf}]"], (1821, 912), "word cf (paper: mn)", 10),
+    (["attack=[none, {name: badnets, position: prefix}]"], (1821, 912), "position prefix (paper: interior)", 10),
+    (["attack=[none, {name: badnets, via: weights}]"], (1821, 912), "a training from another adapter", 10),
+    (["rows.train=200"], (1821, 912), "200 training rows (paper: all)", 10),
+    ([], (872, 428), "872 test rows of CA (paper: 1821), 428 test rows of ASR (paper: 912)", 10),
+    (["defense=[none, {name: p2p, preset: paper, ratio: 0.4}]"], (1821, 912), "ratio 0.4 (paper: 0.2 to 0.3)", 5),
+    (
+        ["defense=[none, {name: p2p, benign_source: screened}]"],
+        (1821, 912),
+        "benign_source screened (paper: random_from_D or disjoint)",
+        5,
+    ),
+    (
+        ["defense=[none, {name: p2p, preset: paper, answer_cue: 'Output: '}]"],
+        (1821, 912),
+        "answer_cue 'Output: ' (paper: 'Answer: ')",
+        5,
+    ),
+    (["train.num_train_epochs=1"], (1821, 912), "num_train_epochs 1 (paper: 3)", 10),
+    (["train.lora.r=8"], (1821, 912), "lora.r 8 (paper: 16)", 10),
+    (["train.lora.target_modules=all-linear"], (1821, 912), "all-linear (released code: [q_proj, v_proj])", 10),
+    (["train.quantization=nf4"], (1821, 912), "quantization nf4 (released code: null)", 10),
+]
+"""Overrides and numbers of test rows, the setting that is said, and the number of cells that it marks."""
+
+
+@pytest.mark.usefixtures("with_data")
+@pytest.mark.parametrize(("overrides", "tested", "said", "count"), OTHER)
+def test_against_paper_marks_other_settings(
+    overrides: list[str], tested: tuple[int, int], said: str, count: int, tmp_path: Path
+) -> None:
+    """A cell with another rate, other rows or options is shown, marked and not compared; others are compared."""
+    table = lines(planned(tmp_path, "scaling", *overrides, tested=tested))
+    marked = [line for line in table if said in line["other settings"]]
+    assert len(marked) == count
+    for line in table:
+        assert bool(line["ASR ↓ difference"]) == bool(line["CA ↑ difference"]) == (line["other settings"] == "")
+        assert line["CA ↑ paper"]
+        assert line["ASR ↓ ours"]
+
+
+@pytest.mark.usefixtures("with_data")
+def test_against_paper_names_the_second_prompt(tmp_path: Path) -> None:
+    """Another benign trigger stands beside Table 6's second prompt, whose words the paper does not print."""
+    defense = "defense={name: p2p, preset: paper, benign_trigger: 'Please read: '}"
+    first, *others = lines(planned(tmp_path, "scaling", "model=qwen3-8b", "seed=0", defense))
+    assert not others
+    assert (first["table"], first["ASR ↓ paper"], first["ASR ↓ difference"]) == ("6", "4.17", "")
+    assert first["other settings"] == "benign_trigger 'Please read: ' (paper: 'The query currently entered is: ')"
+
+
+@pytest.mark.usefixtures("with_data")
+def test_against_paper_finds_a_model_beside_its_training(tmp_path: Path) -> None:
+    """Cells of a study with several trainings have the paper's number too, and only its own rank is compared."""
+    table = lines(planned(tmp_path, "scaling", "model=qwen3-8b", "seed=0", "train.lora.r=[8, 16]"))
+    said = {line["model"]: line["other settings"] for line in table}
+    assert said == {"qwen3-8b (lora.r=8)": "lora.r 8 (paper: 16)", "qwen3-8b (lora.r=16)": ""}
+
+
+def test_deviations_of_unknown_settings_are_none() -> None:
     assert deviations({}, "sst2") == [], "what is not known is not a difference"
-    mtba = {"attack": {"attack": {"name": "mtba", "rate": 0.02, "words": ["mn", "cf", "bb"], "mode": "hybrid"}}}
-    assert deviations(mtba, "sst2") == [], "a tuple of the preset is a list in the file"
 
 
-@pytest.mark.parametrize(
-    ("step", "part", "changes", "words"),
-    [
-        ("attack", "attack", {"rate": 0.05}, ["rate 0.05 (paper: 0.02)"]),
-        ("attack", "rows", {"train": 2000}, ["2000 training rows (paper: all)"]),
-        ("defend", "defense", {"ratio": 0.4, "benign_source": "screened"}, ["ratio 0.4", "benign_source screened"]),
-        ("train", "train", {"learning_rate": 1e-3}, ["learning_rate 0.001 (paper: 0.0002)"]),
-        ("train", "train", {"lora": {"r": 8}}, ["lora.r 8 (paper: 16)"]),
-    ],
-)
-def test_deviations_name_each_setting(step: str, part: str, changes: dict[str, Any], words: list[str]) -> None:
-    """A cell with other settings is not compared, and the reason is said."""
-    ours = {**PAPERS, step: {**PAPERS[step], part: {**PAPERS[step][part], **changes}}}
-    found = deviations(ours, "sst2")
-    assert len(found) == len(words)
-    assert all(text.startswith(start) for text, start in zip(found, words, strict=True))
+@pytest.mark.parametrize("name", ["mtba", "cba", "addsent", "proattack", "synattack", "lws"])
+def test_deviations_of_an_attacks_preset_are_none(name: str) -> None:
+    """Options at the paper's values are none, tuples of a preset as lists of a file, and paths of tables."""
+    plugin = registry.load("attacks", name)
+    options = {"name": name, **plugin.presets["p2p" if "p2p" in plugin.presets else "p2p_like"], "table": "a.jsonl"}
+    words = {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+    assert deviations({"attack": {"attack": words}}, "sst2") == []
+    assert deviations({"attack": {"attack": {**words, "rate": 0.3}}}, "sst2")
+
+
+@pytest.mark.parametrize(("task", "preset"), [("ape210k", "math"), ("crrsum", "summary")])
+def test_deviations_know_the_words_of_a_task(task: str, preset: str) -> None:
+    """Benign trigger and response prefix of appendix B are those of the task."""
+    words = {"name": "p2p", **registry.load("defenses", "p2p").presets[preset], "benign_source": "random_from_D"}
+    assert deviations({"defend": {"defense": words}}, task) == []
+    assert len(deviations({"defend": {"defense": words}}, "sst2")) == 2
 
 
 @pytest.mark.skipif(

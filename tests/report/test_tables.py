@@ -73,16 +73,16 @@ def test_the_paper_stands_beside_ours_with_the_difference(tmp_path: Path) -> Non
         "1",
         "94.56",
         "94.6 [93.4, 95.5] n=1821",
-        "+0.0 inside our 95 % interval",
+        "+0.0 inside our 95 % interval over rows (Wilson)",
         "99.78",
         "99.8 [99.2, 99.9] n=912",
-        "+0.0 inside our 95 % interval",
+        "+0.0 inside our 95 % interval over rows (Wilson)",
     ]
     assert defended[8:] == ["6.03", "10.0 [8.2, 12.1] n=912", "+3.9"]
     assert len(table.head) == 5 + 2 * 3, "no columns of figures that no line has"
     seeds = [run("p2p", seed, asr_strict=rate(55 + seed, 912)) for seed in (0, 1)]
     (table,) = against_paper.build(study_data(tmp_path, *seeds))
-    assert shown(table)[0][-1] == "+0.1 inside one standard deviation of ours", "no rows, so no interval"
+    assert shown(table)[0][-1] == "+0.1 inside one standard deviation over 2 seeds", "no rows, so no interval"
     assert against_paper.build(study_data(tmp_path, run("none", attack="of_tomorrow", ca_strict=rate(1, 2)))) == []
 
 
@@ -96,7 +96,7 @@ def test_rouge_stands_beside_the_papers_table_11(tmp_path: Path) -> None:
     (table,) = against_paper.build(study_data(tmp_path, summary, results=results))
     assert [head.group for head in table.head[5::3]] == ["ASR ↓", "ROUGE-1 ↑", "ROUGE-2 ↑", "ROUGE-L ↑"]
     line = shown(table)[0]
-    assert line[4:8] == ["11", "0.20", "0.4 [0.1, 1.4] n=500", "+0.2 inside our 95 % interval"]
+    assert line[4:8] == ["11", "0.20", "0.4 [0.1, 1.4] n=500", "+0.2 inside our 95 % interval over rows (Wilson)"]
     assert line[8:] == ["53.20", "53.0 n=1029", "−0.2", "41.76", "–", "–", "50.78", "51.0 n=1029", "+0.2"]
 
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from p2p_dist.config.training_axis import model_of
 from p2p_dist.report import fairness, paper, paper_settings
-from p2p_dist.report.groups import Estimate, Group
+from p2p_dist.report.groups import Estimate, Group, same_but
 from p2p_dist.report.paper import PaperRow
 from p2p_dist.report.study_data import StudyData
 from p2p_dist.report.table import GROUP_HEADS, Cell, Head, Table
@@ -54,8 +55,9 @@ def build(study_data: StudyData) -> list[Table]:
     rows = [_row(pair, metrics, any(other.mapped for other in pairs))[: len(head)] for pair in pairs]
     note = (
         "Ours are the strict rates, which the code released with the paper computes; the deployed system's are in "
-        "the tables above. Compared are cells with the paper's attack options, all rows, its training and, for P2P, "
-        "its benign rows; options of rivals are not in the paper. Small print of ours as in the tables above."
+        "the tables above. Compared are cells with the paper's rate, rows, attack, training and, for P2P, benign rows "
+        "and prompt, as far as the paper or the released code states them; options of rivals are in neither. Intervals "
+        "are of our rates alone: the paper's are of one run, and have none. Small print of ours as in the tables above."
     )
     return [
         Table(
@@ -70,12 +72,13 @@ def build(study_data: StudyData) -> list[Table]:
 
 
 def _pair(study_data: StudyData, group: Group) -> _Pair | None:
-    labels = next(
-        (result.labels.words for run in group.runs if (result := study_data.result(run)) and result.labels), ["0"]
-    )
-    published = paper.find(
-        group.cell["task"], group.cell["model"], group.attack, group.defense, not labels[0].isdigit()
-    )
+    task, model = group.cell["task"].partition("(")[0], model_of(group.cell["model"])
+    specs, labels = _specs(study_data, group), _label_words(study_data, group)
+    trigger = paper_settings.benign_trigger(specs, task)
+    numbers = labels[0].isdigit()
+    variant = "prompt_2" if trigger is not None else paper.FIRST_VARIANTS[0] if numbers else "token_2"
+    cell = (task, model, group.attack, group.defense)
+    published = paper.find(*cell, (variant,)) or paper.find(*cell)
     rates = {
         metric: rate
         for metric, names in _RATES.items()
@@ -85,18 +88,48 @@ def _pair(study_data: StudyData, group: Group) -> _Pair | None:
     if not published or not (rates or figures):
         return None
     mapped = group.rate("asr_mapped") if group.constrained else None
-    other = paper_settings.deviations(_specs(study_data, group), group.cell["task"].partition("(")[0])
-    if published.model != paper.short_name(group.cell["model"]):
+    other = paper_settings.deviations(specs, task, {metric: rate.n for metric, rate in rates.items()})
+    if not numbers and published.variant != "token_2" and task not in paper_settings.LABELS_NOT_STATED:
+        other = [*other, f"labels {labels[0]}, {labels[1]}, ... (paper: numbers)"]
+    if published.model != paper.short_name(model):
         other = [*other, "the paper does not state the model's size"]
     return _Pair(group, published, rates, mapped, other, figures)
 
 
+def _label_words(study_data: StudyData, group: Group) -> Sequence[str]:
+    """Words of the labels; numbers where no result says them, as where answers are text."""
+    results = (study_data.result(run) for run in group.runs)
+    return next((result.labels.words for result in results if result and result.labels), ["0", "1"])
+
+
 def _specs(study_data: StudyData, group: Group) -> dict[str, Mapping[str, Any]]:
-    """Specs of the stages of a group's first run by step (`attack`, `defend`), and `train`, the last of a chain."""
-    stages = [study_data.specs.get(stage.id, {}) for stage in group.runs[0].stages]
-    specs = {stage["spec"].get("step", stage["kind"]): stage["spec"] for stage in stages if stage}
-    if training := study_data.specs.get(group.runs[0].ids.get("train") or ""):
-        specs["train"] = training["spec"]
+    """Specs behind a group's first run: the rows that it is evaluated on by step (`attack`, `defend`), and `train`. A
+    training from another adapter has that one's spec as `start`.
+
+    The training of a rival, which may change settings of its own, is that of the undefended run beside it.
+    """
+    specs = {spec.get("step", "eval"): spec for spec in _behind(study_data, group.runs[0].ids.get("eval"), "rows")}
+    run = group.runs[0]
+    if not _is_compared(group.defense):
+        beside = (
+            one for one in study_data.groups if one.defense == "none" and same_but(one.cell, group.cell, "defense")
+        )
+        run = next(beside, group).runs[0]
+    train, *start = _behind(study_data, run.ids.get("train"), "start") or [{}]
+    return {**specs, **({"train": train} if train else {}), **({"start": start[0]} if start else {})}
+
+
+def _is_compared(defense: str) -> bool:
+    """True for a defense whose options are in the paper."""
+    return defense.partition("(")[0] in ("none", "p2p")
+
+
+def _behind(study_data: StudyData, id_: str | None, role: str) -> list[Mapping[str, Any]]:
+    """Specs of a stage and of those that it reads in this role, one behind the other, as far as they are known."""
+    specs = []
+    while (stage := study_data.specs.get(id_ or "")) is not None:
+        specs.append(stage["spec"])
+        id_ = stage["reads"].get(role)
     return specs
 
 
@@ -119,12 +152,20 @@ def _rate(published: float | None, ours: Estimate | None, comparable: bool) -> l
     if published is None or ours is None or not comparable:
         return [_paper(published), estimate_cell(ours), Cell("")]
     inside = 100 * ours.low <= published <= 100 * ours.high
-    kind = "our 95 % interval" if ours.is_interval else "one standard deviation of ours"
+    points = 100 * ours.value - published
     return [
         _paper(published),
         estimate_cell(ours),
-        _difference(100 * ours.value - published, f"inside {kind}" if inside else ""),
+        _difference(points, f"inside {interval_name(ours)}" if inside else ""),
     ]
+
+
+def interval_name(ours: Estimate) -> str:
+    """The interval of our rate as what it is."""
+    seeds = ours.spread.seeds
+    if seeds == 1:
+        return "our 95 % interval over rows (Wilson)"
+    return "our 95 % interval over seeds and rows" if ours.is_interval else f"one standard deviation over {seeds} seeds"
 
 
 def _figure(published: float | None, ours: Sequence[MeanEntry], comparable: bool) -> list[Cell]:
