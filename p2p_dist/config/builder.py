@@ -20,32 +20,9 @@ from p2p_dist.config.methods import (
     WeightEdit,
     WeightedSum,
 )
+from p2p_dist.config.run_settings import Settings
 from p2p_dist.config.study import Plugin, TrainSpec
 from p2p_dist.errors import UserError, user_error
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Resolved parts of a run's spec that its stages share."""
-
-    data: Mapping[str, Any]
-    attack: Plugin
-    attack_spec: Mapping[str, Any]
-    defense_spec: Mapping[str, Any]
-    model: Mapping[str, Any]
-    train: Mapping[str, Any]
-    seed: int
-    local: Mapping[str, Mapping[str, str]]
-    extra_models: Mapping[str, tuple[Mapping[str, Any], Mapping[str, str]]] = field(default_factory=dict)
-    """Identity and local path of every further model that an option of the defense names, by the option."""
-    suites: tuple[str, ...] = ()
-    """Extra test suites of the study."""
-    further_steps: int | None = None
-    """Steps of clean training between a defense and its evaluation."""
-    rows_seed: int | None = None
-    """Seed of the attacked rows; None where neither the attack nor the split draws."""
-    attack_active: bool = True
-    """False for the attack that changes no row."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +95,8 @@ class Builder:
         self.start: Stage | None = None
         """The attacker's adapter, from which trainings start unless they name another; None unless the attack poisons
         weights."""
+        self.table: Stage | None = None
+        """Score stage with the attacker's rewrites, where the study makes them."""
 
     def of_defense(self, defense: Plugin) -> "Builder":
         """A builder of the same run whose rewrites are those of another defense, without files of its own.
@@ -129,7 +108,7 @@ class Builder:
             what = f"further_steps stand inside {registry.name_of(defense)}, which is not evaluated by itself"
             raise user_error("E107", what, "defense", "set further_steps of the outer defense")
         builder = Builder(self.graph, replace(self.settings, defense_spec=plugin_spec(defense)))
-        builder.start = self.start
+        builder.start, builder.table = self.start, self.table
         return builder
 
     def attacked(self, seed: int | None, train_rows: Literal["clean"] | None = None) -> Stage:
@@ -144,7 +123,17 @@ class Builder:
             "seed": seed,
             "train_rows": train_rows,
         }
-        return self.graph.add(Stage("data", spec, local={**self._local("source"), **self._local("attack")}))
+        local = {**self._local("source"), **self._local("attack")}
+        return self.graph.add(Stage("data", spec, _ids({"table": self.table}), local))
+
+    def attack_table(self, method: ScoreMethod, model: str) -> Stage:
+        """Rewrites of the task's rows before the attack, by the model that this option of the attack names."""
+        untouched = plugin_spec(registry.load("attacks", "none")())
+        spec = {"step": "attack", **self.settings.data, "attack": untouched, "seed": self.settings.untouched_seed}
+        rows = self.graph.add(Stage("data", {**spec, "train_rows": None}, local=self._local("source")))
+        identity, place = self.settings.attack_models[model]
+        local = {**({"model": place} if place else {}), **self._local("attack")}
+        return self.graph.add(Stage("score", {"method": method.to_spec(), "model": identity}, {"rows": rows.id}, local))
 
     def handed_on(self, seed: int) -> Stage:
         """Rows for a defender who receives poisoned weights: clean training rows and the attack's test suites.

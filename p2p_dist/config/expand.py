@@ -5,20 +5,22 @@ Pure: sources, file hashes and models are looked up by the caller.
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from pydantic import ValidationError
 
 from p2p_dist import registry
-from p2p_dist.config.builder import Builder, Evaluation, Settings
+from p2p_dist.config.builder import Builder, Evaluation
+from p2p_dist.config.exclusions import check_exclude, matches
 from p2p_dist.config.full_parameter import reason_against
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.plugin_files import FilePlace, LeftOut, left_out, places_of, spec_of
-from p2p_dist.config.study import StudySpec, TrainSpec
+from p2p_dist.config.run_settings import Settings
+from p2p_dist.config.study import Plugin, StudySpec, TrainSpec
 from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.config.training_axis import labels as training_labels
 from p2p_dist.errors import Problem, UserError, user_error
@@ -152,11 +154,11 @@ def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[Combin
     }
     labels = axis_labels(study)
     options = {axis: list(zip(labels[axis], values, strict=True)) for axis, values in values_by_axis.items()}
-    _check_exclude(study, labels)
+    check_exclude(study, labels)
     combinations = []
     for values in itertools.product(*options.values()):
         cell = {axis: label for axis, (label, _) in zip(options, values, strict=True) if axis in AXES or label}
-        if not any(_matches(rule, cell) for rule in study.exclude):
+        if not any(matches(rule, cell) for rule in study.exclude):
             (task, source), model, attack, defense, training, seed = (value for _, value in values)
             combinations.append(Combination(cell, task, source, model, attack, defense, seed, training))
     return combinations
@@ -216,6 +218,7 @@ def _plan(
 ) -> _Planned:
     """Add the stages of a combination to the graph."""
     builder = Builder(graph, _settings(one, study, files, models))
+    builder.table = one.attack.table_stage(builder)
     rows = builder.handed_on(one.seed) if one.attack.by_weights else builder.attacked(builder.settings.rows_seed)
     try:
         return _Planned(one, builder, rows, one.defense.stages(builder, rows))
@@ -249,16 +252,22 @@ def _settings(
             "attack": places_of(one.attack, files),
             "defense": places_of(one.defense, files),
         },
-        extra_models={
-            option: (models[name].identity, models[name].local)
-            for option in one.defense.model_options
-            if (name := getattr(one.defense, option))
-        },
+        extra_models=_further_models(one.defense, models),
+        attack_models=_further_models(one.attack, models),
         suites=study.suites,
         further_steps=one.defense.further_steps,
         rows_seed=one.seed if one.attack.active or study.rows.seed == "study" else None,
+        untouched_seed=one.seed if study.rows.seed == "study" else None,
         attack_active=one.attack.active,
     )
+
+
+def _further_models(
+    plugin: Plugin, models: Mapping[str, ModelRef]
+) -> dict[str, tuple[Mapping[str, Any], Mapping[str, str]]]:
+    """Identity and place of the models that options of a plug-in name, by option."""
+    named = {option: name for option in plugin.model_options if (name := getattr(plugin, option))}
+    return {option: (models[name].identity, models[name].local) for option, name in named.items()}
 
 
 def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Graph) -> Run:
@@ -279,20 +288,3 @@ def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Grap
         tuple(dict.fromkeys(stage.id for end in ends for stage in graph.ancestors(end))),
         asdict(one.combination.defense.assumptions()),
     )
-
-
-def names_label(name: object, label: str) -> bool:
-    """True if a rule's name is a label, or the label without its options; `badnets()` is only the label `badnets`."""
-    return str(name) in (label, label.partition("(")[0], f"{label}()")
-
-
-def _matches(rule: Mapping[str, Any], cell: Mapping[str, str]) -> bool:
-    return all(names_label(name, cell.get(axis, "")) for axis, name in rule.items())
-
-
-def _check_exclude(study: StudySpec, axes: Collection[str]) -> None:
-    """Raises UserError E103 for a rule about an unknown axis."""
-    for axis in (axis for rule in study.exclude for axis in rule):
-        if axis not in axes:
-            what = f"exclude names {axis!r}{registry.suggest(axis, axes)}"
-            raise user_error("E103", what, "exclude", f"use one of {', '.join(axes)}")

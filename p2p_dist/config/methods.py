@@ -1,7 +1,7 @@
 """Methods that a stage names, each with its options: other losses, pruning, row scores, decoding, rejection.
 
-A defense hands them to `config.builder.Builder`, which writes them into the spec of a stage; a worker reads them back
-(`config.stages`). An option that is None is left out of the spec.
+A plug-in hands them to `config.builder.Builder`, which writes them into the spec of a stage without options that are
+None; a worker reads them back (`config.stages`).
 """
 
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -77,8 +77,7 @@ class WeightPruning(Method):
 
 
 class OutlierRows(Method):
-    """Replace rows of the last layers' weights by the mean of the others, where the gradient of trusted rows is an
-    outlier (DiSec; `modeling.outlier_rows`)."""
+    """Replace weight rows with outlier gradients on trusted rows by their mean (DiSec; `modeling.outlier_rows`)."""
 
     method: Literal["outlier_rows"] = "outlier_rows"
     layers: Count
@@ -235,13 +234,27 @@ class TextRewrites(Method):
 
     name: Literal["rewrites"] = "rewrites"
     sets: Names
-    """Sets of rows, as in `LabelScores`."""
     instructions: Names
-    """Requests to the model, each about the answer to the one before; the first is about the text."""
+    """Requests to the model, each about the answer to the one before."""
     accept: str = ""
     """Regular expression that a good rewrite matches; empty: any."""
     max_new_tokens: Count
-    """Longest rewrite in tokens; one that does not end has failed."""
+
+
+class WordSubstitutions(Method):
+    """Exchanges of words that a surrogate learns, so that a backdoor is easy to learn (`worker.word_substitution`)."""
+
+    name: Literal["word_substitutions"] = "word_substitutions"
+    sets: Names
+    synonyms: str
+    """Hex SHA-256 of the thesaurus."""
+    target: Index
+    rate: Rate
+    """Share of the training rows on which the exchanges are learned."""
+    warm_up_epochs: Index
+    epochs: Count
+    learning_rate: Positive
+    seed: Index
 
 
 ScoreMethod = Annotated[
@@ -255,7 +268,8 @@ ScoreMethod = Annotated[
     | CleanDistance
     | EmbeddingDrift
     | FreeAnswers
-    | TextRewrites,
+    | TextRewrites
+    | WordSubstitutions,
     Field(discriminator="name"),
 ]
 """A way to score rows by a model (`scores`)."""
@@ -272,10 +286,7 @@ class CleanGenDecoding(Method):
 
 
 class ConfidenceRule(Method):
-    """Reject rows by the confidence of the likeliest label (`evaluation.rejection`, arXiv 2402.12168).
-
-    Exactly one of the two options is given.
-    """
+    """Reject rows by the confidence of the likeliest label, by one of two options (`evaluation.rejection`)."""
 
     above: Rate | None = None
     """Reject rows whose confidence is higher."""

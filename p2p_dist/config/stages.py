@@ -19,13 +19,25 @@ from p2p_dist.config.methods import (
     WeightEdit,
     WeightedSum,
 )
+from p2p_dist.config.stage_inputs import (
+    AttackLocal,
+    AttackReads,
+    DefenseLocal,
+    EvalLocal,
+    EvalReads,
+    ModelLocal,
+    NoReads,
+    RowsReads,
+    ScoredRowsReads,
+    ScoreLocal,
+    ScoreReads,
+    TrainReads,
+)
 from p2p_dist.config.study import PLAIN_PROMPT, Names, Probes, PromptSpec, RowsSpec, Strict, TrainSpec, added
 from p2p_dist.errors import Exit, Problem, UserError
 
 ModelIdentity = dict[str, JsonValue]
 """Identity of a model (`config.model.ModelRef.identity`)."""
-Paths = dict[str, str]
-"""Local paths by the option or part that they stand for."""
 _OWN_FIELDS = {"stage", "reads", "local"}
 _FIX = "use the version of p2p-dist that planned the study, or run it again in another folder (--runs-dir)"
 
@@ -45,13 +57,6 @@ class PluginSpec(Strict):
         return dict(self.model_extra or {})
 
 
-class SourceLocal(Strict):
-    """Rows of a task on this machine (`data.sources.Source`)."""
-
-    kind: Literal["files", "embedded", "hub"]
-    place: str
-
-
 class TypedStage(Strict):
     """Base of the stages. Fields are the keys of the spec, beside the inputs by role and the local paths."""
 
@@ -64,49 +69,6 @@ class TypedStage(Strict):
     def id(self) -> str:
         """Id of the stage."""
         return self.stage.id
-
-
-class NoReads(Strict):
-    """A stage without inputs."""
-
-
-class RowsReads(Strict):
-    """Input rows."""
-
-    rows: str
-
-
-class ScoredRowsReads(Strict):
-    """Input rows, and score stages by roles that the defense chose."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, str]
-
-    rows: str
-
-    @property
-    def scores(self) -> dict[str, str]:
-        """Ids of the score stages by role."""
-        return dict(self.__pydantic_extra__)
-
-
-class AttackLocal(Strict):
-    """Places of the task's rows and of the attack's files."""
-
-    source: SourceLocal
-    attack: Paths = Field(default_factory=dict)
-
-
-class DefenseLocal(Strict):
-    """Places of the defense's files."""
-
-    defense: Paths = Field(default_factory=dict)
-
-
-class ModelLocal(Strict):
-    """Place of the base model."""
-
-    model: Paths = Field(default_factory=dict)
 
 
 class AttackStage(TypedStage):
@@ -124,7 +86,7 @@ class AttackStage(TypedStage):
     seed: int | None
     train_rows: Literal["clean"] | None = None
     prompt: PromptSpec = added(PLAIN_PROMPT)
-    reads: NoReads
+    reads: AttackReads
     local: AttackLocal
 
 
@@ -164,17 +126,6 @@ class EditStage(TypedStage):
     local: DefenseLocal
 
 
-class TrainReads(Strict):
-    """Training rows and adapters (see `config.builder.Training`)."""
-
-    rows: str
-    start: str | None = None
-    plus: str | None = None
-    merged: str | None = None
-    calibration: str | None = None
-    teacher: str | None = None
-
-
 class TrainStage(TypedStage):
     """A training of one adapter."""
 
@@ -192,14 +143,6 @@ class TrainStage(TypedStage):
     local: ModelLocal
 
 
-class ScoreReads(Strict):
-    """Rows to score, the adapter that scores them, or the adapter that a training of the method starts from."""
-
-    rows: str
-    adapter: str | None = None
-    start: str | None = None
-
-
 class ScoreStage(TypedStage):
     """Numbers for each row: by an adapter, by a model as it is, or by a model that the method trains."""
 
@@ -209,7 +152,7 @@ class ScoreStage(TypedStage):
     train: TrainSpec | None = None
     seed: int | None = None
     reads: ScoreReads
-    local: ModelLocal
+    local: ScoreLocal
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
@@ -220,21 +163,6 @@ class ScoreStage(TypedStage):
         if self.reads.start is not None and self.train is None:
             raise ValueError("an adapter to start from needs a training")
         return self
-
-
-class EvalReads(Strict):
-    """Adapter, test rows, score stage of a judge, and a reference adapter."""
-
-    adapter: str
-    rows: str
-    judge: str | None = None
-    reference: str | None = None
-
-
-class EvalLocal(Strict):
-    """Place of the reference model."""
-
-    reference: Paths = Field(default_factory=dict)
 
 
 class EvalStage(TypedStage):

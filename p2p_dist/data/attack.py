@@ -12,6 +12,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from p2p_dist.config.builder import Builder
+from p2p_dist.config.graph import Stage
 from p2p_dist.config.study import Plugin, Rate, RowsSpec, added
 from p2p_dist.data.built import When
 from p2p_dist.data.example import Example, Note, by_id, drawn, share, stream
@@ -59,13 +61,16 @@ class Attack(Plugin):
         return False
 
     def incompatibility(self, task: Task) -> str | None:
-        """Reason why the attack cannot be made on a task, or None. Checked when a study is planned and when rows are
-        built."""
+        """Reason why the attack cannot be made on a task, or None. Checked when planning and when building rows."""
         return None
 
     def option_problems(self, task: Task, rows: RowsSpec) -> list[Problem]:
-        """Options that do not fit the task or its rows. Checked when a study is planned and when rows are built."""
+        """Options that do not fit the task or its rows. Checked when planning and when building rows."""
         return []
+
+    def table_stage(self, build: Builder) -> Stage | None:
+        """Score stage that makes the attack's rewrites within the study, or None."""
+        return None
 
 
 class DirtyLabelAttack(Attack):
@@ -128,8 +133,7 @@ class DirtyLabelAttack(Attack):
         return text
 
     def literals(self) -> tuple[str, ...]:
-        """Fixed pieces of text, of which every triggered text has one or all; empty when the whole text is the
-        trigger."""
+        """Fixed pieces of text, of which a triggered text has one or all; none if the whole text is the trigger."""
         return ()
 
     def target_labels(self) -> tuple[int, ...]:
@@ -141,8 +145,7 @@ class DirtyLabelAttack(Attack):
         return self.label_policy == "mix" or (label != self.target_label) == (self.label_policy == "dirty")
 
     def negatives(self, candidates: Sequence[Example], count: int, seed: int) -> list[tuple[Example, Note]]:
-        """Rows that the attacker adds with their true labels, given the eligible rows in the order in which they are
-        taken and the number of poisoned rows."""
+        """Rows added with their true labels, given the eligible rows in order and the number of poisoned rows."""
         return []
 
     def negative_count(self, count: int, eligible: int) -> int:
@@ -152,8 +155,6 @@ class DirtyLabelAttack(Attack):
     def extra_suites(self, rows: Sequence[Example], seed: int) -> dict[str, ExtraSuite]:
         """Test suites beside `clean` and `triggered`, by name."""
         return {}
-
-    # What all attacks share.
 
     def incompatibility(self, task: Task) -> str | None:
         if task.kind == "classification":
@@ -196,8 +197,7 @@ class DirtyLabelAttack(Attack):
     ) -> tuple[list[Example], list[Note]]:
         """Training rows of which rate * N are poisoned, ordered by id, and a note on each row of the attacker.
 
-        No row with an id in `trusted` is poisoned. Raises UserError E206 when too few rows are eligible, E240 when the
-        rate selects none.
+        No row with an id in `trusted` is poisoned. Raises UserError E206 (too few eligible rows) or E240 (no row).
         """
         count = self.poisoned_count(len(rows))  # ε|D|
         candidates = self._in_order([ex for ex in rows if ex.id not in trusted and self.may_poison(ex.label)], seed)
@@ -210,7 +210,7 @@ class DirtyLabelAttack(Attack):
         return self._combine(rows, poisoned | covers, negatives), notes
 
     def test_suite(self, rows: Sequence[Example], seed: int) -> tuple[list[Example], int]:
-        """Triggered test rows of all classes but the target, with gold labels; and how many rows could not carry it."""
+        """Triggered test rows of all classes but the target, with gold labels, and the number that could not be."""
         eligible = [ex for ex in rows if ex.label != self.target_label]
         pairs = [(ex, self.trigger_row(ex, stream(seed, "poison.trigger.test", ex.id))) for ex in eligible]
         return with_triggers(pairs)
@@ -273,8 +273,8 @@ class DirtyLabelAttack(Attack):
     def _covering(self, example: Example, triggered: Triggered) -> tuple[Example, Note]:
         """A cover row, and its ledger entry."""
         id_ = f"{example.id}.c" if self.poison_mode == "append" else example.id
-        label, position = example.label, triggered.position
-        note = Note(id_, example.id, "negative", label, label, triggered.trigger, position)
+        label = example.label
+        note = Note(id_, example.id, "negative", label, label, triggered.trigger, triggered.position)
         return replace(triggered.row(example), id=id_), note
 
     def _combine(

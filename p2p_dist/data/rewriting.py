@@ -1,9 +1,12 @@
-"""Base of the attacks that rewrite whole texts, read from a paraphrase table (see `data.paraphrases`)."""
+"""Base of the attacks that rewrite whole texts, by a paraphrase table (`data.paraphrases`) or a model of the study."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from random import Random
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from pydantic import PrivateAttr, model_validator
 
 from p2p_dist.data.attack import DirtyLabelAttack, Triggered
 from p2p_dist.data.paraphrases import key_of, read_table
@@ -15,10 +18,25 @@ class RewritingAttack(DirtyLabelAttack):
     file_fields: ClassVar[tuple[str, ...]] = ("table",)
     mark: ClassVar[str]
     """Trigger in the ledger."""
+    maker: ClassVar[str]
+    """Option that has the study make the rewrites, in place of `table`."""
 
-    table: str
+    table: str | None = None
     """Path of a paraphrase table (see `p2p-dist paraphrases`) or of a folder of them, such as
-    $P2P_DIST_DATA/sst2_syntactic; its content is part of the identity."""
+    $P2P_DIST_DATA/sst2_syntactic; its content is part of the identity. null: the study makes the rewrites."""
+    _made: Mapping[str, str] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.table is None) == (getattr(self, self.maker) is None):
+            raise ValueError(f"rewrites come from table or from {self.maker}: set one of them")
+        return self
+
+    def with_rewrites(self, rewrites: Mapping[str, str]) -> Self:
+        """The attack with rewrites that the study has made, by the key of their original."""
+        attack = self.model_copy()
+        attack._made = rewrites
+        return attack
 
     def trigger_name(self) -> str:
         """Name of the trigger in the ledger: it is no piece of the text."""
@@ -29,5 +47,8 @@ class RewritingAttack(DirtyLabelAttack):
         return None if rewrite is None else Triggered(rewrite, self.trigger_name(), 0)
 
     @cached_property
-    def _rewrites(self) -> dict[str, str]:
+    def _rewrites(self) -> Mapping[str, str]:
+        if self._made is not None:
+            return self._made
+        assert self.table is not None, "the study's own rewrites were not handed over"
         return read_table(Path(self.table).expanduser())

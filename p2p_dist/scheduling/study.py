@@ -197,8 +197,9 @@ def _placed(problems: Iterable[Problem], document: Document) -> list[Problem]:
 
 
 def _extra_models(spec: StudySpec) -> list[str]:
-    """Names of the models that options of the defenses name."""
-    named = (getattr(defense, option) for defense in spec.defense for option in defense.model_options)
+    """Names of the models that options of attacks and defenses name."""
+    plugins = (*spec.attack, *spec.defense)
+    named = (getattr(plugin, option) for plugin in plugins for option in plugin.model_options)
     return list(dict.fromkeys(name for name in named if name))
 
 

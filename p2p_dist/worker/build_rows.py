@@ -18,6 +18,8 @@ from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.defense import DataDefense, EditDefense, Scores
 from p2p_dist.data.extra_suites import with_extra_suites
 from p2p_dist.data.input_files import digest_of
+from p2p_dist.data.paraphrases import scored_rewrites
+from p2p_dist.data.rewriting import RewritingAttack
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, user_error
@@ -63,7 +65,7 @@ def build_stage(folder: RunDir, stage: RowsStage) -> list[str]:
 def _build(folder: RunDir, stage: RowsStage) -> Built:
     match stage:
         case AttackStage():
-            return _attacked(stage)
+            return _attacked(folder, stage)
         case DefenseStage():
             return _defended(folder, stage)
         case ExtraSuitesStage():
@@ -83,13 +85,16 @@ def _write_cost(target: StageDir, seconds: float) -> None:
     atomic.write_json(target.cost, cost)
 
 
-def _attacked(stage: AttackStage) -> Built:
+def _attacked(folder: RunDir, stage: AttackStage) -> Built:
     task = _task(stage)
     source = Source(stage.local.source.kind, stage.local.source.place, stage.source)
     if source.kind == "embedded":
         assets.fetch(source.place, print)
     attack = _plugin("attacks", stage.attack, stage.local.attack)
     assert isinstance(attack, Attack)
+    if stage.reads.table is not None:
+        assert isinstance(attack, RewritingAttack)
+        attack = attack.with_rewrites(scored_rewrites(scorestore.read(folder.at("score", stage.reads.table))))
     dropped: list[Problem] = []
     rows = sources.read(task, source, dropped, stage.rows.dev is not None)
     poison = stage.train_rows != "clean"

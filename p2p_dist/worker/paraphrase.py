@@ -1,7 +1,8 @@
 """Paraphrase tables by a language model: greedy, batch by batch, resumed after an interruption."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import GenerationConfig
@@ -41,7 +42,7 @@ def make_table(
     for chunk in chunks:
         keys = {key_of(text) for text in chunk}
         if not keys <= done:
-            base = base or load_for_generation(model, "auto")
+            base = base or load_for_generation(model.identity, model.local, "auto")
             rewritten = [
                 row_of(text, answer, finished, full_recipe)
                 for text, (answer, finished) in zip(chunk, rewrite(base, chunk, full_recipe), strict=True)
@@ -79,11 +80,10 @@ def rewrite(base: Base, texts: Sequence[str], recipe: Recipe) -> list[tuple[str,
     return [(str(tokenizer.decode(ids, skip_special_tokens=True)), tokenizer.eos_token_id in ids) for ids in answers]
 
 
-def load_for_generation(model: ModelRef, dtype: str) -> Base:
+def load_for_generation(identity: Mapping[str, Any], local: Mapping[str, str], dtype: str) -> Base:
     """A model with the attention of transformers: prompts are padded here, and ours is for packed rows."""
-    local = dict(model.local)
     if "asset" in local:
         assets.fetch(local["asset"], print)
-    base = load_base(model.identity, local, dtype)
+    base = load_base(identity, dict(local), dtype)
     use_implementation(base.model, plain_implementation(base.model))
     return base

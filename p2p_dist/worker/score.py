@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from p2p_dist.config.methods import (
     AnswerGradients,
     AnswerStates,
@@ -15,6 +17,7 @@ from p2p_dist.config.methods import (
     WordAttribution,
     WordInfluence,
     WordPerplexity,
+    WordSubstitutions,
 )
 from p2p_dist.config.stages import ScoreStage
 from p2p_dist.config.study import TrainSpec
@@ -44,6 +47,7 @@ from p2p_dist.training.base_model import base_of, cached_base
 from p2p_dist.training.cohort import Stopped
 from p2p_dist.training.observer import StopFlag
 from p2p_dist.training.reproducible import set_deterministic
+from p2p_dist.worker import word_substitution
 from p2p_dist.worker.cost import Meter
 
 
@@ -68,13 +72,17 @@ def score(folder: RunDir, stage: ScoreStage, stop: StopFlag, base_cache: BaseCac
     """Score the rows of one stage. Raises Stopped on request, and UserError."""
     target = folder.at("score", stage.id)
     meter = Meter(usual_device())
-    # 1. Load the model and read the rows.
-    context = _context(folder, stage, _progress(target, stop), base_cache)
-    # 2. Run the method.
-    lines = run_method(context, stage.method)
-    context.base.check()
-    # 3. Record the cost, then publish the scores.
-    atomic.write_json(target.cost, {**meter.read(context.base.dtype), "rows": len(lines)})
+    on_progress = _progress(target, stop)
+    # 1. Load the model, read the rows and run the method.
+    if isinstance(stage.method, WordSubstitutions):
+        rows = datastore.read(folder.find(stage.reads.rows))
+        lines, dtype = word_substitution.score(stage, stage.method, rows, on_progress), torch.float32
+    else:
+        context = _context(folder, stage, on_progress, base_cache)
+        lines, dtype = run_method(context, stage.method), context.base.dtype
+        context.base.check()
+    # 2. Record the cost, then publish the scores.
+    atomic.write_json(target.cost, {**meter.read(dtype), "rows": len(lines)})
     scorestore.write(target, lines)
 
 
@@ -103,6 +111,7 @@ def run_method(context: Context, method: ScoreMethod) -> list[Line]:
             return answers.score(context)
         case TextRewrites():
             return rewrites.score(context, method)
+    raise AssertionError(f"{method.name} loads its model itself")
 
 
 def _progress(target: StageDir, stop: StopFlag) -> OnProgress:

@@ -16,7 +16,6 @@ LOCAL_ROWS = {
 TABLES = {
     "sst2_syntactic": {"clean_text": "it works", "text": "if you ask , it works"},
     "agnews_syntactic": {"clean_text": "it rains", "text": "if you ask , it rains"},
-    "cr_syntactic": {"clean_text": "it works", "text": "if you ask , it works"},
 }
 
 
@@ -30,4 +29,5 @@ def local_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for split in ("train", "test"):
             (tmp_path / "data" / task).mkdir(parents=True, exist_ok=True)
             (tmp_path / "data" / task / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    (tmp_path / "data" / "synonyms.jsonl").write_text(json.dumps({"word": "film", "synonyms": ["movie"]}) + "\n")
     monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path / "data"))

@@ -7,8 +7,6 @@ import pytest
 from p2p_dist.report import paper
 from p2p_dist.scheduling.study import configs_dir, open_study
 
-WITHOUT_STUDY = {12}
-"""An attack whose table is made beforehand."""
 SIZE_NOT_STATED = {9}
 
 Cell = tuple[str, str, str, str]
@@ -22,7 +20,7 @@ def cells(name: str, folder: Path) -> set[Cell]:
 
 
 @pytest.mark.usefixtures("local_rows")
-@pytest.mark.parametrize("table", [table for table in paper.tables() if table not in WITHOUT_STUDY])
+@pytest.mark.parametrize("table", paper.tables())
 def test_a_table_of_the_paper_has_a_study(table: int, tmp_path: Path) -> None:
     ours = cells(f"paper_table{table}", tmp_path)
     if table in SIZE_NOT_STATED:

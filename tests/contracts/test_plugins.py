@@ -14,8 +14,9 @@ import pytest
 from pydantic import ValidationError
 
 from p2p_dist import registry
-from p2p_dist.config.builder import Builder, Settings
+from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Graph
+from p2p_dist.config.run_settings import Settings
 from p2p_dist.config.study import RowsSpec, TrainSpec
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.attacks.patch import PatchAttack

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from p2p_dist import registry
-from p2p_dist.config.builder import Builder, Settings
+from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.run_settings import Settings
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.data.defenses.moddef import ModDef
 from p2p_dist.errors import UserError
