@@ -20,6 +20,8 @@ SPLITS = {"train": 80, "test": 20, "dev": 20}
 """Rows of each task by split."""
 NEW_TOKENS = 4
 """Tokens of a generated answer."""
+SHORT_SURROGATE = {"pool_rate": 0.3, "warm_up_epochs": 1, "epochs": 4, "learning_rate": 3e-2}
+"""Options of LWS with which a tiny surrogate learns some exchanges."""
 FILLER = ["the", "film", "is", "a", "story", "of", "people", "and", "places", "with", "music", "by", "night"]
 COLOURS = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 
@@ -114,16 +116,25 @@ def _small_plugin(kind: str, plugin: str | Mapping[str, Any], folder: Path) -> d
     options = _named(plugin)
     loaded = registry.load(kind, options["name"])
     for option in loaded.model_options:
-        options[option] = "tiny"
-    for option in loaded.file_fields:
-        options.pop(option, None)
-    if "table" in loaded.file_fields:
-        options["table"] = str(write_rewrites(folder))
+        if options.get(option, loaded.model_fields[option].default):
+            options[option] = "tiny"
+    if options["name"] == "synattack":  # random weights write no paraphrase
+        options = {**options, "table": str(write_rewrites(folder)), "rewriter": None}
+    if "synonyms" in options:
+        options |= {"synonyms": str(write_synonyms(folder)), **SHORT_SURROGATE}
     if "min_coverage" in loaded.model_fields:
-        options["min_coverage"] = 0.0  # the table has no triggered texts
+        options |= {"min_coverage": 0.0, "max_new_tokens": NEW_TOKENS}
     if options.get("benign_source") == "screened":
         options["screening"] = {**options.get("screening", {}), "on_failed_screening": "go_on"}
     return options
+
+
+def write_synonyms(folder: Path) -> Path:
+    """A thesaurus of words that most rows have."""
+    path = folder / "synonyms.jsonl"
+    rows = [{"word": word, "synonyms": [f"{word}s", f"{word}y"]} for word in FILLER]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
 
 
 def write_rewrites(folder: Path) -> Path:

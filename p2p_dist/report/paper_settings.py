@@ -17,8 +17,13 @@ P2P_PRESETS = ("paper", "released_code")
 WORDING = {"ape210k": "math", "crrsum": "summary"}
 """Presets of P2P with the paper's words (appendix B), for tasks that have their own."""
 BENIGN_SHARES = (0.2, 0.3)
-NOT_STATED = ("target_label", "target_response", "response_mode", "instruction", "clean_prompt", "malicious_prompt")
+NOT_STATED = (
+    *("target_label", "target_response", "response_mode", "instruction", "clean_prompt", "malicious_prompt"),
+    *("rewriter", "max_new_tokens", "surrogate", "pool_rate", "warm_up_epochs", "epochs", "learning_rate"),
+)
 """Options of attacks that the paper does not state, or that are compared apart."""
+PARAPHRASER = "SCPN"
+"""Paraphraser of SynAttack, whose published paraphrases are tables."""
 
 TRAINING: Mapping[str, Any] = {"learning_rate": 2e-4, "num_train_epochs": 3, "global_batch": 32}
 RANK = 16
@@ -88,6 +93,8 @@ def _of_attack(attack: Spec, task: str) -> Iterator[str]:
     target, option = TARGETS.get(task), "target_response" if task in WORDING else "target_label"
     if target is not None and attack.get(option, target) != target:
         yield f"{option} {attack[option]} (paper: {target})"
+    if rewriter := attack.get("rewriter"):
+        yield f"rewriter {rewriter} (paper: {PARAPHRASER})"
     presets = [plugin.presets[name] for name in ATTACK_PRESETS if name in plugin.presets] or [{}]
     is_text = ("label_policy",) if task in WORDING else ()
     expected = [_options(plugin, preset) for preset in presets]

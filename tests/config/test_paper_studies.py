@@ -27,10 +27,3 @@ def test_a_table_of_the_paper_has_a_study(table: int, tmp_path: Path) -> None:
         ours = {(task, paper.without_size(model), attack, defense) for task, model, attack, defense in ours}
     papers = {(row.task, row.model, row.attack, row.defense) for row in paper.rows() if row.table == table}
     assert ours == papers
-
-
-@pytest.mark.usefixtures("local_rows")
-@pytest.mark.parametrize("figure", ["2", "3a", "3b", "3c", "4"])
-def test_cells_of_a_figure_are_cells_of_the_tables(figure: str, tmp_path: Path) -> None:
-    """So that a report sets the paper's number beside each of them, or says in what they differ."""
-    assert all(paper.find(*cell) is not None for cell in cells(f"paper_figure{figure}", tmp_path))

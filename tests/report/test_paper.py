@@ -201,6 +201,14 @@ def test_against_paper_finds_a_model_beside_its_training(tmp_path: Path) -> None
     assert said == {"qwen3-8b (lora.r=8)": "lora.r 8 (paper: 16)", "qwen3-8b (lora.r=16)": ""}
 
 
+def test_deviations_name_another_paraphraser() -> None:
+    """SynAttack by another paraphraser than the paper's is marked; a surrogate of LWS is not stated there."""
+    synattack = {"attack": {"attack": {"name": "synattack", "rewriter": "qwen3-8b", "max_new_tokens": 64}}}
+    assert deviations(synattack, "cr") == ["rewriter qwen3-8b (paper: SCPN)"]
+    lws = {"attack": {"attack": {"name": "lws", "synonyms": "0" * 64, "surrogate": "tiny", "epochs": 3}}}
+    assert deviations(lws, "sst2") == []
+
+
 def test_deviations_of_unknown_settings_are_none() -> None:
     assert deviations({}, "sst2") == [], "what is not known is not a difference"
 
