@@ -2,13 +2,16 @@
 
 On a CPU every allocation and release of torch's allocator during one training step is recorded by the profiler; on a
 GPU `torch.cuda.max_memory_allocated` is read. The runtime's own share is outside both. Prints the ratio model /
-measured.
+measured. With `--fake-gpu` the peaks are those of trainings on a GPU that is not there (`tests/cuda_fake`), at the
+shapes of Qwen3.
 """
 
 import argparse
 import gc
 import json
+from collections.abc import Sequence
 from itertools import product
+from typing import TYPE_CHECKING
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -20,10 +23,15 @@ from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.planning.memory import Split, Work, estimate
+from p2p_dist.planning.memory import GIB, Split, Work, estimate
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.training.cohort import train_cohort
 from p2p_dist.training.train_run import TrainRun
+from tests.cuda_fake import peaks
+from tests.cuda_fake.process import fake_gpu_process
+
+if TYPE_CHECKING:
+    from tests.cuda_fake.cases import Case
 
 SHAPES = {
     "qwen3": ShapeSpec(
@@ -100,6 +108,29 @@ def grid(
     ]
 
 
+def on_fake_gpu(sizes: Sequence[str]) -> None:
+    """Print a row of a table in Markdown for every case of the grid, in GiB."""
+    worst = 0.0
+    print("| model | rows × tokens | measured | planned | planned / measured |\n|---|---|---|---|---|")
+    with fake_gpu_process() as measure_case:
+        for case in (case for size in sizes for case in peaks.grid(size)):
+            peak = peaks.peak_of(measure_case, case)
+            ratio = peak.planned_peak / peak.peak
+            worst = max(worst, abs(ratio - 1))
+            sizes_ = f"{peak.peak / GIB:.2f} | {peak.planned_peak / GIB:.2f} | {ratio:.3f}"
+            print(f"| {case.size} | {_described(case)} | {sizes_} |", flush=True)
+    print(f"worst deviation {worst:.1%}")
+
+
+def _described(case: "Case") -> str:
+    options = {
+        f", {case.runs} runs": case.runs > 1,
+        f", in passes of {case.micro_batch}": case.micro_batch,
+        ", checkpointing": case.recompute,
+    }
+    return f"{case.rows} × {case.tokens}" + "".join(words for words, used in options.items() if used)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -108,7 +139,12 @@ def main() -> None:
         default=[],
         help="model files to build with random weights instead of the small grid (on a GPU)",
     )
+    parser.add_argument(
+        "--fake-gpu", nargs="+", metavar="SIZE", default=[], help="sizes of Qwen3 on a fake GPU: 0.6b 4b 8b 14b"
+    )
     options = parser.parse_args()
+    if options.fake_gpu:
+        return on_fake_gpu(options.fake_gpu)
     shapes = {name: read_model(name, configs_dir() / "models").shape for name in options.models} or SHAPES
     widths = (2,) if options.models else (4, 2)
     batches = ((1, 32, 25), (4, 32, 25), (1, 32, 128)) if options.models else ((1, 8, 32), (3, 16, 64))

@@ -24,6 +24,8 @@ class Exit(IntEnum):
 def printable(text: str, keep: str = "") -> str:
     """Text for a terminal: control, format and surrogate characters are shown as escapes (`\\x1b`), so that a name from
     elsewhere cannot steer the terminal; those in `keep` stay."""
+    if text.isprintable():
+        return text
     return "".join(
         char if char.isprintable() or char in keep else char.encode("unicode_escape").decode() for char in text
     )

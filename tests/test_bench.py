@@ -215,6 +215,11 @@ def test_the_benchmark_of_the_plan_runs_and_its_gates_hold(here: Callable[..., F
     assert all(row["holds"] for row in rows)
 
 
+@pytest.mark.slow("starts six processes of the command line")
+def test_scale_benchmark_measures_every_process(here: Callable[..., Figures]) -> None:
+    assert [row["name"] for row in here("scale", *SMOKE)] == ["plan", "status", "refresh", "report"]
+
+
 def assert_same_jobs(rows: Figures, files: int) -> None:
     assert rows[0]["facts"]["files"] == files, "adapters, results and manifests"
     assert [gate["value"] for row in rows for gate in row["gates"]] == [0, 0]

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from p2p_dist import assets
+from p2p_dist.errors import UserError
 from p2p_dist.planning.cluster import this_machine
 from p2p_dist.scheduling import ray_local_cluster
 
@@ -69,7 +70,11 @@ def _libraries() -> Iterator[Check]:
 
 
 def _devices() -> Iterator[Check]:
-    machine = this_machine()
+    try:
+        machine = this_machine()
+    except UserError as error:
+        yield Check("hardware", False, error.problems[0].what, error.problems[0].fix)
+        return
     yield Check("hardware", True, f"{machine.cpus_per_node} cores, {machine.gpus_per_node} GPUs")
     if importlib.util.find_spec("torch"):
         import torch

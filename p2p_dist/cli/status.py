@@ -28,7 +28,7 @@ def status(
     if live:
         status_view.follow(folder)
         return Exit.OK
-    state, owner = status_view.read_state(folder)
+    state, owner = status_view.read_state(folder) if as_json else status_view.read_progress_state(folder)
     if as_json:
         print_json(status_view.to_json(state, owner))
     else:

@@ -7,20 +7,20 @@ import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
-from p2p_dist import registry
 from p2p_dist.config.builder import Builder, Evaluation
+from p2p_dist.config.combinations import Combination, RowSource, settings_of
 from p2p_dist.config.exclusions import check_exclude, matches
 from p2p_dist.config.full_parameter import reason_against
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
-from p2p_dist.config.plugin_files import FilePlace, LeftOut, left_out, places_of, spec_of
+from p2p_dist.config.plugin_files import FilePlace, LeftOut, left_out
 from p2p_dist.config.run_settings import Settings
-from p2p_dist.config.study import Plugin, StudySpec, TrainSpec
+from p2p_dist.config.study import StudySpec
 from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.config.training_axis import labels as training_labels
 from p2p_dist.errors import Problem, UserError, user_error
@@ -31,17 +31,6 @@ _WRONG_KIND = {
     "generation": "it needs labels, and the task is answered with text",
     "classification": "it checks an answer token by token, and the task is answered with a label",
 }
-
-
-class RowSource(Protocol):
-    """Place and digest of the rows of a task (`p2p_dist.data.sources.Source`)."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def place(self) -> str: ...
-    @property
-    def digest(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -72,24 +61,10 @@ class Expansion:
 
     runs: Sequence[Run]
     graph: Graph
-    combinations: Sequence["Combination"] = ()
+    combinations: Sequence[Combination] = ()
     """Values of the runs, in their order."""
     left_out: Sequence[LeftOut] = ()
     """Cells of the grid that read a file which this machine lacks."""
-
-
-@dataclass(frozen=True)
-class Combination:
-    """One value per axis. Plug-ins are loaded by name, so their classes are not known here."""
-
-    cell: Mapping[str, str]
-    task: Any
-    source: RowSource
-    model: ModelRef
-    attack: Any
-    defense: Any
-    seed: int
-    training: TrainSpec
 
 
 @dataclass(frozen=True)
@@ -127,7 +102,8 @@ def expand(
     if not combinations:
         raise user_error("E120", "every combination is excluded", "exclude", "remove a rule")
     graph = Graph()
-    planned = {tuple(one.cell.values()): _plan(one, study, files, models or {}, graph) for one in combinations}
+    pairs = zip(combinations, settings_of(combinations, study, files, models or {}), strict=True)
+    planned = {tuple(one.cell.values()): _plan(one, settings, graph) for one, settings in pairs}
     if problems := [problem for one in planned.values() if (problem := _needs_adapter(one, graph))]:
         raise UserError(*dict.fromkeys(problems))
     if len(planned) < len(combinations):
@@ -213,11 +189,9 @@ def _without_adapter(one: Combination, reason: str) -> Problem:
     return Problem("E260", what, "train.method", f"exclude {{defense: {defense}}}, or set train.method=lora")
 
 
-def _plan(
-    one: Combination, study: StudySpec, files: Mapping[str, FilePlace], models: Mapping[str, ModelRef], graph: Graph
-) -> _Planned:
+def _plan(one: Combination, settings: Settings, graph: Graph) -> _Planned:
     """Add the stages of a combination to the graph."""
-    builder = Builder(graph, _settings(one, study, files, models))
+    builder = Builder(graph, settings)
     builder.table = one.attack.table_stage(builder)
     rows = builder.handed_on(one.seed) if one.attack.by_weights else builder.attacked(builder.settings.rows_seed)
     try:
@@ -226,48 +200,6 @@ def _plan(
         if not one.training.is_full:
             raise
         raise UserError(_without_adapter(one, "it changes settings of an adapter")) from error
-
-
-def _settings(
-    one: Combination, study: StudySpec, files: Mapping[str, FilePlace], models: Mapping[str, ModelRef]
-) -> Settings:
-    task = {
-        "name": registry.name_of(one.task),
-        **one.task.model_dump(exclude=set(one.task.place_fields)),
-        **registry.code_of(one.task),
-    }
-    origin = "unknown" if one.task.origins_known and one.task.is_of_unknown_origin else None
-    data = {"task": task, "rows": study.rows.model_dump(), "source": one.source.digest, "origin": origin}
-    return Settings(
-        data=data | ({"prompt": study.prompt.model_dump()} if study.prompt.is_chat else {}),
-        attack=one.attack,
-        attack_spec={key: value for key, value in spec_of(one.attack, files).items() if key != "via"},
-        defense_spec={key: value for key, value in spec_of(one.defense, files).items() if key != "further_steps"},
-        model=one.model.identity,
-        train=one.training.model_dump(),
-        seed=one.seed,
-        local={
-            "source": {"kind": one.source.kind, "place": one.source.place},
-            "model": dict(one.model.local),
-            "attack": places_of(one.attack, files),
-            "defense": places_of(one.defense, files),
-        },
-        extra_models=_further_models(one.defense, models),
-        attack_models=_further_models(one.attack, models),
-        suites=study.suites,
-        further_steps=one.defense.further_steps,
-        rows_seed=one.seed if one.attack.active or study.rows.seed == "study" else None,
-        untouched_seed=one.seed if study.rows.seed == "study" else None,
-        attack_active=one.attack.active,
-    )
-
-
-def _further_models(
-    plugin: Plugin, models: Mapping[str, ModelRef]
-) -> dict[str, tuple[Mapping[str, Any], Mapping[str, str]]]:
-    """Identity and place of the models that options of a plug-in name, by option."""
-    named = {option: name for option in plugin.model_options if (name := getattr(plugin, option))}
-    return {option: (models[name].identity, models[name].local) for option, name in named.items()}
 
 
 def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Graph) -> Run:

@@ -4,10 +4,10 @@ Example: runs `badnets x none` and `badnets x p2p` of one seed read the same att
 stage once; `p2p` adds a second data stage that reads it, and each run has a training and an evaluation of its own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
+from functools import cached_property, wraps
+from typing import Any, Literal, TypeVar
 
 from p2p_dist.config.identity import canonical, stage_id
 
@@ -53,6 +53,24 @@ class Stage:
                 f"stage {data['id']}: its spec hashes to {stage.id}; it was edited or written by another version"
             )
         return stage
+
+
+Answer = TypeVar("Answer")
+
+
+def once_per_stage(function: Callable[[Stage], Answer]) -> Callable[[Stage], Answer]:
+    """Make a function be called once for each stage object, which keeps the answer as it keeps cached properties."""
+    name = f"{function.__module__}.{function.__name__}"
+
+    @wraps(function)
+    def answer(stage: Stage) -> Answer:
+        kept = vars(stage)
+        if name not in kept:
+            kept[name] = function(stage)
+        known: Answer = kept[name]
+        return known
+
+    return answer
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, InstanceOf, JsonValue, TypeAdapter, ValidationError, model_validator
 
-from p2p_dist.config.graph import Kind, Stage
+from p2p_dist.config.graph import Kind, Stage, once_per_stage
 from p2p_dist.config.methods import (
     Alignment,
     CleanGenDecoding,
@@ -198,6 +198,7 @@ _SCHEMAS: dict[Kind, TypeAdapter[AnyStage]] = {
 }
 
 
+@once_per_stage
 def parse(stage: Stage) -> AnyStage:
     """The stage as the class of its kind. Raises UserError E290, one problem per key, for a spec that this version
     does not know."""

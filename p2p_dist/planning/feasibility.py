@@ -10,8 +10,9 @@ from dataclasses import replace
 from math import ceil
 
 from p2p_dist import registry
+from p2p_dist.config.combinations import Combination
 from p2p_dist.config.exclusions import names_label
-from p2p_dist.config.expand import Combination, Expansion, axis_labels
+from p2p_dist.config.expand import Expansion, axis_labels
 from p2p_dist.config.stages import TrainStage, parse
 from p2p_dist.config.study import Plugin, StudySpec
 from p2p_dist.data.attack import Attack, DirtyLabelAttack

@@ -6,9 +6,17 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+
+from p2p_dist.errors import UserError, user_error
 
 _GPU = re.compile(r"GPU (\d+): .*\(UUID: (GPU-[^)]+)\)")
 _SLICE = re.compile(r"\s+MIG \S*?(\d+)gb\S*\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
+
+_TIMEOUT = 30
+"""Seconds that nvidia-smi has for an answer; a GPU that fell off the bus keeps it waiting without end."""
+DEVICE_FILES = Path("/dev")
+"""Folder of the files nvidia0, nvidia1, ... of GPUs."""
 
 
 @dataclass(frozen=True)
@@ -21,22 +29,32 @@ class Gpu:
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     """The devices that this process may use (planning needs no torch). Names in CUDA_VISIBLE_DEVICES that nvidia-smi
-    does not list count as GPUs with the least memory of those that it lists."""
-    present = _present()
+    does not list count as GPUs with the least memory of those that it lists.
+
+    Raises UserError E419 for GPUs of which nvidia-smi tells nothing: a study would be planned for the CPU. Nothing is
+    asked where CUDA_VISIBLE_DEVICES hides all GPUs.
+    """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
+    names = [name.strip() for name in (visible or "").split(",") if name.strip() not in ("", "-1")]
+    if visible is not None and not names:
+        return []
+    present = _present()
     if visible is None or not present:
         return list(dict.fromkeys(present.values()))
-    names = [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1")]
     least = min(gpu.memory_gb for gpu in present.values())
     return [Gpu(name, present[name].memory_gb if name in present else least) for name in names]
 
 
 def _present() -> dict[str, Gpu]:
-    """Devices by every name that they have: index, UUID of the GPU, or UUID of the slice."""
+    """Devices by every name that they have: index, UUID of the GPU, or UUID of the slice. Raises UserError E419."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
+        if list(DEVICE_FILES.glob("nvidia[0-9]*")):
+            raise _unknown("nvidia-smi is not installed")
         return {}
     listed = _lines(tool, "-L")
+    if not listed:
+        return {}
     memories = _lines(tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits")
     sizes = [float(line) * 2**20 / 1e9 for line in memories if line.strip().isdigit()]
     slices = [match for line in listed if (match := _SLICE.match(line))]
@@ -58,5 +76,19 @@ def _whole(listed: list[str]) -> list[tuple[str, str]]:
 
 
 def _lines(*command: str) -> list[str]:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
-    return done.stdout.splitlines()
+    """What nvidia-smi prints. Raises UserError E419 where it fails or does not end, on a machine with GPUs."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+    except subprocess.TimeoutExpired as error:
+        raise _unknown(f"nvidia-smi did not end in {_TIMEOUT} s") from error
+    said = done.stdout + done.stderr
+    if done.returncode == 0 or "No devices" in said or not list(DEVICE_FILES.glob("nvidia[0-9]*")):
+        return done.stdout.splitlines() if done.returncode == 0 else []
+    first = next((line.strip() for line in said.splitlines() if line.strip()), f"exit code {done.returncode}")
+    raise _unknown(f"nvidia-smi failed: {first}")
+
+
+def _unknown(why: str) -> UserError:
+    """Error E419 for GPUs that cannot be listed."""
+    fix = "repair the driver, or set CUDA_VISIBLE_DEVICES to nothing, which takes the CPU"
+    return user_error("E419", f"this machine has a GPU that cannot be listed: {why}", "/dev/nvidia*", fix)

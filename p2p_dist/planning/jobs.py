@@ -7,7 +7,7 @@ another.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -61,6 +61,7 @@ def missing_jobs(
 
     `cohort` returns the maximum cohort size for a training like the given one, `seconds` the duration of a stage.
     """
+    done = frozenset(done)
     missing = {id_: stage for id_, stage in graph.stages.items() if id_ not in done}
     depth = _depths(graph)
     groups: list[tuple[str, ...]] = [
@@ -187,6 +188,6 @@ def _evaluations(evaluations: Iterable[Stage], depth: Mapping[str, int]) -> list
     ]
 
 
-def _job(group: tuple[str, ...], graph: Graph, done: Collection[str], seconds: Callable[[Graph, Stage], float]) -> Job:
-    inputs = tuple(frozenset(graph.stages[id_].reads.values()) - set(done) for id_ in group)
+def _job(group: tuple[str, ...], graph: Graph, done: Set[str], seconds: Callable[[Graph, Stage], float]) -> Job:
+    inputs = tuple(frozenset(graph.stages[id_].reads.values()) - done for id_ in group)
     return Job(group, inputs, tuple(seconds(graph, graph.stages[id_]) for id_ in group))

@@ -56,9 +56,16 @@ class Durations:
     elsewhere: int = 0
     """Number of finished stages left out because they ran on the other kind of device."""
     unread: Sequence[str] = ()
+    _seconds: dict[str, float] = field(default_factory=dict, repr=False, compare=False)
+    """Seconds by stage id, once they were asked for: an id fixes all that a stage reads."""
 
     def seconds(self, graph: Graph, stage: Stage) -> float:
         """Time of one stage on one device."""
+        if stage.id not in self._seconds:
+            self._seconds[stage.id] = self._computed(graph, stage)
+        return self._seconds[stage.id]
+
+    def _computed(self, graph: Graph, stage: Stage) -> float:
         if (recorded := self.recorded.get(stage.id)) is not None:
             return recorded
         rate = self.rates.get((stage.kind, model_of(graph, stage)))

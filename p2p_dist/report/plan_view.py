@@ -28,14 +28,14 @@ _TERMS = ("base", "adapter", "gradients", "optimizer", "activations", "logits", 
 
 def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
     """Content of `p2p-dist plan --json`. `names` are the models' names by their canonical identity."""
-    stages = expansion.graph.stages
+    stages, done = expansion.graph.stages, frozenset(done)
     uses = Counter(id_ for run in expansion.runs for id_ in run.stages)
     kinds = Counter(stage.kind for stage in stages.values())
     needed = Counter(stages[id_].kind for run in expansion.runs for id_ in run.stages)
     finished = Counter(stages[id_].kind for id_ in done)
     cluster = plan.rates.cluster
     return {
-        "runs": [{**run.to_json(), "done": set(run.stages) <= set(done)} for run in expansion.runs],
+        "runs": [{**run.to_json(), "done": done.issuperset(run.stages)} for run in expansion.runs],
         "left_out": [one.to_json() for one in expansion.left_out],
         "stages": [
             {"id": id_, "kind": stage.kind, "done": id_ in done, "runs": uses[id_], "reads": dict(stage.reads)}

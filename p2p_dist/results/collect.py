@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from pydantic import BaseModel
+
 from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import beside_model
 from p2p_dist.data.screening import TRY_SCREENING, failure
@@ -16,6 +18,8 @@ from p2p_dist.results.quarantine import Quarantined
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
+LARGEST_RESOLVED = 1 << 30
+"""Bytes of the largest `resolved.json`; 50,000 runs take 100 MB."""
 Status = Literal["done", "running", "failed", "damaged", "pending"]
 
 
@@ -116,14 +120,14 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         id_: _stage(folder.at(kind, id_), id_, alive, isinstance(evaluations.get(id_), Problem), problems)
         for id_, kind in kinds.items()
     }
-    _mark_failed_beside(stages)
+    mark_failed_beside(stages)
     collapsed = {
         run["train"]
         for run in resolved["runs"]
         if is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
     }
     runs = [_run(run, stages, results, collapsed) for run in resolved["runs"]]
-    screenings = {id_: _failed_screening(folder.at(kind, id_)) for id_, kind in kinds.items() if kind == "score"}
+    screenings = {id_: failed_screening(folder.at(kind, id_)) for id_, kind in kinds.items() if kind == "score"}
     runs = [
         replace(run, failed_screening=next(filter(None, (screenings.get(one.id, "") for one in run.stages)), ""))
         for run in runs
@@ -141,8 +145,17 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
 
 def read_resolved(folder: RunDir) -> dict[str, Any]:
     """Read `resolved.json`. Raises UserError E402 when it is missing, E508 when it is damaged."""
+    return _read_resolved(folder, records.Resolved)
+
+
+def read_outline(folder: RunDir) -> dict[str, Any]:
+    """Read `resolved.json` without checking what its stages do. Raises as `read_resolved` does."""
+    return _read_resolved(folder, records.Outline)
+
+
+def _read_resolved(folder: RunDir, form: type[BaseModel]) -> dict[str, Any]:
     try:
-        return records.read_checked(folder.resolved, records.Resolved)
+        return records.read_checked(folder.resolved, form, LARGEST_RESOLVED)
     except FileNotFoundError as error:
         fix = "run `p2p-dist run STUDY` first"
         raise user_error("E402", "no study here (no resolved.json)", str(folder.path), fix) from error
@@ -184,7 +197,8 @@ def _run(
     )
 
 
-def _failed_screening(stage: StageDir) -> str:
+def failed_screening(stage: StageDir) -> str:
+    """A sentence on a screening that failed; empty for any other scoring."""
     stop = scorestore.stop_record(stage)
     return (failure(stop) or "") if stop else ""
 
@@ -209,6 +223,15 @@ def _conflicts(stage: StageDir) -> Iterator[Problem]:
         )
 
 
+def state_of(stage: StageDir, alive: bool, problems: list[Problem]) -> StageState:
+    """State of one stage, by all of its files; what is wrong with them is appended to `problems`."""
+    result = resultfile.read(stage) if stage.kind == "eval" else None
+    problems += [result] if isinstance(result, Problem) else []
+    problems += _set_aside(stage)
+    problems += _conflicts(stage) if stage.kind != "eval" else ()
+    return _stage(stage, stage.path.name, alive, isinstance(result, Problem), problems)
+
+
 def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list[Problem]) -> StageState:
     folders = stage.attempt_folders()
     log = str(folders[-1] / "log") if folders else ""
@@ -225,7 +248,7 @@ def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list
     )
 
 
-def _mark_failed_beside(stages: dict[str, StageState]) -> None:
+def mark_failed_beside(stages: dict[str, StageState]) -> None:
     """Trainings that diverged, which leaves a cost and no adapter, in a job whose attempts are recorded in another
     stage's folder."""
     for lead in list(stages.values()):

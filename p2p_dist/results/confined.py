@@ -96,6 +96,47 @@ def names(path: Path) -> list[str]:
         return []
 
 
+def entries(handle: int) -> dict[str, Kind]:
+    """Kind of every entry of an open folder, none of them followed."""
+    with os.scandir(handle) as found:
+        return {entry.name: _kind_of_entry(entry) for entry in found}
+
+
+def _kind_of_entry(entry: "os.DirEntry[str]") -> Kind:
+    if entry.is_symlink():
+        return "link"
+    return "file" if entry.is_file() else "folder" if entry.is_dir() else "other"
+
+
+def folders_in(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield (name, handle) of every folder in a folder; a handle is open until the next one is asked for. Nothing where
+    the folder is missing or none of the run folder."""
+    try:
+        with _folder(path) as parent:
+            for name in os.listdir(parent):
+                try:
+                    handle = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+                except OSError:  # a file or a link, or gone meanwhile
+                    continue
+                try:
+                    yield name, handle
+                finally:
+                    os.close(handle)
+    except (FileNotFoundError, Damaged):
+        return
+
+
+def content_of(name: str, handle: int, most: int) -> bytes | None:
+    """Content of a regular file of at most `most` bytes in an open folder; None for anything else."""
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=handle)
+    except OSError:
+        return None
+    with os.fdopen(file, "rb") as opened:
+        status = os.fstat(file)
+        return opened.read() if stat.S_ISREG(status.st_mode) and status.st_size <= most else None
+
+
 @contextmanager
 def writing(path: Path, create: bool = True) -> Iterator[int]:
     """Handle of a folder to write in; it is created first where `create` says so.

@@ -169,7 +169,8 @@ def holders(folder: Path) -> list[Holder]:
 
 def job_owners(folder: Path) -> list[str]:
     """Owners of single jobs of the study in `folder`, as text."""
-    owners = (owner(path) for path in folder.glob("*/*/lease"))
+    stages = (f"{folder}/{kind}/{name}" for kind in confined.names(folder) for name in confined.names(folder / kind))
+    owners = (owner(Path(stage, "lease")) for stage in stages if os.path.isdir(f"{stage}/lease"))
     return sorted({name for name in owners if name})
 
 

@@ -13,11 +13,12 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.config.graph import Kind, Stage
 from p2p_dist.errors import Problem
 from p2p_dist.results import jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.confined import LARGEST_JSON, Damaged
 
 FIX = "inspect it, then delete it; no result depends on it"
 
 
+_AXES = frozenset(AXES)
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 Number = Annotated[float, Field(gt=-1e15, lt=1e15)]
 Checked = TypeVar("Checked", bound=BaseModel)
@@ -98,9 +99,10 @@ class _Run(_File):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if missing := sorted(set(AXES) - self.cell.keys()):
-            raise ValueError(f"the cell has no {missing[0]}")
-        if not (self.cell["seed"].removeprefix("-").isdecimal() and abs(int(self.cell["seed"])) < 1 << 63):
+        if not self.cell.keys() >= _AXES:
+            raise ValueError(f"the cell has no {min(_AXES - self.cell.keys())}")
+        seed = self.cell["seed"]
+        if not (seed.removeprefix("-").isdecimal() and abs(int(seed)) < 1 << 63):
             raise ValueError("the seed is no number")
         return self
 
@@ -154,6 +156,32 @@ class Resolved(_File):
         return self
 
 
+class _NamedStage(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    id: str
+    kind: Kind
+
+
+class Outline(BaseModel):
+    """`resolved.json` of a study without what its stages do, which is not read: for the progress of large studies."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    name: str
+    description: str
+    runs: list[_Run]
+    stages: list[_NamedStage]
+    left_out: list[_LeftOut] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kinds = {stage.id: stage.kind for stage in self.stages}
+        for run in self.runs:
+            _refuse_unknown("a run has", [*run.stages, run.train, run.eval, *([run.floor] if run.floor else [])], kinds)
+        return self
+
+
 def _refuse_unknown(who: str, ids: Iterable[str], kinds: Mapping[str, Kind]) -> None:
     for id_ in ids:
         if id_ not in kinds:
@@ -165,9 +193,9 @@ def stage_of(content: object) -> Stage:
     return check(_Stage, content).checked()
 
 
-def read_checked(path: Path, form: type[_File]) -> dict[str, Any]:
-    """Content of a record. Raises FileNotFoundError, and Damaged when it is invalid."""
-    content = jsonfile.read_object(path)
+def read_checked(path: Path, form: type[BaseModel], most: int = LARGEST_JSON) -> dict[str, Any]:
+    """Content of a record of at most `most` bytes. Raises FileNotFoundError, and Damaged when it is invalid."""
+    content = jsonfile.read_object(path, most)
     check(form, content)
     return content
 

@@ -193,6 +193,17 @@ def parse(content: bytes, id_: str, where: str) -> Result | Problem:
     return result
 
 
+def is_sealed(content: bytes, id_: str) -> bool:
+    """True for the bytes of a result of the evaluation with this id whose seal holds: as `seal` wrote them, and that
+    checks what it writes. Anything else is for `parse` to judge."""
+    before, _, rest = content.partition(b'\n "sha256": "')
+    if not (rest[64:67] == b'",\n' and b'\n "schema": %d,\n' % SCHEMA in content):
+        return False
+    if b'\n "stage": {\n  "id": "%s",\n' % id_.encode() not in content:
+        return False
+    return hashlib.sha256(before + b"\n" + rest[67:]).hexdigest().encode() == rest[:64]
+
+
 def not_a_marker(stage: StageDir) -> Problem:
     """E502 for a stage whose marker is not what the stage writes, such as a folder in the place of a file."""
     kind = confined.kind_of(stage.marker)

@@ -1,7 +1,7 @@
 """Layout of the run folder. Only this module spells its file names; status is derived from the files that exist."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ MARKERS = {
     "eval": "result.json",
 }
 """Kind of stage -> the file or folder that is written last and marks the stage as done."""
+MARKER_KINDS: Mapping[str, confined.Kind] = {kind: "folder" if kind == "train" else "file" for kind in MARKERS}
+"""Kind of the marker of each kind of stage."""
 KINDS = tuple(MARKERS)
 """Kinds of stages; each has a folder of that name."""
 _ATTEMPT = re.compile(r"^\d\d+$")
@@ -102,15 +104,11 @@ class StageDir:
 
     def is_done(self) -> bool:
         """True if the marker is what the stage writes: a file, or a folder for an adapter, and no link."""
-        return confined.kind_of(self.marker) == self._marker_kind
+        return confined.kind_of(self.marker) == MARKER_KINDS[self.kind]
 
     def has_damaged_marker(self) -> bool:
         """True if something else is in the place of the marker."""
-        return confined.kind_of(self.marker) not in ("missing", self._marker_kind)
-
-    @property
-    def _marker_kind(self) -> confined.Kind:
-        return "folder" if self.kind == "train" else "file"
+        return confined.kind_of(self.marker) not in ("missing", MARKER_KINDS[self.kind])
 
     def reached(self) -> str:
         """Point from which the next attempt can resume: `done`, the name of the newest checkpoint, or empty."""

@@ -145,6 +145,7 @@ def _counts(recorder: Recorder) -> dict[str, Any]:
     return {
         "operations": recorder.operations.total(),
         "most": dict(recorder.operations.most_common(12)),
+        "names": sorted(recorder.operations),
         "synchronisations": dict(recorder.synchronisations),
         "host_floats": dict(recorder.host_floats),
         "peak": recorder.peak,

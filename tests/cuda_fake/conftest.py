@@ -1,21 +1,11 @@
 """Measurements on the fake GPU, made by one process for all tests of this folder."""
 
-import json
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
 
 import pytest
 
 from tests.cuda_fake import shim
-
-if TYPE_CHECKING:
-    from tests.cuda_fake.cases import Case
-
-Measure = Callable[["Case"], dict[str, Any]]
+from tests.cuda_fake.process import Measure, fake_gpu_process
 
 
 @pytest.fixture(scope="session")
@@ -25,21 +15,5 @@ def measure() -> Iterator[Measure]:
         shim.compiled()
     except shim.Unavailable as reason:
         pytest.skip(f"no fake CUDA device: {reason}")
-    command = [sys.executable, "-W", "ignore", "-m", "tests.cuda_fake.probe"]
-    process = subprocess.Popen(
-        command, cwd=Path(__file__).parents[2], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    known: dict[Case, dict[str, Any]] = {}
-
-    def ask(case: "Case") -> dict[str, Any]:
-        if case not in known:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(asdict(case)) + "\n")
-            process.stdin.flush()
-            known[case] = json.loads(process.stdout.readline() or '{"error": "the process of the fake GPU ended"}')
-        assert "error" not in known[case], known[case]["error"]
-        return known[case]
-
-    yield ask
-    process.communicate()
+    with fake_gpu_process() as ask:
+        yield ask

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.cuda_fake.cases import Case, deeper
-from tests.cuda_fake.conftest import Measure
+from tests.cuda_fake.process import Measure
 
 pytestmark = [pytest.mark.process, pytest.mark.torch]
 
@@ -19,6 +19,19 @@ TRAININGS = {
 }
 OPERATIONS = {"plain": 100, "cohort": 100, "checkpointing": 145}
 """Most operations that one layer of Qwen3-0.6B adds to a step on rows like those of SST-2."""
+REFUSED = {
+    *("cumsum", "histc", "bincount", "put_", "put", "kthvalue", "median", "nanmedian", "resize_", "ctc_loss"),
+    *(
+        "nll_loss2d",
+        "nll_loss2d_forward",
+        "grid_sampler_2d_backward",
+        "_embedding_bag",
+        "index_reduce",
+        "scatter_reduce",
+    ),
+    *("upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "_adaptive_avg_pool2d_backward"),
+}
+"""Operations without a deterministic kernel on CUDA, those of them that a language model could ask for."""
 WAITS = 1
 """Most times that the host waits for the GPU in a step."""
 
@@ -42,6 +55,12 @@ def test_step_of_a_small_model_stays_below_3000_operations(measure: Measure) -> 
     """All 28 layers of Qwen3-0.6B, and the update."""
     case = TRAININGS["plain"]
     assert measure(case)["operations"] + (28 - case.layers) * per_layer(measure, case) <= 3000
+
+
+@pytest.mark.parametrize("case", [*TRAININGS.values(), Case("evaluate"), Case("generate", tokens=16, steps=3)], ids=str)
+def test_no_operation_is_refused_in_deterministic_mode(measure: Measure, case: Case) -> None:
+    """A GPU refuses these (`torch.use_deterministic_algorithms`), and a study would end with E319."""
+    assert not REFUSED & set(measure(case)["names"])
 
 
 def per_layer(measure: Measure, case: Case) -> int:

@@ -18,6 +18,7 @@ from p2p_dist.model_files.check import check_folder
 from p2p_dist.model_files.digest import folder_digest
 from p2p_dist.model_files.known_types import all_types, causal_types
 from p2p_dist.model_files.weight_names import FAMILIES, expected_weights, is_tied
+from p2p_dist.modeling import pretrained
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.adapter_io import save_adapter
@@ -69,6 +70,14 @@ def test_load_base_complete_folder_is_the_checkpoint(sound: Path) -> None:
     with torch.no_grad():
         assert torch.equal(base.model(IDS).logits, plain(IDS).logits)
     assert (base.name_or_path, base.revision) == (str(sound), None)
+
+
+def test_weights_are_read_straight_onto_the_device(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the base is held in the host's memory on the way; the device here is one that keeps no numbers."""
+    monkeypatch.setattr(pretrained, "_require_finite", lambda *_: None)
+    identity = {"source": "folder", "sha256": folder_digest(sound)}
+    model, _ = pretrained.load_pretrained(identity, str(sound), None, torch.float32, torch.device("meta"))
+    assert {weight.device.type for weight in model.parameters()} == {"meta"}
 
 
 def test_adapter_names_what_loads_its_base(sound: Path, tmp_path: Path) -> None:

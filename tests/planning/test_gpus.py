@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.planning.gpus import Gpu, visible_gpus
+from p2p_dist.errors import UserError
+from p2p_dist.planning import gpus
+from p2p_dist.planning.gpus import visible_gpus
 
 WHOLE = """GPU 0: NVIDIA H200 (UUID: GPU-aa)
 GPU 1: NVIDIA H200 (UUID: GPU-bb)"""
@@ -51,5 +53,46 @@ def test_mig_slices_have_memory_of_their_own(smi: Path) -> None:
 
 def test_no_tool_means_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus, "DEVICE_FILES", tmp_path)
     assert visible_gpus({}) == []
-    assert Gpu("0", 1.0) == Gpu("0", 1.0)
+
+
+def tool_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str | None, files: int = 1) -> None:
+    """A machine with `files` GPUs in /dev, whose nvidia-smi does this; None for a machine without the tool."""
+    monkeypatch.setattr(gpus, "DEVICE_FILES", tmp_path)
+    for index in range(files):
+        (tmp_path / f"nvidia{index}").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if does is not None:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("does", "message"),
+    [
+        (None, "not installed"),
+        ("echo 'NVIDIA-SMI has failed because it lost the driver'; exit 9", "failed: NVIDIA-SMI has failed"),
+        ("exec /bin/sleep 9", "did not end in"),
+    ],
+)
+def test_gpus_that_cannot_be_listed_are_refused(
+    does: str | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A study is never planned for the CPU because a driver is broken; who hides the GPUs wants the CPU."""
+    tool_that(tmp_path, monkeypatch, does)
+    monkeypatch.setattr(gpus, "_TIMEOUT", 0.2)
+    with pytest.raises(UserError, match=f"E419.*{message}.*CUDA_VISIBLE_DEVICES"):
+        visible_gpus({})
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}) == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(("does", "files"), [("echo 'No devices were found'; exit 6", 1), ("exit 9", 0)])
+def test_tool_without_gpus_means_the_cpu(
+    does: str, files: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None was granted to this process, or the machine has none, such as the login node of a cluster."""
+    tool_that(tmp_path, monkeypatch, does, files)
+    assert visible_gpus({}) == []

@@ -8,7 +8,7 @@ import pytest
 
 from p2p_dist.errors import Exit
 from p2p_dist.report import status_view
-from p2p_dist.results import lease
+from p2p_dist.results import lease, quarantine
 from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import Study, open_study
 
@@ -49,6 +49,14 @@ def test_gpu_use_is_shown_where_a_worker_wrote_it(study: Study) -> None:
         said = status_view.text(*status_view.read_state(study.folder))
     assert "about 1:00 left, GPU 87 % busy, 12.0 GiB of it in use]" in said
     assert "about 1:00 left]" in said, "nothing is said where nothing is known"
+
+
+def test_devices_out_of_use_are_shown(study: Study) -> None:
+    quarantine.add(study.folder.quarantine, ["node7 GPU 3"], study.folder.path / "log")
+    state, owner = status_view.read_state(study.folder)
+    assert "  out of use: node7 GPU 3, a device fault, see " in status_view.text(state, owner)
+    (shown,) = status_view.to_json(state, owner)["quarantined"]
+    assert shown["device"] == "node7 GPU 3"
 
 
 def test_sharers_are_named_and_long_lists_are_cut(study: Study) -> None:

@@ -131,6 +131,6 @@ def test_diverged_training_of_a_cohort_has_the_status_failed() -> None:
         "again": StageState("again", "train", "pending", {}, {}),
         "eval": StageState("eval", "eval", "pending", {}, {}),
     }
-    collect._mark_failed_beside(stages)
+    collect.mark_failed_beside(stages)
     assert [state.status for state in stages.values()] == ["done", "failed", "pending", "pending"]
     assert stages["second"].log == "log"

@@ -95,6 +95,17 @@ def test_out_of_memory_is_tried_with_half_the_micro_batch(study: Any) -> None:
     )
 
 
+def test_out_of_memory_of_any_rank_halves_the_micro_batch(study: Any) -> None:
+    """Rank 0 reports a lost peer alone; the reason stands in the log of rank 1."""
+    lost = "if options.micro_batch > 8 and os.environ['RANK'] == '0': time.sleep(0.2); sys.exit('NCCL Error: lost')"
+    full = "if options.micro_batch > 8: sys.exit('CUDA error: CUBLAS_STATUS_ALLOC_FAILED')"
+    last = "if os.environ['RANK'] != '0': sys.exit()"
+    place = Placement(2, 1, "none", 16, 1, 1, None)
+    state, folder = study(f"{lost}\n{full}\n{last}", place=place)
+    assert state.tries[state.done[0].lead].micro_batch == 8
+    assert "micro-batch of 16" in json.loads(min(folder.path.rglob("exit.json")).read_text())["reason"]
+
+
 def test_when_an_attempt_began_and_ended_is_written_down(study: Any) -> None:
     """The report's schedule is drawn from it."""
     before = time.time()

@@ -122,3 +122,13 @@ def test_gpu_counter_of_a_real_gpu_rises() -> None:
         big = (big @ big).clamp(0, 1)
     torch.cuda.synchronize()
     assert meter.read(torch.float32)["energy_joules"] > 0
+
+
+def test_meter_forgets_peaks_of_stages_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An evaluation's peak on a GPU is its own, not that of the training before it."""
+    forgotten: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", forgotten.append)
+    monkeypatch.setattr(cost, "_counters", lambda device: {})
+    cost.Meter(torch.device("cuda", 0))
+    cost.Meter(torch.device("cpu"))
+    assert forgotten == [torch.device("cuda", 0)]

@@ -1,0 +1,89 @@
+"""Progress of a study in one pass over the names of its files: fast enough for 10,000 runs.
+
+Of a finished stage only the marker is looked at, and of a result its seal. What else its folder holds (rates, costs,
+attempts) is read by `collect.read_study`, as all of every stage that is not plainly finished or plainly untouched.
+"""
+
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from p2p_dist.config.expand import AXES
+from p2p_dist.config.training_axis import beside_model
+from p2p_dist.errors import Problem, printable
+from p2p_dist.results import collect, confined, quarantine, resultfile
+from p2p_dist.results.collect import Collected, RunState, StageState, Status
+from p2p_dist.results.rundir import KINDS, MARKER_KINDS, MARKERS, RunDir
+
+_SPEC = frozenset({"spec.json"})
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking through what was read, again and again, for cycles that are not there."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_no_garbage_collection()
+def read_progress(folder: RunDir, alive: bool) -> Collected:
+    """A study as `collect.read_study` has it, without results, rates and costs. Raises UserError as it does."""
+    outline = collect.read_outline(folder)
+    kinds = {stage["id"]: stage["kind"] for stage in outline["stages"]}
+    states = {id_: StageState(id_, kind, "pending", {}, {}) for id_, kind in kinds.items()}
+    problems: list[Problem] = []
+    for kind in KINDS:
+        for id_, handle in confined.folders_in(folder.path / kind):
+            if kinds.get(id_) == kind:
+                status = _plain_status(kind, id_, handle)
+                if status is None:
+                    states[id_] = collect.state_of(folder.at(kind, id_), alive, problems)
+                elif status == "done":
+                    states[id_] = StageState(id_, kind, status, {}, {})
+    _find_diverged(folder, states, alive, problems)
+    screenings = {
+        id_: collect.failed_screening(folder.at("score", id_)) for id_, kind in kinds.items() if kind == "score"
+    }
+    runs = []
+    for run in outline["runs"]:
+        cell = beside_model(run["cell"])
+        runs.append(
+            RunState(
+                {axis: printable(cell[axis]) for axis in AXES},
+                [states[id_] for id_ in run["stages"]],
+                {},
+                None,
+                {},
+                failed_screening=next(filter(None, (screenings.get(id_, "") for id_ in run["stages"])), ""),
+            )
+        )
+    name, description = printable(outline["name"]), printable(outline["description"], keep="\n")
+    left_out = [printable(one["reason"]) for one in outline.get("left_out", [])]
+    return Collected(name, description, runs, {}, problems, quarantine.read(folder.quarantine), left_out)
+
+
+def _plain_status(kind: str, id_: str, handle: int) -> Status | None:
+    """Status of a stage whose folder is open, if its names tell it: untouched, or finished with nothing beside."""
+    names, marker = confined.entries(handle), MARKERS[kind]
+    if len(names) <= 1 and names.keys() <= _SPEC:
+        return "pending"
+    if names.get(marker) != MARKER_KINDS[kind] or any(name.startswith(f"{marker}.") for name in names):
+        return None  # not finished, or something was set aside, or left by a merge
+    if kind == "eval":
+        content = confined.content_of(marker, handle, resultfile.LARGEST)
+        return "done" if content is not None and resultfile.is_sealed(content, id_) else None
+    return "done"
+
+
+def _find_diverged(folder: RunDir, states: dict[str, StageState], alive: bool, problems: list[Problem]) -> None:
+    """Mark trainings that diverged in a job of several, whose attempts stand with a training that may be done."""
+    if any(state.kind == "train" and state.status == "pending" and state.cost for state in states.values()):
+        for id_, state in states.items():
+            if state.kind == "train" and state.status == "done":
+                states[id_] = collect.state_of(folder.at("train", id_), alive, problems)
+        collect.mark_failed_beside(states)
