@@ -36,26 +36,41 @@ def require_same_in_peft(base: Base, spec: LoraSpec, key: Mapping[str, Any]) -> 
     if guard.remembered(verdict) is not None:
         return
     probe = spec.model_copy(update={"dropout": 0.0})
-    names = target_names(base.model, probe)
-    with tempfile.TemporaryDirectory() as folder:
-        ours = _write(base, probe, Path(folder))
-        try:
-            reloaded, read = _read(base, Path(folder))
-        except (ValueError, RuntimeError, NotImplementedError) as error:
-            raise _refused(base, names, _named_in(error, names)) from error
-    lost = sorted({name.rpartition(".")[2] for name in set(names) - read})
-    if lost or guard.difference(reloaded, ours) > guard.TOLERANCE[base.dtype]:
-        raise _refused(base, names, lost)
+    lost, same = _compare(base, probe)
+    leaves = sorted({name.rpartition(".")[2] for name in target_names(base.model, probe)})
+    if lost:
+        raise _refused(base, leaves, lost, f"it has no place for those of {', '.join(lost)}")
+    if not same:
+        changed = [leaf for leaf in leaves if not _is_same_alone(base, probe, leaf)]
+        what = f"its logits are others{' with those of ' + ', '.join(changed) if changed else ''}"
+        raise _refused(base, leaves, changed, what)
     guard.remember(verdict, guard.mode_now(base.model))
 
 
-def _refused(base: Base, names: list[str], lost: list[str]) -> Exception:
-    leaves = {name.rpartition(".")[2] for name in names}
-    left = sorted(leaves - set(lost))
-    what = f"PEFT does not read adapters of {family_of(base.model)} as they are trained"
+def _compare(base: Base, spec: LoraSpec) -> tuple[list[str], bool]:
+    """Targets that PEFT drops or refuses, and whether its logits are ours."""
+    names = target_names(base.model, spec)
+    with tempfile.TemporaryDirectory() as folder:
+        ours = _write(base, spec, Path(folder))
+        try:
+            reloaded, read = _read(base, Path(folder))
+        except (ValueError, RuntimeError, NotImplementedError) as error:
+            return _named_in(error, names), False
+    lost = sorted({name.rpartition(".")[2] for name in set(names) - read})
+    return lost, guard.difference(reloaded, ours) <= guard.TOLERANCE[base.dtype]
+
+
+def _is_same_alone(base: Base, spec: LoraSpec, leaf: str) -> bool:
+    """True if PEFT reads an adapter of this target alone as it was written."""
+    lost, same = _compare(base, spec.model_copy(update={"target_modules": (leaf,)}))
+    return same and not lost
+
+
+def _refused(base: Base, leaves: list[str], lost: list[str], why: str) -> Exception:
+    left = [leaf for leaf in leaves if leaf not in lost]
     return user_error(
         "E296",
-        f"{what}: it has no place for those of {', '.join(lost)}" if lost else f"{what}: its logits are others",
+        f"PEFT does not read adapters of {family_of(base.model)} as they are trained: {why}",
         "train.lora.target_modules",
         f"set train.lora.target_modules=[{', '.join(left)}]" if lost and left else "choose other target modules",
     )
@@ -103,11 +118,16 @@ def _read(base: Base, folder: Path) -> tuple[torch.Tensor, set[str]]:
 
 @contextlib.contextmanager
 def _plain_model(base: Base) -> Iterator[None]:
-    """The base is the same behind the block: its attributes, and the weights that need no gradient."""
+    """The base is the same behind the block: its attributes, its modules, and the weights that need no gradient. PEFT
+    leaves the layers that it has wrapped before one that it refuses."""
     before = set(vars(base.model))
+    children = [(module, dict(module._modules)) for module in base.model.modules()]
     try:
         yield
     finally:
+        for module, own in children:
+            module._modules.clear()
+            module._modules.update(own)
         for name in set(vars(base.model)) - before:
             delattr(base.model, name)
         base.model.requires_grad_(False).eval()

@@ -37,6 +37,26 @@ def test_require_same_in_peft_names_targets_that_peft_drops() -> None:
     require_same_in_peft(base, LoraSpec(r=2, target_modules=("q_proj", "v_proj")), {})
 
 
+def test_require_same_in_peft_refused_by_peft_leaves_the_base() -> None:
+    """PEFT wraps layer after layer until it meets one of Mamba's that it refuses."""
+    base = tiny_base("nemotron_h")
+    before, logits = _looks(base), guard.own_rows(base.model)
+    with pytest.raises(UserError, match=r"E296.*nemotron_h.*out_proj.*target_modules=\[down_proj, in_proj, k_proj"):
+        require_same_in_peft(base, LoraSpec(r=2), {})
+    assert _looks(base) == before
+    assert torch.equal(guard.own_rows(base.model), logits)
+
+
+def test_require_same_in_peft_names_targets_with_other_logits() -> None:
+    """PEFT reads the shared MLP of laguna as something else, and its attention as it was trained."""
+    base = tiny_base("laguna")
+    others = (
+        r"others with those of down_proj, gate_proj, up_proj.*target_modules=\[g_proj, k_proj, o_proj, q_proj, v_proj"
+    )
+    with pytest.raises(UserError, match=f"E296.*laguna.*{others}"):
+        require_same_in_peft(base, LoraSpec(r=2), {})
+
+
 def test_require_same_in_peft_remembers_what_passed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second training on a base does not load PEFT again; other targets do."""
     base = tiny_base("llama")

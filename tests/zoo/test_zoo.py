@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.config.families import NO_TEXT
 from tests.zoo.cases import ALL, CHOSEN
 from tests.zoo.check import check
 
@@ -25,4 +26,4 @@ def test_family_gives_the_numbers_of_rows_alone(name: str) -> None:
     assert outcome.loss < 1e-4
     assert outcome.gradients < 1e-4
     assert outcome.scores < 1e-4
-    assert outcome.same_text
+    assert outcome.same_text or case.family in NO_TEXT
