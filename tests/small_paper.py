@@ -120,6 +120,8 @@ def _small_plugin(kind: str, plugin: str | Mapping[str, Any], folder: Path) -> d
             options[option] = "tiny"
     if options["name"] == "synattack":  # random weights write no paraphrase
         options = {**options, "table": str(write_rewrites(folder)), "rewriter": None}
+    if options["name"] == "bki":  # of five words, one of ProAttack's prompt is among those of every short row
+        options["top_words"] = 1
     if "synonyms" in options:
         options |= {"synonyms": str(write_synonyms(folder)), **SHORT_SURROGATE}
     if "min_coverage" in loaded.model_fields:

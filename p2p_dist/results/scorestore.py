@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Exit, UserError, user_error
@@ -16,6 +18,34 @@ _LARGEST = 1 << 30
 
 _LONGEST_STOP = 1 << 16
 """Bytes of the longest record of a stop: 200 classes have 4 kB."""
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """Texts of an unfinished score stage by the key of their original (None: failed), in a file beside its scores."""
+
+    path: Path
+
+    @staticmethod
+    def of(folder: StageDir) -> "Unfinished":
+        """Those of a stage."""
+        return Unfinished(folder.path / "unfinished.json")
+
+    def read(self) -> dict[str, str | None]:
+        """Texts of an earlier attempt; none where there is no file, or a damaged one."""
+        try:
+            texts = jsonfile.read_object(self.path, _LARGEST)
+        except (FileNotFoundError, Damaged):
+            return {}
+        return {key: text for key, text in texts.items() if text is None or isinstance(text, str)}
+
+    def write(self, texts: Mapping[str, str | None]) -> None:
+        """Replace the file by these texts."""
+        atomic.write_json(self.path, dict(texts))
+
+    def remove(self) -> None:
+        """Delete the file; it may be missing."""
+        confined.remove(self.path)
 
 
 def write(folder: StageDir, lines: Iterable[Mapping[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from p2p_dist.data.built import Built, Suite
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoder
+from p2p_dist.results.scorestore import Unfinished
 
 Line = Mapping[str, object]
 """Numbers of one row: `set`, `id` and named numbers."""
@@ -30,6 +31,9 @@ class Context:
     on_progress: OnProgress = lambda done, total: None
     start: torch.Tensor | None = None
     """Numbers [P] that a training starts from in place of fresh ones: the attacker's adapter."""
+
+    unfinished: Unfinished | None = None
+    """Texts that an earlier attempt has made, and those of this one."""
 
     @property
     def encoder(self) -> Encoder:

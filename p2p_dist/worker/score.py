@@ -84,6 +84,7 @@ def score(folder: RunDir, stage: ScoreStage, stop: StopFlag, base_cache: BaseCac
     # 2. Record the cost, then publish the scores.
     atomic.write_json(target.cost, {**meter.read(dtype), "rows": len(lines)})
     scorestore.write(target, lines)
+    scorestore.Unfinished.of(target).remove()
 
 
 def run_method(context: Context, method: ScoreMethod) -> list[Line]:
@@ -134,7 +135,8 @@ def _context(folder: RunDir, stage: ScoreStage, on_progress: OnProgress, base_ca
     train = stage.train or TrainSpec()
     base = cached_base(base_cache, stage.model, stage.local.model, train)
     if stage.train is None:
-        return Context(base, None, train, 0, rows, on_progress)
+        unfinished = scorestore.Unfinished.of(folder.at("score", stage.id))
+        return Context(base, None, train, 0, rows, on_progress, unfinished=unfinished)
     adapters = Adapters(base.model, train.lora, 1)
     start = None
     if stage.reads.start is not None:

@@ -1,6 +1,8 @@
 """Rewrites of texts by a model: those of transformers' own decoding, one instruction after the other."""
 
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from p2p_dist.data.paraphrases import key_of, scored_rewrites
 from p2p_dist.evaluation.generation import padded_answers, plain_attention
 from p2p_dist.evaluation.rewriting import prompts_of, rewrites_of
 from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.results.scorestore import Unfinished
+from p2p_dist.scores import rewrites
 from p2p_dist.scores.context import Context
 from p2p_dist.scores.rewrites import score
 from tests.training.test_cohort import IDENTITY
@@ -55,6 +59,30 @@ def test_rewrites_by_two_instructions_are_chained(base: Base) -> None:
     again = partial(rewrites_of, base, instructions=("Again.",), new=NEW, on_row=ignored)
     expected = [None if text is None else again([text])[0] for text in first]
     assert rewrites_of(base, TEXTS, ("Say it.", "Again."), NEW, ignored) == expected
+
+
+def test_score_resumes_behind_the_last_part(base: Base, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stopped stage keeps its finished parts, and ends with the lines of one that was not stopped."""
+    monkeypatch.setattr(rewrites, "PART", 2)
+    rows = [Row(str(number), f"film {number}", 0, "Output: ") for number in range(5)]
+    built = Built([], [], {"clean": Suite(rows, 0, triggered=False)}, LabelSpace(["0", "1"], 2), [])
+    method = TextRewrites(sets=("clean",), instructions=("Say it.", "Again."), max_new_tokens=NEW)
+    unfinished = Unfinished(tmp_path / "unfinished.json")
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    context = Context(base, None, TrainSpec(), 0, built)
+    with pytest.raises(KeyboardInterrupt):
+        score(replace(context, on_progress=stop, unfinished=unfinished), method)
+    assert len(unfinished.read()) == 2
+    counts: list[int] = []
+    resumed = replace(context, on_progress=lambda done, total: counts.append(done), unfinished=unfinished)
+    assert score(resumed, method) == score(context, method)
+    assert min(counts) >= 2
+    (tmp_path / "unfinished.json").write_text("{")
+    assert unfinished.read() == {}
 
 
 def test_score_has_a_line_for_each_row_but_held_out_ones(base: Base) -> None:
