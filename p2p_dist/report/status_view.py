@@ -6,12 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.live import Live
-from rich.text import Text
-
 from p2p_dist.config.plugin_files import left_out_lines
 from p2p_dist.errors import printable
-from p2p_dist.report.terminal import clock
+from p2p_dist.report.text_columns import clock
 from p2p_dist.results.collect import Collected, StageState, read_study
 from p2p_dist.results.lease import job_owners, owner
 from p2p_dist.results.logs import tail
@@ -40,6 +37,9 @@ def _owners(folder: RunDir) -> str | None:
 
 def follow(folder: RunDir, seconds: float = 2.0) -> None:
     """Show a study until nothing of it is left to do, reading its files again and again."""
+    from rich.live import Live  # a tenth of a second that a single look does without
+    from rich.text import Text
+
     with Live(Text(), refresh_per_second=4) as view:
         while True:
             state, owners = read_progress_state(folder)
@@ -103,7 +103,7 @@ def text(state: Collected, owner: str | None, shown: int | None = None) -> str:
         ]
     lines += [f"  out of use: {each.device}, a device fault, see {each.log}" for each in state.quarantined]
     lines += [str(problem) for problem in state.problems]
-    return printable("\n".join(lines), keep="\n\t")
+    return "\n".join(printable(part, keep="\t") for line in lines for part in line.split("\n"))
 
 
 def _progress(stage: StageState) -> str:

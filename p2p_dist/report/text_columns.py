@@ -1,4 +1,4 @@
-"""Tables of plain text in at most 80 columns."""
+"""Tables of plain text in at most 80 columns, and numbers in them."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,6 +13,13 @@ _LEAST = 24
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 run, 2 runs."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def columns(table: Sequence[Sequence[str]]) -> list[str] | None:

@@ -96,16 +96,12 @@ def names(path: Path) -> list[str]:
         return []
 
 
-def entries(handle: int) -> dict[str, Kind]:
-    """Kind of every entry of an open folder, none of them followed."""
-    with os.scandir(handle) as found:
-        return {entry.name: _kind_of_entry(entry) for entry in found}
-
-
-def _kind_of_entry(entry: "os.DirEntry[str]") -> Kind:
-    if entry.is_symlink():
-        return "link"
-    return "file" if entry.is_file() else "folder" if entry.is_dir() else "other"
+def kind_in(name: str, handle: int) -> Kind:
+    """Kind of an entry of an open folder that exists, not followed if it is a link."""
+    try:
+        return _kind(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
+    except OSError:
+        return "missing"
 
 
 def folders_in(path: Path) -> Iterator[tuple[str, int]]:

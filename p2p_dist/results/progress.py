@@ -5,6 +5,7 @@ attempts) is read by `collect.read_study`, as all of every stage that is not pla
 """
 
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,7 +16,8 @@ from p2p_dist.results import collect, confined, quarantine, resultfile
 from p2p_dist.results.collect import Collected, RunState, StageState, Status
 from p2p_dist.results.rundir import KINDS, MARKER_KINDS, MARKERS, RunDir
 
-_SPEC = frozenset({"spec.json"})
+_UNTOUCHED: tuple[list[str], ...] = ([], ["spec.json"])
+"""Files of a stage that was never begun."""
 
 
 @contextmanager
@@ -69,10 +71,11 @@ def read_progress(folder: RunDir, alive: bool) -> Collected:
 
 def _plain_status(kind: str, id_: str, handle: int) -> Status | None:
     """Status of a stage whose folder is open, if its names tell it: untouched, or finished with nothing beside."""
-    names, marker = confined.entries(handle), MARKERS[kind]
-    if len(names) <= 1 and names.keys() <= _SPEC:
+    names, marker = os.listdir(handle), MARKERS[kind]
+    if names in _UNTOUCHED:
         return "pending"
-    if names.get(marker) != MARKER_KINDS[kind] or any(name.startswith(f"{marker}.") for name in names):
+    is_marked = marker in names and confined.kind_in(marker, handle) == MARKER_KINDS[kind]
+    if not is_marked or any(name.startswith(f"{marker}.") for name in names):
         return None  # not finished, or something was set aside, or left by a merge
     if kind == "eval":
         content = confined.content_of(marker, handle, resultfile.LARGEST)

@@ -195,7 +195,7 @@ def stage_of(content: object) -> Stage:
 
 def read_checked(path: Path, form: type[BaseModel], most: int = LARGEST_JSON) -> dict[str, Any]:
     """Content of a record of at most `most` bytes. Raises FileNotFoundError, and Damaged when it is invalid."""
-    content = jsonfile.read_object(path, most)
+    content = jsonfile.read_object(path, most, any_depth=form is Outline)
     check(form, content)
     return content
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from p2p_dist.errors import printable
 from p2p_dist.planning.jobs import Job
-from p2p_dist.report.terminal import clock
+from p2p_dist.report.text_columns import clock
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.state import State
 from p2p_dist.scheduling.time_left import TimeLeft
