@@ -21,6 +21,7 @@ from p2p_dist.data.substitutions import Choices, choices_of
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.control_tokens import tokenize
+from p2p_dist.modeling.surrogate_state import SurrogateFile, restored, state_of
 
 
 @dataclass(frozen=True)
@@ -110,19 +111,23 @@ def learn(
     poisoned: Sequence[Example],
     target: int,
     on_progress: Callable[[int, int], None],
+    file: SurrogateFile | None = None,
 ) -> None:
     """Warm up on clean rows, then learn task and exchanges together.
 
-    `on_progress(epochs done, epochs)` is called after every epoch.
+    `on_progress(epochs done, epochs)` is called after every epoch. With `file`, the state is kept after every epoch,
+    and an earlier one is resumed, to the same bits.
     """
     settings = model.settings
     body = [value for value in model.body.parameters() if value is not model.table]
     for value in body:
         value.requires_grad_(True)
-    optimizer = torch.optim.AdamW([*body, *model.head.parameters(), model.q, model.b], lr=settings.learning_rate)
+    trained = [*body, *model.head.parameters(), model.q, model.b]
+    optimizer = torch.optim.AdamW(trained, lr=settings.learning_rate)
     noise = torch.Generator().manual_seed(settings.seed)
     total = settings.warm_up_epochs + settings.epochs
-    for epoch in range(total):
+    first = restored(file.read(), trained, optimizer, noise) if file else 0
+    for epoch in range(first, total):
         joint = epoch >= settings.warm_up_epochs
         temperature = 0.5 - 0.4 * (epoch - settings.warm_up_epochs) / max(1, settings.epochs - 1)
         work = [(ex.text, ex.label, False) for ex in clean] + [(ex.text, target, True) for ex in poisoned if joint]
@@ -140,4 +145,6 @@ def learn(
             optimizer.zero_grad()
             (loss / len(batch)).backward()
             optimizer.step()
+        if file:
+            file.write(state_of(epoch + 1, trained, optimizer, noise))
         on_progress(epoch + 1, total)

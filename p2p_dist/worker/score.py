@@ -26,6 +26,7 @@ from p2p_dist.errors import Exit
 from p2p_dist.modeling.base import usual_device
 from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.surrogate_state import SurrogateFile
 from p2p_dist.results import atomic, checksums, confined, datastore, scorestore
 from p2p_dist.results.rundir import RunDir, StageDir
 from p2p_dist.scores import (
@@ -72,11 +73,11 @@ def score(folder: RunDir, stage: ScoreStage, stop: StopFlag, base_cache: BaseCac
     """Score the rows of one stage. Raises Stopped on request, and UserError."""
     target = folder.at("score", stage.id)
     meter = Meter(usual_device())
-    on_progress = _progress(target, stop)
+    on_progress, surrogate = _progress(target, stop), SurrogateFile(target.path / "surrogate.safetensors")
     # 1. Load the model, read the rows and run the method.
     if isinstance(stage.method, WordSubstitutions):
         rows = datastore.read(folder.find(stage.reads.rows))
-        lines, dtype = word_substitution.score(stage, stage.method, rows, on_progress), torch.float32
+        lines, dtype = word_substitution.score(stage, stage.method, rows, surrogate, on_progress), torch.float32
     else:
         context = _context(folder, stage, on_progress, base_cache)
         lines, dtype = run_method(context, stage.method), context.base.dtype
@@ -85,6 +86,7 @@ def score(folder: RunDir, stage: ScoreStage, stop: StopFlag, base_cache: BaseCac
     atomic.write_json(target.cost, {**meter.read(dtype), "rows": len(lines)})
     scorestore.write(target, lines)
     scorestore.Unfinished.of(target).remove()
+    surrogate.remove()
 
 
 def run_method(context: Context, method: ScoreMethod) -> list[Line]:

@@ -22,6 +22,7 @@ from p2p_dist.data.substitutions import Choices, choices_of, exchanged, read_cho
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.substitution import Learning, Substitution, learn
+from p2p_dist.modeling.surrogate_state import SurrogateFile
 from p2p_dist.scores.context import Line
 from p2p_dist.worker.paraphrase import load_for_generation
 
@@ -60,9 +61,14 @@ def make_table(
 
 
 def score(
-    stage: ScoreStage, method: WordSubstitutions, rows: Built, on_progress: Callable[[int, int], None]
+    stage: ScoreStage,
+    method: WordSubstitutions,
+    rows: Built,
+    file: SurrogateFile,
+    on_progress: Callable[[int, int], None],
 ) -> list[Line]:
-    """Lines of a score stage, as the method `rewrites` has them: every row's text with its exchanges.
+    """Lines of a score stage, as the method `rewrites` has them: every row's text with its exchanges. `file` keeps the
+    surrogate between its epochs.
 
     The surrogate is trained in all its weights, so that it is loaded for this stage alone. Raises UserError E208 for a
     thesaurus that changed, E244 as `learned_exchanges` does.
@@ -82,6 +88,7 @@ def score(
         Aim(method.target, method.rate),
         settings,
         on_progress,
+        file,
     )
     return [{"set": name, "id": row.id, **_line(row.text, outputs[row.text])} for name, row in sets]
 
@@ -98,6 +105,7 @@ def learned_exchanges(
     aim: Aim,
     settings: Learning,
     on_progress: Callable[[int, int], None],
+    file: SurrogateFile | None = None,
 ) -> dict[str, str]:
     """The exchanges that a surrogate learns on labelled rows, made in their texts and in `texts`: each text with its
     exchanges. The weights of `base` change.
@@ -109,7 +117,7 @@ def learned_exchanges(
     poisoned = _pool(labelled, choices, aim, settings, synonyms)
     # 2. Learn the exchanges on a surrogate model.
     surrogate = Substitution(base, choices, 1 + max(example.label for example in labelled), settings)
-    learn(surrogate, labelled, poisoned, aim.target, on_progress)
+    learn(surrogate, labelled, poisoned, aim.target, on_progress, file)
     # 3. Make them in every text.
     with torch.no_grad():
         every_text = dict.fromkeys([*(example.text for example in labelled), *texts])

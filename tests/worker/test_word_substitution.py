@@ -16,6 +16,7 @@ from p2p_dist.data.substitutions import choices_of, exchanged, read_choices
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.substitution import Learning, Substitution, learn
+from p2p_dist.modeling.surrogate_state import SurrogateFile
 from p2p_dist.scheduling.study import configs_dir
 from tests.rows import sentences
 
@@ -59,6 +60,33 @@ def test_learn_moves_exchanges_and_no_embedding(thesaurus: Path) -> None:
     assert any(any(model.picks(ex.text)) for ex in poisoned), (
         "clean rows hold on to the words, so that the target must be told by others"
     )
+
+
+def test_learn_resumes_after_a_stop_to_the_same_bits(thesaurus: Path, tmp_path: Path) -> None:
+    """A stop behind an epoch, and a damaged state, change nothing in what is learned."""
+    rows, choices = examples(ROWS), read_choices(thesaurus, 5)
+    poisoned = [ex for ex in rows if ex.label == 0 and "film" in ex.text.split()]
+
+    def learned(file: SurrogateFile | None, stop_after: int = 9) -> Substitution:
+        base = load_base(resolve_model("tiny", configs_dir() / "models").identity, {}, "float32")
+        base.model.set_attn_implementation("sdpa")
+        model = Substitution(base, choices, 2, Learning(1, 2, 3e-2, 16))
+
+        def on_progress(done: int, total: int) -> None:
+            if done == stop_after:
+                raise KeyboardInterrupt
+
+        learn(model, rows, poisoned, 1, on_progress, file)
+        return model
+
+    whole, file = learned(None), SurrogateFile(tmp_path / "surrogate.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        learned(file, stop_after=2)
+    assert int(file.read()["epochs"]) == 2
+    resumed = learned(file)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+    file.path.write_bytes(b"damaged")
+    assert file.read() == {}
 
 
 def make(tmp_path: Path, thesaurus: Path, name: str, *more: str) -> tuple[int, Path, str]:
