@@ -163,12 +163,12 @@ def carry_out(study: "Study", launch: "Launch", console: "Console", private: boo
     _check(study, launch.replace, launch.share, console)
     if private:
         close_to_others(study.folder)
+    for line in left_out_lines(one.reason for one in study.expansion.left_out):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     jobs = study.plan(launch.cluster, launch.cohort, rows_only=launch.rows_only).jobs
     if not jobs:
         settle(study, launch.replace)
         return False
-    for line in left_out_lines(one.reason for one in study.expansion.left_out):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
     runs = f"{study.runs_done()} of {len(study.expansion.runs)} runs done"
     console.print(f"{study.spec.name}: {runs}, {counted(len(jobs), 'job')} to do", highlight=False)
     ended = execute(study, launch, console)

@@ -49,7 +49,8 @@ def places_of(plugin: Plugin, files: Mapping[str, FilePlace]) -> dict[str, str]:
 
 def left_out_lines(reasons: Iterable[str]) -> list[str]:
     """A line for each reason, with the number of cells that are left out for it."""
-    return [f"left out, {count} cells: {reason}" for reason, count in Counter(reasons).items()]
+    counts = Counter(reasons)
+    return [f"left out, {count} cell{'s' if count > 1 else ''}: {reason}" for reason, count in counts.items()]
 
 
 def left_out(cell: Mapping[str, str], plugins: Mapping[str, Plugin], missing: Mapping[str, str]) -> LeftOut | None:

@@ -13,7 +13,8 @@ from p2p_dist.data.example import Row, examples
 from p2p_dist.data.input_files import digest_of, locate
 from p2p_dist.data.paraphrases import key_of, read_table
 from p2p_dist.errors import UserError
-from p2p_dist.report import plan_view, status_view
+from p2p_dist.report import page, plan_view, status_view
+from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.collect import read_study
 from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import find_cluster, open_study
@@ -91,6 +92,7 @@ def test_missing_table_leaves_its_cells_out_and_says_so(
     state = read_study(study.folder, alive=False)
     assert line in status_view.text(state, None)
     assert sum(status_view.to_json(state, None)["left_out"].values()) == 2
+    assert line in page.sections(StudyData(study.folder, state, {}))[-1].remarks
     with pytest.raises(UserError, match=r"E201.*every run reads a missing file"):
         open_study(study_file(), [f"attack={SYNATTACK}"], tmp_path)
 
