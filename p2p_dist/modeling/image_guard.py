@@ -53,10 +53,10 @@ def rows_with_images(model: Any, words: Sequence[Sequence[int]]) -> tuple[torch.
         forget_images(model)
     before = model.config._attn_implementation
     attention.use_implementation(model, "eager")
-    own = [_own_logits(model, image, ids) for image, ids in zip([*images, None], words, strict=True)]
+    reference = [_own_logits(model, image, ids) for image, ids in zip([*images, None], words, strict=True)]
     attention.use_implementation(model, before)
     model.model.rope_deltas = None  # state that the model's own pass leaves behind
-    return ours, torch.stack(own)
+    return ours, torch.stack(reference)
 
 
 def _invented(model: Any, rows: int, columns: int) -> _Image:

@@ -73,10 +73,10 @@ class NextTokens:
     def mask(self, window: int | None) -> torch.Tensor:
         """Tokens that each row looks at, the last `window` or all, [B, 1, 1, read]."""
         if window not in self._masks:
-            places, own = torch.arange(self.read, device=self.positions.device), self.positions[:, None]
-            visible = places <= own
+            places, current = torch.arange(self.read, device=self.positions.device), self.positions[:, None]
+            visible = places <= current
             if window is not None:
-                visible &= places > own - window
+                visible &= places > current - window
             self._masks[window] = visible[:, None, None]
         return self._masks[window]
 

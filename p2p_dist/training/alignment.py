@@ -54,13 +54,13 @@ class AlignedEngine(PlainEngine):
         chosen = [rows[(done * size + index) % len(rows)] for index in range(min(size, len(rows)))]
         batch = pack([chosen]).to(self.base.device)
         grads = self.adapters.flat_grads
-        kept = grads[run].clone()
+        unaligned = grads[run].clone()
         grads[run].zero_()
         self.adapters.select_runs(slice(run, run + 1))
         counts = torch.tensor([len(batch.targets)], device=self.base.device)
         cross_entropy(self.base, batch, counts).sum().backward()
         reference = grads[run].float().clone()
-        grads[run].copy_(kept)
+        grads[run].copy_(unaligned)
         return reference
 
 

@@ -58,7 +58,7 @@ class LowerStates:
         self._model, self._runs = model, runs
         self._layers: list[nn.Module] = decoder_layers(model)[:-adapted]
         self._groups = [_groups(run, ranks) for run in runs]
-        self._kept: dict[tuple[int, int], torch.Tensor] = {}
+        self._stored: dict[tuple[int, int], torch.Tensor] = {}
         self._given: torch.Tensor | None = None
         self._last: torch.Tensor | None = None
         self._is_tuple = False
@@ -108,11 +108,11 @@ class LowerStates:
     def _states(self, rows: Sequence[tuple[int, int]], batch: Batch) -> torch.Tensor:
         """Shape: [K, T, d], filler tokens 0."""
         for run, index in rows:
-            if (run, index) not in self._kept:
+            if (run, index) not in self._stored:
                 self._compute(run, self._groups[run][index], batch.ids.device)
-        states = self._kept[rows[0]].new_zeros(batch.ids.numel(), self._kept[rows[0]].shape[-1])
+        states = self._stored[rows[0]].new_zeros(batch.ids.numel(), self._stored[rows[0]].shape[-1])
         for row, (start, length) in zip(rows, batch.packed.places, strict=True):
-            states[start : start + length] = self._kept[row]
+            states[start : start + length] = self._stored[row]
         return states.view(*batch.ids.shape, -1)
 
     @torch.no_grad()
@@ -129,7 +129,7 @@ class LowerStates:
         assert self._last is not None
         states, self._last = self._last.reshape(-1, self._last.shape[-1]), None
         for index, (start, length) in zip(indices, batch.packed.places, strict=True):
-            self._kept[run, index] = states[start : start + length]
+            self._stored[run, index] = states[start : start + length]
 
     @torch.no_grad()
     def _agree(self, batch: Batch, states: torch.Tensor) -> bool:

@@ -55,7 +55,7 @@ def test_each_row_passes_the_lower_layers_once(passed: list[int]) -> None:
     assert sorted(passed) == list(range(30)), "two epochs, one pass"
 
 
-def test_kept_states_train_as_whole_passes_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stored_states_train_as_whole_passes_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs in a pass, with dropout; whole passes differ by rounding alone."""
     trained = train(RUNS)
     monkeypatch.setattr("p2p_dist.training.cohort.lower_states_of", lambda *_: None)

@@ -12,6 +12,8 @@ from p2p_dist.report.study_data import StudyData
 NOTE = "Bars: one standard deviation over attacks and seeds, or the 95 % interval of one run."
 LEAST = 10.0
 """Points that the axis shows at least."""
+FLAG_ROOM = 0.15
+"""Room at the right for the word that marks a collapsed model, as a share of the axis."""
 
 
 def draw(study_data: StudyData) -> list[Plot]:
@@ -49,7 +51,8 @@ def draw(study_data: StudyData) -> list[Plot]:
     axis.set_yticks([height for height, _, _ in ticks], [label for _, label, _ in ticks])
     for label, (_, _, colour) in zip(axis.get_yticklabels(), ticks, strict=True):
         label.set_color(colour)
-    axis.set_xlim(*span(ends))
+    low, high = span(ends)
+    axis.set_xlim(low, high + (FLAG_ROOM * (high - low) if fallen else 0.0))
     axis.set_ylim(height - 0.9, -0.7)
     axis.set_xlabel("clean accuracy, %")
     return [
