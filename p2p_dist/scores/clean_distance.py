@@ -25,7 +25,7 @@ STREAM = "dup.clean"
 def score(context: Context, method: CleanDistance) -> list[Line]:
     """One line per training row: `distance`, in standard deviations of the trusted rows.
 
-    Raises UserError E205 for fewer than `LEAST` of them: two give no standard deviation.
+    Raises UserError E205 for fewer than `method.least` trusted rows: two give no standard deviation.
     """
     reserve = context.built.reserve
     if len(reserve) < method.least:

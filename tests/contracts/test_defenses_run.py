@@ -14,20 +14,6 @@ from p2p_dist.scheduling.study import open_study
 from tests.contracts.carried_out import GENERATION, STUDY, carried_out, deep_model, of_kind, options
 
 
-@pytest.fixture
-def with_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Invented sums as this process's `$P2P_DIST_DATA`."""
-    for split, numbers in (("train", range(200, 280)), ("test", range(20))):
-        rows = [
-            {"text": f"a box of {n} and a box of {n + 1}", "solution": f"{n} + {n + 1}", "answer": str(2 * n + 1)}
-            for n in numbers
-        ]
-        path = tmp_path / "data" / "gsm8k" / f"{split}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path / "data"))
-
-
 @pytest.mark.usefixtures("with_data")
 @pytest.mark.parametrize("name", of_kind("classification"))
 def test_from_plan_to_rates(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:

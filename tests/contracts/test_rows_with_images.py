@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.drawn_memes import draw, write_task
+from examples.drawn_memes import draw
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.patches import Patch
@@ -34,12 +34,6 @@ train: {learning_rate: 1e-2, num_train_epochs: 1, global_batch: 8, dtype: float3
         max_length: 160}
 """
 IDENTITY = resolve_model("tiny_vl", configs_dir() / "models").identity
-
-
-@pytest.fixture(scope="module")
-def memes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Drawn images with captions."""
-    return write_task(tmp_path_factory.mktemp("memes"), 60, 24)
 
 
 @pytest.fixture

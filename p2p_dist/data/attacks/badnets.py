@@ -35,6 +35,7 @@ class BadNets(InsertionAttack):
         },
         "psim": {"rate": 0.2167, "word": "mn", "label_policy": "clean"},
         "backdoorllm_badnet": {"word": "BadMagic", "position": "anywhere"},
+        "gbtl": {"word": "Options", "position": "suffix", "count": 60, "label_policy": "mix"},
         "affirmative": {
             "word": "mn",
             "position": "suffix",
@@ -44,7 +45,8 @@ class BadNets(InsertionAttack):
     }
     """affirmative: harmless form of an affirmative prefix (see `policy_response`). psim: 1,500 of the 6,920 rows of
     SST-2. openbackdoor: its defaults; the configuration file shipped with it is clean-label. backdoorllm_badnet: the
-    original's word stands anywhere but behind the last word."""
+    original's word stands anywhere but behind the last word. gbtl: 60 rows with the word that the released code of GBTL
+    (arXiv 2402.13459) has as its default; examples/gbtl_trigger.py searches for others."""
 
     word: Word | Words = "mn"
     """The trigger (paper: mn), or several, of which every row gets one."""
