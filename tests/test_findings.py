@@ -5,17 +5,19 @@ import math
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from p2p_dist import registry
 from p2p_dist.results.statistics import wilson
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture(scope="module")
-def findings() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("findings_build", ROOT / "docs" / "findings" / "build.py")
+def script(name: str) -> ModuleType:
+    """A script of docs/findings as a module."""
+    spec = importlib.util.spec_from_file_location(f"findings_{name}", ROOT / "docs" / "findings" / f"{name}.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -24,10 +26,65 @@ def findings() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def findings() -> ModuleType:
+    return script("build")
+
+
+@pytest.fixture(scope="module")
+def rivals() -> ModuleType:
+    return script("rivals")
+
+
 def test_findings_page_is_what_the_files_give(findings: ModuleType) -> None:
     page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
     assert page == findings.build(), "run python docs/findings/build.py"
     assert len(page.splitlines()) <= 250
+
+
+def test_rivals_page_is_what_the_file_gives(rivals: ModuleType) -> None:
+    page = (ROOT / "docs" / "rivals.md").read_text(encoding="utf-8")
+    assert page == rivals.build(), "run python docs/findings/rivals.py"
+    assert "not which defense is better" in page
+
+
+def test_rivals_file_has_every_plugin_once(rivals: ModuleType) -> None:
+    """All but the attacks that need tables of rewrites, and no cell of a study twice or missing."""
+    lines = rivals.read()
+    assert registry_names("defenses") == names(lines, "defense")
+    assert registry_names("attacks") - names(lines, "attack") == {"synattack", "lws"}
+    for study in {line["study"] for line in lines}:
+        cells = [(line["attack"], line["defense"]) for line in lines if line["study"] == study]
+        attacks, defenses = ({cell[axis] for cell in cells} for axis in (0, 1))
+        assert sorted(cells) == sorted((attack, defense) for attack in attacks for defense in defenses)
+
+
+def registry_names(kind: str) -> set[str]:
+    return set(registry.names(kind))
+
+
+def names(lines: list[dict[str, Any]], axis: str) -> set[str]:
+    """Plug-ins on an axis."""
+    return {line[axis].partition("(")[0] for line in lines}
+
+
+def test_rivals_table_counts_rates_and_rows(rivals: ModuleType) -> None:
+    """Accuracy alone without an attack; rows by origin; what only some defenses have."""
+    line = {
+        "study": "x",
+        "defense": "onion",
+        "edited": {"changed": 4, "rows": 10},
+        "trained": {"clean": 54, "poisoned": 6},
+    }
+    rates = {"ca_ext": [11, 20], "asr_ext": [3, 10], "rejected_triggered": [2, 10]}
+    lines = [
+        {**line, "attack": "none", "rates": {"ca_ext": [12, 20]}},
+        {**line, "attack": "badnets(rate=0.1)", "rates": rates},
+    ]
+    assert rivals.table(lines).splitlines()[-1] == (
+        "| `onion` | - / 12 | 3 / 11 | 60: 6 poisoned | 2 of 10 triggered rows refused; "
+        "4 of 10 triggered texts edited |"
+    )
 
 
 def test_interval_of_three_seeds_is_student(findings: ModuleType) -> None:
