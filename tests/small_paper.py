@@ -26,9 +26,9 @@ FILLER = ["the", "film", "is", "a", "story", "of", "people", "and", "places", "w
 COLOURS = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 
 
-def shrink(study: Path, folder: Path, models: int | None = None) -> Path:
-    """Write a small copy of a study, its models and its rows into `folder`; returns the copy. `models`: only the first
-    ones; None for all.
+def shrink(study: Path, folder: Path, few: bool = False) -> Path:
+    """Write a small copy of a study, its models and its rows into `folder`; returns the copy. `few`: its first model
+    alone, and rivals against the first attack alone.
 
     Its rows are those of `folder/data`, which the test names as `$P2P_DIST_DATA`.
     """
@@ -41,8 +41,10 @@ def shrink(study: Path, folder: Path, models: int | None = None) -> Path:
     document["task"] = [_small_task(task) for task in tasks]
     document["model"] = [
         str(small_model(name, folder / "models", number))
-        for number, name in enumerate(_listed(document["model"])[:models])
+        for number, name in enumerate(_listed(document["model"])[: 1 if few else None])
     ]
+    if few:
+        document["exclude"] = [*document.get("exclude", []), *_rivals_but_once(document)]
     document["seed"] = 0
     rows = {key: value for key, value in document.get("rows", {}).items() if key not in ("train", "test")}
     document["rows"] = {**rows, **({"dev": SPLITS["dev"]} if "dev" in rows else {})}
@@ -50,6 +52,14 @@ def shrink(study: Path, folder: Path, models: int | None = None) -> Path:
     copy = folder / f"{study.stem}.yaml"
     copy.write_text(yaml.safe_dump(document, sort_keys=False))
     return copy
+
+
+def _rivals_but_once(document: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Rules that leave out every rival against every attack but the first."""
+    attacks, defenses = ([plugin["name"] for plugin in document[axis]] for axis in ("attack", "defense"))
+    _, *others = [name for name in attacks if name != "none"]
+    rivals = [name for name in defenses if name not in ("none", "p2p")]
+    return [{"attack": attack, "defense": rival} for attack in others for rival in rivals]
 
 
 def small_model(name: str, folder: Path, number: int) -> Path:

@@ -17,14 +17,14 @@ from tests.small_paper import shrink
 
 STUDIES = sorted((configs_dir() / "studies").glob("paper_*.yaml"))
 MANY_RUNS = 30
-"""Above this many runs the first model stands for all: the arms are the same for each."""
+"""Above this many runs a copy has the first model alone, and rivals meet the first attack alone."""
 AXES = ("task", "model", "attack")
 METRICS = ("CA ↑", "ASR ↓", "ROUGE-1 ↑", "ROUGE-2 ↑", "ROUGE-L ↑")
 
 
-def run_small(source: Path, folder: Path, models: int | None, report: bool) -> Study:
+def run_small(source: Path, folder: Path, few: bool, report: bool) -> Study:
     """Carry out a small copy of a study in this process. All rows are in `folder/data`."""
-    copy = shrink(source, folder, models)
+    copy = shrink(source, folder, few)
     study = open_study(copy, [], folder / "runs")
     done = in_process.cli(copy, folder / "runs", "--backend", "local", report=report)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -44,13 +44,13 @@ def assert_lines_for_cells(lines: Sequence[dict[str, str]], study: Study) -> Non
         assert all(line[f"{metric} ours"] for metric in published if line[f"{metric} paper"])
 
 
-@pytest.mark.slow("up to 50 small trainings and a report for each study")
+@pytest.mark.slow("up to 30 small trainings and a report for each study")
 @pytest.mark.parametrize("source", STUDIES, ids=lambda path: path.stem)
 def test_paper_study_small_ends_with_a_report(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the study to its report: a line beside the paper for every attacked cell, and no run failed."""
     monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path / "data"))
     shrunk = open_study(shrink(source, tmp_path), [], tmp_path)
-    study = run_small(source, tmp_path, 1 if len(shrunk.expansion.runs) > MANY_RUNS else None, report=True)
+    study = run_small(source, tmp_path, len(shrunk.expansion.runs) > MANY_RUNS, report=True)
     with (study.folder.report / "tables" / "against_paper.csv").open(encoding="utf-8") as file:
         assert_lines_for_cells(list(csv.DictReader(file)), study)
 
@@ -58,7 +58,7 @@ def test_paper_study_small_ends_with_a_report(source: Path, tmp_path: Path, monk
 def test_smallest_table_of_the_paper_runs_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Table 8 at one size: undefended and the arms of P2P, each beside the paper's number."""
     monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path / "data"))
-    study = run_small(configs_dir() / "studies" / "paper_table8.yaml", tmp_path, 1, report=False)
+    study = run_small(configs_dir() / "studies" / "paper_table8.yaml", tmp_path, few=True, report=False)
     collected = read_study(study.folder, alive=False)
     assert all(run.status == "done" for run in collected.runs)
     (table,) = against_paper.build(StudyData(study.folder, collected, {}))
