@@ -19,6 +19,7 @@ from p2p_dist.errors import UserError
 from p2p_dist.report import status_view
 from p2p_dist.results import checksums, datastore, index, predictions, timings
 from p2p_dist.results.collect import Collected, read_study
+from p2p_dist.results.progress import read_progress
 from p2p_dist.results.rundir import RunDir, StageDir
 from tests.results.test_records import ONE
 from tests.synthetic import make_study
@@ -72,6 +73,7 @@ def read_all(folder: RunDir) -> tuple[Rates, bool]:
     collected = read_study(folder, alive=False)
     assert status_view.text(collected, owner)
     status_view.to_json(collected, owner)
+    assert status_view.text(read_progress(folder, alive=False), owner)
     named = bool(collected.problems) | bool(index.refresh(folder).problems)
     named |= bool(timings.read(folder.path.parent, ()).unread)
     for path in sorted(folder.path.glob("*/*")):
