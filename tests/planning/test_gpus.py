@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist.cli import checks
 from p2p_dist.errors import UserError
 from p2p_dist.planning import gpus
 from p2p_dist.planning.gpus import visible_gpus
@@ -96,3 +97,13 @@ def test_tool_without_gpus_means_the_cpu(
     """None was granted to this process, or the machine has none, such as the login node of a cluster."""
     tool_that(tmp_path, monkeypatch, does, files)
     assert visible_gpus({}) == []
+
+
+def test_doctor_names_gpus_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check fails with the fix, where a plan would be refused."""
+    tool_that(tmp_path, monkeypatch, None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    (check,) = checks._devices()
+    assert not check.ok
+    assert "nvidia-smi is not installed" in check.line()
+    assert "repair the driver" in check.line()
