@@ -249,6 +249,16 @@ def test_confidence_agrees_with_the_rates(study_data: StudyData) -> None:
             assert sum(value > 0.5 for value in values) == run.rates["asr_ext"]["k"]
 
 
+def test_confidence_shows_few_defenses_and_says_so(study_data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines and names of forty defenses left no room for the panels."""
+    (all_shown,) = confidence.draw(study_data)
+    monkeypatch.setattr(confidence, "MOST_DEFENSES", 0)
+    (plot,) = confidence.draw(study_data)
+    assert all_shown.note == ""
+    assert plot.note == "The first 0 of 1 defenses."
+    assert len(plot.description) < len(all_shown.description)
+
+
 def test_parameters_come_from_the_study_folder(study_data: StudyData) -> None:
     assert (
         study_data.parameters("tiny")

@@ -12,24 +12,28 @@ from p2p_dist.report.study_data import StudyData
 from p2p_dist.results.collect import RunState
 
 BINS = 20
+MOST_DEFENSES = 8
+"""Defenses of a panel; more lines and names are not told apart."""
 MOST = 4
 
 
 def draw(study_data: StudyData) -> list[Plot]:
     """For the first attacks that have an undefended and a defended model: one panel per attack."""
     rows: list[tuple[RunState, Sequence[RunState]]] = []
-    others = defended_by(study_data.collected.runs)
+    others, total = defended_by(study_data.collected.runs), 0
     for attacked in study_data.collected.runs:
         if attacked.cell["attack"] == "none" or attacked.cell["defense"] != "none" or len(rows) == MOST:
             continue
         if any(attacked.cell["attack"] == before.cell["attack"] for before, _ in rows):
             continue
-        if attacked.rates and (undefended_runs := others.get(undefended(attacked.cell))):
-            rows.append((attacked, undefended_runs))
-    return [_picture(study_data, rows)] if rows else []
+        if attacked.rates and (defended_runs := others.get(undefended(attacked.cell))):
+            rows.append((attacked, defended_runs[:MOST_DEFENSES]))
+            total = max(total, len(defended_runs))
+    note = f"The first {MOST_DEFENSES} of {total} defenses." if total > MOST_DEFENSES else ""
+    return [_picture(study_data, rows, note)] if rows else []
 
 
-def _picture(study_data: StudyData, rows: Sequence[tuple[RunState, Sequence[RunState]]]) -> Plot:
+def _picture(study_data: StudyData, rows: Sequence[tuple[RunState, Sequence[RunState]]], note: str) -> Plot:
     figure, axes = style.figure(0.5 + 1.45 * len(rows), rows=len(rows), sharex=True, squeeze=False)
     words = []
     tones = study_data.tones
@@ -55,6 +59,7 @@ def _picture(study_data: StudyData, rows: Sequence[tuple[RunState, Sequence[RunS
         "Probability of the attacker's target, with and without a defense",
         "; ".join(words),
         figure,
+        note,
     )
 
 
