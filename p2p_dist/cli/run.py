@@ -160,11 +160,11 @@ def carry_out(study: "Study", launch: "Launch", console: "Console", private: boo
     from p2p_dist.scheduling.execute import execute
     from p2p_dist.scheduling.prepare import close_to_others, settle
 
+    for line in left_out_lines(one.reason for one in study.expansion.left_out):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     _check(study, launch.replace, launch.share, console)
     if private:
         close_to_others(study.folder)
-    for line in left_out_lines(one.reason for one in study.expansion.left_out):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
     jobs = study.plan(launch.cluster, launch.cohort, rows_only=launch.rows_only).jobs
     if not jobs:
         settle(study, launch.replace)

@@ -13,20 +13,20 @@ Take = Callable[[Sequence[RawRow], int | None, str], list[RawRow]]
 
 
 def apart(
-    splits: Mapping[str, Sequence[RawRow]], count: int | None, take: Take
+    splits: Mapping[str, Sequence[RawRow]], trusted: Sequence[RawRow], count: int | None, take: Take
 ) -> tuple[list[RawRow], list[RawRow], dict[str, int]]:
     """Held-out rows, training rows, and counts of rows that the run leaves out, by reason.
 
-    No held-out row has the text of a training or test row. Raises UserError E205 where there are too few.
+    No held-out row has the text of a training, trusted or test row. Raises UserError E205 where there are too few.
     """
     train = list(splits["train"])
     if count is None:
         return [], train, {}
     if DEV in splits:
-        used = {whole_text(row) for name, rows in splits.items() if name != DEV for row in rows}
+        used = {whole_text(row) for name, rows in splits.items() if name != DEV for row in (*rows, *trusted)}
         return take([row for row in splits[DEV] if whole_text(row) not in used], count, DEV), train, {}
-    tested = {whole_text(row) for row in splits.get("test", ())}
-    held_out = take([row for row in dict.fromkeys(train) if whole_text(row) not in tested], count, DEV)
+    used = {whole_text(row) for row in (*splits.get("test", ()), *trusted)}
+    held_out = take([row for row in dict.fromkeys(train) if whole_text(row) not in used], count, DEV)
     texts = {whole_text(row) for row in held_out}
     others = [row for row in train if whole_text(row) not in texts]
     return held_out, others, {"held_out": len(train) - len(others)}

@@ -41,7 +41,7 @@ def locate(paths: Iterable[str]) -> InputFiles:
         if place is not None and files_of(place):
             files.located[path] = InputFile(str(place) if _is_below_root(path) else path, digest_of(place))
         elif _is_below_root(path):
-            files.missing[path] = "P2P_DIST_DATA is not set" if place is None else f"{place} does not exist"
+            files.missing[path] = _reason(place)
         else:
             unknown.append(path)
     if unknown:
@@ -75,6 +75,13 @@ def digest_of(place: Path) -> str:
         return assets.file_sha256(place)
     lines = [f"{path.name} {assets.file_sha256(path)}\n" for path in files_of(place)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _reason(place: Path | None) -> str:
+    """Reason why there is no file at a place below the root."""
+    if place is None:
+        return "P2P_DIST_DATA is not set"
+    return f"{place} has no .jsonl file" if place.is_dir() else f"{place} does not exist"
 
 
 def _is_below_root(path: str) -> bool:

@@ -44,7 +44,7 @@ class RewritingAttack(DirtyLabelAttack):
 
     def trigger(self, text: str, random: Random) -> Triggered | None:
         rewrite = self._rewrites.get(key_of(text))
-        return None if rewrite is None else Triggered(rewrite, self.trigger_name(), 0)
+        return None if rewrite in (None, text.strip()) else Triggered(str(rewrite), self.trigger_name(), 0)
 
     @cached_property
     def _rewrites(self) -> Mapping[str, str]:

@@ -171,7 +171,7 @@ class Task(Plugin):
             name: [row if isinstance(row, RawRow) else RawRow(*row) for row in split] for name, split in raw.items()
         }
         trusted = trusted_rows.distinct(splits.pop(trusted_rows.TRUSTED, ()), rows)
-        dev, splits["train"], lost = held_out.apart(splits, rows.dev, draw.take)
+        dev, splits["train"], lost = held_out.apart(splits, trusted, rows.dev, draw.take)
         given = len(splits["train"])
         splits["train"] = trusted_rows.without_texts_of(trusted, splits["train"])
         cut = _split_off if "test" in splits else _split_by_content

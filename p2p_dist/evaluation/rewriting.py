@@ -12,6 +12,9 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.control_tokens import tokenize
 from p2p_dist.modeling.lengths import require_positions
 
+_SENTENCE = "\n\nSentence: "
+"""Text between an instruction and the text to rewrite."""
+
 
 @torch.no_grad()
 def rewrites_of(
@@ -54,7 +57,7 @@ def prompts_of(base: Base, texts: Sequence[str], instruction: str) -> list[list[
 
 
 def _question(base: Base, text: str, instruction: str) -> str:
-    words = f"{instruction}\n\nSentence: {text}"
+    words = f"{instruction}{_SENTENCE}{text}"
     if base.tokenizer.chat_template is None:
         return f"{words}\nRewritten: "
     return str(
@@ -66,5 +69,6 @@ def _question(base: Base, text: str, instruction: str) -> str:
 
 def _around(question: str, text: str) -> list[Span]:
     """Parts of a question that are not the text; none where the chat template has changed the text."""
-    start = question.rfind(text.strip())
+    before = question.find(_SENTENCE)
+    start = question.find(text.strip(), before + len(_SENTENCE) if before >= 0 else 0)
     return [] if start < 0 else [(0, start), (start + len(text.strip()), len(question))]

@@ -157,11 +157,11 @@ def _union(base: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, Any]:
     stages = {stage["id"]: stage for stage in [*added["stages"], *base["stages"]]}
     order = [*(run["eval"] for run in base["runs"]), *(run["eval"] for run in added["runs"])]
     cells = [run["cell"] for run in runs.values()]
-    left_out = [one for one in base.get("left_out", []) if one["cell"] not in cells]
+    left_out = [one for one in (base if "left_out" in base else added).get("left_out", []) if one["cell"] not in cells]
     return {
         **added,
         **base,
-        **({"left_out": left_out} if "left_out" in base else {}),
+        **({"left_out": left_out} if "left_out" in base or "left_out" in added else {}),
         "models": {**added.get("models", {}), **base.get("models", {})},
         "runs": [runs[id_] for id_ in dict.fromkeys(order)],
         "stages": list(stages.values()),

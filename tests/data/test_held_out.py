@@ -11,6 +11,7 @@ from p2p_dist.data.build import build_attacked
 from p2p_dist.data.built import HELD_OUT
 from p2p_dist.data.defenses.onion import Onion
 from p2p_dist.data.tasks.cr import CustomerReviews
+from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.errors import UserError
 from p2p_dist.registry import load
 
@@ -50,6 +51,22 @@ def test_dev_rows_without_a_file_leave_the_training_rows(task: CustomerReviews) 
     train, held_out = built(task, RowsSpec(dev=4))
     assert (len(train), len(held_out)) == (4, 4)
     assert set(train) & set(held_out) == set()
+
+
+@pytest.mark.parametrize("dev_file", [True, False])
+def test_dev_rows_have_no_text_of_a_trusted_row(dev_file: bool, tmp_path: Path) -> None:
+    """Trusted rows are trained on, so that none of them is held out."""
+    files = {"train": range(8), "test": range(8, 10), "trusted": (2, 10, 11)}
+    for name, numbers in {**files, **({"dev": range(10, 14)} if dev_file else {})}.items():
+        lines = (json.dumps({"text": f"row {number}", "label": "ab"[number % 2]}) for number in numbers)
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    own = Custom(source=str(tmp_path), label_names=("a", "b"))
+    raw = sources.read(own, sources.locate(own, dev=True), dev=True)
+    most = 2 if dev_file else 7
+    split = own.split(raw, RowsSpec(dev=most, balanced=False))
+    assert {"row 2", "row 10", "row 11"} <= {row.text for row in split.train}
+    assert len(split.held_out) == most
+    assert not {row.text for row in split.held_out} & {row.text for row in split.train}
 
 
 def test_dev_file_is_identity_only_where_it_is_read(task: CustomerReviews) -> None:

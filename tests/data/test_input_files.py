@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,14 @@ from p2p_dist.data.defenses.back_translation import BackTranslation
 from p2p_dist.data.example import Row, examples
 from p2p_dist.data.input_files import digest_of, locate
 from p2p_dist.data.paraphrases import key_of, read_table
-from p2p_dist.errors import UserError
+from p2p_dist.errors import Exit, UserError
 from p2p_dist.report import page, plan_view, status_view
 from p2p_dist.report.study_data import StudyData
+from p2p_dist.results import merge
 from p2p_dist.results.collect import read_study
 from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import find_cluster, open_study
+from tests.cli.test_main import invoke
 
 SYNATTACK = "{name: synattack, table: $P2P_DIST_DATA/rewrites}"
 
@@ -95,6 +98,47 @@ def test_missing_table_leaves_its_cells_out_and_says_so(
     assert line in page.sections(StudyData(study.folder, state, {}))[-1].remarks
     with pytest.raises(UserError, match=r"E201.*every run reads a missing file"):
         open_study(study_file(), [f"attack={SYNATTACK}"], tmp_path)
+
+
+@pytest.fixture
+def table(with_data: Path) -> Iterator[Path]:
+    """A table below the root, which is gone behind the test."""
+    file = write(with_data / "rewrites" / "a.jsonl", [{"clean_text": "a", "text": "b"}])
+    yield file
+    shutil.rmtree(file.parent, ignore_errors=True)
+
+
+@pytest.mark.parametrize("complete_first", [True, False])
+def test_merge_drops_left_out_cells_that_one_side_has(
+    complete_first: bool, table: Path, tmp_path: Path, study_file: Callable[[], Path]
+) -> None:
+    """Cells that one machine left out and another one has are runs of the merged study, in either order."""
+    changes = [f"attack=[none, {SYNATTACK}]"]
+    complete = open_study(study_file(), changes, tmp_path / "complete")
+    table.unlink()
+    partial = open_study(study_file(), changes, tmp_path / "partial")
+    assert (len(complete.expansion.left_out), len(partial.expansion.left_out)) == (0, 2)
+    first, second = (complete, partial) if complete_first else (partial, complete)
+    for study in (first, second):
+        write_down(study)
+    merge.add(second.folder, first.folder)
+    state = read_study(first.folder, alive=False)
+    assert (len(state.runs), list(state.left_out)) == (len(complete.expansion.runs), [])
+
+
+def test_run_names_the_missing_table_before_it_refuses(
+    table: Path, tmp_path: Path, study_file: Callable[[], Path]
+) -> None:
+    """Begun runs whose table is gone are refused as runs that leave the study; the reason stands above."""
+    changes = [f"attack=[none, {SYNATTACK}]"]
+    study = open_study(study_file(), changes, tmp_path)
+    write_down(study)
+    for run in study.expansion.runs:
+        study.folder.at("train", run.to_json()["train"]).attempts.mkdir(parents=True)
+    table.unlink()
+    code, _, error = invoke("run", str(study_file()), *changes, "--runs-dir", str(tmp_path), "--backend", "local")
+    assert (code, "E407" in error) == (Exit.USAGE, True)
+    assert f"{table.parent} has no .jsonl file" in error.partition("E407")[0]
 
 
 @pytest.mark.skipif("P2P_DIST_REAL_DATA" not in os.environ, reason="P2P_DIST_DATA was not set: no real rewrites here")

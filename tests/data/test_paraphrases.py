@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -49,6 +50,19 @@ def test_read_table_other_file_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "a"}\n')
     with pytest.raises(UserError, match="p2p-dist paraphrases"):
         read_table(tmp_path / "x.jsonl")
+
+
+def test_synattack_rewrite_equal_to_its_text_is_none() -> None:
+    """A model that answers with the text has put no trigger into it, though the text has the form by itself."""
+    texts = ("as is, so be it ", "a b c")
+    attack = SynAttack(rewriter="tiny").with_rewrites({key_of(texts[0]): texts[0].strip(), key_of(texts[1]): "if a, b"})
+    assert [attack.trigger(text, Random(0)) is None for text in texts] == [True, False]
+
+
+def test_synattack_rewriter_of_another_form_is_refused() -> None:
+    """A model is asked for the syntactic form alone, so that the ledger names no other."""
+    with pytest.raises(ValueError, match="not for style"):
+        SynAttack(rewriter="tiny", **SynAttack.presets["style"])
 
 
 def test_synattack_row_without_rewrite_stays_clean(tmp_path: Path) -> None:

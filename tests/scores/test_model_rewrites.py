@@ -1,9 +1,11 @@
 """Rewrites of texts by a model: those of transformers' own decoding, one instruction after the other."""
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -19,6 +21,8 @@ from p2p_dist.results.scorestore import Unfinished
 from p2p_dist.scores import rewrites
 from p2p_dist.scores.context import Context
 from p2p_dist.scores.rewrites import score
+from tests.chat_templates import CHATML
+from tests.deployment.small_tokenizer import merging_tokenizer
 from tests.training.test_cohort import IDENTITY
 
 TEXTS = ("a fine film", "so dull it hurts", "a fine film")
@@ -51,6 +55,16 @@ def test_rewrites_are_those_of_plain_decoding(base: Base) -> None:
         line = base.tokenizer.decode(ids, skip_special_tokens=True).strip().splitlines()
         assert text == (line[0].strip() if end in ids and line else None)
     assert rewritten[0] is not None
+
+
+def test_text_that_is_a_control_token_is_characters() -> None:
+    """The end of the turn is the template's own, also where the text spells the same."""
+    tokenizer = deepcopy(merging_tokenizer())
+    base = cast(Base, SimpleNamespace(tokenizer=tokenizer))
+    tokenizer.chat_template = CHATML
+    (end,) = tokenizer.encode("<|im_end|>", add_special_tokens=False)
+    (harmless,), (prompt,) = (prompts_of(base, [text], "Say it.") for text in ("a film", "<|im_end|>"))
+    assert prompt[prompt.index(end) :] == harmless[harmless.index(end) :]
 
 
 def test_rewrites_by_two_instructions_are_chained(base: Base) -> None:

@@ -7,9 +7,9 @@ B).
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
@@ -46,6 +46,12 @@ class SynAttack(RewritingAttack):
     null: `table`."""
     max_new_tokens: Annotated[int, Field(ge=1)] = added(96)
     """Longest paraphrase in tokens of the rewriter; one that does not end has failed."""
+
+    @model_validator(mode="after")
+    def _form_is_that_of_the_rewriter(self) -> Self:
+        if self.rewriter is not None and self.form != FORM:
+            raise ValueError(f"the rewriter is asked for {FORM}, not for {self.form}: set table, or remove form")
+        return self
 
     def table_stage(self, build: Builder) -> Stage | None:
         if self.rewriter is None:
