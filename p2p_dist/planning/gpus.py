@@ -13,6 +13,8 @@ from p2p_dist.errors import UserError, user_error
 _GPU = re.compile(r"GPU (\d+): .*\(UUID: (GPU-[^)]+)\)")
 _SLICE = re.compile(r"\s+MIG \S*?(\d+)gb\S*\s+Device\s+\d+: \(UUID: (MIG-[^)]+)\)")
 
+_NONE = ("", "-1", "NoDevFiles")
+"""Names in CUDA_VISIBLE_DEVICES that are no device; the last one is Slurm's, in jobs without GPUs."""
 _TIMEOUT = 30
 """Seconds that nvidia-smi has for an answer; a GPU that fell off the bus keeps it waiting without end."""
 DEVICE_FILES = Path("/dev")
@@ -35,7 +37,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     asked where CUDA_VISIBLE_DEVICES hides all GPUs.
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
-    names = [name.strip() for name in (visible or "").split(",") if name.strip() not in ("", "-1")]
+    names = [name.strip() for name in (visible or "").split(",") if name.strip() not in _NONE]
     if visible is not None and not names:
         return []
     present = _present()

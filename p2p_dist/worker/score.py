@@ -57,7 +57,8 @@ def run_score_job(
 ) -> int:
     """Score the rows of each stage and return an exit code.
 
-    SIGTERM and SIGUSR1 end the job at the next batch with exit code 75; a stage that is not finished keeps nothing.
+    SIGTERM and SIGUSR1 end the job at the next batch with exit code 75; a stage that is not finished keeps its
+    rewrites or its surrogate, and nothing else.
     """
     stop = StopFlag()
     set_deterministic(deterministic)

@@ -35,6 +35,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (WHOLE, "1", ["1"]),
         (WHOLE, "GPU-bb", ["GPU-bb"]),
         (WHOLE, "", []),
+        (WHOLE, "NoDevFiles", []),
         (CUT, None, ["MIG-11", "MIG-22", "1"]),
         (CUT, "MIG-22,1", ["MIG-22", "1"]),
     ],

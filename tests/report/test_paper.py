@@ -4,6 +4,7 @@ at hand."""
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,16 @@ def test_against_paper_marks_other_settings(
         assert bool(line["ASR ↓ difference"]) == bool(line["CA ↑ difference"]) == (line["other settings"] == "")
         assert line["CA ↑ paper"]
         assert line["ASR ↓ ours"]
+
+
+@pytest.mark.usefixtures("with_data")
+def test_against_paper_marks_training_rows_held_out(tmp_path: Path) -> None:
+    """Where a task has no dev file, `rows.dev` takes training rows, which the paper's models have."""
+    data = planned(tmp_path, "scaling", "rows.dev=400")
+    counts = {"none": {"dropped": {"held_out": 400}}}
+    data.collected.runs[:] = [replace(run, counts=counts.get(run.cell["defense"], {})) for run in data.collected.runs]
+    marked = {(line["other settings"], line["ASR ↓ difference"]) for line in lines(data)}
+    assert marked == {("400 training rows held out (paper: none)", "")}
 
 
 @pytest.mark.usefixtures("with_data")

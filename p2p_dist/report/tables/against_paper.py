@@ -89,6 +89,9 @@ def _pair(study_data: StudyData, group: Group) -> _Pair | None:
         return None
     mapped = group.rate("asr_mapped") if group.constrained else None
     other = paper_settings.deviations(specs, task, {metric: rate.n for metric, rate in rates.items()})
+    counts = _undefended(study_data, group).runs[0].counts
+    if (held_out := counts.get("dropped", {}).get("held_out")) and task not in paper_settings.ROWS_NOT_STATED:
+        other = [*other, f"{held_out} training rows held out (paper: none)"]
     if not numbers and published.variant != "token_2" and task not in paper_settings.LABELS_NOT_STATED:
         other = [*other, f"labels {labels[0]}, {labels[1]}, ... (paper: numbers)"]
     if published.model != paper.short_name(model):
@@ -109,14 +112,15 @@ def _specs(study_data: StudyData, group: Group) -> dict[str, Mapping[str, Any]]:
     The training of a rival, which may change settings of its own, is that of the undefended run beside it.
     """
     specs = {spec.get("step", "eval"): spec for spec in _behind(study_data, group.runs[0].ids.get("eval"), "rows")}
-    run = group.runs[0]
-    if not _is_compared(group.defense):
-        beside = (
-            one for one in study_data.groups if one.defense == "none" and same_but(one.cell, group.cell, "defense")
-        )
-        run = next(beside, group).runs[0]
+    run = (group if _is_compared(group.defense) else _undefended(study_data, group)).runs[0]
     train, *start = _behind(study_data, run.ids.get("train"), "start") or [{}]
     return {**specs, **({"train": train} if train else {}), **({"start": start[0]} if start else {})}
+
+
+def _undefended(study_data: StudyData, group: Group) -> Group:
+    """The undefended runs beside a group; the group itself where the study has none."""
+    beside = (one for one in study_data.groups if one.defense == "none" and same_but(one.cell, group.cell, "defense"))
+    return next(beside, group)
 
 
 def _is_compared(defense: str) -> bool:
