@@ -2,8 +2,7 @@
 
 On a CPU every allocation and release of torch's allocator during one training step is recorded by the profiler; on a
 GPU `torch.cuda.max_memory_allocated` is read. The runtime's own share is outside both. Prints the ratio model /
-measured. With `--fake-gpu` the peaks are those of trainings on a GPU that is not there (`tests/cuda_fake`), at the
-shapes of Qwen3.
+measured. With `--fake-gpu` the peaks are those of trainings on a fake GPU (`tests/cuda_fake`), at the shapes of Qwen3.
 """
 
 import argparse

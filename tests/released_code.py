@@ -1,5 +1,5 @@
-"""The steps of the code released with P2P (shuaizhao95/p2p at a3b1158), written down afresh from what it does: a
-referee for ours. Imports nothing of the project. SST-2 with BadNets, the only case that was released.
+"""The steps of the code released with P2P (shuaizhao95/p2p at a3b1158), implemented independently: a reference
+for ours. Imports nothing of the project. SST-2 with BadNets, the only case that was released.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -100,7 +100,7 @@ def _label(row: Mapping[str, Any], where: str) -> int:
     if isinstance(label, str) and label.isdigit():
         return int(label)
     if not isinstance(label, int) or isinstance(label, bool) or label < 0:
-        raise user_error("E203", f"label {label!r} is not a whole number", where, "labels 0, 1, ...")
+        raise user_error("E203", f"label {label!r} is not a whole number", where, "use labels 0, 1, ...")
     return label
 
 

@@ -64,10 +64,10 @@ def once_per_stage(function: Callable[[Stage], Answer]) -> Callable[[Stage], Ans
 
     @wraps(function)
     def answer(stage: Stage) -> Answer:
-        kept = vars(stage)
-        if name not in kept:
-            kept[name] = function(stage)
-        known: Answer = kept[name]
+        cached = vars(stage)
+        if name not in cached:
+            cached[name] = function(stage)
+        known: Answer = cached[name]
         return known
 
     return answer

@@ -1,5 +1,5 @@
-"""Held-out rows (`rows.dev`), which no model is trained on and none is judged on: ONION and PSIM choose a threshold on
-them, as their sources do on a dev set."""
+"""Held-out rows (`rows.dev`), which no model is trained on and none is judged on: ONION, AttDef and PSIM choose a
+threshold on them, as their sources do on a dev set."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -78,19 +78,19 @@ def _whole(listed: list[str]) -> list[tuple[str, str]]:
 
 
 def _lines(*command: str) -> list[str]:
-    """What nvidia-smi prints. Raises UserError E419 where it fails or does not end, on a machine with GPUs."""
+    """Lines that nvidia-smi prints. Raises UserError E419 where it fails or does not end, on a machine with GPUs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired as error:
         raise _unknown(f"nvidia-smi did not end in {_TIMEOUT} s") from error
-    said = done.stdout + done.stderr
-    if done.returncode == 0 or "No devices" in said or not list(DEVICE_FILES.glob("nvidia[0-9]*")):
+    output = done.stdout + done.stderr
+    if done.returncode == 0 or "No devices" in output or not list(DEVICE_FILES.glob("nvidia[0-9]*")):
         return done.stdout.splitlines() if done.returncode == 0 else []
-    first = next((line.strip() for line in said.splitlines() if line.strip()), f"exit code {done.returncode}")
+    first = next((line.strip() for line in output.splitlines() if line.strip()), f"exit code {done.returncode}")
     raise _unknown(f"nvidia-smi failed: {first}")
 
 
 def _unknown(why: str) -> UserError:
     """Error E419 for GPUs that cannot be listed."""
-    fix = "repair the driver, or set CUDA_VISIBLE_DEVICES to nothing, which takes the CPU"
+    fix = "repair the driver, or set CUDA_VISIBLE_DEVICES= to use the CPU"
     return user_error("E419", f"this machine has a GPU that cannot be listed: {why}", "/dev/nvidia*", fix)

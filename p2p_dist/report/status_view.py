@@ -31,7 +31,7 @@ def read_progress_state(folder: RunDir) -> tuple[Collected, str | None]:
 
 
 def _owners(folder: RunDir) -> str | None:
-    """Who works on a study: one controller, or several that share its jobs."""
+    """Owners of a study: one controller, or several that share its jobs."""
     return owner(folder.lease) or ", ".join(job_owners(folder.path)) or None
 
 
