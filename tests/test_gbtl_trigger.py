@@ -43,8 +43,8 @@ def test_swap_gradient_is_the_slope_of_the_loss(prompts: Prompts) -> None:
     moved = embed(trigger) + step * (embed.weight[towards] - embed.weight[trigger])
     with torch.no_grad():
         before, after = (
-            torch.stack([prompts._loss(parts, at[None]) for parts in prompts._parts]).mean()
-            for at in (embed(trigger), moved)
+            torch.stack([prompts._loss(parts, embedding[None]) for parts in prompts._parts]).mean()
+            for embedding in (embed(trigger), moved)
         )
     assert float(after - before) / step == pytest.approx(float(gradient[towards] - gradient[trigger[0]]), rel=0.05)
 
@@ -52,7 +52,7 @@ def test_swap_gradient_is_the_slope_of_the_loss(prompts: Prompts) -> None:
 def test_search_returns_the_best_word_and_its_loss(prompts: Prompts) -> None:
     """With all letters favoured and tried often, one step finds the best of all letters."""
     word, loss = search(prompts, Settings(steps=2, favoured=100, swaps=400))
-    every = prompts.losses(prompts.words[:, None])
-    assert loss == pytest.approx(float(every.min()), rel=1e-5)
-    assert word == prompts.base.tokenizer.decode([int(prompts.words[every.argmin()])])
+    all_losses = prompts.losses(prompts.words[:, None])
+    assert loss == pytest.approx(float(all_losses.min()), rel=1e-5)
+    assert word == prompts.base.tokenizer.decode([int(prompts.words[all_losses.argmin()])])
     assert BadNets.presets["gbtl"]["position"] == "suffix"

@@ -19,7 +19,7 @@ SIZE = "the paper does not state the model's size"
 TRIGGER = "benign_trigger 'Please read the following text: ' (paper: 'The query currently entered is: ')"
 TARGET = "target_label 0 (paper: 1)"
 ALONE = "benign_mode alone (paper: union or replace), method full (paper: lora)"
-MARKS: dict[str, dict[str, int]] = {
+EXPECTED: dict[str, dict[str, int]] = {
     "paper_table1": {COMPARED: 96, SCREENED: 12},
     "paper_table2": {COMPARED: 96, SCREENED: 12},
     "paper_table3": {COMPARED: 80, SCREENED: 10, REWRITER: 16, f"{REWRITER}, {SCREENED}": 2},
@@ -42,7 +42,7 @@ MARKS: dict[str, dict[str, int]] = {
 """Attacked cells by study and by their settings that are not the paper's; cells without any are compared."""
 
 
-def marks(name: str, folder: Path) -> Counter[str]:
+def count_settings(name: str, folder: Path) -> Counter[str]:
     """Attacked cells of a study by their settings that are not the paper's; none of the tested rows is missing."""
     data = planned(folder, name)
     for number, run in enumerate(data.collected.runs):
@@ -65,4 +65,4 @@ def marks(name: str, folder: Path) -> Counter[str]:
 @pytest.mark.parametrize("name", sorted(path.stem for path in (configs_dir() / "studies").glob("paper_*.yaml")))
 def test_every_cell_has_its_number_or_is_marked(name: str, tmp_path: Path) -> None:
     """A new study or arm must be counted here, so that no cell is set beside a number of other settings in silence."""
-    assert marks(name, tmp_path) == MARKS[name]
+    assert count_settings(name, tmp_path) == EXPECTED[name]

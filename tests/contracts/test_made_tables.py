@@ -1,6 +1,7 @@
 """Attacks whose rewrites the study makes itself: planned as a stage, shared, and carried out on the tiny model."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -76,8 +77,10 @@ def test_lws_table_is_shared_and_its_options_are_identity(
 
 
 @pytest.mark.usefixtures("with_data")
-def test_synattack_by_a_rewriter_is_carried_out(study_file: Callable[[str], Path], tmp_path: Path) -> None:
-    """A rewriter whose answers do not have the form leaves the attack without rows, which is said."""
+def test_synattack_without_good_rewrites_is_refused(
+    study_file: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A rewriter whose answers do not have the form leaves the attack without rows, which is named."""
     study = open_study(
         study_file(STUDY), ["attack={name: synattack, rewriter: tiny, max_new_tokens: 2}"], tmp_path / "runs"
     )
@@ -85,8 +88,9 @@ def test_synattack_by_a_rewriter_is_carried_out(study_file: Callable[[str], Path
     assert [stage.kind for stage in stages.values()][:3] == ["data", "score", "data"]
     with pytest.raises(AssertionError):
         carried_out(study)
-    log = [stage.id for stage in stages.values() if study.folder.stage(stage).is_done()]
-    assert len(log) == 2, "rows and rewrites are there, and no attacked rows"
+    assert re.search(r"E206|E240", capsys.readouterr().err)
+    done = [stage.id for stage in stages.values() if study.folder.stage(stage).is_done()]
+    assert len(done) == 2, "rows and rewrites are there, and no attacked rows"
 
 
 @pytest.mark.usefixtures("with_data")

@@ -166,17 +166,17 @@ OTHER: list[tuple[list[str], tuple[int, int], str, int]] = [
     (["train.lora.target_modules=all-linear"], (1821, 912), "all-linear (released code: [q_proj, v_proj])", 10),
     (["train.quantization=nf4"], (1821, 912), "quantization nf4 (released code: null)", 10),
 ]
-"""Overrides and numbers of test rows, the setting that is said, and the number of cells that it marks."""
+"""Overrides and numbers of test rows, the setting that is named, and the number of cells that it marks."""
 
 
 @pytest.mark.usefixtures("with_data")
-@pytest.mark.parametrize(("overrides", "tested", "said", "count"), OTHER)
+@pytest.mark.parametrize(("overrides", "tested", "setting", "count"), OTHER)
 def test_against_paper_marks_other_settings(
-    overrides: list[str], tested: tuple[int, int], said: str, count: int, tmp_path: Path
+    overrides: list[str], tested: tuple[int, int], setting: str, count: int, tmp_path: Path
 ) -> None:
     """A cell with another rate, other rows or options is shown, marked and not compared; others are compared."""
     table = lines(planned(tmp_path, "scaling", *overrides, tested=tested))
-    marked = [line for line in table if said in line["other settings"]]
+    marked = [line for line in table if setting in line["other settings"]]
     assert len(marked) == count
     for line in table:
         assert bool(line["ASR ↓ difference"]) == bool(line["CA ↑ difference"]) == (line["other settings"] == "")
@@ -208,8 +208,8 @@ def test_against_paper_names_the_second_prompt(tmp_path: Path) -> None:
 def test_against_paper_finds_a_model_beside_its_training(tmp_path: Path) -> None:
     """Cells of a study with several trainings have the paper's number too, and only its own rank is compared."""
     table = lines(planned(tmp_path, "scaling", "model=qwen3-8b", "seed=0", "train.lora.r=[8, 16]"))
-    said = {line["model"]: line["other settings"] for line in table}
-    assert said == {"qwen3-8b (lora.r=8)": "lora.r 8 (paper: 16)", "qwen3-8b (lora.r=16)": ""}
+    settings = {line["model"]: line["other settings"] for line in table}
+    assert settings == {"qwen3-8b (lora.r=8)": "lora.r 8 (paper: 16)", "qwen3-8b (lora.r=16)": ""}
 
 
 def test_deviations_name_another_paraphraser() -> None:
