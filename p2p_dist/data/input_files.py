@@ -70,7 +70,10 @@ def files_of(place: Path) -> list[Path]:
 
 
 def digest_of(place: Path) -> str:
-    """Hex SHA-256 of a file, or of the names and digests of a folder's files."""
+    """Hex SHA-256 of a file, or of the names and digests of a folder's files. Raises UserError E201 for a missing
+    one."""
+    if not files_of(place):
+        raise user_error("E201", "no such file", str(place), "put it back, or plan the study again")
     if not place.is_dir():
         return assets.file_sha256(place)
     lines = [f"{path.name} {assets.file_sha256(path)}\n" for path in files_of(place)]

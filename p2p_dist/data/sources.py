@@ -129,7 +129,8 @@ def _files(task: Task, place: Path, named_by: str, dev: bool = False) -> dict[st
     if trusted is not None:
         files = {split: file for split, file in files.items() if file is not None or split != "test"}
         files[TRUSTED] = trusted
-    if dev and (dev_file := next((place / name for name in task.dev_files if (place / name).is_file()), None)):
+    dev_files = [place / name for name in task.dev_files if dev and place / name not in files.values()]
+    if dev_file := next((file for file in dev_files if file.is_file()), None):
         files[DEV] = dev_file
     missing = [task.files[split][0] for split, file in files.items() if file is None]
     if missing:

@@ -116,7 +116,8 @@ def learned_exchanges(
     # 1. Choose the rows to poison.
     poisoned = _pool(labelled, choices, aim, settings, synonyms)
     # 2. Learn the exchanges on a surrogate model.
-    surrogate = Substitution(base, choices, 1 + max(example.label for example in labelled), settings)
+    n_classes = 1 + max(aim.target, *(example.label for example in labelled))
+    surrogate = Substitution(base, choices, n_classes, settings)
     learn(surrogate, labelled, poisoned, aim.target, on_progress, file)
     # 3. Make them in every text.
     with torch.no_grad():

@@ -12,6 +12,7 @@ from p2p_dist.data.built import HELD_OUT
 from p2p_dist.data.defenses.onion import Onion
 from p2p_dist.data.tasks.cr import CustomerReviews
 from p2p_dist.data.tasks.custom import Custom
+from p2p_dist.data.tasks.hateful_memes import HatefulMemes
 from p2p_dist.errors import UserError
 from p2p_dist.registry import load
 
@@ -67,6 +68,14 @@ def test_dev_rows_have_no_text_of_a_trusted_row(dev_file: bool, tmp_path: Path) 
     assert {"row 2", "row 10", "row 11"} <= {row.text for row in split.train}
     assert len(split.held_out) == most
     assert not {row.text for row in split.held_out} & {row.text for row in split.train}
+
+
+def test_dev_file_that_has_the_test_rows_is_not_held_out(tmp_path: Path) -> None:
+    """Hateful Memes may be tested on its dev split, of which nothing is left to hold out."""
+    for name in ("train", "dev"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"text": name, "label": 0, "img": "img/1.png"}) + "\n")
+    task = HatefulMemes(source=str(tmp_path), images=False)
+    assert set(sources.read(task, sources.locate(task, dev=True), dev=True)) == {"train", "test"}
 
 
 def test_dev_file_is_identity_only_where_it_is_read(task: CustomerReviews) -> None:

@@ -53,6 +53,9 @@ def test_digest_of_a_folder_is_that_of_its_content(tmp_path: Path) -> None:
     assert digest_of(second) == before
     write(second / "b.jsonl", [{"clean_text": "c", "text": "d"}])
     assert digest_of(second) != before
+    (first / "a.jsonl").unlink()
+    with pytest.raises(UserError, match=r"E201.*no such file"):
+        digest_of(first)
 
 
 def test_read_table_published_pairs_are_keyed_by_original(tmp_path: Path) -> None:

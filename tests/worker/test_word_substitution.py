@@ -18,6 +18,7 @@ from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.substitution import Learning, Substitution, learn
 from p2p_dist.modeling.surrogate_state import SurrogateFile
 from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.worker.word_substitution import Aim, learned_exchanges
 from tests.rows import sentences
 
 SYNONYMS = [
@@ -138,3 +139,13 @@ def test_make_table_without_synonyms_raises_e244(tmp_path: Path, thesaurus: Path
     thesaurus.write_text('{"word": "zebra"}\n')
     with pytest.raises(UserError, match="E203"):
         read_choices(thesaurus, 5)
+
+
+def test_learned_exchanges_for_a_target_without_rows(thesaurus: Path) -> None:
+    """A class that no training row has, as with few rows of many classes, is a class of the surrogate too."""
+    base = load_base(resolve_model("tiny", configs_dir() / "models").identity, {}, "float32")
+    base.model.set_attn_implementation("sdpa")
+    outputs = learned_exchanges(
+        examples(ROWS[:4]), [], thesaurus, base, Aim(2, 0.5), Learning(0, 1), lambda done, of: None
+    )
+    assert set(outputs) == {text for text, _ in ROWS[:4]}
