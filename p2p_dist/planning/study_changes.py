@@ -28,7 +28,9 @@ class StudyChanges:
 
     @property
     def shown_settings(self) -> str:
-        """The first differing settings on one line."""
+        """The first differing settings on one line; another reason where none differs."""
+        if not self.settings:
+            return "no setting differs; files that it reads are missing, or were"
         rest = len(self.settings) - _SHOWN
         return "; ".join(self.settings[:_SHOWN]) + (f"; and {rest} more" if rest > 0 else "")
 

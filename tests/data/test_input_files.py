@@ -18,6 +18,7 @@ from p2p_dist.report import page, plan_view, status_view
 from p2p_dist.report.study_data import StudyData
 from p2p_dist.results import merge
 from p2p_dist.results.collect import read_study
+from p2p_dist.scheduling.other_settings import refuse_other_settings
 from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import find_cluster, open_study
 from tests.cli.test_main import invoke
@@ -127,6 +128,17 @@ def test_merge_drops_left_out_cells_that_one_side_has(
     merge.add(second.folder, first.folder)
     state = read_study(first.folder, alive=False)
     assert (len(state.runs), list(state.left_out)) == (len(complete.expansion.runs), [])
+
+
+def test_study_grows_when_its_table_appears(table: Path, tmp_path: Path, study_file: Callable[[], Path]) -> None:
+    """Runs whose table came later are new ones of the same study, which is said without a setting that differs."""
+    changes = [f"attack=[none, {SYNATTACK}]"]
+    content = table.read_bytes()
+    table.unlink()
+    write_down(open_study(study_file(), changes, tmp_path))
+    table.write_bytes(content)
+    note = refuse_other_settings(open_study(study_file(), changes, tmp_path))
+    assert note == "2 runs are new in this folder: no setting differs; files that it reads are missing, or were"
 
 
 def test_run_names_the_missing_table_before_it_refuses(
