@@ -16,7 +16,7 @@ TRUSTED = "trusted"
 def distinct(trusted: Sequence[RawRow], rows: RowsSpec) -> list[RawRow]:
     """The trusted rows, each once.
 
-    Raises UserError E107 for options that would leave some out, E205 for a text with two answers.
+    Raises UserError E107 for options that would leave some out, E204 for a text with two answers.
     """
     if trusted and (rows.train is not None or rows.order == "file"):
         what = "rows with a file of trusted ones are all used, in no order"
@@ -26,7 +26,7 @@ def distinct(trusted: Sequence[RawRow], rows: RowsSpec) -> list[RawRow]:
     if len(set(texts)) < len(texts):
         text = next(text for text in texts if texts.count(text) > 1)
         what = f"a text has two answers among the trusted rows: {text[:60]!r}"
-        raise user_error("E205", what, TRUSTED, "keep the right row alone")
+        raise user_error("E204", what, TRUSTED, "keep the right row alone")
     return once
 
 

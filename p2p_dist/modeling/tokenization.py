@@ -275,7 +275,7 @@ class Encoder:
         parts = "prefix, cue and trigger" if prompt_only or row.response is None else "prefix, cue, trigger and answer"
         parts = f"template, earlier turns, {parts}" if self.is_chat else parts
         what = f"{parts} alone are {fixed} tokens, max_length is {self.max_length}"
-        raise user_error("E207", what, "train.max_length", f"{fixed + 64}")
+        raise user_error("E224", what, "train.max_length", f"set train.max_length={fixed + 64}")
 
 
 def _pieces(text: str, literals: Sequence[str]) -> set[str]:

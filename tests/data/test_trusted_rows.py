@@ -48,7 +48,7 @@ def test_trusted_rows_change_the_digest(tmp_path: Path) -> None:
 
 def test_trusted_rows_that_cannot_all_be_used_are_refused(tmp_path: Path) -> None:
     task = write(tmp_path, train=ROWS, test=ROWS[:2], trusted=[("x", "a"), ("x", "b")])
-    with pytest.raises(UserError, match=r"E205.*two answers"):
+    with pytest.raises(UserError, match=r"E204.*two answers"):
         split(task, RowsSpec(reserve=1))
     for rows in (RowsSpec(train=4), RowsSpec(order="file")):
         with pytest.raises(UserError, match="E107"):

@@ -87,7 +87,7 @@ def test_only_the_last_user_turn_is_cut() -> None:
     assert "a film?" in text
     assert "Look: a fine film" in text
     assert text.endswith("<|im_end|>\n<|im_start|>assistant\nAnswer: 1")
-    with pytest.raises(UserError, match=r"E207.*template, earlier turns, prefix"):
+    with pytest.raises(UserError, match=r"E224.*template, earlier turns, prefix"):
         encoder_of(tokenizer, max_length=24).rows([ROW])
 
 

@@ -114,7 +114,7 @@ def test_cut_rows_keep_their_image(base: Base, rows: tuple[Path, list[Row]]) -> 
     assert len(short.ids) <= 40
     block = uncut.ids.index(base.model.config.vision_end_token_id) + 1
     assert short.ids[:block] == uncut.ids[:block]
-    with pytest.raises(UserError, match=r"E207.*max_length is 12"):
+    with pytest.raises(UserError, match=r"E224.*max_length is 12"):
         encoder_of(base, rows, max_length=12).rows([long])
 
 

@@ -41,7 +41,7 @@ def test_only_the_text_is_cut() -> None:
 
 
 def test_no_room_for_any_text() -> None:
-    with pytest.raises(UserError, match=r"E207.*max_length is 10"):
+    with pytest.raises(UserError, match=r"E224.*max_length is 10"):
         Encoder(byte_tokenizer(), ["0", "1"], 10).rows([ROW])
 
 

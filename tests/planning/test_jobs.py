@@ -1,4 +1,4 @@
-"""What is left to do."""
+"""Jobs that are left to do."""
 
 from collections.abc import Collection
 

@@ -1,4 +1,4 @@
-"""Where trainings go: simplest first, and a reason with a way out when nothing fits."""
+"""Placement of trainings: simplest first, and a reason with a way out when nothing fits."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What happens when a job ends."""
+"""Decisions at the end of a job."""
 
 import pytest
 

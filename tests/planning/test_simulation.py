@@ -115,7 +115,7 @@ def test_a_gang_dies_with_one_of_its_nodes(monkeypatch: pytest.MonkeyPatch) -> N
 def test_simulation_gives_up_hopeless_jobs_and_their_dependents(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """What never gets further is given up and what waits for it never starts."""
+    """A job that never gets further is given up, and one that waits for it never starts."""
     failing_at(monkeypatch, 9.0, 9.0, 9.0)
     loads, nodes = [load("a", 10), load("b", 1, needs=("a",)), load("c", 1)], Nodes(1, 1, mtbf=1)
     outcome = simulate(loads, nodes)

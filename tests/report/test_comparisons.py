@@ -1,4 +1,4 @@
-"""Which pairs are tested, on which rows, and that the correction runs over all of them; p values by scipy, not by our
+"""Pairs that are tested, on which rows, and that the correction runs over all of them; p values by scipy, not by our
 own code."""
 
 from itertools import product

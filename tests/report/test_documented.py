@@ -37,7 +37,7 @@ COMPUTED = {
 
 
 def headings() -> Iterator[ast.expr]:
-    """What every column of every table is called, as written in the code."""
+    """Names of the columns of every table, as written in the code."""
     for path in REPORT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Head":

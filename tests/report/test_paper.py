@@ -186,7 +186,7 @@ def test_against_paper_marks_other_settings(
 
 @pytest.mark.usefixtures("with_data")
 def test_against_paper_marks_training_rows_held_out(tmp_path: Path) -> None:
-    """Where a task has no dev file, `rows.dev` takes training rows, which the paper's models have."""
+    """Without a dev file `rows.dev` takes training rows, which the paper's models have."""
     data = planned(tmp_path, "scaling", "rows.dev=400")
     counts = {"none": {"dropped": {"held_out": 400}}}
     data.collected.runs[:] = [replace(run, counts=counts.get(run.cell["defense"], {})) for run in data.collected.runs]

@@ -1,4 +1,4 @@
-"""What pictures decide before they draw: colours, labels, lanes; and that each draws what is there."""
+"""Decisions of pictures before they draw: colours, labels, lanes; and that each draws what is there."""
 
 import itertools
 import json

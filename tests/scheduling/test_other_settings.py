@@ -153,7 +153,7 @@ def test_plan_says_that_the_folder_holds_other_settings(finished: RunDir, tmp_pa
 
 
 def test_study_file_of_a_folder_has_its_overrides(finished: RunDir, tmp_path: Path) -> None:
-    """What `study.yaml` says is what the results are of, whatever the command line said."""
+    """The results are of the settings in `study.yaml`, whatever the command line said."""
     assert finished.study.read_text() == TINY_STUDY, "the user's own file, with its comments"
     overrides = ["train.learning_rate=2e-2", "seed=[3]", "attack=[{name: cba, first: 'no'}]", "exclude=[]"]
     study = open_study(tmp_path / "study.yaml", overrides, tmp_path / "other")

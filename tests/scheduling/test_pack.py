@@ -1,4 +1,4 @@
-"""What a study takes along to a Ray cluster: all that it needs there, and nothing that merely lies about."""
+"""Files that a study takes along to a Ray cluster: all that it needs there, and no others."""
 
 import os
 import subprocess

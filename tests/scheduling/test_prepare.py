@@ -1,4 +1,4 @@
-"""What a controller does to a run folder before it starts anything."""
+"""Preparation of a run folder by a controller before it starts anything."""
 
 import os
 from collections.abc import Callable, Iterator

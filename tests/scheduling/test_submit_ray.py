@@ -1,4 +1,4 @@
-"""What `submit ray` says when a cluster does not take a job, or loses it."""
+"""Messages of `submit ray` when a cluster does not take a job, or loses it."""
 
 from pathlib import Path
 from types import SimpleNamespace

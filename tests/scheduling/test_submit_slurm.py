@@ -1,4 +1,4 @@
-"""What is handed to sbatch: a list of checked arguments and a constant script. tests/slurm hands it to a real one."""
+"""Submission by sbatch: a list of checked arguments and a constant script. tests/slurm hands it to a real one."""
 
 import shlex
 from collections.abc import Callable

@@ -54,7 +54,7 @@ while kill -0 $child 2>/dev/null; do wait $child; done
 
 
 def missing() -> str:
-    """Why there can be no cluster here, or nothing."""
+    """Reason why there can be no cluster here, or nothing."""
     if os.geteuid() != 0:
         return "needs root for namespaces"
     for program in ("slurmctld", "slurmd", "sbatch", "ip", "unshare"):

@@ -70,7 +70,7 @@ def test_cut_short_is_the_beginning_of_the_whole() -> None:
 
 
 def test_no_steps_at_all_leave_the_start() -> None:
-    """What a pruned base is evaluated with: an adapter that adds nothing."""
+    """The adapter with which a pruned base is evaluated: one that adds nothing."""
     (found,), (lines,) = train([replace(RUNS[0], stop_after_steps=0)])
     assert (found.steps, lines) == (0, [])
     assert bool((found.values == 0).any())

@@ -10,7 +10,7 @@ from p2p_dist.training.gpu_use import GpuUse
 
 
 def heard(command: list[str]) -> dict[str, int]:
-    """What is known once the tool had time to answer."""
+    """The values that are known once the tool had time to answer."""
     gpu = GpuUse(command)
     assert gpu.to_dict() == {}, "the first call only asks"
     for _ in range(200):
