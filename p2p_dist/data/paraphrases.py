@@ -52,7 +52,7 @@ def _rewrite(row: Mapping[str, Any], originals: Mapping[Any, Mapping[str, Any]],
     if isinstance(row.get("clean_text"), str) and isinstance(row.get("text"), str):
         return _pair(row["clean_text"], row["text"])
     if originals and isinstance(row.get("text"), str):
-        original = originals.get(row.get("id"))
+        original = originals.get(row["id"]) if isinstance(row.get("id"), int | str) else None
         if original is None or original.get("label") != row.get("label"):
             what = f"id {row.get('id')!r} has {'no original' if original is None else 'an original of another label'}"
             raise user_error("E203", what, where, "name the file of the rows that were rewritten")

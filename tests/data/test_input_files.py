@@ -76,9 +76,10 @@ def test_read_table_rows_of_ids_need_their_originals(tmp_path: Path) -> None:
     write(table, [{"id": 1, "text": "B", "label": 1}])
     with pytest.raises(UserError, match=r"E203.*another label"):
         read_table(table, originals)
-    write(table, [{"id": 7, "text": "B", "label": 1}])
-    with pytest.raises(UserError, match=r"E203.*no original"):
-        read_table(table, originals)
+    for unknown in (7, [1]):
+        write(table, [{"id": unknown, "text": "B", "label": 1}])
+        with pytest.raises(UserError, match=r"E203.*no original"):
+            read_table(table, originals)
     write(originals, [{"id": 0, "text": "a"}, {"id": 0, "text": "b"}])
     with pytest.raises(UserError, match=r"E203.*an id of its own"):
         read_table(table, originals)
