@@ -84,8 +84,16 @@ class FastLoop:
         items[:] = [item for item in items if item not in left_out]
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+    def pytest_runtest_setup(self) -> Iterator[None]:
+        """Make the fixtures of a test, and look at what they started and imported."""
+        yield from self._watch()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Iterator[None]:
         """Run the test, and look at what it started and imported."""
+        yield from self._watch()
+
+    def _watch(self) -> Iterator[None]:
         self.events.clear()
         before = HEAVY_MODULES & set(sys.modules)
         yield
