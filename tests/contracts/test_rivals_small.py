@@ -14,6 +14,7 @@ from p2p_dist import assets, registry
 from p2p_dist.cli.status import write_and_print
 from p2p_dist.errors import UserError
 from p2p_dist.results.rundir import RunDir
+from p2p_dist.scheduling.prepare import write_down
 from p2p_dist.scheduling.study import Study, configs_dir, open_study
 from tests.contracts.carried_out import carried_out, of_kind
 
@@ -119,6 +120,7 @@ def rates_of(folder: RunDir, evaluation: str) -> dict[str, Any]:
 def test_rivals_small_runs_end_with_rates_and_a_report(rivals: Rivals, opened: Callable[..., Study]) -> None:
     """The report has a line for every run, and no rate of a run is missing."""
     study = opened(rivals)
+    write_down(study)
     folder = carried_out(study)
     for run in study.expansion.runs:
         rates = rates_of(folder, run.evaluation)
