@@ -10,8 +10,12 @@ JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))
 # Tests that start Rays, ranks and controllers and wait for them: one at a time, since each takes all cores.
 WHOLE_MACHINE := tests/e2e tests/faults tests/scheduling tests/training/test_ranks.py
 ORDER := --random-order-bucket=module --random-order-seed=$(shell date +%s)
-FAST := --ignore=tests/planning/test_memory.py tests/cli tests/config tests/contracts/test_plugins.py tests/contracts/test_reproducible.py tests/data \
-  tests/planning tests/report tests/results tests/test_architecture.py tests/test_assets.py tests/test_docs.py
+# Files that draw every picture of a report or write whole studies again and again; `make test` has them.
+NOT_FAST := tests/planning/test_memory.py tests/report/test_plots.py tests/report/test_report.py \
+  tests/report/test_documented.py tests/cli/test_results.py
+FAST := tests/cli tests/config tests/contracts/test_plugins.py tests/contracts/test_reproducible.py tests/data \
+  tests/planning tests/report tests/results tests/test_architecture.py tests/test_assets.py tests/test_docs.py \
+  $(addprefix --ignore=,$(NOT_FAST))
 
 .PHONY: quickstart test test-fast test-all test-slurm test-serve test-zoo check install clean
 

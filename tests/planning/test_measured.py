@@ -14,10 +14,13 @@ from p2p_dist.report import plan_view
 from p2p_dist.results import timings
 from p2p_dist.scheduling.study import open_study
 from tests.planning.stages import rows_stage, train_stage
-from tests.synthetic import make_study
+from tests.synthetic import STUDY, make_study
 
 CPU = ClusterSpec(name="here", cpus_per_node=2)
 GPU = ClusterSpec(name="there", cpus_per_node=2, gpus_per_node=1)
+TWO_MODELS = STUDY.replace(
+    "[random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "[random:qwen3-0.6b, random:qwen3-1.7b]"
+)
 
 
 def training(graph: Graph, rows: int, model: str = "a", seed: int = 0) -> Stage:
@@ -58,7 +61,7 @@ def test_cpus_say_nothing_of_gpus_and_a_stage_counts_once() -> None:
 def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
     """A cohort's time is shared, ranks on GPUs count, a training that was gone on with counts from its first step, and
     what cannot be read is named."""
-    folder = make_study(tmp_path, data_root)
+    folder = make_study(tmp_path, data_root, TWO_MODELS)
     models = {
         canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")
     }
@@ -91,7 +94,7 @@ def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
 @pytest.mark.usefixtures("with_data")
 def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: Path) -> None:
     """Three seeds are done and two more are asked for: their times are those of the others."""
-    make_study(tmp_path, data_root)
+    make_study(tmp_path, data_root, TWO_MODELS)
     opened = open_study(tmp_path / "study.yaml", ["seed=[0, 1, 2, 3, 4, 5, 6, 7]"], tmp_path / "runs")
     done = opened.folder.done(opened.expansion.graph)
     plan = opened.plan(CPU)
