@@ -6,14 +6,15 @@ measured. With `--fake-gpu` the peaks are those of trainings on a fake GPU (`tes
 """
 
 import argparse
-import gc
 import json
 from collections.abc import Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
 import torch
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
+from torch.profiler._utils import traverse_dfs
 
 from p2p_dist.config.model import ShapeSpec, read_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
@@ -77,19 +78,35 @@ def measure(base: Base, work: Work) -> int:
     weights = sum(
         {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in base.model.parameters()}.values()
     )
-    gc.collect()  # the release of an earlier model inside the block would count against this one
     with (
         profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded,
         gradient_checkpointing(base.model, work.recompute),
     ):
         train_cohort(base, _trained(base, work), runs)
-    held = peak = 0
-    for event in recorded.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    # Weights that are all trained lie in a new buffer; the release of the old ones is not recorded.
+    peak = allocated_peak(recorded)
+    # Weights that are all trained lie in a new buffer; the release of the old ones is no event of the block.
     return peak if work.full else weights + peak
+
+
+def allocated_peak(recorded: profile) -> int:
+    """Peak bytes of the memory that was allocated within a profiled block.
+
+    Only releases of that memory count: the profiler also reports those of earlier memory whose address a former block
+    had used, at the size that it had there.
+    """
+    tree = recorded.profiler.kineto_results.experimental_event_tree()
+    events = [event for event in traverse_dfs(tree) if event.tag == _EventType.Allocation]
+    sizes: dict[int, int] = {}
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_time_ns):
+        address, size = event.extra_fields.ptr, event.extra_fields.alloc_size
+        if size > 0:
+            sizes[address] = size
+            held += size
+        else:
+            held -= sizes.pop(address, 0)
+        peak = max(peak, held)
+    return peak
 
 
 def _trained(base: Base, work: Work) -> Trainable:

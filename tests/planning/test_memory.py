@@ -1,8 +1,10 @@
 """The memory model against what a training really allocates, and its terms against what is known."""
 
 import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
 
-from bench.memory_model import SHAPES, measure
+from bench.memory_model import SHAPES, allocated_peak, measure
 from p2p_dist.config.model import read_model
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
@@ -32,6 +34,22 @@ def test_all_weights_within_ten_percent_of_measured(width: int) -> None:
         pytest.skip("measures the CPU allocator; bench/memory_model.py measures the GPU's")
     estimated = estimate(work, Split(), "cpu")
     assert estimated.total - estimated.runtime == pytest.approx(measure(base, work), rel=0.10)
+
+
+def test_release_of_earlier_memory_does_not_lower_a_peak() -> None:
+    """The profiler knows an address from a former block and reports its release at the size it had there."""
+    options = {"activities": [ProfilerActivity.CPU], "profile_memory": True}
+    with profile(**options):
+        first = torch.empty(2**24)
+    address = first.data_ptr()
+    del first
+    second = torch.empty(2**24)
+    if second.data_ptr() != address:
+        pytest.skip("the allocator gave another address")
+    with profile(**options) as recorded:
+        del second
+        third = torch.empty(1000)
+    assert allocated_peak(recorded) == third.nbytes
 
 
 def test_zero_shards_all_weights_as_its_stage_says() -> None:
