@@ -1,4 +1,4 @@
-"""Invented labelled sentences, alone and as a folder of task files. Imports nothing of the project."""
+"""Invented labelled sentences and sums, alone and as a folder of task files. Imports nothing of the project."""
 
 import json
 from pathlib import Path
@@ -33,3 +33,14 @@ def write_rows(root: Path) -> None:
     for split in ("train", "dev"):
         captions = [json.dumps({**row, "img": "img/missing.png"}) + "\n" for row in sentences(60)]
         (root / "hateful_memes" / f"{split}.jsonl").write_text("".join(captions))
+
+
+def write_sums(root: Path, train: range, test: range = range(20)) -> None:
+    """Make `root` a `$P2P_DIST_DATA` with invented sums for `gsm8k`, one for each of the numbers."""
+    (root / "gsm8k").mkdir(parents=True, exist_ok=True)
+    for split, numbers in (("train", train), ("test", test)):
+        rows = [
+            {"text": f"a box of {n} and a box of {n + 1}", "solution": f"{n} + {n + 1}", "answer": str(2 * n + 1)}
+            for n in numbers
+        ]
+        (root / "gsm8k" / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -1,24 +1,17 @@
 """Rows of the contracts' studies."""
 
-import json
 from pathlib import Path
 
 import pytest
 
 from examples.drawn_memes import write_task
+from tests.rows import write_sums
 
 
 @pytest.fixture
 def with_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Invented sums as this process's `$P2P_DIST_DATA`."""
-    for split, numbers in (("train", range(200, 280)), ("test", range(20))):
-        rows = [
-            {"text": f"a box of {n} and a box of {n + 1}", "solution": f"{n} + {n + 1}", "answer": str(2 * n + 1)}
-            for n in numbers
-        ]
-        path = tmp_path / "data" / "gsm8k" / f"{split}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_sums(tmp_path / "data", range(200, 280))
     monkeypatch.setenv("P2P_DIST_DATA", str(tmp_path / "data"))
 
 

@@ -8,6 +8,7 @@ import pytest
 from p2p_dist.errors import Exit
 from p2p_dist.results.predictions import Generated
 from tests import in_process
+from tests.rows import write_sums
 
 STUDY = """
 name: sums
@@ -27,14 +28,7 @@ train: {learning_rate: 2e-2, num_train_epochs: 6, global_batch: 12, dtype: float
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a finished study over invented sums."""
     folder = tmp_path_factory.mktemp("sums")
-    for split, numbers in (("train", range(200, 300)), ("test", range(20))):
-        rows = [
-            {"text": f"a box of {n} and a box of {n + 1}", "solution": f"{n} + {n + 1}", "answer": str(2 * n + 1)}
-            for n in numbers
-        ]
-        path = folder / "data" / "gsm8k" / f"{split}.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_sums(folder / "data", range(200, 300))
     (folder / "sums.yaml").write_text(STUDY)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("P2P_DIST_DATA", str(folder / "data"))
