@@ -19,6 +19,8 @@ TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 COMPRESSED = (".gz", ".zst")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".arrow")
 FILE_SUFFIXES = (*SUFFIXES, *(text + packed for text in TEXT_SUFFIXES for packed in COMPRESSED))
+ROW_A_LINE = (".jsonl", ".csv", ".tsv")
+"""Suffixes of files with a row on each line, but for breaks within quotes and a header."""
 """Endings of the files that are read."""
 
 Raw = tuple[int, Mapping[str, Any]]

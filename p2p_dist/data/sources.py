@@ -7,8 +7,8 @@ Reading checks the digest again.
 import csv
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from p2p_dist import assets
 from p2p_dist.data import images
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.held_out import DEV
+from p2p_dist.data.row_files import ROW_A_LINE
 from p2p_dist.data.tables import SUFFIXES, Raw, Rules, check_rows, read_rows
 from p2p_dist.data.task import HubSource, Task
 from p2p_dist.data.trusted_rows import TRUSTED
@@ -30,6 +31,8 @@ class Source:
     kind: Literal["files", "embedded", "hub"]
     place: str
     digest: str
+    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Lines of the splits whose files have about one row on each; for estimates alone."""
 
 
 def locate(task: Task, dev: bool = False) -> Source:
@@ -106,15 +109,18 @@ def _place(task: Task, split: str) -> str:
 
 def _local(task: Task, place: Path, named_by: str, dev: bool) -> Source:
     hashed = hashlib.sha256()
+    lines: dict[str, int] = {}
     for split, file in _files(task, place, named_by, dev).items():
         if split in (TRUSTED, DEV):
             hashed.update(f"\0{split}\0".encode())
         with file.open("rb") as content:
             while block := content.read(1 << 20):
                 hashed.update(block)
+                if file.suffix in ROW_A_LINE:
+                    lines[split] = lines.get(split, 0) + block.count(b"\n")
     if task.reads_images:
         hashed.update(images.listing(place))
-    return Source("files", str(place.resolve()), hashed.hexdigest()[:12])
+    return Source("files", str(place.resolve()), hashed.hexdigest()[:12], lines)
 
 
 def _files(task: Task, place: Path, named_by: str, dev: bool = False) -> dict[str, Path]:
@@ -134,9 +140,13 @@ def _files(task: Task, place: Path, named_by: str, dev: bool = False) -> dict[st
         files[DEV] = dev_file
     missing = [task.files[split][0] for split, file in files.items() if file is None]
     if missing:
-        expected = f"{' and '.join(names[0] for names in task.files.values())} (or {', '.join(SUFFIXES[1:])})"
+        expected = " and ".join(_any_of(names) for names in task.files.values())
         raise user_error("E201", f"no {' and '.join(missing)} in {place}", named_by, f"use a folder with {expected}")
     return {split: file for split, file in files.items() if file is not None}
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return " or ".join(names) if len(names) < 3 else f"{names[0]} (or {', '.join(SUFFIXES[1:])})"
 
 
 def _read_reviews(path: Path, source: str) -> list[RawRow]:

@@ -7,9 +7,8 @@ that trains all weights is 6 * N_lin.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Literal
 
 from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
@@ -22,7 +21,7 @@ from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec
 TOKENS_PER_ROW = 30
 """Assumed: a short text with its prompt."""
 TRAIN_ROWS, TEST_ROWS = 10_000, 2_000
-"""Assumed where a study takes all rows of a task."""
+"""Assumed where a study takes all rows of a task, and no file says how many there are."""
 HOST_SECONDS_PER_LAYER = 0.0019
 """Assumed for a GPU: time to issue the forward and backward pass of one block, without CUDA graphs."""
 START_SECONDS = {"gpu": 25.0, "cpu": 10.0}
@@ -33,10 +32,12 @@ TFLOPS_PER_GPU = 400.0
 
 @dataclass(frozen=True)
 class Rates:
-    """Assumed throughput: shapes by the canonical identity of their model, and the hardware."""
+    """Assumed throughput: shapes by the canonical identity of their model, the hardware, and the lines of the files of
+    rows, by the digest of their source and by split."""
 
     shapes: Mapping[str, ShapeSpec | None]
     cluster: ClusterSpec
+    lines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def operations(self) -> float:
@@ -65,11 +66,7 @@ class Rates:
         weights = shape.linear_parameters if shape else 10**9
         rows = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
         if stage.kind != "train":
-            count = (
-                _rows(graph, rows, "train", TRAIN_ROWS)
-                if stage.kind == "score"
-                else _rows(graph, rows, "test", TEST_ROWS)
-            )
+            count = self.train_rows(graph, rows) if stage.kind == "score" else self.test_rows(graph, rows)
             return 2 * weights * _tokens_per_row(graph, stage) * count * _passes(stage) / self.operations
         typed = _typed(stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
@@ -78,11 +75,39 @@ class Rates:
         operations = (6 if typed.train.is_full else 4) * weights * min(1.0, upper) * tokens
         compute = operations / self.operations
         passes = 1.0 if typed.align is None else 1.0 + typed.align.batch / typed.train.global_batch
-        return float(_steps(graph, typed) * max(issue, compute) * passes)
+        return float(self.steps(graph, stage) * max(issue, compute) * passes)
 
     def steps(self, graph: Graph, stage: Stage) -> int:
         """Number of optimizer steps of a train stage."""
-        return _steps(graph, _typed(stage))
+        typed = _typed(stage)
+        rows = self.train_rows(graph, graph.stages[typed.reads.rows])
+        steps = typed.train.num_train_epochs * -(-rows // typed.train.global_batch)
+        return steps if typed.stop_after_steps is None else min(steps, typed.stop_after_steps)
+
+    def train_rows(self, graph: Graph, stage: Stage | None) -> int:
+        """Training rows behind a data stage: those that the study asks for, those that its file has, or an assumed
+        number."""
+        attacked = attacked_rows(graph, stage)
+        if attacked is None or attacked.rows.train is not None:
+            return (attacked and attacked.rows.train) or TRAIN_ROWS
+        lines = self.lines.get(attacked.source, {})
+        if "train" not in lines:
+            return TRAIN_ROWS
+        rows = sum(count for split, count in lines.items() if split in ("train", "trusted"))
+        return rows if "test" in lines else max(1, rows - self.test_rows(graph, stage))
+
+    def test_rows(self, graph: Graph, stage: Stage | None) -> int:
+        """Test rows behind a data stage, as `train_rows` counts training rows."""
+        attacked = attacked_rows(graph, stage)
+        if attacked is None or attacked.rows.test is not None:
+            return (attacked and attacked.rows.test) or TEST_ROWS
+        return self.lines.get(attacked.source, {}).get("test", TEST_ROWS)
+
+    def guesses_rows(self, graph: Graph) -> bool:
+        """True if a study takes all training rows of a task, and no file says how many there are."""
+        roots = (stage for stage in graph.stages.values() if stage.kind == "data" and "rows" not in stage.reads)
+        attacked = (attacked_rows(graph, stage) for stage in roots)
+        return any(one.rows.train is None and "train" not in self.lines.get(one.source, {}) for one in attacked if one)
 
 
 def model_of(graph: Graph, stage: Stage) -> str:
@@ -143,16 +168,9 @@ def _typed(stage: Stage) -> TrainStage:
     return typed
 
 
-def _steps(graph: Graph, typed: TrainStage) -> int:
-    rows = _rows(graph, graph.stages[typed.reads.rows], "train", TRAIN_ROWS)
-    steps = typed.train.num_train_epochs * -(-rows // typed.train.global_batch)
-    return steps if typed.stop_after_steps is None else min(steps, typed.stop_after_steps)
-
-
-def _rows(graph: Graph, stage: Stage | None, split: Literal["train", "test"], default: int) -> int:
-    """Number of rows that the study asks for, or the assumed number where it takes all."""
+def attacked_rows(graph: Graph, stage: Stage | None) -> AttackStage | None:
+    """The rows of a task that a stage reads, before any defense; None for a stage without such rows."""
     while stage is not None and "rows" in stage.reads:
         stage = graph.stages[stage.reads["rows"]]
     typed = parse(stage) if stage is not None else None
-    rows = getattr(typed.rows, split) if isinstance(typed, AttackStage) else None
-    return int(rows) if rows is not None else default
+    return typed if isinstance(typed, AttackStage) else None

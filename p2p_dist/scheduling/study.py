@@ -51,9 +51,9 @@ class Study:
         """Plan the remaining jobs on a cluster (`anew`: all jobs, as if nothing was done; `rows_only`: those that
         build the rows of all trainings). Durations come from finished stages of the runs folder where there are any."""
         graph = self.expansion.graph.for_rows() if rows_only else self.expansion.graph
-        return make_plan(
-            graph, set() if anew else self.folder.done(graph), self._shapes, cohort, cluster, self._timings
-        )
+        done = set() if anew else self.folder.done(graph)
+        lines = {source.digest: source.lines for source in self.sources}
+        return make_plan(graph, done, self._shapes, cohort, cluster, self._timings, lines)
 
     @cached_property
     def _shapes(self) -> dict[str, ShapeSpec | None]:
