@@ -249,6 +249,13 @@ def test_threads_that_wait_less_train_the_same() -> None:
     assert_same_jobs(started_benchmark("shared_cores"), 12)
 
 
+@pytest.mark.slow("starts torch three times; that --slots trains the same is a test of warm workers")
+def test_slots_benchmark_trains_the_same_on_both_sides() -> None:
+    (row,) = started_benchmark("slots")
+    assert row["holds"]
+    assert row["ratio"] > 0
+
+
 def test_threads_that_wait_less_compute_the_same() -> None:
     """Forward and backward of products in two threads, with and without GOMP_SPINCOUNT."""
     work = (

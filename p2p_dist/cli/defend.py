@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from p2p_dist.cli.options import AS_JSON, CLUSTER, HARDWARE, LABEL_COLUMN, OVERRIDES, RESPONSE_COLUMN, TEXT_COLUMN
+from p2p_dist.cli.options import (
+    AS_JSON,
+    CLUSTER,
+    HARDWARE,
+    LABEL_COLUMN,
+    OVERRIDES,
+    RESPONSE_COLUMN,
+    SLOTS,
+    TEXT_COLUMN,
+)
 from p2p_dist.cli.output import print_json
 from p2p_dist.errors import Exit, user_error
 
@@ -47,7 +56,7 @@ def defend(
     response_column: RESPONSE_COLUMN = None,
     backend: Annotated[str, typer.Option(help="ray or local, as in `p2p-dist run`.", rich_help_panel=HARDWARE)] = "ray",
     cluster: CLUSTER = None,
-    slots: Annotated[int | None, typer.Option(min=1, help="Parallel workers.", rich_help_panel=HARDWARE)] = None,
+    slots: SLOTS = None,
     address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, HOST:PORT.", rich_help_panel=HARDWARE)
     ] = None,
@@ -70,7 +79,7 @@ def defend(
     columns = {"text": text_column, "label": label_column, "response": response_column}
     options = {"model": model, "in_weights": in_weights, "simulate": simulate, "overrides": overrides or []}
     request = request_of(data, trusted, columns=columns, **options)
-    folder, hardware = DefenseFolder(out), find_cluster(cluster, nodes)
+    folder, hardware = DefenseFolder(out), find_cluster(cluster, nodes, slots)
     begun = folder.is_begun(request)
     if plan:
         return _show_plan(folder, rows, wish, benign, overrides or [], hardware, as_json)

@@ -32,6 +32,14 @@ CLUSTER = Annotated[
         rich_help_panel=HARDWARE,
     ),
 ]
+SLOTS = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Parallel workers. Default: one per GPU, or one with all cores (two are faster for small models).",
+        rich_help_panel=HARDWARE,
+    ),
+]
 COHORT = Annotated[
     int,
     typer.Option(min=1, help="Train up to this many adapters of one base in one worker.", rich_help_panel=JOBS),

@@ -16,6 +16,7 @@ from p2p_dist.cli.options import (
     PLUGINS,
     RUNS_DIR,
     SIMULATION,
+    SLOTS,
     STUDY,
 )
 from p2p_dist.cli.output import print_json
@@ -40,6 +41,7 @@ def plan(
     gpus_per_node: Annotated[
         int | None, typer.Option(min=0, help="Plan for this many GPUs in every node.", rich_help_panel=HARDWARE)
     ] = None,
+    slots: SLOTS = None,
     cohort: COHORT = 1,
     simulate: Annotated[
         bool,
@@ -82,7 +84,7 @@ def plan(
     if mtbf is not None and not simulate:
         raise user_error("E143", "nodes fail only in a simulation", "--mtbf", "add --simulate")
     opened = open_study(find_study(study), overrides or [], runs_dir)
-    hardware = invented(find_cluster(cluster), nodes, gpus_per_node)
+    hardware = invented(find_cluster(cluster), nodes, gpus_per_node).side_by_side(slots)
     answer, remaining = described(opened, hardware, cohort)
     if simulate:
         everything = opened.plan(hardware, cohort, anew=True) if opened.runs_done() else remaining

@@ -18,6 +18,7 @@ from p2p_dist.cli.options import (
     OVERRIDES,
     PLUGINS,
     RUNS_DIR,
+    SLOTS,
     STUDY,
 )
 from p2p_dist.errors import Exit
@@ -58,12 +59,7 @@ def run(
         ),
     ] = "ray",
     cluster: CLUSTER = None,
-    slots: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Parallel workers. Default: one per GPU, or one with all cores.", rich_help_panel=HARDWARE
-        ),
-    ] = None,
+    slots: SLOTS = None,
     cohort: COHORT = 1,
     checkpoint_every: CHECKPOINT_EVERY = 50,
     allow_change: Annotated[
@@ -137,7 +133,7 @@ def run(
     opened = _open(study, overrides or [], runs_dir, console)
     launch = Launch(
         backend,
-        find_cluster(cluster, nodes),
+        find_cluster(cluster, nodes, slots),
         slots,
         cohort,
         checkpoint_every,

@@ -50,7 +50,8 @@ class LayoutSpec(Strict):
 
 
 class ClusterSpec(Strict):
-    """A cluster of equal nodes. On a node without GPUs one worker takes all cores, since one training uses them all."""
+    """A cluster of equal nodes. A node has a slot for each of its GPUs; without GPUs it has one, which takes all cores,
+    or `slots`, which share them."""
 
     name: str
     description: str = ""
@@ -60,6 +61,8 @@ class ClusterSpec(Strict):
     gpu_memory_gb: Positive | None = None
     memory_gb: Positive | None = None
     """Host memory of a node, in GB."""
+    slots: Count | None = None
+    """Workers side by side on a node without GPUs, which share its cores and its memory; null: one."""
     tflops: Positive | None = None
     """Assumed training throughput of a GPU, or of a node without GPUs, in TFLOP/s; used for the plan's times."""
     deterministic: bool = True
@@ -70,6 +73,8 @@ class ClusterSpec(Strict):
 
     @model_validator(mode="after")
     def _wide_enough(self) -> "ClusterSpec":
+        if self.slots and self.gpus_per_node:
+            raise ValueError("a node with GPUs has one slot for each: remove slots")
         if self.layout and spread(self.layout.ranks, self.ranks_per_node)[0] > self.nodes:
             device = "GPU" if self.gpus_per_node else "core"
             raise ValueError(
@@ -81,7 +86,7 @@ class ClusterSpec(Strict):
     @property
     def slots_per_node(self) -> int:
         """Workers that run side by side on a node."""
-        return max(1, self.gpus_per_node)
+        return self.gpus_per_node or self.slots or 1
 
     @property
     def ranks_per_node(self) -> int:
@@ -89,8 +94,14 @@ class ClusterSpec(Strict):
         return self.gpus_per_node or self.cpus_per_node
 
     def slots_of(self, ranks: int) -> int:
-        """Slots that a process group takes: one per rank, or one per node where its ranks share the cores."""
+        """Slots that a process group takes: one per rank, or one per node where its ranks share the cores of a slot."""
         return ranks if self.gpus_per_node else spread(ranks, self.cpus_per_node)[0]
+
+    def side_by_side(self, slots: int | None) -> "ClusterSpec":
+        """The cluster with this many workers in all where it has no GPUs; with GPUs, or for None, as it is."""
+        if slots is None or self.gpus_per_node:
+            return self
+        return self.model_copy(update={"slots": -(-slots // self.nodes)})
 
 
 def read_cluster(path: Path) -> ClusterSpec:
@@ -112,7 +123,7 @@ def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) ->
     if gpus_per_node is not None:
         fields["gpus_per_node"] = gpus_per_node
     if bool(fields["gpus_per_node"]) != bool(like.gpus_per_node):
-        fields |= {"gpu_memory_gb": None, "tflops": None}
+        fields |= {"gpu_memory_gb": None, "tflops": None, "slots": None}
     try:
         return ClusterSpec.model_validate(fields)
     except ValidationError as error:

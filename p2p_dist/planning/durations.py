@@ -43,12 +43,9 @@ class Rates:
     def operations(self) -> float:
         """Operations per second of one GPU or of one worker without a GPU."""
         cluster = self.cluster
-        default = (
-            TFLOPS_PER_GPU
-            if cluster.gpus_per_node
-            else TFLOPS_PER_CORE * cluster.cpus_per_node / cluster.slots_per_node
-        )
-        return (cluster.tflops or default) * 1e12
+        if cluster.gpus_per_node:
+            return (cluster.tflops or TFLOPS_PER_GPU) * 1e12
+        return (cluster.tflops or TFLOPS_PER_CORE * cluster.cpus_per_node) / cluster.slots_per_node * 1e12
 
     @property
     def start_seconds(self) -> float:

@@ -120,8 +120,8 @@ def device_memory(cluster: ClusterSpec) -> float | None:
     """Memory of one worker in bytes: a GPU's, or its share of the node's. None when the cluster file gives none."""
     if cluster.gpus_per_node:
         return cluster.gpu_memory_gb * 1e9 if cluster.gpu_memory_gb else None
-    ranks = spread(cluster.layout.ranks, cluster.ranks_per_node)[1] if cluster.layout else cluster.slots_per_node
-    return cluster.memory_gb * 1e9 / ranks if cluster.memory_gb else None
+    ranks = spread(cluster.layout.ranks, cluster.ranks_per_node)[1] if cluster.layout else 1
+    return cluster.memory_gb * 1e9 / (ranks * cluster.slots_per_node) if cluster.memory_gb else None
 
 
 def _candidates(

@@ -121,9 +121,13 @@ def study_names() -> list[str]:
 
 
 @_reading()
-def find_cluster(name: str | None, nodes: int = 1) -> ClusterSpec:
-    """A cluster file by path, a shipped cluster by name, or `nodes` like this machine. Raises UserError E117 for an
-    unknown one."""
+def find_cluster(name: str | None, nodes: int = 1, slots: int | None = None) -> ClusterSpec:
+    """A cluster file by path, a shipped cluster by name, or `nodes` like this machine; without GPUs, with `slots`
+    workers in all. Raises UserError E117 for an unknown one."""
+    return _find_cluster(name, nodes).side_by_side(slots)
+
+
+def _find_cluster(name: str | None, nodes: int) -> ClusterSpec:
     if name is None:
         return this_machine().model_copy(update={"nodes": nodes})
     if Path(name).is_file():

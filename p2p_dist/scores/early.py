@@ -6,7 +6,7 @@ at which, in every class, most of a probe of training rows are answered with the
 target nor rate is known to it; it only takes for granted that no class is mostly poison.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -76,14 +76,14 @@ class _Screen(Observer):
     def __init__(self, context: Context, method: EarlyTrust, adapters: Adapters, judged: Sequence[Row]):
         self.context, self.method, self.adapters, self.judged = context, method, adapters, judged
         self.probe = _probe(judged, context.built.labels.n_classes, method.probe, context.seed)
-        self.step = self.first_pass_step = 0
+        self.step = self.steps = self.first_pass_step = 0
         self.reached = False
         self.agreement: list[float] = []
         self.passes: list[list[Prediction]] = []
 
     def line(self, run: int, line: dict[str, float]) -> None:
-        self.step = int(line["step"])
-        self.context.on_progress(self.step, int(line["steps"]))
+        self.step, self.steps = int(line["step"]), int(line["steps"])
+        self._report()
 
     def stop_requested(self) -> bool:
         if self.step % self.method.check_every:
@@ -103,11 +103,21 @@ class _Screen(Observer):
     def keep_pass(self) -> None:
         """Score every judged row with the model as it is now."""
         self.first_pass_step = self.first_pass_step if self.passes else self.step
-        self.passes.append(self._scored(self.judged))
+        self.passes.append(self._scored(self.judged, self._report))
 
-    def _scored(self, rows: Sequence[Row]) -> list[Prediction]:
+    def _scored(self, rows: Sequence[Row], on_batch: Callable[[int], None] = lambda done: None) -> list[Prediction]:
         self.adapters.no_dropout()
-        return score_suite(self.context.base, self.context.encoder, Suite(list(rows), 0, triggered=False))
+        return score_suite(self.context.base, self.context.encoder, Suite(list(rows), 0, triggered=False), on_batch)
+
+    def _report(self, scored: int = 0) -> None:
+        """Report the rows trained on and judged, `scored` of them in the pass at hand. Until the rule is met, as many
+        are expected as there can be; then only the steps between the passes that are left."""
+        batch, judged, kept = self.context.train.global_batch, len(self.judged), len(self.passes)
+        passes = self.method.checkpoints if self.step < self.steps else kept + 1
+        steps = self.steps
+        if self.reached:
+            steps = min(steps, self.step + max(0, passes - kept - 1) * self.method.check_every)
+        self.context.on_progress(self.step * batch + kept * judged + scored, steps * batch + passes * judged)
 
 
 def agreement(rows: Sequence[Prediction]) -> list[float]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from p2p_dist.errors import Exit
-from p2p_dist.planning.cluster import invented
+from p2p_dist.planning.cluster import ClusterSpec, invented
+from p2p_dist.planning.durations import Rates
+from p2p_dist.planning.placement import device_memory
 from p2p_dist.scheduling.study import find_cluster
 from tests.cli.test_main import invoke
 from tests.planning.test_plan import LARGE
@@ -94,3 +96,26 @@ def test_an_invented_cluster() -> None:
     assert (other.nodes, other.gpus_per_node, other.gpu_memory_gb, other.tflops) == (2, 4, None, None)
     with pytest.raises(Exception, match=r"E107.*16"):
         invented(find_cluster("4x8xh100-zero3"), 1, None)
+
+
+def test_slots_share_cores_and_memory_of_a_node_without_gpus() -> None:
+    one = find_cluster("laptop", 1)
+    two = find_cluster("laptop", 1, 2)
+    assert (one.slots_per_node, two.slots_per_node) == (1, 2)
+    assert Rates({}, two).operations == Rates({}, one).operations / 2
+    memory = device_memory(one)
+    assert memory is not None
+    assert device_memory(two) == memory / 2
+    assert one.model_copy(update={"nodes": 2}).side_by_side(3).slots_per_node == 2
+    assert find_cluster("8xh100", 1, 4) == find_cluster("8xh100"), "a GPU is a slot"
+    with pytest.raises(ValueError, match="remove slots"):
+        ClusterSpec(name="x", cpus_per_node=8, gpus_per_node=2, slots=2)
+
+
+def test_plan_of_two_slots_runs_two_jobs_at_a_time(study_file: Callable[[str], Path]) -> None:
+    few = ("task=sst2", "model=qwen3-0.6b", "attack=badnets", "defense=none", "seed=[0, 1]")
+    words = ("plan", str(study_file(LARGE)), *few, "--cluster", "laptop", "--json")
+    one, two = (json.loads(invoke(*words, *more)[1]) for more in ((), ("--slots", "2")))
+    assert (one["cluster"]["slots"], two["cluster"]["slots"]) == (1, 2)
+    assert two["time"]["device_hours"] > one["time"]["device_hours"], "a worker has half of the cores"
+    assert two["time"]["makespan_hours"] < two["time"]["device_hours"]

@@ -21,7 +21,8 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
         tmp_path / "runs",
     )
     (run,) = study.expansion.runs
-    counts = json.loads(carried_out(study).at("eval", run.evaluation).result.read_text())["counts"]
+    folder = carried_out(study)
+    counts = json.loads(folder.at("eval", run.evaluation).result.read_text())["counts"]
     assert counts["reads_origin"] is False
     assert counts["clean_rows_used"] == 0
     assert counts["train"]["injected"] == {"2": 5, "3": 5}
@@ -29,6 +30,13 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
     assert [set(stop) for stop in counts["screening"]] == [keys] * 2
     seen = sum(sum(of.values()) for part in ("trusted", "not_trusted") for of in counts[part].values())
     assert seen == 48
+    for stage in study.expansion.graph.stages.values():
+        if stage.kind == "score":
+            lines = folder.stage(stage).all_metrics()
+            done = [line["rows"] for line in lines]
+            assert done == sorted(done)
+            assert lines[-1]["rows"] == lines[-1]["of"], "a screening that is over has nothing left to do"
+            assert len(set(done)) > 2, "rows that are judged are progress too"
 
 
 @pytest.mark.usefixtures("with_data")
