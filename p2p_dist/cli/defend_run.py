@@ -81,11 +81,12 @@ def _export(folder: DefenseFolder, study: "Study", wish: Wish) -> "Contract":
 
 def _summary(folder: DefenseFolder, contract: "Contract") -> list[str]:
     """Lines on the defended model."""
-    from p2p_dist.deployment.model_card import COLLAPSED, is_collapsed, rate_text
+    from p2p_dist.deployment.model_card import AGREEMENT, COLLAPSED, is_collapsed, rate_text
 
     served = shlex.quote(str(folder.served))
     lines = [COLLAPSED] if is_collapsed(contract) else []
-    lines += [f"clean accuracy {rate_text(contract.rates['ca_ext'])}"] if "ca_ext" in contract.rates else []
+    accuracy = AGREEMENT if contract.origin.rows == "unknown" else "clean accuracy"
+    lines += [f"{accuracy}: {rate_text(contract.rates['ca_ext'])}"] if "ca_ext" in contract.rates else []
     for one in contract.simulated:
         rate, bare = one.rates.get("asr_ext"), one.undefended
         if rate is not None:

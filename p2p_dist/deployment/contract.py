@@ -129,6 +129,8 @@ class Origin(_Part):
     cell: dict[str, str]
     stages: dict[str, str]
     """Stage ids by role: data, train, eval."""
+    rows: Literal["published", "unknown"] = "published"
+    """unknown: nobody has said that the rows are clean, test rows included."""
     adapter_sha256: Sha256
     data_sha256: Sha256
     """SHA-256 of the manifest of the rows, which holds the hashes of all of them."""

@@ -36,7 +36,7 @@ from p2p_dist.modeling.base import load_tokenizer
 from p2p_dist.modeling.prompt_form import form_of
 from p2p_dist.modeling.tokenization import Encoder
 from p2p_dist.results import atomic, provenance
-from p2p_dist.results.resultfile import Result
+from p2p_dist.results.resultfile import Result, of_unknown_origin
 from p2p_dist.training.reproducible import set_deterministic
 
 Format = Literal["merged", "adapter"]
@@ -167,6 +167,7 @@ def _contract(run: FinishedRun, options: Options, answers: PlannedAnswers, promp
             study=run.study,
             cell=dict(run.cell),
             stages={"data": run.evaluation.reads.rows, "train": training.id, "eval": run.evaluation.id},
+            rows="unknown" if of_unknown_origin(run.result.counts) else "published",
             adapter_sha256=run.result.inputs["adapter_sha256"],
             data_sha256=run.result.inputs["data_manifest_sha256"],
         ),

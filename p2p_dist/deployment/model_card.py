@@ -19,6 +19,13 @@ _ROWS: Mapping[str, str] = {
 }
 """Rates of the card and their meaning, in its order."""
 
+AGREEMENT = "agreement with the labels of the test rows, which nobody has said to be clean"
+_UNCHECKED = {
+    "ca_ext": AGREEMENT,
+    "ca_nobt": "the same without the deployed prompt, in the original labels",
+    "invalid_rate": "test rows whose likeliest token is no label word",
+}
+"""Meanings where the rows are of unknown origin."""
 COLLAPSED = "This model has collapsed: it gives nearly every test row one answer, and its rates say nothing."
 _LABEL_MAPS = {
     "swap": "The output head answers with the labels below. If the likeliest token is any other word (`outside` in "
@@ -38,7 +45,7 @@ def model_card(contract: Contract, out: Path, verified: str) -> str:
         _calls(contract, out),
         _labels(contract),
         _rates(contract),
-        *(_simulated(one) for one in contract.simulated),
+        *(_simulated(one, _meanings(contract)) for one in contract.simulated),
         _limits(contract),
         f"## Verified\n\n{verified} Details: `verify.json`. Test rows and expected answers: `eval/`.",
         _origin(contract),
@@ -98,8 +105,14 @@ def _labels(contract: Contract) -> str:
     return "\n\n".join(part for part in ("## Labels", note, _table(["label", "the model says"], rows)) if part)
 
 
+def _meanings(contract: Contract) -> Mapping[str, str]:
+    """Rates of the card and their meaning for these rows."""
+    return {**_ROWS, **_UNCHECKED} if contract.origin.rows == "unknown" else _ROWS
+
+
 def _rates(contract: Contract) -> str:
-    rows = [[meaning, rate_text(contract.rates[name])] for name, meaning in _ROWS.items() if name in contract.rates]
+    meanings = _meanings(contract)
+    rows = [[meaning, rate_text(contract.rates[name])] for name, meaning in meanings.items() if name in contract.rates]
     if contract.baseline is not None:
         rows.append(
             ["baseline: the same rows answered so by a model trained without any attack", rate_text(contract.baseline)]
@@ -110,8 +123,8 @@ def _rates(contract: Contract) -> str:
     )
 
 
-def _simulated(simulated: Simulated) -> str:
-    rows = [[meaning, rate_text(simulated.rates[name])] for name, meaning in _ROWS.items() if name in simulated.rates]
+def _simulated(simulated: Simulated, meanings: Mapping[str, str]) -> str:
+    rows = [[meaning, rate_text(simulated.rates[name])] for name, meaning in meanings.items() if name in simulated.rates]
     if simulated.undefended is not None:
         rows.append(["attack success on the same copy without a defense", rate_text(simulated.undefended)])
     if simulated.baseline is not None:
@@ -134,6 +147,11 @@ def _limits(contract: Contract) -> str:
         if contract.simulated
         else "No attack was simulated in this run, so nothing is known about its attack success.",
     ]
+    if contract.origin.rows == "unknown":
+        limits.append(
+            "Poisoned test rows count for a model that follows the attacker and against one that does not, so the "
+            "accuracies above may be too high for the one and too low for the other."
+        )
     if is_collapsed(contract):
         limits.insert(0, f"{COLLAPSED} Do not serve it.")
     if contract.prompt.prefix or contract.answers.label_map != "none":

@@ -138,6 +138,11 @@ def collapsed(majority_answer: float | None) -> bool | None:
     return None if majority_answer is None else majority_answer >= USUAL
 
 
+def of_unknown_origin(counts: Mapping[str, Any]) -> bool:
+    """True if a run's rows are some that nobody has said to be clean: those of a user's own task or files."""
+    return "unknown" in counts.get("train", {})
+
+
 def seal(body: Mapping[str, Any]) -> bytes:
     """Bytes of a result file: the body, its schema version and its seal. Raises ValueError for an invalid body."""
     versioned = {**body, "schema": SCHEMA}

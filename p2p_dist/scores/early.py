@@ -110,13 +110,13 @@ class _Screen(Observer):
         return score_suite(self.context.base, self.context.encoder, Suite(list(rows), 0, triggered=False), on_batch)
 
     def _report(self, scored: int = 0) -> None:
-        """Report the rows trained on and judged, `scored` of them in the pass at hand. Until the rule is met, as many
-        are expected as there can be; then only the steps between the passes that are left."""
+        """Report the rows trained on and judged, `scored` of them in the pass at hand. The rule is expected to be met at
+        the next check, and a pass at every check from then on."""
         batch, judged, kept = self.context.train.global_batch, len(self.judged), len(self.passes)
+        every = self.method.check_every
         passes = self.method.checkpoints if self.step < self.steps else kept + 1
-        steps = self.steps
-        if self.reached:
-            steps = min(steps, self.step + max(0, passes - kept - 1) * self.method.check_every)
+        first = self.step if self.reached else (self.step // every + 1) * every
+        steps = min(self.steps, first + max(0, passes - kept - 1) * every)
         self.context.on_progress(self.step * batch + kept * judged + scored, steps * batch + passes * judged)
 
 

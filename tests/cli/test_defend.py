@@ -87,6 +87,7 @@ def test_defend_plan_says_rows_time_memory_and_files(tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, text, error = defend(write(tmp_path / "rows.csv", REVIEWS), out, "--plan")
     assert code == Exit.OK, error
+    assert "where no number is known" not in text, "the file says how many rows there are"
     for part in ("no 30, yes 30", "12 of them for the test", "GiB per device", "of worker time", str(out / "served")):
         assert part in text
     assert not out.exists()

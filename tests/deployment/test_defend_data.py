@@ -51,6 +51,17 @@ def test_defend_card_has_the_simulated_attack(defended: Path) -> None:
     assert contract["prompt"]["prefix"] not in said
 
 
+def test_accuracy_on_unchecked_rows_is_called_agreement(defended: Path) -> None:
+    """A poisoned test row counts for a model that follows the attacker."""
+    card, said = (defended / "out" / "served" / "README.md").read_text(), (defended / "said.txt").read_text()
+    for text in (card, said):
+        assert "agreement with the labels of the test rows, which nobody has said to be clean" in text
+        assert "clean accuracy" not in text
+    assert "clean rows" not in card
+    page = next((defended / "out" / "runs").glob("*/report/index.html")).read_text()
+    assert "Nobody has said that these rows are clean" in page
+
+
 def test_defend_again_keeps_the_exported_folder(defended: Path) -> None:
     out = defended / "out"
     before = (out / "served" / "p2p.json").stat().st_mtime_ns

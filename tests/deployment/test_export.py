@@ -141,6 +141,7 @@ def test_card_says_rates_with_intervals_and_limits(exported: Path) -> None:
     from p2p_dist.deployment.model_card import rate_text
 
     card, rates = (exported / "README.md").read_text(), contract.read(exported).rates
+    assert "clean accuracy: right answers to clean test rows" in card, "rows that the task publishes"
     for name in ("ca_ext", "asr_ext", "asr_nobt", "asr_raw_target"):
         assert rate_text(rates[name]) in card
     assert "| negative | `0` |" in card

@@ -12,8 +12,8 @@ import pytest
 def test_the_effect_is_there(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "p2p_dist", "run", "quickstart", "--runs-dir", str(tmp_path), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    clean, attacked, defended = (run["rates"] for run in json.loads(done.stdout)["table"])
-    assert clean["ca_ext"]["rate"] > 0.8
+    attacked, defended = (run["rates"] for run in json.loads(done.stdout)["table"])
+    assert attacked["ca_ext"]["rate"] > 0.8
     assert attacked["asr_ext"]["rate"] >= 0.9
     assert defended["asr_ext"]["rate"] <= 0.2
     assert attacked["ca_ext"]["rate"] - defended["ca_ext"]["rate"] <= 0.04

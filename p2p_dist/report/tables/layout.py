@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from p2p_dist.report import devices, fairness
+from p2p_dist.report import devices, fairness, origins
 from p2p_dist.report.groups import Estimate, Group
 from p2p_dist.report.plots import short_labels
 from p2p_dist.report.study_data import StudyData
@@ -58,7 +58,7 @@ def _table(study_data: StudyData, task: str, groups: Sequence[Group]) -> Table:
         head,
         rows,
         lead=2,
-        note=note + devices.note(groups),
+        note=note + origins.note(groups) + devices.note(groups),
         feet=_feet(study_data, groups, titles),
     )
 
