@@ -124,7 +124,8 @@ def _rates(contract: Contract) -> str:
 
 
 def _simulated(simulated: Simulated, meanings: Mapping[str, str]) -> str:
-    rows = [[meaning, rate_text(simulated.rates[name])] for name, meaning in meanings.items() if name in simulated.rates]
+    rates = simulated.rates
+    rows = [[meaning, rate_text(rates[name])] for name, meaning in meanings.items() if name in rates]
     if simulated.undefended is not None:
         rows.append(["attack success on the same copy without a defense", rate_text(simulated.undefended)])
     if simulated.baseline is not None:

@@ -110,8 +110,8 @@ class _Screen(Observer):
         return score_suite(self.context.base, self.context.encoder, Suite(list(rows), 0, triggered=False), on_batch)
 
     def _report(self, scored: int = 0) -> None:
-        """Report the rows trained on and judged, `scored` of them in the pass at hand. The rule is expected to be met at
-        the next check, and a pass at every check from then on."""
+        """Report the rows trained on and judged, `scored` of them in the pass at hand. The rule is expected to be met
+        at the next check, and a pass at every check from then on."""
         batch, judged, kept = self.context.train.global_batch, len(self.judged), len(self.passes)
         every = self.method.check_every
         passes = self.method.checkpoints if self.step < self.steps else kept + 1
