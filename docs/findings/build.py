@@ -18,6 +18,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from scipy import stats
 
+from p2p_dist.results.paired_rates import excess_of
 from p2p_dist.results.statistics import ALPHA, wilson
 
 HERE = Path(__file__).parent
@@ -26,10 +27,13 @@ COLUMNS = {
     "poisoned benign rows": "contaminated",
     "attack success": "asr_ext",
     "every label allowed": "asr_mapped",
+    "the same rows untriggered": "asr_untriggered_mapped",
+    "excess": "asr_excess_mapped",
     "without the prompt": "asr_nobt",
     "clean accuracy": "ca_ext",
 }
-"""Columns of a table by title: a rate, or the count of poisoned rows that P2P took for benign."""
+"""Columns of a table by title: a rate, the excess of a rate over the same rows untriggered, or the count of poisoned rows
+that P2P took for benign."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,21 @@ def difference(first: Arm, second: Arm, name: str) -> str:
     return f"{100 * np.mean(changes):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
+def excess(arm: Arm) -> str:
+    """`+6.0 points (+0.8 to +12.0)`: attack success with every label allowed, above the same rows without the trigger.
+    The interval is that of paired rows for one seed, and Student's t over the excesses of several. Empty without such
+    rates."""
+    found = [excess_of(run["rates"], "asr_mapped") for run in arm.runs]
+    excesses = [one for one in found if one is not None]
+    if not excesses:
+        return ""
+    if len(excesses) == 1:
+        (one,) = excesses
+        return f"{100 * one.value:+.1f} points ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
+    low, high = _student([one.value for one in excesses])
+    return f"{100 * np.mean([one.value for one in excesses]):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def _student(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the mean of a few values (Student's t)."""
     mean, half = float(np.mean(values)), 0.0
@@ -114,6 +133,8 @@ def table(title: str, arms: Mapping[str, Arm], leave_out: Sequence[str] = ()) ->
 
 
 def _cell(arm: Arm, key: str) -> str:
+    if key == "asr_excess_mapped":
+        return excess(arm)
     if key != "contaminated":
         return rate(arm, key)
     counted = [run for run in arm.runs if "contaminated" in run and "benign" in run]

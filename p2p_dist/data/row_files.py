@@ -19,9 +19,9 @@ TEXT_SUFFIXES = (".jsonl", ".json", ".csv", ".tsv")
 COMPRESSED = (".gz", ".zst")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".arrow")
 FILE_SUFFIXES = (*SUFFIXES, *(text + packed for text in TEXT_SUFFIXES for packed in COMPRESSED))
-ROW_A_LINE = (".jsonl", ".csv", ".tsv")
-"""Suffixes of files with a row on each line, but for breaks within quotes and a header."""
 """Endings of the files that are read."""
+ROW_A_LINE = (".jsonl", ".csv", ".tsv")
+"""Endings of those with a row on each line, but for a header and breaks within quotes."""
 
 Raw = tuple[int, Mapping[str, Any]]
 """Line or row in the file, counted from 1, and the row."""

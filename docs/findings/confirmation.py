@@ -1,0 +1,73 @@
+"""`python docs/findings/confirmation.py RUN_FOLDER`: write `confirmation_small.jsonl` beside this file.
+
+A line for each finished run of the study `confirmation_small`, with the device that trained it; runs that are not
+finished have none. `build.py` makes the page of the file.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rivals import trained_rows
+
+from p2p_dist.results.collect import RunState, read_study
+from p2p_dist.results.rundir import RunDir
+
+FILE = Path(__file__).parent / "confirmation_small.jsonl"
+RATES = (
+    "ca_ext",
+    "ca_mapped",
+    "asr_ext",
+    "asr_mapped",
+    "asr_nobt",
+    "asr_untriggered",
+    "asr_untriggered_mapped",
+    "asr_only_triggered",
+    "asr_only_triggered_mapped",
+    "asr_only_untriggered",
+    "asr_only_untriggered_mapped",
+)
+"""Rates of a run that the file holds, as [k, n]."""
+COUNTS = ("benign", "contaminated", "dropped_rows", "screening", "trusted", "not_trusted")
+"""Counts of a run's rows that the file holds, where it has them."""
+
+
+def lines_of(folder: RunDir) -> Iterator[dict[str, Any]]:
+    """A line for each finished run of a study. Raises ValueError for a damaged study."""
+    study = read_study(folder, alive=False)
+    if study.problems:
+        raise ValueError(f"{study.name}: {study.problems}")
+    for run in study.runs:
+        if run.status == "done":
+            yield {
+                "attack": run.cell["attack"],
+                "defense": run.cell["defense"],
+                "seed": int(run.cell["seed"]),
+                "eval": run.ids["eval"],
+                "device": device_of(folder, run),
+                "collapsed": run.collapsed,
+                "rates": {name: [run.rates[name]["k"], run.rates[name]["n"]] for name in RATES if name in run.rates},
+                **{name: run.counts[name] for name in COUNTS if name in run.counts},
+                "trained": trained_rows(folder, run),
+            }
+
+
+def device_of(folder: RunDir, run: RunState) -> str:
+    """The device that trained a run, and its precision."""
+    training = run.ids["train"]
+    assert training is not None
+    cost = json.loads(folder.at("train", training).cost.read_text())
+    return f"{cost['device']}, {cost['dtype']}"
+
+
+def main(folders: Sequence[str]) -> None:
+    """Write the file."""
+    (folder,) = folders
+    lines = lines_of(RunDir(Path(folder)))
+    FILE.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
