@@ -32,8 +32,8 @@ COLUMNS = {
     "without the prompt": "asr_nobt",
     "clean accuracy": "ca_ext",
 }
-"""Columns of a table by title: a rate, its excess over the same rows untriggered, or the count of poisoned rows that P2P
-took for benign."""
+"""Columns of a table by title: a rate, its excess over the same rows untriggered, or the count of poisoned rows that
+P2P took for benign."""
 
 
 @dataclass(frozen=True)
