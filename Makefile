@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 STUDY ?= configs/studies/quickstart.yaml
-# Without a GPU two runs train side by side on half of the cores each, which is faster than one after the other on all.
-SLOTS ?= $(if $(wildcard /dev/nvidia[0-9]*),,--slots 2)
+# The quickstart's two runs train side by side where there is no GPU, and memory for both.
+SLOTS ?= $(if $(filter configs/studies/quickstart.yaml,$(STUDY)),$(shell nvidia-smi -L >/dev/null 2>&1 || \
+  awk '/MemTotal/ && $$2 > 10000000 {print "--slots 2"}' /proc/meminfo))
 
 # Test processes side by side.
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 1); echo $$((n > 4 ? 4 : n)))

@@ -20,8 +20,6 @@ COMPRESSED = (".gz", ".zst")
 SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".arrow")
 FILE_SUFFIXES = (*SUFFIXES, *(text + packed for text in TEXT_SUFFIXES for packed in COMPRESSED))
 """Endings of the files that are read."""
-ROW_A_LINE = (".jsonl", ".csv", ".tsv")
-"""Endings of those with a row on each line, but for a header and breaks within quotes."""
 
 Raw = tuple[int, Mapping[str, Any]]
 """Line or row in the file, counted from 1, and the row."""
@@ -41,6 +39,22 @@ def rows_of(path: Path, problems: list[Problem]) -> Iterator[Raw]:
         what, fix = f"{path.suffix or 'no'} format is not read", f"convert it to one of {', '.join(SUFFIXES)}"
         raise user_error("E210", what, str(path), fix)
     return _guarded(path, _tables(path) if name.suffix in (".parquet", ".arrow") else _texts(path, name, problems))
+
+
+def count_rows(path: Path) -> int | None:
+    """Number of rows that a plan may expect: lines of JSON lines, records of CSV and TSV below the first. None for
+    other formats and for a file that is not read as one of these."""
+    try:
+        if path.suffix == ".jsonl":
+            with path.open("rb") as lines:
+                return sum(1 for _ in lines)
+        if path.suffix in (".csv", ".tsv"):
+            with path.open(encoding="utf-8-sig", newline="") as text:
+                records = csv.reader(text, "excel" if path.suffix == ".csv" else "excel-tab")
+                return max(0, sum(1 for fields in records if fields) - 1)
+    except (csv.Error, UnicodeDecodeError):
+        return None
+    return None
 
 
 def _texts(path: Path, name: Path, problems: list[Problem]) -> Iterator[Raw]:

@@ -16,7 +16,7 @@ from p2p_dist import assets
 from p2p_dist.data import images
 from p2p_dist.data.example import RawRow
 from p2p_dist.data.held_out import DEV
-from p2p_dist.data.row_files import ROW_A_LINE
+from p2p_dist.data.row_files import count_rows
 from p2p_dist.data.tables import SUFFIXES, Raw, Rules, check_rows, read_rows
 from p2p_dist.data.task import HubSource, Task
 from p2p_dist.data.trusted_rows import TRUSTED
@@ -31,8 +31,8 @@ class Source:
     kind: Literal["files", "embedded", "hub"]
     place: str
     digest: str
-    lines: Mapping[str, int] = field(default_factory=dict, compare=False)
-    """Lines of the splits whose files have about one row on each; for estimates alone."""
+    rows: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Rows of every split, for estimates; empty where a file does not tell cheaply."""
 
 
 def locate(task: Task, dev: bool = False) -> Source:
@@ -109,18 +109,18 @@ def _place(task: Task, split: str) -> str:
 
 def _local(task: Task, place: Path, named_by: str, dev: bool) -> Source:
     hashed = hashlib.sha256()
-    lines: dict[str, int] = {}
-    for split, file in _files(task, place, named_by, dev).items():
+    files = _files(task, place, named_by, dev)
+    for split, file in files.items():
         if split in (TRUSTED, DEV):
             hashed.update(f"\0{split}\0".encode())
         with file.open("rb") as content:
             while block := content.read(1 << 20):
                 hashed.update(block)
-                if file.suffix in ROW_A_LINE:
-                    lines[split] = lines.get(split, 0) + block.count(b"\n")
     if task.reads_images:
         hashed.update(images.listing(place))
-    return Source("files", str(place.resolve()), hashed.hexdigest()[:12], lines)
+    counts = {split: count_rows(file) for split, file in files.items()}
+    rows = {split: count for split, count in counts.items() if count is not None}
+    return Source("files", str(place.resolve()), hashed.hexdigest()[:12], rows if len(rows) == len(counts) else {})
 
 
 def _files(task: Task, place: Path, named_by: str, dev: bool = False) -> dict[str, Path]:

@@ -75,6 +75,8 @@ class ClusterSpec(Strict):
     def _wide_enough(self) -> "ClusterSpec":
         if self.slots and self.gpus_per_node:
             raise ValueError("a node with GPUs has one slot for each: remove slots")
+        if (self.slots or 1) > 1 and self.layout and self.layout.ranks > 1:
+            raise ValueError("ranks of a layout take all cores of a node: remove slots or layout")
         if self.layout and spread(self.layout.ranks, self.ranks_per_node)[0] > self.nodes:
             device = "GPU" if self.gpus_per_node else "core"
             raise ValueError(
@@ -98,10 +100,18 @@ class ClusterSpec(Strict):
         return ranks if self.gpus_per_node else spread(ranks, self.cpus_per_node)[0]
 
     def side_by_side(self, slots: int | None) -> "ClusterSpec":
-        """The cluster with this many workers in all where it has no GPUs; with GPUs, or for None, as it is."""
-        if slots is None or self.gpus_per_node:
+        """The cluster with this many workers in all where it has no GPUs; with GPUs, or for None, as it is. Raises
+        UserError E107 where the nodes cannot have equally many, or a layout's ranks take all cores."""
+        if slots is None or self.gpus_per_node or slots < self.nodes:
             return self
-        return self.model_copy(update={"slots": -(-slots // self.nodes)})
+        each, rest = divmod(slots, self.nodes)
+        if rest:
+            fix = f"ask for {each * self.nodes} or {(each + 1) * self.nodes}"
+            raise user_error("E107", f"{slots} slots on {self.nodes} equal nodes", "--slots", fix)
+        if each > 1 and self.layout and self.layout.ranks > 1:
+            what = f"{each} slots on a node whose cores the {self.layout.ranks} ranks of its layout share"
+            raise user_error("E107", what, "--slots", "leave out --slots")
+        return self.model_copy(update={"slots": each})
 
 
 def read_cluster(path: Path) -> ClusterSpec:

@@ -32,12 +32,12 @@ TFLOPS_PER_GPU = 400.0
 
 @dataclass(frozen=True)
 class Rates:
-    """Assumed throughput: shapes by the canonical identity of their model, the hardware, and the lines of the files of
-    rows, by the digest of their source and by split."""
+    """Assumed throughput: shapes by the canonical identity of their model, the hardware, and the numbers of rows by
+    split of the sources whose files tell all of them, by the digest of the source."""
 
     shapes: Mapping[str, ShapeSpec | None]
     cluster: ClusterSpec
-    lines: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def operations(self) -> float:
@@ -87,24 +87,25 @@ class Rates:
         attacked = attacked_rows(graph, stage)
         if attacked is None or attacked.rows.train is not None:
             return (attacked and attacked.rows.train) or TRAIN_ROWS
-        lines = self.lines.get(attacked.source, {})
-        if "train" not in lines:
+        known = self.rows.get(attacked.source)
+        if not known:
             return TRAIN_ROWS
-        rows = sum(count for split, count in lines.items() if split in ("train", "trusted"))
-        return rows if "test" in lines else max(1, rows - self.test_rows(graph, stage))
+        rows = known["train"] + known.get("trusted", 0)
+        # Without a test split, which a study must then ask for by number, the test rows come from these.
+        return rows if "test" in known else max(1, rows - (attacked.rows.test or 0))
 
     def test_rows(self, graph: Graph, stage: Stage | None) -> int:
         """Test rows behind a data stage, as `train_rows` counts training rows."""
         attacked = attacked_rows(graph, stage)
         if attacked is None or attacked.rows.test is not None:
             return (attacked and attacked.rows.test) or TEST_ROWS
-        return self.lines.get(attacked.source, {}).get("test", TEST_ROWS)
+        return self.rows.get(attacked.source, {}).get("test", TEST_ROWS)
 
     def guesses_rows(self, graph: Graph) -> bool:
         """True if a study takes all training rows of a task, and no file says how many there are."""
         roots = (stage for stage in graph.stages.values() if stage.kind == "data" and "rows" not in stage.reads)
         attacked = (attacked_rows(graph, stage) for stage in roots)
-        return any(one.rows.train is None and "train" not in self.lines.get(one.source, {}) for one in attacked if one)
+        return any(one.rows.train is None and not self.rows.get(one.source) for one in attacked if one)
 
 
 def model_of(graph: Graph, stage: Stage) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates, model_of
 
 Origin = Literal["recorded", "rate", "assumed"]
@@ -25,6 +26,14 @@ class Finished:
     seconds: float
     on_gpu: bool
     device: str
+    cores: int | None = None
+    """Cores that it was computed on without a GPU, where the cost file says so and one process computed."""
+
+    def seconds_on(self, cluster: ClusterSpec) -> float:
+        """Its seconds on a worker of a cluster: without a GPU, as many as the worker has fewer cores, or more."""
+        if self.cores is None:
+            return self.seconds
+        return self.seconds * self.cores / max(1, cluster.cpus_per_node // cluster.slots_per_node)
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,7 @@ def measure(timings: Timings, assumed: Rates) -> Durations:
     for finished in same_device:
         stage = finished.graph.stages[finished.id]
         samples[stage.kind, model_of(finished.graph, stage)].append(
-            (finished.seconds, assumed.seconds(finished.graph, stage), finished.device)
+            (finished.seconds_on(assumed.cluster), assumed.seconds(finished.graph, stage), finished.device)
         )
     rates = {
         key: Rate(
@@ -102,5 +111,5 @@ def measure(timings: Timings, assumed: Rates) -> Durations:
         )
         for key, pairs in samples.items()
     }
-    recorded = {stage.id: stage.seconds for stage in same_device}
+    recorded = {stage.id: stage.seconds_on(assumed.cluster) for stage in same_device}
     return Durations(assumed, recorded, rates, len(by_id) - len(same_device), timings.unread)

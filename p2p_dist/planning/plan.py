@@ -17,7 +17,7 @@ Fit = Placement | Misfit
 WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)
 """Placement of jobs that only build rows."""
 NOTHING_FINISHED = Timings()
-NO_LINES: Mapping[str, Mapping[str, int]] = {}
+NO_ROWS: Mapping[str, Mapping[str, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ def make_plan(
     cohort: int,
     cluster: ClusterSpec,
     timings: Timings = NOTHING_FINISHED,
-    lines: Mapping[str, Mapping[str, int]] = NO_LINES,
+    rows: Mapping[str, Mapping[str, int]] = NO_ROWS,
 ) -> Plan:
     """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
 
-    `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies; `lines` are those
+    `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies; `rows` are those
     of `durations.Rates`.
     """
-    rates = Rates(shapes, cluster, lines)
+    rates = Rates(shapes, cluster, rows)
     durations = measure(timings, rates)
     trainings = {id_: typed for id_, stage in graph.stages.items() if (typed := training(stage))}
     trained = {

@@ -140,7 +140,8 @@ def collapsed(majority_answer: float | None) -> bool | None:
 
 def of_unknown_origin(counts: Mapping[str, Any]) -> bool:
     """True if a run's rows are some that nobody has said to be clean: those of a user's own task or files."""
-    return "unknown" in counts.get("train", {})
+    by_origin = (origins for origins in counts.values() if isinstance(origins, Mapping))
+    return "benign_of_unknown_origin" in counts or any("unknown" in origins for origins in by_origin)
 
 
 def seal(body: Mapping[str, Any]) -> bytes:

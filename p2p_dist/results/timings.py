@@ -58,4 +58,5 @@ def _finished(id_: str, graph: Graph, place: StageDir, cost: Mapping[str, Any]) 
         seconds = max(seconds, last.get("seconds") or 0.0)  # the cost of a resumed training is that of its last attempt
     on_gpu = (cost.get("gpu_seconds") or 0.0) > 0
     share = (cost.get("ranks", 1) if on_gpu else 1) / cost.get("cohort", 1)
-    return Finished(id_, graph, seconds * share, on_gpu, str(cost.get("device") or "unnamed device"))
+    cores = None if on_gpu or cost.get("ranks", 1) > 1 else cost.get("threads")
+    return Finished(id_, graph, seconds * share, on_gpu, str(cost.get("device") or "unnamed device"), cores)

@@ -52,8 +52,8 @@ class Study:
         build the rows of all trainings). Durations come from finished stages of the runs folder where there are any."""
         graph = self.expansion.graph.for_rows() if rows_only else self.expansion.graph
         done = set() if anew else self.folder.done(graph)
-        lines = {source.digest: source.lines for source in self.sources}
-        return make_plan(graph, done, self._shapes, cohort, cluster, self._timings, lines)
+        rows = {source.digest: source.rows for source in self.sources}
+        return make_plan(graph, done, self._shapes, cohort, cluster, self._timings, rows)
 
     @cached_property
     def _shapes(self) -> dict[str, ShapeSpec | None]:

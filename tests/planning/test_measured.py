@@ -58,6 +58,17 @@ def test_cpus_say_nothing_of_gpus_and_a_stage_counts_once() -> None:
     assert measure(Timings(both), Rates({}, CPU)).rates["train", model_of(graph, stage)].stages == 1
 
 
+def test_a_worker_with_half_of_the_cores_takes_twice_as_long() -> None:
+    """What one worker on two cores took, planned for two workers side by side; and the other way round."""
+    graph = Graph()
+    done, new = training(graph, 100), training(graph, 200)
+    one, two = (Rates({}, CPU.model_copy(update={"cpus_per_node": 2, "slots": slots})) for slots in (None, 2))
+    for cores, rates, seconds in ((2, one, 60.0), (2, two, 120.0), (1, two, 60.0), (1, one, 30.0), (None, two, 60.0)):
+        said = measure(Timings([Finished(done.id, graph, 60.0, False, "cpu", cores)]), rates)
+        assert said.seconds(graph, done) == seconds
+        assert said.seconds(graph, new) == pytest.approx(2 * seconds)
+
+
 def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
     """A cohort's time is shared, ranks on GPUs count, a training that was gone on with counts from its first step, and
     what cannot be read is named."""
@@ -110,7 +121,7 @@ def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: 
         for id_, cost in zip(job.stages, job.costs, strict=True)
         if opened.expansion.graph.stages[id_].kind == "train"
     ]
-    assert 20 < min(trained) < max(trained) < 40, "invented trainings take 20 to 40 s"
+    assert 10 < min(trained) < max(trained) < 20, "invented trainings take 20 to 40 s on one core; a worker has two"
     said = plan_view.text("synthetic", facts)
     assert f"{facts['models'][0]['measured']['train']['stages']} runs" in said
     on_gpus = opened.plan(GPU)

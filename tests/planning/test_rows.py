@@ -1,5 +1,7 @@
 """Numbers of rows that the times of a plan assume."""
 
+import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,9 @@ import pytest
 from p2p_dist.config.expand import expand
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.load import load_study
+from p2p_dist.data.row_files import count_rows
 from p2p_dist.data.sources import Source, locate
-from p2p_dist.data.tasks.sst2 import Sst2
+from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import TEST_ROWS, TRAIN_ROWS, Rates
 from tests.conftest import TINY_STUDY
@@ -31,18 +34,18 @@ def training(graph: Graph) -> Stage:
 
 
 @pytest.mark.parametrize(
-    ("lines", "train", "test", "guessed"),
+    ("known", "train", "test", "guessed"),
     [
         ({}, TRAIN_ROWS, TEST_ROWS, True),
         ({"train": 640, "test": 160}, 640, 160, False),
         ({"train": 640, "test": 160, "trusted": 40}, 680, 160, False),
-        ({"test": 160}, TRAIN_ROWS, 160, True),
+        ({"train": 640}, 640, TEST_ROWS, False),
     ],
 )
 def test_rows_of_a_file_take_the_place_of_the_assumed_ones(
-    lines: dict[str, int], train: int, test: int, guessed: bool, unlimited: Graph
+    known: dict[str, int], train: int, test: int, guessed: bool, unlimited: Graph
 ) -> None:
-    rates = Rates({}, ClusterSpec(name="here", cpus_per_node=2), {"0" * 12: lines})
+    rates = Rates({}, ClusterSpec(name="here", cpus_per_node=2), {"0" * 12: known})
     stage = training(unlimited)
     rows = unlimited.stages[stage.reads["rows"]]
     assert (rates.train_rows(unlimited, rows), rates.test_rows(unlimited, rows)) == (train, test)
@@ -51,7 +54,38 @@ def test_rows_of_a_file_take_the_place_of_the_assumed_ones(
     assert rates.steps(unlimited, stage) == epochs * -(-train // batch)
 
 
-def test_a_located_file_says_its_lines(tmp_path: Path) -> None:
+def test_test_rows_of_a_single_file_are_no_training_rows(unlimited: Graph) -> None:
+    attacked = next(stage for stage in unlimited.stages.values() if stage.kind == "data")
+    asked = replace(attacked, spec={**attacked.spec, "rows": {**attacked.spec["rows"], "test": 160}})
+    rates = Rates({}, ClusterSpec(name="here", cpus_per_node=2), {"0" * 12: {"train": 800}})
+    assert (rates.train_rows(unlimited, asked), rates.test_rows(unlimited, asked)) == (640, 160)
+
+
+ROW = '{"text": "x", "label": 0}'
+BROKEN = '"' + "a line\n" * 20 + '"'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "count"),
+    [
+        ("rows.jsonl", f"{ROW}\n{ROW}\n", 2),
+        ("rows.jsonl", f"{ROW}\n{ROW}", 2),
+        ("rows.csv", f"text,label\n{BROKEN},0\nx,1\n", 2),
+        ("rows.tsv", "text\tlabel\nx\t0", 1),
+        ("rows.csv", "", 0),
+        ("rows.json", f"[{ROW}]", None),
+    ],
+)
+def test_rows_of_a_file_are_counted(name: str, content: str, count: int | None, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert count_rows(tmp_path / name) == count
+
+
+def test_a_source_tells_the_rows_of_all_splits_or_none(tmp_path: Path) -> None:
     for split, count in {"train": 7, "test": 3}.items():
-        (tmp_path / f"{split}.jsonl").write_text('{"text": "x", "label": 0}\n' * count)
-    assert locate(Sst2(source=str(tmp_path))).lines == {"train": 7, "test": 3}
+        (tmp_path / f"{split}.jsonl").write_text(f"{ROW}\n" * count)
+    task = Custom(source=str(tmp_path), label_names=["a", "b"])
+    assert locate(task).rows == {"train": 7, "test": 3}
+    (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress((tmp_path / "test.jsonl").read_bytes()))
+    (tmp_path / "test.jsonl").unlink()
+    assert locate(task).rows == {}, "the training rows alone would leave the test rows to a guess"
