@@ -115,3 +115,15 @@ def test_runs_of_one_seed_twice_are_refused(findings: ModuleType) -> None:
         findings.runs("benign_source", attack="badnets 0.05", defense="p2p")
     with pytest.raises(ValueError, match="each seed is needed once"):
         findings.runs("benign_source", attack="no such attack")
+
+
+def test_excess_is_that_of_paired_rows(findings: ModuleType) -> None:
+    """One seed: Newcombe's interval of paired rows. Two: Student's t with one degree of freedom, 12.706 * 2 points."""
+
+    def run(only_triggered: int) -> dict[str, Any]:
+        both = {"asr_mapped": [11 + only_triggered, 100], "asr_only_untriggered_mapped": [0, 100]}
+        return {"seed": only_triggered, "rates": {**both, "asr_only_triggered_mapped": [only_triggered, 100]}}
+
+    assert findings.excess(findings.Arm([run(6)])) == "+6.0 points (+0.8 to +12.0)"
+    assert findings.excess(findings.Arm([run(6), run(10)])) == "+8.0 points (-17.4 to +33.4)"
+    assert findings.excess(findings.Arm([{"seed": 0, "rates": {"asr_mapped": [1, 2]}}])) == ""

@@ -147,7 +147,7 @@ def build() -> str:
     """The page."""
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     template = environment.from_string((HERE / "findings.md.j2").read_text(encoding="utf-8"))
-    return template.render(runs=runs, rate=rate, difference=difference, table=table)
+    return template.render(runs=runs, rate=rate, difference=difference, excess=excess, table=table)
 
 
 if __name__ == "__main__":
