@@ -1,7 +1,7 @@
 """`python docs/findings/confirmation.py RUN_FOLDER`: write `confirmation_small.jsonl` beside this file.
 
 A line for each finished run of the study `confirmation_small`, with the device that trained it; runs that are not
-finished have none. `build.py` makes the page of the file.
+finished have none, and runs of earlier folders stay. `build.py` makes the page of the file.
 """
 
 import json
@@ -30,6 +30,8 @@ RATES = (
     "asr_only_untriggered_mapped",
 )
 """Rates of a run that the file holds, as [k, n]."""
+AXES = ("attack", "defense", "seed")
+"""What tells two runs of the study apart."""
 COUNTS = ("benign", "contaminated", "dropped_rows", "screening", "trusted", "not_trusted")
 """Counts of a run's rows that the file holds, where it has them."""
 
@@ -63,9 +65,11 @@ def device_of(folder: RunDir, run: RunState) -> str:
 
 
 def main(folders: Sequence[str]) -> None:
-    """Write the file."""
+    """Write the file: the runs of the folder, and those of earlier folders that it does not have."""
     (folder,) = folders
-    lines = lines_of(RunDir(Path(folder)))
+    known = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()] if FILE.is_file() else []
+    by_cell = {tuple(line[axis] for axis in AXES): line for line in [*known, *lines_of(RunDir(Path(folder)))]}
+    lines = sorted(by_cell.values(), key=lambda line: line["seed"])
     FILE.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")
 
 
