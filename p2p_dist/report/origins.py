@@ -7,7 +7,7 @@ from p2p_dist.results.resultfile import of_unknown_origin
 
 
 def note(groups: Iterable[Group]) -> str:
-    """What CA is on rows of unknown origin; empty where the rows of all runs are as their task publishes them."""
+    """Meaning of CA on rows of unknown origin; empty where the rows of all runs are as their task publishes them."""
     if not any(of_unknown_origin(run.counts) for group in groups for run in group.runs if run.rates):
         return ""
     return (
