@@ -85,8 +85,10 @@ class Rates:
         """Training rows behind a data stage: those that the study asks for, those that its file has, or an assumed
         number."""
         attacked = attacked_rows(graph, stage)
-        if attacked is None or attacked.rows.train is not None:
-            return (attacked and attacked.rows.train) or TRAIN_ROWS
+        if attacked is None:
+            return TRAIN_ROWS
+        if attacked.rows.train is not None:
+            return attacked.rows.train
         known = self.rows.get(attacked.source)
         if not known:
             return TRAIN_ROWS
@@ -97,8 +99,10 @@ class Rates:
     def test_rows(self, graph: Graph, stage: Stage | None) -> int:
         """Test rows behind a data stage, as `train_rows` counts training rows."""
         attacked = attacked_rows(graph, stage)
-        if attacked is None or attacked.rows.test is not None:
-            return (attacked and attacked.rows.test) or TEST_ROWS
+        if attacked is None:
+            return TEST_ROWS
+        if attacked.rows.test is not None:
+            return attacked.rows.test
         return self.rows.get(attacked.source, {}).get("test", TEST_ROWS)
 
     def guesses_rows(self, graph: Graph) -> bool:
