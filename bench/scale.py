@@ -1,9 +1,11 @@
 """Costs of a large study beside its trainings: CPU seconds of plan, status, index refresh and report, each in a process
 of its own, on real files of invented models.
 
-    python -m bench.scale                          # 10,098 runs; making them takes most of an hour
-    python -m bench.scale --keep DIR               # makes them there once, and measures them again at every call
+    python -m bench.scale --keep DIR               # makes 10,098 runs there once, and measures them at every call
     python -m bench.scale --runs 50000 --keep DIR --without report
+
+Making 10,098 runs takes 5 minutes in memory (`--keep /dev/shm/scale`), and most of an hour where every file is synced
+to a disk.
 
 A run costs what it costs alone where the seconds of 50,000 runs are five times those of 10,000.
 """

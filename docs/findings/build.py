@@ -100,17 +100,20 @@ def difference(first: Arm, second: Arm, name: str) -> str:
 
 def excess(arm: Arm) -> str:
     """`+6.0 points (+0.8 to +12.0)`: attack success with every label allowed, above the same rows without the trigger.
-    The interval is that of paired rows for one seed, and Student's t over the excesses of several. Empty without such
-    rates."""
-    found = [excess_of(run["rates"], "asr_mapped") for run in arm.runs]
-    excesses = [one for one in found if one is not None]
+    The interval is that of paired rows for one seed; over the excesses of several it is Student's t, and never narrower
+    than that of one seed's rows. Empty without such rates."""
+    by_seed = [run["rates"] for run in arm.runs]
+    found = [excess_of(rates, "asr_mapped") for rates in by_seed]
+    excesses = [one.value for one in found if one is not None]
     if not excesses:
         return ""
-    if len(excesses) == 1:
-        (one,) = excesses
-        return f"{100 * one.value:+.1f} points ({100 * one.low:+.1f} to {100 * one.high:+.1f})"
-    low, high = _student([one.value for one in excesses])
-    return f"{100 * np.mean([one.value for one in excesses]):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    names = set.intersection(*(set(rates) for rates in by_seed))
+    middle = {name: (round(np.mean([rates[name][0] for rates in by_seed])), by_seed[0][name][1]) for name in names}
+    of_rows = excess_of(middle, "asr_mapped")
+    assert of_rows is not None
+    low, high = _student(excesses) if len(excesses) > 1 else (of_rows.low, of_rows.high)
+    low, high = min(low, of_rows.low), max(high, of_rows.high)
+    return f"{100 * np.mean(excesses):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:

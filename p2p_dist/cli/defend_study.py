@@ -81,7 +81,7 @@ def remarks(rows: Profile, wish: Wish, benign: Benign) -> list[str]:
     if benign.ratio < measured:
         lines.append(f"a smaller ratio than the {measured:g} that was measured (docs/findings.md): expect less")
     if wish.in_weights:
-        lines.append("defense in the weights: served without a prompt; its rates were not measured on many data sets")
+        lines.append("in the weights: served without a prompt; measured on few rows so far (docs/findings.md)")
     return lines
 
 

@@ -11,13 +11,14 @@ if TYPE_CHECKING:
 
 def run_folder(name: str, runs_dir: Path) -> "RunDir":
     """The run folder of a study. Raises UserError E402, with the nearest names, where there is none."""
-    from p2p_dist import registry
-    from p2p_dist.config import yaml_strict
     from p2p_dist.results.rundir import RunDir, is_study_name
-    from p2p_dist.scheduling.study import configs_dir
 
     if Path(name).is_dir():
         return RunDir(Path(name))
+    from p2p_dist import registry  # not needed for a folder, and half a second of imports
+    from p2p_dist.config import yaml_strict
+    from p2p_dist.scheduling.study import configs_dir
+
     if not is_study_name(name) and not Path(name).is_file():
         what = f"{name!r} is no run folder and no name of a study"
         raise user_error("E402", what, str(runs_dir), "name a study, its file or its run folder")

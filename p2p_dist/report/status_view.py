@@ -19,20 +19,9 @@ _ORDER = ("running", "failed", "pending", "done")
 
 
 def read_state(folder: RunDir) -> tuple[Collected, str | None]:
-    """A study as its files show it now, and who works on it."""
-    owners = _owners(folder)
+    """A study as its files show it now, and who works on it: one controller, or several that share its jobs."""
+    owners = owner(folder.lease) or ", ".join(job_owners(folder.path)) or None
     return read_study(folder, alive=owners is not None), owners
-
-
-def read_progress_state(folder: RunDir) -> tuple[Collected, str | None]:
-    """The same without rates and costs, fast enough for 10,000 runs."""
-    owners = _owners(folder)
-    return read_progress(folder, alive=owners is not None), owners
-
-
-def _owners(folder: RunDir) -> str | None:
-    """Owners of a study: one controller, or several that share its jobs."""
-    return owner(folder.lease) or ", ".join(job_owners(folder.path)) or None
 
 
 def follow(folder: RunDir, seconds: float = 2.0) -> None:
@@ -42,7 +31,7 @@ def follow(folder: RunDir, seconds: float = 2.0) -> None:
 
     with Live(Text(), refresh_per_second=4) as view:
         while True:
-            state, owners = read_progress_state(folder)
+            state, owners = read_progress(folder)
             view.update(Text(text(state, owners, view.console.height - 3)), refresh=True)
             if not any(run.status in ("running", "pending") for run in state.runs):
                 return

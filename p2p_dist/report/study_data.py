@@ -14,7 +14,7 @@ from p2p_dist.evaluation.metrics import Rate, outcomes, paired_rates
 from p2p_dist.report.groups import Group, group
 from p2p_dist.report.plots import style
 from p2p_dist.results import datastore, predictions, provenance
-from p2p_dist.results.collect import Collected, RunState, read_resolved
+from p2p_dist.results.collect import Collected, RunState
 from p2p_dist.results.predictions import Prediction
 from p2p_dist.results.resultfile import LabelsEntry, Result
 from p2p_dist.results.rundir import RunDir, StageDir
@@ -90,13 +90,9 @@ class StudyData:
         return style.tones(run.cell["defense"] for run in self.collected.runs)
 
     @cached_property
-    def resolved(self) -> dict[str, Any]:
-        return read_resolved(self.folder)
-
-    @cached_property
     def specs(self) -> dict[str, Mapping[str, Any]]:
         """Every stage of the study as `resolved.json` has it, by id."""
-        return {stage["id"]: stage for stage in self.resolved["stages"]}
+        return {stage["id"]: stage for stage in self.collected.resolved["stages"]}
 
     def result(self, run: RunState) -> Result | None:
         return self.collected.results.get(run.ids.get("eval") or "")
@@ -236,5 +232,5 @@ class StudyData:
 
     def parameters(self, model: str) -> int | None:
         """Weights of a model of the study, by its label in a cell, where its shape is known."""
-        count: int | None = self.resolved.get("models", {}).get(model_of(model), {}).get("parameters")
+        count: int | None = self.collected.resolved.get("models", {}).get(model_of(model), {}).get("parameters")
         return count

@@ -11,10 +11,13 @@ from p2p_dist.results.statistics import Excess, Interval
 
 ROOM = 18
 """Letters that a label may have in a table of 80 columns."""
+MOST_RUNS = 200
+"""Runs of a table; more are not read in a terminal, and each costs a millisecond."""
 
 
 def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
-    """A line for each run. Labels that are too long for a column have a number there, and are written out below."""
+    """A line for each of the first MOST_RUNS runs. Labels that are too long for a column have a number there, and are
+    written out below."""
     table = Table(
         title="percent, count below; intervals and what the columns mean are in the report",
         title_justify="left",
@@ -26,8 +29,9 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
     for column in COLUMNS:
         if column.short is not None:
             table.add_column(column.short, justify="right")
-    short = _numbered([label for row in rows for label in row.labels])
-    for row in rows:
+    shown = rows[:MOST_RUNS]
+    short = _numbered([label for row in shown for label in row.labels])
+    for row in shown:
         labels = [escape(printable(short.get(label, label))) for label in row.labels]
         warned = [
             f"{label}\ncollapsed" if axis == "defense" and row.collapsed else label
@@ -36,7 +40,10 @@ def rich_table(axes: Sequence[str], rows: Sequence[TableRow]) -> Table:
         cells = (cell for column, cell in zip(COLUMNS, row.cells, strict=True) if column.short is not None)
         table.add_row(*warned, *map(_cell, cells))
     below = [f"{name}: {label}" for label, name in short.items()]
-    if any(row.collapsed for row in rows):
+    if len(shown) < len(rows):
+        cut = f"the first {len(shown):,} of {len(rows):,} runs; all are in the report and its tables/runs.csv"
+        below.insert(0, cut)
+    if any(row.collapsed for row in shown):
         below.append(
             "collapsed: nearly every clean row gets one answer; CA and ASR of such a model say nothing about its "
             "defense"

@@ -22,6 +22,8 @@ class Attempt:
     placement: Mapping[str, Any]
     reason: str = ""
     """The scheduler's reason for a failure or a retry; empty otherwise."""
+    log: str = ""
+    """Path of what the job wrote."""
 
     @property
     def seconds(self) -> float | None:
@@ -46,4 +48,5 @@ def _attempt(folder: Path, problems: list[Problem]) -> Attempt:
         end.get("code"),
         placed,
         end.get("reason", ""),
+        str(folder / "log"),
     )

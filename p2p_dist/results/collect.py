@@ -1,11 +1,11 @@
 """Collect a study's results from its run folder. Safe while the study is running and after a crash."""
 
+import gc
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-
-from pydantic import BaseModel
 
 from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import beside_model
@@ -86,6 +86,8 @@ class Collected:
     """Devices that the study uses no more."""
     left_out: Sequence[str] = ()
     """The reason of each cell of the grid that is no run: a file that it reads is missing."""
+    resolved: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Content of `resolved.json`; empty where only its outline was read."""
 
     def failed_screenings(self) -> list[str]:
         """A sentence on each screening that failed, with the number of runs that use its scores and what to try."""
@@ -101,6 +103,19 @@ class Collected:
         return [attempt for stage in stages.values() for attempt in stage.attempts]
 
 
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Keep Python from looking through what was read, again and again, for cycles that are not there."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@no_garbage_collection()
 def read_study(folder: RunDir, alive: bool) -> Collected:
     """Collect runs, results and problems of a study. `alive`: a controller holds the study's lease.
 
@@ -109,29 +124,21 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     """
     resolved = read_resolved(folder)
     kinds = {stage["id"]: stage["kind"] for stage in resolved["stages"]}
-    evaluations = {id_: resultfile.read(folder.at("eval", id_)) for id_, kind in kinds.items() if kind == "eval"}
-    results = {id_: result for id_, result in evaluations.items() if isinstance(result, Result)}
-    problems = [problem for problem in evaluations.values() if isinstance(problem, Problem)]
-    problems += [problem for id_, kind in kinds.items() for problem in _set_aside(folder.at(kind, id_))]
-    problems += [
-        problem for id_, kind in kinds.items() if kind != "eval" for problem in _conflicts(folder.at(kind, id_))
-    ]
-    stages = {
-        id_: _stage(folder.at(kind, id_), id_, alive, isinstance(evaluations.get(id_), Problem), problems)
-        for id_, kind in kinds.items()
-    }
+    stages: dict[str, StageState] = {}
+    results: dict[str, Result] = {}
+    problems: list[Problem] = []
+    for id_, kind in kinds.items():
+        stages[id_], result = _look(folder.at(kind, id_), alive, problems)
+        if result is not None:
+            results[id_] = result
     mark_failed_beside(stages)
     collapsed = {
         run["train"]
         for run in resolved["runs"]
         if is_clean(run["cell"]) and run["eval"] in results and results[run["eval"]].collapsed
     }
-    runs = [_run(run, stages, results, collapsed) for run in resolved["runs"]]
-    screenings = {id_: failed_screening(folder.at(kind, id_)) for id_, kind in kinds.items() if kind == "score"}
-    runs = [
-        replace(run, failed_screening=next(filter(None, (screenings.get(one.id, "") for one in run.stages)), ""))
-        for run in runs
-    ]
+    failed = failed_screenings(folder, kinds)
+    runs = [_run(run, stages, results, collapsed, failed) for run in resolved["runs"]]
     return Collected(
         printable(resolved["name"]),
         printable(resolved["description"], keep="\n"),
@@ -140,22 +147,27 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         problems,
         quarantine.read(folder.quarantine),
         [printable(one["reason"]) for one in resolved.get("left_out", [])],
+        resolved,
     )
 
 
 def read_resolved(folder: RunDir) -> dict[str, Any]:
     """Read `resolved.json`. Raises UserError E402 when it is missing, E508 when it is damaged."""
-    return _read_resolved(folder, records.Resolved)
+    with _refusing_damage(folder):
+        return records.read_checked(folder.resolved, records.Resolved, LARGEST_RESOLVED)
 
 
-def read_outline(folder: RunDir) -> dict[str, Any]:
+def read_outline(folder: RunDir) -> records.Outline:
     """Read `resolved.json` without checking what its stages do. Raises as `read_resolved` does."""
-    return _read_resolved(folder, records.Outline)
+    with _refusing_damage(folder):
+        return records.read_outline(folder.resolved, LARGEST_RESOLVED)
 
 
-def _read_resolved(folder: RunDir, form: type[BaseModel]) -> dict[str, Any]:
+@contextmanager
+def _refusing_damage(folder: RunDir) -> Iterator[None]:
+    """Name the study file whose reading fails."""
     try:
-        return records.read_checked(folder.resolved, form, LARGEST_RESOLVED)
+        yield
     except FileNotFoundError as error:
         fix = "run `p2p-dist run STUDY` first"
         raise user_error("E402", "no study here (no resolved.json)", str(folder.path), fix) from error
@@ -180,9 +192,14 @@ def is_clean(cell: Mapping[str, str]) -> bool:
 
 
 def _run(
-    run: Mapping[str, Any], stages: Mapping[str, StageState], results: Mapping[str, Result], collapsed: Collection[str]
+    run: Mapping[str, Any],
+    stages: Mapping[str, StageState],
+    results: Mapping[str, Result],
+    collapsed: Collection[str],
+    failed: Mapping[str, str],
 ) -> RunState:
-    """State of one run of `resolved.json`; `collapsed` are the train stages of clean models that have collapsed."""
+    """State of one run of `resolved.json`; `collapsed` are the train stages of clean models that have collapsed,
+    `failed` the screenings that failed."""
     main, floor = results.get(run["eval"]), results.get(run["floor"] or "")
     has_floor = floor is not None and "asr_ext" in floor.rates and floor.stage.reads.get("adapter") not in collapsed
     cell = beside_model(run["cell"])
@@ -194,18 +211,19 @@ def _run(
         main.counts if main else {},
         {role: run[role] for role in ("train", "eval", "floor")},
         run.get("needs", {}),
+        first_failed(run["stages"], failed),
     )
 
 
-def failed_screening(stage: StageDir) -> str:
-    """A sentence on a screening that failed; empty for any other scoring."""
-    stop = scorestore.stop_record(stage)
-    return (failure(stop) or "") if stop else ""
+def failed_screenings(folder: RunDir, kinds: Mapping[str, str]) -> dict[str, str]:
+    """A sentence on each screening that failed, by stage id; `kinds` are the kinds of all stages by id."""
+    stops = {id_: scorestore.stop_record(folder.at("score", id_)) for id_, kind in kinds.items() if kind == "score"}
+    return {id_: sentence for id_, stop in stops.items() if stop and (sentence := failure(stop))}
 
 
-def _set_aside(stage: StageDir) -> Iterator[Problem]:
-    for path in resultfile.kept_aside(stage):
-        yield Problem("E502", "a damaged result was set aside here earlier", path, "inspect it, then delete it")
+def first_failed(stages: Iterable[str], failed: Mapping[str, str]) -> str:
+    """The sentence on the first of these stages that is a failed screening; empty for none."""
+    return next((failed[id_] for id_ in stages if id_ in failed), "")
 
 
 def _conflicts(stage: StageDir) -> Iterator[Problem]:
@@ -225,27 +243,30 @@ def _conflicts(stage: StageDir) -> Iterator[Problem]:
 
 def state_of(stage: StageDir, alive: bool, problems: list[Problem]) -> StageState:
     """State of one stage, by all of its files; what is wrong with them is appended to `problems`."""
-    result = resultfile.read(stage) if stage.kind == "eval" else None
-    problems += [result] if isinstance(result, Problem) else []
-    problems += _set_aside(stage)
-    problems += _conflicts(stage) if stage.kind != "eval" else ()
-    return _stage(stage, stage.path.name, alive, isinstance(result, Problem), problems)
+    return _look(stage, alive, problems)[0]
 
 
-def _stage(stage: StageDir, id_: str, alive: bool, damaged: bool, problems: list[Problem]) -> StageState:
-    folders = stage.attempt_folders()
-    log = str(folders[-1] / "log") if folders else ""
-    tries = attempts.read(stage, problems)
-    status: Status = "damaged" if damaged or stage.has_damaged_marker() else _status(stage, tries, alive)
-    return StageState(
-        id_,
-        stage.kind,
-        status,
-        stage.last_metrics() or {},
-        records.read(stage.cost, records.Cost, problems),
-        log,
-        tries,
-    )
+def _look(stage: StageDir, alive: bool, problems: list[Problem]) -> tuple[StageState, Result | None]:
+    """State of one stage, and its result if it has a valid one."""
+    with confined.held_open(stage.path):
+        result = resultfile.read(stage) if stage.kind == "eval" else None
+        problems += [result] if isinstance(result, Problem) else []
+        for path in resultfile.kept_aside(stage):
+            what = "a damaged result was set aside here earlier"
+            problems.append(Problem("E502", what, path, "inspect it, then delete it"))
+        problems += _conflicts(stage) if stage.kind != "eval" else ()
+        tries = attempts.read(stage, problems)
+        is_damaged = isinstance(result, Problem) or stage.has_damaged_marker()
+        state = StageState(
+            stage.path.name,
+            stage.kind,
+            "damaged" if is_damaged else _status(stage, tries, alive),
+            stage.last_metrics() or {},
+            records.read(stage.cost, records.Cost, problems),
+            tries[-1].log if tries else "",
+            tries,
+        )
+    return state, result if isinstance(result, Result) else None
 
 
 def mark_failed_beside(stages: dict[str, StageState]) -> None:

@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from p2p_dist.errors import Exit, UserError, user_error
 LARGEST_JSON = 64 << 20
 """Bytes of the largest small file (JSON) that is read."""
 _run_folders: set[str] = set()
+_held = threading.local()
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
@@ -128,7 +130,7 @@ def content_of(name: str, handle: int, most: int) -> bytes | None:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=handle)
     except OSError:
         return None
-    with os.fdopen(file, "rb") as opened:
+    with open(file, "rb", buffering=0) as opened:
         status = os.fstat(file)
         return opened.read() if stat.S_ISREG(status.st_mode) and status.st_size <= most else None
 
@@ -246,11 +248,37 @@ def _folder(path: Path, create: bool = False) -> Iterator[int]:
         os.close(handle)
 
 
+@contextmanager
+def held_open(path: Path) -> Iterator[None]:
+    """Keep a folder open while the block runs: paths to its files begin there, not at the run folder, in this thread
+    and where nothing is created. A folder that is missing or none of the run folder is not held."""
+    absolute = os.path.abspath(path)
+    try:
+        handle = _open_folder(path, create=False)
+    except (OSError, Damaged):
+        yield
+        return
+    before = _held_folder()
+    _held.folder = (absolute, handle)
+    try:
+        yield
+    finally:
+        _held.folder = before
+        os.close(handle)
+
+
+def _held_folder() -> tuple[str, int]:
+    """Path and handle of the folder that this thread holds open; an empty path for none."""
+    folder: tuple[str, int] = getattr(_held, "folder", ("", -1))
+    return folder
+
+
 def _open_folder(path: Path, create: bool) -> int:
-    root, inner = _split(os.path.abspath(path))
+    held, held_handle = ("", -1) if create else _held_folder()
+    root, inner = _split(os.path.abspath(path), held)
     if create:
         os.makedirs(root, exist_ok=True)
-    handle = os.open(root, _FOLDER)
+    handle = os.dup(held_handle) if root == held else os.open(root, _FOLDER)
     for name in inner:
         try:
             if create:
@@ -272,10 +300,11 @@ def _make(name: str, parent: int) -> None:
         return
 
 
-def _split(absolute: str) -> tuple[str, list[str]]:
-    """The innermost run folder above a path and the names below it; the path itself where there is none."""
+def _split(absolute: str, held: str) -> tuple[str, list[str]]:
+    """The held folder or the innermost run folder above a path, and the names below it; the path itself where there is
+    none."""
     root, inner = absolute, list[str]()
-    while root not in _run_folders:
+    while root != held and root not in _run_folders:
         above, name = os.path.split(root)
         if above == root:
             return absolute, []

@@ -14,21 +14,20 @@ DEEPEST = 64
 """Levels of brackets of the deepest file that is read."""
 
 
-def read(path: Path, most: int = LARGEST_JSON, any_depth: bool = False) -> Any:
-    """Content of a JSON file of at most `most` bytes. `any_depth`: for a caller that looks at the upper levels alone.
-    Raises FileNotFoundError, and Damaged for anything else."""
-    return parse(read_bytes(path, most), any_depth)
+def read(path: Path, most: int = LARGEST_JSON) -> Any:
+    """Content of a JSON file of at most `most` bytes. Raises FileNotFoundError, and Damaged for anything else."""
+    return parse(read_bytes(path, most))
 
 
-def read_object(path: Path, most: int = LARGEST_JSON, any_depth: bool = False) -> dict[str, Any]:
+def read_object(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:
     """Content of a JSON file that holds an object. Raises as `read` does."""
-    content = read(path, most, any_depth)
+    content = read(path, most)
     if not isinstance(content, dict):
         raise Damaged("not a JSON object")
     return content
 
 
-def parse(content: bytes, any_depth: bool = False) -> Any:
+def parse(content: bytes) -> Any:
     """Value of one JSON text. Raises Damaged."""
     try:
         value = json.loads(content.decode(), parse_constant=_refuse_constant)
@@ -38,7 +37,7 @@ def parse(content: bytes, any_depth: bool = False) -> Any:
         raise Damaged(f"nested deeper than {DEEPEST} levels") from error
     except ValueError as error:  # of JSON, and of numbers with thousands of digits
         raise Damaged(f"not JSON: {error}") from error
-    if not any_depth:
+    if content.count(b"{") + content.count(b"[") > DEEPEST:  # fewer brackets are no deeper
         _check_depth(value)
     return value
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from p2p_dist.config.expand import AXES
 from p2p_dist.config.graph import Kind, Stage
 from p2p_dist.errors import Problem
-from p2p_dist.results import jsonfile
+from p2p_dist.results import confined, jsonfile
 from p2p_dist.results.confined import LARGEST_JSON, Damaged
 
 FIX = "inspect it, then delete it; no result depends on it"
@@ -27,7 +27,7 @@ Checked = TypeVar("Checked", bound=BaseModel)
 class _File(BaseModel):
     """Base of the records: numbers are finite; further keys are allowed and ignored."""
 
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, strict=True, defer_build=True)
 
 
 class Cost(_File):
@@ -157,7 +157,7 @@ class Resolved(_File):
 
 
 class _NamedStage(BaseModel):
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="ignore", strict=True, defer_build=True)
 
     id: str
     kind: Kind
@@ -166,7 +166,7 @@ class _NamedStage(BaseModel):
 class Outline(BaseModel):
     """`resolved.json` of a study without what its stages do, which is not read: for the progress of large studies."""
 
-    model_config = ConfigDict(extra="ignore", strict=True)
+    model_config = ConfigDict(extra="ignore", strict=True, defer_build=True)
 
     name: str
     description: str
@@ -195,9 +195,19 @@ def stage_of(content: object) -> Stage:
 
 def read_checked(path: Path, form: type[BaseModel], most: int = LARGEST_JSON) -> dict[str, Any]:
     """Content of a record of at most `most` bytes. Raises FileNotFoundError, and Damaged when it is invalid."""
-    content = jsonfile.read_object(path, most, any_depth=form is Outline)
+    content = jsonfile.read_object(path, most)
     check(form, content)
     return content
+
+
+def read_outline(path: Path, most: int) -> Outline:
+    """The outline of a `resolved.json` of at most `most` bytes, read and checked in one pass: half of the time of
+    `read_checked`. Raises as it does."""
+    content = confined.read_bytes(path, most)
+    try:
+        return Outline.model_validate_json(content)
+    except ValidationError as error:
+        raise _damaged(error) from error
 
 
 def read(path: Path, form: type[_File], problems: list[Problem]) -> dict[str, Any]:
@@ -216,7 +226,11 @@ def check(form: type[Checked], content: object) -> Checked:
     try:
         return form.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise Damaged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": ")) from error
+        raise _damaged(error) from error
     except (TypeError, RecursionError) as error:
         raise Damaged(str(error)) from error
+
+
+def _damaged(error: ValidationError) -> Damaged:
+    first = error.errors()[0]
+    return Damaged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}".removeprefix(": "))

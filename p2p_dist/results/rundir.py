@@ -280,8 +280,14 @@ class RunDir:
 
     def done(self, graph: Graph) -> set[str]:
         """Ids of the stages that are done."""
-        begun = {kind: set(confined.names(self.path / kind)) for kind in KINDS}
-        return {id_ for id_, stage in graph.stages.items() if id_ in begun[stage.kind] and self.stage(stage).is_done()}
+        return {
+            id_
+            for kind in KINDS
+            for id_, handle in confined.folders_in(self.path / kind)
+            if id_ in graph.stages
+            and graph.stages[id_].kind == kind
+            and confined.kind_in(MARKERS[kind], handle) == MARKER_KINDS[kind]
+        }
 
     def write_specs(self, graph: Graph) -> None:
         for stage in graph.stages.values():

@@ -10,10 +10,11 @@ from p2p_dist.errors import Problem, UserError
 from p2p_dist.planning.durations import model_of
 from p2p_dist.planning.measured import Finished, Timings
 from p2p_dist.results import confined, records
-from p2p_dist.results.collect import read_resolved
+from p2p_dist.results.collect import no_garbage_collection, read_resolved
 from p2p_dist.results.rundir import RunDir, StageDir
 
 
+@no_garbage_collection()
 def read(runs_dir: Path, models: Collection[str]) -> Timings:
     """Read the times of all finished trainings and evaluations of these models (canonical identities). Damaged and
     foreign files are named in `unread` and left out."""
@@ -43,8 +44,11 @@ def _of_study(folder: RunDir, models: Collection[str], problems: list[Problem]) 
     for id_, stage in graph.stages.items():
         if stage.kind in ("train", "eval") and _reads_are_known(graph, stage) and model_of(graph, stage) in models:
             place = folder.at(stage.kind, id_)
-            if place.is_done() and (cost := records.read(place.cost, records.Cost, problems)):
-                yield _finished(id_, graph, place, cost)
+            with confined.held_open(place.path):
+                cost = records.read(place.cost, records.Cost, problems) if place.is_done() else {}
+                finished = _finished(id_, graph, place, cost) if cost else None
+            if finished is not None:
+                yield finished
 
 
 def _reads_are_known(graph: Graph, stage: Stage) -> bool:

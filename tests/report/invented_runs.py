@@ -38,9 +38,8 @@ def study_data(tmp_path: Path, *runs: RunState, results: dict[str, Result] | Non
         stage.id: {"kind": "train", "spec": {}, "reads": {}} for one in runs for stage in one.stages
     }
     stages |= {one.ids["eval"]: {"kind": "eval", "spec": {}, "reads": {"adapter": one.ids["train"]}} for one in runs}
-    data = StudyData(RunDir(tmp_path), Collected("x", "", list(runs), results or {}, []), {})
-    vars(data)["specs"] = {str(id_): {"id": id_, **stage} for id_, stage in stages.items()}
-    return data
+    resolved = {"stages": [{"id": id_, **stage} for id_, stage in stages.items()]}
+    return StudyData(RunDir(tmp_path), Collected("x", "", list(runs), results or {}, [], resolved=resolved), {})
 
 
 def shown(table: Table) -> list[list[str]]:

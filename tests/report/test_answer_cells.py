@@ -1,7 +1,6 @@
 """What stands in a cell of the examples: answers as the deployed system means them, and whether they are what somebody
 wanted."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -98,7 +97,6 @@ def test_study_data_judges_texts_as_the_evaluation_does(tmp_path: Path) -> None:
     id_ = stage_id("eval", {}, reads)
     for suite in suites:
         predictions.write(folder.at("eval", id_), suite, [Generated(row, text, "4", True) for row, text in texts])
-    folder.resolved.write_text(json.dumps({"name": "x", "description": "", "runs": [], "stages": []}))
     rates = {name: {"k": 1, "n": 3, "rate": 1 / 3} for name in ("ca_ext", "asr_ext")}
     result = Result.model_validate(
         {
@@ -111,7 +109,7 @@ def test_study_data_judges_texts_as_the_evaluation_does(tmp_path: Path) -> None:
         }
     )
     run = RunState({}, [], {}, None, {}, {"eval": id_})
-    study_data = StudyData(folder, Collected("x", "", [run], {id_: result}, []), {})
+    study_data = StudyData(folder, Collected("x", "", [run], {id_: result}, [], resolved={"stages": []}), {})
     none = dict.fromkeys(("solved", "fooled", "neither"), False)
     assert study_data.outcomes(run) == {
         "ca_ext": {**none, "solved": True},

@@ -109,12 +109,8 @@ def planned(root: Path, name: str, *overrides: str, tested: tuple[int, int] = (1
         rates = {"ca_strict": rate(clean - 9, clean), "asr_strict": rate(9, triggered)}
         ids = {"train": run.train, "eval": run.evaluation, "floor": None}
         runs.append(RunState(beside_model(run.cell), stages, rates, None, {}, ids))
-    data = StudyData(RunDir(root), Collected(name, "", runs, {}, []), {})
-    vars(data)["specs"] = {
-        stage.id: {"id": stage.id, "kind": stage.kind, "spec": stage.spec, "reads": stage.reads}
-        for stage in study.expansion.graph.stages.values()
-    }
-    return data
+    resolved = {"stages": [stage.to_json() for stage in study.expansion.graph.stages.values()]}
+    return StudyData(RunDir(root), Collected(name, "", runs, {}, [], resolved=resolved), {})
 
 
 def lines(data: StudyData) -> list[dict[str, str]]:

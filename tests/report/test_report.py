@@ -39,7 +39,7 @@ RUNS = [
     run("badnets", HOSTILE, ca_ext=rate(89, 100), asr_ext=rate(2, 50), asr_nobt=rate(49, 50)),
     run("badnets", "later"),
 ]
-COLLECTED = Collected("x", HOSTILE, RUNS, {}, [])
+COLLECTED = Collected("x", HOSTILE, RUNS, {}, [], resolved={"stages": []})
 
 
 @pytest.fixture

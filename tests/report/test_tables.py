@@ -12,7 +12,7 @@ from p2p_dist.report import run_columns as one_table
 from p2p_dist.report.table import without_empty_columns
 from p2p_dist.report.tables import against_paper, costs, layout, means, theory, worst
 from p2p_dist.report.tables import runs as runs_table
-from p2p_dist.report.terminal import rich_table
+from p2p_dist.report.terminal import MOST_RUNS, rich_table
 from p2p_dist.results.collect import RunState, StageState
 from p2p_dist.results.resultfile import Result
 from tests.report.invented_runs import rate, run, shown, study_data
@@ -42,6 +42,15 @@ def test_labels_too_long_for_a_column_are_written_below() -> None:
     said = console.export_text().splitlines()
     assert [line.split()[2:4] for line in said if "#" in line][:2] == [["p2p", "#1"], ["p2p", "#2"]]
     assert [line.strip() for line in said[-2:]] == [f"p2p #1: {longs[0]}", f"p2p #2: {longs[1]}"]
+
+
+def test_terminal_shows_the_first_of_many_runs() -> None:
+    runs = [run("p2p", seed, ca_ext=rate(90, 100)) for seed in range(MOST_RUNS + 1)]
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(rich_table(one_table.axes(runs), one_table.rows(runs)))
+    said = " ".join(console.export_text().split())
+    assert said.count("90/100") == MOST_RUNS
+    assert "the first 200 of 201 runs; all are in the report and its tables/runs.csv" in said
 
 
 def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def read_all(folder: RunDir) -> tuple[Rates, bool]:
     collected = read_study(folder, alive=False)
     assert status_view.text(collected, owner)
     status_view.to_json(collected, owner)
-    assert status_view.text(read_progress(folder, alive=False), owner)
+    assert status_view.text(read_progress(folder)[0], owner)
     named = bool(collected.problems) | bool(index.refresh(folder).problems)
     named |= bool(timings.read(folder.path.parent, ()).unread)
     for path in sorted(folder.path.glob("*/*")):

@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from p2p_dist.report import status_view
-from p2p_dist.results import collect
+from p2p_dist.results import collect, lease
 from p2p_dist.results.collect import Collected, read_study
 from p2p_dist.results.progress import read_progress
 from p2p_dist.results.rundir import RunDir
@@ -114,8 +115,20 @@ def test_progress_is_that_of_the_thorough_reading(
     change: Callable[[RunDir], None], alive: bool, folder: RunDir
 ) -> None:
     change(folder)
-    quick, thorough = read_progress(folder, alive), read_study(folder, alive)
+    with lease.hold(folder.lease) if alive else nullcontext():
+        quick, owners = read_progress(folder)
+    thorough = read_study(folder, alive)
+    assert (owners is not None) == alive
     assert status_view.text(quick, None) == status_view.text(without_order(quick, thorough), None)
+
+
+def test_progress_names_owners_of_single_jobs(folder: RunDir) -> None:
+    """Controllers that share a study hold leases on its jobs and none on the study."""
+    start_training(folder)
+    with lease.hold(last(folder, "train") / "lease"):
+        quick, owners = read_progress(folder)
+        assert owners == ", ".join(lease.job_owners(folder.path)) != ""
+    assert [run.status for run in quick.runs].count("running") == 1
 
 
 def without_order(quick: Collected, thorough: Collected) -> Collected:
