@@ -1,5 +1,5 @@
 """Requests per second of the built-in server with 16 clients, against the same requests one by one, against the
-arithmetic alone, and against another server.
+arithmetic alone, and against another server; and rows per second of `predict`, against the evaluation of a study.
 
 `python -m bench.serve DIR` in the project's root, DIR being a folder of `p2p-dist export`; `--beside URL` names a
 running server, such as that of DIR/serve/transformers.sh (http://127.0.0.1:8000). All sides take turns; the clock is
@@ -25,6 +25,9 @@ LEAST_SHARE = 0.9
 CLIENTS = 16
 ONE, MANY, BESIDE = "one by one", f"{CLIENTS} clients", f"{CLIENTS} clients of the other server"
 ROWS, BATCHES = "rows without a server, one by one", f"rows without a server, {CLIENTS} at a time"
+PREDICTED, EVALUATED = "predict", "the evaluation of the same rows"
+AT_ONCE = 1024
+"""Rows that `predict` answers at a time unless it is told otherwise."""
 PATH = "/v1/chat/completions"
 Ask = Callable[[str], Awaitable[str]]
 
@@ -60,6 +63,15 @@ def _rows(deployed: "Deployed", texts: Sequence[str], batch: int) -> None:
     list(predict(deployed, [Input("", text) for text in texts], True, batch, lambda done: None))
 
 
+def _evaluated(deployed: "Deployed", texts: Sequence[str]) -> None:
+    from p2p_dist.data.built import Suite
+    from p2p_dist.deployment.answers import row_of
+    from p2p_dist.evaluation.label_scoring import score_suite
+
+    rows = [row_of(text, deployed.contract.prompt, False, str(index)) for index, text in enumerate(texts)]
+    score_suite(deployed.base, deployed.encoder, Suite(rows, 0, False), lambda done: None)
+
+
 async def measure(folder: Path, texts: Sequence[str], repeats: int, beside: str | None) -> Measured:
     """Take turns with all sides."""
     import aiohttp
@@ -90,6 +102,8 @@ async def measure(folder: Path, texts: Sequence[str], repeats: int, beside: str 
             MANY: lambda: _together(ask, texts),
             ROWS: lambda: asyncio.to_thread(_rows, deployed, texts, 1),
             BATCHES: lambda: asyncio.to_thread(_rows, deployed, texts, CLIENTS),
+            PREDICTED: lambda: asyncio.to_thread(_rows, deployed, texts, AT_ONCE),
+            EVALUATED: lambda: asyncio.to_thread(_evaluated, deployed, texts),
         }
         if beside is not None:
             sides[BESIDE] = lambda: _together(ask_other, texts)
@@ -126,6 +140,9 @@ def figures(measured: Measured, rows: int) -> list[common.Figure]:
         ),
         common.Figure(
             "requests per second of the built-in server", BATCHES, common.speedup(times, BATCHES, MANY), LEAST_SHARE
+        ),
+        common.Figure(
+            "rows per second of `predict`", EVALUATED, common.speedup(times, EVALUATED, PREDICTED), LEAST_SHARE
         ),
     ]
     if BESIDE in times:

@@ -35,6 +35,10 @@ COLUMNS = {
 """Columns of a table by title: a rate, its excess over the same rows untriggered, or the count of poisoned rows that
 P2P took for benign."""
 
+PAIRED = ("asr_mapped", "asr_only_triggered_mapped", "asr_only_untriggered_mapped")
+"""Rates that an excess is computed from: triggered rows that reach the target, and the rows of which one alone of the
+triggered and the untriggered text does."""
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -101,15 +105,14 @@ def difference(first: Arm, second: Arm, name: str) -> str:
 def excess(arm: Arm) -> str:
     """`+6.0 points (+0.8 to +12.0)`: attack success with every label allowed, above the same rows without the trigger.
     The interval is that of paired rows for one seed; over the excesses of several it is Student's t, and never narrower
-    than that of one seed's rows. Empty without such rates."""
+    than that of one seed's rows. Empty where a seed lacks the paired rates."""
     by_seed = [run["rates"] for run in arm.runs]
-    found = [excess_of(rates, "asr_mapped") for rates in by_seed]
-    excesses = [one.value for one in found if one is not None]
-    if not excesses:
+    if not all(name in rates for rates in by_seed for name in PAIRED):
         return ""
-    names = set.intersection(*(set(rates) for rates in by_seed))
-    middle = {name: (round(np.mean([rates[name][0] for rates in by_seed])), by_seed[0][name][1]) for name in names}
-    of_rows = excess_of(middle, "asr_mapped")
+    (rows,) = {rates[name][1] for rates in by_seed for name in PAIRED}
+    middle = {name: (round(np.mean([rates[name][0] for rates in by_seed])), rows) for name in PAIRED}
+    excesses = [(rates[PAIRED[1]][0] - rates[PAIRED[2]][0]) / rows for rates in by_seed]
+    of_rows = excess_of(middle, PAIRED[0])
     assert of_rows is not None
     low, high = _student(excesses) if len(excesses) > 1 else (of_rows.low, of_rows.high)
     low, high = min(low, of_rows.low), max(high, of_rows.high)

@@ -15,10 +15,9 @@ NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 
 
 class Strict(BaseModel):
-    """Base of everything that is read from a file: unknown keys and wrong types are errors, values never change. A
-    class is prepared when its first value is read, since most commands read few of them."""
+    """Base of everything that is read from a file: unknown keys and wrong types are errors, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 def as_tuple(value: Any) -> Any:

@@ -128,7 +128,7 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
     results: dict[str, Result] = {}
     problems: list[Problem] = []
     for id_, kind in kinds.items():
-        stages[id_], result = _look(folder.at(kind, id_), alive, problems)
+        stages[id_], result = _state_and_result(folder.at(kind, id_), alive, problems)
         if result is not None:
             results[id_] = result
     mark_failed_beside(stages)
@@ -243,10 +243,10 @@ def _conflicts(stage: StageDir) -> Iterator[Problem]:
 
 def state_of(stage: StageDir, alive: bool, problems: list[Problem]) -> StageState:
     """State of one stage, by all of its files; what is wrong with them is appended to `problems`."""
-    return _look(stage, alive, problems)[0]
+    return _state_and_result(stage, alive, problems)[0]
 
 
-def _look(stage: StageDir, alive: bool, problems: list[Problem]) -> tuple[StageState, Result | None]:
+def _state_and_result(stage: StageDir, alive: bool, problems: list[Problem]) -> tuple[StageState, Result | None]:
     """State of one stage, and its result if it has a valid one."""
     with confined.held_open(stage.path):
         result = resultfile.read(stage) if stage.kind == "eval" else None

@@ -99,11 +99,13 @@ def names(path: Path) -> list[str]:
 
 
 def kind_in(name: str, handle: int) -> Kind:
-    """Kind of an entry of an open folder that exists, not followed if it is a link."""
+    """Kind of an entry of an open folder, not followed if it is a link."""
     try:
         return _kind(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
-    except OSError:
+    except FileNotFoundError:
         return "missing"
+    except PermissionError:
+        return "other"
 
 
 def folders_in(path: Path) -> Iterator[tuple[str, int]]:
@@ -114,8 +116,12 @@ def folders_in(path: Path) -> Iterator[tuple[str, int]]:
             for name in os.listdir(parent):
                 try:
                     handle = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
-                except OSError:  # a file or a link, or gone meanwhile
+                except (NotADirectoryError, FileNotFoundError, PermissionError):
                     continue
+                except OSError as error:
+                    if error.errno == errno.ELOOP:
+                        continue
+                    raise
                 try:
                     yield name, handle
                 finally:
@@ -130,9 +136,14 @@ def content_of(name: str, handle: int, most: int) -> bytes | None:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=handle)
     except OSError:
         return None
-    with open(file, "rb", buffering=0) as opened:
+    try:
         status = os.fstat(file)
-        return opened.read() if stat.S_ISREG(status.st_mode) and status.st_size <= most else None
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            return None
+        with open(file, "rb", buffering=0, closefd=False) as opened:  # a buffer takes longer than a small file
+            return opened.read()
+    finally:
+        os.close(file)
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def score(context: Context, method: EarlyTrust) -> list[Line]:
     )
     try:
         train_cohort(context.base, context.adapters, [run], screen)
-        if not screen.is_kept:
+        if not screen.complete:
             screen.keep_pass()
     except Stopped:
         if not screen.complete:
@@ -76,7 +76,7 @@ class _Screen(Observer):
     def __init__(self, context: Context, method: EarlyTrust, adapters: Adapters, judged: Sequence[Row]):
         self.context, self.method, self.adapters, self.judged = context, method, adapters, judged
         self.probe = _probe(judged, context.built.labels.n_classes, method.probe, context.seed)
-        self.step = self.steps = self.first_pass_step = self.last_pass_step = 0
+        self.step = self.steps = self.first_pass_step = 0
         self.reached = False
         self.agreement: list[float] = []
         self.passes: list[list[Prediction]] = []
@@ -100,15 +100,9 @@ class _Screen(Observer):
         """True once there are as many passes as the scores are averaged over."""
         return len(self.passes) >= self.method.checkpoints
 
-    @property
-    def is_kept(self) -> bool:
-        """True if the model as it is now has scored every judged row."""
-        return bool(self.passes) and self.last_pass_step == self.step
-
     def keep_pass(self) -> None:
         """Score every judged row with the model as it is now."""
         self.first_pass_step = self.first_pass_step if self.passes else self.step
-        self.last_pass_step = self.step
         self.passes.append(self._scored(self.judged, self._report))
 
     def _scored(self, rows: Sequence[Row], on_batch: Callable[[int], None] = lambda done: None) -> list[Prediction]:

@@ -50,7 +50,7 @@ def test_terminal_shows_the_first_of_many_runs() -> None:
     console.print(rich_table(one_table.axes(runs), one_table.rows(runs)))
     said = " ".join(console.export_text().split())
     assert said.count("90/100") == MOST_RUNS
-    assert "the first 200 of 201 runs; all are in the report and its tables/runs.csv" in said
+    assert f"the first {MOST_RUNS} of {MOST_RUNS + 1} runs; all are in the report and its tables/runs.csv" in said
 
 
 def test_what_a_defense_needs_stands_beside_its_rates(tmp_path: Path) -> None:

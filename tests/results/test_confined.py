@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from p2p_dist.config.graph import Graph
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.results import atomic, confined, jsonfile
 from p2p_dist.results.confined import Damaged
@@ -47,6 +48,48 @@ def test_nothing_is_written_through_a_link(linked: RunDir, elsewhere: Path) -> N
         assert caught.value.exit_code == Exit.INTEGRITY
     confined.remove_folder(linked.report / "tables")
     assert [path.name for path in elsewhere.iterdir()] == ["notes.json"]
+
+
+def test_held_folder_is_read_as_it_was_opened(tmp_path: Path, elsewhere: Path) -> None:
+    """Also after another folder has its name; links in it are refused as ever, and no handle is left."""
+    folder = RunDir(tmp_path / "runs" / "study")
+    stage = folder.path / "eval" / "0123456789ab"
+    (stage / "attempts").mkdir(parents=True)
+    (stage / "cost.json").write_text('{"seconds": 1}')
+    (stage / "linked").symlink_to(elsewhere)
+    before = len(os.listdir("/dev/fd"))
+    with confined.held_open(stage):
+        stage.rename(stage.with_name("moved"))
+        stage.mkdir()
+        assert jsonfile.read(stage / "cost.json") == {"seconds": 1}
+        assert confined.names(stage) == ["attempts", "cost.json", "linked"]
+        with pytest.raises(Damaged, match="linked is a link"):
+            jsonfile.read(stage / "linked" / "notes.json")
+        with confined.held_open(stage / "missing"):
+            assert confined.kind_of(stage / "attempts") == "folder"
+    assert confined.names(stage) == []
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_linked_folder_is_not_held(linked: RunDir) -> None:
+    with confined.held_open(linked.report / "tables"), pytest.raises(Damaged, match="tables is a link"):
+        jsonfile.read(linked.report / "tables" / "notes.json")
+
+
+def test_storage_that_fails_is_no_missing_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stale handle of a network disk must not read as a stage that is still to be done."""
+    folder = RunDir(tmp_path / "runs" / "study")
+    (folder.path / "data" / "0123456789ab").mkdir(parents=True)
+
+    def stale(name: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if name == "0123456789ab":
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return opened(name, flags, mode, dir_fd=dir_fd)
+
+    opened = os.open
+    monkeypatch.setattr(os, "open", stale)
+    with pytest.raises(OSError, match="Stale"):
+        folder.done(Graph())
 
 
 def test_nothing_is_read_through_a_link(linked: RunDir, elsewhere: Path) -> None:

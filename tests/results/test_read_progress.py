@@ -50,6 +50,12 @@ def edit_rate(folder: RunDir) -> None:
     result.write_text(result.read_text().replace('"n": 20', '"n": 21', 1))
 
 
+def put_folder_in_place_of_result(folder: RunDir) -> None:
+    result = last(folder, "eval") / "result.json"
+    result.unlink()
+    result.mkdir()
+
+
 def move_result(folder: RunDir) -> None:
     """The sealed result of another evaluation."""
     result = last(folder, "eval") / "result.json"
@@ -104,7 +110,17 @@ def nothing(folder: RunDir) -> None:
 
 
 CHANGES = (
-    *(nothing, edit_rate, move_result, link_marker, leave_conflict, delete_results, diverge, start_training),
+    *(
+        nothing,
+        edit_rate,
+        put_folder_in_place_of_result,
+        move_result,
+        link_marker,
+        leave_conflict,
+        delete_results,
+        diverge,
+        start_training,
+    ),
     remove_stage,
 )
 

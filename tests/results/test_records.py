@@ -219,6 +219,38 @@ def test_inconsistent_resolved_study_is_named(made: RunDir, tmp_path: Path, edit
     assert timings.read(tmp_path, ()).unread, "plans of other studies name it and continue"
 
 
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda study: study.update(note=float("nan")),
+        lambda study: study["stages"][0].update(id="/tmp/elsewhere"),
+        lambda study: study["stages"][0].update(id="../../../tmp"),
+        lambda study: study["stages"].pop(0),
+        lambda study: study.pop("name"),
+    ],
+)
+def test_outline_refuses_what_the_whole_file_is_refused_for(
+    made: RunDir, tmp_path: Path, edit: Callable[[Any], object]
+) -> None:
+    folder = RunDir(tmp_path / "study")
+    study = json.loads(made.resolved.read_text())
+    edit(study)
+    folder.path.mkdir()
+    folder.resolved.write_text(json.dumps(study))
+    for read in (collect.read_outline, collect.read_resolved):
+        with pytest.raises(UserError, match=r"E508.*resolved\.json"):
+            read(folder)
+
+
+def test_outline_reads_what_the_whole_file_is_read_for(made: RunDir, tmp_path: Path) -> None:
+    """Half of a surrogate pair, and the words NaN and Infinity in a text."""
+    folder = RunDir(tmp_path / "study")
+    study = json.loads(made.resolved.read_text()) | {"description": "\ud800 NaN Infinity"}
+    folder.path.mkdir()
+    folder.resolved.write_text(json.dumps(study))
+    assert collect.read_outline(folder).description == collect.read_resolved(folder)["description"]
+
+
 @pytest.mark.parametrize("name", ["cost.json", "resolved.json"])
 @pytest.mark.parametrize("content", [b"\xff", b"[]", b"[" * 100_000, b'{"seconds": 1e999}', b"null"])
 def test_damaged_file_of_another_study_is_named(made: RunDir, tmp_path: Path, name: str, content: bytes) -> None:
