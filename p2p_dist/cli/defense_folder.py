@@ -11,7 +11,7 @@ from p2p_dist.data.row_files import FILE_SUFFIXES
 from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.errors import user_error
 from p2p_dist.results import atomic, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 
 _SCHEMA = 1
 

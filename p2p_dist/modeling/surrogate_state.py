@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from p2p_dist.results import atomic, confined
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from p2p_dist.errors import Exit, Problem, UserError
 from p2p_dist.results import atomic, confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.lease import check_fence
 from p2p_dist.results.rundir import StageDir
 

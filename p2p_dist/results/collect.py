@@ -11,9 +11,9 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import beside_model
 from p2p_dist.data.screening import TRY_SCREENING, failure
 from p2p_dist.errors import Exit, Problem, printable, user_error
-from p2p_dist.results import attempts, confined, quarantine, records, resultfile, scorestore
+from p2p_dist.results import attempts, confined, folder_handles, quarantine, records, resultfile, scorestore
 from p2p_dist.results.attempts import Attempt
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.quarantine import Quarantined
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
@@ -248,7 +248,7 @@ def state_of(stage: StageDir, alive: bool, problems: list[Problem]) -> StageStat
 
 def _state_and_result(stage: StageDir, alive: bool, problems: list[Problem]) -> tuple[StageState, Result | None]:
     """State of one stage, and its result if it has a valid one."""
-    with confined.held_open(stage.path):
+    with folder_handles.held_open(stage.path):
         result = resultfile.read(stage) if stage.kind == "eval" else None
         problems += [result] if isinstance(result, Problem) else []
         for path in resultfile.kept_aside(stage):

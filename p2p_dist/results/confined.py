@@ -1,27 +1,23 @@
 """Files of run folders, reached by folder handles: nothing outside a run folder is read, written or deleted.
 
-A run folder may come from elsewhere. Its own path is the user's and may lead through links; below it, every component
-is opened relative to the one before it and refused if it is a link (openat(2), O_NOFOLLOW). Only regular files are
-opened: a FIFO would block its reader for ever.
+Links below a run folder are refused (`results.folder_handles`). Only regular files are opened: a FIFO would block its
+reader for ever.
 """
 
 import errno
 import os
 import shutil
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Literal
 
 from p2p_dist.errors import Exit, UserError, user_error
+from p2p_dist.results.folder_handles import FOLDER, Damaged, opened_folder
 
 LARGEST_JSON = 64 << 20
 """Bytes of the largest small file (JSON) that is read."""
-_run_folders: set[str] = set()
-_held = threading.local()
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _STORAGE_ERRNOS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 )
@@ -30,21 +26,10 @@ _MISPLACED_ERRNOS = frozenset({errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, err
 Kind = Literal["file", "folder", "link", "other", "missing"]
 
 
-class Damaged(ValueError):
-    """Reason why a file of a run folder cannot be used."""
-
-
-def add_run_folder(path: Path) -> None:
-    """Confine all paths below this folder: from now on none of their components may be a link."""
-    absolute = os.path.abspath(path)
-    if absolute not in _run_folders:
-        _run_folders.update((absolute, os.path.realpath(absolute)))
-
-
 def kind_of(path: Path) -> Kind:
     """Kind of a path that is not followed if it is a link; `link` too if a folder above it in the run folder is one."""
     try:
-        with _folder(path.parent) as parent:
+        with opened_folder(path.parent) as parent:
             mode = os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return "missing"
@@ -57,7 +42,7 @@ def kind_of(path: Path) -> Kind:
 
 def open_file(path: Path) -> BinaryIO:
     """Open a regular file to read. Raises FileNotFoundError, and Damaged for anything else."""
-    with _folder(path.parent) as parent:
+    with opened_folder(path.parent) as parent:
         kind = _kind(os.stat(path.name, dir_fd=parent, follow_symlinks=False).st_mode)
         if kind != "file":
             raise Damaged(f"{_ARTICLES[kind]}, not a file")
@@ -92,7 +77,7 @@ def read_bytes(path: Path, most: int = LARGEST_JSON) -> bytes:
 def names(path: Path) -> list[str]:
     """Sorted names in a folder; none when it is missing or no folder of the run folder."""
     try:
-        with _folder(path) as handle:
+        with opened_folder(path) as handle:
             return sorted(os.listdir(handle))
     except (FileNotFoundError, Damaged):
         return []
@@ -112,10 +97,10 @@ def folders_in(path: Path) -> Iterator[tuple[str, int]]:
     """Yield (name, handle) of every folder in a folder; a handle is open until the next one is asked for. Nothing where
     the folder is missing or none of the run folder."""
     try:
-        with _folder(path) as parent:
+        with opened_folder(path) as parent:
             for name in os.listdir(parent):
                 try:
-                    handle = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+                    handle = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=parent)
                 except (NotADirectoryError, FileNotFoundError, PermissionError):
                     continue
                 except OSError as error:
@@ -154,7 +139,7 @@ def writing(path: Path, create: bool = True) -> Iterator[int]:
     only, not permitted.
     """
     try:
-        with _folder(path, create) as handle:
+        with opened_folder(path, create) as handle:
             yield handle
     except Damaged as error:
         raise _misplaced(str(error), path) from error
@@ -247,77 +232,3 @@ def _kind(mode: int) -> Kind:
     if stat.S_ISDIR(mode):
         return "folder"
     return "link" if stat.S_ISLNK(mode) else "other"
-
-
-@contextmanager
-def _folder(path: Path, create: bool = False) -> Iterator[int]:
-    """Handle of a folder. Raises FileNotFoundError, and Damaged when a component below the run folder is no folder."""
-    handle = _open_folder(path, create)
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def held_open(path: Path) -> Iterator[None]:
-    """Keep a folder open while the block runs: paths to its files begin there, not at the run folder, in this thread
-    and where nothing is created. A folder that is missing or none of the run folder is not held."""
-    absolute = os.path.abspath(path)
-    try:
-        handle = _open_folder(path, create=False)
-    except (OSError, Damaged):
-        yield
-        return
-    before = _held_folder()
-    _held.folder = (absolute, handle)
-    try:
-        yield
-    finally:
-        _held.folder = before
-        os.close(handle)
-
-
-def _held_folder() -> tuple[str, int]:
-    """Path and handle of the folder that this thread holds open; an empty path for none."""
-    folder: tuple[str, int] = getattr(_held, "folder", ("", -1))
-    return folder
-
-
-def _open_folder(path: Path, create: bool) -> int:
-    held, held_handle = ("", -1) if create else _held_folder()
-    root, inner = _split(os.path.abspath(path), held)
-    if create:
-        os.makedirs(root, exist_ok=True)
-    handle = os.dup(held_handle) if root == held else os.open(root, _FOLDER)
-    for name in inner:
-        try:
-            if create:
-                _make(name, handle)
-            deeper = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=handle)
-        except NotADirectoryError as error:
-            is_link = stat.S_ISLNK(os.stat(name, dir_fd=handle, follow_symlinks=False).st_mode)
-            raise Damaged(f"{name} is {'a link' if is_link else 'a file, not a folder'}") from error
-        finally:
-            os.close(handle)
-        handle = deeper
-    return handle
-
-
-def _make(name: str, parent: int) -> None:
-    try:
-        os.mkdir(name, dir_fd=parent)
-    except FileExistsError:
-        return
-
-
-def _split(absolute: str, held: str) -> tuple[str, list[str]]:
-    """The held folder or the innermost run folder above a path, and the names below it; the path itself where there is
-    none."""
-    root, inner = absolute, list[str]()
-    while root != held and root not in _run_folders:
-        above, name = os.path.split(root)
-        if above == root:
-            return absolute, []
-        root, inner = above, [name, *inner]
-    return root, inner

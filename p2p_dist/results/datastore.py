@@ -18,7 +18,7 @@ from p2p_dist.data.built import Built, LabelSpace, Suite, When
 from p2p_dist.data.example import Note, Row
 from p2p_dist.errors import Exit, Problem, UserError, user_error
 from p2p_dist.results import atomic, checksums, confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.lease import check_fence
 from p2p_dist.results.records import check
 from p2p_dist.results.rundir import RunDir, StageDir

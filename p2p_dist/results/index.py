@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.results import atomic, confined, records, resultfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.paired_rates import excesses
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import MARKERS, RunDir, StageDir

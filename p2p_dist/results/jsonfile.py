@@ -8,7 +8,8 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from p2p_dist.results.confined import LARGEST_JSON, Damaged, read_bytes
+from p2p_dist.results.confined import LARGEST_JSON, read_bytes
+from p2p_dist.results.folder_handles import Damaged
 
 DEEPEST = 64
 """Levels of brackets of the deepest file that is read."""

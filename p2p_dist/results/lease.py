@@ -23,7 +23,7 @@ from pathlib import Path
 
 from p2p_dist.errors import Exit, UserError, printable, user_error
 from p2p_dist.results import confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 
 HEARTBEAT_SECONDS = 5.0
 SILENT_BEATS = 6

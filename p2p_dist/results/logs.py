@@ -5,7 +5,7 @@ from pathlib import Path
 
 from p2p_dist.errors import printable
 from p2p_dist.results import confined
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 
 
 def tail(log: Path, lines: int = 15) -> list[str]:

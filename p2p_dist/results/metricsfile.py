@@ -6,7 +6,7 @@ from typing import Any
 
 from p2p_dist.errors import Problem
 from p2p_dist.results import confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 
 _LARGEST = 1 << 30
 """Bytes of the largest file of metrics that is read."""

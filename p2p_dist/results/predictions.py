@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic, checksums, confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.rundir import StageDir
 
 Line = TypeVar("Line")

@@ -14,7 +14,8 @@ from p2p_dist.config.graph import Kind, Stage
 from p2p_dist.config.identity import ID_LENGTH
 from p2p_dist.errors import Problem
 from p2p_dist.results import confined, jsonfile
-from p2p_dist.results.confined import LARGEST_JSON, Damaged
+from p2p_dist.results.confined import LARGEST_JSON
+from p2p_dist.results.folder_handles import Damaged
 
 FIX = "inspect it, then delete it; no result depends on it"
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from p2p_dist.config.identity import stage_id
 from p2p_dist.errors import Problem
 from p2p_dist.results import atomic, confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.records import check
 from p2p_dist.results.rundir import StageDir
 

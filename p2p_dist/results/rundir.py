@@ -9,8 +9,8 @@ from typing import Any
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.stages import AnyStage, TrainStage, parse
 from p2p_dist.errors import Exit, Problem, UserError, user_error
-from p2p_dist.results import atomic, confined, jsonfile, metricsfile, records
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results import atomic, confined, folder_handles, jsonfile, metricsfile, records
+from p2p_dist.results.folder_handles import Damaged
 
 MARKERS = {
     "data": "manifest.json",
@@ -193,7 +193,7 @@ class RunDir:
     path: Path
 
     def __post_init__(self) -> None:
-        confined.add_run_folder(self.path)
+        folder_handles.add_run_folder(self.path)
 
     @property
     def study(self) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.results import atomic, checksums, confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.rundir import StageDir
 
 _LARGEST = 1 << 30

@@ -9,7 +9,7 @@ from p2p_dist.config.stages import parse
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.planning.durations import model_of
 from p2p_dist.planning.measured import Finished, Timings
-from p2p_dist.results import confined, records
+from p2p_dist.results import confined, folder_handles, records
 from p2p_dist.results.collect import no_garbage_collection, read_resolved
 from p2p_dist.results.rundir import RunDir, StageDir
 
@@ -44,7 +44,7 @@ def _of_study(folder: RunDir, models: Collection[str], problems: list[Problem]) 
     for id_, stage in graph.stages.items():
         if stage.kind in ("train", "eval") and _reads_are_known(graph, stage) and model_of(graph, stage) in models:
             place = folder.at(stage.kind, id_)
-            with confined.held_open(place.path):
+            with folder_handles.held_open(place.path):
                 cost = records.read(place.cost, records.Cost, problems) if place.is_done() else {}
                 finished = _finished(id_, graph, place, cost) if cost else None
             if finished is not None:

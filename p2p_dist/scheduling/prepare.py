@@ -16,7 +16,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.model_files.check import check_folder
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import atomic, confined, lease, quarantine
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.other_settings import refuse_other_settings

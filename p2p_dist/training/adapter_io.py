@@ -11,7 +11,7 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.adapter_config import read_config, write_config
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.results import confined
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.weight_features import WeightFeatures
 
 _WEIGHTS = "adapter_model.safetensors"

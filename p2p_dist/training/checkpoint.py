@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from p2p_dist.assets import file_sha256
 from p2p_dist.errors import Exit, user_error
 from p2p_dist.results import atomic, checksums, confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 
 KEEP = 2
 _NAME = re.compile(r"^step_\d{6,}$")

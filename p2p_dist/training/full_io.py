@@ -15,7 +15,7 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.full_weights import FullWeights, WeightView
 from p2p_dist.results import confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results.folder_handles import Damaged
 
 FILE_BYTES = 4_000_000_000
 """Size of a file of weights; one tensor alone may be larger."""

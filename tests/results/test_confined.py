@@ -10,8 +10,8 @@ from safetensors.numpy import load_file, save_file
 
 from p2p_dist.config.graph import Graph
 from p2p_dist.errors import Exit, UserError
-from p2p_dist.results import atomic, confined, jsonfile
-from p2p_dist.results.confined import Damaged
+from p2p_dist.results import atomic, confined, folder_handles, jsonfile
+from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import process
 
@@ -58,21 +58,21 @@ def test_held_folder_is_read_as_it_was_opened(tmp_path: Path, elsewhere: Path) -
     (stage / "cost.json").write_text('{"seconds": 1}')
     (stage / "linked").symlink_to(elsewhere)
     before = len(os.listdir("/dev/fd"))
-    with confined.held_open(stage):
+    with folder_handles.held_open(stage):
         stage.rename(stage.with_name("moved"))
         stage.mkdir()
         assert jsonfile.read(stage / "cost.json") == {"seconds": 1}
         assert confined.names(stage) == ["attempts", "cost.json", "linked"]
         with pytest.raises(Damaged, match="linked is a link"):
             jsonfile.read(stage / "linked" / "notes.json")
-        with confined.held_open(stage / "missing"):
+        with folder_handles.held_open(stage / "missing"):
             assert confined.kind_of(stage / "attempts") == "folder"
     assert confined.names(stage) == []
     assert len(os.listdir("/dev/fd")) == before
 
 
 def test_linked_folder_is_not_held(linked: RunDir) -> None:
-    with confined.held_open(linked.report / "tables"), pytest.raises(Damaged, match="tables is a link"):
+    with folder_handles.held_open(linked.report / "tables"), pytest.raises(Damaged, match="tables is a link"):
         jsonfile.read(linked.report / "tables" / "notes.json")
 
 
