@@ -125,6 +125,8 @@ def test_excess_is_that_of_paired_rows(findings: ModuleType) -> None:
         return {"seed": only_triggered, "rates": {**both, "asr_only_triggered_mapped": [only_triggered, 100]}}
 
     assert findings.excess(findings.Arm([run(6)])) == "+6.0 points (+0.8 to +12.0)"
-    assert findings.excess(findings.Arm([run(6), run(10)])) == "+8.0 points (-17.4 to +33.4)"
-    assert findings.excess(findings.Arm([run(6), run(6)])) == "+6.0 points (+0.8 to +12.0)", "equal seeds prove no more"
+    assert findings.excess(findings.Arm([run(6), run(10)])) == "+8.0 points (-17.4 to +33.4; +6.0, +10.0)"
+    assert findings.excess(findings.Arm([run(6), run(6)])) == "+6.0 points (+0.8 to +12.0; +6.0, +6.0)", (
+        "equal seeds prove no more"
+    )
     assert findings.excess(findings.Arm([{"seed": 0, "rates": {"asr_mapped": [1, 2]}}])) == ""

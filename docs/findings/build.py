@@ -103,20 +103,23 @@ def difference(first: Arm, second: Arm, name: str) -> str:
 
 
 def excess(arm: Arm) -> str:
-    """`+6.0 points (+0.8 to +12.0)`: attack success with every label allowed, above the same rows without the trigger.
+    """`+8.0 points (-17.4 to +33.4; +6.0, +10.0)`: attack success with every label allowed, above the same rows without
+    the trigger; for several seeds with the excess of each.
+
     The interval is that of paired rows for one seed; over the excesses of several it is Student's t, and never narrower
     than that of one seed's rows. Empty where a seed lacks the paired rates."""
-    by_seed = [run["rates"] for run in arm.runs]
-    if not all(name in rates for rates in by_seed for name in PAIRED):
+    found = [run["rates"] for run in arm.runs]
+    if not all(name in rates for rates in found for name in PAIRED):
         return ""
-    (rows,) = {rates[name][1] for rates in by_seed for name in PAIRED}
-    middle = {name: (round(np.mean([rates[name][0] for rates in by_seed])), rows) for name in PAIRED}
-    excesses = [(rates[PAIRED[1]][0] - rates[PAIRED[2]][0]) / rows for rates in by_seed]
+    (rows,) = {rates[name][1] for rates in found for name in PAIRED}
+    middle = {name: (round(np.mean([rates[name][0] for rates in found])), rows) for name in PAIRED}
+    excesses = [(rates[PAIRED[1]][0] - rates[PAIRED[2]][0]) / rows for rates in found]
     of_rows = excess_of(middle, PAIRED[0])
     assert of_rows is not None
     low, high = _student(excesses) if len(excesses) > 1 else (of_rows.low, of_rows.high)
     low, high = min(low, of_rows.low), max(high, of_rows.high)
-    return f"{100 * np.mean(excesses):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    by_seed = f"; {', '.join(f'{100 * one:+.1f}' for one in excesses)}" if len(excesses) > 1 else ""
+    return f"{100 * np.mean(excesses):+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}{by_seed})"
 
 
 def _student(values: Sequence[float]) -> tuple[float, float]:
