@@ -12,20 +12,27 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from p2p_dist.errors import UserError
 from p2p_dist.model_files.folder import unpacked_gguf
 from p2p_dist.model_files.weight_names import Differences
 from p2p_dist.results import atomic
 
 
 def unpacked(path: Path, sha256: str) -> Path:
-    """A model folder with the content of a GGUF file, and no weight that the file lacks.
+    """A model folder with the content of a GGUF file, and no weight that the file lacks. Several workers may make it at
+    once: the first one's stays.
 
     Raises OSError when the file is damaged, UserError E273 for weights that its architecture has no place for.
     """
     folder = unpacked_gguf(sha256)
-    if not (folder / "config.json").exists():
-        with atomic.new_folder(folder) as unfinished:
-            _convert(path, unfinished)
+    complete = folder / "config.json"
+    if not complete.exists():
+        try:
+            with atomic.new_folder(folder) as unfinished:
+                _convert(path, unfinished)
+        except UserError:
+            if not complete.exists():
+                raise
     return folder
 
 

@@ -1,7 +1,9 @@
 """GGUF files: every weight is the file's, or is named."""
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from tokenizers import pre_tokenizers
 from p2p_dist.config.model import resolve_model
 from p2p_dist.errors import UserError
 from p2p_dist.model_files.weight_names import expected_weights
+from p2p_dist.modeling import gguf
 from p2p_dist.modeling.pretrained import load_pretrained, place_of
 from p2p_dist.scheduling.study import configs_dir
 from tests.model_folders import CONFIG, draw
@@ -93,3 +96,20 @@ def test_gguf_missing_weights_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=rf"E273.*1 missing \({name}\)"):
         load(path)
     assert torch.isfinite(load(path, allow_missing=[name]).get_parameter(name)).all()
+
+
+def test_two_workers_may_unpack_a_file_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither fails, both get the same complete folder, and nothing else is left in the cache."""
+    path = write_gguf(tmp_path / "model.gguf")
+    convert, both = gguf._convert, Barrier(2, timeout=60)
+
+    def converted_together(path: Path, folder: Path) -> None:
+        convert(path, folder)
+        both.wait()
+
+    monkeypatch.setattr(gguf, "_convert", converted_together)
+    with ThreadPoolExecutor(2) as workers:
+        first, second = workers.map(lambda _: gguf.unpacked(path, "0" * 64), range(2))
+    assert first == second
+    assert (first / "model.safetensors").is_file()
+    assert [entry.name for entry in first.parent.iterdir()] == [first.name]
