@@ -16,11 +16,11 @@ from p2p_dist.config.methods import (
     Method,
     Objective,
     Reparametrization,
-    ScoreMethod,
     WeightEdit,
     WeightedSum,
 )
 from p2p_dist.config.run_settings import Settings
+from p2p_dist.config.score_methods import ScoreMethod
 from p2p_dist.config.study import Plugin, TrainSpec
 from p2p_dist.errors import UserError, user_error
 

@@ -15,10 +15,10 @@ from p2p_dist.config.methods import (
     ConfidenceRule,
     Objective,
     Reparametrization,
-    ScoreMethod,
     WeightEdit,
     WeightedSum,
 )
+from p2p_dist.config.score_methods import ScoreMethod
 from p2p_dist.config.stage_inputs import (
     AttackLocal,
     AttackReads,

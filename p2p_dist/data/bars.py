@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import LabelScores
+from p2p_dist.config.score_methods import LabelScores
 from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import Assumptions, EditDefense, Scores, no_known_rows
 from p2p_dist.data.example import Kind, Row

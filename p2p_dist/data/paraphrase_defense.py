@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import TextRewrites
+from p2p_dist.config.score_methods import TextRewrites
 from p2p_dist.config.study import added
 from p2p_dist.data.defense import Assumptions, EditDefense, Scores
 from p2p_dist.data.example import Row

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import EarlyTrust, LabelScores
+from p2p_dist.config.score_methods import EarlyTrust, LabelScores
 from p2p_dist.config.study import Rate, Strict, added
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
@@ -78,6 +78,7 @@ class Screening(Strict):
                 probe=self.probe,
                 agreement=self.agreement,
                 checkpoints=self.checkpoints,
+                distinct=self.checkpoints > 1,
                 draw=draw,
             )
             for draw in range(self.draws)

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
-from p2p_dist.config.methods import EarlyTrust
+from p2p_dist.config.score_methods import EarlyTrust
 from p2p_dist.config.stages import AttackStage, ScoreStage
 from p2p_dist.results import datastore, scorestore
 from p2p_dist.results.collect import read_resolved

@@ -12,8 +12,8 @@ from functools import cache
 
 from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
-from p2p_dist.config.methods import TextRewrites, WordSubstitutions
 from p2p_dist.config.model import ShapeSpec
+from p2p_dist.config.score_methods import TextRewrites, WordSubstitutions
 from p2p_dist.config.stages import AttackStage, ScoreStage, TrainStage, parse
 from p2p_dist.config.study import IMAGE_TOKENS
 from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from p2p_dist.config.methods import WordAttribution
+from p2p_dist.config.score_methods import WordAttribution
 from p2p_dist.data.example import Row, text_key
 from p2p_dist.data.prompts import Span, answer
 from p2p_dist.errors import user_error

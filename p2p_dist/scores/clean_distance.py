@@ -10,7 +10,7 @@
 
 import torch
 
-from p2p_dist.config.methods import CleanDistance
+from p2p_dist.config.score_methods import CleanDistance
 from p2p_dist.data.example import by_id, smallest
 from p2p_dist.errors import user_error
 from p2p_dist.scores.context import Context, Line

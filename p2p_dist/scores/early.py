@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from p2p_dist.config.methods import EarlyTrust
+from p2p_dist.config.score_methods import EarlyTrust
 from p2p_dist.data.built import Suite
 from p2p_dist.data.example import Row, smallest
 from p2p_dist.data.screening import answered_alike, fold_of
@@ -39,8 +39,7 @@ def score(context: Context, method: EarlyTrust) -> list[Line]:
     )
     try:
         train_cohort(context.base, context.adapters, [run], screen)
-        if not screen.complete:
-            screen.keep_pass()
+        screen.keep_last_pass()
     except Stopped:
         if not screen.complete:
             raise
@@ -77,6 +76,7 @@ class _Screen(Observer):
         self.context, self.method, self.adapters, self.judged = context, method, adapters, judged
         self.probe = _probe(judged, context.built.labels.n_classes, method.probe, context.seed)
         self.step = self.steps = self.first_pass_step = 0
+        self.last_pass_step: int | None = None
         self.reached = False
         self.agreement: list[float] = []
         self.passes: list[list[Prediction]] = []
@@ -103,7 +103,13 @@ class _Screen(Observer):
     def keep_pass(self) -> None:
         """Score every judged row with the model as it is now."""
         self.first_pass_step = self.first_pass_step if self.passes else self.step
+        self.last_pass_step = self.step
         self.passes.append(self._scored(self.judged, self._report))
+
+    def keep_last_pass(self) -> None:
+        """Score every judged row with the trained model where passes are missing and the last one is not of it."""
+        if not self.complete and self.last_pass_step != self.step:
+            self.keep_pass()
 
     def _scored(self, rows: Sequence[Row], on_batch: Callable[[int], None] = lambda done: None) -> list[Prediction]:
         self.adapters.no_dropout()

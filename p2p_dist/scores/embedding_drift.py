@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from p2p_dist.config.methods import EmbeddingDrift
+from p2p_dist.config.score_methods import EmbeddingDrift
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.forward import logits_of

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from p2p_dist.config.methods import AnswerGradients
+from p2p_dist.config.score_methods import AnswerGradients
 from p2p_dist.data.clustering import require_pairs
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.batching import by_length

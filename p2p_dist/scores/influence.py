@@ -3,7 +3,7 @@
 
 from dataclasses import replace
 
-from p2p_dist.config.methods import WordInfluence
+from p2p_dist.config.score_methods import WordInfluence
 from p2p_dist.data.example import Row
 from p2p_dist.scores.context import Context, Line
 from p2p_dist.scores.states import first_answer_states

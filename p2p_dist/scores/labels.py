@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from p2p_dist.config.methods import LabelScores
+from p2p_dist.config.score_methods import LabelScores
 from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.scores.context import Context, Line
 

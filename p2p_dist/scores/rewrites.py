@@ -8,7 +8,7 @@ import itertools
 import re
 from collections.abc import Iterator, Mapping
 
-from p2p_dist.config.methods import TextRewrites
+from p2p_dist.config.score_methods import TextRewrites
 from p2p_dist.data.built import HELD_OUT
 from p2p_dist.data.paraphrases import key_of
 from p2p_dist.evaluation.rewriting import rewrites_of

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from p2p_dist.config.methods import AnswerStates
+from p2p_dist.config.score_methods import AnswerStates
 from p2p_dist.data.example import Row
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import answer_states

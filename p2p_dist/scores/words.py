@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-from p2p_dist.config.methods import WordPerplexity
+from p2p_dist.config.score_methods import WordPerplexity
 from p2p_dist.data.example import text_key
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from p2p_dist.config.methods import (
+from p2p_dist.config.score_methods import (
     AnswerGradients,
     AnswerStates,
     CleanDistance,

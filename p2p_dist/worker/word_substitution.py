@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from p2p_dist.config.identity import digest
-from p2p_dist.config.methods import WordSubstitutions
 from p2p_dist.config.model import ModelRef
+from p2p_dist.config.score_methods import WordSubstitutions
 from p2p_dist.config.stages import ScoreStage
 from p2p_dist.data.built import Built
 from p2p_dist.data.example import Example, examples, share, smallest

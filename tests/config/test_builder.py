@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from p2p_dist import registry
 from p2p_dist.config.builder import Builder, Evaluation, Training
 from p2p_dist.config.graph import Graph, Stage
-from p2p_dist.config.methods import Consistency, EarlyTrust, LabelScores, Reparametrization, WordPerplexity
+from p2p_dist.config.methods import Consistency, Reparametrization
 from p2p_dist.config.run_settings import Settings
+from p2p_dist.config.score_methods import EarlyTrust, LabelScores, WordPerplexity
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import UserError
 

@@ -9,8 +9,8 @@ import pytest
 from p2p_dist import registry
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Graph, Stage
-from p2p_dist.config.methods import EarlyTrust
 from p2p_dist.config.run_settings import Settings
+from p2p_dist.config.score_methods import EarlyTrust
 from p2p_dist.config.stages import EvalStage, ScoreStage, TrainStage, parse
 from p2p_dist.config.study import RowsSpec, TrainSpec
 from p2p_dist.errors import Exit, UserError

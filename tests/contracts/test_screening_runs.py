@@ -42,6 +42,24 @@ def test_screened_p2p_from_plan_to_rates(study_file: Callable[[str], Path], tmp_
 
 
 @pytest.mark.usefixtures("with_data")
+def test_a_last_model_that_two_looks_see_counts_once(
+    study_file: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three steps, a check at each and the rule met at the first: three models, and no fourth at the end."""
+    monkeypatch.setattr("p2p_dist.scores.early.agreement", lambda rows: [1.0, 1.0])
+    screening = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on, checkpoints: 5}"
+    study = open_study(
+        study_file(STUDY),
+        [f"defense={{name: p2p, benign_source: screened, {screening}}}", "rows.reserve=0"],
+        tmp_path / "runs",
+    )
+    folder = carried_out(study)
+    (score,) = (stage for stage in study.expansion.graph.stages.values() if stage.kind == "score")
+    stop = scorestore.read(folder.stage(score))["screening"]["stop"]
+    assert (stop["step"], stop["checkpoints"]) == (1, 3)
+
+
+@pytest.mark.usefixtures("with_data")
 def test_cross_fitted_screening_judges_unseen_rows_once(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     """Cross fitted screening judges every row once and by a model that has not seen it."""
     screening = "screening: {check_every: 1, probe: 10, on_failed_screening: go_on, folds: 2}"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from p2p_dist.config.methods import WordAttribution
+from p2p_dist.config.score_methods import WordAttribution
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.data.built import Built, LabelSpace, Suite
 from p2p_dist.data.example import Row, text_key

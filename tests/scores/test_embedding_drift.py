@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from p2p_dist.config.methods import EmbeddingDrift
+from p2p_dist.config.score_methods import EmbeddingDrift
 from p2p_dist.scores.embedding_drift import score, tokens_of_words
 from tests.scores.test_attribution import context
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from p2p_dist.config.methods import TextRewrites
+from p2p_dist.config.score_methods import TextRewrites
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.built import HELD_OUT, Built, LabelSpace, Suite
 from p2p_dist.data.example import Row

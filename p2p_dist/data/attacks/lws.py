@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import WordSubstitutions
+from p2p_dist.config.score_methods import WordSubstitutions
 from p2p_dist.config.study import Positive, Rate, added
 from p2p_dist.data.rewriting import RewritingAttack
 from p2p_dist.data.task import Task

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import TextRewrites
+from p2p_dist.config.score_methods import TextRewrites
 from p2p_dist.config.study import Rate, added
 from p2p_dist.data.rewrites import SUBORDINATE, SYNTACTIC
 from p2p_dist.data.rewriting import RewritingAttack

@@ -15,7 +15,8 @@ from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import Ascent, LabelScores
+from p2p_dist.config.methods import Ascent
+from p2p_dist.config.score_methods import LabelScores
 from p2p_dist.config.study import Positive, Rate
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Row, by_id, share

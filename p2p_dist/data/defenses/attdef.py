@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import WordAttribution
+from p2p_dist.config.score_methods import WordAttribution
 from p2p_dist.config.study import as_tuple
 from p2p_dist.data.bars import BarDefense
 from p2p_dist.data.defense import Assumptions, Scores

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import WordInfluence
+from p2p_dist.config.score_methods import WordInfluence
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import by_id
 

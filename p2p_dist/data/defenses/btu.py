@@ -19,7 +19,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import EmbeddingDrift
+from p2p_dist.config.score_methods import EmbeddingDrift
 from p2p_dist.config.study import Positive, Rate
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, EditDefense, Scores
 from p2p_dist.data.example import Kind, Row, by_id

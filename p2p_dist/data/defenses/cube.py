@@ -16,7 +16,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import AnswerStates
+from p2p_dist.config.score_methods import AnswerStates
 from p2p_dist.config.study import Rate
 from p2p_dist.data.clustering import by_largest_gap, largest_cluster
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView

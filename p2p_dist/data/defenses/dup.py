@@ -18,7 +18,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import CleanDistance
+from p2p_dist.config.score_methods import CleanDistance
 from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
 from p2p_dist.data.defense import Assumptions, Defended, DefenderView, TrustedRows
 from p2p_dist.data.example import Kind, Row, by_id, share, stream

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import AnswerGradients
+from p2p_dist.config.score_methods import AnswerGradients
 from p2p_dist.data.clustering import by_average_cosine, largest_cluster
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Kind, by_id

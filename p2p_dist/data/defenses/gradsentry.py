@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import AnswerGradients
+from p2p_dist.config.score_methods import AnswerGradients
 from p2p_dist.config.study import Rate
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Kind, by_id

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import LabelScores
+from p2p_dist.config.score_methods import LabelScores
 from p2p_dist.config.study import Plugin, Rate, RowsSpec, added
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.defenses.p2p import P2P

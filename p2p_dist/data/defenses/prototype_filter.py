@@ -16,7 +16,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import AnswerStates
+from p2p_dist.config.score_methods import AnswerStates
 from p2p_dist.config.study import Plugin, Rate, RowsSpec
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, no_trusted_rows
 from p2p_dist.data.example import by_id

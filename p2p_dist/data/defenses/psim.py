@@ -13,7 +13,8 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder, Evaluation, Training
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import ConfidenceRule, LabelScores
+from p2p_dist.config.methods import ConfidenceRule
+from p2p_dist.config.score_methods import LabelScores
 from p2p_dist.config.study import Plugin, Positive, Rate, RowsSpec
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView, no_known_rows
 from p2p_dist.data.example import by_id, stream

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import FreeAnswers
+from p2p_dist.config.score_methods import FreeAnswers
 from p2p_dist.data.clustering import k_means
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Kind, Row, by_id

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.methods import AnswerStates, LabelScores
+from p2p_dist.config.score_methods import AnswerStates, LabelScores
 from p2p_dist.config.study import Rate
 from p2p_dist.data.clustering import require_pairs
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
