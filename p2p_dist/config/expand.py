@@ -120,14 +120,7 @@ def _without_files(one: Combination, missing: Mapping[str, str]) -> LeftOut | No
 
 def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[Combination]:
     """The product of the axes without what is excluded."""
-    values_by_axis: dict[str, Sequence[Any]] = {
-        "task": list(zip(study.task, sources, strict=True)),
-        "model": study.model,
-        "attack": study.attack,
-        "defense": study.defense,
-        TRAINING: study.trainings,
-        "seed": study.seed,
-    }
+    values_by_axis = {**_axis_values(study), "task": list(zip(study.task, sources, strict=True))}
     labels = axis_labels(study)
     options = {axis: list(zip(labels[axis], values, strict=True)) for axis, values in values_by_axis.items()}
     check_exclude(study, labels)
@@ -138,6 +131,31 @@ def _combinations(study: StudySpec, sources: Sequence[RowSource]) -> list[Combin
             (task, source), model, attack, defense, training, seed = (value for _, value in values)
             combinations.append(Combination(cell, task, source, model, attack, defense, seed, training))
     return combinations
+
+
+def kept(study: StudySpec, *axes: str) -> list[tuple[Any, ...]]:
+    """Values of these axes that at least one cell has which no rule of `exclude` names, in the order of the grid: what
+    cannot be together is no fault of a study that never has both."""
+    labels, values = axis_labels(study), _axis_values(study)
+    named = {axis for rule in study.exclude for axis in rule if axis in labels}
+    wide = [*axes, *sorted(named.difference(axes))]
+    found: dict[tuple[int, ...], None] = {}
+    for indices in itertools.product(*(range(len(labels[axis])) for axis in wide)):
+        cell = {axis: labels[axis][index] for axis, index in zip(wide, indices, strict=True)}
+        if not any(matches(rule, cell) for rule in study.exclude):
+            found[indices[: len(axes)]] = None
+    return [tuple(values[axis][index] for axis, index in zip(axes, indices, strict=True)) for indices in found]
+
+
+def _axis_values(study: StudySpec) -> dict[str, Sequence[Any]]:
+    return {
+        "task": study.task,
+        "model": study.model,
+        "attack": study.attack,
+        "defense": study.defense,
+        TRAINING: study.trainings,
+        "seed": study.seed,
+    }
 
 
 def axis_labels(study: StudySpec) -> dict[str, list[str]]:

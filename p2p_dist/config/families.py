@@ -234,6 +234,14 @@ def row_limit(config: Mapping[str, Any]) -> Limit | None:
     return min(limits, key=lambda limit: limit.tokens, default=None)
 
 
+def layer_count(config: Mapping[str, Any]) -> int | None:
+    """Number of decoder layers; None where the config does not say it by a known key."""
+    text = text_config(config)
+    return next(
+        (count for key in ("num_hidden_layers", "n_layer", "num_layers") if (count := _count(text.get(key)))), None
+    )
+
+
 def rope_limit(config: Mapping[str, Any]) -> int | None:
     """Tokens beyond which a model's rotary frequencies depend on the length of the row (dynamic NTK, LongRoPE)."""
     text = text_config(config)

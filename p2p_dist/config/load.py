@@ -246,7 +246,7 @@ def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document,
         return _problem(document, path, "E103", message, f"use one of {', '.join(known)}" if known else "remove it")
     if detail["type"] == "missing":
         return _problem(document, path, "E103", f"key {path[-1]!r} is missing", "add it to the file")
-    fix = ""
+    fix = f"read in `p2p-dist list {_listed(model, path)}` what it may be"
     if path[-1] in ("rate", "ratio") and isinstance(detail.get("input"), int | float) and 1 < detail["input"] <= 100:
         return _problem(
             document,
@@ -259,6 +259,13 @@ def _explain(model: type[BaseModel], detail: dict[str, Any], document: Document,
         fix = "write the plain number, without quotes or spaces"
     code = "E112" if path[-1] == "name" else "E107"
     return _problem(document, path, code, f"got {got}, expected: {detail['msg'].removeprefix('Input should be ')}", fix)
+
+
+def _listed(model: type[BaseModel], path: KeyPath) -> str:
+    """Words behind `p2p-dist list` that show the keys of a part of a study and what each may be."""
+    if issubclass(model, Plugin):
+        return f"{model.plugin_kind} {model.__module__.rpartition('.')[2]}"
+    return "models" if model is ModelOptions else str(path[0]) if path[0] in ("train", "rows") else "study"
 
 
 def _in_file(part: int | str) -> bool:

@@ -1,11 +1,10 @@
 """Methods that a stage names, each with its options: other losses, pruning, decoding, rejection; `score_methods` has
 those that score rows.
 
-A plug-in hands them to `config.builder.Builder`, which writes them into the spec of a stage without options that are
-None; a worker reads them back (`config.stages`).
+`config.builder.Builder` writes them into stages without options that are None; `config.stages` reads them back.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -24,8 +23,9 @@ class Method(Strict):
 
 
 class Consistency(Method):
-    """Cross-entropy and a term for consistency between layers (CROW, arXiv 2411.12768)."""
+    """Cross-entropy and consistency between layers, of which it needs `least_layers` (CROW, arXiv 2411.12768)."""
 
+    least_layers: ClassVar[int] = 3
     name: Literal["consistency"] = "consistency"
     weight: Positive
     """Weight of the consistency term."""

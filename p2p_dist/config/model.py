@@ -17,7 +17,7 @@ from p2p_dist.config.identity import canonical
 from p2p_dist.config.study import Strict, as_tuple
 from p2p_dist.errors import user_error
 from p2p_dist.model_files.digest import file_sha256, folder_digest
-from p2p_dist.model_files.hub import snapshot
+from p2p_dist.model_files.hub import config_file
 
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _HUB_ID = re.compile(r"^[\w.-]+/[\w.-]+$")
@@ -196,7 +196,8 @@ def read_model(name: str, folder: Path) -> ModelFile:
         return ModelFile.model_validate(document.data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise user_error("E107", first["msg"], document.where(first["loc"])) from error
+        fix = "correct it as in the other files of the folder"
+        raise user_error("E107", first["msg"], document.where(first["loc"]), fix) from error
 
 
 def _from_file(name: str, file: ModelFile, random: bool) -> ModelRef:
@@ -224,18 +225,16 @@ def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
         raise user_error(
             "E115", f"{commit!r} is not a commit", "model", "give the 40 hex digits that the hub's history page shows"
         )
-    shape = shape or _shape_of(snapshot(name, commit))
+    shape = shape or _shape_of(config_file(name, commit))
     return ModelRef(name, {"source": "hub", "ref": name, "revision": commit}, shape=shape)
 
 
-def _shape_of(folder: Path | None) -> ShapeSpec | None:
-    """The shape in the `config.json` of a model folder; None where it is not on this machine, or of an unknown
-    family."""
-    if folder is None:
+def _shape_of(config: Path | None) -> ShapeSpec | None:
+    """The shape in a `config.json`; None where it is not on this machine, or of an unknown family."""
+    if config is None:
         return None
     try:
-        settings = json.loads((folder / "config.json").read_bytes())
-        return shape_of_config(settings)
+        return shape_of_config(json.loads(config.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

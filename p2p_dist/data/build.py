@@ -192,7 +192,7 @@ def _held_out(task: Task, rows: Sequence[Example]) -> dict[str, Suite]:
 
 def _check_attack(attack: DirtyLabelAttack, task: Task, rows: RowsSpec) -> None:
     if reason := attack.incompatibility(task):
-        raise user_error("E223", reason, "attack")
+        raise user_error("E223", reason, "attack", "change the option named, or choose another attack")
     if problems := attack.option_problems(task, rows):
         raise UserError(*problems)
 

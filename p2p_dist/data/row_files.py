@@ -183,7 +183,8 @@ def _csv(path: Path, file: io.BufferedReader, problems: list[Problem], tabs: boo
             else:
                 yield reader.line_num, dict(zip(columns, fields, strict=True))
     except csv.Error as error:
-        problems.append(Problem("E202", f"not a CSV file in UTF-8: {error}", f"{path}:{reader.line_num + 1}"))
+        what, where = f"not a CSV file in UTF-8: {error}", f"{path}:{reader.line_num + 1}"
+        problems.append(Problem("E202", what, where, f"{_CUT_OFF} or a quote is missing"))
     finally:
         text.detach()
 

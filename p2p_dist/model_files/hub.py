@@ -8,15 +8,20 @@ from p2p_dist.model_files.folder import weight_files
 
 def snapshot(ref: str, revision: str | None) -> Path | None:
     """Folder of a commit in the hub's cache when it has a config and all of its weights; else None."""
+    if (config := config_file(ref, revision)) is None:
+        return None
+    try:
+        weight_files(config.parent)
+    except UserError:
+        return None
+    return config.parent
+
+
+def config_file(ref: str, revision: str | None) -> Path | None:
+    """The config.json of a commit in the hub's cache, with its weights or without them; None where it is not there."""
     if revision is None:
         return None
     from huggingface_hub import constants  # takes 0.1 s, and most models are local
 
-    folder = Path(constants.HF_HUB_CACHE) / f"models--{ref.replace('/', '--')}" / "snapshots" / revision
-    if not (folder / "config.json").is_file():
-        return None
-    try:
-        weight_files(folder)
-    except UserError:
-        return None
-    return folder
+    file = Path(constants.HF_HUB_CACHE) / f"models--{ref.replace('/', '--')}" / "snapshots" / revision / "config.json"
+    return file if file.is_file() else None

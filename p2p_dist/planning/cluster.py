@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -95,6 +95,12 @@ class ClusterSpec(Strict):
         """Ranks of a process group that a node takes: one per GPU, or one per core where there are none."""
         return self.gpus_per_node or self.cpus_per_node
 
+    def to_json(self) -> dict[str, Any]:
+        """The cluster as `plan --json` holds it. Its file's `slots` are those of a node and the ones of `--slots` are
+        all of them, so both have names of their own."""
+        fields = self.model_dump(exclude={"slots"})
+        return {**fields, "slots_per_node": self.slots_per_node, "slots_in_all": self.nodes * self.slots_per_node}
+
     def slots_of(self, ranks: int) -> int:
         """Slots that a process group takes: one per rank, or one per node where its ranks share the cores of a slot."""
         return ranks if self.gpus_per_node else spread(ranks, self.cpus_per_node)[0]
@@ -121,7 +127,8 @@ def read_cluster(path: Path) -> ClusterSpec:
         return ClusterSpec.model_validate(document.data)
     except ValidationError as error:
         first = error.errors()[0]
-        raise user_error("E107", first["msg"], document.where(first["loc"])) from error
+        fix = "correct it as in the shipped files (`p2p-dist list clusters`)"
+        raise user_error("E107", first["msg"], document.where(first["loc"]), fix) from error
 
 
 def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) -> ClusterSpec:
@@ -137,7 +144,8 @@ def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) ->
     try:
         return ClusterSpec.model_validate(fields)
     except ValidationError as error:
-        raise user_error("E107", error.errors()[0]["msg"], "--nodes and --gpus-per-node") from error
+        what, fix = error.errors()[0]["msg"], "choose numbers that the layout of the cluster fits, or another cluster"
+        raise user_error("E107", what, "--nodes and --gpus-per-node", fix) from error
 
 
 def this_machine() -> ClusterSpec:

@@ -63,7 +63,7 @@ class Rates:
         weights = shape.linear_parameters if shape else 10**9
         rows = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
         if stage.kind != "train":
-            count = self.train_rows(graph, rows) if stage.kind == "score" else self.test_rows(graph, rows)
+            count = self.scored_rows(graph, stage) if stage.kind == "score" else self.test_rows(graph, rows)
             return 2 * weights * _tokens_per_row(graph, stage) * count * _passes(stage) / self.operations
         typed = _typed(stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
@@ -104,6 +104,20 @@ class Rates:
         if attacked.rows.test is not None:
             return attacked.rows.test
         return self.rows.get(attacked.source, {}).get("test", TEST_ROWS)
+
+    def scored_rows(self, graph: Graph, stage: Stage) -> int:
+        """Rows that a score stage asks its model about: those of the sets that its method names, else the training
+        rows. Test suites are the clean one and, behind an attack, the triggered one, each as large as the test rows."""
+        rows = graph.stages[stage.reads["rows"]]
+        typed = parse(stage)
+        method = typed.method if isinstance(typed, ScoreStage) else None
+        if isinstance(method, WordSubstitutions) or not (sets := getattr(method, "sets", ())):
+            return self.train_rows(graph, rows)
+        attacked = attacked_rows(graph, rows)
+        suites = 2 if attacked is not None and attacked.attack.name != "none" else 1
+        counts = {"train": self.train_rows(graph, rows), "reserve": attacked.rows.reserve if attacked else 0}
+        test = self.test_rows(graph, rows)
+        return sum(counts.get(name, suites * test if name == "suites" else test) for name in sets)
 
     def guesses_rows(self, graph: Graph) -> bool:
         """True if a study takes all training rows of a task, and no file says how many there are."""

@@ -12,9 +12,12 @@ from math import ceil
 from p2p_dist import registry
 from p2p_dist.config.combinations import Combination
 from p2p_dist.config.exclusions import names_label
-from p2p_dist.config.expand import Expansion, axis_labels
+from p2p_dist.config.expand import Expansion, axis_labels, kept
+from p2p_dist.config.graph import Stage
+from p2p_dist.config.methods import Consistency
 from p2p_dist.config.stages import TrainStage, parse
 from p2p_dist.config.study import Plugin, StudySpec
+from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.example import NO_LABEL
 from p2p_dist.data.row_counts import RowCounts
@@ -80,17 +83,52 @@ def warmup_problems(study: StudySpec, expansion: Expansion, counts: Counts) -> l
 def length_problems(study: StudySpec, positions: Mapping[str, int]) -> list[Problem]:
     """E107 for rows that may be longer than a model; `positions` are the longest rows by the names of the models, where
     they are known."""
-    length = max(training.max_length for training in study.trainings)
+    lengths: dict[str, int] = {}
+    for model, training in kept(study, "model", TRAINING):
+        lengths[model.name] = max(training.max_length, lengths.get(model.name, 0))
     return [
         Problem(
             "E107",
-            f"rows of up to {length} tokens are longer than the {longest} positions of model {name}",
+            f"rows of up to {length} tokens are longer than the {positions[name]} positions of model {name}",
             "train.max_length",
-            f"set train.max_length={longest}, or choose another model",
+            f"set train.max_length={positions[name]}, or choose another model",
         )
-        for name, longest in positions.items()
-        if length > longest
+        for name, length in lengths.items()
+        if length > positions.get(name, length)
     ]
+
+
+def layer_problems(study: StudySpec, expansion: Expansion, layers: Mapping[str, int]) -> list[Problem]:
+    """E266 for trainings with a loss between layers on a model that has too few of them; `layers` are the numbers of
+    layers by the canonical identity of the models, where they are known."""
+    shallow = {
+        stage.id: layers[stage.model]
+        for stage in expansion.graph.stages.values()
+        if stage.kind == "train"
+        and layers.get(stage.model, Consistency.least_layers) < Consistency.least_layers
+        and _compares_layers(stage)
+    }
+    cells = {
+        (run.cell["model"], run.cell["defense"]): shallow[id_]
+        for run in (expansion.runs if shallow else ())
+        for id_ in run.stages
+        if id_ in shallow
+    }
+    labels = axis_labels(study)["defense"]
+    return [
+        Problem(
+            "E266",
+            f"defense {defense} needs a model of {Consistency.least_layers} layers or more, and {model} has {count}",
+            f"defense.{labels.index(defense)}",
+            f"exclude {{model: {_quoted(model)}, defense: {_quoted(defense)}}}, or choose another model",
+        )
+        for (model, defense), count in cells.items()
+    ]
+
+
+def _compares_layers(stage: Stage) -> bool:
+    typed = parse(stage)
+    return isinstance(typed, TrainStage) and isinstance(typed.objective, Consistency)
 
 
 def row_problems(study: StudySpec, combinations: Sequence[Combination], counts: Counts) -> list[Problem]:

@@ -51,7 +51,7 @@ def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapp
         "models": _models(plan, names),
         "defenses": plan_defenses.by_defense(expansion, plan),
         "time": _time(plan, expansion.graph),
-        "cluster": {**cluster.model_dump(), "slots": cluster.nodes * cluster.slots_per_node},
+        "cluster": cluster.to_json(),
     }
 
 
@@ -116,7 +116,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
     runs, cluster = plan["runs"], plan["cluster"]
     done = sum(run["done"] for run in runs)
     hardware = f"{cluster['nodes']} x {cluster['gpus_per_node']} GPUs, {cluster['cpus_per_node']} cores"
-    jobs = f"{counted(len(plan['jobs']), 'job')} on {cluster['name']} ({hardware}), {cluster['slots']} at a time"
+    jobs = f"{counted(len(plan['jobs']), 'job')} on {cluster['name']} ({hardware}), {cluster['slots_in_all']} at a time"
     return "\n".join(
         [
             f"{name}: {counted(len(runs), 'run')}, {done} of {len(runs)} done",

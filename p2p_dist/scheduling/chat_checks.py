@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from p2p_dist.config.expand import kept
 from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import PromptSpec, StudySpec
@@ -15,7 +16,7 @@ from p2p_dist.data.prompts import prompt
 from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.model_files.chat_template import CODE, OTHER_FORM, ChatTemplate, read_template
 from p2p_dist.model_files.folder import unpacked_gguf
-from p2p_dist.scheduling.model_checks import folder_of
+from p2p_dist.scheduling.model_facts import folder_of
 
 _TEXT = "TEXT"
 """Text of the row in prompts that a plan shows."""
@@ -34,12 +35,12 @@ def check_chats(spec: StudySpec) -> None:
     token beside a template, each once."""
     if not spec.prompt.is_chat:
         return
-    if any(task.reads_images for task in spec.task):
+    if any(task.reads_images for (task,) in kept(spec, "task")):
         what = "rows with images have no chat prompt"
         raise user_error(CODE, what, "prompt", "set prompt: plain, or task.images=false")
     heads = list(dict.fromkeys(_deployed(spec, cue="").values()))
     problems: list[Problem] = []
-    for model in spec.model:
+    for (model,) in kept(spec, "model"):
         try:
             _check(model, spec.prompt, [row.prefix for row in heads])
         except UserError as error:
@@ -51,7 +52,7 @@ def check_chats(spec: StudySpec) -> None:
 def check_turns(spec: StudySpec, rows: Iterable[RawRow]) -> None:
     """Render one row of every order of roles in the template of every model that is here. Raises UserError E299."""
     samples = {tuple(turn.role for turn in row.turns): row for row in rows}
-    for model in spec.model if spec.prompt.is_chat else ():
+    for (model,) in kept(spec, "model") if spec.prompt.is_chat else ():
         template = template_of(model)
         form = ChatForm(template, spec.prompt) if template else None
         for row in samples.values() if form else ():

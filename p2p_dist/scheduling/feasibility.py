@@ -7,18 +7,16 @@ from typing import Any
 
 from p2p_dist import assets
 from p2p_dist.config.expand import axis_labels
-from p2p_dist.config.families import text_config
-from p2p_dist.config.model import ModelRef
+from p2p_dist.config.identity import canonical
 from p2p_dist.config.study import StudySpec
 from p2p_dist.data import chats, sources
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.sources import Source
 from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, UserError
-from p2p_dist.model_files.folder import read_json
 from p2p_dist.planning import feasibility
 from p2p_dist.scheduling.chat_checks import check_turns
-from p2p_dist.scheduling.model_checks import folder_of
+from p2p_dist.scheduling.model_facts import layers_of, positions_of
 from p2p_dist.scheduling.study import Study
 
 MOST_BYTES = 64 << 20
@@ -58,16 +56,21 @@ def refuse_infeasible(study: Study) -> list[CountedRows]:
     """
     problems = folder_problems(study.folder.path)
     counted = []
+    combinations = study.expansion.combinations
+    asked = {one.cell["task"] for one in combinations}
     for label, task, source in zip(axis_labels(study.spec)["task"], study.spec.task, study.sources, strict=True):
+        if label not in asked:
+            continue
         try:
             counted.append(count_rows(label, task, source, study.spec))
         except UserError as error:
             problems += error.problems
     known = {rows.task: rows.counts for rows in counted if rows.counts is not None}
-    combinations = study.expansion.combinations
     problems += feasibility.row_problems(study.spec, combinations, known)
     positions = {model.name: longest for model in study.spec.model if (longest := positions_of(model))}
     problems += feasibility.length_problems(study.spec, positions)
+    layers = {canonical(model.identity): count for model in study.spec.model if (count := layers_of(model))}
+    problems += feasibility.layer_problems(study.spec, study.expansion, layers)
     problems += feasibility.warmup_problems(study.spec, study.expansion, known)
     if problems:
         raise UserError(*study.placed(problems))
@@ -84,18 +87,6 @@ def count_rows(label: str, task: Task, source: Source, spec: StudySpec) -> Count
     split = task.split(raw, spec.rows, 0)
     trusted = [example for example in split.train if example.id in split.reserve]
     return CountedRows(label, RowCounts.of(split.train, trusted, len(task.labels), split.test))
-
-
-def positions_of(model: ModelRef) -> int | None:
-    """Longest row of a model whose folder is on this machine, by its `config.json`; None where that is not known."""
-    if (folder := folder_of(model)) is None:
-        return None
-    try:
-        config = text_config(read_json(folder / "config.json"))
-    except (OSError, UserError):
-        return None  # the check of the model's files says so
-    longest = config.get("max_position_embeddings", config.get("n_positions"))
-    return longest if isinstance(longest, int) and longest > 0 else None
 
 
 def folder_problems(path: Path) -> list[Problem]:

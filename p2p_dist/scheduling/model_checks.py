@@ -1,7 +1,6 @@
 """Checks of a study's models when it is planned: what a worker would refuse is refused before anything is spent."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from p2p_dist import registry
 from p2p_dist.config.families import position_limit, require_text, row_limit
@@ -10,64 +9,65 @@ from p2p_dist.config.study import TrainSpec
 from p2p_dist.data.task import Task
 from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.model_files.check import check_folder
-from p2p_dist.model_files.folder import ModelFolder, read_config
-from p2p_dist.model_files.hub import snapshot
+from p2p_dist.model_files.folder import ModelFolder
 from p2p_dist.model_files.known_types import WITH_IMAGES
 from p2p_dist.model_files.targets import check_targets
+from p2p_dist.scheduling.model_facts import folder_of, reads_images
 
 
-def check_models(
-    models: Sequence[ModelRef], others: Sequence[ModelRef], trainings: Sequence[TrainSpec], new_tokens: int = 0
-) -> None:
-    """Check the files of every model that is on this machine: those that are trained, and others that only score or
-    generate. `new_tokens` is the longest answer that the trained ones write. Raises UserError with the first problem of
-    each model."""
+def check_models(trained: Sequence[tuple[ModelRef, TrainSpec, int]], others: Sequence[ModelRef]) -> None:
+    """Check the files of every model that is on this machine: those that are trained, each with a training and the
+    longest answer that it writes then (0 tokens where it writes none), and others that only score or generate. Raises
+    UserError with the first problem of each model."""
     problems: list[Problem] = []
-    for model in (*models, *others):
+    for model in _once([*(model for model, _, _ in trained), *others]):
         place = folder_of(model)
         try:
             if place is not None:
                 folder = check_folder(place, model.identity.get("allow_missing", ()))
-                for training in trainings if model in models else ():
+                longest_first = sorted(trained, key=lambda one: one[1].max_length + one[2], reverse=True)
+                for _, training, new_tokens in (one for one in longest_first if one[0] == model):
                     _check_length(folder, training.max_length, new_tokens)
                     if training.lora.target_modules != "all-linear":
                         check_targets(folder, training.lora.target_modules)
-                if model in models and new_tokens:
-                    require_text(folder.model_type)
+                    if new_tokens:
+                        require_text(folder.model_type)
         except UserError as error:
             problems += error.problems
     if problems:
         raise UserError(*dict.fromkeys(problems))
 
 
-def check_images(tasks: Sequence[Task], models: Sequence[ModelRef]) -> None:
-    """Raises UserError E227 for rows with images that a model of the study cannot read."""
-    tasks_with_images = [registry.name_of(task) for task in tasks if task.reads_images]
-    blind = [model.name for model in models if not _reads_images(model)]
-    if tasks_with_images and blind:
-        what = f"the rows of {', '.join(tasks_with_images)} carry images, which {', '.join(blind)} cannot read"
-        fix = (
-            f"choose a model of {', '.join(sorted(WITH_IMAGES))}, or set task.images=false to use the texts alone; "
-            "`p2p-dist data` builds the rows either way"
-        )
+def check_images(read: Sequence[tuple[Task, ModelRef]]) -> None:
+    """Raises UserError E227 for rows with images of a model that cannot read them, or of which that is not known."""
+    asked = [(registry.name_of(task), model) for task, model in read if task.reads_images]
+    tasks = ", ".join(dict.fromkeys(task for task, _ in asked))
+    models = _once([model for _, model in asked])
+    instead = "set task.images=false to use the texts alone; `p2p-dist data` builds the rows either way"
+    if blind := [model.name for model in models if reads_images(model) is False]:
+        what = f"the rows of {tasks} carry images, which {', '.join(blind)} cannot read"
+        fix = f"choose a model of {', '.join(sorted(WITH_IMAGES))}, or {instead}"
         raise user_error("E227", what, "task", fix)
+    if unknown := [model.name for model in models if reads_images(model) is None]:
+        what = (
+            f"the rows of {tasks} carry images, and whether {', '.join(unknown)} reads them is not known: its "
+            "config.json is not on this machine"
+        )
+        raise user_error("E227", what, "task", f"download the model into the hub's cache first, or {instead}")
 
 
-def check_towers(models: Sequence[ModelRef], trainings: Sequence[TrainSpec]) -> None:
+def check_towers(trained: Sequence[tuple[ModelRef, TrainSpec]]) -> None:
     """Raises UserError E297 for full-parameter fine-tuning of a model that reads images: its tower is frozen."""
-    if not any(training.is_full for training in trainings):
-        return
-    if towers := [model.name for model in models if _reads_images(model)]:
+    models = _once([model for model, training in trained if training.is_full])
+    if towers := [model.name for model in models if reads_images(model)]:
         what = f"{', '.join(towers)} has a vision tower, which is frozen, and all weights are to be trained"
-        raise user_error("E297", what, "train.method", "set train.method=lora")
+        fix = f"set train.method=lora, or exclude {{model: {towers[0]}, training: method=full}} where it is a list"
+        raise user_error("E297", what, "train.method", fix)
 
 
-def _reads_images(model: ModelRef) -> bool:
-    """True for a model with a vision tower, by its shape or its config.json."""
-    if model.shape is not None:
-        return model.shape.vision is not None
-    place = folder_of(model)
-    return place is not None and read_config(place).get("model_type") in WITH_IMAGES
+def _once(models: Sequence[ModelRef]) -> list[ModelRef]:
+    """The models, equal ones once."""
+    return [model for index, model in enumerate(models) if model not in models[:index]]
 
 
 def _check_length(folder: ModelFolder, max_length: int, new_tokens: int) -> None:
@@ -88,12 +88,3 @@ def _check_length(folder: ModelFolder, max_length: int, new_tokens: int) -> None
                 f"set train.max_length={most} or less, or choose another model" if most > 0 else "choose another model"
             )
             raise user_error("E294", what, "train.max_length", fix)
-
-
-def folder_of(model: ModelRef) -> Path | None:
-    """Folder of a model whose files are here: its own, or a complete one in the hub's cache."""
-    if model.identity["source"] == "folder":
-        return Path(model.local["path"])
-    if model.identity["source"] == "hub":
-        return snapshot(model.identity["ref"], model.identity["revision"])
-    return None

@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 
 from p2p_dist import registry
-from p2p_dist.config.expand import Expansion, expand
+from p2p_dist.config.expand import Expansion, expand, kept
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.load import check_study, read_study
 from p2p_dist.config.model import ModelRef, ShapeSpec, model_names, resolve_model
 from p2p_dist.config.plugin_files import file_options
-from p2p_dist.config.study import StudySpec
+from p2p_dist.config.study import StudySpec, TrainSpec
+from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.config.yaml_strict import Document
 from p2p_dist.data import input_files, sources
 from p2p_dist.data.sources import Source
@@ -148,10 +149,9 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
     with _places(document):
         models = {name: resolve_model(name, configs_dir() / "models") for name in _extra_models(spec)}
         if not rows_only:
-            check_images(spec.task, spec.model)
-            check_towers(spec.model, spec.trainings)
-            new_tokens = max((task.responses.max_new_tokens for task in spec.task if task.responses), default=0)
-            check_models(spec.model, list(models.values()), spec.trainings, new_tokens)
+            check_models(_trained(spec), list(models.values()))
+            check_images(kept(spec, "task", "model"))
+            check_towers(kept(spec, "model", TRAINING))
             check_chats(spec)
         spec = with_templates(spec)
         located = [sources.locate(task, spec.rows.dev is not None) for task in spec.task]
@@ -168,6 +168,14 @@ def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: 
         expansion = expand(spec, located, files.located, models, files.missing)
         _check_options(spec, expansion)
     return Study(spec, located, expansion, RunDir(runs_dir / spec.name), document, list(models.values()))
+
+
+def _trained(spec: StudySpec) -> list[tuple[ModelRef, TrainSpec, int]]:
+    """Every model with each of its trainings, and the longest answer in tokens that it writes for a task."""
+    cells = kept(spec, "model", TRAINING, "task")
+    return [
+        (model, training, task.responses.max_new_tokens if task.responses else 0) for model, training, task in cells
+    ]
 
 
 def _check_options(spec: StudySpec, expansion: Expansion) -> None:

@@ -99,10 +99,10 @@ def consistency(base: Base, batch: Batch, inputs: torch.Tensor) -> torch.Tensor:
         packed=batch.packed,
         output_hidden_states=True,
     ).hidden_states[1:-1]
-    if len(states) < 2:
+    if len(states) < Consistency.least_layers - 1:
         raise user_error(
             "E266",
-            "consistency between layers needs a model of three layers or more",
+            f"consistency between layers needs a model of {Consistency.least_layers} layers or more",
             "model",
             "exclude the defense for this model",
         )

@@ -123,7 +123,10 @@ def test_plan_of_two_slots_runs_two_jobs_at_a_time(study_file: Callable[[str], P
     few = ("task=sst2", "model=qwen3-0.6b", "attack=badnets", "defense=none", "seed=[0, 1]")
     words = ("plan", str(study_file(LARGE)), *few, "--cluster", "laptop", "--json")
     one, two = (json.loads(invoke(*words, *more)[1]) for more in ((), ("--slots", "2")))
-    assert (one["cluster"]["slots"], two["cluster"]["slots"]) == (1, 2)
+    named = [{key: value for key, value in plan["cluster"].items() if "slots" in key} for plan in (one, two)]
+    assert named == [{"slots_per_node": 1, "slots_in_all": 1}, {"slots_per_node": 2, "slots_in_all": 2}]
+    (nodes,) = (json.loads(invoke(*words, "--nodes", "3", "--slots", "6")[1]),)
+    assert (nodes["cluster"]["slots_per_node"], nodes["cluster"]["slots_in_all"]) == (2, 6)
     starts = 2 * 10 / 3600
     work = [plan["time"]["device_hours"] - starts for plan in (one, two)]
     assert work[1] == pytest.approx(2 * work[0], rel=0.05), "a worker has half of the cores"

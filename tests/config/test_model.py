@@ -126,7 +126,7 @@ def test_hub_model_on_this_machine_has_the_shape_of_its_config(tmp_path: Path, m
         "vocab_size": 256,
     }
     (tmp_path / "config.json").write_text(json.dumps(settings))
-    monkeypatch.setattr(model, "snapshot", lambda name, commit: tmp_path)
+    monkeypatch.setattr(model, "config_file", lambda name, commit: tmp_path / "config.json")
     shape = resolve_model("some/other@" + "0" * 40, configs_dir() / "models").shape
     assert shape is not None
     assert (shape.layers, shape.kv_heads, shape.head_dim, shape.tied_embeddings) == (2, 4, 16, False)

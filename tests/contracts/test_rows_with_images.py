@@ -154,6 +154,6 @@ def test_training_of_all_weights_is_refused_for_towers() -> None:
     models = [resolve_model(name, configs_dir() / "models") for name in ("tiny", "tiny_vl")]
     full = TrainSpec(method="full")
     with pytest.raises(UserError, match=r"E297.*tiny_vl has a vision tower"):
-        check_towers(models, [full])
-    check_towers(models, [TrainSpec()])
-    check_towers(models[:1], [full])
+        check_towers([(model, full) for model in models])
+    check_towers([(model, TrainSpec()) for model in models])
+    check_towers([(models[0], full)])

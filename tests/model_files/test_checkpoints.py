@@ -136,19 +136,19 @@ def test_check_models_answers_take_positions_behind_the_prompt(model: Path) -> N
     """Prompt and answer together are as long as the embeddings of positions at most."""
     edit_json("config.json", model_type="gpt2", n_positions=160, max_position_embeddings=None)(model)
     folder = ModelRef("m", {"source": "folder"}, {"path": str(model)})
-    check_models([folder], [], [TrainSpec(max_length=128)], 32)
-    check_models([folder], [], [TrainSpec(max_length=160)])
+    check_models([(folder, TrainSpec(max_length=128), 32)], [])
+    check_models([(folder, TrainSpec(max_length=160), 0)], [])
     with pytest.raises(UserError, match=r"E294.*with 64 of the answer.*160.*train\.max_length=96"):
-        check_models([folder], [], [TrainSpec(max_length=128)], 64)
+        check_models([(folder, TrainSpec(max_length=128), 64)], [])
 
 
 def test_check_models_family_that_may_not_write_text(model: Path) -> None:
     """It may be trained on labels."""
     edit_json("config.json", model_type="recurrent_gemma")(model)
     folder = ModelRef("m", {"source": "folder"}, {"path": str(model)})
-    check_models([folder], [], [TrainSpec()])
+    check_models([(folder, TrainSpec(), 0)], [])
     with pytest.raises(UserError, match=r"E293.*recurrent_gemma"):
-        check_models([folder], [], [TrainSpec()], 8)
+        check_models([(folder, TrainSpec(), 8)], [])
 
 
 @pytest.mark.usefixtures("with_data")

@@ -15,8 +15,8 @@ from p2p_dist.config.model import ModelRef
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.errors import UserError
 from p2p_dist.model_files.check import check_folder
-from p2p_dist.scheduling.feasibility import positions_of
 from p2p_dist.scheduling.model_checks import check_models
+from p2p_dist.scheduling.model_facts import positions_of
 from p2p_dist.scheduling.row_modes import row_modes
 from tests.model_folders import rewrite_header, write_model
 
@@ -54,7 +54,7 @@ def accepted_or_refused(folder: Path) -> None:
     model = ModelRef("m", {"source": "folder"}, {"path": str(folder)})
     train = TrainSpec(lora=LoraSpec(target_modules=("q_proj",)))
     with suppress(UserError):
-        check_models([model], [], [train], new_tokens=8)
+        check_models([(model, train, 8)], [])
         positions_of(model)
         row_modes([model], train.max_length)
 

@@ -17,7 +17,8 @@ from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.planning.feasibility import attacked_counts, length_problems
-from p2p_dist.scheduling.feasibility import CountedRows, positions_of, refuse_infeasible
+from p2p_dist.scheduling.feasibility import CountedRows, refuse_infeasible
+from p2p_dist.scheduling.model_facts import positions_of
 from p2p_dist.scheduling.study import open_study
 from tests.cli.test_main import invoke
 from tests.rows import sentences
@@ -102,7 +103,7 @@ def test_plan_all_reasons_at_once_with_lines(study_file: Write, tmp_path: Path) 
     """The 15 runs of `defenses_sst2` that could not be: CBA adds rows, and a share of more rows needs more of them."""
     text = STUDY.replace("attack:\n", "attack:\n  - {name: cba, rate: 0.05}\n").replace(
         "defense: none",
-        "defense:\n  - {name: p2p, ratio: 0.25}\n  - {name: clean_ft, ratio: 0.3}\n  - {name: crow, ratio: 0.05}",
+        "defense:\n  - {name: p2p, ratio: 0.25}\n  - {name: clean_ft, ratio: 0.3}\n  - {name: clean_only, ratio: 0.05}",
     )
     code, answer, _ = invoke("plan", str(study_file(text)), "--runs-dir", str(tmp_path / "runs"), "--json")
     problems = json.loads(answer)["problems"]

@@ -9,6 +9,7 @@ import pytest
 from p2p_dist.config.expand import expand
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.load import load_study
+from p2p_dist.config.model import resolve_model
 from p2p_dist.data.row_files import count_rows
 from p2p_dist.data.sources import Source, locate
 from p2p_dist.data.tasks.custom import Custom
@@ -89,3 +90,28 @@ def test_a_source_tells_the_rows_of_all_splits_or_none(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl.gz").write_bytes(gzip.compress((tmp_path / "test.jsonl").read_bytes()))
     (tmp_path / "test.jsonl").unlink()
     assert locate(task).rows == {}, "the training rows alone would leave the test rows to a guess"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rows"),
+    [
+        (["attack=none", "defense={name: back_translation, rewriter: tiny}"], 30),
+        (["attack=badnets", "defense={name: back_translation, rewriter: tiny}"], 2 * 30),
+        (["attack={name: synattack, rewriter: tiny}", "defense=none"], 100 + 30),
+        (["attack=badnets", "defense=psim"], 2 * 30 + 8),
+        (["attack=badnets", "defense=bki"], 100),
+    ],
+)
+def test_a_scoring_takes_the_rows_of_its_sets(overrides: list[str], rows: int, tmp_path: Path) -> None:
+    """Rewrites of test suites took as long as those of all training rows."""
+    file = tmp_path / "study.yaml"
+    file.write_text(TINY_STUDY)
+    spec = load_study(file, ["rows={train: 100, test: 30, reserve: 8}", "exclude=[]", *overrides], MODELS)
+    models = {"tiny": resolve_model("tiny", MODELS)}
+    graph = expand(spec, [Source("files", "/rows", "0" * 12)], {}, models).graph
+    rates = Rates({}, ClusterSpec(name="here", cpus_per_node=2))
+    (scored,) = (stage for stage in graph.stages.values() if stage.kind == "score")
+    assert rates.scored_rows(graph, scored) == rows
+    evaluation = next(stage for stage in graph.stages.values() if stage.kind == "eval")
+    passes = 3 * len(scored.spec["method"].get("instructions", ())) or 1
+    assert rates.seconds(graph, scored) == pytest.approx(rates.seconds(graph, evaluation) * passes * rows / 30)
