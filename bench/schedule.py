@@ -16,10 +16,11 @@ from statistics import mean
 
 from bench import common
 from p2p_dist.planning.jobs import Job, longest_ways
+from p2p_dist.planning.loads import Load, Piece
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.policy import startable
 from p2p_dist.planning.replay import account
-from p2p_dist.planning.simulation import Load, Piece, simulate
+from p2p_dist.planning.simulation import simulate
 
 SECONDS_PER_STEP = (0.055, 0.055, 0.068, 0.070, 0.095)
 """Assumed for 0.6, 1.7, 4, 8 and 14 billion parameters on an H200."""

@@ -137,6 +137,13 @@ def test_schedule_benchmark_runs_and_meets_its_goals(here: Callable[..., Figures
     assert look["holds"]
 
 
+def test_the_benchmark_of_a_large_cluster_accounts_for_all_time(here: Callable[..., Figures]) -> None:
+    quiet, *troubled = here("large_cluster", *SMOKE)
+    assert all(row["holds"] for row in (quiet, *troubled))
+    assert quiet["facts"]["goodput"] == 1.0
+    assert troubled[-1]["facts"]["hours"] > quiet["facts"]["hours"]
+
+
 def test_the_benchmark_of_the_plan_runs_and_its_gates_hold(here: Callable[..., Figures]) -> None:
     rows = here("plan", *SMOKE)
     assert [row["facts"]["runs"] for row in rows] == [80, 80]

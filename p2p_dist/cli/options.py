@@ -45,7 +45,12 @@ COHORT = Annotated[
     typer.Option(min=1, help="Train up to this many adapters of one base in one worker.", rich_help_panel=JOBS),
 ]
 CHECKPOINT_EVERY = Annotated[
-    int, typer.Option(min=1, help="Training steps between two checkpoints of a run.", rich_help_panel=JOBS)
+    int,
+    typer.Option(
+        min=1,
+        help="Training steps between two checkpoints of a run; more where writing them is slow.",
+        rich_help_panel=JOBS,
+    ),
 ]
 
 

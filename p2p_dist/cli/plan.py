@@ -47,7 +47,7 @@ def plan(
         bool,
         typer.Option(
             "--simulate",
-            help="Simulate the whole study, in the scheduler's order, with failing nodes.",
+            help="Simulate the whole study, in the scheduler's order, with what fails and is preempted.",
             rich_help_panel=SIMULATION,
         ),
     ] = False,
@@ -57,8 +57,24 @@ def plan(
             min=0.001, help="Mean hours between two failures of a node. Default: never.", rich_help_panel=SIMULATION
         ),
     ] = None,
+    device_mtbf: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Mean hours until a device fails, which stays out of use. Default: never.",
+            rich_help_panel=SIMULATION,
+        ),
+    ] = None,
+    preempted: Annotated[
+        float | None,
+        typer.Option(
+            min=0.001,
+            help="Mean hours between two preemptions of a node, whose jobs checkpoint first. Default: never.",
+            rich_help_panel=SIMULATION,
+        ),
+    ] = None,
     repair: Annotated[
-        float, typer.Option(min=0, help="Minutes until a failed node is back.", rich_help_panel=SIMULATION)
+        float, typer.Option(min=0, help="Minutes until a node is back.", rich_help_panel=SIMULATION)
     ] = 10.0,
     checkpoint_every: CHECKPOINT_EVERY = 50,
     start_seconds: Annotated[
@@ -69,6 +85,14 @@ def plan(
             rich_help_panel=SIMULATION,
         ),
     ] = None,
+    write_seconds: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds that writing a checkpoint, an adapter or a result takes.",
+            rich_help_panel=SIMULATION,
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the failures.", rich_help_panel=SIMULATION)] = 0,
     as_json: AS_JSON = False,
 ) -> int:
@@ -78,19 +102,23 @@ def plan(
     Exit code 2 when a run can never be."""
     from p2p_dist.planning.cluster import invented
     from p2p_dist.planning.nodes import Nodes
+    from p2p_dist.planning.replay import Overheads
     from p2p_dist.report import plan_view, simulation_view
     from p2p_dist.scheduling.study import find_cluster, find_study, open_study
 
-    if mtbf is not None and not simulate:
-        raise user_error("E143", "nodes fail only in a simulation", "--mtbf", "add --simulate")
+    troubles = {"--mtbf": mtbf, "--device-mtbf": device_mtbf, "--preempted": preempted}
+    if not simulate and (given := [option for option, hours in troubles.items() if hours is not None]):
+        raise user_error("E143", "nothing fails in a plan", ", ".join(given), "add --simulate")
     opened = open_study(find_study(study), overrides or [], runs_dir)
     hardware = invented(find_cluster(cluster), nodes, gpus_per_node).side_by_side(slots)
     answer, remaining = described(opened, hardware, cohort)
     if simulate:
         everything = opened.plan(hardware, cohort, anew=True) if opened.runs_done() else remaining
-        nodes_ = Nodes(hardware.nodes, hardware.slots_per_node, mtbf * 3600 if mtbf else math.inf, repair * 60, seed)
-        graph = opened.expansion.graph
-        answer["simulation"] = simulation_view.to_json(everything, graph, nodes_, checkpoint_every, start_seconds)
+        failing = (math.inf if hours is None else hours * 3600 for hours in troubles.values())
+        node_mtbf, of_device, of_preemption = failing
+        nodes_ = Nodes(hardware.nodes, hardware.slots_per_node, node_mtbf, repair * 60, seed, of_device, of_preemption)
+        overheads = Overheads(checkpoint_every, start_seconds, write_seconds)
+        answer["simulation"] = simulation_view.to_json(everything, opened.expansion.graph, nodes_, overheads)
     if as_json:
         print_json(answer)
     else:

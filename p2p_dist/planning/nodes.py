@@ -16,14 +16,19 @@ def spread(width: int, slots: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Nodes:
-    """A set of `count` nodes with `slots` slots each that fail at random: `mtbf` is a node's mean time between failures
-    and `repair` its downtime, in seconds."""
+    """A set of `count` nodes with `slots` slots each, and what goes wrong on them at random. Times are in seconds."""
 
     count: int
     slots: int
     mtbf: float = math.inf
+    """Mean time between two failures of a node."""
     repair: float = 0.0
+    """Time until a failed or preempted node is back."""
     seed: int = 0
+    device_mtbf: float = math.inf
+    """Mean time until the device of a slot fails, which is out of use from then on."""
+    preempted: float = math.inf
+    """Mean time between two preemptions of a node, whose jobs are asked to stop and write a checkpoint first."""
 
     def spread(self, width: int) -> tuple[int, int]:
         """(nodes, slots per node) of a process group."""
@@ -35,11 +40,13 @@ class Nodes:
 
 
 class Room:
-    """Free slots of the nodes that are up. Best fit: a process group goes where it leaves the fewest slots free; among
-    equals, to the node that has had that many free for longest."""
+    """Free slots of the nodes that are up, without those whose device has failed. Best fit: a process group goes where
+    it leaves the fewest slots free; among equals, to the node that has had that many free for longest."""
 
     def __init__(self, nodes: Nodes):
         self.nodes = nodes
+        self.sound = [nodes.slots] * nodes.count
+        """Slots of each node whose device works."""
         self.free = [nodes.slots] * nodes.count
         self.by_free: list[dict[int, None]] = [{} for _ in range(nodes.slots + 1)]
         """Number of free slots -> the nodes that are up and have that many, oldest first."""
@@ -68,12 +75,22 @@ class Room:
 
     def down(self, node: int) -> None:
         """Remove a failed node; its jobs must have been removed before."""
-        assert self.free[node] == self.nodes.slots, "jobs must be removed from a node before it goes down"
+        assert self.free[node] == self.sound[node], "jobs must be removed from a node before it goes down"
         del self.by_free[self.free[node]][node]
 
     def up(self, node: int) -> None:
         """Add a repaired node."""
         self.by_free[self.free[node]][node] = None
+
+    def quarantine(self, node: int) -> None:
+        """Take a free slot of a node that is up out of use."""
+        self.sound[node] -= 1
+        self._set(node, self.free[node] - 1)
+
+    def can_hold(self, width: int) -> bool:
+        """True if a process group of this width fits on the devices that work, with all nodes up and idle."""
+        count, each = self.nodes.spread(width)
+        return sum(sound >= each for sound in self.sound) >= count
 
     def _set(self, node: int, free: int) -> None:
         del self.by_free[self.free[node]][node]

@@ -1,14 +1,17 @@
 """Simulation of a plan, and an account of how the simulated nodes spent their time."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from p2p_dist.config.graph import Graph
+from p2p_dist.planning.checkpoint_pace import least_pause
 from p2p_dist.planning.jobs import Job, longest_ways
+from p2p_dist.planning.loads import Load, Piece
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit
 from p2p_dist.planning.plan import Plan
-from p2p_dist.planning.simulation import Load, Outcome, Piece, simulate
+from p2p_dist.planning.simulation import Outcome, simulate
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class Account:
     """One start and the work of every finished job."""
     starts: float
     """Part of `useful` that was spent on starting."""
+    writing: float
+    """Part of `useful` that was spent on writing checkpoints and results."""
     repeated: float
     """Work that was repeated because it had not been checkpointed."""
     restarts: float
@@ -49,48 +54,66 @@ class Account:
     @property
     def efficiency(self) -> float | None:
         """Device seconds of training and evaluation alone, over the capacity; None for an empty simulation."""
-        return (self.useful - self.starts) / self.capacity if self.capacity else None
+        return (self.useful - self.starts - self.writing) / self.capacity if self.capacity else None
 
 
 CHECKPOINT_EVERY = 50
 """Steps between two checkpoints: the default of `p2p-dist run`."""
 
 
-def replay(
-    plan: Plan, graph: Graph, nodes: Nodes, checkpoint_every: int = CHECKPOINT_EVERY, start: float | None = None
-) -> tuple[Outcome, Account]:
-    """Simulate the jobs of a plan that fit. A training is checkpointed every `checkpoint_every` steps; every attempt
-    takes `start` seconds to start (None: as assumed)."""
-    loads = loads_of(plan, graph, checkpoint_every, start)
+@dataclass(frozen=True)
+class Overheads:
+    """What jobs take beside their work."""
+
+    checkpoint_every: int = CHECKPOINT_EVERY
+    """Steps of a training between two checkpoints."""
+    start: float | None = None
+    """Seconds that every attempt takes to start. None: as assumed."""
+    write: float = 0.0
+    """Seconds that writing a checkpoint, an adapter or a result takes."""
+
+
+def replay(plan: Plan, graph: Graph, nodes: Nodes, overheads: Overheads) -> tuple[Outcome, Account]:
+    """Simulate the jobs of a plan that fit."""
+    loads = loads_of(plan, graph, overheads)
     outcome = simulate(loads, nodes)
     return outcome, account(loads, outcome, nodes)
 
 
-def loads_of(plan: Plan, graph: Graph, checkpoint_every: int, start: float | None = None) -> list[Load]:
+def loads_of(plan: Plan, graph: Graph, overheads: Overheads) -> list[Load]:
     """Loads of the jobs that fit, in order. Jobs that only build rows take no time."""
     jobs = [job for job in plan.jobs if not isinstance(plan.placement(job), Misfit)]
-    seconds = plan.rates.start_seconds if start is None else start
+    start = plan.rates.start_seconds if overheads.start is None else overheads.start
     return [
-        Load(job, plan.width(job), seconds if job.cost else 0.0, _pieces(job, plan, graph, checkpoint_every))
-        for job in jobs
+        Load(job, plan.width(job), start if job.cost else 0.0, _pieces(job, plan, graph, overheads)) for job in jobs
     ]
 
 
-def _pieces(job: Job, plan: Plan, graph: Graph, checkpoint_every: int) -> tuple[Piece, ...]:
+def _pieces(job: Job, plan: Plan, graph: Graph, overheads: Overheads) -> tuple[Piece, ...]:
     """Resumable pieces of a job: the trainings of a cohort advance and are checkpointed together; other stages are not
     checkpointed."""
     width = plan.width(job)
     stages = [(graph.stages[id_], seconds / width) for id_, seconds in zip(job.stages, job.costs, strict=True)]
     trained = sum(seconds for stage, seconds in stages if stage.kind == "train")
     steps = max((plan.rates.steps(graph, stage) for stage, _ in stages if stage.kind == "train"), default=0)
-    cohort = [Piece(trained, trained * checkpoint_every / steps)] if trained else []
-    return (*cohort, *(Piece(seconds) for stage, seconds in stages if stage.kind != "train"))
+    write = overheads.write
+    cohort = [_training(trained, steps, overheads)] if trained else []
+    others = (Piece(seconds + write, written=write) for stage, seconds in stages if stage.kind != "train" and seconds)
+    return (*cohort, *others)
+
+
+def _training(seconds: float, steps: int, overheads: Overheads) -> Piece:
+    """A training of `steps` steps in `seconds`, with the writing of its checkpoints and of its adapter."""
+    pause, write = seconds * overheads.checkpoint_every / steps, overheads.write
+    pause *= max(1, math.ceil(least_pause(write) / pause))
+    written = write * math.ceil(seconds / pause - 1e-9)
+    return Piece(seconds + written, pause + write, written)
 
 
 def account(loads: Sequence[Load], outcome: Outcome, nodes: Nodes) -> Account:
     """Add up the time of all attempts."""
     of = {load.job.lead: load for load in loads}
-    used = useful = starts = repeated = restarts = given_up = 0.0
+    used = useful = starts = writing = repeated = restarts = given_up = 0.0
     for span in outcome.spans:
         load, seconds = of[span.lead], span.end - span.begin
         starting = min(load.start, seconds)
@@ -100,6 +123,7 @@ def account(loads: Sequence[Load], outcome: Outcome, nodes: Nodes) -> Account:
         elif span.action == "done":
             useful += load.width * load.seconds
             starts += load.width * load.start
+            writing += load.width * load.written
         if span.lead in outcome.done:
             repeated += load.width * (seconds - starting - (span.after - span.before))
             restarts += load.width * (starting - (load.start if span.action == "done" else 0.0))
@@ -111,5 +135,5 @@ def account(loads: Sequence[Load], outcome: Outcome, nodes: Nodes) -> Account:
     )
     bound = max(longest, sum(load.width * load.seconds for load in ended) / slots)
     return Account(
-        outcome.makespan, bound, slots * outcome.makespan, used, useful, starts, repeated, restarts, given_up
+        outcome.makespan, bound, slots * outcome.makespan, used, useful, starts, writing, repeated, restarts, given_up
     )

@@ -1,60 +1,32 @@
-"""Discrete-event simulation of a plan on nodes that fail and are repaired. Pure and deterministic for a seed.
+"""Discrete-event simulation of a plan on nodes that fail, are preempted and lose devices. Pure and deterministic for a
+seed.
 
-Jobs start in the scheduler's order and by its rules (`planning.policy`). A job on a node that fails loses its work
-since the last checkpoint and is retried from there. Two things differ from a real run: a process group waits until its
-nodes have room, where Ray may start narrower jobs beside it, and the controller itself never dies.
+Jobs start in the scheduler's order and by its rules (`planning.policy`). A job whose node or device fails loses its
+work since the last checkpoint and is retried from there; one whose node is preempted writes a checkpoint first. A
+device that failed stays out of use, and jobs that are too wide for what is left are given up. Two things differ from a
+real run: a process group waits until its nodes have room, where Ray may start narrower jobs beside it, and the
+controller itself never dies.
 """
 
 import heapq
 import math
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
+from p2p_dist.errors import Exit
 from p2p_dist.planning.jobs import Job
+from p2p_dist.planning.loads import Load
 from p2p_dist.planning.nodes import Nodes, Places, Room
 from p2p_dist.planning.policy import Ending, after_exit, startable
 
 _KILLED = -9
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A resumable part of a job: `seconds` of work, checkpointed every `every` seconds and at its end."""
-
-    seconds: float
-    every: float = math.inf
-
-
-@dataclass(frozen=True)
-class Load:
-    """A job for the simulator: its slots, the seconds that every attempt takes to start, and its work."""
-
-    job: Job
-    width: int
-    start: float
-    pieces: tuple[Piece, ...]
-
-    @property
-    def work(self) -> float:
-        return sum(piece.seconds for piece in self.pieces)
-
-    @property
-    def seconds(self) -> float:
-        """Seconds from start to end without failures."""
-        return self.start + self.work
-
-    def surviving(self, done: float) -> float:
-        """Seconds of work that survive a kill after `done` seconds."""
-        saved = 0.0
-        for piece in self.pieces:
-            if done < saved + piece.seconds:
-                return saved + (piece.every * ((done - saved) // piece.every) if piece.every < math.inf else 0.0)
-            saved += piece.seconds
-        return saved
+_Kind = Literal["1 end", "2 failure", "3 preemption", "4 device", "5 back"]
+_PURPOSES: Mapping[_Kind, str] = {"2 failure": "node-failure", "3 preemption": "preemption", "4 device": "device"}
+"""Names of the streams of random numbers."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +44,15 @@ class Span:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Outcome of a simulation. `failures` is the number of node failures; jobs that depend on a failed one are in
-    neither set."""
+    """Outcome of a simulation. Jobs that depend on a failed one are in neither set."""
 
     spans: list[Span]
     done: frozenset[str]
     failed: frozenset[str]
     failures: int
+    """Failures of nodes."""
+    preemptions: int
+    lost_devices: int
 
     @property
     def makespan(self) -> float:
@@ -96,7 +70,8 @@ def simulate(loads: Sequence[Load], nodes: Nodes) -> Outcome:
     run = _Run(loads, nodes)
     while run.step():
         pass
-    return Outcome(run.spans, frozenset(run.done), frozenset(run.failed), run.failures)
+    lost = nodes.count * nodes.slots - sum(run.room.sound)
+    return Outcome(run.spans, frozenset(run.done), frozenset(run.failed), run.failures, run.preemptions, lost)
 
 
 @dataclass
@@ -115,7 +90,7 @@ class _Progress:
 @dataclass(order=True)
 class _Event:
     time: float
-    kind: Literal["1 end", "2 failure", "3 back"]
+    kind: _Kind
     number: int
     subject: int = field(compare=False)
     attempt: int = field(compare=False, default=0)
@@ -141,12 +116,19 @@ class _Run:
         self.spans: list[Span] = []
         self.done: set[str] = set()
         self.failed: set[str] = set()
-        self.failures = self.again = self.numbered = 0
+        self.failures = self.preemptions = self.again = self.numbered = 0
         self.events: list[_Event] = []
         self.now = 0.0
-        self.draws = [Random(f"{nodes.seed}:node-failure:{node}") for node in range(nodes.count)]
+        self.away: set[int] = set()
+        self.leavings = [0] * nodes.count
+        """How often each node has left; what was expected of it before is void."""
+        self.draws: dict[_Kind, list[Random]] = {
+            kind: [Random(f"{nodes.seed}:{purpose}:{node}") for node in range(nodes.count)]
+            for kind, purpose in _PURPOSES.items()
+        }
         for node in range(nodes.count):
-            self._will_fail(node)
+            self._will_leave(node)
+            self._will_lose_device(node)
 
     def step(self) -> bool:
         """Start jobs, then advance to the next event. Returns False when nothing is left."""
@@ -158,11 +140,14 @@ class _Run:
             event = heapq.heappop(self.events)
             if event.kind == "1 end":
                 self._end(self.jobs[event.subject], event.attempt)
-            elif event.kind == "2 failure":
-                self._fail(event.subject)
-            else:
+            elif event.kind == "4 device":
+                self._lose_device(event.subject)
+            elif event.kind == "5 back":
+                self.away.discard(event.subject)
                 self.room.up(event.subject)
-                self._will_fail(event.subject)
+                self._will_leave(event.subject)
+            elif event.attempt == self.leavings[event.subject]:
+                self._leave(event.subject, asked=event.kind == "3 preemption")
         return True
 
     def _start(self) -> None:
@@ -196,21 +181,53 @@ class _Run:
             self.open[rank].discard(progress.rank)
             if not self.open[rank]:
                 insort(self.ready, (rank, self.jobs[rank].load.job), key=lambda entry: entry[0])
+                self._give_up_too_wide(rank)
 
-    def _fail(self, node: int) -> None:
-        """Take a node down and kill the jobs on it."""
-        self.failures += 1
+    def _leave(self, node: int, asked: bool) -> None:
+        """Take a node down and stop the jobs on it: a failure, or a preemption, before which they are asked to stop."""
+        self.failures += not asked
+        self.preemptions += asked
         for rank in sorted(self.running):
             if any(place == node for place, _ in self.jobs[rank].places):
-                self._kill(self.jobs[rank])
+                self._stop(self.jobs[rank], Exit.REQUEUE if asked else _KILLED)
         self.room.down(node)
-        self._push(self.nodes.repair, "3 back", node)
+        self.away.add(node)
+        self.leavings[node] += 1
+        self._push(self.nodes.repair, "5 back", node)
 
-    def _kill(self, progress: _Progress) -> None:
-        worked = max(0.0, self.now - progress.begin - progress.load.start)
-        saved = max(progress.saved, progress.load.surviving(progress.saved + worked))
-        progress.fruitless = 0 if saved > progress.saved else progress.fruitless + 1
-        decision = after_exit(Ending(_KILLED, progress.fruitless, outputs_there=False))
+    def _lose_device(self, node: int) -> None:
+        """Take one of a node's devices out of use, and end the job on it. It is any of them, so that one which has
+        failed before, or whose node is away, changes nothing."""
+        device = self.draws["4 device"][node].randrange(self.nodes.slots)
+        if node not in self.away and device < self.room.sound[node]:
+            if (rank := self._user_of(node, device)) is not None:
+                self._stop(self.jobs[rank], Exit.DEVICE)
+            self.room.quarantine(node)
+            self._give_up_too_wide(*(self.rank[job.lead] for _, job in self.ready))
+        self._will_lose_device(node)
+
+    def _user_of(self, node: int, device: int) -> int | None:
+        """Rank of the job on a device of a node, whose running jobs take its first devices in order; None if idle."""
+        for rank in sorted(self.running):
+            device -= dict(self.jobs[rank].places).get(node, 0)
+            if device < 0:
+                return rank
+        return None
+
+    def _give_up_too_wide(self, *ranks: int) -> None:
+        """Fail those of these jobs, which are ready, that no longer fit on the devices that work."""
+        loads = (self.jobs[rank].load for rank in ranks)
+        lost = {load.job.lead for load in loads if not self.room.can_hold(load.width)}
+        if lost:
+            self.failed |= lost
+            self.ready = [(order, job) for order, job in self.ready if job.lead not in lost]
+
+    def _stop(self, progress: _Progress, code: int) -> None:
+        """End an attempt with an exit code, and put its job in front of those that wait, or give it up."""
+        worked = progress.saved + max(0.0, self.now - progress.begin - progress.load.start)
+        saved = max(progress.saved, progress.load.surviving(worked, asked=code == Exit.REQUEUE))
+        progress.fruitless = 0 if saved > progress.saved else progress.fruitless + (code != Exit.REQUEUE)
+        decision = after_exit(Ending(code, progress.fruitless, outputs_there=False))
         self._note(progress, saved, decision.action)
         progress.saved = saved
         if decision.action == "retry":
@@ -226,12 +243,18 @@ class _Run:
             Span(progress.load.job.lead, progress.places, progress.begin, self.now, progress.saved, after, action)
         )
 
-    def _will_fail(self, node: int) -> None:
-        if self.nodes.mtbf < math.inf:
-            self._push(self.draws[node].expovariate(1 / self.nodes.mtbf), "2 failure", node)
+    def _will_leave(self, node: int) -> None:
+        """Draw when a node that is up fails, and when it is preempted; the earlier one counts."""
+        self._draw("2 failure", node, self.nodes.mtbf, self.leavings[node])
+        self._draw("3 preemption", node, self.nodes.preempted, self.leavings[node])
 
-    def _push(
-        self, later: float, kind: Literal["1 end", "2 failure", "3 back"], subject: int, attempt: int = 0
-    ) -> None:
+    def _will_lose_device(self, node: int) -> None:
+        self._draw("4 device", node, self.nodes.device_mtbf / self.nodes.slots)
+
+    def _draw(self, kind: _Kind, node: int, mean: float, attempt: int = 0) -> None:
+        if mean < math.inf:
+            self._push(self.draws[kind][node].expovariate(1 / mean), kind, node, attempt)
+
+    def _push(self, later: float, kind: _Kind, subject: int, attempt: int = 0) -> None:
         self.numbered += 1
         heapq.heappush(self.events, _Event(self.now + later, kind, self.numbered, subject, attempt))

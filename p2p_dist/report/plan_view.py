@@ -16,7 +16,7 @@ from p2p_dist.planning.memory import GIB, checkpoint_bytes
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit, weight_bytes
 from p2p_dist.planning.plan import Plan
-from p2p_dist.planning.replay import replay
+from p2p_dist.planning.replay import Overheads, replay
 from p2p_dist.report import plan_defenses
 from p2p_dist.report.text_columns import WIDTH, columns, counted, folded_columns
 
@@ -93,7 +93,7 @@ def _measured(plan: Plan, model: str) -> dict[str, Any]:
 def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
     """Times of the jobs that fit, in the scheduler's order, without failures."""
     cluster = plan.rates.cluster
-    _, time = replay(plan, graph, Nodes(cluster.nodes, cluster.slots_per_node))
+    _, time = replay(plan, graph, Nodes(cluster.nodes, cluster.slots_per_node), Overheads())
     return {
         "device_hours": round(time.used / 3600, 4),
         "makespan_hours": round(time.makespan / 3600, 4),

@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from types import FrameType
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from p2p_dist.planning.checkpoint_pace import least_pause
 from p2p_dist.results import atomic
 from p2p_dist.results.rundir import StageDir
 from p2p_dist.training import checkpoint
@@ -51,6 +53,10 @@ class FolderObserver(Observer):
         self.ranks, self.allow_change, self.gpu = ranks, allow_change, gpu
         self.changes: list[dict[str, Any]] = [{} for _ in targets]
         """Allowed differences from the fingerprint of the checkpoint that each run resumed from."""
+        self.due: tuple[int, bool] = (0, True)
+        """Step of the last decision whether to save, and the decision, which all runs at that step share."""
+        self.saved: tuple[int, float, float] = (0, 0.0, 0.0)
+        """Step of the last saves, the seconds that they took together, and when they ended."""
 
     def resume(self, run: int, size: int, device: torch.device, main_alone: bool = False) -> RunState | None:
         """The state to go on from, [size] numbers, if there is one; every rank takes the main rank's. `main_alone`: the
@@ -88,11 +94,21 @@ class FolderObserver(Observer):
             self.targets[run].append_metrics({**line, **self.gpu.to_dict()})
 
     def wants_state(self, run: int, step: int) -> bool:
-        return step % self.every == 0
+        """Every `every` steps, but not so often that slow saves take much of the time. All ranks decide alike."""
+        if step % self.every:
+            return False
+        if self.due[0] != step:
+            _, seconds, ended = self.saved
+            self.due = (step, self.ranks.json_from_main(time.monotonic() - ended >= least_pause(seconds)))
+        return self.due[1]
 
     def keep(self, run: int, state: RunState) -> None:
         if self.ranks.main:
+            begun = time.monotonic()
             checkpoint.save(self.targets[run].checkpoints, state, self.fingerprints[run])
+            step, ended = state.counters.step, time.monotonic()
+            others = self.saved[1] if self.saved[0] == step else 0.0
+            self.saved = (step, others + ended - begun, ended)
 
     def stop_requested(self) -> bool:
         return self.stop.requested

@@ -56,8 +56,8 @@ def test_in_words(study_file: Callable[[], Path], tmp_path: Path) -> None:
     assert code == 0
     assert [line for line in text.splitlines() if len(line) > 80] == []
     said = " ".join(text.split())
-    assert "nodes never fail" in said
-    assert "goodput 100.0 %: nothing lost; 0 node failures killed 0 attempts" in said
+    assert "nothing fails" in said
+    assert "goodput 100.0 %: nothing lost; 0 node failures ended 0 attempts" in said
     assert "6 of 6 jobs done" in said
     assert (
         "a job takes 0.5 s to start"
@@ -77,9 +77,27 @@ def test_what_fits_nowhere_is_left_out_and_said(study_file: Callable[[str], Path
 
 
 def test_failures_need_a_simulation(study_file: Callable[[], Path]) -> None:
-    code, _, error = invoke("plan", str(study_file()), "--mtbf", "5")
+    code, _, error = invoke("plan", str(study_file()), "--mtbf", "5", "--preempted", "5")
     assert code == Exit.USAGE
     assert "E143" in error
+    assert "--mtbf, --preempted" in error
+
+
+def test_every_trouble_is_said(study_file: Callable[[], Path], tmp_path: Path) -> None:
+    """Preempted every minute and a half and with slow storage, a study of seconds still ends."""
+    trouble = ["--mtbf", "0.5", "--device-mtbf", "1000", "--preempted", "0.025", "--write-seconds", "3"]
+    where = [str(study_file()), "--nodes", "2", "--repair", "0.1", "--runs-dir", str(tmp_path)]
+    found = simulated(*where, *trouble)["simulation"]
+    assert found["preemptions"] > 0
+    assert found["device_hours"]["writing"] > 0
+    assert found["jobs"]["done"] == found["jobs"]["all"]
+    text = invoke("plan", *where, "--simulate", *trouble)[1]
+    assert max(map(len, text.splitlines())) <= 80
+    said = " ".join(text.split())
+    assert "a node fails every 0.5 h on average, a node is preempted every 0.025 h on average" in said
+    assert "fails every 1000 h on average, and nodes are back after 0.1 min" in said
+    assert "writing takes 3 s" in said
+    assert f"{found['preemptions']} preemptions" in said
 
 
 def test_an_invented_cluster() -> None:

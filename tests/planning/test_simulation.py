@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from p2p_dist.planning.jobs import Job, longest_ways
+from p2p_dist.planning.loads import Load, Piece
 from p2p_dist.planning.nodes import Nodes, Room
 from p2p_dist.planning.replay import account
-from p2p_dist.planning.simulation import Load, Outcome, Piece, simulate
+from p2p_dist.planning.simulation import Outcome, simulate
 
 STEPS = (470, 1880, 6314)
 SECONDS = (0.055, 0.055, 0.068, 0.070, 0.095)
@@ -124,6 +125,51 @@ def test_simulation_gives_up_hopeless_jobs_and_their_dependents(
     assert (found.given_up, found.useful, found.bound) == (27, 1, 1)
 
 
+def test_a_preempted_job_loses_no_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """2 s to start and 10 s of work; the node is asked for at 9, with 7 s of work, which are kept. Back at 14, the job
+    starts again and ends at 19: 2 s were lost to starting. An evaluation, which has no checkpoints, begins anew."""
+    failing_at(monkeypatch, 9.0)
+    loads, nodes = [load("a", 10, start=2, every=3)], Nodes(1, 1, repair=5, preempted=1)
+    outcome = simulate(loads, nodes)
+    assert [(span.begin, span.end, span.after, span.action) for span in outcome.spans] == [
+        (0, 9, 7, "retry"),
+        (14, 19, 10, "done"),
+    ]
+    assert (outcome.failures, outcome.preemptions) == (0, 1)
+    found = account(loads, outcome, nodes)
+    assert (found.repeated, found.restarts, found.lost) == (0, 2, 2)
+    failing_at(monkeypatch, 9.0)
+    assert [span.end for span in simulate([load("eval", 10)], nodes).spans] == [9, 24]
+
+
+def test_a_job_is_preempted_as_often_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stop on request is no attempt that failed: four of them without progress do not end the job."""
+    failing_at(monkeypatch, 9.0, 9.0, 9.0, 9.0)
+    assert simulate([load("eval", 10)], Nodes(1, 1, preempted=1)).done == {"eval"}
+
+
+def test_a_lost_device_is_used_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two devices one fails at 4 and ends one of two jobs, which goes on behind the other: 10 s, kept every 3 s."""
+    failing_at(monkeypatch, 4.0)
+    monkeypatch.setattr("p2p_dist.planning.simulation.Random.randrange", lambda self, stop: stop - 1)
+    loads, nodes = [load("a", 10, every=3), load("b", 10, every=3)], Nodes(1, 2, device_mtbf=1)
+    outcome = simulate(loads, nodes)
+    assert [(span.lead, span.begin, span.end, span.after) for span in outcome.spans] == [
+        ("b", 0, 4, 3),
+        ("a", 0, 10, 10),
+        ("b", 10, 17, 10),
+    ]
+    assert outcome.lost_devices == 1
+
+
+def test_jobs_too_wide_for_the_devices_left_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide job, and one that comes later, can never start again; a narrow one can."""
+    failing_at(monkeypatch, 4.0)
+    loads = [load("wide", 10, 2), load("narrow", 1), load("later", 1, 2, needs=("narrow",))]
+    outcome = simulate(loads, Nodes(1, 2, device_mtbf=1))
+    assert (outcome.done, outcome.failed) == ({"narrow"}, {"wide", "later"})
+
+
 def test_only_pieces_that_ended_are_kept() -> None:
     made = Load(Job(("train", "eval"), (frozenset(), frozenset()), (10.0, 4.0)), 1, 0.0, (Piece(10, 4), Piece(4)))
     assert [made.surviving(done) for done in (3.9, 4, 9.9, 10, 13.9, 14)] == [0, 4, 8, 10, 10, 14]
@@ -169,6 +215,8 @@ def cases(draw: st.DrawFn) -> tuple[list[Load], Nodes]:
         draw(st.sampled_from([math.inf, 200.0, 30.0])),
         draw(st.sampled_from([0.0, 7.0])),
         draw(st.integers(0, 3)),
+        draw(st.sampled_from([math.inf, math.inf, 100.0])),
+        draw(st.sampled_from([math.inf, 50.0])),
     )
     wide = [width for width in range(1, nodes.count * nodes.slots + 1) if nodes.can_hold(width)]
     loads: list[Load] = []
@@ -200,7 +248,7 @@ def test_what_always_holds(case: tuple[list[Load], Nodes]) -> None:
     assert simulate(loads, nodes) == outcome, "the same seed, the same course"
     waits_for_failed = {one.job.lead for one in loads} - outcome.done - outcome.failed
     assert bool(waits_for_failed) <= bool(outcome.failed)
-    if nodes.mtbf == math.inf:
+    if nodes.mtbf == nodes.device_mtbf == nodes.preempted == math.inf:
         assert outcome.done == {one.job.lead for one in loads}
         assert found.lost == 0
         assert found.goodput in (None, 1.0)
