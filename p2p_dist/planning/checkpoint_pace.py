@@ -1,4 +1,4 @@
-"""How often a training may be checkpointed where writing is slow. Shared by trainings and by the simulator."""
+"""Pace of checkpoints where writing is slow. Shared by trainings and by the simulator."""
 
 MOST_SHARE = 0.05
 """Most of a training's time that checkpoints take, where one takes `SLOW_SECONDS` or longer."""

@@ -63,7 +63,7 @@ CHECKPOINT_EVERY = 50
 
 @dataclass(frozen=True)
 class Overheads:
-    """What jobs take beside their work."""
+    """Time and steps that jobs take beside their work."""
 
     checkpoint_every: int = CHECKPOINT_EVERY
     """Steps of a training between two checkpoints."""
