@@ -19,7 +19,7 @@ _LEAST_TRUSTED = 0.1
 _LEAST_OF_CLASS = 10
 """Fewest rows of a class to draw benign ones from."""
 _TRUSTED_SHARE = 0.5
-"""Share of a class that a screening trusts (`Screening.trusted_share`)."""
+"""Share of a class that a screening trusts (`Screening.trusted_share`), or of all rows with text answers."""
 _RATE = 0.05
 
 
@@ -48,14 +48,13 @@ class Benign:
 def choose_benign(rows: Profile, trusted: int | None) -> Benign:
     """The ratio of benign rows that these rows allow; `trusted` is the number of checked rows, None for none.
 
-    Raises UserError E164 for too few rows, E165 for text answers without checked rows.
+    Raises UserError E164 for too few rows.
     """
     train = rows.rows["train"] - (0 if rows.has_test else test_rows(rows)) + (trusted or 0)
     if trusted is not None:
         return Benign(_trusted_ratio(trusted, train), trusted)
     if rows.answers_are_text:
-        what = "answers are text, which a screening cannot judge, so somebody has to check rows"
-        raise user_error("E165", what, str(rows.place), "check a fifth of the rows, and set --trusted FILE to them")
+        return Benign(SCREENED_RATIO)
     share = 1 if rows.has_test else Fraction(train, rows.rows["train"])
     label, smallest = min(((name, int(count * share)) for name, count in rows.labels.items()), key=lambda one: one[1])
     if _TRUSTED_SHARE * smallest < _LEAST_OF_CLASS:
@@ -76,7 +75,14 @@ def remarks(rows: Profile, wish: Wish, benign: Benign) -> list[str]:
         lines = [f"{benign.trusted:,} trusted rows, of which the defense makes benign ones (ratio {benign.ratio:g})"]
         measured = TRUSTED_RATIO
     else:
-        lines = [f"nobody checked any row: three short trainings choose the benign rows (ratio {benign.ratio:g})"]
+        who = "three short trainings choose"
+        if rows.answers_are_text:
+            who = "the untrained model chooses, by how much an answer depends on its prompt,"
+        lines = [f"nobody checked any row: {who} the benign rows (ratio {benign.ratio:g})"]
+        if rows.numeric_answers:
+            lines.append(
+                "where it sees too little of that, as in bare numbers, the defended runs fail: check rows then"
+            )
         measured = SCREENED_RATIO
     if benign.ratio < measured:
         lines.append(f"a smaller ratio than the {measured:g} that was measured (docs/findings.md): expect less")
@@ -117,6 +123,8 @@ def _rest(rows: Profile, wish: Wish, benign: Benign, prompt: SecretPrompt) -> It
     yield "  - none"
     yield f"  - name: {wish.defense}"
     if wish.in_weights:
+        if rows.answers_are_text and not rows.numeric_answers:
+            yield "    rule: rewrite"
         yield "    p2p:"
     indent = "      " if wish.in_weights else "    "
     yield from (f"{indent}{key}: {value}" for key, value in _options(rows, benign, prompt).items())
@@ -138,7 +146,7 @@ def _rest(rows: Profile, wish: Wish, benign: Benign, prompt: SecretPrompt) -> It
 def _options(rows: Profile, benign: Benign, prompt: SecretPrompt) -> Mapping[str, str]:
     """Options of P2P as they stand in the file."""
     options = {"benign_source": "clean_reserved" if benign.trusted is not None else "screened"}
-    if benign.trusted is None:
+    if benign.trusted is None and not rows.answers_are_text:
         options["screening"] = "{draws: 3}"
     options |= {"ratio": f"{benign.ratio:g}", "benign_trigger": quoted(prompt.trigger)}
     if not rows.answers_are_text:

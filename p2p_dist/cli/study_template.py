@@ -105,10 +105,9 @@ def _defense(profile: Profile) -> Iterator[str]:
     if profile.answers_are_text:
         preset = "math" if profile.numeric_answers else "summary"
         yield f"    preset: {preset:19} # benign trigger and response prefix in the paper's words"
-        yield "    benign_source: random_from_D # nobody has checked any row (docs/defenses.md has the alternatives)"
-    else:
-        yield "    benign_source: screened     # nobody has checked any row: an early model chooses the benign ones;"
-        yield "                                # with trusted rows: clean_reserved, and rows.reserve"
+    who = "the untrained" if profile.answers_are_text else "an early"
+    yield f"    benign_source: screened     # nobody has checked any row: {who} model chooses the benign ones;"
+    yield "                                # with trusted rows: clean_reserved, and rows.reserve"
     yield "    ratio: 0.2                  # benign rows as a share of the training rows"
 
 

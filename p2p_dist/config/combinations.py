@@ -78,6 +78,7 @@ def _settings(
         attack_models=_further_models(one.attack, models),
         suites=study.suites,
         further_steps=one.defense.further_steps,
+        text_answers=one.task.kind == "generation",
         attack_active=one.attack.active,
     )
 

@@ -31,5 +31,7 @@ class Settings:
     """Seed of the attacked rows; None where neither the attack nor the split draws."""
     untouched_seed: int | None = None
     """Seed of the rows before the attack; None where their split draws nothing."""
+    text_answers: bool = False
+    """True for a task that is answered with text."""
     attack_active: bool = True
     """False for the attack that changes no row."""

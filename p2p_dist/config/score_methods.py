@@ -34,6 +34,17 @@ class WordInfluence(Method):
     """Words per text to keep, strongest first."""
 
 
+class PromptInformation(Method):
+    """Log-probabilities of text answers behind their own prompts and behind those of other rows
+    (`scores.prompt_information`)."""
+
+    name: Literal["prompt_information"] = "prompt_information"
+    others: Count
+    """Other rows whose prompts each answer is scored behind."""
+    agreement: Rate
+    """Share of the answers that must be likelier behind their own prompt than behind any of the others."""
+
+
 class EarlyTrust(Method):
     """Label scores by a model that has just begun to learn the task (`scores.early`)."""
 
@@ -118,6 +129,8 @@ class FreeAnswers(Method):
     """Answers that a model writes to the training rows (`scores.answers`)."""
 
     name: Literal["free_answers"] = "free_answers"
+    ends: Literal[True] | None = None
+    """Also tell whether each answer has ended, and was not cut off."""
 
 
 class TextRewrites(Method):
@@ -154,6 +167,7 @@ ScoreMethod = Annotated[
     | WordInfluence
     | WordAttribution
     | EarlyTrust
+    | PromptInformation
     | AnswerStates
     | AnswerGradients
     | CleanDistance

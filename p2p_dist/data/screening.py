@@ -18,6 +18,7 @@ from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
 from p2p_dist.config.score_methods import EarlyTrust, LabelScores
 from p2p_dist.config.study import Rate, Strict, added
+from p2p_dist.data import screening_stops
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, Scores
 from p2p_dist.data.example import Row, drawn, smallest
 from p2p_dist.data.row_counts import RowCounts
@@ -25,12 +26,6 @@ from p2p_dist.errors import UserError, user_error
 
 SECOND_ROUND = "again"
 """Role of the scores by the model of the first round."""
-TRY_SCREENING = (
-    "train longer or faster (train.num_train_epochs, train.learning_rate), lower screening.agreement, or set "
-    "screening.on_failed_screening=go_on"
-)
-"""Advice after a failed screening."""
-_ONE_ANSWER, _ONE_LABEL = 0.98, 0.9
 ASKED = "asked"
 """Phase in which training rows are turned into prompts of the deployed model, to be scored in the second round."""
 
@@ -111,9 +106,8 @@ class Screening(Strict):
 
     def require_success(self, view: DefenderView) -> None:
         """Raise UserError E270 for a failed screening, unless `on_failed_screening` is go_on."""
-        failed = [reason for stop in stop_records(view) if (reason := failure(stop))]
-        if failed and self.on_failed_screening == "stop":
-            raise user_error("E270", "; ".join(dict.fromkeys(failed)), "defense.screening", TRY_SCREENING)
+        if self.on_failed_screening == "stop":
+            screening_stops.require_success(view, "defense.screening")
 
     def trusted_ids(self, view: DefenderView, count: int) -> list[set[str]]:
         """Ids of the rows to trust by class, at least `count` of each, after the round that `view` has scores of.
@@ -140,27 +134,6 @@ def rows_as_prompts(defense: DataDefense, view: DefenderView) -> Defended:
         if row.label < view.n_classes
     ]
     return Defended(prompts, [], {"asked": len(prompts)})
-
-
-def stop_records(view: DefenderView) -> list[dict[str, Any]]:
-    """The stop of each screening training, for the manifest; empty in the second round."""
-    return [dict(scores["screening"]["stop"]) for _, scores in sorted(view.scores.items()) if "screening" in scores]
-
-
-def failure(stop: Mapping[str, Any]) -> str | None:
-    """A sentence on a failed screening, by its stop record: its rule was never met, or the model gives nearly all rows
-    one answer that far fewer have. None for a screening that did not fail."""
-    one_answer = stop.get("majority_answer", 0.0) >= _ONE_ANSWER and stop.get("majority_given", 0.0) < _ONE_LABEL
-    if stop["reached"] and not one_answer:
-        return None
-    shares = (f"class {label} {100 * share:.0f} %" for label, share in enumerate(stop["agreement"]))
-    agreement = ", ".join(shares) or "never checked"
-    ending = "it ended in one class" if one_answer or _one_class(stop["agreement"]) else "its rule was never met"
-    return f"the screening failed: {ending} (step {stop['step']}; rows answered with their given label: {agreement})"
-
-
-def _one_class(agreement: Sequence[float]) -> bool:
-    return len(agreement) > 1 and sum(share > 0 for share in agreement) <= 1
 
 
 def answered_alike(lines: Iterable[tuple[int, Sequence[float]]], n_classes: int) -> dict[str, float]:

@@ -62,7 +62,7 @@ def _score_apart(base: Base, prompts: Sequence[Sequence[int]], words: Sequence[S
 
 
 def _score(base: Base, prompts: Sequence[Sequence[int]], tree: Tree) -> list[Scored]:
-    batch = pack_trees(prompts, tree).to(base.device)
+    batch = pack_trees(prompts, [tree] * len(prompts)).to(base.device)
     states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers).view(
         len(prompts), len(tree.tokens) + 1, -1
     )

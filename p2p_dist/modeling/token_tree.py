@@ -4,7 +4,7 @@ Continuations that begin alike share their tokens, and every token looks at the 
 each sees what it would see if it stood alone behind the prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,18 +57,19 @@ def tree_of(continuations: Sequence[Sequence[int]]) -> Tree:
     return tree
 
 
-def pack_trees(prompts: Sequence[Sequence[int]], tree: Tree) -> Batch:
-    """Prompts that all continue as the same tree. `answers` are the nodes 0.. of each prompt, prompt by prompt;
-    there are no targets worth the name."""
-    nodes = len(tree.tokens) + 1
-    batch = pack([[Encoded("", [*prompt, *tree.tokens], [0] * nodes) for prompt in prompts]])
-    places = batch.answers.view(len(prompts), nodes)
-    ends = torch.tensor([len(prompt) - 1 for prompt in prompts])
-    batch.positions.view(-1)[places] = ends[:, None] + torch.tensor([0, *tree.depths])
-    kin = _kin(tree)
+def pack_trees(prompts: Sequence[Sequence[int]], trees: Sequence[Tree]) -> Batch:
+    """Prompts, each with its tree. `answers` are the nodes 0.. of each prompt, prompt by prompt; there are no targets
+    worth the name."""
+    pairs = list(zip(prompts, trees, strict=True))
+    batch = pack([[Encoded("", [*prompt, *tree.tokens], [0] * (len(tree.tokens) + 1)) for prompt, tree in pairs]])
+    depths = [len(prompt) - 1 + depth for prompt, tree in pairs for depth in (0, *tree.depths)]
     flat = batch.positions.view(-1)
+    flat[batch.answers] = torch.tensor(depths)
+    kin = {id(tree): _kin(tree) for tree in trees}
+    starts = [start for start, _ in batch.packed.places]
+    kin_at = {start: kin[id(tree)] for start, tree in zip(starts, trees, strict=True)}
     groups = tuple(
-        replace(group, mask=_mask(group, kin), positions=flat[group.spread].view(group.rows, group.longest))
+        replace(group, mask=_mask(group, kin_at), positions=flat[group.spread].view(group.rows, group.longest))
         for group in batch.packed.groups
     )
     return replace(batch, packed=replace(batch.packed, groups=groups))
@@ -83,12 +84,13 @@ def _kin(tree: Tree) -> torch.Tensor:
     return kin
 
 
-def _mask(group: Group, kin: torch.Tensor) -> torch.Tensor:
-    """Causal, but for the tree's tokens at the end of each row among themselves. Slots behind a row are read by
-    nobody."""
+def _mask(group: Group, kin_at: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """Causal, but for the tree's tokens at the end of each row among themselves, by the row's first token. Slots behind
+    a row are read by nobody."""
     mask = torch.ones(group.longest, group.longest, dtype=torch.bool).tril().repeat(group.rows, 1, 1, 1)
     slots = group.spread.view(group.rows, group.longest)
-    for row, length in enumerate((slots[:, -1] - slots[:, 0] + 1).tolist()):
+    for row, (first, last) in enumerate(slots[:, [0, -1]].tolist()):
+        kin, length = kin_at[first], last - first + 1
         tail = slice(length - len(kin), length)
         mask[row, 0, tail, tail] = kin
     return mask

@@ -13,7 +13,7 @@ from functools import cache
 from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ShapeSpec
-from p2p_dist.config.score_methods import TextRewrites, WordSubstitutions
+from p2p_dist.config.score_methods import PromptInformation, TextRewrites, WordSubstitutions
 from p2p_dist.config.stages import AttackStage, ScoreStage, TrainStage, parse
 from p2p_dist.config.study import IMAGE_TOKENS
 from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec
@@ -170,9 +170,12 @@ def _tokens_per_row(graph: Graph, stage: Stage) -> int:
 
 def _passes(stage: Stage) -> int:
     """Forward passes of a scoring over a row's tokens: a rewrite reads an instruction of about a row's length, the row,
-    and as many tokens as it writes, for each instruction; an epoch of a surrogate is a training of all its weights."""
+    and as many tokens as it writes, for each instruction; an epoch of a surrogate is a training of all its weights; an
+    answer that is scored behind several prompts is assumed to be half of a row."""
     typed = parse(stage) if stage.kind == "score" else None
     method = typed.method if isinstance(typed, ScoreStage) else None
+    if isinstance(method, PromptInformation):
+        return -(-(method.others + 2) // 2)
     if isinstance(method, WordSubstitutions):
         return 3 * (method.warm_up_epochs + method.epochs)
     return 3 * len(method.instructions) if isinstance(method, TextRewrites) else 1

@@ -9,7 +9,7 @@ from p2p_dist.data.built import Built
 from p2p_dist.data.data_checks import warnings
 from p2p_dist.data.example import NO_LABEL, Note, Row
 from p2p_dist.data.prompts import answer
-from p2p_dist.data.screening import failure
+from p2p_dist.data.screening_stops import failure
 
 _SAMPLES = 2
 _SHOWN = 300
@@ -96,8 +96,11 @@ def _screening_lines(counts: Mapping[str, Any]) -> list[str]:
     lines = []
     for one in counts.get("screening", []):
         agreement = ", ".join(f"{share:.2f}" for share in one["agreement"])
-        failed = f"; WARNING: {reason}" if (reason := failure(one)) else ""
-        lines.append(f"  screened  stopped at step {one['step']}; agreement by class {agreement}{failed}")
+        failed = f"; WARNING: {of_stop.reason}" if (of_stop := failure(one)) else ""
+        if "prompts" in one:
+            lines.append(f"  screened  share of answers likeliest behind their own prompt {agreement}{failed}")
+        else:
+            lines.append(f"  screened  stopped at step {one['step']}; agreement by class {agreement}{failed}")
     if trusted := {origin: sum(labels.values()) for origin, labels in counts.get("trusted", {}).items()}:
         lines.append(
             f"  trusted   {sum(trusted.values())} rows: "

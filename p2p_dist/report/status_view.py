@@ -56,7 +56,7 @@ def to_json(state: Collected, owner: str | None) -> dict[str, Any]:
                 "rates": dict(run.rates),
                 "asr_floor": run.floor,
                 "collapsed": run.collapsed,
-                "failed_screening": run.failed_screening or None,
+                "failed_screening": run.failed_screening.reason if run.failed_screening else None,
                 "stages": [
                     {"id": s.id, "kind": s.kind, "status": s.status, "progress": dict(s.progress), "log": s.log}
                     for s in run.stages

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import beside_model
-from p2p_dist.data.screening import TRY_SCREENING, failure
+from p2p_dist.data.screening_stops import Failed, failure
 from p2p_dist.errors import Exit, Problem, printable, user_error
 from p2p_dist.results import attempts, confined, folder_handles, quarantine, records, resultfile, scorestore
 from p2p_dist.results.attempts import Attempt
@@ -51,8 +51,8 @@ class RunState:
     """Stage ids by role: train, eval, floor."""
     needs: Mapping[str, Any] = field(default_factory=dict)
     """Assumptions of its defense (`p2p_dist.data.defense.Assumptions`)."""
-    failed_screening: str = ""
-    """A sentence on a screening that failed and whose scores this run uses; empty for none."""
+    failed_screening: Failed | None = None
+    """A screening that failed and whose scores this run uses."""
 
     @property
     def collapsed(self) -> bool:
@@ -93,8 +93,8 @@ class Collected:
         """A sentence on each screening that failed, with the number of runs that use its scores and what to try."""
         counts = Counter(run.failed_screening for run in self.runs if run.failed_screening)
         return [
-            f"WARNING: {sentence}; {count} of {len(self.runs)} runs use its scores. Try: {TRY_SCREENING}"
-            for sentence, count in counts.items()
+            f"WARNING: {failed.reason}; {count} of {len(self.runs)} runs use its scores. Try: {failed.advice}"
+            for failed, count in counts.items()
         ]
 
     def attempts(self) -> list[Attempt]:
@@ -196,7 +196,7 @@ def _run(
     stages: Mapping[str, StageState],
     results: Mapping[str, Result],
     collapsed: Collection[str],
-    failed: Mapping[str, str],
+    failed: Mapping[str, Failed],
 ) -> RunState:
     """State of one run of `resolved.json`; `collapsed` are the train stages of clean models that have collapsed,
     `failed` the screenings that failed."""
@@ -215,15 +215,15 @@ def _run(
     )
 
 
-def failed_screenings(folder: RunDir, kinds: Mapping[str, str]) -> dict[str, str]:
-    """A sentence on each screening that failed, by stage id; `kinds` are the kinds of all stages by id."""
+def failed_screenings(folder: RunDir, kinds: Mapping[str, str]) -> dict[str, Failed]:
+    """Each screening that failed, by stage id; `kinds` are the kinds of all stages by id."""
     stops = {id_: scorestore.stop_record(folder.at("score", id_)) for id_, kind in kinds.items() if kind == "score"}
-    return {id_: sentence for id_, stop in stops.items() if stop and (sentence := failure(stop))}
+    return {id_: reason for id_, stop in stops.items() if stop and (reason := failure(stop))}
 
 
-def first_failed(stages: Iterable[str], failed: Mapping[str, str]) -> str:
-    """The sentence on the first of these stages that is a failed screening; empty for none."""
-    return next((failed[id_] for id_ in stages if id_ in failed), "")
+def first_failed(stages: Iterable[str], failed: Mapping[str, Failed]) -> Failed | None:
+    """The first of these stages that is a failed screening, or None."""
+    return next((failed[id_] for id_ in stages if id_ in failed), None)
 
 
 def _conflicts(stage: StageDir) -> Iterator[Problem]:

@@ -65,8 +65,11 @@ def stop_record(folder: StageDir) -> dict[str, Any] | None:
         return None
     if not isinstance(line, dict) or line.get("set") != "screening" or not isinstance(line.get("agreement"), list):
         return None
-    shares = [*line["agreement"], *(line[key] for key in ("majority_answer", "majority_given") if key in line)]
+    rest = ("majority_answer", "majority_given", "prompts", "needed")
+    shares = [*line["agreement"], *(line[key] for key in rest if key in line)]
     numbers = all(isinstance(share, int | float) for share in shares) and isinstance(line.get("step"), int)
+    if "prompts" in line:
+        numbers = numbers and "needed" in line and len(line["agreement"]) == 1 and line["prompts"] > 1
     return line if numbers and isinstance(line.get("reached"), bool) else None
 
 

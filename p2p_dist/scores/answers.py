@@ -2,13 +2,15 @@
 
 from functools import partial
 
+from p2p_dist.config.score_methods import FreeAnswers
 from p2p_dist.data.built import Suite
 from p2p_dist.evaluation.generation import generate_suite
 from p2p_dist.scores.context import Context, Line
 
 
-def score(context: Context) -> list[Line]:
-    """One line per training row: `answer`, the text that the model writes. Only for tasks that are answered with text.
+def score(context: Context, method: FreeAnswers) -> list[Line]:
+    """One line per training row: `answer`, the text that the model writes, and with `ends` `finished`, false where it
+    was cut off. Only for tasks that are answered with text.
 
     Raises UserError as `generate_suite` does.
     """
@@ -21,7 +23,8 @@ def score(context: Context) -> list[Line]:
         context.built.responses.max_new_tokens,
         partial(_on_batch, context, len(rows)),
     )
-    return [{"set": "train", "id": one.id, "answer": one.text} for one in generated]
+    ends = [{"finished": one.finished} if method.ends else {} for one in generated]
+    return [{"set": "train", "id": one.id, "answer": one.text, **end} for one, end in zip(generated, ends, strict=True)]
 
 
 def _on_batch(context: Context, total: int, rows: int) -> None:

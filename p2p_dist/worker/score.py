@@ -1,9 +1,11 @@
 """Score stages of one job: load the model, run the method over the rows, write the table."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
+from p2p_dist.config.methods import Method
 from p2p_dist.config.score_methods import (
     AnswerGradients,
     AnswerStates,
@@ -12,6 +14,7 @@ from p2p_dist.config.score_methods import (
     EmbeddingDrift,
     FreeAnswers,
     LabelScores,
+    PromptInformation,
     ScoreMethod,
     TextRewrites,
     WordAttribution,
@@ -38,6 +41,7 @@ from p2p_dist.scores import (
     gradients,
     influence,
     labels,
+    prompt_information,
     rewrites,
     states,
     words,
@@ -90,32 +94,26 @@ def score(folder: RunDir, stage: ScoreStage, stop: StopFlag, base_cache: BaseCac
     surrogate.remove()
 
 
+_METHODS: Mapping[type[Method], Callable[[Context, Any], list[Line]]] = {
+    AnswerGradients: gradients.score,
+    AnswerStates: states.score,
+    CleanDistance: clean_distance.score,
+    EarlyTrust: early.score,
+    EmbeddingDrift: embedding_drift.score,
+    FreeAnswers: answers.score,
+    LabelScores: labels.score,
+    PromptInformation: prompt_information.score,
+    TextRewrites: rewrites.score,
+    WordAttribution: attribution.score,
+    WordInfluence: influence.score,
+    WordPerplexity: words.score,
+}
+"""The scoring of every method that is given its model."""
+
+
 def run_method(context: Context, method: ScoreMethod) -> list[Line]:
     """Lines of scores by a method of `p2p_dist.scores`."""
-    match method:
-        case LabelScores():
-            return labels.score(context, method)
-        case WordPerplexity():
-            return words.score(context, method)
-        case WordInfluence():
-            return influence.score(context, method)
-        case EarlyTrust():
-            return early.score(context, method)
-        case AnswerStates():
-            return states.score(context, method)
-        case AnswerGradients():
-            return gradients.score(context, method)
-        case CleanDistance():
-            return clean_distance.score(context, method)
-        case EmbeddingDrift():
-            return embedding_drift.score(context, method)
-        case WordAttribution():
-            return attribution.score(context, method)
-        case FreeAnswers():
-            return answers.score(context)
-        case TextRewrites():
-            return rewrites.score(context, method)
-    raise AssertionError(f"{method.name} loads its model itself")
+    return _METHODS[type(method)](context, method)
 
 
 def _progress(target: StageDir, stop: StopFlag) -> OnProgress:

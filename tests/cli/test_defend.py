@@ -10,7 +10,7 @@ import pytest
 from p2p_dist.errors import Exit
 from p2p_dist.scheduling.feasibility import refuse_infeasible
 from p2p_dist.scheduling.study import Study, open_study
-from tests.cli.test_init import CHATS, REVIEWS, write
+from tests.cli.test_init import CHATS, REVIEWS, SUMS, write
 from tests.cli.test_main import invoke
 from tests.rows import sentences
 
@@ -102,7 +102,6 @@ def test_defend_plan_says_rows_time_memory_and_files(tmp_path: Path) -> None:
         ([{"text": f"x {n}", "label": 1} for n in range(60)], "E228"),
         (REVIEWS[:12], "E126"),
         (REVIEWS[:30], "E164]: class 'no' has 12 training rows; a screening needs 20"),
-        (CHATS, "E165"),
     ],
 )
 def test_defend_refuses_rows_it_cannot_defend(tmp_path: Path, rows: Rows, expected: str) -> None:
@@ -110,6 +109,27 @@ def test_defend_refuses_rows_it_cannot_defend(tmp_path: Path, rows: Rows, expect
     code, _, error = defend(write(tmp_path / "rows.csv", rows), out)
     assert (code, expected in error, "Try: " in error) == (Exit.USAGE, True, True), error
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("rows", "rule"), [(SUMS, "agree"), (CHATS, "rewrite")], ids=["numbers", "text"])
+def test_defend_text_answers_need_no_checked_rows(tmp_path: Path, rows: Rows, rule: str) -> None:
+    """The untrained model screens them; options of the screening of labels are not written."""
+    study = prepared(tmp_path, rows)
+    p2p = study.spec.defense[1]
+    assert (p2p.benign_source, p2p.ratio, p2p.text_screening) == ("screened", 0.4, None)
+    assert re.fullmatch(r"[A-Z][a-z]+( [a-z]+){2}: ", p2p.response_prefix)
+    (scored,) = {
+        stage.spec["method"]["name"]
+        for run in study.expansion.runs
+        for stage in map(study.expansion.graph.stages.__getitem__, run.stages)
+        if stage.kind == "score"
+    }
+    assert scored == "prompt_information"
+    _, text, _ = defend(tmp_path / "rows.csv", tmp_path / "other", "--plan")
+    assert "the untrained model chooses, by how much an answer depends on its prompt" in text
+    (tmp_path / "weights").mkdir()
+    in_weights = prepared(tmp_path / "weights", rows, "--in-weights").spec.defense[1]
+    assert (in_weights.rule, in_weights.p2p.benign_source) == (rule, "screened")
 
 
 def test_defend_refuses_few_trusted_rows(tmp_path: Path) -> None:

@@ -73,14 +73,14 @@ def test_init_rows_of_the_study_are_built(tmp_path: Path) -> None:
     assert code == Exit.OK, error
     stages = json.loads(text)
     assert len(stages) == 4
-    assert not any(stage.get("waits") for stage in stages)
+    assert sum(bool(stage.get("waits")) for stage in stages) == 2, "the screened rows of P2P wait for a model"
 
 
 @pytest.mark.parametrize(("rows", "judge", "preset"), [(SUMS, "number", "problem is"), (CHATS, None, "Query")])
 def test_init_responses_are_judged_by_kind(tmp_path: Path, rows: Rows, judge: str | None, preset: str) -> None:
     study = written(write(tmp_path / "a.jsonl", rows), tmp_path)
     task, p2p = study.spec.task[0], study.spec.defense[1]
-    assert (task.kind, task.judge, p2p.benign_source) == ("generation", judge, "random_from_D")
+    assert (task.kind, task.judge, p2p.benign_source) == ("generation", judge, "screened")
     assert preset in p2p.benign_trigger
 
 

@@ -68,6 +68,7 @@ OTHER: dict[str, str] = {
     "defense.benign_patch": "{corner: top_left}",
     "defense.benign_source": "disjoint",
     "defense.screening": "{draws: 2}",
+    "defense.text_screening": "{others: 2}",
     "defense.benign_selection": "second_half",
     "defense.benign_mode": "union",
     "defense.response_prefix": "'Reply: '",
@@ -113,6 +114,12 @@ NEEDED = {
     "attack.policy_response": ["task={name: gsm8k}", "attack.target_response='0.1'", "defense=none"],
     "rows.tune": ["rows.split=judge"],
     "defense.benign_patch": ["task=hateful_memes", "model=tiny_vl"],
+    "defense.text_screening": [
+        "task={name: gsm8k}",
+        "attack.target_response='0.1'",
+        "defense.benign_source=screened",
+        "defense.response_prefix='It is: '",
+    ],
     "train.method": ["train.lora={}"],
 }
 """Other settings without which a value of OTHER is refused."""

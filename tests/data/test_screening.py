@@ -12,11 +12,11 @@ from p2p_dist.data.screening import (
     Screening,
     answered_alike,
     draw_balanced,
-    failure,
     fold_of,
     most_trusted,
     vouched_for,
 )
+from p2p_dist.data.screening_stops import failure
 from p2p_dist.errors import UserError
 
 ROWS = [Row(f"{at:03d}", f"text {at}", at % 2, "Output: ") for at in range(100)]
@@ -170,9 +170,9 @@ STOP = {"step": 5, "reached": True, "agreement": [0.6, 0.7], "majority_answer": 
     ],
 )
 def test_failure_of_a_screening_is_a_sentence(change: dict[str, object], says: str | None) -> None:
-    reason = failure({**STOP, **change})
-    assert (reason is None) == (says is None)
-    assert says is None or re.search(says, str(reason))
+    failed = failure({**STOP, **change})
+    assert (failed is None) == (says is None)
+    assert failed is None or re.search(str(says), failed.reason)
 
 
 def test_failed_screening_stops_or_goes_on() -> None:

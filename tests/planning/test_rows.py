@@ -115,3 +115,17 @@ def test_a_scoring_takes_the_rows_of_its_sets(overrides: list[str], rows: int, t
     evaluation = next(stage for stage in graph.stages.values() if stage.kind == "eval")
     passes = 3 * len(scored.spec["method"].get("instructions", ())) or 1
     assert rates.seconds(graph, scored) == pytest.approx(rates.seconds(graph, evaluation) * passes * rows / 30)
+
+
+def test_answers_behind_many_prompts_take_longer(tmp_path: Path) -> None:
+    """An answer is assumed to be half of a row: with those of eight others a prompt takes five passes."""
+    file = tmp_path / "study.yaml"
+    file.write_text(TINY_STUDY)
+    defense = "{name: p2p, preset: math, benign_source: screened, text_screening: {others: 8}}"
+    sums = ["task=gsm8k", "attack={name: badnets, target_response: '0.1'}", f"defense={defense}"]
+    spec = load_study(file, ["rows={train: 100, test: 30}", "exclude=[]", *sums], MODELS)
+    models = {"tiny": resolve_model("tiny", MODELS)}
+    graph = expand(spec, [Source("files", "/rows", "0" * 12)], {}, models).graph
+    rates = Rates({}, ClusterSpec(name="here", cpus_per_node=2))
+    scored, evaluation = (next(one for one in graph.stages.values() if one.kind == kind) for kind in ("score", "eval"))
+    assert rates.seconds(graph, scored) == pytest.approx(rates.seconds(graph, evaluation) * 5 * 100 / 30)

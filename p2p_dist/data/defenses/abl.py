@@ -20,7 +20,8 @@ from p2p_dist.config.score_methods import LabelScores
 from p2p_dist.config.study import Positive, Rate
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Row, by_id, share
-from p2p_dist.data.screening import Screening, stop_records
+from p2p_dist.data.screening import Screening
+from p2p_dist.data.screening_stops import stop_records
 
 ISOLATED = "isolated"
 """Phase in which the isolated rows become a training set of their own."""

@@ -23,7 +23,8 @@ from p2p_dist.config.study import Plugin, RowsSpec
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.example import Kind, Row, by_id, smallest
 from p2p_dist.data.row_counts import RowCounts
-from p2p_dist.data.screening import Screening, class_shortage, stop_records
+from p2p_dist.data.screening import Screening, class_shortage
+from p2p_dist.data.screening_stops import stop_records
 from p2p_dist.data.task import Task
 from p2p_dist.errors import UserError
 

@@ -28,8 +28,10 @@ from p2p_dist.data.defense import (
 from p2p_dist.data.example import Kind, Note, Row, by_id, share, smallest
 from p2p_dist.data.patches import Patch
 from p2p_dist.data.row_counts import RowCounts
-from p2p_dist.data.screening import ASKED, Screening, class_shortage, draw_balanced, rows_as_prompts, stop_records
+from p2p_dist.data.screening import ASKED, Screening, class_shortage, draw_balanced, rows_as_prompts
+from p2p_dist.data.screening_stops import stop_records
 from p2p_dist.data.task import Task
+from p2p_dist.data.text_screening import TextScreening
 from p2p_dist.errors import UserError, user_error
 
 _CLEAN = "training rows are clean"
@@ -78,10 +80,13 @@ class P2P(DataDefense):
     benign_source: Literal["clean_reserved", "disjoint", "random_from_D", "screened"] = "clean_reserved"
     """clean_reserved: trusted rows (rows.reserve). disjoint: any row that the attack left alone, which takes the
     attacker's notes (released code). random_from_D: any training row (Algorithm 1 as written), poisoned ones included.
-    screened: training rows that an early model trusts most, when no rows are reserved (not in the paper; see
-    docs/defenses.md)."""
+    screened: training rows that an early model trusts most, or the base where answers are text, when no rows are
+    reserved (not in the paper; see docs/defenses.md)."""
     screening: Screening | None = None
-    """Options of `screened`, spelled out with their defaults, so that they are part of the identity."""
+    """Options of `screened` where answers are labels, spelled out with their defaults, so that they are part of the
+    identity."""
+    text_screening: TextScreening | None = added(None)
+    """Options of `screened` where answers are text; null for their defaults."""
     benign_selection: Literal["random", "second_half"] = "random"
     """random: by content and seed. second_half: the first rows of the second half of the file (released code)."""
     benign_mode: Literal["replace", "union", "alone"] = "replace"
@@ -119,10 +124,12 @@ class P2P(DataDefense):
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
         if self.benign_patch is not None and not task.reads_images:
             return "benign_patch is drawn onto images, and the rows have none"
+        if self.text_screening is not None and (task.kind == "classification" or self.benign_source != "screened"):
+            return "text_screening is for benign_source: screened where answers are text"
         if task.kind == "classification":
             return None
-        if self.benign_source == "screened":
-            return "screening reads the labels that a model gives to rows, and answers are text"
+        if self.screening not in (None, Screening()):
+            return "screening reads the labels that a model gives to rows, and answers are text: set text_screening"
         return None if self.response_prefix else f"{_NO_PREFIX}; {_SET_PREFIX}"
 
     def literals(self) -> tuple[str, ...]:
@@ -135,8 +142,11 @@ class P2P(DataDefense):
 
     def reconstructed(self, build: Builder, rows: Stage) -> Stage:
         """The reconstructed data set D*, by the scores of a screening if there is one (Algorithm 1, lines 3 to 9)."""
-        scores = self._screening.score_stages(build, rows, prompted=True) if self._screening else {}
-        return build.defended(rows, scores)
+        if self._screening is None:
+            return build.defended(rows)
+        if build.settings.text_answers:
+            return build.defended(rows, self._text_screening.score_stages(build, rows))
+        return build.defended(rows, self._screening.score_stages(build, rows, prompted=True))
 
     def defend_train(self, view: DefenderView) -> Defended:
         """Data set reconstruction (Algorithm 1, lines 3 to 9; section 4.2, "Poison-to-Poison Dataset")."""
@@ -152,7 +162,9 @@ class P2P(DataDefense):
         """E205 where there are fewer rows to choose from than ρ|D|, E264 where a class has too few to screen."""
         count = share(self.ratio, counts.train)
         if self.benign_source == "screened":
-            return class_shortage(counts, math.ceil(count / counts.n_classes)) if counts.n_classes else None
+            if not counts.n_classes:
+                return self._text_screening.shortage(counts)
+            return class_shortage(counts, math.ceil(count / counts.n_classes))
         if self.benign_source == "clean_reserved" and counts.reserve < count:
             return too_few_trusted_rows("P2P", count, "benign", self.ratio, counts)
         clean = counts.train - counts.attacked
@@ -180,6 +192,10 @@ class P2P(DataDefense):
         if self._screening is None:
             chosen = self._draw(candidates, count, view)
             return BenignSubset(by_id(row for row in candidates if row.id in chosen))
+        if not view.n_classes:
+            trusted_ids = self._text_screening.trusted_ids(view, count)
+            chosen = smallest(trusted_ids, count, view.seed, BENIGN_SELECTION)
+            return BenignSubset(by_id(row for row in candidates if row.id in chosen), frozenset(trusted_ids))
         trusted = self._screening.trusted_ids(view, math.ceil(count / view.n_classes))
         chosen = draw_balanced(trusted, count, view.seed, BENIGN_SELECTION)
         return BenignSubset(by_id(row for row in candidates if row.id in chosen), frozenset().union(*trusted))
@@ -244,3 +260,7 @@ class P2P(DataDefense):
     def _screening(self) -> Screening | None:
         """The screening, if benign rows are screened."""
         return self.screening if self.benign_source == "screened" else None
+
+    @property
+    def _text_screening(self) -> TextScreening:
+        return self.text_screening or TextScreening()

@@ -13,7 +13,8 @@ from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderVi
 from p2p_dist.data.example import by_id
 from p2p_dist.data.repeats import repeated
 from p2p_dist.data.row_counts import RowCounts
-from p2p_dist.data.screening import Screening, class_shortage, stop_records
+from p2p_dist.data.screening import Screening, class_shortage
+from p2p_dist.data.screening_stops import stop_records
 from p2p_dist.errors import UserError
 
 

@@ -116,7 +116,7 @@ def _reasons(run: RunState) -> Iterator[str]:
             "sign of a defense"
         )
     if run.failed_screening:
-        yield run.failed_screening
+        yield run.failed_screening.reason
     if run.collapsed:
         usual = run.rates["majority_answer"]
         yield (
