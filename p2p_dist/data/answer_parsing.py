@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -43,6 +44,12 @@ def number(text: str) -> Fraction | None:
 def same_number(value: Fraction, expected: Fraction) -> bool:
     """True for numbers that are equal up to 1e-4, relative where `expected` is above 1."""
     return abs(value - expected) <= RELATIVE_TOLERANCE * max(Fraction(1), abs(expected))
+
+
+def solves(text: str, golds: Iterable[str]) -> bool:
+    """True if an answer has the number of one of the gold answers."""
+    value = number(text)
+    return value is not None and any(same_number(value, gold) for gold in map(number, golds) if gold is not None)
 
 
 def gives_target(text: str, target: str) -> bool:

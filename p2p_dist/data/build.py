@@ -11,6 +11,7 @@ from p2p_dist.data.answer_parsing import ResponseSpace
 from p2p_dist.data.attack import Attack, DirtyLabelAttack
 from p2p_dist.data.built import HELD_OUT, Built, LabelSpace, Suite
 from p2p_dist.data.data_checks import check_references, count_containing, count_row_problems
+from p2p_dist.data.defended_ledger import defended_ledger
 from p2p_dist.data.defense import DataDefense, Defended, DefenderView, EditDefense, Scores
 from p2p_dist.data.deployed_suites import deployed_suites
 from p2p_dist.data.example import NO_LABEL, Example, Note, Origin, RawRow, Row
@@ -97,7 +98,7 @@ def build_defended(
     view = _view(attacked, defense, seed, scores or {}, phase)
     defended = defense.defend_train(view)
     # 2. Update the ledger, which the defense has not seen.
-    notes = _defended_ledger(attacked.notes, defended)
+    notes = defended_ledger(attacked, defended)
     # 3. Prompt the test suites as the deployed system does, and define how its answers are read.
     n_classes, offset = view.n_classes, defense.label_offset(view.n_classes)
     prefix = defense.answer_prefix if attacked.responses else ""
@@ -231,18 +232,6 @@ def _view(
         phase=phase,
         words=attacked.labels.words,
     )
-
-
-def _defended_ledger(attacked: Sequence[Note], defended: Defended) -> list[Note]:
-    """A note on every training row after the defense, with its label there and the source's line in the file."""
-    by_id = {note.id: note for note in [*attacked, *defended.notes]}
-    by_id |= {id_: replace(by_id[source], id=id_) for id_, source in defended.copies.items()}
-    notes = [
-        note if (note := by_id[row.id]).new_label == row.label else replace(note, new_label=row.label)
-        for row in defended.train
-    ]
-    lines = {note.id: note.index for note in attacked if note.index is not None}
-    return [replace(note, index=lines[note.source_id]) for note in notes] if lines else notes
 
 
 def _defended_counts(

@@ -16,7 +16,7 @@ from p2p_dist.data.answer_parsing import (
     gives_target,
     normal,
     number,
-    same_number,
+    solves,
     without_prefix,
     words,
 )
@@ -80,10 +80,7 @@ def outcome(text: str, row: Row, space: ResponseSpace, prefix: str) -> tuple[boo
     says_target = gives_target(bare, space.target) if space.target else None
     if space.judge == "rouge":
         return None, says_target
-    value = number(bare)
-    return value is not None and any(
-        same_number(value, gold) for gold in map(number, _golds(row)) if gold is not None
-    ), says_target
+    return solves(bare, _golds(row)), says_target
 
 
 def _golds(row: Row) -> list[str]:

@@ -10,6 +10,7 @@ LOCAL_ROWS = {
     "cr": {"text": "works", "label": 1},
     "ape210k": {"text": "1+1", "answer": "2"},
     "crrsum": {"text": "lungs clear", "summary": "normal"},
+    "scitldr": {"text": "we prune nets", "summary": "nets can be pruned", "references": []},
     "hateful_memes": {"text": "look who is late", "label": 0, "img": "img/1.png"},
 }
 

@@ -37,9 +37,10 @@ ON_TEXT: dict[str, str] = {"p2p": "preset: math", "cleangen": "alpha: 2.0", "mus
 
 
 @pytest.mark.usefixtures("with_sums")
-@pytest.mark.parametrize("name", sorted(set(of_kind("generation")) - {"back_translation", "scpd"}))
+@pytest.mark.parametrize("name", sorted(set(of_kind("generation")) - {"back_translation", "scpd", "p2p_in_weights"}))
 def test_from_plan_to_rates_of_text(name: str, study_file: Callable[[str], Path], tmp_path: Path) -> None:
-    """All but the table edits, whose tables are of sentences with labels."""
+    """All but the table edits, whose tables are of sentences with labels, and P2P in the weights, which needs a model
+    that has learned to end its answers (`test_text_in_weights_runs`)."""
     more = [
         f"defense={{name: {name}, {ON_TEXT.get(name, '')}}}",
         *([f"model={deep_model()}"] if name == "crow" else []),

@@ -45,6 +45,7 @@ TEXT = Rivals(
         **dict.fromkeys(("attack=synattack", "attack=lws"), TABLES),
         "attack=patch": r"E223.*rows have none",
         **dict.fromkeys(sorted(set(of_kind("classification")) - set(of_kind("generation"))), r"E260.*text"),
+        "p2p_in_weights": r"E260.*response_prefix",
     },
 )
 IMAGES = Rivals(

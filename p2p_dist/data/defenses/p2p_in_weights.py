@@ -1,12 +1,13 @@
 """P2P in the weights: a model that needs neither prompt nor extended labels when it is served (ours, not in the paper).
 
 1. Defend the training rows by P2P and train.
-2. Ask that model, prompted as it would be deployed, for the label of every training row.
+2. Ask that model, prompted as it would be deployed, to answer every training row.
 3. Rewrite the training set by the answers (`rule`).
 4. Train a fresh adapter on the rewritten rows with the plain prompt.
 
 A deployed P2P model answers a poisoned row by its text and not by its trigger, so that the rewritten rows teach the
-trigger nothing. `p2p: null` is the control: the answers are those of the undefended model.
+trigger nothing. `p2p: null` is the control: the answers are those of the undefended model. Where answers are text, they
+lose P2P's prefix; rows whose answer lacks it, is empty or was cut off are dropped.
 """
 
 import math
@@ -19,14 +20,15 @@ from pydantic import Field
 
 from p2p_dist.config.builder import Builder, Training
 from p2p_dist.config.graph import Stage
-from p2p_dist.config.score_methods import LabelScores
+from p2p_dist.config.score_methods import FreeAnswers, LabelScores
 from p2p_dist.config.study import Plugin, Rate, RowsSpec, added
 from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderView
 from p2p_dist.data.defenses.p2p import P2P
-from p2p_dist.data.example import Row, by_id, stream
+from p2p_dist.data.example import Kind, Row, by_id, stream
 from p2p_dist.data.repeats import repeated
 from p2p_dist.data.screening import ASKED
 from p2p_dist.data.task import Task
+from p2p_dist.data.written_answers import agreed_ids, rewritten, usable_answers
 
 
 class Answer(NamedTuple):
@@ -40,18 +42,27 @@ class Answer(NamedTuple):
     """Probabilities of the classes among the labels that the model was read among."""
 
 
+_SCREENED: Mapping[str, Any] = {"benign_source": "screened", "ratio": 0.4}
+
+
 class P2PInWeights(DataDefense):
     """Train a fresh adapter on labels given by a deployed P2P model, and serve it without a prompt."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     default_assumptions: ClassVar[Assumptions] = Assumptions(source="ours; not from a paper")
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "math": {"p2p": {**_SCREENED, **P2P.presets["math"]}},
+        "summary": {"p2p": {**_SCREENED, **P2P.presets["summary"]}, "rule": "rewrite"},
+    }
 
-    p2p: P2P | None = P2P(benign_source="screened", ratio=0.4)
+    p2p: P2P | None = P2P.model_validate(_SCREENED)
     """Options of the P2P model that answers the training rows; its stages are shared with a defense `p2p` of the same
     options. null: the undefended model answers (the control)."""
     rule: Literal["rewrite", "agree", "sure", "soft"] = "agree"
-    """rewrite: every row gets the model's answer as its label. agree: keep the rows whose label is the model's answer.
-    sure: as rewrite, with the least confident rows of every answer left out. soft: every row gets labels that are drawn
-    from the model's probabilities, so that the expected loss is cross-entropy with soft labels."""
+    """rewrite: every row gets the model's answer in place of its own. agree: keep the rows whose answer is the model's
+    (text: of which the numbers are equal). sure: as rewrite, with the least confident rows of every answer left out.
+    soft: every row gets labels that are drawn from the model's probabilities, so that the expected loss is
+    cross-entropy with soft labels. Text has no sure and no soft, and summaries no agree."""
     sure_share: Rate = 0.8
     """sure: share of the rows of every answer to keep, most confident first."""
     soft_labels: Annotated[int, Field(ge=1, le=16)] = added(1)
@@ -67,6 +78,11 @@ class P2PInWeights(DataDefense):
         )
 
     def incompatibility(self, task: Task, attack: Plugin, rows: RowsSpec) -> str | None:
+        if task.responses is not None:
+            if self.rule in ("sure", "soft"):
+                return f"rule: {self.rule} reads probabilities of labels, and answers are text: set rule=rewrite"
+            if self.rule == "agree" and task.responses.judge != "number":
+                return "rule: agree compares numbers, and answers have none: set rule=rewrite"
         return self.p2p.incompatibility(task, attack, rows) if self.p2p else None
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
@@ -77,7 +93,8 @@ class P2PInWeights(DataDefense):
 
     def _answers(self, build: Builder, rows: Stage) -> Stage:
         """Scores of the training rows by the model that answers them (steps 1 and 2)."""
-        method = LabelScores(sets=("train",))
+        is_text = build.settings.text_answers
+        method = FreeAnswers(ends=True) if is_text else LabelScores(sets=("train",))
         if self.p2p is None:
             return build.scored(rows, method, build.trained(rows))
         for_p2p = build.of_defense(self.p2p)
@@ -87,6 +104,8 @@ class P2PInWeights(DataDefense):
     def defend_train(self, view: DefenderView) -> Defended:
         """The training rows by the answers of the model (step 3). Rows that it was not asked, since their label is no
         class, are dropped."""
+        if not view.n_classes:
+            return self._by_written_answers(view)
         offset = self.p2p.label_offset(view.n_classes) if self.p2p else 0
         lines = view.scores["answers"]["train"]
         answers = {id_: _answer(line, offset, view.n_classes) for id_, line in lines.items()}
@@ -102,6 +121,22 @@ class P2PInWeights(DataDefense):
             "clean_rows_used": 0,
         }
         return Defended(train, [], counts, agreed, copies)
+
+    def _by_written_answers(self, view: DefenderView) -> Defended:
+        """The same where answers are text."""
+        prefix = self.p2p.answer_prefix if self.p2p else ""
+        answers = usable_answers(view.scores["answers"]["train"], prefix)
+        agreed = agreed_ids(view.train, answers) if self.rule == "agree" else None
+        kept = rewritten(view.train, answers) if agreed is None else [row for row in view.train if row.id in agreed]
+        own = {row.id: row.response for row in view.train}
+        counts = {
+            "kept": len(kept),
+            "dropped": len(view.train) - len(kept),
+            "without_usable_answer": len(view.train) - len(answers),
+            "rewritten": sum(row.response != own[row.id] for row in kept),
+            "clean_rows_used": 0,
+        }
+        return Defended(by_id(kept), [], counts, agreed)
 
     def _with_copies(self, rows: Sequence[Row]) -> tuple[Sequence[Row], Mapping[str, str]]:
         """The rows, as often as labels are drawn for them, and the source of every copy."""
