@@ -125,6 +125,13 @@ def test_the_benchmark_of_the_rows_runs_and_its_gates_hold(here: Callable[..., F
     assert all(row["gates"] and row["holds"] and row["machine"]["smoke"] for row in rows)
 
 
+@pytest.mark.slow("compiles; tests/training/test_compiled.py holds the same gate")
+def test_the_benchmark_of_compiled_layers_holds_its_gate(here: Callable[..., Figures]) -> None:
+    (row,) = here("compile", *SMOKE)
+    assert row["gates"]
+    assert row["holds"]
+
+
 def test_the_benchmark_of_evaluation_runs_and_its_gates_hold(here: Callable[..., Figures]) -> None:
     assert [row["gates"][0]["value"] for row in here("evaluation", *SMOKE)] == [0, 0, 0]
 

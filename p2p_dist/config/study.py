@@ -109,6 +109,9 @@ class TrainSpec(Strict):
     """nf4: the frozen base in 4 bits (QLoRA, bitsandbytes), adapters in `dtype` on top. null: the base in `dtype`."""
     optimizer: Literal["adamw_8bit"] | None = None
     """adamw_8bit: moments in 8 bits (bitsandbytes). null: AdamW with fp32 moments. Masters are fp32 in both."""
+    compile: Literal["auto"] | None = added(None)
+    """auto: decoder layers compiled by torch.compile, with roundings of their own; a machine or a model that cannot is
+    refused. null: layers as they are."""
     lora: LoraSpec = LoraSpec()
 
     @property
@@ -117,11 +120,16 @@ class TrainSpec(Strict):
         return self.method == "full"
 
     @model_validator(mode="after")
-    def _full_has_no_adapter(self) -> Self:
+    def _fits_the_method(self) -> Self:
         if self.is_full and self.quantization is not None:
             raise ValueError(
                 "train.method: full trains every weight, and 4-bit weights take no gradient: "
                 "remove train.quantization, or set train.method=lora"
+            )
+        if self.compile is not None and (self.is_full or self.quantization is not None):
+            raise ValueError(
+                "train.compile is for adapters on a base that is not quantised: remove train.compile, or "
+                "train.quantization and train.method"
             )
         if self.is_full and self.lora != LoraSpec():
             raise ValueError("train.lora is for train.method: lora: remove it, or set train.method=lora")

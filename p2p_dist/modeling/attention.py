@@ -158,7 +158,7 @@ def packed_attention(
     packed = packed or _CURRENT.get()
     if packed is None or attention_mask is not None:
         raise ValueError("packed attention needs `packed=PackedRows(...)` and no attention mask")
-    _refuse_unknown(module, others)
+    refuse_unknown(module, others)
     if isinstance(packed, NextTokens):
         return _next_tokens(packed, query, key, value, scaling, sliding_window, softcap, s_aux), None
     if packed.cache is not None:
@@ -250,7 +250,7 @@ def _attention_by_hand(
     return weights.to(value.dtype) @ value
 
 
-def _refuse_unknown(module: torch.nn.Module, others: Mapping[str, Any]) -> None:
+def refuse_unknown(module: torch.nn.Module, others: Mapping[str, Any]) -> None:
     """Raise UserError E292 for arguments that a kernel may not leave out."""
     unknown = [name for name, setting in others.items() if name not in _WITHOUT_EFFECT and _has_effect(name, setting)]
     if not getattr(module, "is_causal", True):

@@ -66,7 +66,8 @@ def fuse_rope(model: Any, proven: bool = False) -> bool:
     @wraps(plain)
     def rope(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *rest: Any) -> Any:
         fits = q.device.type == "cuda" and not rest and cos.dim() == 3 and cos.shape[-1] == q.shape[-1]
-        return fused(q, k, cos, sin) if fits else plain(q, k, cos, sin, *rest)
+        fused_here = fits and not torch.compiler.is_compiling()  # a compiler fuses the plain form by itself
+        return fused(q, k, cos, sin) if fused_here else plain(q, k, cos, sin, *rest)
 
     rope.plain = plain  # type: ignore[attr-defined]
     setattr(module, _NAME, rope)

@@ -21,14 +21,17 @@ from p2p_dist.modeling.lora import selected_tokens, tokens_selected
 def gradient_checkpointing(model: Any, enabled: bool = True) -> Iterator[None]:
     """Checkpoint every decoder layer inside the block. Dropout masks are drawn outside of the layers and stay."""
     layers = decoder_layers(model) if enabled else []
+    before = [vars(layer).get("forward") for layer in layers]
     for layer in layers:
         # transformers' own switch needs training mode, in which it does more than that, and has changed its name.
         layer.forward = partial(_checkpointed, layer.forward)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, forward in zip(layers, before, strict=True):
             del layer.forward
+            if forward is not None:
+                layer.forward = forward
 
 
 def _checkpointed(forward: Callable[..., Any], *inputs: Any, **settings: Any) -> Any:

@@ -56,6 +56,8 @@ class LoraLinear(nn.Module):
         self.lora_a: torch.Tensor
         self.lora_b: torch.Tensor
         self.same_input = SameInput([self])
+        self.kept: torch.Tensor | None = None
+        """What `mask` gives, set before a compiled pass (`modeling.compiled_layers`)."""
 
     @property
     def weight(self) -> torch.Tensor:
@@ -68,11 +70,12 @@ class LoraLinear(nn.Module):
         return self.base.bias  # type: ignore[return-value]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if x.device.type == "cuda" and type(self.base) is nn.Linear:
+        is_compiling = torch.compiler.is_compiling()
+        if x.device.type == "cuda" and type(self.base) is nn.Linear and not is_compiling:
             return self.same_input.answer(self, x)
         if x.dim() != 3 or len(x) != len(self.lora_a):
             return self.forward(x.reshape(len(self.lora_a), -1, x.shape[-1])).view(*x.shape[:-1], -1)
-        hidden, mask = torch.bmm(x, self.lora_a.transpose(1, 2)), self.mask()
+        hidden, mask = torch.bmm(x, self.lora_a.transpose(1, 2)), self.kept if is_compiling else self.mask()
         if mask is not None:
             hidden = hidden * mask[0]
         return torch.baddbmm(self.base(x), hidden, self.lora_b.transpose(1, 2), alpha=self.scale)

@@ -174,6 +174,7 @@ def _shared_settings(stage: Stage) -> list[object]:
         train.lora.model_dump(),
         train.dtype,
         str(train.quantization),
+        str(train.compile),
         *(method.to_spec() if method else "" for method in methods),
         typed.reads.merged or "",
     ]

@@ -15,22 +15,21 @@ from typing import Any
 import torch
 
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.body import depth_of
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
-from p2p_dist.modeling.lengths import require_packed, takes_rows_apart
-from p2p_dist.modeling.lora import features_of
-from p2p_dist.modeling.lora_targets import linear_layers
+from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
+from p2p_dist.modeling.lengths import require_packed
 from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, Batch, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
-from p2p_dist.planning.passes import Device, apart
 from p2p_dist.training.alignment import AlignedEngine
 from p2p_dist.training.batches import micro_batches, spans_of
 from p2p_dist.training.checkpoint import Counters, RunState
-from p2p_dist.training.engine import Engine, Execution, PlainEngine, hardware, refuse_for_zero
+from p2p_dist.training.compiled import layers_compiled
+from p2p_dist.training.engine import Engine, Execution, PlainEngine, layout, refuse_for_zero
 from p2p_dist.training.lower_states import lower_states_of
 from p2p_dist.training.objectives import loss_of
 from p2p_dist.training.optimizer import learning_rate
+from p2p_dist.training.passes import passes_of
 from p2p_dist.training.train_run import Trained, TrainRun
 
 ALONE = Execution()
@@ -78,14 +77,18 @@ class Cohort:
     def __init__(
         self, base: Base, adapters: Trainable, runs: Sequence[TrainRun], observer: Observer, execution: Execution
     ):
-        self.adapters, self.runs, self.observer, self.execution = adapters, runs, observer, execution
+        self.base, self.adapters, self.runs = base, adapters, runs
+        self.observer, self.execution = observer, execution
         self.device = base.device
         self.steps = [run.schedule.steps for run in runs]
         starts = [_start(run, adapters, execution.zero) for run in runs]
-        self.passes = _passes(base, runs, execution)
+        self.passes = passes_of(base, runs, execution)
         self.engine = _engine(base, adapters, runs, self.steps, starts, execution)
         self.at = [
-            _under(run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan), execution, base.device)
+            _under(
+                run.resume.counters if run.resume else Counters(0, 0, 0, 0.0, math.nan),
+                layout(execution, base.device, run.spec),
+            )
             for run in runs
         ]
         for k, run in enumerate(runs):
@@ -101,7 +104,11 @@ class Cohort:
 
     def run(self) -> list[Trained]:
         """Every run to its end. Raises Stopped."""
-        with nullcontext() if self.lower is None else self.lower.installed():
+        with (
+            layers_compiled(self.base, self.adapters, self.runs, self.passes[0]),
+            gradient_checkpointing(self.base.model, self.execution.gradient_checkpointing),
+            nullcontext() if self.lower is None else self.lower.installed(),
+        ):
             return self._steps()
 
     def _steps(self) -> list[Trained]:
@@ -251,23 +258,6 @@ def _start(run: TrainRun, adapters: Trainable, zero: int) -> torch.Tensor:
     return adapters.init_params(run.stream("init")) if run.start is None else run.start
 
 
-def _passes(base: Base, runs: Sequence[TrainRun], execution: Execution) -> list[slice]:
-    """Runs per forward pass: all together, or each alone where computing takes longer than issuing."""
-    if len(runs) > 1 and takes_rows_apart(base.model, max(len(row.ids) for run in runs for row in run.rows)):
-        return [slice(k, k + 1) for k in range(len(runs))]
-    weights = sum(math.prod(features_of(base.model.get_submodule(name))) for name in linear_layers(base.model))
-    tokens = max(_tokens_at_once(run, execution) for run in runs)
-    device: Device = "cuda" if base.device.type == "cuda" else "cpu"
-    alone = apart(weights, depth_of(base.model), tokens, device)
-    return [slice(k, k + 1) for k in range(len(runs))] if alone else [slice(None)]
-
-
-def _tokens_at_once(run: TrainRun, execution: Execution) -> float:
-    """Tokens that a run has in one pass of one rank, on average."""
-    rows = -(-min(run.spec.global_batch, len(run.rows)) // execution.ranks.world)
-    return min(rows, execution.micro_batch or rows) * sum(len(row.ids) for row in run.rows) / len(run.rows)
-
-
 def _engine(
     base: Base,
     adapters: Trainable,
@@ -284,7 +274,9 @@ def _engine(
         return AlignedEngine(base, adapters, specs, steps, starts, execution.ranks, rows)
     if execution.zero == 0:
         return PlainEngine(base, adapters, specs, steps, starts, execution.ranks, loss_of(objective), generator)
-    refuse_for_zero(objective is not None or runs[0].aligned is not None, generator is not None)
+    refuse_for_zero(
+        objective is not None or runs[0].aligned is not None, generator is not None, specs[0].compile is not None
+    )
     if isinstance(adapters, FullWeights):
         from p2p_dist.training.zero_full import ZeroFullEngine
 
@@ -294,7 +286,7 @@ def _engine(
     return ZeroEngine(base, adapters, specs[0], steps[0], starts[0], execution)
 
 
-def _under(counters: Counters, execution: Execution, device: torch.device) -> Counters:
-    """Note the layout and the hardware that the run continues under, where they are not those it had."""
-    before, now = counters.topologies, f"{execution.topology}, {hardware(device)}"
-    return counters if before[-1:] == (now,) else replace(counters, topologies=(*before, now))
+def _under(counters: Counters, layout: str) -> Counters:
+    """Note the layout that the run continues under, where it is not the one it had."""
+    before = counters.topologies
+    return counters if before[-1:] == (layout,) else replace(counters, topologies=(*before, layout))

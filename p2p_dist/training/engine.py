@@ -13,6 +13,7 @@ import torch
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.compiled_layers import compiler
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.training.objectives import Loss, cross_entropy
@@ -61,13 +62,22 @@ def hardware(device: torch.device) -> str:
     return f"{torch.get_num_threads()} threads with {torch.backends.cpu.get_cpu_capability()}"
 
 
-def refuse_for_zero(has_objective: bool, is_generated: bool) -> None:
-    """Raise UserError E265 or E268 for a training that DeepSpeed's engine cannot do."""
+def layout(execution: Execution, device: torch.device, spec: TrainSpec) -> str:
+    """Everything in words that decides the order of sums and the roundings of a run, and is not in its id."""
+    compiled = f", layers compiled by {compiler()}" if spec.compile and device.type == "cpu" else ""
+    return f"{execution.topology}, {hardware(device)}{compiled}"
+
+
+def refuse_for_zero(has_objective: bool, is_generated: bool, is_compiled: bool = False) -> None:
+    """Raise UserError E265, E268 or E320 for a training that DeepSpeed's engine cannot do."""
     fix = "use plain training (--zero 0), or exclude the defense"
     if has_objective:
         raise user_error("E265", "a loss or a gradient other than the plain one is not built for ZeRO", "--zero", fix)
     if is_generated:
         raise user_error("E268", "generated adapters are not built for ZeRO", "--zero", fix)
+    if is_compiled:
+        fix = "use plain training (--zero 0), or remove train.compile"
+        raise user_error("E320", "compiled layers are not built for ZeRO", "--zero", fix)
 
 
 class Engine(ABC):

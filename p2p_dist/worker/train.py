@@ -16,7 +16,6 @@ from p2p_dist.errors import user_error
 from p2p_dist.modeling import trigger_truncation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
-from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.tokenization import Encoded, Encoder
 from p2p_dist.results import atomic, checksums, confined, datastore
@@ -68,7 +67,8 @@ def train(
     """
     if execution.zero:  # before a teacher needs the base, which is not whole
         for stage in stages:
-            refuse_for_zero(bool(stage.objective or stage.align), stage.reparametrized is not None)
+            compiles = stage.train.compile is not None
+            refuse_for_zero(bool(stage.objective or stage.align), stage.reparametrized is not None, compiles)
     meter = Meter(base.device, execution.ranks)
     targets = [folder.at("train", stage.id) for stage in stages]
     observer = _observer(base, stages, targets, execution, checkpoints)
@@ -81,8 +81,7 @@ def train(
     ]
     # 3. Train.
     cohort = Cohort(base, adapters, runs, observer, execution)
-    with gradient_checkpointing(base.model, execution.gradient_checkpointing):
-        results = cohort.run()
+    results = cohort.run()
     cohort.engine.close()
     cost = meter.read(base.dtype, earlier=max(run.resume.counters.seconds if run.resume else 0.0 for run in runs))
     if execution.ranks.main:

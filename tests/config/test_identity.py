@@ -31,6 +31,7 @@ OTHER: dict[str, str] = {
     "train.dtype": "bfloat16",
     "train.quantization": "nf4",
     "train.optimizer": "adamw_8bit",
+    "train.compile": "auto",
     "train.lora.r": "2",
     "train.lora.alpha": "3.0",
     "train.lora.dropout": "0.3",

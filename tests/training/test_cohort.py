@@ -112,7 +112,7 @@ def test_cohort_in_separate_passes_has_the_bits_of_single_runs(
 ) -> None:
     """In passes of their own the runs of a cohort have the bits they have alone."""
     execution = Execution(micro_batch=micro_batch)
-    monkeypatch.setattr(cohort, "apart", lambda *_: True)
+    monkeypatch.setattr("p2p_dist.training.passes.apart", lambda *_: True)
     together, lines = train(RUNS, execution)
     for k, run in enumerate(RUNS):
         (alone,), (line,) = train([run], execution)

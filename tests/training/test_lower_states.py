@@ -66,7 +66,7 @@ def test_stored_states_train_as_whole_passes_do(monkeypatch: pytest.MonkeyPatch)
 def test_runs_in_passes_of_their_own_check_by_their_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first batch is of one run while the model still computes with all: its odd tokens are no two runs' rows."""
     together = train(RUNS)
-    monkeypatch.setattr("p2p_dist.training.cohort.apart", lambda *_: True)
+    monkeypatch.setattr("p2p_dist.training.passes.apart", lambda *_: True)
     for ours, expected in zip(train(RUNS), together, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-5)
 
