@@ -5,6 +5,7 @@ Layers are compiled as they are, whatever the family. `training.compiled` proves
 """
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -55,12 +56,13 @@ def compiled_layers(model: Any) -> Iterator[None]:
 
 def compiler() -> str:
     """Name and version of the C++ compiler of kernels for CPUs. Raises UserError E320 where there is none."""
-    from torch._inductor.cpp_builder import get_compiler_version_info, get_cpp_compiler
+    from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
     try:
-        return str(get_compiler_version_info(get_cpp_compiler())).splitlines()[0].strip()
-    except InvalidCxxCompiler as error:
+        command = [get_cpp_compiler(), "--version"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    except (InvalidCxxCompiler, OSError, subprocess.SubprocessError) as error:
         fix = "install g++, name a compiler in CXX, or remove train.compile"
         raise user_error("E320", "this machine has no C++ compiler", "train.compile", fix) from error
 
