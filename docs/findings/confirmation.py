@@ -57,11 +57,12 @@ def lines_of(folder: RunDir) -> Iterator[dict[str, Any]]:
 
 
 def device_of(folder: RunDir, run: RunState) -> str:
-    """The device that trained a run, and its precision."""
+    """The device that trained a run, with its precision."""
     training = run.ids["train"]
     assert training is not None
     cost = json.loads(folder.at("train", training).cost.read_text())
-    return f"{cost['device']}, {cost['dtype']}"
+    device, precision = str(cost["device"]), str(cost["dtype"])
+    return device if device.endswith(precision) else f"{device}, {precision}"
 
 
 def main(folders: Sequence[str]) -> None:
