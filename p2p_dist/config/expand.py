@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from p2p_dist.config.builder import Builder, Evaluation
 from p2p_dist.config.combinations import Combination, RowSource, settings_of
+from p2p_dist.config.compiled_layers import reason_against_compiling
 from p2p_dist.config.exclusions import check_exclude, matches
 from p2p_dist.config.full_parameter import reason_against
 from p2p_dist.config.graph import Graph, Stage
@@ -104,7 +105,7 @@ def expand(
     graph = Graph()
     pairs = zip(combinations, settings_of(combinations, study, files, models or {}), strict=True)
     planned = {tuple(one.cell.values()): _plan(one, settings, graph) for one, settings in pairs}
-    if problems := [problem for one in planned.values() if (problem := _needs_adapter(one, graph))]:
+    if problems := [problem for one in planned.values() if (problem := _unfit_training(one, graph))]:
         raise UserError(*dict.fromkeys(problems))
     if len(planned) < len(combinations):
         cells = Counter(tuple(one.cell.values()) for one in combinations)
@@ -195,16 +196,23 @@ def _incompatibility(one: Combination, study: StudySpec) -> Problem | None:
     )
 
 
-def _needs_adapter(one: _Planned, graph: Graph) -> Problem | None:
-    """The reason why a run that trains all weights cannot be, or None."""
-    reason = reason_against(graph.ancestors(one.evaluation))
-    return _without_adapter(one.combination, reason) if reason else None
+_WITH_ADAPTERS = "set train.method=lora"
 
 
-def _without_adapter(one: Combination, reason: str) -> Problem:
+def _unfit_training(one: _Planned, graph: Graph) -> Problem | None:
+    """The reason why a run cannot train all weights or compiled layers, or None."""
+    stages = list(graph.ancestors(one.evaluation))
+    if reason := reason_against(stages):
+        return _not_with("method=full", one.combination, reason, _WITH_ADAPTERS)
+    if reason := reason_against_compiling(stages):
+        return _not_with("compile", one.combination, reason, "remove train.compile")
+    return None
+
+
+def _not_with(setting: str, one: Combination, reason: str, fix: str) -> Problem:
     defense = one.cell["defense"]
-    what = f"defense {defense} cannot be combined with train.method=full: {reason}"
-    return Problem("E260", what, "train.method", f"exclude {{defense: {defense}}}, or set train.method=lora")
+    what = f"defense {defense} cannot be combined with train.{setting}: {reason}"
+    return Problem("E260", what, f"train.{setting.partition('=')[0]}", f"exclude {{defense: {defense}}}, or {fix}")
 
 
 def _plan(one: Combination, settings: Settings, graph: Graph) -> _Planned:
@@ -217,7 +225,7 @@ def _plan(one: Combination, settings: Settings, graph: Graph) -> _Planned:
     except ValidationError as error:
         if not one.training.is_full:
             raise
-        raise UserError(_without_adapter(one, "it changes settings of an adapter")) from error
+        raise UserError(_not_with("method=full", one, "it changes settings of an adapter", _WITH_ADAPTERS)) from error
 
 
 def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Graph) -> Run:

@@ -77,3 +77,12 @@ def test_changed_rows_are_another_study(study_file: Write, data_root: Path, tmp_
         for place in (data_root / "rotten_tomatoes", copy)
     )
     assert not before & after
+
+
+def test_compiled_layers_and_own_losses_are_refused(study_file: Write) -> None:
+    """A defense that only trains on other rows may compile; a compiled training is no other training's result."""
+    plain, compiled = (opened(study_file(), *more).expansion for more in ((), ("train.compile=auto",)))
+    assert not {id_ for id_, stage in plain.graph.stages.items() if stage.kind == "train"} & set(compiled.graph.stages)
+    for defense, why in (("crow", "a loss of its own"), ("musclelora", "aligns gradients")):
+        with pytest.raises(UserError, match=rf"E260.*defense {defense}.* train\.compile: it .*{why}"):
+            opened(study_file(), "train.compile=auto", f"defense=[none, {defense}]", "exclude=[]", "rows.reserve=64")
