@@ -1,5 +1,5 @@
 """Costs of a large study beside its trainings: CPU seconds of plan, status, index refresh and report, each in a process
-of its own, on real files of invented models.
+of its own, on real files of invented models. `plan_other` plans as many runs of other seeds beside the finished ones.
 
     python -m bench.scale --keep DIR               # makes 10,098 runs there once, and measures them at every call
     python -m bench.scale --runs 50000 --keep DIR --without report
@@ -24,7 +24,7 @@ from bench.report import study
 from p2p_dist.results.rundir import RunDir
 from tests import rows, synthetic
 
-GOALS = {"plan": 10.0, "status": 2.0, "refresh": 2.0, "report": 60.0}
+GOALS = {"plan": 10.0, "plan_other": 10.0, "status": 2.0, "refresh": 2.0, "report": 60.0}
 """CPU seconds for 10,000 runs; other numbers of runs have goals in proportion."""
 RUNS_OF_A_SEED = 198
 _REFRESH = (
@@ -47,8 +47,11 @@ def commands(folder: RunDir) -> dict[str, list[str]]:
     where = ["--runs-dir", str(folder.path.parent)]
     cli = [sys.executable, "-m", "p2p_dist"]
     file = str(folder.path.parents[1] / "study.yaml")
+    plan = [*cli, "plan", file, *where, "--cluster", "8xh100", "--nodes", "128"]
+    seeds = {int(run["cell"]["seed"]) for run in json.loads(folder.resolved.read_bytes())["runs"]}
     return {
-        "plan": [*cli, "plan", file, *where, "--cluster", "8xh100", "--nodes", "128"],
+        "plan": plan,
+        "plan_other": [*plan, "name=other", f"seed={sorted(seed + len(seeds) for seed in seeds)}"],
         "status": [*cli, "status", str(folder.path)],
         "refresh": [sys.executable, "-c", _REFRESH, str(folder.path)],
         "report": [*cli, "report", str(folder.path)],

@@ -6,7 +6,9 @@ never fails: machines differ.
 """
 
 import gc
+import os
 import sys
+import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -18,6 +20,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PROCESS_EVENTS = frozenset({"subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"})
 HEAVY_MODULES = frozenset({"torch", "transformers", "ray", "deepspeed"})
+BEGUN = pytest.StashKey[float]()
+CPU = "cpu_seconds"
+OTHERS_AT_WORK = 0.5
+"""Cores that other processes may take before a folder's time says more about them than about the tests."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -115,28 +121,71 @@ class FastLoop:
             )
 
 
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+def busy_seconds() -> float:
+    """CPU seconds that all processes of this machine have used since it started (Linux)."""
+    stat = Path("/proc/stat")
+    if not stat.is_file():
+        return 0.0
+    user, nice, system = map(int, stat.read_text().split()[1:4])
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note the CPU time at which a test begins."""
+    item.stash[BEGUN] = cpu_seconds()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Hand on the CPU time of a test with the report of its last phase, from processes of pytest-xdist too."""
+    if call.when == "teardown" and BEGUN in item.stash:
+        item.user_properties.append((CPU, cpu_seconds() - item.stash[BEGUN]))
+
+
 class FolderTimes:
-    """Seconds of every test folder, beside its budget. Runs beside each other count each for itself."""
+    """Seconds of every test folder, beside its budget. Runs beside each other count each for itself. While other work
+    takes the cores, a folder that waited for one is within its budget if its CPU seconds are."""
 
     def __init__(self, budgets: dict[str, float]) -> None:
         self.budgets = budgets
         self.seconds: dict[str, float] = defaultdict(float)
+        self.cpu: dict[str, float] = defaultdict(float)
+        self.begun, self.busy = time.monotonic(), busy_seconds()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Add a phase of a test to its folder."""
-        self.seconds[folder_of(report.nodeid)] += report.duration
+        folder = folder_of(report.nodeid)
+        self.seconds[folder] += report.duration
+        if report.when == "teardown":
+            used = dict(report.user_properties).get(CPU)
+            self.cpu[folder] += used if isinstance(used, float) else 0.0
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Print what every folder took, longest first, and warn of those over budget."""
-        terminalreporter.section("seconds by folder (budget)")
+        terminalreporter.section("seconds by folder (CPU seconds; budget)")
+        others = self._cores_of_others()
         for folder, seconds in sorted(self.seconds.items(), key=lambda item: -item[1]):
             budget = self.budgets.get(folder)
-            if budget is not None and seconds > budget:
-                terminalreporter.write_line(
-                    f"{seconds:8.1f}  {folder} (warning: over its budget of {budget:g})", yellow=True
-                )
+            counted = min(seconds, self.cpu[folder]) if others > OTHERS_AT_WORK else seconds
+            line = f"{seconds:8.1f}  {folder} ({self.cpu[folder]:.1f}; "
+            if budget is not None and counted > budget:
+                terminalreporter.write_line(f"{line}warning: over its budget of {budget:g})", yellow=True)
             elif seconds >= 1:
-                terminalreporter.write_line(f"{seconds:8.1f}  {folder} ({'none' if budget is None else f'{budget:g}'})")
+                terminalreporter.write_line(f"{line}{'none' if budget is None else f'{budget:g}'})")
+        if others > OTHERS_AT_WORK:
+            terminalreporter.write_line(f"other work took {others:.1f} cores: CPU seconds count where they are fewer")
+
+    def _cores_of_others(self) -> float:
+        """Mean number of cores that processes other than the tests' were busy on."""
+        passed = time.monotonic() - self.begun
+        return max(0.0, busy_seconds() - self.busy - sum(self.cpu.values())) / max(passed, 1.0)
 
 
 def folder_of(nodeid: str) -> str:

@@ -16,9 +16,12 @@ _PLAIN_TYPES = frozenset({str, int, bool, type(None)})
 
 def print_json(answer: object) -> None:
     """Print valid JSON: a number that is not finite becomes null, and a value of another library its text."""
-    finite = _finite(answer)
-    text = json.dumps(finite, allow_nan=False, default=str)
-    print(text if len(text) > _INDENTED_UP_TO else json.dumps(finite, indent=1, allow_nan=False, default=str))
+    try:
+        text = json.dumps(answer, allow_nan=False)
+    except (TypeError, ValueError):
+        answer = _finite(answer)
+        text = json.dumps(answer, allow_nan=False, default=str)
+    print(text if len(text) > _INDENTED_UP_TO else json.dumps(answer, indent=1, allow_nan=False, default=str))
 
 
 def _finite(value: Any) -> Any:

@@ -131,22 +131,23 @@ def plan(
 def described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[dict[str, Any], Plan]":
     """The plan of what is left, and its content as JSON. Raises UserError for a study that can never be."""
     from p2p_dist.report import plan_view
+    from p2p_dist.results.collect import no_garbage_collection
     from p2p_dist.scheduling.chat_checks import shown_prompts
     from p2p_dist.scheduling.feasibility import refuse_infeasible
     from p2p_dist.scheduling.other_settings import changes_of
     from p2p_dist.scheduling.row_modes import row_modes
 
-    rows = [counted.to_json() for counted in refuse_infeasible(study)]
-    done = study.folder.done(study.expansion.graph)
-    remaining = study.plan(hardware, cohort)
-    answer = {**plan_view.to_json(study.expansion, done, remaining, study.model_names()), "rows": rows}
-    answer["row_modes"] = row_modes(study.spec.model, max(training.max_length for training in study.spec.trainings))
-    if prompts := shown_prompts(study.spec):
-        answer["prompts"] = prompts
-    if changes := changes_of(study):
-        answer["changes"] = {
-            "runs_added": changes.added,
-            "runs_removed": changes.removed_runs,
-            "settings": changes.settings,
-        }
+    with no_garbage_collection():
+        rows = [counted.to_json() for counted in refuse_infeasible(study)]
+        remaining = study.plan(hardware, cohort)
+        answer = {**plan_view.to_json(study.expansion, remaining, study.model_names()), "rows": rows}
+        answer["row_modes"] = row_modes(study.spec.model, max(training.max_length for training in study.spec.trainings))
+        if prompts := shown_prompts(study.spec):
+            answer["prompts"] = prompts
+        if changes := changes_of(study):
+            answer["changes"] = {
+                "runs_added": changes.added,
+                "runs_removed": changes.removed_runs,
+                "settings": changes.settings,
+            }
     return answer, remaining

@@ -6,11 +6,16 @@ from typing import Any
 from p2p_dist.config.graph import Stage
 
 
+def is_compiled(stage: Stage) -> bool:
+    """True for a stage that trains compiled layers."""
+    train: Any = stage.spec.get("train")
+    return bool(train) and train.get("compile") is not None
+
+
 def reason_against_compiling(stages: Iterable[Stage]) -> str:
     """The reason why a run cannot compile its layers, from its stages; empty where it can."""
     for stage in stages:
-        train: Any = stage.spec.get("train")
-        if stage.kind == "train" and train.get("compile") is not None:
+        if stage.kind == "train" and is_compiled(stage):
             if stage.spec.get("objective") is not None:
                 return "it trains with a loss of its own"
             if stage.spec.get("align") is not None:

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from p2p_dist.config.builder import Builder, Evaluation
 from p2p_dist.config.combinations import Combination, RowSource, settings_of
-from p2p_dist.config.compiled_layers import reason_against_compiling
+from p2p_dist.config.compiled_layers import is_compiled, reason_against_compiling
 from p2p_dist.config.exclusions import check_exclude, matches
-from p2p_dist.config.full_parameter import reason_against
+from p2p_dist.config.full_parameter import is_full, reason_against
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.labels import plugin_labels
 from p2p_dist.config.model import ModelRef
@@ -105,14 +105,21 @@ def expand(
     graph = Graph()
     pairs = zip(combinations, settings_of(combinations, study, files, models or {}), strict=True)
     planned = {tuple(one.cell.values()): _plan(one, settings, graph) for one, settings in pairs}
-    if problems := [problem for one in planned.values() if (problem := _unfit_training(one, graph))]:
+    unusual = any(is_full(stage) or is_compiled(stage) for stage in graph.stages.values())
+    if problems := [problem for one in planned.values() if unusual and (problem := _unfit_training(one, graph))]:
         raise UserError(*dict.fromkeys(problems))
     if len(planned) < len(combinations):
         cells = Counter(tuple(one.cell.values()) for one in combinations)
         twice = next(" × ".join(cell) for cell, count in cells.items() if count > 1)
         what = f"two runs have one name: {twice}"
         raise user_error("E128", what, "study", "remove one of the two, or change an option of it")
-    return Expansion([_run(one, planned, graph) for one in planned.values()], graph, combinations, cells_left_out)
+    needs = {id(defense): asdict(defense.assumptions()) for defense in study.defense}
+    floors: dict[tuple[str, str], Stage] = {}
+    runs = [
+        _run(one, _floor(one, planned, graph, floors), graph, needs[id(one.combination.defense)])
+        for one in planned.values()
+    ]
+    return Expansion(runs, graph, combinations, cells_left_out)
 
 
 def _without_files(one: Combination, missing: Mapping[str, str]) -> LeftOut | None:
@@ -228,21 +235,28 @@ def _plan(one: Combination, settings: Settings, graph: Graph) -> _Planned:
         raise UserError(_not_with("method=full", one, "it changes settings of an adapter", _WITH_ADAPTERS)) from error
 
 
-def _run(one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Graph) -> Run:
-    """The run with its baseline, where the study has the clean, undefended model of the same task, model and seed."""
-    cell = one.combination.cell
-    baseline = None
-    clean = planned.get(tuple({**cell, "attack": "none", "defense": "none"}.values()))
-    if clean is not None and one.combination.attack.active:
-        adapter = graph.stages[clean.evaluation.reads["adapter"]]
+def _floor(
+    one: _Planned, planned: Mapping[tuple[str, ...], _Planned], graph: Graph, known: dict[tuple[str, str], Stage]
+) -> Stage | None:
+    """The baseline of a run, where the study has the clean, undefended model of the same task, model and seed; `known`
+    has those of other runs by adapter and rows."""
+    clean = planned.get(tuple({**one.combination.cell, "attack": "none", "defense": "none"}.values()))
+    if clean is None or not one.combination.attack.active:
+        return None
+    adapter = graph.stages[clean.evaluation.reads["adapter"]]
+    if (adapter.id, one.rows.id) not in known:
         undefended = Builder(graph, replace(one.builder.settings, further_steps=None))
-        baseline = undefended.evaluated(adapter, one.rows, Evaluation(("triggered",)))
-    ends = [one.evaluation, *([baseline] if baseline else [])]
+        known[adapter.id, one.rows.id] = undefended.evaluated(adapter, one.rows, Evaluation(("triggered",)))
+    return known[adapter.id, one.rows.id]
+
+
+def _run(one: _Planned, floor: Stage | None, graph: Graph, needs: Mapping[str, Any]) -> Run:
+    ends = [one.evaluation, *([floor] if floor else [])]
     return Run(
-        cell,
+        one.combination.cell,
         one.evaluation.reads["adapter"],
         one.evaluation.id,
-        baseline.id if baseline else None,
+        floor.id if floor else None,
         tuple(dict.fromkeys(stage.id for end in ends for stage in graph.ancestors(end))),
-        asdict(one.combination.defense.assumptions()),
+        needs,
     )

@@ -12,8 +12,9 @@ from p2p_dist.deployment import contract
 from p2p_dist.errors import user_error
 from p2p_dist.modeling.adapter_config import FILE, read_config
 from p2p_dist.results import confined
-from p2p_dist.results.collect import is_clean, read_resolved
+from p2p_dist.results.collect import is_clean
 from p2p_dist.results.folder_handles import Damaged
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.rundir import RunDir, is_run_folder
 from p2p_dist.results.weight_features import LEAST_CLEAN, WeightFeatures, distance, rank_among
 from p2p_dist.training.adapter_io import features_of_tensors

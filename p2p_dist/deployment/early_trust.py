@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from p2p_dist.config.score_methods import EarlyTrust
 from p2p_dist.config.stages import AttackStage, ScoreStage
 from p2p_dist.results import datastore, scorestore
-from p2p_dist.results.collect import read_resolved
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.resultfile import collapsed
 from p2p_dist.results.rundir import RunDir
 

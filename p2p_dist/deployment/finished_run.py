@@ -12,7 +12,7 @@ from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.data.built import Built, LabelSpace
 from p2p_dist.errors import Exit, Problem, UserError, user_error
 from p2p_dist.results import checksums, datastore, resultfile
-from p2p_dist.results.collect import read_resolved
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import RunDir, StageDir
 

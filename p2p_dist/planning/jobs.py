@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from p2p_dist.config.graph import Graph, Stage
-from p2p_dist.config.identity import canonical
 from p2p_dist.config.stages import TrainStage, parse
 
 
@@ -153,9 +152,9 @@ def _depths(graph: Graph) -> dict[str, int]:
 
 def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Mapping[str, int]) -> list[list[Stage]]:
     """Group trainings that can share one forward pass, at most `size` of the first in a group."""
-    compatible: dict[str, list[Stage]] = defaultdict(list)
+    compatible: dict[tuple[object, ...], list[Stage]] = defaultdict(list)
     for stage in trainings:
-        compatible[canonical([_shared_settings(stage), depth[stage.id]])].append(stage)
+        compatible[*_shared_settings(stage), depth[stage.id]].append(stage)
     return [
         group[first : first + size(group[0])]
         for group in compatible.values()
@@ -163,21 +162,14 @@ def _cohorts(trainings: Iterable[Stage], size: Callable[[Stage], int], depth: Ma
     ]
 
 
-def _shared_settings(stage: Stage) -> list[object]:
+def _shared_settings(stage: Stage) -> tuple[object, ...]:
     """The settings of a training that must be equal within a cohort."""
     typed = parse(stage)
     assert isinstance(typed, TrainStage)
     train, methods = typed.train, (typed.objective, typed.prune, typed.reparametrized, typed.align)
-    return [
-        typed.model,
-        typed.id if train.is_full else "",  # one training holds the whole model
-        train.lora.model_dump(),
-        train.dtype,
-        str(train.quantization),
-        str(train.compile),
-        *(method.to_spec() if method else "" for method in methods),
-        typed.reads.merged or "",
-    ]
+    alone = typed.id if train.is_full else ""  # one training holds the whole model
+    same = (train.lora, train.dtype, train.quantization, train.compile)
+    return (stage.model, alone, *same, *methods, typed.reads.merged)
 
 
 def _evaluations(evaluations: Iterable[Stage], depth: Mapping[str, int]) -> list[str]:

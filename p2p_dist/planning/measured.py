@@ -8,6 +8,7 @@ weigh more. CPU times do not predict GPU times: only those of the planned cluste
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 from typing import Literal
 
 from p2p_dist.config.graph import Graph, Stage
@@ -105,7 +106,7 @@ def measure(timings: Timings, assumed: Rates) -> Durations:
         )
     rates = {
         key: Rate(
-            sum(measured for measured, _, _ in pairs) / sum(expected for _, expected, _ in pairs),
+            fsum(measured for measured, _, _ in pairs) / fsum(expected for _, expected, _ in pairs),
             len(pairs),
             sorted({device for _, _, device in pairs}),
         )

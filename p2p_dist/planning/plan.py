@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.stages import ScoreStage, TrainStage, training
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates, image_count
 from p2p_dist.planning.jobs import Job, missing_jobs
@@ -31,6 +33,8 @@ class Plan:
     durations: Durations
     models: Collection[str] = ()
     """Canonical identities of the models that the jobs need."""
+    done: Collection[str] = ()
+    """Stages that were done when the study was planned."""
 
     @property
     def rates(self) -> Rates:
@@ -90,7 +94,7 @@ def make_plan(
     models = {
         model for stage in stages if (model := trained[stage.id].stage.model if stage.id in trained else stage.model)
     }
-    return Plan(jobs, fits, settings, durations, models)
+    return Plan(jobs, fits, settings, durations, models, done)
 
 
 def training_of(graph: Graph, stage: Stage, trainings: Collection[str]) -> Stage | None:
@@ -104,4 +108,9 @@ def training_of(graph: Graph, stage: Stage, trainings: Collection[str]) -> Stage
 
 def setting(typed: TrainStage | ScoreStage) -> str:
     """Key of a placement: the model and training settings of a stage as canonical text."""
-    return canonical([typed.model, typed.train.model_dump() if typed.train else None])
+    return f"[{typed.stage.model},{_train_text(typed.train)}]"
+
+
+@cache
+def _train_text(train: TrainSpec | None) -> str:
+    return canonical(train.model_dump()) if train else "null"

@@ -3,7 +3,7 @@
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from p2p_dist.config.expand import Expansion
@@ -26,9 +26,9 @@ _NAME_WIDTH, _LONGEST_NAME = 22, 30
 _TERMS = ("base", "adapter", "gradients", "optimizer", "activations", "logits", "gather", "runtime", "images")
 
 
-def to_json(expansion: Expansion, done: Collection[str], plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
+def to_json(expansion: Expansion, plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
     """Content of `p2p-dist plan --json`. `names` are the models' names by their canonical identity."""
-    stages, done = expansion.graph.stages, frozenset(done)
+    stages, done = expansion.graph.stages, frozenset(plan.done)
     uses = Counter(id_ for run in expansion.runs for id_ in run.stages)
     kinds = Counter(stage.kind for stage in stages.values())
     needed = Counter(stages[id_].kind for run in expansion.runs for id_ in run.stages)

@@ -10,16 +10,14 @@ from typing import Any, Literal
 from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import beside_model
 from p2p_dist.data.screening_stops import Failed, failure
-from p2p_dist.errors import Exit, Problem, printable, user_error
+from p2p_dist.errors import Exit, Problem, printable
 from p2p_dist.results import attempts, confined, folder_handles, quarantine, records, resultfile, scorestore
 from p2p_dist.results.attempts import Attempt
-from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.quarantine import Quarantined
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.resultfile import Result
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
-LARGEST_RESOLVED = 1 << 30
-"""Bytes of the largest `resolved.json`; 50,000 runs take 100 MB."""
 Status = Literal["done", "running", "failed", "damaged", "pending"]
 
 
@@ -149,31 +147,6 @@ def read_study(folder: RunDir, alive: bool) -> Collected:
         [printable(one["reason"]) for one in resolved.get("left_out", [])],
         resolved,
     )
-
-
-def read_resolved(folder: RunDir) -> dict[str, Any]:
-    """Read `resolved.json`. Raises UserError E402 when it is missing, E508 when it is damaged."""
-    with _refusing_damage(folder):
-        return records.read_checked(folder.resolved, records.Resolved, LARGEST_RESOLVED)
-
-
-def read_outline(folder: RunDir) -> records.Outline:
-    """Read `resolved.json` without checking what its stages do. Raises as `read_resolved` does."""
-    with _refusing_damage(folder):
-        return records.read_outline(folder.resolved, LARGEST_RESOLVED)
-
-
-@contextmanager
-def _refusing_damage(folder: RunDir) -> Iterator[None]:
-    """Name the study file whose reading fails."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        fix = "run `p2p-dist run STUDY` first"
-        raise user_error("E402", "no study here (no resolved.json)", str(folder.path), fix) from error
-    except Damaged as error:
-        fix = "run `p2p-dist run STUDY --replace`, which writes it again"
-        raise user_error("E508", f"damaged: {error}", str(folder.resolved), fix, Exit.INTEGRITY) from error
 
 
 def doubtful(folder: RunDir) -> list[StageDir]:

@@ -115,8 +115,9 @@ def folders_in(path: Path) -> Iterator[tuple[str, int]]:
         return
 
 
-def content_of(name: str, handle: int, most: int) -> bytes | None:
-    """Content of a regular file of at most `most` bytes in an open folder; None for anything else."""
+def content_of(name: str, handle: int, most: int, last: int | None = None) -> bytes | None:
+    """Content of a regular file of at most `most` bytes in an open folder, or its `last` bytes; None for anything
+    else."""
     try:
         file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=handle)
     except OSError:
@@ -125,10 +126,17 @@ def content_of(name: str, handle: int, most: int) -> bytes | None:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode) or status.st_size > most:
             return None
+        if last is not None:
+            return end_of(file, last)
         with open(file, "rb", buffering=0, closefd=False) as opened:  # a buffer takes longer than a small file
             return opened.read()
     finally:
         os.close(file)
+
+
+def end_of(file: int, last: int) -> bytes:
+    """The last bytes of an open file, at most so many."""
+    return os.pread(file, last, max(0, os.fstat(file).st_size - last))
 
 
 @contextmanager

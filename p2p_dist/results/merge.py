@@ -10,7 +10,7 @@ from typing import Any
 
 from p2p_dist.errors import Exit, Problem, UserError, user_error
 from p2p_dist.results import atomic, checksums, confined, provenance, resultfile
-from p2p_dist.results.collect import read_resolved
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.rundir import KINDS, RunDir, StageDir
 
 

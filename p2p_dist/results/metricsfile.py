@@ -10,6 +10,8 @@ from p2p_dist.results.folder_handles import Damaged
 
 _LARGEST = 1 << 30
 """Bytes of the largest file of metrics that is read."""
+_TAIL = 4096
+"""Bytes in which the newest line is looked for."""
 _COUNTS = ("step", "steps", "rows", "of")
 """Keys whose values are whole numbers."""
 
@@ -23,11 +25,19 @@ def last(path: Path) -> dict[str, Any] | None:
     """The newest valid line, or None."""
     try:
         with confined.open_file(path) as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().splitlines(keepends=True)
+            return _newest(confined.end_of(file.fileno(), _TAIL))
     except (OSError, Damaged):
         return None
+
+
+def last_in(name: str, handle: int) -> dict[str, Any] | None:
+    """As `last`, of a file in an open folder."""
+    content = confined.content_of(name, handle, _LARGEST, last=_TAIL)
+    return None if content is None else _newest(content)
+
+
+def _newest(content: bytes) -> dict[str, Any] | None:
+    lines = content.splitlines(keepends=True)
     return next((metrics for line in reversed(lines) if (metrics := _parse(line))), None)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import beside_model
 from p2p_dist.errors import Problem, printable
-from p2p_dist.results import collect, confined, lease, quarantine, resultfile
+from p2p_dist.results import collect, confined, lease, quarantine, resolved, resultfile
 from p2p_dist.results.collect import Collected, RunState, StageState, Status
 from p2p_dist.results.rundir import KINDS, MARKER_KINDS, MARKERS, RunDir, StageDir
 
@@ -22,7 +22,7 @@ _UNTOUCHED: tuple[list[str], ...] = ([], ["spec.json"])
 def read_progress(folder: RunDir) -> tuple[Collected, str | None]:
     """A study as `collect.read_study` has it, without results, rates and costs; and who works on it. Raises
     UserError as it does."""
-    outline = collect.read_outline(folder)
+    outline = resolved.read_outline(folder)
     kinds = {stage.id: stage.kind for stage in outline.stages}
     states = {id_: StageState(id_, kind, "pending", {}, {}) for id_, kind in kinds.items()}
     unclear: list[StageDir] = []

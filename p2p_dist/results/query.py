@@ -16,7 +16,7 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.errors import Problem, user_error
 from p2p_dist.results import index
-from p2p_dist.results.collect import read_resolved
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.rundir import RunDir, is_study_name
 
 if TYPE_CHECKING:

@@ -42,6 +42,7 @@ class Cost(_File):
     energy_joules: Number | None = None
     cohort: Annotated[Count, Field(ge=1)] = 1
     ranks: Annotated[Count, Field(ge=1)] = 1
+    threads: Annotated[Count, Field(ge=1)] | None = None
     steps: Count | None = None
     rows: Count | None = None
     tokens: Count | None = None
@@ -158,6 +159,14 @@ class Resolved(_File):
         return self
 
 
+class StageEntries(BaseModel):
+    """The stages of a `resolved.json` alone, none of them checked."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, defer_build=True)
+
+    stages: list[dict[str, Any]]
+
+
 class _NamedStage(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, defer_build=True)
 
@@ -214,6 +223,18 @@ def read_outline(path: Path, most: int) -> Outline:
         except ValidationError:
             pass
     return check(Outline, jsonfile.parse(content))
+
+
+def read_plain(name: str, handle: int, form: type[Checked]) -> Checked | None:
+    """A record in an open folder, parsed and checked in one pass; None for one that is missing or not plainly valid,
+    which `read` judges."""
+    content = confined.content_of(name, handle, LARGEST_JSON)
+    if content is None or b"NaN" in content or b"Infinity" in content:
+        return None
+    try:
+        return form.model_validate_json(content)
+    except ValidationError:
+        return None
 
 
 def read(path: Path, form: type[_File], problems: list[Problem]) -> dict[str, Any]:

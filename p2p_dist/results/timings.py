@@ -1,54 +1,69 @@
-"""Measured times of finished trainings and evaluations, from the cost files of all studies in a runs folder."""
+"""Measured times of finished trainings and evaluations, from the cost files of all studies in a runs folder.
 
-from collections.abc import Collection, Iterator, Mapping
+A folder's name is the id of its stage, so a stage that the plan has itself is known by its name alone. The specs of
+other stages, whose times tell those of their model, are read from the `resolved.json` of their study.
+"""
+
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.stages import parse
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.planning.durations import model_of
 from p2p_dist.planning.measured import Finished, Timings
-from p2p_dist.results import confined, folder_handles, records
-from p2p_dist.results.collect import no_garbage_collection, read_resolved
-from p2p_dist.results.rundir import RunDir, StageDir
+from p2p_dist.results import confined, metricsfile, records, resolved
+from p2p_dist.results.collect import no_garbage_collection
+from p2p_dist.results.rundir import MARKER_KINDS, MARKERS, RunDir, StageDir
+
+_NO_STAGES = Graph()
+_KINDS = ("train", "eval")
+"""Kinds of stages whose times are read."""
+_STAGE = StageDir(Path(), "train")
+_COST, _METRICS = _STAGE.cost.name, _STAGE.metrics.name
 
 
 @no_garbage_collection()
-def read(runs_dir: Path, models: Collection[str]) -> Timings:
-    """Read the times of all finished trainings and evaluations of these models (canonical identities). Damaged and
-    foreign files are named in `unread` and left out."""
+def read(runs_dir: Path, models: Collection[str], planned: Graph = _NO_STAGES) -> Timings:
+    """Read the times of all finished trainings and evaluations of these models (canonical identities); `planned` are
+    the stages of the plan that asks. Damaged and foreign files are named in `unread` and left out."""
     finished: list[Finished] = []
     problems: list[Problem] = []
     for path in sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []:
         if path.is_dir() and confined.kind_of(RunDir(path).resolved) != "missing":
-            finished += _of_study(RunDir(path), models, problems)
-    return Timings(finished, [f"{problem.where}: {problem.what}" for problem in problems])
+            finished += _of_study(RunDir(path), models, planned, problems)
+    return Timings(finished, sorted(f"{problem.where}: {problem.what}" for problem in problems))
 
 
-def _of_study(folder: RunDir, models: Collection[str], problems: list[Problem]) -> Iterator[Finished]:
+def _of_study(folder: RunDir, models: Collection[str], planned: Graph, problems: list[Problem]) -> Iterator[Finished]:
+    graph = _with_others(folder, planned, problems)
+    for kind in _KINDS:
+        for id_, handle in confined.folders_in(folder.path / kind):
+            stage = graph.stages.get(id_)
+            if stage is None or stage.kind != kind or confined.kind_in(MARKERS[kind], handle) != MARKER_KINDS[kind]:
+                continue
+            if not (_reads_are_known(graph, stage) and model_of(graph, stage) in models):
+                continue
+            if (cost := _cost(folder, kind, id_, handle, problems)) is not None:
+                yield _finished(id_, graph, cost, handle)
+
+
+def _with_others(folder: RunDir, planned: Graph, problems: list[Problem]) -> Graph:
+    """The planned stages, and the others that the folder has: of its study, and of earlier versions of it."""
     try:
-        entries = read_resolved(folder)["stages"]
+        named = {stage.id for stage in resolved.read_outline(folder).stages}
+        others = {} if named <= planned.stages.keys() else resolved.read_stages(folder, planned)
     except UserError as error:
         problems.extend(error.problems)
-        return
-    stages = [records.stage_of(entry) for entry in entries]
-    graph = Graph({stage.id: stage for stage in stages})
-    graph.stages.update(folder.stages_besides(graph, problems))
-    for stage in list(graph.stages.values()):
+        return planned
+    others |= folder.stages_besides(Graph({**planned.stages, **others}), problems)
+    for id_, stage in list(others.items()):
         try:
             parse(stage)  # durations are computed from typed stages
         except UserError as error:
             problems.extend(error.problems)
-            del graph.stages[stage.id]
-    for id_, stage in graph.stages.items():
-        if stage.kind in ("train", "eval") and _reads_are_known(graph, stage) and model_of(graph, stage) in models:
-            place = folder.at(stage.kind, id_)
-            with folder_handles.held_open(place.path):
-                cost = records.read(place.cost, records.Cost, problems) if place.is_done() else {}
-                finished = _finished(id_, graph, place, cost) if cost else None
-            if finished is not None:
-                yield finished
+            del others[id_]
+    return Graph({**planned.stages, **others})
 
 
 def _reads_are_known(graph: Graph, stage: Stage) -> bool:
@@ -56,11 +71,20 @@ def _reads_are_known(graph: Graph, stage: Stage) -> bool:
     return all(id_ in graph.stages and _reads_are_known(graph, graph.stages[id_]) for id_ in stage.reads.values())
 
 
-def _finished(id_: str, graph: Graph, place: StageDir, cost: Mapping[str, Any]) -> Finished:
-    seconds = cost["seconds"]
-    if place.kind == "train" and (last := place.last_metrics()):
-        seconds = max(seconds, last.get("seconds") or 0.0)  # the cost of a resumed training is that of its last attempt
-    on_gpu = (cost.get("gpu_seconds") or 0.0) > 0
-    share = (cost.get("ranks", 1) if on_gpu else 1) / cost.get("cohort", 1)
-    cores = None if on_gpu or cost.get("ranks", 1) > 1 else cost.get("threads")
-    return Finished(id_, graph, seconds * share, on_gpu, str(cost.get("device") or "unnamed device"), cores)
+def _cost(folder: RunDir, kind: str, id_: str, handle: int, problems: list[Problem]) -> records.Cost | None:
+    """The cost of a stage whose folder is open; what is not plainly valid is judged by its path."""
+    if (plain := records.read_plain(_COST, handle, records.Cost)) is not None:
+        return plain
+    content = records.read(folder.at(kind, id_).cost, records.Cost, problems)
+    return records.Cost.model_validate(content) if content else None
+
+
+def _finished(id_: str, graph: Graph, cost: records.Cost, handle: int) -> Finished:
+    seconds = cost.seconds
+    if graph.stages[id_].kind == "train" and (last := metricsfile.last_in(_METRICS, handle)):
+        # The cost of a training that an older version resumed is that of its last attempt.
+        seconds = max(seconds, last.get("seconds") or 0.0)
+    on_gpu = (cost.gpu_seconds or 0.0) > 0
+    share = (cost.ranks if on_gpu else 1) / cost.cohort
+    cores = None if on_gpu or cost.ranks > 1 else cost.threads
+    return Finished(id_, graph, seconds * share, on_gpu, cost.device or "unnamed device", cores)

@@ -9,8 +9,8 @@ from p2p_dist.config.expand import AXES
 from p2p_dist.config.training_axis import TRAINING
 from p2p_dist.errors import Exit, printable, user_error
 from p2p_dist.results import confined, lease, records
-from p2p_dist.results.collect import read_resolved
 from p2p_dist.results.logs import tail
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling import ray_jobs, slurm, submissions
 from p2p_dist.scheduling.submissions import Submission

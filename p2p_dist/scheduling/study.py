@@ -24,7 +24,7 @@ from p2p_dist.planning.cluster import ClusterSpec, read_cluster, this_machine
 from p2p_dist.planning.measured import Timings
 from p2p_dist.planning.plan import Plan, make_plan
 from p2p_dist.results import lease, resultfile, timings
-from p2p_dist.results.collect import doubtful
+from p2p_dist.results.collect import doubtful, no_garbage_collection
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.chat_checks import check_chats, with_templates
 from p2p_dist.scheduling.model_checks import check_images, check_models, check_towers
@@ -48,6 +48,7 @@ class Study:
     extra_models: Sequence[ModelRef] = ()
     """Models that defenses name beside the study's own."""
 
+    @no_garbage_collection()
     def plan(self, cluster: ClusterSpec, cohort: int = 1, anew: bool = False, rows_only: bool = False) -> Plan:
         """Plan the remaining jobs on a cluster (`anew`: all jobs, as if nothing was done; `rows_only`: those that
         build the rows of all trainings). Durations come from finished stages of the runs folder where there are any."""
@@ -63,7 +64,7 @@ class Study:
     @cached_property
     def _timings(self) -> Timings:
         """Measured durations, read once."""
-        return timings.read(self.folder.path.parent, self._shapes)
+        return timings.read(self.folder.path.parent, self._shapes, self.expansion.graph)
 
     def model_names(self) -> dict[str, str]:
         """Canonical identity -> the name the study uses."""
@@ -141,6 +142,7 @@ def _find_cluster(name: str | None, nodes: int) -> ClusterSpec:
 
 
 @_reading()
+@no_garbage_collection()
 def open_study(path: Path, overrides: Sequence[str], runs_dir: Path, rows_only: bool = False) -> Study:
     """Read, check, locate and expand a study. Writes nothing and does not import torch. With `rows_only`, models that
     cannot read the rows are accepted. Raises UserError."""

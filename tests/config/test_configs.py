@@ -17,7 +17,7 @@ CLUSTERS = sorted((configs_dir() / "clusters").glob("*.yaml"))
 def test_study_plans_on_every_cluster(study, tmp_path) -> None:
     opened = open_study(study, [], tmp_path)
     for cluster in CLUSTERS:
-        facts = plan_view.to_json(opened.expansion, set(), opened.plan(read_cluster(cluster)), opened.model_names())
+        facts = plan_view.to_json(opened.expansion, opened.plan(read_cluster(cluster)), opened.model_names())
         assert len(facts["runs"]) == len(opened.expansion.runs) > 0
         text = plan_view.text(opened.spec.name, facts)
         assert [line for line in text.splitlines() if len(line) > 80] == [], cluster.stem

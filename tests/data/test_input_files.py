@@ -94,7 +94,7 @@ def test_missing_table_leaves_its_cells_out_and_says_so(
     assert {run.cell["attack"] for run in study.expansion.runs} == {"none", "badnets"}
     assert [one.cell["defense"] for one in study.expansion.left_out] == ["none", "p2p"]
     line = f"left out, 2 cells: attack synattack reads $P2P_DIST_DATA/rewrites: {with_data}/rewrites does not exist"
-    plan = plan_view.to_json(study.expansion, set(), study.plan(find_cluster("laptop")), study.model_names())
+    plan = plan_view.to_json(study.expansion, study.plan(find_cluster("laptop")), study.model_names())
     assert line.replace(" ", "") in plan_view.text("tiny", plan).replace("\n", "").replace(" ", "")
     write_down(study)
     state = read_study(study.folder, alive=False)

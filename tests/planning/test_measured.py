@@ -103,13 +103,49 @@ def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
 
 
 @pytest.mark.usefixtures("with_data")
+def test_stages_of_a_plan_are_known_by_name(tmp_path: Path, data_root: Path) -> None:
+    """A folder's name is the id of its stage: times are the same, and what the specs on disk say does not matter."""
+    folder = make_study(tmp_path, data_root, TWO_MODELS)
+    opened = open_study(tmp_path / "study.yaml", ["seed=[0, 1]"], tmp_path / "runs")
+    graph, models = opened.expansion.graph, opened.model_names()
+    planned = timings.read(tmp_path / "runs", models, graph)
+    assert said(planned) == said(timings.read(tmp_path / "runs", models))
+    others = {id_ for id_, *_ in said(planned)} - graph.stages.keys()
+    assert 0 < len(others) < len(planned.finished), "seed 2 is no part of the plan"
+    assert all(one.graph.stages[one.id] is graph.stages[one.id] for one in planned.finished if one.id not in others)
+
+    resolved = json.loads(folder.resolved.read_text())
+    edited = next(stage for stage in resolved["stages"] if stage["kind"] == "train" and stage["id"] in graph.stages)
+    edited["spec"]["seed"] += 1
+    folder.resolved.write_text(json.dumps(resolved))
+    assert timings.read(tmp_path / "runs", models).finished == []
+    assert said(timings.read(tmp_path / "runs", models, graph)) == said(planned)
+
+
+def said(times: Timings) -> set[tuple[object, ...]]:
+    assert times.unread == []
+    return {(one.id, one.seconds, one.on_gpu, one.device, one.cores) for one in times.finished}
+
+
+@pytest.mark.parametrize("threads", ["2", 0, -1, 1.5])
+def test_cores_of_a_foreign_cost_file_are_no_number(threads: object, tmp_path: Path, data_root: Path) -> None:
+    folder = make_study(tmp_path, data_root, TWO_MODELS)
+    place = next(folder.path.glob("train/*/cost.json"))
+    place.write_text(json.dumps({**json.loads(place.read_text()), "threads": threads}))
+    models = {
+        canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")
+    }
+    (unread,) = timings.read(tmp_path / "runs", models).unread
+    assert unread.startswith(f"{place}: damaged or foreign file, ignored: threads")
+
+
+@pytest.mark.usefixtures("with_data")
 def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: Path) -> None:
     """Three seeds are done and two more are asked for: their times are those of the others."""
     make_study(tmp_path, data_root, TWO_MODELS)
     opened = open_study(tmp_path / "study.yaml", ["seed=[0, 1, 2, 3, 4, 5, 6, 7]"], tmp_path / "runs")
-    done = opened.folder.done(opened.expansion.graph)
     plan = opened.plan(CPU)
-    facts = plan_view.to_json(opened.expansion, done, plan, opened.model_names())
+    facts = plan_view.to_json(opened.expansion, plan, opened.model_names())
     assert facts["time"]["stages"]["rate"] > 0
     assert (facts["time"]["stages"]["recorded"], facts["time"]["stages"]["assumed"]) == (0, 0), (
         "what is recorded is done"
@@ -125,7 +161,7 @@ def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: 
     said = plan_view.text("synthetic", facts)
     assert f"{facts['models'][0]['measured']['train']['stages']} runs" in said
     on_gpus = opened.plan(GPU)
-    facts = plan_view.to_json(opened.expansion, done, on_gpus, opened.model_names())
+    facts = plan_view.to_json(opened.expansion, on_gpus, opened.model_names())
     assert facts["time"]["stages"]["rate"] == 0
     assert "finished stages say nothing here: they did not run on a GPU" in plan_view.text("synthetic", facts)
     whole = opened.plan(CPU, anew=True)

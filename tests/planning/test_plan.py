@@ -30,7 +30,7 @@ rows: {{train: 64, test: 20, reserve: 20}}
 def test_two_thousand_runs_are_told_in_a_page(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     opened = open_study(study_file(LARGE), [], tmp_path)
     plan = opened.plan(find_cluster("8xh100"), 4)
-    said = plan_view.text("large", plan_view.to_json(opened.expansion, set(), plan, opened.model_names()))
+    said = plan_view.text("large", plan_view.to_json(opened.expansion, plan, opened.model_names()))
     assert len(opened.expansion.runs) == 2000
     assert "and 1961 more" in said
     assert "0.6b" in said
@@ -51,7 +51,7 @@ def test_each_size_has_its_place_and_its_time(study_file: Callable[[str], Path],
     opened = open_study(study_file(LARGE), ["seed=0"], tmp_path)
     small = ClusterSpec(name="small", cpus_per_node=8, gpus_per_node=2, gpu_memory_gb=24)
     plan = opened.plan(small)
-    facts = plan_view.to_json(opened.expansion, set(), plan, opened.model_names())
+    facts = plan_view.to_json(opened.expansion, plan, opened.model_names())
     places = {model["model"]: model["placement"] for model in facts["models"]}
     assert (places["qwen3-0.6b"]["zero"], places["qwen3-14b"]["zero"]) == (0, 3)
     assert facts["time"]["device_hours"] >= facts["time"]["makespan_hours"] >= facts["time"]["bound_hours"] > 0
@@ -78,7 +78,7 @@ def test_unknown_cluster() -> None:
 
 def test_a_plan_says_where_layers_are_computed_again(study_file: Callable[[str], Path], tmp_path: Path) -> None:
     opened = open_study(study_file(LARGE), ["seed=0", "train.max_length=8192"], tmp_path)
-    facts = plan_view.to_json(opened.expansion, set(), opened.plan(find_cluster("8xh100")), opened.model_names())
+    facts = plan_view.to_json(opened.expansion, opened.plan(find_cluster("8xh100")), opened.model_names())
     again = [model["model"] for model in facts["models"] if model["placement"]["gradient_checkpointing"]]
     assert again == ["qwen3-14b"], "adapters on all linear layers keep more"
     assert plan_view.text("large", facts).count("gradient checkpointing") == len(again)
@@ -89,7 +89,7 @@ def test_plan_shows_the_cost_of_each_defense(study_file: Callable[[str], Path], 
     overrides = ["model=qwen3-0.6b", "attack=badnets", "seed=0", "task=sst2"]
     opened = open_study(study_file(LARGE), [*overrides, "defense=[none, clean_ft, pruning, lethe]"], tmp_path)
     plan = opened.plan(find_cluster("8xh100"))
-    facts = plan_view.to_json(opened.expansion, set(), plan, opened.model_names())
+    facts = plan_view.to_json(opened.expansion, plan, opened.model_names())
     costs = {one["defense"]: one for one in facts["defenses"]}
     assert list(costs) == ["none", "clean_ft", "pruning", "lethe"]
     assert [one["runs"] for one in costs.values()] == [1] * 4

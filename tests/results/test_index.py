@@ -10,7 +10,8 @@ import pytest
 from p2p_dist.config.identity import canonical
 from p2p_dist.errors import UserError
 from p2p_dist.results import index, query
-from p2p_dist.results.collect import read_resolved, read_study
+from p2p_dist.results.collect import read_study
+from p2p_dist.results.resolved import read_resolved
 from p2p_dist.results.rundir import RunDir
 from tests.synthetic import STUDY, make_study
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from p2p_dist.report import status_view
-from p2p_dist.results import collect, lease
+from p2p_dist.results import lease, resolved
 from p2p_dist.results.collect import Collected, read_study
 from p2p_dist.results.progress import read_progress
 from p2p_dist.results.rundir import RunDir
@@ -40,7 +40,7 @@ def folder(made: RunDir, tmp_path: Path) -> RunDir:
 
 def last(folder: RunDir, kind: str) -> Path:
     """Folder of the last stage of a kind in the study's order."""
-    stages = collect.read_resolved(folder)["stages"]
+    stages = resolved.read_resolved(folder)["stages"]
     return folder.path / kind / [stage["id"] for stage in stages if stage["kind"] == kind][-1]
 
 
@@ -156,5 +156,5 @@ def without_order(quick: Collected, thorough: Collected) -> Collected:
 
 def test_file_of_50000_runs_is_still_read(made: RunDir) -> None:
     """A study's resolved file grows with its runs."""
-    runs = len(collect.read_resolved(made)["runs"])
-    assert 50_000 * made.resolved.stat().st_size / runs < collect.LARGEST_RESOLVED
+    runs = len(resolved.read_resolved(made)["runs"])
+    assert 50_000 * made.resolved.stat().st_size / runs < resolved.LARGEST

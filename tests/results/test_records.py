@@ -15,7 +15,7 @@ from p2p_dist.config.graph import Graph
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.report import page, status_view
 from p2p_dist.report.study_data import StudyData
-from p2p_dist.results import collect, index, mirror, records, resultfile, timings
+from p2p_dist.results import collect, index, mirror, records, resolved, resultfile, timings
 from p2p_dist.results.collect import read_study
 from p2p_dist.results.rundir import RunDir
 from tests.results.test_index import SMALL
@@ -237,7 +237,7 @@ def test_outline_refuses_what_the_whole_file_is_refused_for(
     edit(study)
     folder.path.mkdir()
     folder.resolved.write_text(json.dumps(study))
-    for read in (collect.read_outline, collect.read_resolved):
+    for read in (resolved.read_outline, resolved.read_resolved):
         with pytest.raises(UserError, match=r"E508.*resolved\.json"):
             read(folder)
 
@@ -248,7 +248,7 @@ def test_outline_reads_what_the_whole_file_is_read_for(made: RunDir, tmp_path: P
     study = json.loads(made.resolved.read_text()) | {"description": "\ud800 NaN Infinity"}
     folder.path.mkdir()
     folder.resolved.write_text(json.dumps(study))
-    assert collect.read_outline(folder).description == collect.read_resolved(folder)["description"]
+    assert resolved.read_outline(folder).description == resolved.read_resolved(folder)["description"]
 
 
 @pytest.mark.parametrize("name", ["cost.json", "resolved.json"])
