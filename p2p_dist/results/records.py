@@ -151,11 +151,7 @@ class Resolved(_File):
         kinds = {(stage := entry.checked()).id: stage.kind for entry in self.stages}
         for entry in self.stages:
             _refuse_unknown(f"stage {entry.id} reads", entry.reads.values(), kinds)
-        for run in self.runs:
-            _refuse_unknown("a run has", [*run.stages, run.train, run.eval, *([run.floor] if run.floor else [])], kinds)
-            for role, id_ in (("train", run.train), ("eval", run.eval), ("eval", run.floor)):
-                if id_ and kinds[id_] != role:
-                    raise ValueError(f"{id_} is {kinds[id_]}, not {role}")
+        _refuse_inconsistent(self.runs, kinds)
         return self
 
 
@@ -189,9 +185,17 @@ class Outline(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         kinds = {stage.id: stage.kind for stage in self.stages}
-        for run in self.runs:
-            _refuse_unknown("a run has", [*run.stages, run.train, run.eval, *([run.floor] if run.floor else [])], kinds)
+        _refuse_inconsistent(self.runs, kinds)
         return self
+
+
+def _refuse_inconsistent(runs: Iterable[_Run], kinds: Mapping[str, Kind]) -> None:
+    """Raises ValueError for a run with a stage that is not in the file, or is of another kind than its role."""
+    for run in runs:
+        _refuse_unknown("a run has", [*run.stages, run.train, run.eval, *([run.floor] if run.floor else [])], kinds)
+        for role, id_ in (("train", run.train), ("eval", run.eval), ("eval", run.floor)):
+            if id_ and kinds[id_] != role:
+                raise ValueError(f"{id_} is {kinds[id_]}, not {role}")
 
 
 def _refuse_unknown(who: str, ids: Iterable[str], kinds: Mapping[str, Kind]) -> None:

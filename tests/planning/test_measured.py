@@ -1,6 +1,7 @@
 """Times of finished runs in place of assumed ones."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from p2p_dist.planning.durations import Rates, model_of
 from p2p_dist.planning.measured import Durations, Finished, Timings, measure
 from p2p_dist.report import plan_view
 from p2p_dist.results import timings
+from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import open_study
 from tests.planning.stages import rows_stage, train_stage
 from tests.synthetic import STUDY, make_study
@@ -21,6 +23,25 @@ GPU = ClusterSpec(name="there", cpus_per_node=2, gpus_per_node=1)
 TWO_MODELS = STUDY.replace(
     "[random:qwen3-0.6b, random:qwen3-1.7b, random:qwen3-4b]", "[random:qwen3-0.6b, random:qwen3-1.7b]"
 )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, data_root: Path) -> Path:
+    """A finished study and its file."""
+    root = tmp_path_factory.mktemp("made")
+    make_study(root, data_root, TWO_MODELS)
+    return root
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> RunDir:
+    """A copy that a test may change, with the study's file above it."""
+    shutil.copytree(made, tmp_path, dirs_exist_ok=True)
+    return RunDir(tmp_path / "runs" / "synthetic")
+
+
+def models_of(folder: RunDir) -> set[str]:
+    return {canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")}
 
 
 def training(graph: Graph, rows: int, model: str = "a", seed: int = 0) -> Stage:
@@ -69,13 +90,10 @@ def test_a_worker_with_half_of_the_cores_takes_twice_as_long() -> None:
         assert said.seconds(graph, new) == pytest.approx(2 * seconds)
 
 
-def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
+def test_what_cost_files_say(tmp_path: Path, folder: RunDir) -> None:
     """A cohort's time is shared, ranks on GPUs count, a training that was gone on with counts from its first step, and
     what cannot be read is named."""
-    folder = make_study(tmp_path, data_root, TWO_MODELS)
-    models = {
-        canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")
-    }
+    models = models_of(folder)
     found = timings.read(tmp_path / "runs", models)
     kinds = [one.graph.stages[one.id].kind for one in found.finished]
     assert {kind: kinds.count(kind) for kind in kinds} == {
@@ -103,9 +121,8 @@ def test_what_cost_files_say(tmp_path: Path, data_root: Path) -> None:
 
 
 @pytest.mark.usefixtures("with_data")
-def test_stages_of_a_plan_are_known_by_name(tmp_path: Path, data_root: Path) -> None:
+def test_stages_of_a_plan_are_known_by_name(tmp_path: Path, folder: RunDir) -> None:
     """A folder's name is the id of its stage: times are the same, and what the specs on disk say does not matter."""
-    folder = make_study(tmp_path, data_root, TWO_MODELS)
     opened = open_study(tmp_path / "study.yaml", ["seed=[0, 1]"], tmp_path / "runs")
     graph, models = opened.expansion.graph, opened.model_names()
     planned = timings.read(tmp_path / "runs", models, graph)
@@ -128,21 +145,16 @@ def said(times: Timings) -> set[tuple[object, ...]]:
 
 
 @pytest.mark.parametrize("threads", ["2", 0, -1, 1.5])
-def test_cores_of_a_foreign_cost_file_are_no_number(threads: object, tmp_path: Path, data_root: Path) -> None:
-    folder = make_study(tmp_path, data_root, TWO_MODELS)
+def test_cores_of_a_foreign_cost_file_are_no_number(threads: object, tmp_path: Path, folder: RunDir) -> None:
     place = next(folder.path.glob("train/*/cost.json"))
     place.write_text(json.dumps({**json.loads(place.read_text()), "threads": threads}))
-    models = {
-        canonical(json.loads(path.read_text())["spec"]["model"]) for path in folder.path.glob("train/*/spec.json")
-    }
-    (unread,) = timings.read(tmp_path / "runs", models).unread
+    (unread,) = timings.read(tmp_path / "runs", models_of(folder)).unread
     assert unread.startswith(f"{place}: damaged or foreign file, ignored: threads")
 
 
-@pytest.mark.usefixtures("with_data")
-def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path, data_root: Path) -> None:
+@pytest.mark.usefixtures("with_data", "folder")
+def test_a_plan_says_how_many_runs_its_times_rest_on(tmp_path: Path) -> None:
     """Three seeds are done and two more are asked for: their times are those of the others."""
-    make_study(tmp_path, data_root, TWO_MODELS)
     opened = open_study(tmp_path / "study.yaml", ["seed=[0, 1, 2, 3, 4, 5, 6, 7]"], tmp_path / "runs")
     plan = opened.plan(CPU)
     facts = plan_view.to_json(opened.expansion, plan, opened.model_names())

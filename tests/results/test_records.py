@@ -226,6 +226,7 @@ def test_inconsistent_resolved_study_is_named(made: RunDir, tmp_path: Path, edit
         lambda study: study["stages"][0].update(id="/tmp/elsewhere"),
         lambda study: study["stages"][0].update(id="../../../tmp"),
         lambda study: study["stages"].pop(0),
+        lambda study: study["runs"][0].update(eval=study["runs"][0]["train"]),
         lambda study: study.pop("name"),
     ],
 )
