@@ -31,7 +31,7 @@ def read_object(path: Path, most: int = LARGEST_JSON) -> dict[str, Any]:
 def parse(content: bytes) -> Any:
     """Value of one JSON text. Raises Damaged."""
     try:
-        value = json.loads(content.decode(), parse_constant=_refuse_constant)
+        value = _DECODER.decode(content.decode())
     except UnicodeDecodeError as error:
         raise Damaged(f"not UTF-8 text: byte {error.start}") from error
     except RecursionError as error:
@@ -45,6 +45,10 @@ def parse(content: bytes) -> Any:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+"""One for all files: `json.loads` makes a new one for each."""
 
 
 def _check_depth(value: object) -> None:
