@@ -12,7 +12,7 @@ from p2p_dist.evaluation.sequence_scoring import LOGITS_AT_ONCE
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length, tokens_per_pass
 from p2p_dist.modeling.forward import answer_losses, answer_states, logits_of, unsharded
-from p2p_dist.modeling.lengths import takes_rows_apart
+from p2p_dist.modeling.lengths import takes_trees_apart
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.token_tree import Tree, pack_trees, tree_of
 from p2p_dist.modeling.tokenization import Encoded
@@ -38,8 +38,7 @@ def score_responses(base: Base, asked: Sequence[Asked], on_progress: Callable[[i
     scored: dict[int, list[float]] = {}
     for indices in by_length(lengths, tokens_per_pass(base.device)):
         batch = [asked[index] for index in indices]
-        longest = max(len(one.prompt) + max(map(len, one.responses)) for one in batch)
-        if takes_rows_apart(unsharded(base.model), longest):
+        if takes_trees_apart(unsharded(base.model), max(lengths[index] for index in indices)):
             scores = [_score_apart(base, one) for one in batch]
         else:
             scores = _score(base, batch, [trees[index] for index in indices])

@@ -13,7 +13,7 @@ import torch
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.forward import answer_logits, answer_states, logits_of, unsharded
-from p2p_dist.modeling.lengths import takes_rows_apart
+from p2p_dist.modeling.lengths import takes_trees_apart
 from p2p_dist.modeling.packing import pack
 from p2p_dist.modeling.token_tree import Tree, pack_trees, tree_of
 from p2p_dist.modeling.tokenization import Choices, Encoded
@@ -39,8 +39,8 @@ def score_words(base: Base, rows: Sequence[Choices], on_progress: Callable[[int]
         for batch in by_length([len(rows[index].prompt) + len(tree.tokens) for index in members]):
             indices = [members[position] for position in batch]
             prompts = [rows[index].prompt for index in indices]
-            longest = max(map(len, prompts)) + max(map(len, words))
-            apart = takes_rows_apart(unsharded(base.model), longest)
+            longest = max(map(len, prompts)) + len(tree.tokens)
+            apart = takes_trees_apart(unsharded(base.model), longest)
             scores = _score_apart(base, prompts, words) if apart else _score(base, prompts, tree)
             scored.update(zip(indices, scores, strict=True))
             on_progress(len(scored))

@@ -53,6 +53,8 @@ def answer_states(
         return model.engine("answer_states", ids, positions, packed, answers)
     require_length(model, packed.longest)
     if takes_rows_apart(model, packed.longest):
+        if any(group.mask is not None for group in packed.groups):
+            raise ValueError("a row of a tree's tokens cannot be computed as a plain one")
         return _states_by_row(model, ids, packed, answers)
     before_forward(model)
     with rows_packed(packed):

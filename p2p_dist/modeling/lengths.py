@@ -53,6 +53,13 @@ def takes_rows_apart(model: Any, longest: int) -> bool:
     return rope is not None and longest > rope
 
 
+def takes_trees_apart(model: Any, longest: int) -> bool:
+    """True where a prompt with its tree (`modeling.token_tree`), `longest` tokens in all, is not computed as one packed
+    row, however short its continuations are."""
+    limit = _lengths_of(model).limit
+    return takes_rows_apart(model, longest) or (limit is not None and longest > limit.tokens)
+
+
 def depends_on_length(model: Any, longest: int) -> bool:
     """True where rows of `longest` tokens are past the length at which rotary frequencies begin to depend on it."""
     rope = _lengths_of(model).rope

@@ -141,12 +141,13 @@ def _expected(model: Any, folder: Path, rows: Sequence[Encoded]) -> Computed:
         if weight.requires_grad
     }
     with torch.no_grad():
-        scores = torch.tensor([[_log_likelihood(model, row.ids, word) for word in WORDS] for row in rows])
+        scores = torch.tensor([[log_likelihood(model, row.ids, word) for word in WORDS] for row in rows])
         texts = [_continue(model, row.ids) for row in rows]
     return torch.stack(losses).detach(), gradients, scores, texts
 
 
-def _log_likelihood(model: Any, prompt: Sequence[int], word: Sequence[int]) -> float:
+def log_likelihood(model: Any, prompt: Sequence[int], word: Sequence[int]) -> float:
+    """Of a word behind its prompt, alone in a plain forward pass."""
     _forget(model)
     logits = model(input_ids=torch.tensor([[*prompt, *word[:-1]]]), use_cache=False).logits[0, -len(word) :]
     return float(torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(word)[:, None]).sum())
