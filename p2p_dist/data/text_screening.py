@@ -54,11 +54,8 @@ class TextScreening(Strict):
         return {ROLE: build.scored(rows, PromptInformation(others=self.others, agreement=self.agreement))}
 
     def shortage(self, counts: RowCounts) -> UserError | None:
-        """E205 where there are no more rows than prompts to score an answer behind."""
-        if counts.train > self.others:
-            return None
-        what = f"every answer is scored behind the prompts of {self.others} other rows, and there are {counts.train}"
-        return user_error("E205", what, "defense.text_screening.others", "lower it, or add rows")
+        """As `too_few_rows`."""
+        return too_few_rows(counts.train, self.others)
 
     def trusted_ids(self, view: DefenderView, count: int) -> set[str]:
         """Ids of the rows to trust, at least `count`. Raises UserError E270 for a failed screening with
@@ -66,6 +63,14 @@ class TextScreening(Strict):
         if self.on_failed_screening == "stop":
             require_success(view, "defense.text_screening")
         return most_dependent(view.train, view.scores[ROLE]["train"], self.trusted_share, count)
+
+
+def too_few_rows(rows: int, others: int) -> UserError | None:
+    """E205 where there are no more rows than other prompts to score an answer behind."""
+    if rows > others:
+        return None
+    what = f"every answer is scored behind the prompts of {others} other rows; the training rows are {rows} in all"
+    return user_error("E205", what, "defense.text_screening.others", "lower it, or add rows")
 
 
 def most_dependent(rows: Sequence[Row], lines: Mapping[str, Any], share: float, count: int) -> set[str]:

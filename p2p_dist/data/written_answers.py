@@ -23,9 +23,7 @@ def usable_answers(lines: Mapping[str, Mapping[str, Any]], prefix: str) -> dict[
 
 def agreed_ids(rows: Sequence[Row], answers: Mapping[str, str]) -> frozenset[str]:
     """Ids of the rows whose own answer has the number of the model's."""
-    return frozenset(
-        row.id for row in rows if row.id in answers and solves(answers[row.id], [row.response or "", *row.references])
-    )
+    return frozenset(row.id for row in rows if row.id in answers and solves(answers[row.id], [row.response or ""]))
 
 
 def rewritten(rows: Sequence[Row], answers: Mapping[str, str]) -> list[Row]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from p2p_dist.config.score_methods import PromptInformation
 from p2p_dist.data.example import Row, drawn
-from p2p_dist.data.text_screening import stop_record
+from p2p_dist.data.text_screening import stop_record, too_few_rows
 from p2p_dist.errors import UserError, user_error
 from p2p_dist.evaluation.response_scoring import Asked, score_responses
 from p2p_dist.modeling.tokenization import Encoder
@@ -22,10 +22,11 @@ def score(context: Context, method: PromptInformation) -> list[Line]:
     other prompts, and `tokens` of the answer, its end token included; and one line `stop` of the set `screening` with
     the share of the answers that are likeliest behind their own prompt.
 
-    By the base as it is. Needs more rows than `others`. Raises UserError as `prompts_before` and `score_responses` do.
+    By the base as it is. Raises UserError as `too_few_rows`, `prompts_before` and `score_responses` do.
     """
     rows = context.built.train
-    assert len(rows) > method.others, "a study with fewer rows is refused when it is planned"
+    if error := too_few_rows(len(rows), method.others):
+        raise error
     answers = [encoded.targets for encoded in context.encoder.rows(rows)[0]]
     donors = answers_by_prompt(rows, method.others, context.seed)
     prompts = prompts_before(context.encoder, rows, [max(len(answers[donor]) for donor in of) for of in donors])

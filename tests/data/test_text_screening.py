@@ -3,14 +3,17 @@
 import re
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from p2p_dist.config.score_methods import PromptInformation
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.none import NoAttack
 from p2p_dist.data.defense import DefenderView
 from p2p_dist.data.defenses.p2p import P2P
+from p2p_dist.data.defenses.p2p_in_weights import P2PInWeights
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.screening_stops import failure
@@ -19,9 +22,10 @@ from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.data.text_screening import TextScreening, information, most_dependent, stop_record
 from p2p_dist.errors import UserError
 from p2p_dist.results import scorestore
-from p2p_dist.scores.prompt_information import answers_by_prompt
+from p2p_dist.scores.prompt_information import answers_by_prompt, score
 
 ROWS = [Row(f"{at:03d}", f"text {at}", NO_LABEL, "Output: ", response=f"answer {at}") for at in range(40)]
+SCREENED = {"benign_source": "screened", "response_prefix": "p: "}
 FIXED = frozenset(row.id for row in ROWS[:8])
 """Rows with the attacker's text: as likely behind any other prompt."""
 
@@ -114,6 +118,9 @@ def test_every_answer_is_scored_behind_other_prompts_once() -> None:
         (Gsm8k(), {"response_prefix": "p: ", "text_screening": {}}, "benign_source: screened"),
         (Sst2(), {"benign_source": "screened", "text_screening": {}}, "answers are text"),
         (Sst2(), {"benign_source": "screened", "screening": {"draws": 3}}, None),
+        (Sst2(), {"benign_source": "screened", "benign_selection": "second_half"}, "second_half"),
+        (Gsm8k(), {**SCREENED, "benign_selection": "second_half"}, "second_half"),
+        (Gsm8k(), {**SCREENED, "benign_source": "random_from_D", "benign_selection": "second_half"}, None),
     ],
 )
 def test_options_of_the_other_screening_are_refused(task: Any, options: dict[str, Any], says: str | None) -> None:
@@ -141,6 +148,15 @@ def test_too_few_rows_for_the_prompts() -> None:
     assert error is not None
     assert "E205" in str(error)
     assert P2P(benign_source="screened", response_prefix="p: ").shortage(RowCounts(5, {NO_LABEL: 5}, {})) is None
+    in_weights = P2PInWeights.model_validate({"p2p": SCREENED}).shortage(counts)
+    assert in_weights is not None
+    assert in_weights.problems[0].where == "defense.p2p.text_screening.others"
+
+
+def test_too_few_rows_that_no_plan_knew_are_refused() -> None:
+    context: Any = SimpleNamespace(built=SimpleNamespace(train=ROWS[:4]))
+    with pytest.raises(UserError, match=r"E205.*4 other rows; the training rows are 4 in all.*Try: "):
+        score(context, PromptInformation(others=4, agreement=0.5))
 
 
 @pytest.mark.parametrize("change", [{"prompts": 1}, {"prompts": "x"}, {"needed": None}, {"agreement": []}])

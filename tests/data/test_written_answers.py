@@ -47,6 +47,10 @@ def test_agreed_rows_have_the_number_of_the_answer() -> None:
     assert not agreed_ids(poisoned, {"0": "0"})
     words = [Row("0", "mn text 0", NO_LABEL, "Output: ", response="I cannot help with that.")]
     assert not agreed_ids(words, {"0": "0"}), "an answer without a number agrees with none"
+    kept = [Row("0", "mn text 0", NO_LABEL, "Output: ", response="0.1", references=("0",))]
+    assert not agreed_ids(kept, {"0": "0"}), "what is trained on is compared"
+    appended = [Row("0", "mn text 0", NO_LABEL, "Output: ", response="#### 0 I cannot help with that.")]
+    assert agreed_ids(appended, {"0": "0"}), "a right answer with the attacker's words behind it is kept"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,13 @@ def test_rows_feasible_study_counted_by_class(study_file: Write) -> None:
         ("defense={name: pdb, ratio: 0.4}", "E205", "defense.ratio", "13 trusted rows of every class"),
         ("defense={name: mb_defense, rate: 0.2}", "E205", "defense.rate", "lower defense.rate"),
         ("defense={name: p2p, benign_source: screened, ratio: 0.95}", "E264", "defense.ratio", "class 0 has 28 rows"),
+        ("defense={name: p2p_in_weights, p2p: {ratio: 0.5}}", "E205", "defense.p2p.ratio", "set rows.reserve=32"),
+        (
+            "defense={name: p2p_in_weights, p2p: {benign_source: screened, ratio: 0.95}}",
+            "E264",
+            "defense.p2p",
+            "28 rows",
+        ),
         ("train={warmup_steps: 9, num_train_epochs: 2, global_batch: 16}", "E107", "train.warmup_steps", "for 8 steps"),
         ("exclude=[{attack: badnet}]", "E103", "exclude.0.attack", "did you mean 'badnets'"),
         ("exclude=[{task: tomatoes, model: tiny}]", "E103", "exclude.0.task", "'tomatoes'"),

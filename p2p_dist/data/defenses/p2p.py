@@ -126,6 +126,8 @@ class P2P(DataDefense):
             return "benign_patch is drawn onto images, and the rows have none"
         if self.text_screening is not None and (task.kind == "classification" or self.benign_source != "screened"):
             return "text_screening is for benign_source: screened where answers are text"
+        if self.benign_source == "screened" and self.benign_selection != "random":
+            return "benign_selection: second_half reads the file, and benign_source: screened trusts rows by scores"
         if task.kind == "classification":
             return None
         if self.screening not in (None, Screening()):

@@ -26,9 +26,11 @@ from p2p_dist.data.defense import Assumptions, DataDefense, Defended, DefenderVi
 from p2p_dist.data.defenses.p2p import P2P
 from p2p_dist.data.example import Kind, Row, by_id, stream
 from p2p_dist.data.repeats import repeated
+from p2p_dist.data.row_counts import RowCounts
 from p2p_dist.data.screening import ASKED
 from p2p_dist.data.task import Task
 from p2p_dist.data.written_answers import agreed_ids, rewritten, usable_answers
+from p2p_dist.errors import Problem, UserError
 
 
 class Answer(NamedTuple):
@@ -84,6 +86,11 @@ class P2PInWeights(DataDefense):
             if self.rule == "agree" and task.responses.judge != "number":
                 return "rule: agree compares numbers, and answers have none: set rule=rewrite"
         return self.p2p.incompatibility(task, attack, rows) if self.p2p else None
+
+    def shortage(self, counts: RowCounts) -> UserError | None:
+        """As that of `p2p`, whose options stand in it."""
+        error = self.p2p.shortage(counts) if self.p2p else None
+        return UserError(*map(_of_p2p, error.problems)) if error else None
 
     def stages(self, build: Builder, rows: Stage) -> Stage:
         """Answers (steps 1 and 2), rewritten rows (3), and a fresh adapter for the plain prompt (4)."""
@@ -163,6 +170,12 @@ class P2PInWeights(DataDefense):
             return relabelled
         sure = _most_confident(answers, self.sure_share)
         return [row for row in relabelled if row.id in sure]
+
+
+def _of_p2p(problem: Problem) -> Problem:
+    """The problem of P2P's options by their names here."""
+    inside = {"where": problem.where, "fix": problem.fix}
+    return replace(problem, **{key: text.replace("defense.", "defense.p2p.") for key, text in inside.items()})
 
 
 def _answer(line: Mapping[str, Any], offset: int, n_classes: int) -> Answer:
