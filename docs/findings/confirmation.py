@@ -1,7 +1,7 @@
-"""`python docs/findings/confirmation.py RUN_FOLDER`: write `confirmation_small.jsonl` beside this file.
+"""`python docs/findings/confirmation.py RUN_FOLDER`: write the result file of a study, `NAME.jsonl`, beside this file.
 
-A line for each finished run of the study `confirmation_small`, with the device that trained it; runs that are not
-finished have none, and runs of earlier folders stay. `build.py` makes the page of the file.
+A line for each finished run, with the device that trained it; runs that are not finished have none, and runs of earlier
+folders stay. `build.py` makes the page of `confirmation_small.jsonl` and `prompt_position_small.jsonl`.
 """
 
 import json
@@ -15,7 +15,7 @@ from rivals import trained_rows
 from p2p_dist.results.collect import RunState, read_study
 from p2p_dist.results.rundir import RunDir
 
-FILE = Path(__file__).parent / "confirmation_small.jsonl"
+HERE = Path(__file__).parent
 RATES = (
     "ca_ext",
     "ca_mapped",
@@ -66,12 +66,13 @@ def device_of(folder: RunDir, run: RunState) -> str:
 
 
 def main(folders: Sequence[str]) -> None:
-    """Write the file: the runs of the folder, and those of earlier folders that it does not have."""
-    (folder,) = folders
-    known = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()] if FILE.is_file() else []
-    by_cell = {tuple(line[axis] for axis in AXES): line for line in [*known, *lines_of(RunDir(Path(folder)))]}
+    """Write the file of one study: the runs of the folder, and those of earlier folders that it does not have."""
+    folder = RunDir(Path(*folders).resolve())
+    file = HERE / f"{folder.path.name}.jsonl"
+    known = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    by_cell = {tuple(line[axis] for axis in AXES): line for line in [*known, *lines_of(folder)]}
     lines = sorted(by_cell.values(), key=lambda line: line["seed"])
-    FILE.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")
+    file.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
