@@ -215,10 +215,17 @@ def _plugins(axis: str, kind: str, document: Document, problems: list[Problem]) 
                 )
             )
             continue
-        configured = _validate(plugin, {**plugin.presets.get(preset, {}), **given}, document, path, problems)
+        configured = _validate(plugin, _beside_preset(plugin.presets.get(preset, {}), given), document, path, problems)
         if configured is not None:
             loaded.append(configured)
     return tuple(loaded)
+
+
+def _beside_preset(preset: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a preset and those that stand beside it, which win; of options that are mappings in both, key by
+    key."""
+    both = {key for key in given if isinstance(given[key], Mapping) and isinstance(preset.get(key), Mapping)}
+    return {**preset, **given, **{key: {**preset[key], **given[key]} for key in both}}
 
 
 def _validate(

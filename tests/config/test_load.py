@@ -70,6 +70,17 @@ def test_missing_key_and_missing_file(study_file: Write, tmp_path: Path) -> None
     assert "E100" in problems(tmp_path / "no.yaml")[0]
 
 
+def test_options_beside_a_preset_win_key_by_key(study_file: Write) -> None:
+    """An option of P2P in the weights changes that one, and not where its benign rows come from."""
+    chosen = "defense={name: p2p_in_weights, preset: math, rule: rewrite, p2p: {ratio: 0.3}}"
+    (defense,) = load_study(study_file(TINY_STUDY), [chosen]).defense
+    p2p = defense.model_dump()["p2p"]
+    assert (p2p["ratio"], p2p["benign_source"]) == (0.3, "screened")
+    assert p2p["response_prefix"] == "The correct answer to this problem is: "
+    (control,) = load_study(study_file(TINY_STUDY), ["defense={name: p2p_in_weights, preset: math, p2p: null}"]).defense
+    assert control.model_dump()["p2p"] is None
+
+
 def test_overrides_follow_the_rules_of_the_file(study_file: Write) -> None:
     study = load_study(
         study_file(TINY_STUDY), ["train.learning_rate=1e-5", "seed=[0, 1]", "task=sst2", "rows.test=null"]
