@@ -17,13 +17,15 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Literal
 
-from p2p_dist.errors import Exit
+from p2p_dist.errors import Exit, user_error
 from p2p_dist.planning.jobs import Job
 from p2p_dist.planning.loads import Load
 from p2p_dist.planning.nodes import Nodes, Places, Room
 from p2p_dist.planning.policy import Ending, after_exit, startable
 
 _KILLED = -9
+_MOST_EVENTS = 1000
+"""Events per node without any progress after which a simulation would not end."""
 _Kind = Literal["1 end", "2 failure", "3 preemption", "4 device", "5 back"]
 _PURPOSES: Mapping[_Kind, str] = {"2 failure": "node-failure", "3 preemption": "preemption", "4 device": "device"}
 """Names of the streams of random numbers."""
@@ -63,7 +65,8 @@ class Outcome:
 def simulate(loads: Sequence[Load], nodes: Nodes) -> Outcome:
     """Simulate `loads`, given in the order of the plan, until nothing more can start.
 
-    Raises ValueError for a job that does not fit even when all nodes are up.
+    Raises ValueError for a job that does not fit even when all nodes are up, UserError E143 where nodes leave so often
+    that no job gets any further.
     """
     if wide := [load.job.lead for load in loads if not nodes.can_hold(load.width)]:
         raise ValueError(f"jobs wider than {nodes.count} x {nodes.slots} slots: {', '.join(wide)}")
@@ -117,6 +120,8 @@ class _Run:
         self.done: set[str] = set()
         self.failed: set[str] = set()
         self.failures = self.preemptions = self.again = self.numbered = 0
+        self.in_vain = 0
+        """Events since a job last got further or ended."""
         self.events: list[_Event] = []
         self.now = 0.0
         self.away: set[int] = set()
@@ -138,6 +143,7 @@ class _Run:
         self.now = self.events[0].time
         while self.events and self.events[0].time == self.now:
             event = heapq.heappop(self.events)
+            self.in_vain += 1
             if event.kind == "1 end":
                 self._end(self.jobs[event.subject], event.attempt)
             elif event.kind == "4 device":
@@ -148,6 +154,9 @@ class _Run:
                 self._will_leave(event.subject)
             elif event.attempt == self.leavings[event.subject]:
                 self._leave(event.subject, asked=event.kind == "3 preemption")
+        if self.in_vain > _MOST_EVENTS * self.nodes.count:
+            what = f"no job gets any further after {self.now / 3600:,.1f} simulated hours: nodes leave too often"
+            raise user_error("E143", what, "--mtbf, --preempted, --repair", "simulate longer times between two events")
         return True
 
     def _start(self) -> None:
@@ -237,6 +246,8 @@ class _Run:
             self.failed.add(progress.load.job.lead)
 
     def _note(self, progress: _Progress, after: float, action: Literal["done", "retry", "fail"]) -> None:
+        if after > progress.saved or action != "retry":
+            self.in_vain = 0
         self.running.discard(progress.rank)
         self.room.give(progress.places)
         self.spans.append(

@@ -1,6 +1,7 @@
 """Observer of a worker's training: writes metrics and checkpoints to the run folder, and checks for stop signals."""
 
 import json
+import math
 import signal
 import sys
 import time
@@ -53,10 +54,8 @@ class FolderObserver(Observer):
         self.ranks, self.allow_change, self.gpu = ranks, allow_change, gpu
         self.changes: list[dict[str, Any]] = [{} for _ in targets]
         """Allowed differences from the fingerprint of the checkpoint that each run resumed from."""
-        self.due: tuple[int, bool] = (0, True)
-        """Step of the last decision whether to save, and the decision, which all runs at that step share."""
-        self.saved: tuple[int, float, float] = (0, 0.0, 0.0)
-        """Step of the last saves, the seconds that they took together, and when they ended."""
+        self.saved: dict[int, tuple[float, float]] = {}
+        """Seconds that the last save of each run under way took, and when it ended."""
 
     def resume(self, run: int, size: int, device: torch.device, main_alone: bool = False) -> RunState | None:
         """The state to go on from, [size] numbers, if there is one; every rank takes the main rank's. `main_alone`: the
@@ -90,25 +89,26 @@ class FolderObserver(Observer):
         return newest.state
 
     def line(self, run: int, line: dict[str, Any]) -> None:
+        if line["step"] == line["steps"]:
+            self.saved.pop(run, None)  # its saves take no more time of the others
         if self.ranks.main:
             self.targets[run].append_metrics({**line, **self.gpu.to_dict()})
 
     def wants_state(self, run: int, step: int) -> bool:
-        """Every `every` steps, but not so often that slow saves take much of the time. All ranks decide alike."""
+        """Every `every` steps, but not so often that slow saves, those of the runs beside it included, take much of
+        the time. Runs may be at different steps; all ranks decide alike."""
         if step % self.every:
             return False
-        if self.due[0] != step:
-            _, seconds, ended = self.saved
-            self.due = (step, self.ranks.json_from_main(time.monotonic() - ended >= least_pause(seconds)))
-        return self.due[1]
+        pause = least_pause(sum(seconds for seconds, _ in self.saved.values()))
+        _, ended = self.saved.get(run, (0.0, -math.inf))
+        return bool(self.ranks.json_from_main(time.monotonic() - ended >= pause))
 
     def keep(self, run: int, state: RunState) -> None:
         if self.ranks.main:
             begun = time.monotonic()
             checkpoint.save(self.targets[run].checkpoints, state, self.fingerprints[run])
-            step, ended = state.counters.step, time.monotonic()
-            others = self.saved[1] if self.saved[0] == step else 0.0
-            self.saved = (step, others + ended - begun, ended)
+            ended = time.monotonic()
+            self.saved[run] = (ended - begun, ended)
 
     def stop_requested(self) -> bool:
         return self.stop.requested

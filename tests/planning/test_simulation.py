@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from p2p_dist.errors import UserError
 from p2p_dist.planning.jobs import Job, longest_ways
 from p2p_dist.planning.loads import Load, Piece
 from p2p_dist.planning.nodes import Nodes, Room
@@ -200,6 +201,17 @@ def test_longest_first_is_near_the_bound(count: int, nodes: int, most: float) ->
     loads, there = longest_first(study(count)), Nodes(nodes, 8)
     found = account(loads, simulate(loads, there), there)
     assert found.bound <= found.makespan <= most * found.bound
+
+
+def test_a_simulation_that_would_never_end_is_refused() -> None:
+    """A job that starts over at every preemption, and one that waits for six nodes that never are up together."""
+    with pytest.raises(UserError, match=r"E143.*no job gets any further.*--preempted.*Try"):
+        simulate([load("a", 100, start=10)], Nodes(2, 1, preempted=3.6))
+    with pytest.raises(UserError, match=r"E143.*no job gets any further"):
+        simulate([load("a", 1, width=6)], Nodes(6, 1, mtbf=0.001, repair=1000))
+    seldom = simulate([load("a", 200)], Nodes(1, 1, preempted=40, seed=2))
+    assert seldom.done == {"a"}
+    assert seldom.preemptions > 100, "long in vain, and still ends"
 
 
 def test_nothing_to_do_takes_no_time() -> None:
