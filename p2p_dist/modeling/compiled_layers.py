@@ -4,11 +4,13 @@ norms, rope, activations and residual sums fused, and attention as one operation
 Layers are compiled as they are, whatever the family. `training.compiled` proves the result before the first step.
 """
 
+import hashlib
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,9 +24,8 @@ from p2p_dist.modeling.attention import PackedRows, packed_attention
 from p2p_dist.modeling.body import decoder_layers
 from p2p_dist.modeling.lora import LoraLinear
 from p2p_dist.modeling.opaque_attention import handle_of, opaque_attention
+from p2p_dist.planning.cluster import cpu_flags
 
-CACHE = "compiled"
-"""Folder of compiled code in the cache of this user; torch's own default is a folder in /tmp."""
 MOST_GRAPHS = 1000
 """Graphs that a process may hold; a worker compiles for each base, adapter shape and cohort size."""
 
@@ -33,7 +34,7 @@ MOST_GRAPHS = 1000
 def compiled_layers(model: Any) -> Iterator[None]:
     """Compile every decoder layer inside the block, for passes with gradients over packed rows; other passes stay as
     they are. The first pass compiles."""
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(assets.cache_dir() / CACHE))
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(code_folder()))
     import torch._inductor.config
 
     layers = decoder_layers(model)
@@ -52,6 +53,13 @@ def compiled_layers(model: Any) -> Iterator[None]:
                 del layer.forward
                 if forward is not None:
                     layer.forward = forward
+
+
+def code_folder() -> Path:
+    """The folder of compiled code in the cache of this user, which machines may share: code is compiled for the
+    instructions of one CPU, and torch does not tell CPUs apart. Torch's own default is a folder in /tmp."""
+    instructions = " ".join(sorted(cpu_flags())).encode()
+    return assets.cache_dir() / "compiled" / hashlib.sha256(instructions).hexdigest()[:12]
 
 
 def compiler() -> str:

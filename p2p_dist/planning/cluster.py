@@ -158,7 +158,7 @@ def this_machine() -> ClusterSpec:
         cpus_per_node=cores,
         gpus_per_node=len(memories),
         gpu_memory_gb=min(memories) if memories else None,
-        tflops=None if memories else cores * core_tflops(_cpu_flags()),
+        tflops=None if memories else cores * core_tflops(cpu_flags()),
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
     )
 
@@ -173,7 +173,7 @@ def core_tflops(flags: Collection[str]) -> float:
     return 0.06 if "avx512f" in flags else 0.03
 
 
-def _cpu_flags() -> set[str]:
+def cpu_flags() -> set[str]:
     """Instruction sets of this machine's CPU as Linux lists them; empty where they cannot be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

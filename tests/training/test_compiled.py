@@ -3,16 +3,18 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from p2p_dist import assets
 from p2p_dist.config.methods import Ascent
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.errors import UserError
-from p2p_dist.modeling import opaque_attention
+from p2p_dist.modeling import compiled_layers, opaque_attention
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.cohort import Observer, train_cohort
@@ -38,7 +40,16 @@ def train(
     return found, torch.stack([run.values for run in found])
 
 
-def test_cohort_trains_as_plain_layers_with_one_graph() -> None:
+@pytest.fixture(
+    autouse=True, params=["aot_eager", pytest.param("inductor", marks=pytest.mark.slow("compiles kernels in C++"))]
+)
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What becomes of a graph: kernels, or the operations that it holds, for which nothing is compiled."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=request.param))
+    return str(request.param)
+
+
+def test_cohort_trains_as_plain_layers_with_one_graph(backend: str) -> None:
     """For both layers, all steps and all widths of batches."""
     torch._dynamo.reset()
     counters.clear()
@@ -47,7 +58,8 @@ def test_cohort_trains_as_plain_layers_with_one_graph() -> None:
     expected, plain = train(RUNS[:2])
     torch.testing.assert_close(values, plain, atol=1e-4, rtol=0)
     assert [run.loss for run in found] == pytest.approx([run.loss for run in expected], rel=1e-4)
-    assert not torch.equal(values, plain)
+    if backend == "inductor":
+        assert not torch.equal(values, plain)
     assert all(
         re.search(r"threads with \w+, layers compiled by \S+ .*\d+\.\d+\.\d+$", run.topologies[0]) for run in found
     )
@@ -89,11 +101,31 @@ def test_what_compiled_layers_are_not_built_for_is_refused() -> None:
     assert "plain loss" in refused([replace(COMPILED[0], objective=Ascent(cap=5.0))])
 
 
-def test_layers_that_compile_to_other_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here attention is a tenth too large, in the compiled graph alone."""
-    plain: Callable[..., Any] = opaque_attention.packed_attention
-    monkeypatch.setattr(opaque_attention, "packed_attention", lambda *inputs: (plain(*inputs)[0] * 1.1, None))
-    assert "off" in refused(COMPILED)
+@pytest.mark.parametrize(
+    ("passes", "factor", "what"),
+    [("packed_attention", 1.1, "loss"), ("_attend", 1.1, "gradient"), ("_attend", float("nan"), "gradient")],
+)
+def test_layers_that_compile_to_other_numbers_are_refused(
+    passes: str, factor: float, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here attention is a tenth too large in the compiled graph, or in its backward pass alone."""
+    plain: Callable[..., Any] = getattr(opaque_attention, passes)
+
+    def wrong(*inputs: Any) -> Any:
+        answer = plain(*inputs)
+        return (answer[0] * factor, None) if isinstance(answer, tuple) else answer * factor
+
+    monkeypatch.setattr(opaque_attention, passes, wrong)
+    assert f"give a {what} that is" in refused(COMPILED)
+
+
+def test_code_of_another_cpu_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Machines may share a cache."""
+    here = compiled_layers.code_folder()
+    assert here == compiled_layers.code_folder()
+    monkeypatch.setattr(compiled_layers, "cpu_flags", lambda: {"avx2"})
+    assert compiled_layers.code_folder() != here
+    assert compiled_layers.code_folder().parent == here.parent == assets.cache_dir() / "compiled"
 
 
 @pytest.mark.parametrize("other", [{"method": "full"}, {"quantization": "nf4"}], ids=str)
