@@ -122,7 +122,10 @@ def _tensors(value: Any) -> Iterator[torch.Tensor]:
 
 
 def _graphs_allowed(most: int) -> Any:
-    """Past this number torch would refuse to compile; its default of eight is for one program."""
+    """Past this number torch would refuse to compile; its default of eight is for one program. A cohort of another size
+    gets the graph that it would get in a process of its own, and none for any size."""
     import torch._dynamo.config
 
-    return torch._dynamo.config.patch(recompile_limit=most, accumulated_recompile_limit=most)
+    return torch._dynamo.config.patch(
+        recompile_limit=most, accumulated_recompile_limit=most, automatic_dynamic_shapes=False
+    )

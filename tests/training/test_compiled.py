@@ -66,6 +66,18 @@ def test_cohort_trains_as_plain_layers_with_one_graph(backend: str) -> None:
     assert all("compiled" not in run.topologies[0] for run in expected)
 
 
+def test_worker_that_stays_compiles_as_a_fresh_one() -> None:
+    """A graph for each size of a cohort and scale of its adapters, and plain layers when they are asked for again."""
+    plain = train(RUNS[:1])[1]
+    torch._dynamo.reset()
+    counters.clear()
+    scaled = COMPILED[0].spec.model_copy(update={"lora": LoraSpec(r=4, alpha=3.0)})
+    for runs in ([COMPILED[0]], [replace(COMPILED[0], spec=scaled)], COMPILED):
+        train(runs)
+    assert counters["stats"]["unique_graphs"] == 3
+    assert torch.equal(train(RUNS[:1])[1], plain)
+
+
 def test_compiled_training_gives_its_bits_after_a_resume() -> None:
     """A resume compiles for the sizes of the same invented batch, and with gradient checkpointing the numbers stay."""
     keeper = Keeper()
