@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from p2p_dist.scheduling.study import Study
 
 
+REPAIR_MINUTES = 10.0
+"""Minutes until a simulated node is back, where nothing is said."""
+
+
 def plan(
     study: STUDY,
     overrides: OVERRIDES = None,
@@ -74,8 +78,9 @@ def plan(
         ),
     ] = None,
     repair: Annotated[
-        float, typer.Option(min=0, help="Minutes until a node is back.", rich_help_panel=SIMULATION)
-    ] = 10.0,
+        float | None,
+        typer.Option(min=0, help="Minutes until a node is back. Default: 10.", rich_help_panel=SIMULATION),
+    ] = None,
     checkpoint_every: CHECKPOINT_EVERY = 50,
     start_seconds: Annotated[
         float | None,
@@ -86,13 +91,13 @@ def plan(
         ),
     ] = None,
     write_seconds: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
-            help="Seconds that writing a checkpoint, an adapter or a result takes.",
+            help="Seconds that writing a checkpoint, an adapter or a result takes. Default: 0.",
             rich_help_panel=SIMULATION,
         ),
-    ] = 0.0,
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the failures.", rich_help_panel=SIMULATION)] = 0,
     as_json: AS_JSON = False,
 ) -> int:
@@ -106,18 +111,31 @@ def plan(
     from p2p_dist.report import plan_view, simulation_view
     from p2p_dist.scheduling.study import find_cluster, find_study, open_study
 
-    troubles = {"--mtbf": mtbf, "--device-mtbf": device_mtbf, "--preempted": preempted}
-    if not simulate and (given := [option for option, hours in troubles.items() if hours is not None]):
-        raise user_error("E143", "nothing fails in a plan", ", ".join(given), "add --simulate")
+    of_simulation = {
+        "--mtbf": mtbf,
+        "--device-mtbf": device_mtbf,
+        "--preempted": preempted,
+        "--repair": repair,
+        "--start-seconds": start_seconds,
+        "--write-seconds": write_seconds,
+    }
+    if not simulate and (given := [option for option, value in of_simulation.items() if value is not None]):
+        raise user_error("E143", "only a simulation has these options", ", ".join(given), "add --simulate")
     opened = open_study(find_study(study), overrides or [], runs_dir)
     hardware = invented(find_cluster(cluster), nodes, gpus_per_node).side_by_side(slots)
     answer, remaining = described(opened, hardware, cohort)
     if simulate:
         everything = opened.plan(hardware, cohort, anew=True) if opened.runs_done() else remaining
-        failing = (math.inf if hours is None else hours * 3600 for hours in troubles.values())
-        node_mtbf, of_device, of_preemption = failing
-        nodes_ = Nodes(hardware.nodes, hardware.slots_per_node, node_mtbf, repair * 60, seed, of_device, of_preemption)
-        overheads = Overheads(checkpoint_every, start_seconds, write_seconds)
+        nodes_ = Nodes(
+            hardware.nodes,
+            hardware.slots_per_node,
+            mtbf=_seconds(mtbf),
+            repair=60 * (REPAIR_MINUTES if repair is None else repair),
+            seed=seed,
+            device_mtbf=_seconds(device_mtbf),
+            preempted=_seconds(preempted),
+        )
+        overheads = Overheads(checkpoint_every, start_seconds, write_seconds or 0.0)
         answer["simulation"] = simulation_view.to_json(everything, opened.expansion.graph, nodes_, overheads)
     if as_json:
         print_json(answer)
@@ -126,6 +144,11 @@ def plan(
         if simulate:
             print("", simulation_view.text(answer["simulation"], answer["time"]["assumed"]["device"]), sep="\n")
     return Exit.USAGE if remaining.impossible() else Exit.OK
+
+
+def _seconds(hours: float | None) -> float:
+    """A mean time in seconds; infinite for what never happens."""
+    return math.inf if hours is None else hours * 3600
 
 
 def described(study: "Study", hardware: "ClusterSpec", cohort: int) -> "tuple[dict[str, Any], Plan]":

@@ -77,10 +77,10 @@ def test_what_fits_nowhere_is_left_out_and_said(study_file: Callable[[str], Path
 
 
 def test_failures_need_a_simulation(study_file: Callable[[], Path]) -> None:
-    code, _, error = invoke("plan", str(study_file()), "--mtbf", "5", "--preempted", "5")
+    code, _, error = invoke("plan", str(study_file()), "--mtbf", "5", "--repair", "1")
     assert code == Exit.USAGE
     assert "E143" in error
-    assert "--mtbf, --preempted" in error
+    assert "--mtbf, --repair" in error
 
 
 def test_every_trouble_is_said(study_file: Callable[[], Path], tmp_path: Path) -> None:
