@@ -3,12 +3,10 @@
 import re
 from pathlib import Path
 from random import Random
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from p2p_dist.config.score_methods import PromptInformation
 from p2p_dist.config.study import RowsSpec
 from p2p_dist.data.attacks.none import NoAttack
 from p2p_dist.data.defense import DefenderView
@@ -22,7 +20,6 @@ from p2p_dist.data.tasks.sst2 import Sst2
 from p2p_dist.data.text_screening import TextScreening, information, most_dependent, stop_record
 from p2p_dist.errors import UserError
 from p2p_dist.results import scorestore
-from p2p_dist.scores.prompt_information import answers_by_prompt, score
 
 ROWS = [Row(f"{at:03d}", f"text {at}", NO_LABEL, "Output: ", response=f"answer {at}") for at in range(40)]
 SCREENED = {"benign_source": "screened", "response_prefix": "p: "}
@@ -95,19 +92,6 @@ def test_equally_likely_is_not_likelier() -> None:
     assert stop_record([{"own": -3.0, "others": [-3.0], "tokens": 1}], 0.5)["agreement"] == [0.0]
 
 
-def test_every_answer_is_scored_behind_other_prompts_once() -> None:
-    donors = answers_by_prompt(ROWS, 4, seed=0)
-    assert [of_prompt[0] for of_prompt in donors] == list(range(40)), "the first is the prompt's own answer"
-    asked = [(prompt, donor) for prompt, of_prompt in enumerate(donors) for donor in of_prompt]
-    assert len(set(asked)) == 40 * 5
-    assert all(sum(donor == at for _, donor in asked) == 5 for at in range(40))
-    assert donors != answers_by_prompt(ROWS, 4, seed=1)
-    by_id = {ROWS[at].id: {ROWS[donor].id for donor in of_prompt} for at, of_prompt in enumerate(donors)}
-    back = ROWS[::-1]
-    again = answers_by_prompt(back, 4, seed=0)
-    assert {back[at].id: {back[donor].id for donor in of_prompt} for at, of_prompt in enumerate(again)} == by_id
-
-
 @pytest.mark.parametrize(
     ("task", "options", "says"),
     [
@@ -151,12 +135,6 @@ def test_too_few_rows_for_the_prompts() -> None:
     in_weights = P2PInWeights.model_validate({"p2p": SCREENED}).shortage(counts)
     assert in_weights is not None
     assert in_weights.problems[0].where == "defense.p2p.text_screening.others"
-
-
-def test_too_few_rows_that_no_plan_knew_are_refused() -> None:
-    context: Any = SimpleNamespace(built=SimpleNamespace(train=ROWS[:4]))
-    with pytest.raises(UserError, match=r"E205.*4 other rows; the training rows are 4 in all.*Try: "):
-        score(context, PromptInformation(others=4, agreement=0.5))
 
 
 @pytest.mark.parametrize("change", [{"prompts": 1}, {"prompts": "x"}, {"needed": None}, {"agreement": []}])
