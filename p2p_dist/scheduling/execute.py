@@ -92,7 +92,8 @@ def titles_of_study(study: Study) -> dict[str, str]:
 def _stops_are_errors(study: Study) -> Iterator[None]:
     """Report a stop request outside the scheduler as UserError E412, so that it counts as a start without progress."""
     try:
-        yield
+        with signals.restored():
+            yield
     except signals.Stopped as error:
         fix = "run the same command to resume"
         raise user_error("E412", "Stopped on request", str(study.folder.path), fix, Exit.REQUEUE) from error

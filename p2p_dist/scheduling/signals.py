@@ -3,6 +3,10 @@
 Two modes. Within `raising`, a signal interrupts whatever runs (reading, the start of Ray, the report) with `Stopped`;
 every file is written atomically, so any moment will do. Within `stop_requests`, it sets a flag that the scheduler reads
 between two actions, so that jobs write checkpoints first.
+
+`Stopped` can get lost on its way: Ray's C code turns it into a SystemError, and a bare `except` ends it. So a request is
+also kept until it is answered: the next `stop_requests` has it from the start, and an error of a library that comes after
+it is `Stopped` again.
 """
 
 import signal
@@ -12,7 +16,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from p2p_dist.errors import UserError
+
 NUMBERS = (signal.SIGTERM, signal.SIGUSR1)
+_raised: list[int] = []
+"""Signals since the outermost `raising` began; the first raised `Stopped`."""
 
 
 class Stopped(BaseException):
@@ -22,22 +30,38 @@ class Stopped(BaseException):
 @contextmanager
 def raising() -> Iterator[None]:
     """Raise `Stopped` at the first signal while the block runs; later ones are ignored, since the end is under way."""
-    seen: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        seen.append(number)
-        if len(seen) == 1:
+        _raised.append(number)
+        if len(_raised) == 1:
             raise Stopped
 
     with _handled(interrupt):
+        try:
+            with restored():
+                yield
+        finally:
+            _raised.clear()
+
+
+@contextmanager
+def restored() -> Iterator[None]:
+    """Raise `Stopped` in place of an error into which a library turned it. A UserError stays: it is no library's."""
+    try:
         yield
+    except UserError:
+        raise
+    except Exception as error:
+        if _raised:
+            raise Stopped from error
+        raise
 
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True once a signal has arrived. A signal that nothing has answered raises `Stopped`
-    at the end of the block."""
-    seen: list[int] = []
+    """Yield a function that returns True once a signal has arrived, be it before the block, where a library lost it. A
+    signal that nothing has answered raises `Stopped` at the end of the block."""
+    seen = list(_raised)
     with _handled(lambda number, frame: seen.append(number)):
         yield lambda: bool(seen)
     if seen:

@@ -1,5 +1,6 @@
 """Private Ray instances: slow and failing starts, stop requests meanwhile, and leftovers of killed ones."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -104,3 +105,18 @@ def test_signal_during_the_start_of_ray_is_a_stop(
         with pytest.raises(signals.Stopped), signals.raising():
             start(init)
         assert not list(tmp_path.iterdir())
+
+
+def test_stop_that_ray_turns_into_an_error_of_its_own_is_a_stop(
+    start: Callable[..., RayBackend], tmp_path: Path
+) -> None:
+    """Ray's C code raises SystemError in place of what a handler of signals raised; trying again would forget it."""
+
+    def lost() -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        raise SystemError("returned a result with an exception set")
+
+    with pytest.raises(signals.Stopped), signals.raising():
+        start(lost, lambda: None)
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Stop requests: exit code 75 whatever runs when they come."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.errors import Exit
+from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.scheduling import signals
 from tests.cli.test_main import invoke
 from tests.conftest import TINY_STUDY
@@ -56,6 +57,44 @@ def test_scheduler_is_told_and_not_interrupted() -> None:
     with pytest.raises(signals.Stopped), signals.raising():
         schedule()
     assert answers == [False, True]
+
+
+def test_request_that_a_library_drops_reaches_the_scheduler() -> None:
+    answers: list[bool] = []
+
+    def drop_and_schedule() -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        with signals.stop_requests() as requested:
+            answers.append(requested())
+
+    with pytest.raises(signals.Stopped), signals.raising():
+        drop_and_schedule()
+    assert answers == [True]
+    with signals.stop_requests() as requested:
+        assert not requested(), "answered"
+
+
+def test_error_of_a_library_after_a_request_is_a_stop() -> None:
+    """Ray's C code turns an exception of a signal handler into a SystemError."""
+
+    def fail() -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise SystemError("returned a result with an exception set")
+
+    with pytest.raises(signals.Stopped), signals.raising():
+        fail()
+
+    def refuse() -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise user_error("E418", "no further", "run folder", "raise the time limit")
+
+    with pytest.raises(UserError, match="no further"), signals.raising():
+        refuse()
+    with pytest.raises(ValueError, match="own"), signals.raising():
+        raise ValueError("own")
 
 
 def test_handler_of_a_library_is_replaced_and_its_exit_a_stop() -> None:

@@ -37,10 +37,13 @@ def ended(cluster: Machines, job: str, runs: Path, seconds: float = 400) -> None
 
 def await_start(runs: Path, job: str, start: int) -> None:
     """Wait until the controller counts this start of a job; it takes signals from before that."""
-    wait_for(
-        lambda: any(json.loads(path.read_text())["number"] == start for path in runs.glob(f"*/starts/{job}-*.json")),
-        120,
-    )
+
+    def counted() -> bool:
+        return any(json.loads(path.read_text())["number"] == start for path in runs.glob(f"*/starts/{job}-*.json"))
+
+    with contextlib.suppress(TimeoutError):
+        wait_for(counted, 120)
+    assert counted(), log(runs)[-4000:]
 
 
 def training(runs: Path) -> bool:

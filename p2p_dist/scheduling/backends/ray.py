@@ -104,7 +104,8 @@ class RayBackend(Backend):
             warnings.simplefilter("ignore")
             while not self._ray.is_initialized():
                 try:
-                    self._ray.init(**options)
+                    with signals.restored():
+                        self._ray.init(**options)
                 except Exception as error:  # a timeout of Ray's start is a plain Exception
                     if time.monotonic() > deadline:
                         raise self._no_ray(error) from error
