@@ -33,6 +33,8 @@ class Source:
     digest: str
     rows: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Rows of every split, for estimates; empty where a file does not tell cheaply."""
+    row_bytes: float | None = field(default=None, compare=False)
+    """Bytes of a training row in its file, on average, for estimates; None where the file does not tell cheaply."""
 
 
 def locate(task: Task, dev: bool = False) -> Source:
@@ -120,7 +122,9 @@ def _local(task: Task, place: Path, named_by: str, dev: bool) -> Source:
         hashed.update(images.listing(place))
     counts = {split: count_rows(file) for split, file in files.items()}
     rows = {split: count for split, count in counts.items() if count is not None}
-    return Source("files", str(place.resolve()), hashed.hexdigest()[:12], rows if len(rows) == len(counts) else {})
+    row_bytes = files["train"].stat().st_size / rows["train"] if rows.get("train") else None
+    known = rows if len(rows) == len(counts) else {}
+    return Source("files", str(place.resolve()), hashed.hexdigest()[:12], known, row_bytes)
 
 
 def _files(task: Task, place: Path, named_by: str, dev: bool = False) -> dict[str, Path]:

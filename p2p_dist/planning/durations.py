@@ -5,23 +5,16 @@ LoRA step is 4 * N_lin operations per token and an evaluation 2 * N_lin, since f
 that trains all weights is 6 * N_lin.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 
-from p2p_dist import registry
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.score_methods import PromptInformation, TextRewrites, WordSubstitutions
 from p2p_dist.config.stages import AttackStage, ScoreStage, TrainStage, parse
-from p2p_dist.config.study import IMAGE_TOKENS
 from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec
+from p2p_dist.planning.row_tokens import TEST_ROWS, TOKENS_PER_ROW, TRAIN_ROWS, reads_images, row_tokens
 
-TOKENS_PER_ROW = 30
-"""Assumed: a short text with its prompt."""
-TRAIN_ROWS, TEST_ROWS = 10_000, 2_000
-"""Assumed where a study takes all rows of a task, and no file says how many there are."""
 HOST_SECONDS_PER_LAYER = 0.0019
 """Assumed for a GPU: time to issue the forward and backward pass of one block, without CUDA graphs."""
 START_SECONDS = {"gpu": 25.0, "cpu": 10.0}
@@ -33,11 +26,12 @@ TFLOPS_PER_GPU = 400.0
 @dataclass(frozen=True)
 class Rates:
     """Assumed throughput: shapes by the canonical identity of their model, the hardware, and the numbers of rows by
-    split of the sources whose files tell all of them, by the digest of the source."""
+    split and the bytes of a training row of the sources whose files tell them, by the digest of the source."""
 
     shapes: Mapping[str, ShapeSpec | None]
     cluster: ClusterSpec
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    row_bytes: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def operations(self) -> float:
@@ -64,15 +58,26 @@ class Rates:
         rows = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
         if stage.kind != "train":
             count = self.scored_rows(graph, stage) if stage.kind == "score" else self.test_rows(graph, rows)
-            return 2 * weights * _tokens_per_row(graph, stage) * count * _passes(stage) / self.operations
+            return 2 * weights * self.row_tokens(graph, stage) * count * _passes(stage) / self.operations
         typed = _typed(stage)
         issue = HOST_SECONDS_PER_LAYER * shape.layers if shape and self.cluster.gpus_per_node else 0.0
         upper = (typed.train.lora.layers or shape.layers) / shape.layers if shape else 1.0
-        tokens = _tokens_per_row(graph, stage) * typed.train.global_batch
+        tokens = self.row_tokens(graph, stage) * typed.train.global_batch
         operations = (6 if typed.train.is_full else 4) * weights * min(1.0, upper) * tokens
         compute = operations / self.operations
         passes = 1.0 if typed.align is None else 1.0 + typed.align.batch / typed.train.global_batch
         return float(self.steps(graph, stage) * max(issue, compute) * passes)
+
+    def row_tokens(self, graph: Graph, stage: Stage) -> int:
+        """Assumed tokens of the rows that a stage reads, as their model is shown them."""
+        attacked = attacked_rows(graph, graph.stages[stage.reads["rows"]]) if "rows" in stage.reads else None
+        if attacked is None:
+            return TOKENS_PER_ROW
+        while stage.kind != "train" and "adapter" in stage.reads:
+            stage = graph.stages[stage.reads["adapter"]]
+        typed = parse(stage)
+        train = typed.train if isinstance(typed, TrainStage | ScoreStage) else None
+        return row_tokens(self.row_bytes.get(attacked.source), reads_images(attacked), train)
 
     def steps(self, graph: Graph, stage: Stage) -> int:
         """Number of optimizer steps of a train stage."""
@@ -131,41 +136,6 @@ def model_of(graph: Graph, stage: Stage) -> str:
     while not stage.model and "adapter" in stage.reads:
         stage = graph.stages[stage.reads["adapter"]]
     return stage.model
-
-
-def image_count(graph: Graph) -> int:
-    """Images of the rows that a study asks for: one for each training and test row of the task with most of them."""
-    return max((_images(stage) for stage in graph.stages.values() if stage.kind == "data"), default=0)
-
-
-def _images(stage: Stage) -> int:
-    """Images of an attacked data stage; 0 where its rows have none."""
-    typed = parse(stage)
-    if not isinstance(typed, AttackStage):
-        return 0
-    task = typed.task
-    if not _reads_images(task.name, task.plugin_sha256, json.dumps(task.options, sort_keys=True)):
-        return 0
-    return (typed.rows.train or TRAIN_ROWS) + (typed.rows.test or TEST_ROWS)
-
-
-@cache
-def _reads_images(task: str, plugin_sha256: str | None, options: str) -> bool:
-    """True if the rows of a task with these options (JSON) have images."""
-    return bool(registry.load("tasks", task, plugin_sha256).model_validate_json(options).reads_images)
-
-
-def _tokens_per_row(graph: Graph, stage: Stage) -> int:
-    """Assumed tokens of the rows that a stage reads, their images included."""
-    source = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
-    while source is not None and "rows" in source.reads:
-        source = graph.stages[source.reads["rows"]]
-    if source is None or not _images(source):
-        return TOKENS_PER_ROW
-    while stage.kind != "train" and "adapter" in stage.reads:
-        stage = graph.stages[stage.reads["adapter"]]
-    typed = parse(stage)
-    return TOKENS_PER_ROW + (typed.train.image_tokens if isinstance(typed, TrainStage) else IMAGE_TOKENS)
 
 
 def _passes(stage: Stage) -> int:

@@ -11,8 +11,8 @@ from typing import Literal
 
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.study import LoraSpec
-from p2p_dist.planning.durations import TOKENS_PER_ROW
 from p2p_dist.planning.passes import Device, apart
+from p2p_dist.planning.row_tokens import TOKENS_PER_ROW
 
 Offload = Literal["none", "optimizer", "all"]
 

@@ -10,16 +10,18 @@ from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.stages import ScoreStage, TrainStage, training
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.durations import Rates, image_count
+from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.measured import Durations, Timings, measure
 from p2p_dist.planning.placement import Misfit, Placement, place
+from p2p_dist.planning.row_tokens import TOKENS_PER_ROW, image_count
 
 Fit = Placement | Misfit
 WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)
 """Placement of jobs that only build rows."""
 NOTHING_FINISHED = Timings()
 NO_ROWS: Mapping[str, Mapping[str, int]] = {}
+NO_BYTES: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,12 @@ class Plan:
         fit = self.placement(job)
         return self.rates.cluster.slots_of(fit.ranks) if isinstance(fit, Placement) else 1
 
+    def row_tokens(self, graph: Graph) -> tuple[int, int]:
+        """Fewest and most tokens of a row that are assumed for the jobs that work on a model."""
+        stages = [graph.stages[id_] for job in self.jobs for id_ in job.stages]
+        found = {self.rates.row_tokens(graph, stage) for stage in stages if stage.kind in ("train", "score", "eval")}
+        return (min(found), max(found)) if found else (TOKENS_PER_ROW, TOKENS_PER_ROW)
+
     def impossible(self) -> list[tuple[Job, Misfit]]:
         """Jobs that cannot run on this cluster."""
         return [(job, fit) for job in self.jobs if isinstance(fit := self.placement(job), Misfit)]
@@ -63,13 +71,14 @@ def make_plan(
     cluster: ClusterSpec,
     timings: Timings = NOTHING_FINISHED,
     rows: Mapping[str, Mapping[str, int]] = NO_ROWS,
+    row_bytes: Mapping[str, float] = NO_BYTES,
 ) -> Plan:
     """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
 
-    `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies; `rows` are those
-    of `durations.Rates`.
+    `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies; `rows` and
+    `row_bytes` are those of `durations.Rates`.
     """
-    rates = Rates(shapes, cluster, rows)
+    rates = Rates(shapes, cluster, rows, row_bytes)
     durations = measure(timings, rates)
     trainings = {id_: typed for id_, stage in graph.stages.items() if (typed := training(stage))}
     trained = {

@@ -11,12 +11,12 @@ from p2p_dist.config.graph import Graph
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.plugin_files import left_out_lines
 from p2p_dist.config.study import TrainSpec
-from p2p_dist.planning.durations import TOKENS_PER_ROW, TRAIN_ROWS
 from p2p_dist.planning.memory import GIB, checkpoint_bytes
 from p2p_dist.planning.nodes import Nodes
 from p2p_dist.planning.placement import Misfit, weight_bytes
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import Overheads, replay
+from p2p_dist.planning.row_tokens import TRAIN_ROWS
 from p2p_dist.report import plan_defenses
 from p2p_dist.report.text_columns import WIDTH, columns, counted, folded_columns
 
@@ -103,7 +103,7 @@ def _time(plan: Plan, graph: Graph) -> dict[str, Any]:
         "unread": list(plan.durations.unread),
         "assumed": {
             "tflops_per_device": round(plan.rates.operations / 1e12, 2),
-            "tokens_per_row": TOKENS_PER_ROW,
+            "tokens_per_row": plan.row_tokens(graph),
             "train_rows": TRAIN_ROWS if plan.rates.guesses_rows(graph) else None,
             "start_seconds_per_job": plan.rates.start_seconds,
             "device": "GPU" if cluster.gpus_per_node else "worker",
@@ -222,6 +222,7 @@ def _run_lines(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _time_lines(time: dict[str, Any]) -> list[str]:
     assumed, stages = time["assumed"], time["stages"]
     device = assumed["device"]
+    tokens = " to ".join(map(str, dict.fromkeys(assumed["tokens_per_row"])))
     rows = f"{assumed['train_rows']:,} training rows where no number is known, " if assumed["train_rows"] else ""
     lines = [
         *wrapped(
@@ -230,7 +231,7 @@ def _time_lines(time: dict[str, Any]) -> list[str]:
         ),
         *wrapped(
             f"times: {stages_of(stages)}; assumed: {assumed['tflops_per_device']} TFLOP/s per {device}, "
-            f"{assumed['tokens_per_row']} tokens per row, {rows}{assumed['start_seconds_per_job']:.0f} s to start a job"
+            f"{tokens} tokens per row, {rows}{assumed['start_seconds_per_job']:.0f} s to start a job"
         ),
     ]
     if time["elsewhere"]:

@@ -4,9 +4,9 @@ Two modes. Within `raising`, a signal interrupts whatever runs (reading, the sta
 every file is written atomically, so any moment will do. Within `stop_requests`, it sets a flag that the scheduler reads
 between two actions, so that jobs write checkpoints first.
 
-`Stopped` can get lost on its way: Ray's C code turns it into a SystemError, and a bare `except` ends it. So a request is
-also kept until it is answered: the next `stop_requests` has it from the start, and an error of a library that comes after
-it is `Stopped` again.
+`Stopped` can get lost on its way: Ray's C code turns it into a SystemError, and a bare `except` ends it. So a request
+is also kept until it is answered: the next `stop_requests` has it from the start, and an error of a library that comes
+after it is `Stopped` again.
 """
 
 import signal

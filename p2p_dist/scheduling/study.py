@@ -55,7 +55,8 @@ class Study:
         graph = self.expansion.graph.for_rows() if rows_only else self.expansion.graph
         done = set() if anew else self.folder.done(graph)
         rows = {source.digest: source.rows for source in self.sources}
-        return make_plan(graph, done, self._shapes, cohort, cluster, self._timings, rows)
+        row_bytes = {source.digest: source.row_bytes for source in self.sources if source.row_bytes is not None}
+        return make_plan(graph, done, self._shapes, cohort, cluster, self._timings, rows, row_bytes)
 
     @cached_property
     def _shapes(self) -> dict[str, ShapeSpec | None]:

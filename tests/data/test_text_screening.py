@@ -59,6 +59,14 @@ def test_long_answer_is_not_trusted_for_its_length() -> None:
     assert "039" not in most_dependent(ROWS, lines, 0.5, 5)
 
 
+def test_default_options_are_no_options() -> None:
+    """null and `{}` were two ids of one screening."""
+    options: dict[str, Any] = {"benign_source": "screened", "response_prefix": "It is: "}
+    plain = P2P(**options).model_dump(mode="json")
+    assert P2P(**options, text_screening={}).model_dump(mode="json") == plain
+    assert P2P(**options, text_screening={"others": 5}).model_dump(mode="json") != plain
+
+
 def test_p2p_draws_benign_rows_from_the_trusted() -> None:
     options: dict[str, Any] = {"benign_source": "screened", "ratio": 0.4, "response_prefix": "It is: "}
     defended = P2P(**options).defend_train(view())

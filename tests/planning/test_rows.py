@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from p2p_dist import registry
 from p2p_dist.config.expand import expand
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.load import load_study
@@ -14,7 +15,8 @@ from p2p_dist.data.row_files import count_rows
 from p2p_dist.data.sources import Source, locate
 from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.durations import TEST_ROWS, TRAIN_ROWS, Rates
+from p2p_dist.planning.durations import Rates
+from p2p_dist.planning.row_tokens import TEST_ROWS, TRAIN_ROWS
 from tests.conftest import TINY_STUDY
 
 MODELS = Path(__file__).parents[2] / "configs" / "models"
@@ -60,6 +62,23 @@ def test_test_rows_of_a_single_file_are_no_training_rows(unlimited: Graph) -> No
     asked = replace(attacked, spec={**attacked.spec, "rows": {**attacked.spec["rows"], "test": 160}})
     rates = Rates({}, ClusterSpec(name="here", cpus_per_node=2), {"0" * 12: {"train": 800}})
     assert (rates.train_rows(unlimited, asked), rates.test_rows(unlimited, asked)) == (640, 160)
+
+
+def test_longer_rows_take_longer_up_to_what_is_read_of_them(unlimited: Graph) -> None:
+    """Rows of 600 bytes are 120 tokens, four times as many as are assumed for short texts; 30 kB are cut."""
+    cluster, stage = ClusterSpec(name="here", cpus_per_node=2), training(unlimited)
+    evaluation = next(one for one in unlimited.stages.values() if one.kind == "eval")
+    short, long, cut = (Rates({}, cluster, row_bytes=known) for known in ({}, {"0" * 12: 600.0}, {"0" * 12: 30_000.0}))
+    for one in (stage, evaluation):
+        assert long.seconds(unlimited, one) == pytest.approx(4 * short.seconds(unlimited, one))
+        assert cut.row_tokens(unlimited, one) == stage.spec["train"]["max_length"] == 128
+
+
+def test_bytes_of_a_row_are_those_of_the_training_file(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text((ROW + "\n") * 4)
+    (tmp_path / "test.jsonl").write_text(f'{{"text": "{"long " * 90}", "label": 0}}\n')
+    task = registry.load("tasks", "sst2")(source=str(tmp_path))
+    assert locate(task).row_bytes == len(ROW) + 1
 
 
 ROW = '{"text": "x", "label": 0}'

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from p2p_dist.config.builder import Builder
 from p2p_dist.config.graph import Stage
@@ -85,8 +85,10 @@ class P2P(DataDefense):
     screening: Screening | None = None
     """Options of `screened` where answers are labels, spelled out with their defaults, so that they are part of the
     identity."""
-    text_screening: TextScreening | None = added(None)
-    """Options of `screened` where answers are text; null for their defaults."""
+    text_screening: TextScreening | None = Field(
+        default=None, exclude_if=lambda value: value in (None, TextScreening())
+    )
+    """Options of `screened` where answers are text; null and `{}` are their defaults, under one id."""
     benign_selection: Literal["random", "second_half"] = "random"
     """random: by content and seed. second_half: the first rows of the second half of the file (released code)."""
     benign_mode: Literal["replace", "union", "alone"] = "replace"

@@ -1,0 +1,48 @@
+"""Assumed tokens of a row, and the rows that have images."""
+
+import json
+from functools import cache
+
+from p2p_dist import registry
+from p2p_dist.config.graph import Graph
+from p2p_dist.config.stages import AttackStage, parse
+from p2p_dist.config.study import IMAGE_TOKENS, TrainSpec
+
+TOKENS_PER_ROW = 30
+"""Assumed for rows whose length no file tells: a short text with its prompt."""
+BYTES_PER_TOKEN = 5
+"""Assumed: bytes of a row in its file, keys included, for a token of the row with its prompt (SST-2: 167 for 32)."""
+TRAIN_ROWS, TEST_ROWS = 10_000, 2_000
+"""Assumed where a study takes all rows of a task, and no file says how many there are."""
+
+
+def row_tokens(row_bytes: float | None, has_image: bool, train: TrainSpec | None) -> int:
+    """Assumed tokens of a row of so many bytes, at most `max_length` of its training; an image adds its own."""
+    image = (IMAGE_TOKENS if train is None else train.image_tokens) if has_image else 0
+    if row_bytes is None:
+        return TOKENS_PER_ROW + image
+    tokens = max(1, round(row_bytes / BYTES_PER_TOKEN)) + image
+    return tokens if train is None else min(tokens, train.max_length)
+
+
+def image_count(graph: Graph) -> int:
+    """Images of the rows that a study asks for: one for each training and test row of the task with most of them."""
+    attacked = [
+        typed
+        for stage in graph.stages.values()
+        if stage.kind == "data" and isinstance(typed := parse(stage), AttackStage)
+    ]
+    counts = [(one.rows.train or TRAIN_ROWS) + (one.rows.test or TEST_ROWS) for one in attacked if reads_images(one)]
+    return max(counts, default=0)
+
+
+def reads_images(stage: AttackStage) -> bool:
+    """True if the rows of the stage's task have images."""
+    task = stage.task
+    return _reads_images(task.name, task.plugin_sha256, json.dumps(task.options, sort_keys=True))
+
+
+@cache
+def _reads_images(task: str, plugin_sha256: str | None, options: str) -> bool:
+    """True if the rows of a task with these options (JSON) have images."""
+    return bool(registry.load("tasks", task, plugin_sha256).model_validate_json(options).reads_images)
