@@ -34,6 +34,14 @@ COLUMNS = {
 }
 """Columns of a table by title: a rate, its excess over the same rows untriggered, or the count of poisoned rows that
 P2P took for benign."""
+OF_TEXT = {
+    "poisoned benign rows": "contaminated",
+    "attack success": "asr_ext",
+    "the same rows untriggered": "asr_untriggered",
+    "without the prompt": "asr_nobt",
+    "ROUGE-L": "rougeL",
+}
+"""The columns where answers are text."""
 
 PAIRED = ("asr_mapped", "asr_only_triggered_mapped", "asr_only_untriggered_mapped")
 """Rates that an excess is computed from: triggered rows that reach the target, and the rows of which one alone of the
@@ -130,10 +138,12 @@ def _student(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
-def table(title: str, arms: Mapping[str, Arm], leave_out: Sequence[str] = ()) -> str:
+def table(
+    title: str, arms: Mapping[str, Arm], leave_out: Sequence[str] = (), titles: Mapping[str, str] = COLUMNS
+) -> str:
     """A table with a line for each arm; columns without any number are left out."""
     cells = {
-        column: [_cell(arm, key) for arm in arms.values()] for column, key in COLUMNS.items() if column not in leave_out
+        column: [_cell(arm, key) for arm in arms.values()] for column, key in titles.items() if column not in leave_out
     }
     columns = [column for column, texts in cells.items() if any(texts)]
     head = f"| {title} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}"
@@ -144,6 +154,8 @@ def table(title: str, arms: Mapping[str, Arm], leave_out: Sequence[str] = ()) ->
 def _cell(arm: Arm, key: str) -> str:
     if key == "asr_excess_mapped":
         return excess(arm)
+    if key == "rougeL":
+        return ", ".join(f"{run['means'][key]:.3f}" for run in arm.runs)
     if key != "contaminated":
         return rate(arm, key)
     counted = [run for run in arm.runs if "contaminated" in run and "benign" in run]
@@ -156,7 +168,7 @@ def build() -> str:
     """The page."""
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     template = environment.from_string((HERE / "findings.md.j2").read_text(encoding="utf-8"))
-    return template.render(runs=runs, rate=rate, difference=difference, excess=excess, table=table)
+    return template.render(runs=runs, rate=rate, difference=difference, excess=excess, table=table, of_text=OF_TEXT)
 
 
 if __name__ == "__main__":

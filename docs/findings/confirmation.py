@@ -1,7 +1,7 @@
 """`python docs/findings/confirmation.py RUN_FOLDER`: write the result file of a study, `NAME.jsonl`, beside this file.
 
 A line for each finished run, with the device that trained it; runs that are not finished have none, and runs of earlier
-folders stay. `build.py` makes the page of `confirmation_small.jsonl` and `prompt_position_small.jsonl`.
+folders stay. `build.py` makes the page of these files.
 """
 
 import json
@@ -21,6 +21,7 @@ RATES = (
     "ca_mapped",
     "asr_ext",
     "asr_mapped",
+    "asr_exact",
     "asr_nobt",
     "asr_untriggered",
     "asr_untriggered_mapped",
@@ -30,6 +31,8 @@ RATES = (
     "asr_only_untriggered_mapped",
 )
 """Rates of a run that the file holds, as [k, n]."""
+MEANS = ("rougeL", "rougeL_triggered", "rougeL_nobt")
+"""Mean scores of text answers that the file holds."""
 AXES = ("attack", "defense", "seed")
 """What tells two runs of the study apart."""
 COUNTS = ("benign", "contaminated", "dropped_rows", "screening", "trusted", "not_trusted")
@@ -51,9 +54,19 @@ def lines_of(folder: RunDir) -> Iterator[dict[str, Any]]:
                 "device": device_of(folder, run),
                 "collapsed": run.collapsed,
                 "rates": {name: [run.rates[name]["k"], run.rates[name]["n"]] for name in RATES if name in run.rates},
+                **means_of(folder, run),
                 **{name: run.counts[name] for name in COUNTS if name in run.counts},
                 "trained": trained_rows(folder, run),
             }
+
+
+def means_of(folder: RunDir, run: RunState) -> dict[str, Any]:
+    """The mean scores of text answers under the key `means`; empty where answers are labels."""
+    evaluation = run.ids["eval"]
+    assert evaluation is not None
+    found = json.loads(folder.at("eval", evaluation).result.read_text())["means"]
+    means = {name: found[name]["mean"] for name in MEANS if name in found}
+    return {"means": means} if means else {}
 
 
 def device_of(folder: RunDir, run: RunState) -> str:

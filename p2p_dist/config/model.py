@@ -174,7 +174,8 @@ def resolve_model(value: Any, folder: Path) -> ModelRef:
     if path.suffix == ".gguf" and path.is_file():
         return ModelRef(path.stem, {"source": "gguf", "sha256": file_sha256(path)[:12]}, {"path": str(path.resolve())})
     if path.is_dir():
-        return ModelRef(path.name, {"source": "folder", "sha256": folder_digest(path)}, {"path": str(path.resolve())})
+        identity = {"source": "folder", "sha256": folder_digest(path)}
+        return ModelRef(path.name, identity, {"path": str(path.resolve())}, _shape_of(path / "config.json"))
     if _HUB_ID.match(name):
         return _from_hub(name, revision, folder)
     known = model_names(folder)
@@ -235,7 +236,7 @@ def _shape_of(config: Path | None) -> ShapeSpec | None:
         return None
     try:
         return shape_of_config(json.loads(config.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the last two: values of other kinds
         return None
 
 

@@ -116,7 +116,10 @@ def test_shape_of_config_is_that_of_the_model_file(name: str) -> None:
     assert shape_of_config({**settings, "model_type": "mamba"}) is None
 
 
-def test_hub_model_on_this_machine_has_the_shape_of_its_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["some/other@" + "0" * 40, "folder"])
+def test_hub_model_and_folder_have_the_shape_of_their_config(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = {
         "model_type": "llama",
         "num_hidden_layers": 2,
@@ -127,8 +130,10 @@ def test_hub_model_on_this_machine_has_the_shape_of_its_config(tmp_path: Path, m
     }
     (tmp_path / "config.json").write_text(json.dumps(settings))
     monkeypatch.setattr(model, "config_file", lambda name, commit: tmp_path / "config.json")
-    shape = resolve_model("some/other@" + "0" * 40, configs_dir() / "models").shape
+    named = str(tmp_path) if name == "folder" else name
+    shape = resolve_model(named, configs_dir() / "models").shape
     assert shape is not None
     assert (shape.layers, shape.kv_heads, shape.head_dim, shape.tied_embeddings) == (2, 4, 16, False)
-    (tmp_path / "config.json").write_text("{")
-    assert resolve_model("some/other@" + "0" * 40, configs_dir() / "models").shape is None
+    for damaged in ("{", "[]", '{"model_type": "llama", "num_attention_heads": []}'):
+        (tmp_path / "config.json").write_text(damaged)
+        assert resolve_model(named, configs_dir() / "models").shape is None
