@@ -13,8 +13,9 @@ from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.score_methods import PromptInformation, TextRewrites, WordSubstitutions
 from p2p_dist.config.stages import AttackStage, ScoreStage, TrainStage, parse
 from p2p_dist.planning.cluster import TFLOPS_PER_CORE, ClusterSpec
-from p2p_dist.planning.row_tokens import TEST_ROWS, TOKENS_PER_ROW, TRAIN_ROWS, reads_images, row_tokens
+from p2p_dist.planning.row_tokens import TEST_ROWS, TOKENS_PER_ROW, TRAIN_ROWS, RowLengths, reads_images
 
+NOTHING_KNOWN = RowLengths()
 HOST_SECONDS_PER_LAYER = 0.0019
 """Assumed for a GPU: time to issue the forward and backward pass of one block, without CUDA graphs."""
 START_SECONDS = {"gpu": 25.0, "cpu": 10.0}
@@ -26,12 +27,12 @@ TFLOPS_PER_GPU = 400.0
 @dataclass(frozen=True)
 class Rates:
     """Assumed throughput: shapes by the canonical identity of their model, the hardware, and the numbers of rows by
-    split and the bytes of a training row of the sources whose files tell them, by the digest of the source."""
+    split of the sources whose files tell all of them, by the digest of the source."""
 
     shapes: Mapping[str, ShapeSpec | None]
     cluster: ClusterSpec
     rows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    row_bytes: Mapping[str, float] = field(default_factory=dict)
+    lengths: RowLengths = NOTHING_KNOWN
 
     @property
     def operations(self) -> float:
@@ -77,7 +78,7 @@ class Rates:
             stage = graph.stages[stage.reads["adapter"]]
         typed = parse(stage)
         train = typed.train if isinstance(typed, TrainStage | ScoreStage) else None
-        return row_tokens(self.row_bytes.get(attacked.source), reads_images(attacked), train)
+        return self.lengths.tokens(attacked.source, reads_images(attacked), train)
 
     def steps(self, graph: Graph, stage: Stage) -> int:
         """Number of optimizer steps of a train stage."""

@@ -7,13 +7,13 @@ weigh more. CPU times do not predict GPU times: only those of the planned cluste
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import fsum
 from typing import Literal
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.durations import Rates, model_of
+from p2p_dist.planning.durations import Rates, attacked_rows, model_of
 
 Origin = Literal["recorded", "rate", "assumed"]
 
@@ -29,6 +29,9 @@ class Finished:
     device: str
     cores: int | None = None
     """Cores that it was computed on without a GPU, where the cost file says so and one process computed."""
+
+    row_tokens: float | None = None
+    """Tokens per row, where it is a training and its cost file says so."""
 
     def seconds_on(self, cluster: ClusterSpec) -> float:
         """Its seconds on a worker of a cluster: without a GPU, as many as the worker has fewer cores, or more."""
@@ -95,8 +98,10 @@ class Durations:
 
 
 def measure(timings: Timings, assumed: Rates) -> Durations:
-    """Derive durations from finished stages; a stage that is in several studies counts once."""
+    """Derive durations from finished stages; a stage that is in several studies counts once. Rows are as long as the
+    trainings found them, in the assumed time of what is finished as of what is planned."""
     by_id = {stage.id: stage for stage in timings.finished}
+    assumed = replace(assumed, lengths=replace(assumed.lengths, trained_tokens=_trained_tokens(by_id.values())))
     same_device = [stage for stage in by_id.values() if stage.on_gpu == bool(assumed.cluster.gpus_per_node)]
     samples: dict[tuple[str, str], list[tuple[float, float, str]]] = defaultdict(list)
     for finished in same_device:
@@ -114,3 +119,13 @@ def measure(timings: Timings, assumed: Rates) -> Durations:
     }
     recorded = {stage.id: stage.seconds_on(assumed.cluster) for stage in same_device}
     return Durations(assumed, recorded, rates, len(by_id) - len(same_device), timings.unread)
+
+
+def _trained_tokens(finished: Iterable[Finished]) -> dict[str, float]:
+    """Tokens per row by the source of the rows: the mean of the trainings on them."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for one in finished:
+        attacked = attacked_rows(one.graph, one.graph.stages[one.id])
+        if one.row_tokens is not None and attacked is not None:
+            found[attacked.source].append(one.row_tokens)
+    return {source: fsum(tokens) / len(tokens) for source, tokens in found.items()}

@@ -14,7 +14,7 @@ from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.measured import Durations, Timings, measure
 from p2p_dist.planning.placement import Misfit, Placement, place
-from p2p_dist.planning.row_tokens import TOKENS_PER_ROW, image_count
+from p2p_dist.planning.row_tokens import TOKENS_PER_ROW, RowLengths, image_count
 
 Fit = Placement | Misfit
 WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)
@@ -75,10 +75,10 @@ def make_plan(
 ) -> Plan:
     """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
 
-    `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies; `rows` and
-    `row_bytes` are those of `durations.Rates`.
+    `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies; `rows` are those
+    of `durations.Rates`, `row_bytes` those of `RowLengths`.
     """
-    rates = Rates(shapes, cluster, rows, row_bytes)
+    rates = Rates(shapes, cluster, rows, RowLengths(row_bytes))
     durations = measure(timings, rates)
     trainings = {id_: typed for id_, stage in graph.stages.items() if (typed := training(stage))}
     trained = {

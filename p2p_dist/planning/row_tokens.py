@@ -1,6 +1,8 @@
 """Assumed tokens of a row, and the rows that have images."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
 
 from p2p_dist import registry
@@ -11,18 +13,31 @@ from p2p_dist.config.study import IMAGE_TOKENS, TrainSpec
 TOKENS_PER_ROW = 30
 """Assumed for rows whose length no file tells: a short text with its prompt."""
 BYTES_PER_TOKEN = 5
-"""Assumed: bytes of a row in its file, keys included, for a token of the row with its prompt (SST-2: 167 for 32)."""
+"""Assumed: bytes of a row in its file, keys included, for a token of the row with its prompt. By SmolLM2's tokenizer
+SST-2 has 5.6, AG's News 4.8, CLINC150 8.0, GSM8K with its solutions 3.4 and SciTLDR 6.5."""
 TRAIN_ROWS, TEST_ROWS = 10_000, 2_000
 """Assumed where a study takes all rows of a task, and no file says how many there are."""
 
 
-def row_tokens(row_bytes: float | None, has_image: bool, train: TrainSpec | None) -> int:
-    """Assumed tokens of a row of so many bytes, at most `max_length` of its training; an image adds its own."""
+@dataclass(frozen=True)
+class RowLengths:
+    """Lengths of the training rows of sources, by the digest of the source: bytes in its file, and tokens per row of
+    finished trainings, images included."""
+
+    file_bytes: Mapping[str, float] = field(default_factory=dict)
+    trained_tokens: Mapping[str, float] = field(default_factory=dict)
+
+    def tokens(self, source: str, has_image: bool, train: TrainSpec | None) -> int:
+        """Tokens of a row as far as its training (None where there is none) reads it: as trained, by its bytes, or
+        assumed."""
+        known = self.trained_tokens.get(source)
+        found = _assumed(self.file_bytes.get(source), has_image, train) if known is None else max(1, round(known))
+        return found if train is None else min(found, train.max_length)
+
+
+def _assumed(row_bytes: float | None, has_image: bool, train: TrainSpec | None) -> int:
     image = (IMAGE_TOKENS if train is None else train.image_tokens) if has_image else 0
-    if row_bytes is None:
-        return TOKENS_PER_ROW + image
-    tokens = max(1, round(row_bytes / BYTES_PER_TOKEN)) + image
-    return tokens if train is None else min(tokens, train.max_length)
+    return image + (TOKENS_PER_ROW if row_bytes is None else max(1, round(row_bytes / BYTES_PER_TOKEN)))
 
 
 def image_count(graph: Graph) -> int:

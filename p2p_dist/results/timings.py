@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from p2p_dist.config.graph import Graph, Stage
-from p2p_dist.config.stages import parse
+from p2p_dist.config.stages import TrainStage, parse
 from p2p_dist.errors import Problem, UserError
 from p2p_dist.planning.durations import model_of
 from p2p_dist.planning.measured import Finished, Timings
@@ -87,4 +87,13 @@ def _finished(id_: str, graph: Graph, cost: records.Cost, handle: int) -> Finish
     on_gpu = (cost.gpu_seconds or 0.0) > 0
     share = (cost.ranks if on_gpu else 1) / cost.cohort
     cores = None if on_gpu or cost.ranks > 1 else cost.threads
-    return Finished(id_, graph, seconds * share, on_gpu, cost.device or "unnamed device", cores)
+    tokens = _row_tokens(graph.stages[id_], cost)
+    return Finished(id_, graph, seconds * share, on_gpu, cost.device or "unnamed device", cores, tokens)
+
+
+def _row_tokens(stage: Stage, cost: records.Cost) -> float | None:
+    """Tokens per row of a training; None for other stages, and where the file does not say."""
+    typed = parse(stage)
+    if not isinstance(typed, TrainStage) or not cost.tokens or not cost.steps:
+        return None
+    return cost.tokens / (cost.steps * typed.train.global_batch)

@@ -70,6 +70,18 @@ def test_measured_rate_weighs_runs_by_their_length() -> None:
     assert (rate.stages, rate.devices) == (2, ["cpu"])
 
 
+def test_rows_are_as_long_as_trainings_found_them() -> None:
+    """Rows of 60 tokens, where 30 were assumed: the same model took twice as long for as many rows, and will again."""
+    graph = Graph()
+    done, new = training(graph, 100), training(graph, 200, seed=1)
+    assumed = Rates({}, CPU)
+    finished = [Finished(done.id, graph, 2 * assumed.seconds(graph, done), False, "cpu", row_tokens=60.0)]
+    said = measure(Timings(finished), assumed)
+    assert said.assumed.row_tokens(graph, new) == 60
+    assert said.rates["train", model_of(graph, new)].factor == pytest.approx(1.0)
+    assert said.seconds(graph, new) == pytest.approx(4 * assumed.seconds(graph, done))
+
+
 def test_cpus_say_nothing_of_gpus_and_a_stage_counts_once() -> None:
     graph = Graph()
     stage = training(graph, 100)
@@ -107,6 +119,7 @@ def test_what_cost_files_say(tmp_path: Path, folder: RunDir) -> None:
     )
 
     one = next(one for one in found.finished if one.graph.stages[one.id].kind == "train")
+    assert one.row_tokens == 19200 / 20 / one.graph.stages[one.id].spec["train"]["global_batch"]
     place = folder.at("train", one.id)
     cost = json.loads(place.cost.read_text())
     place.cost.write_text(json.dumps({**cost, "seconds": 1000.0, "gpu_seconds": 2000.0, "ranks": 2, "cohort": 4}))

@@ -16,7 +16,7 @@ from p2p_dist.data.sources import Source, locate
 from p2p_dist.data.tasks.custom import Custom
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
-from p2p_dist.planning.row_tokens import TEST_ROWS, TRAIN_ROWS
+from p2p_dist.planning.row_tokens import TEST_ROWS, TRAIN_ROWS, RowLengths
 from tests.conftest import TINY_STUDY
 
 MODELS = Path(__file__).parents[2] / "configs" / "models"
@@ -68,7 +68,8 @@ def test_longer_rows_take_longer_up_to_what_is_read_of_them(unlimited: Graph) ->
     """Rows of 600 bytes are 120 tokens, four times as many as are assumed for short texts; 30 kB are cut."""
     cluster, stage = ClusterSpec(name="here", cpus_per_node=2), training(unlimited)
     evaluation = next(one for one in unlimited.stages.values() if one.kind == "eval")
-    short, long, cut = (Rates({}, cluster, row_bytes=known) for known in ({}, {"0" * 12: 600.0}, {"0" * 12: 30_000.0}))
+    lengths = [RowLengths(known) for known in ({}, {"0" * 12: 600.0}, {"0" * 12: 30_000.0})]
+    short, long, cut = (Rates({}, cluster, lengths=one) for one in lengths)
     for one in (stage, evaluation):
         assert long.seconds(unlimited, one) == pytest.approx(4 * short.seconds(unlimited, one))
         assert cut.row_tokens(unlimited, one) == stage.spec["train"]["max_length"] == 128
