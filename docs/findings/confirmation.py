@@ -64,7 +64,7 @@ def means_of(folder: RunDir, run: RunState) -> dict[str, Any]:
     """The mean scores of text answers under the key `means`; empty where answers are labels."""
     evaluation = run.ids["eval"]
     assert evaluation is not None
-    found = json.loads(folder.at("eval", evaluation).result.read_text())["means"]
+    found = json.loads(folder.at("eval", evaluation).result.read_text()).get("means", {})
     means = {name: found[name]["mean"] for name in MEANS if name in found}
     return {"means": means} if means else {}
 
