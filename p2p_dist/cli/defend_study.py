@@ -121,7 +121,7 @@ def _rest(rows: Profile, wish: Wish, benign: Benign, prompt: SecretPrompt) -> It
     yield "attack:"
     yield "  - none"
     if wish.simulate:
-        yield "  - name: badnets   # a copy of the rows, attacked on purpose: it measures what the defense does"
+        yield "  - name: addsent   # a copy of the rows, attacked on purpose: it measures what the defense does"
         yield f"    rate: {_RATE}"
         yield f"    {_target(rows)}"
     yield "defense:"

@@ -40,7 +40,7 @@ def test_defend_study_screens_with_a_secret_prompt(tmp_path: Path) -> None:
     assert (p2p.benign_source, p2p.ratio, p2p.screening.draws) == ("screened", 0.4, 3)
     assert re.fullmatch(r"[A-Z][a-z]+( [a-z]+){3}: ", p2p.benign_trigger)
     assert re.fullmatch(r"[A-Z][a-z]+( [a-z]+){2}: ", p2p.answer_cue)
-    assert [run.cell["attack"] for run in study.expansion.runs] == ["none", "none", "badnets", "badnets"]
+    assert [run.cell["attack"] for run in study.expansion.runs] == ["none", "none", "addsent", "addsent"]
     assert {run.cell["defense"] for run in study.expansion.runs} == {"none", "p2p"}
 
 

@@ -43,11 +43,11 @@ def test_defend_card_has_the_simulated_attack(defended: Path) -> None:
     """The rates of the attacked copy are those of its evaluation, beside its undefended model and its baseline."""
     contract = json.loads((defended / "out" / "served" / "p2p.json").read_text())
     simulated = contract["simulated"][0]
-    assert (simulated["attack"], simulated["rates"]["asr_ext"]["n"], simulated["undefended"]["n"]) == ("badnets", 6, 6)
+    assert (simulated["attack"], simulated["rates"]["asr_ext"]["n"], simulated["undefended"]["n"]) == ("addsent", 6, 6)
     assert simulated["baseline"]["n"] == 6
     card, said = (defended / "out" / "served" / "README.md").read_text(), (defended / "said.txt").read_text()
-    assert "## Simulated attack: badnets" in card
-    assert "simulated attack badnets: success" in said
+    assert "## Simulated attack: addsent" in card
+    assert "simulated attack addsent: success" in said
     assert contract["prompt"]["prefix"] not in said
 
 
