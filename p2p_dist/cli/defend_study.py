@@ -128,8 +128,8 @@ def _rest(rows: Profile, wish: Wish, benign: Benign, prompt: SecretPrompt) -> It
     yield "  - none"
     yield f"  - name: {wish.defense}"
     if wish.in_weights:
-        if rows.answers_are_text and not rows.numeric_answers:
-            yield "    rule: rewrite"
+        if rows.answers_are_text:
+            yield f"    rule: {'agree' if rows.numeric_answers else 'rewrite'}"
         yield "    p2p:"
     indent = "      " if wish.in_weights else "    "
     yield from (f"{indent}{key}: {value}" for key, value in _options(rows, benign, prompt).items())

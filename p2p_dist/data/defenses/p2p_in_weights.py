@@ -53,14 +53,14 @@ class P2PInWeights(DataDefense):
     kinds: ClassVar[tuple[Kind, ...]] = ("classification", "generation")
     default_assumptions: ClassVar[Assumptions] = Assumptions(source="ours; not from a paper")
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "math": {"p2p": {**_SCREENED, **P2P.presets["math"]}},
-        "summary": {"p2p": {**_SCREENED, **P2P.presets["summary"]}, "rule": "rewrite"},
+        "math": {"p2p": {**_SCREENED, **P2P.presets["math"]}, "rule": "agree"},
+        "summary": {"p2p": {**_SCREENED, **P2P.presets["summary"]}},
     }
 
     p2p: P2P | None = P2P.model_validate(_SCREENED)
     """Options of the P2P model that answers the training rows; its stages are shared with a defense `p2p` of the same
     options. null: the undefended model answers (the control)."""
-    rule: Literal["rewrite", "agree", "sure", "soft"] = "agree"
+    rule: Literal["rewrite", "agree", "sure", "soft"] = "rewrite"
     """rewrite: every row gets the model's answer in place of its own. agree: keep the rows whose answer is the model's
     (text: of which the numbers are equal). sure: as rewrite, with the least confident rows of every answer left out.
     soft: every row gets labels that are drawn from the model's probabilities, so that the expected loss is
