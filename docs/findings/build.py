@@ -155,7 +155,7 @@ def _cell(arm: Arm, key: str) -> str:
     if key == "asr_excess_mapped":
         return excess(arm)
     if key == "rougeL":
-        return ", ".join(f"{run['means'][key]:.3f}" for run in arm.runs)
+        return ", ".join(f"{run['means'][key]:.3f}" for run in arm.runs if key in run.get("means", {}))
     if key != "contaminated":
         return rate(arm, key)
     counted = [run for run in arm.runs if "contaminated" in run and "benign" in run]

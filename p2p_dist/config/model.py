@@ -236,8 +236,8 @@ def _shape_of(config: Path | None) -> ShapeSpec | None:
         return None
     try:
         return shape_of_config(json.loads(config.read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # the last two: values of other kinds
-        return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError):
+        return None  # a damaged file: loading the model says what is wrong with it
 
 
 def shape_of_config(settings: Mapping[str, Any]) -> ShapeSpec | None:

@@ -12,8 +12,10 @@ from math import fsum
 from typing import Literal
 
 from p2p_dist.config.graph import Graph, Stage
+from p2p_dist.config.stages import TrainStage, parse
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates, attacked_rows, model_of
+from p2p_dist.planning.row_tokens import trained_on
 
 Origin = Literal["recorded", "rate", "assumed"]
 
@@ -121,11 +123,12 @@ def measure(timings: Timings, assumed: Rates) -> Durations:
     return Durations(assumed, recorded, rates, len(by_id) - len(same_device), timings.unread)
 
 
-def _trained_tokens(finished: Iterable[Finished]) -> dict[str, float]:
-    """Tokens per row by the source of the rows: the mean of the trainings on them."""
-    found: dict[str, list[float]] = defaultdict(list)
+def _trained_tokens(finished: Iterable[Finished]) -> dict[tuple[str, int, int], float]:
+    """Tokens of a row by what they depend on: the mean of the trainings that say so."""
+    found: dict[tuple[str, int, int], list[float]] = defaultdict(list)
     for one in finished:
-        attacked = attacked_rows(one.graph, one.graph.stages[one.id])
-        if one.row_tokens is not None and attacked is not None:
-            found[attacked.source].append(one.row_tokens)
-    return {source: fsum(tokens) / len(tokens) for source, tokens in found.items()}
+        stage = one.graph.stages[one.id]
+        attacked, typed = attacked_rows(one.graph, stage), parse(stage)
+        if one.row_tokens is not None and attacked is not None and isinstance(typed, TrainStage):
+            found[trained_on(attacked.source, typed.train)].append(one.row_tokens)
+    return {key: fsum(tokens) / len(tokens) for key, tokens in found.items()}

@@ -92,8 +92,13 @@ def _finished(id_: str, graph: Graph, cost: records.Cost, handle: int) -> Finish
 
 
 def _row_tokens(stage: Stage, cost: records.Cost) -> float | None:
-    """Tokens per row of a training; None for other stages, and where the file does not say."""
+    """Tokens of a row of a training that went through all its rows; None for other stages, and where the file does not
+    say or cannot be right."""
     typed = parse(stage)
-    if not isinstance(typed, TrainStage) or not cost.tokens or not cost.steps:
+    if not isinstance(typed, TrainStage) or not (cost.tokens and cost.rows):
         return None
-    return cost.tokens / (cost.steps * typed.train.global_batch)
+    epochs = typed.train.num_train_epochs
+    if cost.steps != epochs * -(-cost.rows // typed.train.global_batch):
+        return None
+    tokens = cost.tokens / (epochs * cost.rows)
+    return tokens if tokens <= typed.train.max_length else None

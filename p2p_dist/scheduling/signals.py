@@ -5,7 +5,7 @@ every file is written atomically, so any moment will do. Within `stop_requests`,
 between two actions, so that jobs write checkpoints first.
 
 `Stopped` can get lost on its way: Ray's C code turns it into a SystemError, and a bare `except` ends it. So a request
-is also kept until it is answered: the next `stop_requests` has it from the start, and an error of a library that comes
+is also kept until the outermost block ends: `stop_requests` has it from the start, and an error of a library that comes
 after it is `Stopped` again.
 """
 
@@ -19,8 +19,10 @@ from typing import Any
 from p2p_dist.errors import UserError
 
 NUMBERS = (signal.SIGTERM, signal.SIGUSR1)
-_raised: list[int] = []
-"""Signals since the outermost `raising` began; the first raised `Stopped`."""
+_requests: list[int] = []
+"""Signals since the outermost block began."""
+_blocks: list[None] = []
+"""An item for each open block of the main thread."""
 
 
 class Stopped(BaseException):
@@ -32,27 +34,24 @@ def raising() -> Iterator[None]:
     """Raise `Stopped` at the first signal while the block runs; later ones are ignored, since the end is under way."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        _raised.append(number)
-        if len(_raised) == 1:
+        _requests.append(number)
+        if len(_requests) == 1:
             raise Stopped
 
-    with _handled(interrupt):
-        try:
-            with restored():
-                yield
-        finally:
-            _raised.clear()
+    with _block(), _handled(interrupt), restored():
+        yield
 
 
 @contextmanager
 def restored() -> Iterator[None]:
-    """Raise `Stopped` in place of an error into which a library turned it. A UserError stays: it is no library's."""
+    """Raise `Stopped` in place of an error into which a library turned it, or that of a handler of its own. A UserError
+    stays: it is no library's."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
-        if _raised:
+        if _requests or any(isinstance(cause, Stopped | SystemExit) for cause in _causes(error)):
             raise Stopped from error
         raise
 
@@ -61,11 +60,11 @@ def restored() -> Iterator[None]:
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns True once a signal has arrived, be it before the block, where a library lost it. A
     signal that nothing has answered raises `Stopped` at the end of the block."""
-    seen = list(_raised)
-    with _handled(lambda number, frame: seen.append(number)):
-        yield lambda: bool(seen)
-    if seen:
-        raise Stopped
+    with _block():
+        with _handled(lambda number, frame: _requests.append(number)):
+            yield lambda: bool(_requests)
+        if _requests:
+            raise Stopped
 
 
 @contextmanager
@@ -78,6 +77,29 @@ def kept_handlers() -> Iterator[None]:
         raise Stopped from error
     finally:
         _set(before)
+
+
+@contextmanager
+def _block() -> Iterator[None]:
+    """Forget the requests when the outermost block ends. Other threads get no signals and forget none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _blocks.append(None)
+    try:
+        yield
+    finally:
+        _blocks.pop()
+        if not _blocks:
+            _requests.clear()
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The errors that an error came from, as a traceback shows them."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 @contextmanager

@@ -134,6 +134,7 @@ def test_hub_model_and_folder_have_the_shape_of_their_config(
     shape = resolve_model(named, configs_dir() / "models").shape
     assert shape is not None
     assert (shape.layers, shape.kv_heads, shape.head_dim, shape.tied_embeddings) == (2, 4, 16, False)
-    for damaged in ("{", "[]", '{"model_type": "llama", "num_attention_heads": []}'):
+    zero = json.dumps({**settings, "num_attention_heads": 0})
+    for damaged in ("{", "[]", '{"model_type": "llama", "num_attention_heads": []}', zero, "[" * 100_000):
         (tmp_path / "config.json").write_text(damaged)
         assert resolve_model(named, configs_dir() / "models").shape is None

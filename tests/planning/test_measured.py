@@ -2,17 +2,21 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.identity import canonical
+from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates, model_of
 from p2p_dist.planning.measured import Durations, Finished, Timings, measure
+from p2p_dist.planning.row_tokens import TOKENS_PER_ROW
 from p2p_dist.report import plan_view
 from p2p_dist.results import timings
+from p2p_dist.results.records import Cost
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import open_study
 from tests.planning.stages import rows_stage, train_stage
@@ -70,6 +74,24 @@ def test_measured_rate_weighs_runs_by_their_length() -> None:
     assert (rate.stages, rate.devices) == (2, ["cpu"])
 
 
+def test_tokens_of_a_row_are_those_of_a_whole_training() -> None:
+    """One that stopped early or whose file cannot be right says nothing."""
+    stage = training(Graph(), 100)
+    train = TrainSpec.model_validate(stage.spec["train"])
+    steps = train.num_train_epochs * -(-100 // train.global_batch)
+    whole = {"seconds": 1.0, "rows": 100, "steps": steps, "tokens": 100 * train.num_train_epochs * 20}
+    for change, tokens in (({}, 20), ({"steps": 1}, None), ({"tokens": 2**53 - 1}, None), ({"rows": 0, "steps": 0}, None)):
+        assert timings._row_tokens(stage, Cost.model_validate({**whole, **change})) == tokens
+
+
+def test_trainings_that_read_less_of_a_row_say_nothing_of_others() -> None:
+    graph, assumed = Graph(), Rates({}, CPU)
+    done, new = training(graph, 100), training(graph, 100, seed=1)
+    longer = replace(new, spec={**new.spec, "train": {**new.spec["train"], "max_length": 512}})
+    said = measure(Timings([Finished(done.id, graph, 1.0, False, "cpu", row_tokens=60.0)]), assumed).assumed
+    assert (said.row_tokens(graph, new), said.row_tokens(graph, longer)) == (60, TOKENS_PER_ROW)
+
+
 def test_rows_are_as_long_as_trainings_found_them() -> None:
     """Rows of 60 tokens, where 30 were assumed: the same model took twice as long for as many rows, and will again."""
     graph = Graph()
@@ -119,7 +141,6 @@ def test_what_cost_files_say(tmp_path: Path, folder: RunDir) -> None:
     )
 
     one = next(one for one in found.finished if one.graph.stages[one.id].kind == "train")
-    assert one.row_tokens == 19200 / 20 / one.graph.stages[one.id].spec["train"]["global_batch"]
     place = folder.at("train", one.id)
     cost = json.loads(place.cost.read_text())
     place.cost.write_text(json.dumps({**cost, "seconds": 1000.0, "gpu_seconds": 2000.0, "ranks": 2, "cohort": 4}))

@@ -1,6 +1,5 @@
 """Private Ray instances: slow and failing starts, stop requests meanwhile, and leftovers of killed ones."""
 
-import contextlib
 import os
 import signal
 import sys
@@ -107,15 +106,20 @@ def test_signal_during_the_start_of_ray_is_a_stop(
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", signals.NUMBERS)
 def test_stop_that_ray_turns_into_an_error_of_its_own_is_a_stop(
-    start: Callable[..., RayBackend], tmp_path: Path
+    number: int, start: Callable[..., RayBackend], tmp_path: Path
 ) -> None:
-    """Ray's C code raises SystemError in place of what a handler of signals raised; trying again would forget it."""
+    """Ray's C code raises SystemError in place of what a handler raised, ours or Ray's own of SIGTERM; trying again
+    would forget it."""
 
     def lost() -> None:
-        with contextlib.suppress(BaseException):
-            os.kill(os.getpid(), signal.SIGUSR1)
-        raise SystemError("returned a result with an exception set")
+        if number == signal.SIGTERM:
+            signal.signal(number, lambda number, frame: sys.exit(number))
+        try:
+            os.kill(os.getpid(), number)
+        except BaseException as error:
+            raise SystemError("returned a result with an exception set") from error
 
     with pytest.raises(signals.Stopped), signals.raising():
         start(lost, lambda: None)

@@ -75,6 +75,46 @@ def test_request_that_a_library_drops_reaches_the_scheduler() -> None:
         assert not requested(), "answered"
 
 
+def test_error_at_the_end_of_a_stopped_study_is_a_stop() -> None:
+    """The scheduler has answered with E412, and the backend fails while it closes."""
+    ended: list[bool] = []
+
+    def schedule() -> None:
+        try:
+            with signals.stop_requests() as requested:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert requested()
+                raise user_error("E412", "stopped", "run folder", "run the same command")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            ended.append(True)
+            raise RuntimeError("closing")
+
+    with pytest.raises(signals.Stopped), signals.raising():
+        schedule()
+    assert ended, "a second signal did not interrupt the end"
+
+
+def test_request_is_kept_by_inner_blocks_and_threads() -> None:
+    answers: list[bool] = []
+
+    def drop_and_schedule() -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        for other in (signals.raising, signals.stop_requests):
+            with contextlib.suppress(signals.Stopped), other():
+                pass
+        thread = threading.Thread(target=lambda: contextlib.ExitStack().enter_context(signals.raising()))
+        thread.start()
+        thread.join()
+        with signals.stop_requests() as requested:
+            answers.append(requested())
+
+    with pytest.raises(signals.Stopped), signals.raising():
+        drop_and_schedule()
+    assert answers == [True]
+
+
 def test_error_of_a_library_after_a_request_is_a_stop() -> None:
     """Ray's C code turns an exception of a signal handler into a SystemError."""
 
@@ -95,6 +135,8 @@ def test_error_of_a_library_after_a_request_is_a_stop() -> None:
         refuse()
     with pytest.raises(ValueError, match="own"), signals.raising():
         raise ValueError("own")
+    with pytest.raises(signals.Stopped), signals.raising():
+        raise SystemError("of a handler that Ray has set") from SystemExit(15)
 
 
 def test_handler_of_a_library_is_replaced_and_its_exit_a_stop() -> None:
