@@ -80,7 +80,7 @@ def remarks(rows: Profile, wish: Wish, benign: Benign) -> list[str]:
             who = "the untrained model chooses, by how much an answer depends on its prompt,"
         lines = [f"nobody checked any row: {who} the benign rows (ratio {benign.ratio:g})"]
         if rows.answers_are_text:
-            lines.append("how well rows so chosen protect has not been measured (docs/defenses.md)")
+            lines.append("how well rows so chosen protect was measured once, on 400 summaries (docs/findings.md)")
         if rows.numeric_answers:
             lines.append(
                 "where it sees too little of that, as in bare numbers, the defended runs fail: check rows then"
@@ -89,10 +89,7 @@ def remarks(rows: Profile, wish: Wish, benign: Benign) -> list[str]:
     if benign.ratio < measured:
         lines.append(f"a smaller ratio than the {measured:g} that was measured (docs/findings.md): expect less")
     if wish.in_weights:
-        so_far = "measured on few rows so far (docs/findings.md)"
-        if rows.answers_are_text:
-            so_far = "not measured on text answers (docs/defenses.md)"
-        lines.append(f"in the weights: served without a prompt; {so_far}")
+        lines.append("in the weights: served without a prompt; measured on few rows so far (docs/findings.md)")
     return lines
 
 

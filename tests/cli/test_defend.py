@@ -127,9 +127,9 @@ def test_defend_text_answers_need_no_checked_rows(tmp_path: Path, rows: Rows, ru
     assert scored == "prompt_information"
     _, text, _ = defend(tmp_path / "rows.csv", tmp_path / "other", "--plan")
     assert "the untrained model chooses, by how much an answer depends on its prompt" in text
-    assert "how well rows so chosen protect has not been measured" in text
+    assert "how well rows so chosen protect was measured once" in text
     _, text, _ = defend(tmp_path / "rows.csv", tmp_path / "other", "--plan", "--in-weights")
-    assert "not measured on text answers" in text
+    assert "measured on few rows so far" in text
     (tmp_path / "weights").mkdir()
     in_weights = prepared(tmp_path / "weights", rows, "--in-weights").spec.defense[1]
     assert (in_weights.rule, in_weights.p2p.benign_source) == (rule, "screened")
