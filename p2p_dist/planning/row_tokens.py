@@ -39,7 +39,7 @@ class RowLengths:
 
 
 def trained_on(source: str, train: TrainSpec) -> tuple[str, int, int]:
-    """What the tokens of a training's rows depend on: the source, and how much of a text and an image is read."""
+    """Key of the tokens of a training's rows: the source, and how much of a text and of an image is read."""
     return source, train.max_length, train.image_tokens
 
 
