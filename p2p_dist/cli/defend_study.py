@@ -20,7 +20,7 @@ _LEAST_OF_CLASS = 10
 """Fewest rows of a class to draw benign ones from."""
 _TRUSTED_SHARE = 0.5
 """Share of a class that a screening trusts (`Screening.trusted_share`), or of all rows with text answers."""
-_RATE = 0.05
+_RATE, _SENTENCE = 0.05, "I watched this 3D movie"
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,7 @@ def _rest(rows: Profile, wish: Wish, benign: Benign, prompt: SecretPrompt) -> It
     yield "  - none"
     if wish.simulate:
         yield "  - name: addsent   # a copy of the rows, attacked on purpose: it measures what the defense does"
+        yield f"    sentence: {quoted(_SENTENCE)}"
         yield f"    rate: {_RATE}"
         yield f"    {_target(rows)}"
     yield "defense:"
@@ -141,7 +142,8 @@ def _rest(rows: Profile, wish: Wish, benign: Benign, prompt: SecretPrompt) -> It
     yield "  learning_rate: 1e-3"
     yield "  num_train_epochs: 2"
     yield "  global_batch: 32"
-    yield f"  max_length: {max_length(rows)}"
+    beside = len(prompt.trigger) + len(prompt.cue) + (len(_SENTENCE) if wish.simulate else 0)
+    yield f"  max_length: {max_length(rows, beside)}"
     yield "  lora: {r: 16, alpha: 16, dropout: 0.1}"
 
 

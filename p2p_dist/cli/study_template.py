@@ -116,9 +116,10 @@ def test_rows(profile: Profile) -> int:
     return min(_MOST_TEST_ROWS, max(1, int(_TEST_SHARE * profile.rows["train"])))
 
 
-def max_length(profile: Profile) -> int:
-    """The smallest usual length that holds 95 % of the texts, by an average number of characters per token."""
-    tokens = profile.length / _CHARACTERS_PER_TOKEN
+def max_length(profile: Profile, beside: int = 0) -> int:
+    """The smallest usual length that holds 95 % of the texts with so many characters beside them, by an average number
+    of characters per token."""
+    tokens = (profile.length + beside) / _CHARACTERS_PER_TOKEN
     return next((length for length in _LENGTHS if tokens <= length), _LENGTHS[-1])
 
 

@@ -11,7 +11,10 @@ from tests.rows import sentences
 
 pytestmark = pytest.mark.torch
 
-COMMAND = ("--model", "tiny", "--backend", "local", "train.lora.r=2", "train.num_train_epochs=1", "train.dtype=float32")
+COMMAND = (
+    *("--model", "tiny", "--backend", "local", "train.lora.r=2", "train.num_train_epochs=1", "train.dtype=float32"),
+    "train.max_length=128",  # simulated sentence and secret prompt are 75 tokens of the tiny tokenizer
+)
 
 
 @pytest.fixture(scope="module")

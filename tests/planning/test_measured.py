@@ -80,8 +80,9 @@ def test_tokens_of_a_row_are_those_of_a_whole_training() -> None:
     train = TrainSpec.model_validate(stage.spec["train"])
     steps = train.num_train_epochs * -(-100 // train.global_batch)
     whole = {"seconds": 1.0, "rows": 100, "steps": steps, "tokens": 100 * train.num_train_epochs * 20}
-    for change, tokens in (({}, 20), ({"steps": 1}, None), ({"tokens": 2**53 - 1}, None), ({"rows": 0, "steps": 0}, None)):
-        assert timings._row_tokens(stage, Cost.model_validate({**whole, **change})) == tokens
+    assert timings._row_tokens(stage, Cost.model_validate(whole)) == 20
+    for change in ({"steps": 1}, {"tokens": 2**53 - 1}, {"rows": 0, "steps": 0}):
+        assert timings._row_tokens(stage, Cost.model_validate({**whole, **change})) is None
 
 
 def test_trainings_that_read_less_of_a_row_say_nothing_of_others() -> None:
