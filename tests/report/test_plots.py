@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,23 @@ def test_equal_accuracies_are_not_zoomed_into() -> None:
     assert low < 85.0 < 95.0 < high
     low, high = accuracy.span([50.0, 95.0])
     assert low < 50.0 < 95.0 < high < 110.0
+
+
+def test_tasks_without_accuracy_have_a_picture_of_attack_success(study_data: StudyData, tmp_path: Path) -> None:
+    """Summaries: text that no judge calls right or wrong."""
+    folder = RunDir(shutil.copytree(study_data.folder.path, tmp_path / "study"))
+    collected = read_study(folder, alive=False)
+    runs = [
+        replace(run, rates={name: rate for name, rate in run.rates.items() if not name.startswith("ca_")})
+        for run in collected.runs
+    ]
+    (plot,) = rates.draw(StudyData(folder, replace(collected, runs=runs), {}))
+    (before,) = rates.draw(study_data)
+    assert len(before.figure.axes) == 2
+    assert len(plot.figure.axes) == 1
+    assert "accuracy" in before.message
+    assert "accuracy" not in plot.message
+    assert "CA" not in plot.description
 
 
 def test_collapsed_models_are_named_in_every_picture_of_rates(study_data: StudyData, tmp_path: Path) -> None:

@@ -12,12 +12,11 @@ MOST_LINES = 44
 
 
 def draw(study_data: StudyData) -> list[Plot]:
-    """One picture per task that has results; of many models only the last is drawn, and said so."""
-    tasks = dict.fromkeys(group.cell["task"] for group in study_data.groups if group.rate("ca_ext"))
-    return [
-        _task(task, [group for group in study_data.groups if group.cell["task"] == task and group.rate("ca_ext")])
-        for task in tasks
-    ]
+    """One picture per task that has results; of many models only the last is drawn, and said so. Answers that are text
+    and no number have no accuracy, and a picture of attack success alone."""
+    groups = [group for group in study_data.groups if group.rate("ca_ext") or group.rate("asr_ext")]
+    tasks = dict.fromkeys(group.cell["task"] for group in groups)
+    return [_task(task, [group for group in groups if group.cell["task"] == task]) for task in tasks]
 
 
 def _task(task: str, groups: Sequence[Group]) -> Plot:
@@ -31,10 +30,18 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     several = len({group.cell["model"] for group in shown}) > 1
     heights, headings = lines.heights(shown, several)
     beside = [short_labels.folded(_name(group, False)) for group in shown]
-    figure, (left, right) = style.figure(
-        0.8 + short_labels.pitch(beside, 0.2) * -min(heights), columns=2, sharey=True, width_ratios=[1.15, 1]
+    accuracies = [estimate for group in shown if (estimate := group.rate("ca_ext"))]
+    widths = [1.15, 1] if accuracies else [1]
+    figure, (axes,) = style.figure(
+        0.8 + short_labels.pitch(beside, 0.2) * -min(heights),
+        columns=len(widths),
+        sharey=True,
+        width_ratios=widths,
+        squeeze=False,
     )
-    for axis, name, title in ((left, "asr_ext", "attack success ↓"), (right, "ca_ext", "clean accuracy ↑")):
+    left = axes[0]
+    panels = (("asr_ext", "attack success ↓"), ("ca_ext", "clean accuracy ↑"))
+    for axis, (name, title) in zip(axes, panels, strict=False):
         for group, height in zip(shown, heights, strict=True):
             _dot(axis, group, name, height)
             if axis is left and (words := flag(group.collapsed, len(group.runs))):
@@ -54,10 +61,10 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
             )
     left.set_xlim(-3, 103)
     left.set_xticks([0, 25, 50, 75, 100])
-    lowest = min(estimate.low for group in shown if (estimate := group.rate("ca_ext")))
-    right.set_xlim(max(-3.0, 100 * lowest - 4), 101)
     left.set_xlabel(_legend(shown))
-    right.set_xlabel("percent of clean rows")
+    if accuracies:
+        axes[1].set_xlim(max(-3.0, 100 * min(estimate.low for estimate in accuracies) - 4), 101)
+        axes[1].set_xlabel("percent of clean rows")
     left.set_yticks([*heights, *headings.values()], [*beside, *headings])
     colours = [*(style.colour(group.defense) for group in shown), *([style.INK] * len(headings))]
     for label, colour in zip(left.get_yticklabels(), colours, strict=True):
@@ -67,7 +74,7 @@ def _task(task: str, groups: Sequence[Group]) -> Plot:
     left.set_ylim(min(heights) - 0.7, -0.3)
     return Plot(
         f"rates_{task}",
-        f"Attack success and clean accuracy, {task}{left_out}",
+        f"Attack success{' and clean accuracy' if accuracies else ''}, {task}{left_out}",
         _words(shown),
         figure,
         style.note(style.BANDS, any(group.collapsed for group in shown)),
