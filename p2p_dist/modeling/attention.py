@@ -2,7 +2,8 @@
 
 A batch is `[K, T]`: K runs of a cohort, each with its rows laid end to end in T tokens. Every linear layer then works
 on real tokens only. Attention alone needs rows apart, so it spreads them to `[N, L]` (N rows, L the longest), runs the
-causal kernel without a mask, since padding on the right is never looked at, and packs the answer again.
+causal kernel without a mask, since padding on the right is never looked at, and packs the answer again. GPUs have a
+kernel that needs no such detour (`modeling.varlen_attention`).
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from p2p_dist.errors import user_error
+from p2p_dist.modeling import varlen_attention
 from p2p_dist.modeling.gather import Gather
 from p2p_dist.modeling.key_value_cache import KeyValueCache, NextTokens
 
@@ -65,7 +67,8 @@ class PackedRows:
     Shape: `pack` [K*T] indexes the slots of all groups, one after the other; filler tokens behind a run's last row
     point at slot 0, and nothing reads what they compute. `places` are the rows as (start, length) in the K*T tokens.
     `real_tokens` [K*T] and `real_slots` are 1 for a row's own tokens and 0 for filler; None where they are not known.
-    `cache` takes the keys and values of rows that will be continued.
+    `cache` takes the keys and values of rows that will be continued. `ends` [rows + K + 1] (int32) are those of plain
+    causal rows and of each run's filler (`varlen_attention.row_ends`), on a GPU; None elsewhere.
     """
 
     groups: tuple[Group, ...]
@@ -74,6 +77,7 @@ class PackedRows:
     real_tokens: torch.Tensor | None = None
     real_slots: torch.Tensor | None = None
     cache: KeyValueCache | None = None
+    ends: torch.Tensor | None = None
 
     @cached_property
     def spread(self) -> torch.Tensor:
@@ -163,6 +167,11 @@ def packed_attention(
         return _next_tokens(packed, query, key, value, scaling, sliding_window, softcap, s_aux), None
     if packed.cache is not None:
         packed.cache.write(key, value)
+    is_plain = packed.ends is not None and softcap is None and s_aux is None
+    if is_plain and varlen_attention.is_right(query, key, value, scaling, sliding_window):
+        assert packed.ends is not None
+        answer = varlen_attention.attend(query, key, value, packed.ends, packed.longest, scaling, sliding_window)
+        return answer, None
     runs, heads, tokens, _ = query.shape
     # The CPU kernel's backward pass is 4-5 times slower in bfloat16 than in float32.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype

@@ -150,11 +150,11 @@ class _Silu(torch.autograd.Function):
 @contextlib.contextmanager
 def kernels() -> Iterator[None]:
     """The kernels that torch has for CUDA alone, in whose place a CPU's torch would count their formulas: attention
-    (flash without a mask, memory-efficient with one), RMS norm and SiLU."""
-    from p2p_dist.modeling import attention, fused_norms
+    (of variable length, flash without a mask, memory-efficient with one), RMS norm and SiLU."""
+    from p2p_dist.modeling import attention, fused_norms, varlen_attention
 
     usual, silu = attention.scaled_dot_product_attention, torch.nn.functional.silu
-    rms_norm = fused_norms.rms_norm
+    rms_norm, is_right = fused_norms.rms_norm, varlen_attention.is_right
 
     def chosen(query: Any, key: Any, value: Any, attn_mask: Any = None, is_causal: bool = False, **others: Any) -> Any:
         scale = others.get("scale")
@@ -169,9 +169,10 @@ def kernels() -> Iterator[None]:
 
     attention.scaled_dot_product_attention = chosen  # type: ignore[assignment]
     fused_norms.rms_norm = lambda x, shape, weight, eps: _Norm.apply(x, weight)
+    varlen_attention.is_right = lambda *heads: True  # a fake tensor has no numbers that would prove it
     torch.nn.functional.silu = lambda x, inplace=False: _Silu.apply(x)
     try:
         yield
     finally:
         attention.scaled_dot_product_attention = usual
-        fused_norms.rms_norm, torch.nn.functional.silu = rms_norm, silu
+        fused_norms.rms_norm, torch.nn.functional.silu, varlen_attention.is_right = rms_norm, silu, is_right

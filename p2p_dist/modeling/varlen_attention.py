@@ -1,0 +1,108 @@
+"""Variable-length attention for packed rows on GPUs: one kernel reads rows of any lengths where they lie
+(FlashAttention-2, arXiv 2307.08691, by torch.nn.attention.varlen).
+
+It is taken where it gives the numbers of plain attention on this device, to the rounding of the type. Elsewhere rows
+are spread to groups of like lengths (`modeling.attention`).
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from itertools import accumulate, pairwise
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+GRAIN = 128
+"""The kernel is told the longest row as a multiple of this: it starts blocks of so many tokens anyway."""
+_PROBED = (1, 37, 0, 130, 64, 3)
+"""Tokens of the rows on which the kernel is tried; one is empty, as the filler of a full run is."""
+_PROBED_WINDOW = 24
+_ROUNDINGS, _LEAST = 4, 1e-5
+"""Largest distance from plain attention, as a share of its size: so many roundings of the type, or this."""
+
+
+def row_ends(places: Sequence[tuple[int, int]], runs: int, width: int) -> list[int]:
+    """Where rows end in `runs` runs of `width` tokens, with the filler behind each run's last row as a row of its own,
+    empty or not: [rows + runs + 1], from 0 to runs * width. `places` are the rows as (start,
+    length), in order."""
+    lengths: list[int] = []
+    for run in range(runs):
+        of_run = [length for start, length in places if start // width == run]
+        lengths += [*of_run, width - sum(of_run)]
+    return [0, *accumulate(lengths)]
+
+
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    ends: torch.Tensor,
+    longest: int,
+    scaling: float | None,
+    window: int | None,
+) -> torch.Tensor:
+    """Causal attention within rows whose ends are `ends` [n + 1] (int32) and of which none is longer than `longest`;
+    tokens look at the last `window` of their row, themselves included, or at all.
+
+    Shapes: query [K, H, T, D], key and value [K, G, T, D] -> [K, T, H, D].
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    runs, heads, tokens, width = query.shape
+    flat = [states.transpose(1, 2).reshape(runs * tokens, states.shape[1], width) for states in (query, key, value)]
+    longest = -(-longest // GRAIN) * GRAIN
+    seen = -1 if window is None or window >= longest else window - 1
+    answer = varlen_attn(
+        *flat, ends, ends, longest, longest, scale=scaling, window_size=(seen, 0), enable_gqa=heads != key.shape[1]
+    )
+    assert isinstance(answer, torch.Tensor)
+    return answer.view(runs, tokens, heads, width)
+
+
+def is_right(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, window: int | None
+) -> bool:
+    """True where the kernel gives the values and gradients of plain attention for heads like these on this device. It
+    is tried once for each kind of heads. Shapes as in `attend`."""
+    if query.shape[3] != value.shape[3] or query.shape[1] % key.shape[1]:
+        return False
+    heads = (query.shape[1], key.shape[1])
+    return _agrees(query.device, query.dtype, heads, query.shape[3], scaling, window is not None)
+
+
+@cache
+def _agrees(
+    device: torch.device, dtype: torch.dtype, heads: tuple[int, int], width: int, scaling: float | None, windowed: bool
+) -> bool:
+    draw, tokens = torch.Generator().manual_seed(0), sum(_PROBED)
+    shapes = [(1, count, tokens, width) for count in (heads[0], heads[1], heads[1])]
+    states = [torch.randn(shape, generator=draw).to(device, dtype).requires_grad_() for shape in shapes]
+    weights = torch.randn(1, tokens, heads[0], width, generator=draw).to(device)
+    ends = torch.tensor([0, *accumulate(_PROBED)], dtype=torch.int32, device=device)
+    window = _PROBED_WINDOW if windowed else None
+    try:
+        with torch.enable_grad():
+            answer = attend(states[0], states[1], states[2], ends, max(_PROBED), scaling, window)
+            found = [answer, *torch.autograd.grad((answer * weights).sum(), states)]
+    except (ImportError, TypeError, ValueError, RuntimeError):  # no such kernel here, or in this torch
+        return False
+    exact = [each.detach().float().requires_grad_() for each in states]
+    with torch.enable_grad():
+        answer = _by_row(exact[0], exact[1], exact[2], scaling, window)
+        expected = [answer, *torch.autograd.grad((answer * weights).sum(), exact)]
+    limit = max(_LEAST, _ROUNDINGS * torch.finfo(dtype).eps)
+    return all(bool((a.float() - b).norm() <= limit * b.norm()) for a, b in zip(found, expected, strict=True))
+
+
+def _by_row(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float | None, window: int | None
+) -> torch.Tensor:
+    """Plain attention of the probed rows, one after the other. Shapes as in `attend`."""
+    answers = []
+    for start, end in pairwise([0, *accumulate(_PROBED)]):
+        places = torch.arange(end - start, device=query.device)
+        behind = places[:, None] - places[None]
+        seen = (behind >= 0) & (behind < (window or len(places)))
+        row = (states[:, :, start:end] for states in (query, key, value))
+        answers.append(scaled_dot_product_attention(*row, attn_mask=seen, scale=scaling, enable_gqa=True))
+    return torch.cat(answers, dim=2).transpose(1, 2)
