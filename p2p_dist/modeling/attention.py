@@ -68,7 +68,8 @@ class PackedRows:
     point at slot 0, and nothing reads what they compute. `places` are the rows as (start, length) in the K*T tokens.
     `real_tokens` [K*T] and `real_slots` are 1 for a row's own tokens and 0 for filler; None where they are not known.
     `cache` takes the keys and values of rows that will be continued. `ends` [rows + K + 1] (int32) are those of plain
-    causal rows and of each run's filler (`varlen_attention.row_ends`), on a GPU; None elsewhere.
+    causal rows and of each run's filler (`varlen_attention.row_ends`), on a GPU; None elsewhere. Rows that are known
+    by their ends alone have no groups, and none is longer than `bound`.
     """
 
     groups: tuple[Group, ...]
@@ -78,6 +79,7 @@ class PackedRows:
     real_slots: torch.Tensor | None = None
     cache: KeyValueCache | None = None
     ends: torch.Tensor | None = None
+    bound: int = 0
 
     @cached_property
     def spread(self) -> torch.Tensor:
@@ -86,7 +88,7 @@ class PackedRows:
 
     @property
     def longest(self) -> int:
-        return max(group.longest for group in self.groups)
+        return max((group.longest for group in self.groups), default=self.bound)
 
     def to_slots(self, states: torch.Tensor) -> torch.Tensor:
         """Token states [K*T, w] at the slots of all groups, one after the other."""
@@ -172,6 +174,8 @@ def packed_attention(
         assert packed.ends is not None
         answer = varlen_attention.attend(query, key, value, packed.ends, packed.longest, scaling, sliding_window)
         return answer, None
+    if not packed.groups:
+        raise RuntimeError("rows that are known by their ends alone need variable-length attention")
     runs, heads, tokens, _ = query.shape
     # The CPU kernel's backward pass is 4-5 times slower in bfloat16 than in float32.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype

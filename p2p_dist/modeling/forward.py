@@ -145,7 +145,7 @@ def in_pieces(
     if len(columns[0]) <= at_once:
         return losses(*columns)
     pieces = zip(*(column.split(at_once) for column in columns), strict=True)
-    return torch.cat([checkpoint(losses, *piece, use_reentrant=False) for piece in pieces])
+    return torch.cat([checkpoint(losses, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces])
 
 
 def _losses(model: Any, states: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -42,4 +42,5 @@ def _checkpointed(forward: Callable[..., Any], *inputs: Any, **settings: Any) ->
         with tokens_selected(tokens), rows_packed(packed):
             return forward(*inputs, **settings)
 
-    return checkpoint(again, *inputs, use_reentrant=False, **settings)
+    # Layers draw no random numbers, and a generator may not be asked while a CUDA graph is recorded.
+    return checkpoint(again, *inputs, use_reentrant=False, preserve_rng_state=False, **settings)

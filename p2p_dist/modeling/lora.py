@@ -136,9 +136,10 @@ class Adapters:
         self.selected: slice | None = None
         self.select_runs(slice(None))
 
-    def select_runs(self, runs: slice) -> None:
-        """Compute with these runs from now on: `slice(None)` for all, `slice(k, k + 1)` for run k alone."""
-        if runs == self.selected:
+    def select_runs(self, runs: slice, again: bool = False) -> None:
+        """Compute with these runs from now on: `slice(None)` for all, `slice(k, k + 1)` for run k alone. `again` makes
+        the views of their parameters anew although they are selected."""
+        if runs == self.selected and not again:
             return
         self.selected = runs
         # The leaf has a count of changes of its own, so that updates of `flat_params` leave its views as they are.

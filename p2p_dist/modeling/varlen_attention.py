@@ -80,18 +80,21 @@ def _agrees(
     weights = torch.randn(1, tokens, heads[0], width, generator=draw).to(device)
     ends = torch.tensor([0, *accumulate(_PROBED)], dtype=torch.int32, device=device)
     window = _PROBED_WINDOW if windowed else None
+    # The pass around this trial may be a checkpointed one, whose hooks count what is kept.
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), hooks:
             answer = attend(states[0], states[1], states[2], ends, max(_PROBED), scaling, window)
             found = [answer, *torch.autograd.grad((answer * weights).sum(), states)]
     except (ImportError, TypeError, ValueError, RuntimeError):  # no such kernel here, or in this torch
         return False
     exact = [each.detach().float().requires_grad_() for each in states]
-    with torch.enable_grad():
+    with torch.enable_grad(), hooks:
         answer = _by_row(exact[0], exact[1], exact[2], scaling, window)
         expected = [answer, *torch.autograd.grad((answer * weights).sum(), exact)]
     limit = max(_LEAST, _ROUNDINGS * torch.finfo(dtype).eps)
-    return all(bool((a.float() - b).norm() <= limit * b.norm()) for a, b in zip(found, expected, strict=True))
+    with torch.no_grad():
+        return all(bool((a.float() - b).norm() <= limit * b.norm()) for a, b in zip(found, expected, strict=True))
 
 
 def _by_row(

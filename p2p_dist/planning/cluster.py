@@ -68,6 +68,9 @@ class ClusterSpec(Strict):
     deterministic: bool = True
     """Take deterministic kernels alone, so that equal runs are equal to the bit; false takes the fastest ones, and
     every `cost.json` says so."""
+    cuda_graphs: bool = False
+    """Repeat training passes of one form as CUDA graphs, for short steps, in which a GPU waits for the host; equal to
+    the bit. Twice the memory of activations."""
     layout: LayoutSpec | None = None
     """Force a layout on every training; null lets the planner choose for each model."""
 
@@ -75,6 +78,8 @@ class ClusterSpec(Strict):
     def _wide_enough(self) -> "ClusterSpec":
         if self.slots and self.gpus_per_node:
             raise ValueError("a node with GPUs has one slot for each: remove slots")
+        if self.cuda_graphs and not self.gpus_per_node:
+            raise ValueError("cuda_graphs is for nodes with GPUs: remove it, or set gpus_per_node")
         if (self.slots or 1) > 1 and self.layout and self.layout.ranks > 1:
             raise ValueError("ranks of a layout take all cores of a node: remove slots or layout")
         if self.layout and spread(self.layout.ranks, self.ranks_per_node)[0] > self.nodes:

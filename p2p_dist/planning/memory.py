@@ -78,6 +78,8 @@ class Work:
     """Full-parameter fine-tuning: every weight is trained, and there is no adapter."""
     global_rows: int | None = None
     """Rows of a run's global batch, for all of which dropout is drawn at the begin of a step; None for `rows`."""
+    cuda_graphs: bool = False
+    """Passes are repeated as CUDA graphs: while a form of batches is proven, a plain pass stands beside its graph."""
     images: int = 0
     """Images of the rows."""
     image_tokens: int = 0
@@ -127,12 +129,13 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
     states = 0 if split.offload != "none" else adapter * (STATES + 1) * _FLOAT // sharded
     base, gather = _base_and_gathered(work, split)
     gradients = adapter * width // (split.ranks if split.zero >= 2 else 1)
+    passes = 2 if work.cuda_graphs and split.zero == 0 else 1
     return Memory(
         base=base,
         adapter=adapter * width + gradients,
         optimizer=states,
-        activations=activations(work, device),
-        logits=logits(work, device),
+        activations=passes * activations(work, device),
+        logits=passes * logits(work, device),
         gather=gather,
         runtime=RUNTIME[device],
         images=image_features(work),

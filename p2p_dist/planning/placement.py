@@ -139,6 +139,7 @@ def _candidates(
         train.max_length,
         quantized=quantized,
         full=train.is_full,
+        cuda_graphs=cluster.cuda_graphs,
         global_rows=train.global_batch,
         images=images,
         image_tokens=train.image_tokens if images else 0,

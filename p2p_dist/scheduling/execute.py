@@ -69,6 +69,7 @@ def execute(study: Study, launch: Launch, console: Console) -> State:
             launch.allow_change,
             launch.warm,
             cluster.deterministic,
+            cluster.cuda_graphs,
         )
         time_left = TimeLeft(plan.jobs, slots, plan.rates.start_seconds, lambda job: min(plan.width(job), slots))
         try:

@@ -51,6 +51,8 @@ class GroupSettings:
     """Keep workers for further jobs of one rank; several ranks and ZeRO always get fresh processes."""
     deterministic: bool = True
     """Deterministic kernels alone."""
+    cuda_graphs: bool = False
+    """Repeat training passes as CUDA graphs."""
 
 
 def build_process_group(
@@ -88,6 +90,8 @@ def build_process_group(
         command += ("--micro-batch", str(placement.micro_batch))
     if not settings.deterministic:
         command += ("--nondeterministic",)
+    if settings.cuda_graphs:
+        command += ("--cuda-graphs",)
     nodes, each = spread(placement.ranks, settings.ranks_per_node)
     # Without GPUs a worker has all cores of its slot, and its ranks there share them.
     threads = settings.threads if settings.gpus else max(1, settings.threads // each)

@@ -29,6 +29,7 @@ from p2p_dist.training.engine import Engine, Execution, PlainEngine, layout, ref
 from p2p_dist.training.lower_states import lower_states_of
 from p2p_dist.training.objectives import loss_of
 from p2p_dist.training.optimizer import learning_rate
+from p2p_dist.training.pass_graphs import reason_against
 from p2p_dist.training.passes import passes_of
 from p2p_dist.training.train_run import Trained, TrainRun
 
@@ -95,6 +96,10 @@ class Cohort:
             if run.resume:
                 self.engine.restore(k, run.resume.counters.step, run.resume.first_moment, run.resume.second_moment)
         self.lower = lower_states_of(base, runs, adapters, execution)
+        self.without_graphs = reason_against(base, adapters, runs, self.lower is not None, execution.zero)
+        if execution.cuda_graphs and not self.without_graphs:
+            assert isinstance(self.engine, PlainEngine)
+            self.engine.repeat_passes(execution.deterministic)
         self.picked: list[list[int]] = []
         self.batches: list[Iterator[list[int]]] = [
             run.schedule.batches(at.samples_seen) for run, at in zip(runs, self.at, strict=True)

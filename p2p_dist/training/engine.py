@@ -15,9 +15,11 @@ from p2p_dist.errors import user_error
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.compiled_layers import compiler
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
+from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.training.objectives import Loss, cross_entropy
 from p2p_dist.training.optimizer import CohortOptimizer
+from p2p_dist.training.pass_graphs import PassGraphs
 from p2p_dist.training.ranks import Ranks
 from p2p_dist.training.reparametrization import Generator
 
@@ -44,6 +46,8 @@ class Execution:
     there."""
     deterministic: bool = True
     """Deterministic kernels alone."""
+    cuda_graphs: bool = False
+    """Passes of adapters with the plain loss are repeated as CUDA graphs, which give the same bits."""
 
     @property
     def topology(self) -> str:
@@ -85,6 +89,8 @@ class Engine(ABC):
 
     lockstep = False
     """True if every rank has to make every forward pass, rows or not."""
+    graphs: PassGraphs | None = None
+    """CUDA graphs that repeat passes, where they do."""
 
     @abstractmethod
     def begin(self, micro_batches: int) -> None:
@@ -148,6 +154,11 @@ class PlainEngine(Engine):
         self.grads = torch.zeros_like(adapters.flat_grads, dtype=torch.float32) if self.optimizer.together else None
         """Memory of the same on a GPU, where it stays: gradients are always clipped in it."""
 
+    def repeat_passes(self, is_exact: bool) -> None:
+        """Repeat passes as CUDA graphs from now on. `is_exact`: kernels are deterministic."""
+        assert isinstance(self.adapters, Adapters)
+        self.graphs = PassGraphs(self.adapters, self._pass, is_exact)
+
     def begin(self, micro_batches: int) -> None:
         self.adapters.flat_grads.zero_()
         # One micro-batch needs no sum, and several one that does not round to the compute copy's precision.
@@ -159,11 +170,16 @@ class PlainEngine(Engine):
 
     def accumulate(self, runs: slice, batch: Batch, counts: torch.Tensor, last: bool) -> torch.Tensor:
         self.adapters.select_runs(runs)
-        losses = self.loss(self.base, batch, counts)
-        losses.sum().backward()
+        losses = self._pass(batch, counts) if self.graphs is None else self.graphs.losses(runs, batch, counts)
         if self.sums is not None:
             self.sums[runs] += self.adapters.flat_grads[runs].float()
             self.adapters.flat_grads[runs].zero_()
+        return losses
+
+    def _pass(self, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+        """Losses of the selected runs; their gradients are added to `flat_grads`."""
+        losses = self.loss(self.base, batch, counts)
+        losses.sum().backward()
         return losses.detach()
 
     def finish(self, losses: torch.Tensor) -> torch.Tensor:
@@ -189,6 +205,7 @@ class PlainEngine(Engine):
         self.optimizer.restore(run, done, first, second)
 
     def close(self) -> None:
+        self.graphs = None
         if isinstance(self.adapters, FullWeights):  # several times the size of the model
             self.adapters.no_gradients()
             self.sums = None

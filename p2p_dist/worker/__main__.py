@@ -159,6 +159,11 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
         help="take the fastest kernels: equal runs differ in their last bits",
     )
     parser.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="repeat training passes of one form as CUDA graphs: shorter steps where the GPU waits for the host",
+    )
+    parser.add_argument(
         "--allow-change",
         action="append",
         default=[],
@@ -183,6 +188,7 @@ def _execution_options(options: argparse.Namespace) -> "ExecutionOptions":
         recompute=options.gradient_checkpointing,
         allow_change=tuple(options.allow_change),
         deterministic=not options.nondeterministic,
+        cuda_graphs=options.cuda_graphs,
     )
 
 

@@ -36,6 +36,7 @@ class ExecutionOptions:
     allow_change: tuple[str, ...] = ()
     recompute: bool = False
     deterministic: bool = True
+    cuda_graphs: bool = False
 
     def execution(self, ranks: Ranks) -> Execution:
         """Layout of the training over the ranks."""
@@ -47,6 +48,7 @@ class ExecutionOptions:
             hpz=self.hpz,
             gradient_checkpointing=self.recompute,
             deterministic=self.deterministic,
+            cuda_graphs=self.cuda_graphs,
         )
 
 

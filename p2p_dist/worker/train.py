@@ -82,6 +82,9 @@ def train(
     # 3. Train.
     cohort = Cohort(base, adapters, runs, observer, execution)
     results = cohort.run()
+    if execution.cuda_graphs:
+        graphs = cohort.engine.graphs
+        print(graphs.summary() if graphs else f"CUDA graphs: not for {cohort.without_graphs}", flush=True)
     cohort.engine.close()
     cost = meter.read(base.dtype, earlier=max(run.resume.counters.seconds if run.resume else 0.0 for run in runs))
     if execution.ranks.main:

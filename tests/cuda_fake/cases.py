@@ -47,6 +47,8 @@ class Case:
     dropout: float = 0.1
     generator: int = 0
     steps: int = 2
+    graphs: bool = False
+    """Repeat passes as CUDA graphs."""
 
     @property
     def shape(self) -> ShapeSpec:
@@ -93,10 +95,11 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
     generator = Generator(adapters, case.generator) if case.generator else None
     batches = [rows(case.rows * case.steps, VOCABULARY, seed, case.tokens) for seed in range(case.runs)]
     runs = [TrainRun(spec, seed, batch, generator=generator) for seed, batch in enumerate(batches)]
-    cohort = Cohort(base, adapters, runs, Observer(), Execution(micro_batch=case.micro_batch))
+    execution = Execution(micro_batch=case.micro_batch, cuda_graphs=case.graphs)
+    cohort = Cohort(base, adapters, runs, Observer(), execution)
     static, peak = recorder.held, recorder.held
     shapes: list[set[str]] = []
-    with gradient_checkpointing(base.model, case.recompute):
+    with gradient_checkpointing(base.model, case.recompute), recorder.graphs():
         for _ in range(case.steps):
             recorder.reset()
             cohort.step()
@@ -111,6 +114,7 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
         "static": static,
         "held": recorder.held,
         "new_shapes": len(shapes[-1] - shapes[0]),
+        "repeated": cohort.engine.graphs.replayed if cohort.engine.graphs else 0,
         "devices": sorted({str(tensor.device) for tensor in (*states, adapters.flat_params, adapters.flat_grads)}),
         "tokens_at_once": max(sum(len(row.ids) for row in batch) for batch in batches),
     }

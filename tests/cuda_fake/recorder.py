@@ -3,7 +3,7 @@
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -38,6 +38,29 @@ class Recorder(TorchDispatchMode):
             counter.clear()
         self.shapes.clear()
         self.peak = self.held
+
+    @contextlib.contextmanager
+    def graphs(self) -> Iterator[None]:
+        """CUDA graphs inside the block: one operation each time that one is repeated."""
+        from p2p_dist.training import pass_graphs
+
+        recorder, plain = self, pass_graphs.CudaGraph
+
+        class Graph:
+            """A pass that asks nothing of the host."""
+
+            def __init__(self, compute: Callable[[], torch.Tensor]) -> None:
+                with _OnTheGpu():
+                    self.losses = compute()
+
+            def replay(self) -> None:
+                recorder.operations["a graph"] += 1
+
+        pass_graphs.CudaGraph = Graph  # type: ignore[assignment,misc]
+        try:
+            yield
+        finally:
+            pass_graphs.CudaGraph = plain  # type: ignore[misc]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name, kwargs = func.overloadpacket.__name__, kwargs or {}
@@ -91,6 +114,18 @@ class Recorder(TorchDispatchMode):
     def _release(self, key: int, size: int) -> None:
         self._storages.pop(key, None)
         self.held -= size
+
+
+class _OnTheGpu(TorchDispatchMode):
+    """Refuses operations that a CUDA graph cannot hold: those that read or write the host's memory."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        outputs = func(*args, **(kwargs or {}))
+        tensors = [each for each in tree_iter((args, kwargs, outputs)) if isinstance(each, torch.Tensor)]
+        on_host = [each for each in tensors if each.device.type == "cpu" and each.dim()]
+        if on_host or func.overloadpacket.__name__ in BLOCKING | {"_local_scalar_dense"}:
+            raise AssertionError(f"{func} is in a recorded pass: {[tuple(each.shape) for each in on_host]}")
+        return outputs
 
 
 def _value(tensor: torch.Tensor) -> Any:

@@ -32,6 +32,8 @@ REFUSED = {
     *("upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "_adaptive_avg_pool2d_backward"),
 }
 """Operations without a deterministic kernel on CUDA, those of them that a language model could ask for."""
+REPEATED = 60
+"""Most operations of a step whose pass is a graph, whatever the depth of the model."""
 WAITS = 1
 """Most times that the host waits for the GPU in a step."""
 
@@ -55,6 +57,22 @@ def test_step_of_a_small_model_stays_below_3000_operations(measure: Measure) -> 
     """All 28 layers of Qwen3-0.6B, and the update."""
     case = TRAININGS["plain"]
     assert measure(case)["operations"] + (28 - case.layers) * per_layer(measure, case) <= 3000
+
+
+GRAPHS = {
+    "one run": Case("train", tokens=64, graphs=True, steps=5),
+    "cohort": Case("train", tokens=64, graphs=True, steps=5, runs=2),
+    "checkpointing": Case("train", tokens=64, graphs=True, steps=5, recompute=True),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_repeated_pass_launches_no_operation_of_a_layer(measure: Measure, name: str) -> None:
+    """The last two of five batches of one form are graphs, whose passes ask nothing of the host."""
+    few, more = measure(GRAPHS[name]), measure(deeper(GRAPHS[name]))
+    assert few["repeated"] == more["repeated"] == 2
+    assert few["operations"] == more["operations"] <= REPEATED, few["most"]
+    assert sum(few["synchronisations"].values()) <= WAITS
 
 
 @pytest.mark.parametrize("case", [*TRAININGS.values(), Case("evaluate"), Case("generate", tokens=16, steps=3)], ids=str)

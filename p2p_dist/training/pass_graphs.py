@@ -1,0 +1,183 @@
+"""CUDA graphs of training passes: a GPU repeats the forward and backward pass of batches of one form, and the host
+launches the whole instead of each operation.
+
+A graph repeats operations with the addresses and numbers of the batch that it was recorded with, so nothing but the
+tensors of a batch may enter a pass. This is proven for every form on two batches, the recorded one and the next: losses
+and gradients have to be those of the plain pass, to the bit where kernels are deterministic. Where they are not,
+the training continues without graphs, and says so.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from p2p_dist.errors import user_error
+from p2p_dist.modeling.attention import PackedRows
+from p2p_dist.modeling.base import Base
+from p2p_dist.modeling.full_weights import FullWeights, Trainable
+from p2p_dist.modeling.image_tokens import has_image_tokens
+from p2p_dist.modeling.lengths import takes_rows_apart
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.packing import Batch
+from p2p_dist.modeling.varlen_attention import GRAIN
+from p2p_dist.training.train_run import TrainRun
+
+MOST_FORMS = 64
+"""Forms that are recorded; batches of further ones pass as they are."""
+_PROOFS = 2
+_CLOSE = 0.02
+"""Largest distance of two passes with kernels that are not deterministic, as a share of their size."""
+
+Pass = Callable[[Batch, torch.Tensor], torch.Tensor]
+"""Losses [k] of a batch and the answer tokens [k] of its runs; their gradients are added to those of the adapters."""
+
+
+class Recording(Protocol):
+    """A recorded pass. `losses` [k] are in memory that every repetition writes."""
+
+    losses: torch.Tensor
+
+    def replay(self) -> None:
+        """Repeat the pass on what its memory holds now."""
+
+
+class CudaGraph:
+    """A pass recorded by CUDA, which does not execute it. Memory of all passes is shared: they never overlap."""
+
+    _pool: Any = None
+
+    def __init__(self, compute: Callable[[], torch.Tensor]):
+        type(self)._pool = type(self)._pool or torch.cuda.graph_pool_handle()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=self._pool):
+            self.losses = compute()
+
+    def replay(self) -> None:
+        """Repeat the pass on what its memory holds now."""
+        self._graph.replay()
+
+
+@dataclass
+class _Form:
+    """Batches of one form. `memory` are the tensors that the recorded pass reads, in the order of `_tensors`."""
+
+    memory: list[torch.Tensor] | None = None
+    recording: Recording | None = None
+    proofs: int = 0
+
+
+class PassGraphs:
+    """Passes of one training, recorded by their forms. Gradients of the runs of a pass are zero when it begins."""
+
+    def __init__(self, adapters: Adapters, compute: Pass, is_exact: bool):
+        self._adapters, self._compute, self._is_exact = adapters, compute, is_exact
+        self._forms: dict[Hashable, _Form] = {}
+        self.replayed = self.plain = 0
+        """Passes so far that were repeated by a graph alone, and all others."""
+        self.refusal = ""
+        """The reason why no pass is repeated any more."""
+
+    def losses(self, runs: slice, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+        """As the pass itself, of these runs."""
+        form = None if self.refusal or batch.packed.ends is None else self._form_of(runs, batch)
+        if form is None:
+            self.plain += 1
+            return self._compute(batch, counts)
+        if form.proofs < _PROOFS:
+            self.plain += 1
+            return self._proven(form, runs, batch, counts)
+        self.replayed += 1
+        return self._repeated(form, batch, counts)
+
+    def summary(self) -> str:
+        """One line about the passes so far."""
+        forms = sum(form.proofs == _PROOFS for form in self._forms.values())
+        line = f"CUDA graphs: {self.replayed} of {self.replayed + self.plain} passes repeated, {forms} forms of batches"
+        return f"{line}; stopped: {self.refusal}" if self.refusal else line
+
+    def _form_of(self, runs: slice, batch: Batch) -> _Form | None:
+        """The form of a batch that was seen before and has a graph, or gets one."""
+        key = (runs.start, runs.stop, -(-batch.packed.longest // GRAIN))
+        key += tuple(tuple(each.shape) for each in self._tensors(batch, batch.ids))
+        if key not in self._forms and len(self._forms) < MOST_FORMS:
+            self._forms[key] = _Form()  # the first batch of a form loads its kernels
+            return None
+        return self._forms.get(key)
+
+    def _proven(self, form: _Form, runs: slice, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+        """The plain pass, with that of the graph beside it."""
+        grads = self._adapters.flat_grads[runs]
+        losses = self._compute(batch, counts)
+        expected = grads.clone()
+        if form.recording is None:
+            self._record(form, runs, batch, counts)
+        grads.zero_()
+        found = self._repeated(form, batch, counts)
+        if self._agree(found, losses) and self._agree(grads, expected):
+            form.proofs += 1
+        else:
+            self.refusal = "a recorded pass gave other numbers than the plain one"
+        grads.copy_(expected)
+        return losses
+
+    def _record(self, form: _Form, runs: slice, batch: Batch, counts: torch.Tensor) -> None:
+        """Record the pass on memory of its own. Raises UserError E321."""
+        form.memory = [each.clone() for each in self._tensors(batch, counts)]
+        ids, positions, answers, targets, owner, ends, own_counts, *masks = form.memory
+        rows = PackedRows((), ends, ends=ends, bound=batch.packed.longest)
+        own = Batch(ids, positions, rows, answers, targets, owner, batch.tokens)
+        dropout, before = self._adapters.dropout, self._adapters.dropout.masks
+
+        def compute() -> torch.Tensor:
+            self._adapters.select_runs(runs, again=True)  # autograd runs where its leaves were made
+            return self._compute(own, own_counts)
+
+        dropout.masks = masks[0] if masks else None
+        try:
+            form.recording = CudaGraph(compute)
+        except RuntimeError as error:
+            what = f"a training pass cannot be recorded as a CUDA graph: {str(error).splitlines()[0][:200]}"
+            raise user_error("E321", what, "cuda_graphs", "remove cuda_graphs from the cluster file") from error
+        finally:
+            dropout.masks = before
+            self._adapters.select_runs(runs, again=True)
+
+    def _repeated(self, form: _Form, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+        assert form.memory is not None
+        assert form.recording is not None
+        for memory, current in zip(form.memory, self._tensors(batch, counts), strict=True):
+            memory.copy_(current)
+        form.recording.replay()
+        return form.recording.losses.clone()
+
+    def _tensors(self, batch: Batch, counts: torch.Tensor) -> list[torch.Tensor]:
+        """All that enters a pass but the weights."""
+        masks = self._adapters.dropout.masks
+        assert batch.packed.ends is not None
+        ends = [batch.packed.ends, counts]
+        own = [batch.ids, batch.positions, batch.answers, batch.targets, batch.owner, *ends]
+        return own if masks is None else [*own, masks]
+
+    def _agree(self, found: torch.Tensor, expected: torch.Tensor) -> bool:
+        if self._is_exact:
+            return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
+        return bool((found - expected).float().norm() <= _CLOSE * expected.float().norm())
+
+
+def reason_against(
+    base: Base, adapters: Trainable, runs: Sequence[TrainRun], keeps_lower_states: bool, zero: int
+) -> str:
+    """The reason why passes of a training are not repeated as graphs; empty where they may be."""
+    longest = max((len(row.ids) for run in runs for row in run.rows), default=0)
+    reasons = {
+        "ZeRO": zero > 0,
+        "full-parameter fine-tuning": isinstance(adapters, FullWeights),
+        "a loss of its own": any(run.objective is not None for run in runs),
+        "aligned gradients": any(run.aligned is not None for run in runs),
+        "kept states of lower layers": keeps_lower_states,
+        "images": has_image_tokens(base.model),
+        "rows that are computed one by one": takes_rows_apart(base.model, longest),
+    }
+    return ", ".join(reason for reason, holds in reasons.items() if holds)

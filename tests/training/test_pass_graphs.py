@@ -1,0 +1,121 @@
+"""Passes repeated as CUDA graphs, with graphs and FlashAttention written out for CPUs, train to the bits of plain
+passes."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from p2p_dist.errors import UserError
+from p2p_dist.modeling import packing
+from p2p_dist.modeling.base import load_base
+from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.packing import Batch
+from p2p_dist.modeling.tokenization import Encoded
+from p2p_dist.training import cohort, objectives, pass_graphs
+from p2p_dist.training.cohort import Cohort, Observer
+from p2p_dist.training.engine import Execution, PlainEngine
+from p2p_dist.training.pass_graphs import PassGraphs
+from p2p_dist.training.train_run import TrainRun
+from tests.flash_on_cpu import flash_on_cpu, with_ends
+from tests.training.tape import Tape
+from tests.training.test_cohort import IDENTITY, rows, spec
+
+pytestmark = [pytest.mark.torch, pytest.mark.process]
+
+
+@pytest.fixture(autouse=True)
+def like_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Batches have the ends of their rows, and graphs are tapes."""
+
+    def packed(runs: Sequence[Sequence[Encoded]], group_by: int) -> Batch:
+        return with_ends(packing.pack(runs, group_by))
+
+    monkeypatch.setattr(cohort, "pack", packed)
+    monkeypatch.setattr(pass_graphs, "CudaGraph", Tape)
+    monkeypatch.setattr(Tape, "made", 0)
+    with flash_on_cpu():
+        yield
+
+
+def trained(runs: Sequence[TrainRun], **execution: Any) -> tuple[torch.Tensor, list[float], PassGraphs | None]:
+    """Numbers of all runs, their last losses, and the graphs."""
+    base = load_base(IDENTITY, {}, "float32")
+    adapters = Adapters(base.model, runs[0].spec.lora, len(runs))
+    training = Cohort(base, adapters, runs, Observer(), Execution(**execution))
+    found = training.run()
+    assert isinstance(training.engine, PlainEngine)
+    return torch.stack([run.values for run in found]), [run.loss for run in found], training.engine.graphs
+
+
+CHANGES: list[dict[str, Any]] = [{}, {"learning_rate": 3e-3, "max_grad_norm": 0.1}]
+MANY = [TrainRun(spec(num_train_epochs=6, **changes), seed, rows(60, seed)) for seed, changes in enumerate(CHANGES)]
+"""Two runs whose batches have some eight widths."""
+
+
+@pytest.mark.parametrize(
+    ("runs", "execution"),
+    [
+        (MANY[:1], {}),
+        (MANY, {}),
+        (MANY[:1], {"micro_batch": 3}),
+        (MANY[:1], {"gradient_checkpointing": True}),
+    ],
+    ids=["one run", "cohort", "micro-batches", "checkpointing"],
+)
+def test_repeated_passes_train_to_the_same_bits(runs: list[TrainRun], execution: dict[str, Any]) -> None:
+    """Rows, lengths, dropout masks, numbers of answers and adapters change from batch to batch."""
+    expected, losses, _ = trained(runs, **execution)
+    found, same, graphs = trained(runs, cuda_graphs=True, **execution)
+    assert torch.equal(found, expected)
+    assert same == losses
+    assert graphs is not None
+    assert not graphs.refusal
+    assert graphs.replayed > graphs.plain / 4
+    assert Tape.made == len([form for form in graphs._forms.values() if form.recording])
+    assert graphs.summary().startswith(f"CUDA graphs: {graphs.replayed} of {graphs.replayed + graphs.plain} passes")
+
+
+def test_runs_that_pass_alone_have_graphs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The adapters of two runs lie at two places."""
+    monkeypatch.setattr("p2p_dist.training.passes.apart", lambda *_: True)
+    expected, _, _ = trained(MANY)
+    found, _, graphs = trained(MANY, cuda_graphs=True)
+    assert torch.equal(found, expected)
+    assert graphs is not None
+    assert graphs.replayed
+
+
+ONE_FORM = [TrainRun(spec(num_train_epochs=4), 0, [row for row in rows(200, 3) if len(row.ids) == 9][:8] * 4)]
+"""Batches that all have one form."""
+
+
+def test_a_pass_that_depends_on_more_than_its_tensors_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second batch of a graph shows it: here a number of the host enters the loss, and changes."""
+    steps = iter(range(1, 1000))
+    plain = objectives.cross_entropy
+
+    def with_a_number(base: Any, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+        return plain(base, batch, counts) * (1 + next(steps) // 2 % 2)
+
+    monkeypatch.setattr(cohort, "loss_of", lambda objective: with_a_number)
+    _, _, graphs = trained(ONE_FORM, cuda_graphs=True)
+    assert graphs is not None
+    assert "other numbers" in graphs.refusal
+    assert graphs.replayed == 0
+    assert graphs.summary().endswith(f"stopped: {graphs.refusal}")
+
+
+def test_a_pass_that_cannot_be_recorded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = objectives.cross_entropy
+
+    def reading(base: Any, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
+        losses = plain(base, batch, counts)
+        return losses * (1 if float(losses.detach().sum()) else 2)
+
+    monkeypatch.setattr(cohort, "loss_of", lambda objective: reading)
+    with pytest.raises(UserError, match="E321") as error:
+        trained(ONE_FORM, cuda_graphs=True)
+    assert "the host reads a number" in str(error.value)
+    assert "remove cuda_graphs" in str(error.value)
