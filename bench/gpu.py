@@ -26,6 +26,7 @@ STEP = ["--batch", "32", *RATES]
 def plan() -> list[tuple[str, list[str]]]:
     """Benchmark and options, the ones that say most first."""
     made = [("train_step", ["--model", f"random:qwen3-{size}", *STEP]) for size in ("0.6b", "8b")]
+    made += [("gpu_passes", ["--model", "random:qwen3-0.6b", *STEP])]
     made += [
         ("cohort", ["--model", f"random:qwen3-{size}", "--runs", runs, "--length", "0", *STEP])
         for size, runs in (("0.6b", "16"), ("8b", "4"))

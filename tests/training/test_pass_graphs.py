@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from bench import gpu_passes
+from bench.common import Figure
 from p2p_dist.errors import UserError
 from p2p_dist.modeling import packing
 from p2p_dist.modeling.base import load_base
@@ -119,3 +121,12 @@ def test_a_pass_that_cannot_be_recorded_is_refused(monkeypatch: pytest.MonkeyPat
         trained(ONE_FORM, cuda_graphs=True)
     assert "the host reads a number" in str(error.value)
     assert "remove cuda_graphs" in str(error.value)
+
+
+def test_benchmark_compares_equal_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its gates, at sizes that say nothing, as on a GPU."""
+    monkeypatch.setattr(gpu_passes, "has_gpu", lambda: True)
+    figures = gpu_passes.measure(gpu_passes.parse(["--smoke", "--dtype", "float32"]))
+    assert all(isinstance(figure, Figure) and all(gate.holds for gate in figure.gates) for figure in figures)
+    assert len(figures) == 2
+    assert Tape.made
