@@ -119,7 +119,7 @@ def grid(
     """Every shape with every width, batch (cohort, rows, tokens) and choice of targets."""
     targets = ("all-linear", ("q_proj", "v_proj"))
     return [
-        (name, Work(shape, LoraSpec(target_modules=chosen), width, cohort, rows, tokens, ANSWERS))
+        (name, Work(shape, LoraSpec(target_modules=chosen), width, cohort, rows, tokens, ANSWERS, mean_tokens=tokens))
         for (name, shape), width, (cohort, rows, tokens), chosen in product(shapes.items(), widths, batches, targets)
     ]
 

@@ -84,6 +84,8 @@ class Work:
     """Images of the rows."""
     image_tokens: int = 0
     """Tokens of an image, a part of `tokens`."""
+    mean_tokens: int = TOKENS_PER_ROW
+    """Mean tokens of a row beside its image: short passes take all runs of a cohort at once."""
 
     @property
     def base_bytes(self) -> int:
@@ -101,7 +103,7 @@ class Work:
 
     def at_once(self, device: Device) -> int:
         """Number of runs that go through the base in one pass."""
-        typical = self.rows * min(self.tokens, TOKENS_PER_ROW + self.image_tokens)
+        typical = self.rows * min(self.tokens, self.mean_tokens + self.image_tokens)
         return 1 if apart(self.shape.linear_parameters, self.shape.layers, typical, device) else self.cohort
 
     def packed_tokens(self, device: Device) -> int:
