@@ -1,6 +1,7 @@
 """Placement of trainings: simplest first, and a reason with a way out when nothing fits."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,27 @@ def test_a_layout_that_cannot_be_is_refused(layout: dict[str, object], why: str,
     path = tmp_path / "c.yaml"
     path.write_text(f"name: c\ncpus_per_node: 8\nnodes: 2\ngpus_per_node: 8\nlayout: {json.dumps(layout)}\n")
     with pytest.raises(UserError, match=why):
+        read_cluster(path)
+
+
+def test_cuda_graphs_hold_activations_twice() -> None:
+    """Not under ZeRO, whose passes are not repeated."""
+    cluster = gpus(80)
+    plain, repeated = (put("qwen3-0.6b", one) for one in (cluster, cluster.model_copy(update={"cuda_graphs": True})))
+    assert isinstance(plain, Placement)
+    assert isinstance(repeated, Placement)
+    assert plain.memory is not None
+    assert repeated.memory is not None
+    assert repeated.memory.activations == 2 * plain.memory.activations
+    assert repeated.memory.logits == 2 * plain.memory.logits
+    work = Work(read_model("qwen3-8b", configs_dir() / "models").shape, LoraSpec(), 2, 1, 8, 128)
+    assert estimate(replace(work, cuda_graphs=True), Split(8, 3), "cuda") == estimate(work, Split(8, 3), "cuda")
+
+
+def test_cuda_graphs_are_refused_without_gpus(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("name: c\ncpus_per_node: 8\ncuda_graphs: true\n")
+    with pytest.raises(UserError, match=r"cuda_graphs is for nodes with GPUs: remove it, or set gpus_per_node"):
         read_cluster(path)
 
 

@@ -11,10 +11,10 @@ from p2p_dist.scheduling.backend import ProcessGroup
 from p2p_dist.scheduling.process_groups import MEETING, GroupSettings, build_process_group
 
 
-def group(folder: Path, ranks: int = 1, gpus: int = 1, deterministic: bool = True) -> ProcessGroup:
+def group(folder: Path, ranks: int = 1, gpus: int = 1, **settings_: bool) -> ProcessGroup:
     """The group of a job of one stage."""
     job, place = Job(("abc",), frozenset(), (1.0,)), Placement(ranks, 0, "none", 32, 1, 1, None)
-    settings = GroupSettings(4, gpus, 8, 50, deterministic=deterministic)
+    settings = GroupSettings(4, gpus, 8, 50, **settings_)
     return build_process_group(RunDir(folder), job, place, settings, folder / "log", {})
 
 
@@ -46,3 +46,8 @@ def test_ranks_of_a_group_have_a_meeting_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_fast_kernels_are_an_option_of_the_worker(tmp_path: Path, deterministic: bool) -> None:
     assert ("--nondeterministic" in group(tmp_path, deterministic=deterministic).command) is not deterministic
+
+
+@pytest.mark.parametrize("repeated", [True, False])
+def test_cuda_graphs_are_an_option_of_the_worker(tmp_path: Path, repeated: bool) -> None:
+    assert ("--cuda-graphs" in group(tmp_path, cuda_graphs=repeated).command) is repeated

@@ -1,7 +1,9 @@
 """Passes repeated as CUDA graphs, with graphs and FlashAttention written out for CPUs, train to the bits of plain
 passes."""
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,17 +11,20 @@ import torch
 
 from bench import gpu_passes
 from bench.common import Figure
-from p2p_dist.errors import UserError
+from p2p_dist.errors import Exit, UserError
 from p2p_dist.modeling import packing
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
 from p2p_dist.modeling.tokenization import Encoded
+from p2p_dist.scheduling.study import open_study
 from p2p_dist.training import cohort, objectives, pass_graphs
 from p2p_dist.training.cohort import Cohort, Observer
 from p2p_dist.training.engine import Execution, PlainEngine
 from p2p_dist.training.pass_graphs import PassGraphs
 from p2p_dist.training.train_run import TrainRun
+from p2p_dist.worker.__main__ import main
+from tests.contracts.carried_out import STUDY
 from tests.flash_on_cpu import flash_on_cpu, with_ends
 from tests.training.tape import Tape
 from tests.training.test_cohort import IDENTITY, rows, spec
@@ -130,3 +135,26 @@ def test_benchmark_compares_equal_passes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(isinstance(figure, Figure) and all(gate.holds for gate in figure.gates) for figure in figures)
     assert len(figures) == 2
     assert Tape.made
+
+
+def test_worker_repeats_passes_and_says_how_many(
+    study_file: Callable[[str], Path],
+    data_root: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The adapter's file has the same bytes."""
+    monkeypatch.setenv("P2P_DIST_DATA", str(data_root))
+    files = []
+    for folder, options in (("plain", []), ("repeated", ["--cuda-graphs"])):
+        study = open_study(study_file(STUDY), ["train.num_train_epochs=12"], tmp_path / folder)
+        study.folder.write_specs(study.expansion.graph)
+        for stage in study.expansion.graph.stages.values():
+            assert main(["--study-dir", str(study.folder.path), "--stages", stage.id, *options]) == Exit.OK
+        files += study.folder.path.glob("train/*/adapter/*.safetensors")
+    assert len(files) == 2
+    assert files[0].read_bytes() == files[1].read_bytes()
+    said = re.search(r"CUDA graphs: (\d+) of 36 passes repeated, \d+ forms of batches$", capsys.readouterr().out, re.M)
+    assert said is not None
+    assert int(said[1])
