@@ -14,6 +14,7 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.fused_norms import fuse_norms
 from p2p_dist.modeling.fused_rope import fuse_rope
+from p2p_dist.modeling.fused_swiglu import fuse_swiglu
 from p2p_dist.modeling.guard import choose_attention
 from p2p_dist.modeling.image_processor import ImageProcessor
 from p2p_dist.modeling.pretrained import (
@@ -92,6 +93,7 @@ def load_base(
     if device.type == "cuda":
         fuse_norms(model)
         fuse_rope(model)
+        fuse_swiglu(model)
     processor = processor_of(model, place, revision)
     return Base(model, tokenizer, device, precision, bool(identity.get("add_bos_token")), place, revision, processor)
 

@@ -4,6 +4,8 @@ several results in fp32.
 A norm is replaced where torch's kernel gives what the module gives for its own weights, to the rounding of the type.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 from torch.nn.functional import rms_norm
@@ -29,7 +31,7 @@ def fuse_norms(model: nn.Module) -> int:
     return len(fused)
 
 
-def replace_modules(model: nn.Module, modules: dict[str, FusedRMSNorm]) -> None:
+def replace_modules(model: nn.Module, modules: Mapping[str, nn.Module]) -> None:
     """Put modules in the places of those with the same names."""
     for name, module in modules.items():
         parent, _, leaf = name.rpartition(".")

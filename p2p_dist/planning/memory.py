@@ -136,8 +136,8 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
         base=base,
         adapter=adapter * width + gradients,
         optimizer=states,
-        activations=passes * activations(work, device),
-        logits=passes * logits(work, device),
+        activations=passes * activations(work, device, split.zero),
+        logits=passes * logits(work, device, split.zero),
         gather=gather,
         runtime=RUNTIME[device],
         images=image_features(work),
@@ -171,7 +171,7 @@ def _of_all_weights(work: Work, split: Split, device: Device) -> Memory:
     count, width = work.shape.parameters, work.bytes_per_weight
     base, gather = _base_and_gathered(work, split)
     largest = work.shape.vocab * work.shape.hidden * width  # the embedding's gradient, before it is added
-    in_pass, passes = activations(work, device), logits(work, device)
+    in_pass, passes = activations(work, device, split.zero), logits(work, device, split.zero)
     states, sharded = count * STATES * _FLOAT, max(1, split.ranks if split.zero else 1)
     if split.zero == 0:
         gradients = count * width
@@ -230,10 +230,10 @@ def linear_layers(shape: ShapeSpec) -> dict[str, tuple[int, int]]:
     }
 
 
-def activations(work: Work, device: Device) -> int:
+def activations(work: Work, device: Device, zero: int = 0) -> int:
     """Bytes of the activations that autograd keeps for all blocks, and of the gradients in flight at the peak."""
     layers = adapted_layers(work.shape, work.lora)
-    block, inputs = _kept_per_token(work, device), layers * work.shape.hidden * work.bytes_per_weight
+    block, inputs = _kept_per_token(work, device, zero), layers * work.shape.hidden * work.bytes_per_weight
     blocks = inputs + block if work.recompute else layers * block
     per_token, gradients = blocks + _FLOAT * work.shape.hidden, 3
     if device == "cuda" and work.recompute:
@@ -256,14 +256,15 @@ def dropout_masks(work: Work, device: Device) -> int:
     return (work.packed_tokens(device) + drawn) * per_token
 
 
-def _kept_per_token(work: Work, device: Device) -> int:
+def _kept_per_token(work: Work, device: Device, zero: int) -> int:
     """Bytes of activations that one block keeps for one token."""
     shape, width = work.shape, work.bytes_per_weight
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     in_attention = _FLOAT if device == "cpu" else width  # the CPU kernel computes in fp32
     of_heads = queries + keys if shape.architecture in ("qwen3", "gemma3") else 0
-    # GPUs compute a norm in one kernel, from its input as it is (`modeling.fused_norms`).
-    fused = device == "cuda" and shape.architecture != "gemma3"
+    # GPUs compute a norm in one kernel, from its input as it is (`modeling.fused_norms`), and silu of the gate again
+    # (`modeling.fused_swiglu`), so that it flows where a block is recomputed. ZeRO-3 reads bases on the host, unfused.
+    fused = device == "cuda" and zero < 3 and shape.architecture != "gemma3"
     norms = (2 * shape.hidden + of_heads) * (width if fused else _FLOAT)
     attention = in_attention * (2 * queries + 2 * keys + shape.heads)
     inputs = sum(
@@ -276,19 +277,20 @@ def _kept_per_token(work: Work, device: Device) -> int:
         )
         if users & work.trained
     )
-    gated = 3 * shape.intermediate * (shape.active_experts or 1) * width
+    silu = not fused or work.recompute or shape.experts is not None
+    gated = (2 + silu) * shape.intermediate * (shape.active_experts or 1) * width
     narrow = 0 if work.full else len(work.trained) * work.lora.r * width
     return norms + attention + inputs + gated + narrow
 
 
-def logits(work: Work, device: Device) -> int:
+def logits(work: Work, device: Device, zero: int = 0) -> int:
     """Bytes of the logits at the answer positions: fp32, their log-softmax, and the gradients of both. With gradient
     checkpointing on a GPU they are gone before the first block is computed again, and only what exceeds it counts."""
     answers = work.at_once(device) * work.rows * work.answers
     size = answers * work.shape.vocab * (3 * _FLOAT + work.bytes_per_weight)
     if device == "cuda" and work.recompute:
         flowing = 2 * work.bytes_per_weight * work.shape.intermediate * (work.shape.active_experts or 1)
-        return max(0, size - work.packed_tokens(device) * (_kept_per_token(work, device) + flowing))
+        return max(0, size - work.packed_tokens(device) * (_kept_per_token(work, device, zero) + flowing))
     return size
 
 

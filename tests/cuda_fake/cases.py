@@ -16,6 +16,7 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.fused_norms import replace_modules, unproven
 from p2p_dist.modeling.fused_rope import fuse_rope
+from p2p_dist.modeling.fused_swiglu import fuse_swiglu
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import GROUP_BY_ON_GPU, pack
@@ -85,6 +86,7 @@ def _base(shape: ShapeSpec) -> Base:
     norms = {name: norm for name, module in model.named_modules() if (norm := unproven(module)) is not None}
     replace_modules(model, norms)  # a fake tensor has no numbers that would prove them
     fuse_rope(model, proven=True)
+    fuse_swiglu(model, proven=True)
     return Base(model.eval().requires_grad_(False), byte_tokenizer(), torch.device("cuda", 0), torch.bfloat16)
 
 

@@ -5,6 +5,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -186,10 +187,7 @@ class _Silu(torch.autograd.Function):
 def kernels() -> Iterator[None]:
     """The kernels that torch has for CUDA alone, in whose place a CPU's torch would count their formulas: attention
     (of variable length, flash without a mask, memory-efficient with one), RMS norm and SiLU."""
-    from p2p_dist.modeling import attention, fused_norms, varlen_attention
-
-    usual, silu = attention.scaled_dot_product_attention, torch.nn.functional.silu
-    rms_norm, is_right = fused_norms.rms_norm, varlen_attention.is_right
+    from p2p_dist.modeling import attention, fused_norms, fused_swiglu, varlen_attention
 
     def chosen(query: Any, key: Any, value: Any, attn_mask: Any = None, is_causal: bool = False, **others: Any) -> Any:
         scale = others.get("scale")
@@ -202,12 +200,18 @@ def kernels() -> Iterator[None]:
         kernel = torch.ops.aten._scaled_dot_product_efficient_attention
         return kernel(query, key, value, bias, True, 0.0, is_causal, scale=scale)[0]
 
-    attention.scaled_dot_product_attention = chosen  # type: ignore[assignment]
-    fused_norms.rms_norm = lambda x, shape, weight, eps: _Norm.apply(x, weight)
-    varlen_attention.is_right = lambda *heads: True  # a fake tensor has no numbers that would prove it
-    torch.nn.functional.silu = lambda x, inplace=False: _Silu.apply(x)
-    try:
+    def silu(x: torch.Tensor, inplace: bool = False) -> Any:
+        return _Silu.apply(x)
+
+    in_place: list[tuple[Any, str, Callable[..., Any]]] = [
+        (attention, "scaled_dot_product_attention", chosen),
+        (fused_norms, "rms_norm", lambda x, shape, weight, eps: _Norm.apply(x, weight)),
+        (varlen_attention, "is_right", lambda *heads: True),  # a fake tensor has no numbers that would prove it
+        (torch.nn.functional, "silu", silu),
+        (fused_swiglu, "silu", silu),
+        (fused_swiglu, "silu_backward_", lambda grad, x: grad.mul_(x)),
+    ]
+    with contextlib.ExitStack() as patches:
+        for module, name, kernel in in_place:
+            patches.enter_context(patch.object(module, name, kernel))
         yield
-    finally:
-        attention.scaled_dot_product_attention = usual
-        fused_norms.rms_norm, torch.nn.functional.silu, varlen_attention.is_right = rms_norm, silu, is_right

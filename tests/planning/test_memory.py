@@ -1,5 +1,7 @@
 """The memory model against what a training really allocates, and its terms against what is known."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -8,7 +10,7 @@ from bench.memory_model import SHAPES, allocated_peak, measure
 from p2p_dist.config.model import read_model
 from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import load_base
-from p2p_dist.planning.memory import Split, Work, adapter_parameters, estimate
+from p2p_dist.planning.memory import Split, Work, activations, adapter_parameters, estimate
 from p2p_dist.scheduling.study import configs_dir
 
 
@@ -83,6 +85,20 @@ def test_zero_divides_what_it_shards() -> None:
     off = estimate(work, Split(4, 3, "all"), "cuda")
     assert (off.base, off.optimizer) == (0, 0)
     assert off.total < three.total < whole.total
+
+
+@pytest.mark.parametrize(("name", "tensors"), [("llama-3.1-8b", 1), ("gemma-3-1b-it", 0), ("gpt-oss-20b", 0)])
+def test_layers_that_are_replaced_keep_less_than_plain_ones(name: str, tensors: int) -> None:
+    """SwiGLU one tensor of tokens x intermediate, norms half of their inputs; ZeRO-3 has the plain layers, and experts
+    and other activations are not replaced. A block that is recomputed has silu in its backward pass."""
+    shape = read_model(name, configs_dir() / "models").shape
+    work = Work(shape, LoraSpec(), 2, 1, 8, 128)
+    fused, plain, again, plain_again = (
+        activations(each, "cuda", zero) for each in (work, replace(work, recompute=True)) for zero in (2, 3)
+    )
+    norms = 0 if shape.architecture == "gemma3" else 2 * 2 * shape.hidden
+    assert plain - fused == 8 * 128 * shape.layers * (2 * tensors * shape.intermediate + norms)
+    assert plain_again - again == 8 * 128 * norms
 
 
 def test_four_bits_take_a_quarter() -> None:

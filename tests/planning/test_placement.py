@@ -32,7 +32,7 @@ def test_one_gpu_while_the_base_fits(model: str) -> None:
 
 
 def test_a_cohort_is_as_large_as_fits() -> None:
-    small, large = put("qwen3-0.6b", gpus(80), cohort=16), put("qwen3-14b", gpus(80), cohort=16)
+    small, large = put("qwen3-0.6b", gpus(72), cohort=16), put("qwen3-14b", gpus(72), cohort=16)
     assert isinstance(small, Placement)
     assert isinstance(large, Placement)
     assert small.cohort > large.cohort >= 1
