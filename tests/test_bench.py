@@ -153,6 +153,16 @@ def test_the_benchmark_of_a_large_cluster_accounts_for_all_time(here: Callable[.
     assert troubled[-1]["facts"]["hours"] > quiet["facts"]["hours"]
 
 
+@pytest.mark.slow("simulates 10,080 runs six times")
+def test_docs_have_the_figures_of_a_large_cluster(here: Callable[..., Figures]) -> None:
+    """They are simulated, so they are the same on every machine."""
+    text = (ROOT / "docs" / "planning.md").read_text()
+    for row in here("large_cluster", "--json"):
+        facts = row["facts"]
+        alone = f"{100 * facts['training and evaluating alone']:.1f} %"
+        assert f"| {row['name']} | {facts['hours']:.2f} | {alone} | " in text
+
+
 def test_the_benchmark_of_the_plan_runs_and_its_gates_hold(here: Callable[..., Figures]) -> None:
     rows = here("plan", *SMOKE)
     assert [row["facts"]["runs"] for row in rows] == [80, 80]

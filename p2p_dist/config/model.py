@@ -160,8 +160,8 @@ def _long_name(model: ModelRef) -> str:
 
 
 def resolve_model(value: Any, folder: Path) -> ModelRef:
-    """Resolve a model: a file name in `configs/models`, `random:NAME`, hub id (`org/name` or `org/name@commit`), folder
-    or GGUF file. Raises UserError E103, E115 or E117."""
+    """Resolve a model: a file name in `configs/models`, `random:NAME`, hub id (`org/name`), folder or GGUF file. A hub
+    id and a file of a hub model may be followed by `@commit`. Raises UserError E103, E115 or E117."""
     if not isinstance(value, str):
         raise user_error(
             "E103", f"got {value!r}, expected the name of a model", "model", "name one of `p2p-dist list models`"
@@ -169,7 +169,7 @@ def resolve_model(value: Any, folder: Path) -> ModelRef:
     name, _, revision = value.partition("@")
     random = name.removeprefix("random:")
     if random != name or (folder / f"{name}.yaml").is_file():
-        return _from_file(value, read_model(random, folder), random=random != name)
+        return _from_file(name, read_model(random, folder), random=random != name, commit=revision)
     path = Path(value).expanduser()
     if path.suffix == ".gguf" and path.is_file():
         return ModelRef(path.stem, {"source": "gguf", "sha256": file_sha256(path)[:12]}, {"path": str(path.resolve())})
@@ -201,13 +201,16 @@ def read_model(name: str, folder: Path) -> ModelFile:
         raise user_error("E107", first["msg"], document.where(first["loc"]), fix) from error
 
 
-def _from_file(name: str, file: ModelFile, random: bool) -> ModelRef:
+def _from_file(name: str, file: ModelFile, random: bool, commit: str) -> ModelRef:
+    if commit and (random or file.source != "hub"):
+        raise user_error("E115", f"{name} has no commits: its weights are not on the hub", "model", f"write {name}")
     if random or file.source == "random":
         return ModelRef(name, {"source": "random", "shape": file.shape.identity()}, shape=file.shape)
     if file.source == "embedded":
         identity = {"source": "embedded", "sha256": assets.ASSETS[file.ref].sha256[:12]}
         return ModelRef(name, identity, {"asset": file.ref}, file.shape)
-    return ModelRef(name, {"source": "hub", "ref": file.ref, "revision": file.revision}, shape=file.shape)
+    revision = _commit(commit) if commit else file.revision
+    return ModelRef(name, {"source": "hub", "ref": file.ref, "revision": revision}, shape=file.shape)
 
 
 def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
@@ -222,12 +225,17 @@ def _from_hub(name: str, revision: str, folder: Path) -> ModelRef:
             "model",
             f"write {name}@<40-digit commit>, so that the name always means the same weights",
         )
-    if not _COMMIT.match(commit):
-        raise user_error(
-            "E115", f"{commit!r} is not a commit", "model", "give the 40 hex digits that the hub's history page shows"
-        )
+    _commit(commit)
     shape = shape or _shape_of(config_file(name, commit))
     return ModelRef(name, {"source": "hub", "ref": name, "revision": commit}, shape=shape)
+
+
+def _commit(text: str) -> str:
+    """A commit of the hub. Raises UserError E115 for another text."""
+    if not _COMMIT.match(text):
+        fix = "give the 40 hex digits that the hub's history page shows"
+        raise user_error("E115", f"{text!r} is not a commit", "model", fix)
+    return text
 
 
 def _shape_of(config: Path | None) -> ShapeSpec | None:

@@ -29,7 +29,7 @@ _WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 def fetch(study: Study, plan: Plan, console: Console) -> None:
     """Fetch what the remaining jobs need and this machine lacks, so that errors come early and ranks do not all
-    download at once. Raises UserError E119."""
+    download at once. Raises UserError E115 and E119."""
     assets_needed = [source.place for source in study.sources if source.kind == "embedded"]
     assets_needed += [
         model.local["asset"] for model in (*study.spec.model, *study.extra_models) if "asset" in model.local
@@ -46,10 +46,13 @@ def fetch(study: Study, plan: Plan, console: Console) -> None:
 
 def _fetch_model(model: ModelRef) -> None:
     """Download weights and tokenizer of one commit into the hub's cache, without formats that can run code, and check
-    them. Raises UserError E119, or as `check_folder` does."""
+    them. Raises UserError E115 where the model is not pinned, E119, or as `check_folder` does."""
     from huggingface_hub import snapshot_download
 
     ref, revision = model.identity["ref"], model.identity["revision"]
+    if revision is None:
+        fix = f"write {model.name}@<40-digit commit>, so that the name always means the same weights"
+        raise user_error("E115", f"{model.name} is not pinned to a commit of {ref}", "model", fix)
     try:
         folder = Path(snapshot_download(ref, revision=revision, allow_patterns=_WEIGHTS))
     except (OSError, ValueError) as error:

@@ -25,6 +25,16 @@ def test_a_hub_id_is_pinned() -> None:
         resolve_model("a/b@main", MODELS)
 
 
+def test_a_model_file_takes_another_commit() -> None:
+    """It was read and not used, so that the pinned weights were trained."""
+    model = resolve_model(f"qwen3-0.6b@{'1' * 40}", MODELS)
+    assert (model.name, model.identity["revision"]) == ("qwen3-0.6b", "1" * 40)
+    assert resolve_model(f"qwen3-32b@{'1' * 40}", MODELS).identity["ref"] == "Qwen/Qwen3-32B"
+    for name in ("qwen3-0.6b@main", f"tiny@{'1' * 40}", f"random:qwen3-0.6b@{'1' * 40}"):
+        with pytest.raises(UserError, match="E115"):
+            resolve_model(name, MODELS)
+
+
 def test_a_folder_is_known_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     before = resolve_model(str(tmp_path), MODELS)

@@ -200,3 +200,10 @@ def test_fetch_model_checks_what_it_fetched(snapshot: Path, monkeypatch: pytest.
     (snapshot / "model.safetensors").unlink()
     with pytest.raises(UserError, match=r"E272.*pickle"):
         prepare._fetch_model(model)
+
+
+def test_model_without_a_commit_is_not_fetched() -> None:
+    """Its name would not always mean the same weights."""
+    model = ModelRef("qwen3-32b", {"source": "hub", "ref": "Qwen/Qwen3-32B", "revision": None})
+    with pytest.raises(UserError, match=r"E115.*qwen3-32b is not pinned.*qwen3-32b@<40-digit commit>"):
+        prepare._fetch_model(model)
