@@ -6,7 +6,7 @@ from typing import Any
 
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.errors import Exit, user_error
-from p2p_dist.results import jsonfile, records
+from p2p_dist.results import confined, jsonfile, records
 from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.rundir import RunDir
 
@@ -20,10 +20,20 @@ def read_resolved(folder: RunDir) -> dict[str, Any]:
         return records.read_checked(folder.resolved, records.Resolved, LARGEST)
 
 
+def read_unchecked(folder: RunDir) -> dict[str, Any]:
+    """The object in `resolved.json`, of which nothing is checked. Raises FileNotFoundError and Damaged."""
+    return jsonfile.read_object(folder.resolved, LARGEST)
+
+
+def read_bytes(folder: RunDir) -> bytes:
+    """`resolved.json` as it is. Raises FileNotFoundError and Damaged."""
+    return confined.read_bytes(folder.resolved, LARGEST)
+
+
 def read_stages(folder: RunDir, known: Graph) -> dict[str, Stage]:
     """Stages of `resolved.json` that `known` lacks, by id. Raises as `read_resolved` does."""
     with _refusing_damage(folder):
-        content = jsonfile.read_object(folder.resolved, LARGEST)
+        content = read_unchecked(folder)
         entries = records.check(records.StageEntries, content).stages
         try:
             stages = [records.stage_of(entry) for entry in entries if str(entry.get("id")) not in known.stages]

@@ -7,7 +7,7 @@ from typing import Any
 from p2p_dist.config import yaml_strict
 from p2p_dist.errors import Problem, UserError, user_error
 from p2p_dist.planning.study_changes import StudyChanges, compare
-from p2p_dist.results import jsonfile, lease
+from p2p_dist.results import lease, resolved
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.study import Study
 
@@ -24,7 +24,7 @@ def changes_of(study: Study) -> StudyChanges | None:
     new = {"runs": [run.to_json() for run in study.expansion.runs]}
     new["stages"] = [stage.to_json() for stage in study.expansion.graph.stages.values()]
     try:
-        return compare(jsonfile.read_object(folder.resolved), new, _file_of(folder), study.document.data)
+        return compare(resolved.read_unchecked(folder), new, _file_of(folder), study.document.data)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         what = f"the study of this folder cannot be read: {error}"
         raise user_error("E408", what, str(folder.resolved), "add --replace to write it again") from error

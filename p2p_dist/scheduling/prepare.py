@@ -15,7 +15,7 @@ from p2p_dist.data import sources
 from p2p_dist.errors import user_error
 from p2p_dist.model_files.check import check_folder
 from p2p_dist.planning.plan import Plan
-from p2p_dist.results import atomic, confined, lease, quarantine
+from p2p_dist.results import atomic, confined, lease, quarantine, resolved
 from p2p_dist.results.folder_handles import Damaged
 from p2p_dist.results.provenance import code_digest, launches, versions
 from p2p_dist.results.rundir import RunDir
@@ -108,7 +108,7 @@ def settle(study: Study, replace: bool) -> None:
 def _is_current(study: Study) -> bool:
     """True if `resolved.json` is what this study resolves to."""
     try:
-        return confined.read_bytes(study.folder.resolved) == atomic.to_json(_resolved(study))
+        return resolved.read_bytes(study.folder) == atomic.to_json(_resolved(study))
     except (OSError, Damaged):
         return False
 

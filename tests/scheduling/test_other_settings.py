@@ -2,17 +2,20 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import p2p_dist
 from p2p_dist.config import yaml_strict
 from p2p_dist.config.load import load_study, read_study
 from p2p_dist.errors import Exit, UserError
 from p2p_dist.planning.study_changes import changed_keys
 from p2p_dist.results import lease
+from p2p_dist.results.confined import LARGEST_JSON
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.other_settings import refuse_other_settings
 from p2p_dist.scheduling.prepare import settle, write_down
@@ -22,6 +25,7 @@ from tests.conftest import TINY_STUDY
 from tests.synthetic import make_study
 
 Open = Callable[..., str]
+PACKAGE = Path(p2p_dist.__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +196,19 @@ def test_changed_keys_name_path_and_values() -> None:
         "train.dtype: auto -> not set",
         "rows: not set -> {train: 5}",
     ]
+
+
+def test_study_of_a_hundred_thousand_runs_is_read(finished: RunDir, note_on: Open) -> None:
+    """Its file is larger than any other that is read: here it is filled up with spaces."""
+    with finished.resolved.open("ab") as file:
+        file.write(b" " * LARGEST_JSON)
+    assert note_on() == ""
+    study = open_study(finished.path.parents[1] / "study.yaml", [], finished.path.parent)
+    settle(study, replace=False)
+    assert finished.resolved.stat().st_size < LARGEST_JSON
+
+
+def test_resolved_json_is_read_in_one_place() -> None:
+    """Which knows how large it may be."""
+    readers = [path for path in PACKAGE.rglob("*.py") if re.search(r"read\w*\([^()\n]*\.resolved\b", path.read_text())]
+    assert readers == [PACKAGE / "results" / "resolved.py"]
