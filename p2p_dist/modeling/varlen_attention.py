@@ -49,12 +49,11 @@ def attend(
     from torch.nn.attention.varlen import varlen_attn
 
     runs, heads, tokens, width = query.shape
-    flat = [states.transpose(1, 2).reshape(runs * tokens, states.shape[1], width) for states in (query, key, value)]
+    q, k, v = (states.transpose(1, 2).reshape(runs * tokens, -1, width) for states in (query, key, value))
     longest = -(-longest // GRAIN) * GRAIN
     seen = -1 if window is None or window >= longest else window - 1
-    answer = varlen_attn(
-        *flat, ends, ends, longest, longest, scale=scaling, window_size=(seen, 0), enable_gqa=heads != key.shape[1]
-    )
+    shared = heads != key.shape[1]
+    answer = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(seen, 0), enable_gqa=shared)
     assert isinstance(answer, torch.Tensor)
     return answer.view(runs, tokens, heads, width)
 
@@ -106,6 +105,6 @@ def _by_row(
         places = torch.arange(end - start, device=query.device)
         behind = places[:, None] - places[None]
         seen = (behind >= 0) & (behind < (window or len(places)))
-        row = (states[:, :, start:end] for states in (query, key, value))
-        answers.append(scaled_dot_product_attention(*row, attn_mask=seen, scale=scaling, enable_gqa=True))
+        q, k, v = (states[:, :, start:end] for states in (query, key, value))
+        answers.append(scaled_dot_product_attention(q, k, v, attn_mask=seen, scale=scaling, enable_gqa=True))
     return torch.cat(answers, dim=2).transpose(1, 2)

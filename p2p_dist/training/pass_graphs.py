@@ -7,6 +7,7 @@ and gradients have to be those of the plain pass, to the bit where kernels are d
 the training continues without graphs, and says so.
 """
 
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ from p2p_dist.training.train_run import TrainRun
 
 MOST_FORMS = 64
 """Forms that are recorded; batches of further ones pass as they are."""
+_IS_ABOUT_RECORDING = re.compile("captur|graph", re.IGNORECASE)
 _PROOFS = 2
 _CLOSE = 0.02
 """Largest distance of two passes with kernels that are not deterministic, as a share of their size."""
@@ -35,24 +37,25 @@ Pass = Callable[[Batch, torch.Tensor], torch.Tensor]
 
 
 class Recording(Protocol):
-    """A recorded pass. `losses` [k] are in memory that every repetition writes."""
+    """A recorded pass. `losses` [k] are in memory that every repetition writes; `pool` names the memory of what lies
+    between them and the inputs, which further passes may share: they never overlap."""
 
     losses: torch.Tensor
+    pool: Any
 
     def replay(self) -> None:
         """Repeat the pass on what its memory holds now."""
 
 
 class CudaGraph:
-    """A pass recorded by CUDA, which does not execute it. Memory of all passes is shared: they never overlap."""
+    """A pass recorded by CUDA, which does not execute it."""
 
-    _pool: Any = None
-
-    def __init__(self, compute: Callable[[], torch.Tensor]):
-        type(self)._pool = type(self)._pool or torch.cuda.graph_pool_handle()
+    def __init__(self, compute: Callable[[], torch.Tensor], pool: Any):
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, pool=self._pool):
+        # Threads of NCCL ask for events meanwhile, which a recording of all threads would not allow.
+        with torch.cuda.graph(self._graph, pool=pool, capture_error_mode="thread_local"):
             self.losses = compute()
+        self.pool = self._graph.pool()
 
     def replay(self) -> None:
         """Repeat the pass on what its memory holds now."""
@@ -74,6 +77,7 @@ class PassGraphs:
     def __init__(self, adapters: Adapters, compute: Pass, is_exact: bool):
         self._adapters, self._compute, self._is_exact = adapters, compute, is_exact
         self._forms: dict[Hashable, _Form] = {}
+        self._pool: Any = None
         self.replayed = self.plain = 0
         """Passes so far that were repeated by a graph alone, and all others."""
         self.refusal = ""
@@ -99,8 +103,8 @@ class PassGraphs:
 
     def _form_of(self, runs: slice, batch: Batch) -> _Form | None:
         """The form of a batch that was seen before and has a graph, or gets one."""
-        key = (runs.start, runs.stop, -(-batch.packed.longest // GRAIN))
-        key += tuple(tuple(each.shape) for each in self._tensors(batch, batch.ids))
+        shapes = tuple(tuple(each.shape) for each in self._tensors(batch, batch.ids))
+        key = (runs.start, runs.stop, -(-batch.packed.longest // GRAIN), shapes)
         if key not in self._forms and len(self._forms) < MOST_FORMS:
             self._forms[key] = _Form()  # the first batch of a form loads its kernels
             return None
@@ -136,8 +140,11 @@ class PassGraphs:
 
         dropout.masks = masks[0] if masks else None
         try:
-            form.recording = CudaGraph(compute)
+            form.recording = CudaGraph(compute, self._pool)
+            self._pool = form.recording.pool
         except RuntimeError as error:
+            if not _IS_ABOUT_RECORDING.search(str(error)):  # lack of memory, or a GPU at fault
+                raise
             what = f"a training pass cannot be recorded as a CUDA graph: {str(error).splitlines()[0][:200]}"
             raise user_error("E321", what, "cuda_graphs", "remove cuda_graphs from the cluster file") from error
         finally:

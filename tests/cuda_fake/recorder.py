@@ -50,7 +50,9 @@ class Recorder(TorchDispatchMode):
         class Graph:
             """A pass that asks nothing of the host."""
 
-            def __init__(self, compute: Callable[[], torch.Tensor]) -> None:
+            pool = None
+
+            def __init__(self, compute: Callable[[], torch.Tensor], pool: Any) -> None:
                 with _OnTheGpu():
                     self.losses = compute()
 

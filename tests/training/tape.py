@@ -14,8 +14,9 @@ class Tape(TorchDispatchMode):
 
     made = 0
 
-    def __init__(self, compute: Callable[[], torch.Tensor]):
+    def __init__(self, compute: Callable[[], torch.Tensor], pool: Any):
         super().__init__()
+        self.pool = pool or "memory of the first"
         type(self).made += 1
         self._calls: list[tuple[Any, Any, Any, list[torch.Tensor]]] = []
         with self:

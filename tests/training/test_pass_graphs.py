@@ -128,6 +128,17 @@ def test_a_pass_that_cannot_be_recorded_is_refused(monkeypatch: pytest.MonkeyPat
     assert "remove cuda_graphs" in str(error.value)
 
 
+def test_lack_of_memory_is_no_fault_of_the_recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is raised as it is, so that the job is tried again with a smaller micro-batch."""
+
+    def exhausted(*_: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(pass_graphs, "CudaGraph", exhausted)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(ONE_FORM, cuda_graphs=True)
+
+
 def test_benchmark_compares_equal_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its gates, at sizes that say nothing, as on a GPU."""
     monkeypatch.setattr(gpu_passes, "has_gpu", lambda: True)
