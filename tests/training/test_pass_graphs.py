@@ -98,7 +98,7 @@ ONE_FORM = [TrainRun(spec(num_train_epochs=4), 0, [row for row in rows(200, 3) i
 """Batches that all have one form."""
 
 
-def test_a_pass_that_depends_on_more_than_its_tensors_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_depends_on_other_numbers_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second batch of a graph shows it: here a number of the host enters the loss, and changes."""
     steps = iter(range(1, 1000))
     plain = objectives.cross_entropy
