@@ -2,7 +2,7 @@
 of its own, on real files of invented models. `plan_other` plans as many runs of other seeds beside the finished ones.
 
     python -m bench.scale --keep DIR               # makes 10,098 runs there once, and measures them at every call
-    python -m bench.scale --runs 50000 --keep DIR --without report
+    python -m bench.scale --runs 50000 --keep DIR
 
 Making 10,098 runs takes 5 minutes in memory (`--keep /dev/shm/scale`), and most of an hour where every file is synced
 to a disk.

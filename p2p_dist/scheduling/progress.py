@@ -16,7 +16,8 @@ from p2p_dist.scheduling.state import State
 from p2p_dist.scheduling.time_left import TimeLeft
 
 LINE_SECONDS = 15.0
-"""Seconds between two rounds of lines where there is no terminal; the first round comes at once."""
+"""Seconds between two rounds of lines where there is no terminal; the first round comes at once, and another one when
+the first job shows how far it is."""
 
 
 class ProgressView:
@@ -36,6 +37,8 @@ class ProgressView:
         self.study_bar: TaskID | None = None
         self.started = time.monotonic()
         self.printed: float | None = None
+        self.counts = False
+        """True once a job has shown how far it is."""
         self.begun: dict[str, float] = {}
 
     def __enter__(self) -> "ProgressView":
@@ -62,6 +65,8 @@ class ProgressView:
         begun = self.begun.setdefault(stage, time.monotonic())
         details = _details(line, time.monotonic() - begun)
         title = self.titles.get(stage, stage)
+        if total and not self.counts:
+            self.counts, self.printed = True, None
         if job.lead not in self.bars:
             self.bars[job.lead] = self.progress.add_task(title, total=total, details="")
         self.progress.update(self.bars[job.lead], description=title, completed=count, total=total, details=details)

@@ -12,18 +12,20 @@ from dataclasses import dataclass, field
 
 from p2p_dist.planning.jobs import Job, longest_ways
 
-PLAN_SECONDS = 30.0
+PLAN_SECONDS = 10.0
 """Planned work that the plan's own word counts for beside measured work, in seconds."""
-PLAN_SHARE = 0.05
+PLAN_SHARE = 0.01
 """The same as a share of all work, where that is less."""
 PLAN_START_WEIGHT = 0.5
 """Measured starts that the planned one counts for."""
-STARTS = 8
+STARTS = 4
 """Measured starts that count: with workers that stay, later ones are shorter."""
-DAMPING = 0.25
-"""Time constant of the smoothing, as a share of the time left."""
-DAMPING_SECONDS = (2.0, 60.0)
-"""Least and most of that time constant."""
+SMOOTHING_SECONDS = 3.0
+"""Time constant of the smoothing."""
+FASTEST = math.log(1.8) / 15
+"""Most by which the logarithm of the time left moves in a second, beside running on: 1.8 times in 15 seconds."""
+FEW = 20
+"""Jobs for each slot up to which they are laid out one by one; the ends of more of them differ little."""
 
 
 @dataclass
@@ -101,8 +103,10 @@ class TimeLeft:
         if not jobs:
             return 0.0
         helpers = self.others_work / self.own_work if self.own_work else 0.0
-        together = sum(seconds[job.lead] * self.width(job) for job in jobs) / self.slots / (1 + helpers)
-        return max(together, *longest_ways(jobs, seconds).values())
+        taken = [attempt.job for attempt in self.attempts.values() for _ in range(self.width(attempt.job))]
+        running = [seconds[job.lead] for job in taken]
+        together = makespan(running, [(seconds[job.lead], self.width(job)) for job in waiting], self.slots)
+        return max(together / (1 + helpers), *longest_ways(jobs, seconds).values())
 
     def _factors(self, now: float) -> Callable[[str], float]:
         """Measured over planned seconds of work by kind; of a kind without measurements that of all kinds."""
@@ -120,7 +124,8 @@ class TimeLeft:
     def _start(self, now: float, kind: str) -> float:
         """Seconds from the start of a job to its first sign of work: the mean of the last measured ones and, at a
         smaller weight, the planned ones. A start that is under way counts when it lasts longer than that."""
-        starts = self.measured[kind].starts[-STARTS:]
+        of_running = (a.worked - a.begun for a in self.attempts.values() if a.kind == kind and a.worked is not None)
+        starts = [*self.measured[kind].starts, *of_running][-STARTS:]
         mean = (PLAN_START_WEIGHT * self.start_seconds + sum(starts)) / (PLAN_START_WEIGHT + len(starts))
         waiting = [a for a in self.attempts.values() if a.kind == kind and a.worked is None]
         starts += [now - attempt.begun for attempt in waiting if now - attempt.begun > mean]
@@ -147,16 +152,28 @@ class TimeLeft:
         self.waited_for = still
 
     def _smooth(self, now: float, estimate: float) -> float:
-        """Let the time that was shown run on, and draw it towards the estimate, by ratios: half and double weigh the
-        same."""
+        """Let the time that was shown run on, and draw it towards the estimate, by ratios and no faster than
+        `FASTEST`: half and double weigh the same."""
         if self.shown is None:
             self.shown = (now, estimate)
             return estimate
         before, shown = self.shown
         passed = now - before
         run_on, target = max(1.0, shown - passed), max(1.0, estimate)
-        least, most = DAMPING_SECONDS
-        constant = min(most, max(least, DAMPING * min(run_on, target)))
-        smoothed: float = run_on * (target / run_on) ** (1 - math.exp(-passed / constant))
+        wanted = math.log(target / run_on) * (1 - math.exp(-passed / SMOOTHING_SECONDS))
+        smoothed = run_on * math.exp(max(-FASTEST * passed, min(FASTEST * passed, wanted)))
         self.shown = (now, smoothed)
         return smoothed
+
+
+def makespan(running: Sequence[float], waiting: Sequence[tuple[float, int]], slots: int) -> float:
+    """Seconds until all slots are free: `running` are those until each taken slot is; `waiting` are the seconds and
+    slots of the jobs that follow, each of which takes the slots that are free first. Many jobs are shared out evenly.
+    """
+    if len(waiting) > FEW * slots:
+        return (sum(running) + sum(seconds * width for seconds, width in waiting)) / slots
+    ends = sorted([*running, *[0.0] * (slots - len(running))])
+    for seconds, width in waiting:
+        taken = min(width, len(ends))
+        ends = sorted([*ends[taken:], *[ends[taken - 1] + seconds] * taken])
+    return ends[-1]

@@ -61,6 +61,21 @@ def test_lines_of_an_evaluation_count_rows(two_stages: tuple[RunDir, Job]) -> No
     assert second.endswith("about 0:15 left"), "10 s to start and half of the evaluation"
 
 
+def test_first_progress_of_a_study_is_shown_at_once(two_stages: tuple[RunDir, Job]) -> None:
+    """Later lines come at their pace."""
+    folder, job = two_stages
+    out = io.StringIO()
+    view = ProgressView(folder, {}, Console(file=out, width=200), TimeLeft([job], 1, 10.0, lambda job: 1))
+    rounds = []
+    for step in (0, 0, 1, 2):
+        if step:
+            line = {"step": step, "steps": 30, "loss": 1.0, "tokens": 9, "seconds": 1.0}
+            folder.find(job.stages[0]).append_metrics(line)
+        view.look(State([], {"a": job}))
+        rounds.append(len(out.getvalue().splitlines()))
+    assert rounds == [2, 2, 4, 4]
+
+
 def test_study_with_all_results_and_a_worker_has_no_work_left(two_stages: tuple[RunDir, Job]) -> None:
     """Between a worker's last result and its end, its last stage was once counted twice, and the time left was
     negative."""
