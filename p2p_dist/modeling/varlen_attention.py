@@ -22,9 +22,8 @@ _ROUNDINGS, _LEAST = 4, 1e-5
 
 
 def row_ends(places: Sequence[tuple[int, int]], runs: int, width: int) -> list[int]:
-    """Ends of the rows in `runs` runs of `width` tokens, with the filler behind each run's last row as a row of its own,
-    empty or not: [rows + runs + 1], from 0 to runs * width. `places` are the rows as (start,
-    length), in order."""
+    """Ends of the rows in `runs` runs of `width` tokens, with the filler behind each run's last row as a row of its
+    own, empty or not: [rows + runs + 1], from 0 to runs * width. `places` are the rows as (start, length), in order."""
     lengths: list[int] = []
     for run in range(runs):
         of_run = [length for start, length in places if start // width == run]
