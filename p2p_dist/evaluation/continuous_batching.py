@@ -17,7 +17,7 @@ from p2p_dist.modeling.forward import answer_states, logits_of
 from p2p_dist.modeling.image_tokens import body_inputs, shift_behind
 from p2p_dist.modeling.key_value_cache import KeyValueCache, NextTokens
 from p2p_dist.modeling.lengths import before_forward
-from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, pack
+from p2p_dist.modeling.packing import grouping, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
 
@@ -114,8 +114,7 @@ class ContinuousBatch:
     def _read(self, prompts: Sequence[list[int]], slots: range) -> torch.Tensor:
         """Last hidden states of prompts that enter the cache, [n, d]."""
         model, device = self.base.model, self.base.device
-        group_by = GROUP_BY if device.type == "cpu" else GROUP_BY_ON_GPU
-        batch = pack([[Encoded("", ids, [0]) for ids in prompts]], group_by).to(device)
+        batch = pack([[Encoded("", ids, [0]) for ids in prompts]], grouping(device)).to(device)
         self.cache.clear(_on(list(slots), device))
         places = [
             slot * self.cache.length + at for slot, ids in zip(slots, prompts, strict=True) for at in range(len(ids))

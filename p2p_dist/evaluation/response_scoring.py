@@ -3,6 +3,7 @@
 A prompt is read once: the responses behind it are a tree (`modeling/token_tree.py`), and equal ones are scored once.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length, tokens_per_pass
 from p2p_dist.modeling.forward import answer_losses, answer_states, logits_of, unsharded
 from p2p_dist.modeling.lengths import takes_trees_apart
-from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.packing import grouping, pack
 from p2p_dist.modeling.token_tree import Tree, pack_trees, tree_of
 from p2p_dist.modeling.tokenization import Encoded
+from p2p_dist.modeling.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ def score_responses(base: Base, asked: Sequence[Asked], on_progress: Callable[[i
 
 
 def _score(base: Base, asked: Sequence[Asked], trees: Sequence[Tree]) -> list[list[float]]:
-    batch = pack_trees([one.prompt for one in asked], trees).to(base.device)
+    batch = pack_trees([one.prompt for one in asked], trees, grouping(base.device)).to(base.device)
     states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
     steps = iter(_edge_scores(base, states, trees))
     by_tree = [[next(steps) for _ in tree.edges] for tree in trees]
@@ -59,19 +61,26 @@ def _score(base: Base, asked: Sequence[Asked], trees: Sequence[Tree]) -> list[li
 
 
 def _edge_scores(base: Base, states: torch.Tensor, trees: Sequence[Tree]) -> list[float]:
-    """Log-probabilities of the edges of all trees, tree by tree. Shape: states of their nodes, [A, d]."""
+    """Log-probabilities of the edges of all trees, tree by tree; the host waits once. Shape: states of their nodes,
+    [A, d]."""
     edges: list[tuple[int, int]] = []
     first = 0
     for tree in trees:
         edges += [(first + node, token) for node, token in tree.edges]
         first += len(tree.tokens) + 1
-    nodes, tokens = (torch.tensor(column, device=states.device) for column in zip(*edges, strict=True))
-    steps = torch.empty(len(edges), device=states.device)
-    for start in range(0, len(states), LOGITS_AT_ONCE):
-        steps_here = (nodes >= start) & (nodes < start + LOGITS_AT_ONCE)
-        scores = torch.log_softmax(logits_of(base.model, states[start : start + LOGITS_AT_ONCE]), dim=-1)
-        steps[steps_here] = scores[nodes[steps_here] - start, tokens[steps_here]]
-    return [float(step) for step in steps.tolist()]
+    order = sorted(range(len(edges)), key=lambda edge: edges[edge][0] // LOGITS_AT_ONCE)
+    pieces = torch.split(states, LOGITS_AT_ONCE)
+    counts = Counter(node // LOGITS_AT_ONCE for node, _ in edges)
+    columns = sent(torch.tensor([(edges[edge][0] % LOGITS_AT_ONCE, edges[edge][1]) for edge in order]), states.device)
+    edges_of = torch.split(columns, [counts[piece] for piece in range(len(pieces))])
+    steps = [
+        torch.log_softmax(logits_of(base.model, piece), dim=-1)[of_piece[:, 0], of_piece[:, 1]]
+        for piece, of_piece in zip(pieces, edges_of, strict=True)
+    ]
+    scores = [0.0] * len(edges)
+    for edge, step in zip(order, torch.cat(steps).tolist(), strict=True):
+        scores[edge] = float(step)
+    return scores
 
 
 def _score_apart(base: Base, asked: Asked) -> list[float]:
@@ -79,7 +88,7 @@ def _score_apart(base: Base, asked: Asked) -> list[float]:
     scores = []
     for response in asked.responses:
         row = Encoded("", [*asked.prompt, *response[:-1]], list(response))
-        batch = pack([[row]]).to(base.device)
+        batch = pack([[row]], grouping(base.device)).to(base.device)
         losses = answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets)
-        scores.append(-float(losses.sum()))
-    return scores
+        scores.append(-losses.sum())
+    return [float(score) for score in torch.stack(scores).tolist()]

@@ -21,6 +21,7 @@ from p2p_dist.errors import user_error
 from p2p_dist.modeling import varlen_attention
 from p2p_dist.modeling.gather import Gather
 from p2p_dist.modeling.key_value_cache import KeyValueCache, NextTokens
+from p2p_dist.modeling.transfer import sent
 
 NAME = "p2p_packed"
 _WITHOUT_EFFECT = frozenset({"position_ids", "output_hidden_states"})
@@ -43,7 +44,7 @@ class Group:
 
     def to(self, device: torch.device, spread: torch.Tensor | None = None) -> "Group":
         """The group on a device, where its `spread` may be already."""
-        mask, positions = (None if part is None else part.to(device) for part in (self.mask, self.positions))
+        mask, positions = (None if part is None else sent(part, device) for part in (self.mask, self.positions))
         return Group(self.rows, self.longest, self.spread.to(device) if spread is None else spread, mask, positions)
 
     def mask_of(self, window: int | None) -> torch.Tensor | None:

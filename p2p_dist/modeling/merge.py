@@ -15,7 +15,7 @@ from p2p_dist.modeling.adapter_config import read_config
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.lora_targets import target_names
-from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.packing import grouping, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.results import confined
 
@@ -70,7 +70,7 @@ def _input_norms(base: Base, layers: Mapping[str, nn.Module], rows: Sequence[Enc
     """L2 norm of every input of every layer over the real tokens of the rows, [in] each."""
     watch = _InputSquares(layers)
     for row in rows:
-        batch = pack([[row]]).to(base.device)
+        batch = pack([[row]], grouping(base.device)).to(base.device)
         watch.real = len(row.ids)
         answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
     watch.close()

@@ -17,7 +17,7 @@ from p2p_dist.modeling.body import decoder_layers
 from p2p_dist.modeling.forward import answer_losses
 from p2p_dist.modeling.lora_targets import target_names
 from p2p_dist.modeling.merge import require_plain
-from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.packing import grouping, pack
 from p2p_dist.modeling.tokenization import Encoded
 
 
@@ -74,7 +74,7 @@ def _gradients(base: Base, layers: dict[str, nn.Module], rows: Sequence[Encoded]
         weight.requires_grad_(True)
     sums = [torch.zeros_like(weight, dtype=torch.float32) for weight in weights]
     for numbers in by_length([len(row.ids) for row in rows]):
-        batch = pack([[rows[number] for number in numbers]]).to(base.device)
+        batch = pack([[rows[number] for number in numbers]], grouping(base.device)).to(base.device)
         losses = answer_losses(base.model, batch.ids, batch.positions, batch.packed, batch.answers, batch.targets)
         parts = torch.autograd.grad(losses.sum() / total, weights)
         for summed, part in zip(sums, parts, strict=True):

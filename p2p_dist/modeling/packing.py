@@ -18,6 +18,11 @@ GROUP_BY_ON_GPU = 64
 """The same on a GPU, on which a group costs operations to launch and padding next to nothing."""
 
 
+def grouping(device: torch.device) -> int:
+    """`group_by` of `pack` for a device."""
+    return GROUP_BY if device.type == "cpu" else GROUP_BY_ON_GPU
+
+
 @dataclass(frozen=True)
 class Batch:
     """One packed batch of a cohort of K runs.

@@ -4,13 +4,13 @@ Continuations that begin alike share their tokens, and every token looks at the 
 each sees what it would see if it stood alone behind the prompt.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from p2p_dist.modeling.attention import Group
-from p2p_dist.modeling.packing import Batch, pack
+from p2p_dist.modeling.packing import GROUP_BY, Batch, pack
 from p2p_dist.modeling.tokenization import Encoded
 
 
@@ -57,20 +57,22 @@ def tree_of(continuations: Sequence[Sequence[int]]) -> Tree:
     return tree
 
 
-def pack_trees(prompts: Sequence[Sequence[int]], trees: Sequence[Tree]) -> Batch:
+def pack_trees(prompts: Sequence[Sequence[int]], trees: Sequence[Tree], group_by: int = GROUP_BY) -> Batch:
     """Prompts, each with its tree. `answers` are the nodes 0.. of each prompt, prompt by prompt; there are no targets
-    worth the name."""
+    worth the name. Attention sees rows in groups as in `pack`."""
     pairs = list(zip(prompts, trees, strict=True))
-    batch = pack([[Encoded("", [*prompt, *tree.tokens], [0] * (len(tree.tokens) + 1)) for prompt, tree in pairs]])
+    rows = [Encoded("", [*prompt, *tree.tokens], [0] * (len(tree.tokens) + 1)) for prompt, tree in pairs]
+    batch = pack([rows], group_by)
     depths = [len(prompt) - 1 + depth for prompt, tree in pairs for depth in (0, *tree.depths)]
     flat = batch.positions.view(-1)
     flat[batch.answers] = torch.tensor(depths)
     kin = {id(tree): _kin(tree) for tree in trees}
-    starts = [start for start, _ in batch.packed.places]
-    kin_at = {start: kin[id(tree)] for start, tree in zip(starts, trees, strict=True)}
+    rows_of_groups: dict[int, list[tuple[torch.Tensor, int]]] = {}  # in the order of `pack`
+    for tree, (_, length) in zip(trees, batch.packed.places, strict=True):
+        rows_of_groups.setdefault(-(-length // group_by), []).append((kin[id(tree)], length))
     groups = tuple(
-        replace(group, mask=_mask(group, kin_at), positions=flat[group.spread].view(group.rows, group.longest))
-        for group in batch.packed.groups
+        replace(group, mask=_mask(group, of_rows), positions=flat[group.spread].view(group.rows, group.longest))
+        for group, (_, of_rows) in zip(batch.packed.groups, sorted(rows_of_groups.items()), strict=True)
     )
     return replace(batch, packed=replace(batch.packed, groups=groups))
 
@@ -84,13 +86,11 @@ def _kin(tree: Tree) -> torch.Tensor:
     return kin
 
 
-def _mask(group: Group, kin_at: Mapping[int, torch.Tensor]) -> torch.Tensor:
-    """Causal, but for the tree's tokens at the end of each row among themselves, by the row's first token. Slots behind
-    a row are read by nobody."""
+def _mask(group: Group, rows: Sequence[tuple[torch.Tensor, int]]) -> torch.Tensor:
+    """Causal, but for the tree's tokens at the end of each row among themselves. `rows` are the kin and the length of
+    each. Slots behind a row are read by nobody."""
     mask = torch.ones(group.longest, group.longest, dtype=torch.bool).tril().repeat(group.rows, 1, 1, 1)
-    slots = group.spread.view(group.rows, group.longest)
-    for row, (first, last) in enumerate(slots[:, [0, -1]].tolist()):
-        kin, length = kin_at[first], last - first + 1
+    for row, (kin, length) in enumerate(rows):
         tail = slice(length - len(kin), length)
         mask[row, 0, tail, tail] = kin
     return mask

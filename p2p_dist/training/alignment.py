@@ -12,7 +12,8 @@ import torch
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.packing import grouping, pack
+from p2p_dist.modeling.transfer import sent
 from p2p_dist.training.engine import Engine, PlainEngine
 from p2p_dist.training.objectives import cross_entropy
 from p2p_dist.training.ranks import Ranks
@@ -52,12 +53,12 @@ class AlignedEngine(PlainEngine):
         """Gradient [P] of this step's trusted rows, which follow each other in turn."""
         rows, size = self.aligned[run].rows, self.aligned[run].method.batch
         chosen = [rows[(done * size + index) % len(rows)] for index in range(min(size, len(rows)))]
-        batch = pack([chosen]).to(self.base.device)
+        batch = pack([chosen], grouping(self.base.device)).to(self.base.device)
         grads = self.adapters.flat_grads
         unaligned = grads[run].clone()
         grads[run].zero_()
         self.adapters.select_runs(slice(run, run + 1))
-        counts = torch.tensor([len(batch.targets)], device=self.base.device)
+        counts = sent(torch.tensor([len(batch.targets)]), self.base.device)
         cross_entropy(self.base, batch, counts).sum().backward()
         reference = grads[run].float().clone()
         grads[run].copy_(unaligned)

@@ -18,7 +18,7 @@ from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lengths import require_packed
-from p2p_dist.modeling.packing import GROUP_BY, GROUP_BY_ON_GPU, Batch, pack
+from p2p_dist.modeling.packing import Batch, grouping, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
 from p2p_dist.training.alignment import AlignedEngine
@@ -170,7 +170,7 @@ class Cohort:
         ]
         spans = [spans_of(rows) for rows in chosen]
         drawn = self.adapters.draw_dropout([rows[-1].stop if rows else 0 for rows in spans], streams)
-        losses, on_host = torch.zeros_like(counts, dtype=torch.float32), self.device.type == "cpu"
+        losses = torch.zeros_like(counts, dtype=torch.float32)
         for at, share in enumerate(shares):
             mine = [[rows[place] for place in places] for rows, places in zip(chosen, share, strict=True)]
             if any(mine) or self.engine.lockstep:
@@ -178,7 +178,7 @@ class Cohort:
                     torch.tensor([token for place in places for token in span[place]], dtype=torch.long)
                     for span, places in zip(spans, share, strict=True)
                 ]
-                batch = pack(mine if any(mine) else [[_FILLER]], GROUP_BY if on_host else GROUP_BY_ON_GPU)
+                batch = pack(mine if any(mine) else [[_FILLER]], grouping(self.device))
                 self.adapters.use_dropout(drawn, columns, batch.ids.shape[1])
                 if len(shares) == 1:
                     drawn.clear()  # the selected masks are a copy

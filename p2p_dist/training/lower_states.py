@@ -21,7 +21,7 @@ from p2p_dist.modeling.body import decoder_layers
 from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.lengths import takes_rows_apart
-from p2p_dist.modeling.packing import Batch, pack
+from p2p_dist.modeling.packing import Batch, grouping, pack
 from p2p_dist.planning.memory import LOWER_STATES_BYTES
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.train_run import TrainRun
@@ -118,7 +118,7 @@ class LowerStates:
     @torch.no_grad()
     def _compute(self, run: int, indices: Sequence[int], device: torch.device) -> None:
         """Keep the states of these rows of a run after one pass through the lower layers."""
-        batch = pack([[self._runs[run].rows[index] for index in indices]]).to(device)
+        batch = pack([[self._runs[run].rows[index] for index in indices]], grouping(device)).to(device)
         self._stops_below = True
         try:
             answer_states(self._model, batch.ids, batch.positions, batch.packed, batch.answers)

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.batching import by_length
+from p2p_dist.modeling.batching import by_length, tokens_per_pass
 from p2p_dist.modeling.forward import answer_states
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.packing import pack
+from p2p_dist.modeling.packing import grouping, pack
 from p2p_dist.modeling.tokenization import Encoded
 
 
@@ -25,9 +25,9 @@ def taught(base: Base, adapters: Adapters, run: int, teacher: torch.Tensor, rows
     adapters.select_runs(slice(run, run + 1))
     adapters.no_dropout()
     taught_rows: dict[int, Encoded] = {}
-    for numbers in by_length([len(row.ids) for row in rows]):
+    for numbers in by_length([len(row.ids) for row in rows], tokens_per_pass(base.device)):
         chosen = [rows[index] for index in numbers]
-        batch = pack([chosen]).to(base.device)
+        batch = pack([chosen], grouping(base.device)).to(base.device)
         states = answer_states(base.model, batch.ids, batch.positions, batch.packed, batch.answers).cpu()
         parts = states.split([len(row.targets) for row in chosen])
         taught_rows.update(

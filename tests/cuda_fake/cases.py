@@ -1,7 +1,6 @@
 """Pieces of work on the fake GPU, at the shapes of Qwen3 with a few of their layers."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,19 +12,18 @@ from p2p_dist.config.model import ShapeSpec, read_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.modeling import attention
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.fused_norms import replace_modules, unproven
 from p2p_dist.modeling.fused_rope import fuse_rope
 from p2p_dist.modeling.fused_swiglu import fuse_swiglu
 from p2p_dist.modeling.gradient_checkpointing import gradient_checkpointing
 from p2p_dist.modeling.lora import Adapters
-from p2p_dist.modeling.packing import GROUP_BY_ON_GPU, pack
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of
 from p2p_dist.training.cohort import Cohort, Observer
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.reparametrization import Generator
 from p2p_dist.training.train_run import TrainRun
-from tests.cuda_fake.recorder import Recorder, fake_gpu
+from tests.cuda_fake import inference
+from tests.cuda_fake.recorder import Recorder, counts, fake_gpu
 
 MODELS = Path(__file__).parents[2] / "configs" / "models"
 VOCABULARY = 256
@@ -37,7 +35,7 @@ class Case:
     """One piece of work. `tokens` 0: lengths like those of SST-2."""
 
     kind: str
-    """train, evaluate or generate."""
+    """train, or a name in `inference.WORK`."""
     size: str = "0.6b"
     layers: int = 2
     rows: int = 32
@@ -67,7 +65,13 @@ def measure(case: Case) -> dict[str, Any]:
     with fake_gpu() as recorder:
         base = _base(case.shape)
         record: dict[str, Any] = {"base": recorder.held}
-        record |= _WORK[case.kind](case, base, recorder)
+        if case.kind == "train":
+            record |= _train(case, base, recorder)
+        else:
+            Adapters(base.model, case.lora, 1).no_dropout()
+            recorder.reset()
+            record |= {"static": recorder.held, **inference.WORK[case.kind](case, base, recorder)}
+            record |= counts(recorder)
     return {**asdict(case), **record, "seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -112,7 +116,7 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
         tensor for state in cohort.engine.optimizer.adamw for each in state.state.values() for tensor in each.values()
     ]
     return {
-        **_counts(recorder),
+        **counts(recorder),
         "static": static,
         "held": recorder.held,
         "new_shapes": len(shapes[-1] - shapes[0]),
@@ -120,49 +124,6 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
         "devices": sorted({str(tensor.device) for tensor in (*states, adapters.flat_params, adapters.flat_grads)}),
         "tokens_at_once": max(sum(len(row.ids) for row in batch) for batch in batches),
     }
-
-
-def _evaluate(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
-    """One pass over rows of an evaluation, as `label_scoring` makes it."""
-    adapters = Adapters(base.model, case.lora, 1)
-    adapters.no_dropout()
-    recorder.reset()
-    static = recorder.held
-    with torch.no_grad():
-        batch = pack([rows(case.rows, VOCABULARY, 0, case.tokens)], GROUP_BY_ON_GPU).to(base.device)
-        logits = answer_logits(base.model, batch.ids, batch.positions, batch.packed, batch.answers)
-    return {**_counts(recorder), "static": static, "devices": [str(logits.device)]}
-
-
-def _generate(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
-    """Answers of `steps` tokens."""
-    from p2p_dist.evaluation.generation import GREEDY
-
-    adapters = Adapters(base.model, case.lora, 1)
-    adapters.no_dropout()
-    recorder.reset()
-    prompts = [row.ids for row in rows(case.rows, VOCABULARY, 0, case.tokens)]
-    with torch.no_grad():
-        GREEDY.write(base, prompts, case.steps, 255)
-    return _counts(recorder)
-
-
-def _counts(recorder: Recorder) -> dict[str, Any]:
-    return {
-        "operations": recorder.operations.total(),
-        "most": dict(recorder.operations.most_common(12)),
-        "names": sorted(recorder.operations),
-        "synchronisations": dict(recorder.synchronisations),
-        "host_floats": dict(recorder.host_floats),
-        "peak": recorder.peak,
-    }
-
-
-_WORK: dict[str, Callable[[Case, Base, Recorder], dict[str, Any]]] = {
-    "train": _train,
-    "evaluate": _evaluate,
-    "generate": _generate,
-}
 
 
 def deeper(case: Case) -> Case:

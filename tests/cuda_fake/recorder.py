@@ -119,6 +119,18 @@ class Recorder(TorchDispatchMode):
         self.held -= size
 
 
+def counts(recorder: Recorder) -> dict[str, Any]:
+    """Everything counted since the last `reset`, as JSON."""
+    return {
+        "operations": recorder.operations.total(),
+        "most": dict(recorder.operations.most_common(12)),
+        "names": sorted(recorder.operations),
+        "synchronisations": dict(recorder.synchronisations),
+        "host_floats": dict(recorder.host_floats),
+        "peak": recorder.peak,
+    }
+
+
 class _OnTheGpu(TorchDispatchMode):
     """Refuses operations that a CUDA graph cannot hold: those that read or write the host's memory."""
 
