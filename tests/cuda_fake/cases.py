@@ -104,13 +104,15 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
     execution = Execution(micro_batch=case.micro_batch, cuda_graphs=case.graphs)
     cohort = Cohort(base, adapters, runs, Observer(), execution)
     static, peak = recorder.held, recorder.held
-    shapes: list[set[str]] = []
+    known: set[str] = set()
+    new: list[list[str]] = []
     with gradient_checkpointing(base.model, case.recompute), recorder.graphs():
         for _ in range(case.steps):
             recorder.reset()
             cohort.step()
             peak = max(peak, recorder.peak)
-            shapes.append(set(recorder.shapes))
+            new.append(sorted({shape.split()[0] for shape in recorder.shapes - known}))
+            known |= recorder.shapes
     recorder.peak = peak
     states = [
         tensor for state in cohort.engine.optimizer.adamw for each in state.state.values() for tensor in each.values()
@@ -119,7 +121,7 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
         **counts(recorder),
         "static": static,
         "held": recorder.held,
-        "new_shapes": len(shapes[-1] - shapes[0]),
+        "new_shapes": new,
         "repeated": cohort.engine.graphs.replayed if cohort.engine.graphs else 0,
         "devices": sorted({str(tensor.device) for tensor in (*states, adapters.flat_params, adapters.flat_grads)}),
         "tokens_at_once": max(sum(len(row.ids) for row in batch) for batch in batches),
