@@ -44,6 +44,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=4,
         help="tokens of every row (default 4: nothing but dispatch); 0: lengths like those of SST-2",
     )
+    made.add_argument("--batches", type=int, default=1, help="batches of a run that take turns (default 1)")
     options = made.parse_args(argv)
     if options.smoke:
         options.model, options.batch, options.length, options.repeats, options.runs = "smoke", 4, 0, 2, 2
@@ -59,9 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> list[Figure]:
     """Seconds per step and adapter."""
     base = load(options.model, options.dtype)
-    runs = different_runs(
-        base, range(options.runs), (WARMUP + options.repeats) * options.steps, options.batch, options.length
-    )
+    steps = (WARMUP + options.repeats) * options.steps
+    runs = different_runs(base, range(options.runs), steps, options.batch, options.length, options.batches)
     names = ("a loop over PEFT, one run at a time", "p2p-dist, one run at a time")
     together = f"{len(runs)} runs in one process"
     sides = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from bench.common import Figure, Gate, LeftOut, interleave, limit_threads, milliseconds, parser, show, speedup, spread
 from bench.peers import hf_trainer, trl_trainer
-from bench.workload import Side, clock_of, largest_difference, load, ours, padding, settings, typical_batch, vocabulary
+from bench.workload import Side, clock_of, largest_difference, load, ours, padding, rows_of_run, settings, vocabulary
 from p2p_dist.training.train_run import TrainRun
 
 WARMUP = 2
@@ -28,6 +28,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--model", default="smollm2-135m-instruct", help="as in a study, or `dispatch`: 28 narrow layers")
     made.add_argument("--dtype", default="float32", choices=sorted(CURVE))
     made.add_argument("--batch", type=int, default=16, help="rows per step")
+    made.add_argument("--batches", type=int, default=1, help="batches that take turns (default 1)")
     made.add_argument("--layers", type=int, help="train the upper layers alone; steps are those after the first epoch")
     made.add_argument("--without", nargs="*", default=[], choices=["pad_128", "trl"], help="sides to leave out")
     options = made.parse_args(argv)
@@ -45,8 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
     """One figure per rival."""
     base = load(options.model, options.dtype)
-    batch = typical_batch(options.batch, vocabulary(base))
-    spec = settings((WARMUP + options.repeats) * options.steps + 1, options.batch)
+    batch = rows_of_run(options.batch, vocabulary(base), 0, 0, options.batches)
+    spec = settings((WARMUP + options.repeats) * options.steps + 1, options.batch, batches=options.batches)
     if options.layers:
         spec = spec.model_copy(update={"lora": spec.lora.model_copy(update={"layers": options.layers})})
     run = TrainRun(spec, 0, batch)
@@ -74,9 +75,9 @@ def measure(options: argparse.Namespace) -> list[Figure | LeftOut]:
     )
     for side in sides.values():
         side.training.close()
-    real = sum(len(row.ids) for row in batch)
+    real = sum(len(row.ids) for row in batch) // options.batches
     facts = {
-        "rows": len(batch),
+        "rows": options.batch,
         "real_tokens": real,
         "padded_to_longest": round(padding(batch), 2),
         "milliseconds": milliseconds(times),

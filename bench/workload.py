@@ -15,7 +15,7 @@ from bench.common import Clock, Stepwise
 from p2p_dist.config.model import resolve_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.modeling import attention
-from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.base import Base, fuse_for_gpu, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of
 from p2p_dist.modeling.tokenization import Encoded
@@ -61,6 +61,8 @@ def load(name: str, dtype: str) -> Base:
     finally:
         torch.set_default_dtype(default)
     model.set_attn_implementation(attention.NAME)
+    if device.type == "cuda":
+        fuse_for_gpu(model)
     return Base(model.eval().requires_grad_(False), byte_tokenizer(), device, precision)
 
 
@@ -99,26 +101,32 @@ def typical_batch(size: int, vocab: int, seed: int = 0, length: int = 0) -> list
     return next(batch for batch in batches if padding(batch) == middle)
 
 
+def rows_of_run(size: int, vocab: int, seed: int, length: int, batches: int) -> list[Encoded]:
+    """The rows of a run: one typical batch, or as many rows as so many batches have, which change in each epoch."""
+    return typical_batch(size, vocab, seed, length) if batches == 1 else rows(batches * size, vocab, seed, length)
+
+
 def vocabulary(base: Base) -> int:
     return int(base.model.config.vocab_size)
 
 
-def settings(steps: int, batch: int, dropout: float = 0.0) -> TrainSpec:
-    """LoRA of rank 16 on all linear layers. One epoch is one batch, so every step trains on the same rows in another
-    order."""
-    return TrainSpec(
-        learning_rate=1e-3, num_train_epochs=steps, global_batch=batch, lora=LoraSpec(r=16, alpha=32.0, dropout=dropout)
-    )
+def settings(steps: int, batch: int, dropout: float = 0.0, batches: int = 1) -> TrainSpec:
+    """LoRA of rank 16 on all linear layers. One epoch is so many batches: with one, every step trains on the same rows
+    in another order."""
+    lora = LoraSpec(r=16, alpha=32.0, dropout=dropout)
+    return TrainSpec(learning_rate=1e-3, num_train_epochs=-(-steps // batches), global_batch=batch, lora=lora)
 
 
-def different_runs(base: Base, numbers: Sequence[int], steps: int, batch: int, length: int = 0) -> list[TrainRun]:
+def different_runs(
+    base: Base, numbers: Sequence[int], steps: int, batch: int, length: int = 0, batches: int = 1
+) -> list[TrainRun]:
     """Runs that share nothing but the base: run k has its own rows, seed and learning rate, whichever others there
     are."""
-    spec = settings(steps, batch)
+    spec = settings(steps, batch, batches=batches)
     rates = [spec.learning_rate / (k + 1) for k in numbers]
     vocab = vocabulary(base)
     return [
-        TrainRun(spec.model_copy(update={"learning_rate": rate}), k, typical_batch(batch, vocab, k, length))
+        TrainRun(spec.model_copy(update={"learning_rate": rate}), k, rows_of_run(batch, vocab, k, length, batches))
         for k, rate in zip(numbers, rates, strict=True)
     ]
 

@@ -17,9 +17,11 @@ import torch
 
 from bench import gpu, sweep
 from bench.common import Figure, Gate
+from bench.workload import rows_of_run, settings
 from p2p_dist.config.model import resolve_model
 from p2p_dist.scheduling.process_groups import SPIN
 from p2p_dist.scheduling.study import configs_dir
+from p2p_dist.training.train_run import TrainRun
 from tests import in_process
 from tests.in_process import InProcessSlot
 
@@ -112,6 +114,43 @@ def test_gpu_table_names_goals_and_broken_gates() -> None:
         "| speed | before | 1.23 | >= 2 | missed |",
         "| tax | loop | 1 | <= 1.1 | met, not comparable: a gate does not hold |",
     ]
+
+
+ENDS = """
+import sys, time, types
+from bench import common, gpu
+blocked, broken, fine = (types.ModuleType(f"bench.{name}") for name in ("blocked", "broken", "fine"))
+blocked.main = lambda arguments: time.sleep(60)
+def failing(arguments): raise AssertionError("no such thing")
+broken.main = failing
+fine.main = lambda arguments: common.SHOWN.append(common.Figure("speed", "before", 2.0, 1.0)) or 0
+sys.modules.update({module.__name__: module for module in (blocked, broken, fine)})
+gpu.LAST_MINUTES = 0
+gpu._chosen = lambda options: [(name, []) for name in ("broken", "fine", "blocked")]
+sys.exit(gpu.main(["--dry-run", "--minutes", "0.05"]))
+"""
+
+
+def test_gpu_benchmarks_end_in_time_with_their_table() -> None:
+    """Although one of them fails and another one hangs."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", ENDS], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "AssertionError: no such thing" in done.stderr
+    assert "| speed | before | 2 | >= 1 | met |" in done.stdout
+    assert "the last benchmark was given up" in done.stdout
+
+
+def test_batches_that_take_turns_have_other_widths() -> None:
+    widths = set()
+    batches = rows_of_run(8, 256, 0, 0, 4)
+    run = TrainRun(settings(8, 8, batches=4), 0, batches)
+    for picked in run.schedule.batches():
+        widths.add(sum(len(batches[at].ids) for at in picked))
+    assert (len(batches), run.schedule.steps) == (32, 8)
+    assert len(widths) > 4
 
 
 def test_on_a_machine_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
