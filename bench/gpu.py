@@ -38,6 +38,7 @@ def plan() -> list[tuple[str, list[str]]]:
     made += [("engine_tax", ["--model", "dispatch", *RATES]), ("engine_tax", ["--model", "random:qwen3-0.6b", *RATES])]
     evaluated = ["--model", "random:qwen3-0.6b", "--dtype", "bfloat16"]
     made += [("evaluation", evaluated), ("generation", evaluated)]
+    made += [("memory_model", ["--model", f"random:qwen3-{size}"]) for size in ("0.6b", "8b")]
     made += [("operations", []), ("checkpoint", ["--model", "random:qwen3-0.6b"])]
     made += [
         (
