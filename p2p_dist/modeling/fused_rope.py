@@ -19,7 +19,7 @@ Rope = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 class Rotation(torch.autograd.Function):
     """y = x * cos + rotate(x) * sin, where rotate([a, b]) = [-b, a] of the halves of the last dimension.
 
-    Shapes: x [K, heads, T, D], cos and the signed sines [K, 1, T, D]. The backward pass turns the other way.
+    Shapes: x [K, T, heads, D], cos and the signed sines [K, T, 1, D]. The backward pass turns the other way.
     """
 
     @staticmethod
@@ -45,10 +45,12 @@ def _signed(sin: torch.Tensor) -> torch.Tensor:
 
 
 def fused(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Query [K, H, T, D] and key [K, G, T, D] rotated by cos and sin [K, T, D]."""
-    both = Rotation.apply(torch.cat([q, k], dim=1), cos.unsqueeze(1), _signed(sin).unsqueeze(1))
-    rotated_q, rotated_k = both.split([q.shape[1], k.shape[1]], dim=1)
-    return rotated_q, rotated_k
+    """Query [K, H, T, D] and key [K, G, T, D] rotated by cos and sin [K, T, D]. The heads of a token lie side by side,
+    where variable-length attention reads them without a copy."""
+    together = torch.cat([q.transpose(1, 2), k.transpose(1, 2)], dim=2)
+    both = Rotation.apply(together, cos.unsqueeze(2), _signed(sin).unsqueeze(2))
+    rotated_q, rotated_k = both.split([q.shape[1], k.shape[1]], dim=2)
+    return rotated_q.transpose(1, 2), rotated_k.transpose(1, 2)
 
 
 def fuse_rope(model: Any, proven: bool = False) -> bool:

@@ -127,7 +127,7 @@ def estimate(work: Work, split: Split, device: Device) -> Memory:
         return _of_all_weights(work, split, device)
     shape, width = work.shape, work.bytes_per_weight
     adapter = work.cohort * adapter_parameters(shape, work.lora)
-    sharded = split.ranks if split.zero >= 1 else 1
+    sharded = split.ranks if split.zero else 1
     states = 0 if split.offload != "none" else adapter * (STATES + 1) * _FLOAT // sharded
     base, gather = _base_and_gathered(work, split)
     gradients = adapter * width // (split.ranks if split.zero >= 2 else 1)
@@ -267,16 +267,15 @@ def _kept_per_token(work: Work, device: Device, zero: int) -> int:
     fused = device == "cuda" and zero < 3 and shape.architecture != "gemma3"
     norms = (2 * shape.hidden + of_heads) * (width if fused else _FLOAT)
     attention = in_attention * (2 * queries + 2 * keys + shape.heads)
-    inputs = sum(
-        width * size
-        for size, users in (
-            (shape.hidden, {"q_proj", "k_proj", "v_proj"}),
-            (queries, {"o_proj"}),
-            (shape.hidden, {"gate_proj", "up_proj"}),
-            (shape.intermediate, {"down_proj"}),
-        )
-        if users & work.trained
+    # The answer of variable-length attention is the next layer's input as it lies; sinks have no such kernel.
+    shared = device == "cuda" and shape.architecture != "gpt_oss"
+    read = (
+        (shape.hidden, {"q_proj", "k_proj", "v_proj"}),
+        (0 if shared else queries, {"o_proj"}),
+        (shape.hidden, {"gate_proj", "up_proj"}),
+        (shape.intermediate, {"down_proj"}),
     )
+    inputs = sum(width * size for size, users in read if users & work.trained)
     silu = not fused or work.recompute or shape.experts is not None
     gated = (2 + silu) * shape.intermediate * (shape.active_experts or 1) * width
     narrow = 0 if work.full else len(work.trained) * work.lora.r * width

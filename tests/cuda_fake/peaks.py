@@ -8,10 +8,6 @@ from tests.cuda_fake.cases import MODELS, Case, deeper
 from tests.cuda_fake.process import Measure
 
 SIZES = ("0.6b", "4b", "8b", "14b")
-FEW = (
-    Case("train", tokens=64),
-    Case("train", tokens=512, recompute=True),
-)
 BATCHES = (
     (32, 64, False, None, 1),
     (32, 64, True, None, 1),

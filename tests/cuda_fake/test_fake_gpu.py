@@ -15,7 +15,7 @@ TRAININGS = {
     "generated": Case("train", generator=8),
     "14b": Case("train", size="14b"),
 }
-OPERATIONS = {"plain": 100, "cohort": 100, "checkpointing": 141}
+OPERATIONS = {"plain": 87, "cohort": 87, "checkpointing": 123}
 """Most operations that one layer of Qwen3-0.6B adds to a step on rows like those of SST-2."""
 REFUSED = {
     *("cumsum", "histc", "bincount", "put_", "put", "kthvalue", "median", "nanmedian", "resize_", "ctc_loss"),
@@ -53,10 +53,10 @@ def test_layer_of_a_training_costs_few_operations(measure: Measure, name: str) -
     assert per_layer(measure, case) <= OPERATIONS[name], measure(case)["most"]
 
 
-def test_step_of_a_small_model_stays_below_2900_operations(measure: Measure) -> None:
+def test_step_of_a_small_model_stays_below_2600_operations(measure: Measure) -> None:
     """All 28 layers of Qwen3-0.6B, and the update."""
     case = TRAININGS["plain"]
-    assert measure(case)["operations"] + (28 - case.layers) * per_layer(measure, case) <= 2900
+    assert measure(case)["operations"] + (28 - case.layers) * per_layer(measure, case) <= 2600
 
 
 GRAPHS = {
