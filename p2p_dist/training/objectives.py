@@ -16,6 +16,7 @@ from p2p_dist.modeling.image_tokens import embedded, rotary_positions
 from p2p_dist.modeling.lengths import require_packed
 from p2p_dist.modeling.lora import LoraLinear
 from p2p_dist.modeling.packing import Batch
+from p2p_dist.modeling.transfer import sent
 
 Loss = Callable[[Base, Batch, torch.Tensor], torch.Tensor]
 """A micro-batch's part of the mean loss over the answer tokens of each run, [K], with its graph. The last argument,
@@ -60,7 +61,7 @@ def ascent(base: Base, batch: Batch, counts: torch.Tensor, cap: float) -> torch.
 def with_amplification(base: Base, batch: Batch, counts: torch.Tensor, weight: float, limit: float) -> torch.Tensor:
     """Cross-entropy minus `weight` times the sum of the norms of the adapter's matrices, [K]; a matrix whose norm is
     above `limit` has no gradient from it (Obliviate, arXiv 2409.14119, where it is unbounded)."""
-    share = torch.bincount(batch.owner, minlength=len(counts)) / counts
+    share = _answers(batch, len(counts)) / counts
     layers = [module for module in base.model.modules() if isinstance(module, LoraLinear)]
     matrices = [matrix for layer in layers for matrix in (layer.lora_a, layer.lora_b)]
     norms = torch.stack([matrix.float().flatten(1).norm(dim=1).clamp(max=limit) for matrix in matrices])
@@ -70,7 +71,7 @@ def with_amplification(base: Base, batch: Batch, counts: torch.Tensor, weight: f
 def with_consistency(base: Base, batch: Batch, counts: torch.Tensor, weight: float, epsilon: float) -> torch.Tensor:
     """Cross-entropy and `weight` times the inconsistency of perturbed layers, [K] (CROW, arXiv 2411.12768)."""
     # A micro-batch counts by its answers, as it does in the cross-entropy.
-    share = torch.bincount(batch.owner, minlength=len(counts)) / counts
+    share = _answers(batch, len(counts)) / counts
     return cross_entropy(base, batch, counts) + weight * perturbed_consistency(base, batch, epsilon) * share
 
 
@@ -109,10 +110,8 @@ def consistency(base: Base, batch: Batch, inputs: torch.Tensor) -> torch.Tensor:
     apart = torch.stack(
         [1 - functional.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairwise(states)]
     ).mean(0)
-    real = (
-        torch.arange(apart.shape[1], device=apart.device)[None]
-        < torch.tensor(batch.tokens, device=apart.device)[:, None]
-    )
+    tokens = sent(torch.tensor(batch.tokens), apart.device)
+    real = torch.arange(apart.shape[1], device=apart.device)[None] < tokens[:, None]
     return (apart * real).sum(1) / real.sum(1).clamp(min=1)
 
 
@@ -141,3 +140,8 @@ def distillation(
 def _of_runs(each: torch.Tensor, batch: Batch, counts: torch.Tensor) -> torch.Tensor:
     """Losses of answer tokens [A], summed by run and divided: [K]."""
     return torch.zeros(len(counts), device=each.device).index_add(0, batch.owner, each) / counts
+
+
+def _answers(batch: Batch, runs: int) -> torch.Tensor:
+    """Answer tokens of each run, [K]. `bincount` would wait for a GPU, to learn how many runs there are."""
+    return batch.owner.new_zeros(runs).index_add(0, batch.owner, torch.ones_like(batch.owner))

@@ -1,6 +1,7 @@
 """Pieces of work on the fake GPU, at the shapes of Qwen3 with a few of their layers."""
 
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,9 @@ from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import byte_tokenizer, config_of
 from p2p_dist.training.cohort import Cohort, Observer
 from p2p_dist.training.engine import Execution
-from p2p_dist.training.reparametrization import Generator
-from p2p_dist.training.train_run import TrainRun
 from tests.cuda_fake import inference
 from tests.cuda_fake.recorder import Recorder, counts, fake_gpu
+from tests.cuda_fake.variants import run_of, trainable
 
 MODELS = Path(__file__).parents[2] / "configs" / "models"
 VOCABULARY = 256
@@ -46,17 +46,26 @@ class Case:
     dropout: float = 0.1
     generator: int = 0
     steps: int = 2
+    variant: str = ""
+    """Kind of training in `variants`; none for plain adapters."""
+    adapted: int | None = None
+    """Upper layers with adapters; None for all."""
     graphs: bool = False
     """Repeat passes as CUDA graphs."""
 
     @property
+    def whole_shape(self) -> ShapeSpec:
+        """The model's shape with all its layers."""
+        return read_model(self.size if "-" in self.size else f"qwen3-{self.size}", MODELS).shape
+
+    @property
     def shape(self) -> ShapeSpec:
         """The model's shape with the case's number of layers."""
-        return read_model(f"qwen3-{self.size}", MODELS).shape.model_copy(update={"layers": self.layers})
+        return self.whole_shape.model_copy(update={"layers": self.layers})
 
     @property
     def lora(self) -> LoraSpec:
-        return LoraSpec(r=16, alpha=32.0, dropout=self.dropout)
+        return LoraSpec(r=16, alpha=32.0, dropout=self.dropout, layers=self.adapted)
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -86,7 +95,7 @@ def _base(shape: ShapeSpec) -> Base:
             model = model_class(config)
     finally:
         torch.set_default_dtype(default)
-    model.set_attn_implementation(attention.NAME)
+    attention.use_implementation(model, attention.NAME)
     norms = {name: norm for name, module in model.named_modules() if (norm := unproven(module)) is not None}
     replace_modules(model, norms)  # a fake tensor has no numbers that would prove them
     fuse_rope(model, proven=True)
@@ -97,16 +106,17 @@ def _base(shape: ShapeSpec) -> Base:
 def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
     """Steps of a cohort; the last one is counted, peaks are of all."""
     spec = TrainSpec(num_train_epochs=1, global_batch=case.rows, lora=case.lora)
-    adapters = Adapters(base.model, spec.lora, case.runs)
-    generator = Generator(adapters, case.generator) if case.generator else None
+    adapters = trainable(case, base)
     batches = [rows(case.rows * case.steps, VOCABULARY, seed, case.tokens) for seed in range(case.runs)]
-    runs = [TrainRun(spec, seed, batch, generator=generator) for seed, batch in enumerate(batches)]
+    runs = [run_of(case, base, adapters, spec, seed, batch) for seed, batch in enumerate(batches)]
+    before = dict(recorder.synchronisations)
     execution = Execution(micro_batch=case.micro_batch, cuda_graphs=case.graphs)
     cohort = Cohort(base, adapters, runs, Observer(), execution)
     static, peak = recorder.held, recorder.held
     known: set[str] = set()
     new: list[list[str]] = []
-    with gradient_checkpointing(base.model, case.recompute), recorder.graphs():
+    lower = nullcontext() if cohort.lower is None else cohort.lower.installed()
+    with gradient_checkpointing(base.model, case.recompute), recorder.graphs(), lower:
         for _ in range(case.steps):
             recorder.reset()
             cohort.step()
@@ -122,6 +132,8 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
         "static": static,
         "held": recorder.held,
         "new_shapes": new,
+        "before": before,
+        "kept_states": cohort.lower is not None and bool(cohort.lower.is_right),
         "repeated": cohort.engine.graphs.replayed if cohort.engine.graphs else 0,
         "devices": sorted({str(tensor.device) for tensor in (*states, adapters.flat_params, adapters.flat_grads)}),
         "tokens_at_once": max(sum(len(row.ids) for row in batch) for batch in batches),
