@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from p2p_dist.config.model import read_model
 from p2p_dist.planning.memory import Memory, Split, Work, estimate
-from tests.cuda_fake.cases import MODELS, Case, deeper
+from tests.cuda_fake.cases import Case, deeper
 from tests.cuda_fake.process import Measure
+from tests.cuda_fake.variants import IMAGE
 
 SIZES = ("0.6b", "4b", "8b", "14b")
 BATCHES = (
@@ -42,6 +42,15 @@ class Peak:
         return self.planned.activations + self.planned.logits
 
 
+VARIANTS = (
+    Case("train", variant="full", tokens=64),
+    Case("train", variant="full", rows=8, tokens=2048),
+    Case("train", variant="images", size="qwen2.5-vl-3b-instruct", rows=8, tokens=64),
+    Case("train", variant="images", size="qwen2.5-vl-3b-instruct", rows=32, tokens=64, recompute=True),
+)
+"""Peaks in the update and in the pass of full fine-tuning, and with images in the rows."""
+
+
 def grid(size: str) -> tuple[Case, ...]:
     """All cases of one size of Qwen3."""
     return tuple(
@@ -52,7 +61,7 @@ def grid(size: str) -> tuple[Case, ...]:
 
 def peak_of(measure: Measure, case: Case) -> Peak:
     """The peak with all layers of the model: a layer adds the same bytes as the one before."""
-    shape = read_model(f"qwen3-{case.size}", MODELS).shape
+    shape = case.whole_shape
     few, more = measure(case), measure(deeper(case))
     base, held, peak = (
         few[key] + (shape.layers - case.layers) * (more[key] - few[key]) for key in ("base", "held", "peak")
@@ -62,15 +71,18 @@ def peak_of(measure: Measure, case: Case) -> Peak:
 
 def _work(case: Case) -> Work:
     """The case as the planner knows it, with all layers."""
-    shape = read_model(f"qwen3-{case.size}", MODELS).shape
+    image = IMAGE if case.variant == "images" else 0
     return Work(
-        shape,
+        case.whole_shape,
         case.lora,
         2,
         case.runs,
         case.micro_batch or case.rows,
-        case.tokens,
+        case.tokens + image,
         answers=1,
         recompute=case.recompute,
         global_rows=case.rows,
+        full=case.variant == "full",
+        images=case.rows * case.steps if image else 0,
+        image_tokens=image,
     )

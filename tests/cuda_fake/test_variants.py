@@ -1,6 +1,6 @@
 """Kinds of training beside the plain one on a fake GPU: tensors lie there, and the host waits once a step.
 
-Weights in four bits have no case: bitsandbytes quantises with kernels of its own, which this torch without CUDA lacks.
+Weights in four bits have no case: bitsandbytes' `Params4bit` is a class of tensor that no fake tensor can become.
 """
 
 import pytest

@@ -28,6 +28,7 @@ OBJECTIVES: dict[str, Objective] = {
 }
 GRID = (16, 16)
 """Rows and columns of an image's tokens."""
+IMAGE = GRID[0] * GRID[1]
 
 
 def trainable(case: "Case", base: Base) -> Trainable:
@@ -59,9 +60,7 @@ def _with_images(base: Base, rows: Sequence[Encoded]) -> list[Encoded]:
     features are put into the table as they come out of it."""
     width = base.model.config.get_text_config().hidden_size
     tokens = [
-        table_of(base.model).add(
-            (row.id,), torch.empty(GRID[0] * GRID[1], width, dtype=base.dtype, device=base.device), GRID
-        )
+        table_of(base.model).add((row.id,), torch.empty(IMAGE, width, dtype=base.dtype, device=base.device), GRID)
         for row in rows
     ]
     return [Encoded(row.id, [*image, *row.ids], row.targets) for image, row in zip(tokens, rows, strict=True)]
