@@ -15,9 +15,6 @@ from p2p_dist.results import confined
 
 PARENT = "P2P_DIST_PARENT"
 STOP_SECONDS = 10.0
-PEER_SECONDS = 2.0
-"""Time that the peers of a failed rank on GPUs have to end by themselves: a rank whose device fails takes the others
-with it, and one of those may be seen first."""
 POLL_SECONDS = 0.01
 """Interval between two polls of a process; its slot stays idle until its end is noticed."""
 
@@ -53,8 +50,7 @@ class Processes(ABC):
 class RankProcesses(Processes):
     """Ranks `first` to `first + count - 1` of a group of `world`. A world of one is an ordinary process.
 
-    When one rank ends with an error the others are terminated, so that none blocks on a dead peer. A device fault of
-    any rank is the group's end.
+    When one rank ends with an error the others are terminated, so that none blocks on a dead peer.
     """
 
     def __init__(
@@ -68,12 +64,9 @@ class RankProcesses(Processes):
     ):
         """`environment` has MASTER_ADDR and MASTER_PORT when `world` is more than one (torchrun's names)."""
         self.failure: int | None = None
-        self.faulty: list[int] = []
-        """Local numbers of the ranks that ended with a device fault."""
-        self.patience = PEER_SECONDS if environment.get("P2P_DIST_DEVICE") == "cuda" else 0.0
-        self.failed: float | None = None
-        """Time of the first failure."""
-        self.signalled = False
+        self.faulty: int | None = None
+        """Local number of the first rank that ended with a device fault."""
+        self.deadline: float | None = None
         started = []
         for index in range(count):
             numbers = rank_environment(first + index, index, count, world) if world > 1 else {}
@@ -83,28 +76,21 @@ class RankProcesses(Processes):
 
     def poll(self) -> int | None:
         """None while any rank runs; then 0, or the code of the rank that failed first (75 only if no rank failed
-        otherwise), but that of a device fault where there was one."""
+        otherwise)."""
         codes = [process.poll() for process in self.processes]
-        self.faulty = [rank for rank, code in enumerate(codes) if code == Exit.DEVICE]
-        if self.failed is None:
-            self.failure = next((code for code in codes if code), None)
-            self.failed = None if self.failure is None else time.monotonic()
-        if None in codes:
-            self._end_peers()
+        ended = [code for code in codes if code is not None]
+        if self.faulty is None and Exit.DEVICE in codes:
+            self.faulty = codes.index(Exit.DEVICE)
+        if self.failure is None or self.failure == 0:
+            self.failure = next((code for code in ended if code != 0), None)
+            if self.failure is not None and len(ended) < len(codes):
+                self.deadline = time.monotonic() + STOP_SECONDS
+                self.send_signal(signal.SIGTERM)
+        if len(ended) < len(codes):
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                self.send_signal(signal.SIGKILL)
             return None
-        return Exit.DEVICE if self.faulty else self.failure or 0
-
-    def _end_peers(self) -> None:
-        """Terminate the ranks that outlive a failed one, and kill what outlives that."""
-        if self.failed is None:
-            return
-        waited = time.monotonic() - self.failed
-        patience = 0.0 if self.faulty else self.patience
-        if not self.signalled and waited >= patience:
-            self.signalled = True
-            self.send_signal(signal.SIGTERM)
-        elif waited > self.patience + STOP_SECONDS:
-            self.send_signal(signal.SIGKILL)
+        return self.failure or 0
 
 
 def rank_environment(rank: int, local: int, count: int, world: int) -> dict[str, str]:

@@ -7,7 +7,7 @@ Nothing but tensors and JSON goes between ranks. One rank alone needs no process
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -93,9 +93,9 @@ class Ranks:
         return bool(torch.equal(low, high))
 
 
-def join(environment: Mapping[str, str] = os.environ, check: Callable[[], object] = lambda: None) -> Ranks:
+def join(environment: Mapping[str, str] = os.environ) -> Ranks:
     """Take this process's place in its process group, as RANK, WORLD_SIZE and LOCAL_RANK say; alone when they are not
-    set. `check` is called once the device is chosen, before the ranks wait for each other.
+    set.
 
     Raises UserError E310 when only some of what a process group needs is there.
     """
@@ -103,7 +103,6 @@ def join(environment: Mapping[str, str] = os.environ, check: Callable[[], object
     if torch.cuda.is_available():
         # A scheduler that hides the other devices leaves one visible, whatever the local rank.
         torch.cuda.set_device(int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    check()
     if world == 1:
         return Ranks()
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]

@@ -61,8 +61,9 @@ def run_model_job(
     SIGTERM and SIGUSR1 end the job at the next step or batch with exit code 75; checkpoints are kept.
     """
     stop = StopFlag()
+    ranks = join()
     try:
-        ranks = join(check=preflight)
+        preflight()
         return _run(folder, _stages_of_main_rank(folder, stages, ranks), options, ranks, stop, base_cache)
     except Stopped:
         return Exit.REQUEUE

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from p2p_dist.errors import Exit
 from p2p_dist.scheduling.backend import ProcessGroup
 from p2p_dist.scheduling.backends.local import LocalBackend
-from p2p_dist.scheduling.process import RankProcesses
 
 SHOW = "import os, time; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(float(os.environ['NAP']))"
 
@@ -42,33 +40,3 @@ def test_every_gang_has_its_own_devices(
     assert (tmp_path / "log0.rank1").read_text().strip() == expected[0], (
         "ranks of a group see all its GPUs, as under torchrun"
     )
-
-
-ENDS = "import os, sys, time; nap, code = os.environ['RANK_' + os.environ['RANK']].split(); "
-ENDS += "time.sleep(float(nap)); sys.exit(int(code))"
-
-
-@pytest.mark.parametrize(
-    ("ranks", "device", "code", "faulty"),
-    [
-        (("0 1", "0.4 74"), "cuda", Exit.DEVICE, [1]),
-        (("0.4 74", "0 1"), "cuda", Exit.DEVICE, [0]),
-        (("0 74", "60 0"), "cuda", Exit.DEVICE, [0]),
-        (("0 1", "0 75"), "cuda", 1, []),
-        (("0 75", "0.2 75"), "cuda", Exit.REQUEUE, []),
-        (("0 1", "60 0"), "", 1, []),
-    ],
-    ids=["a peer is seen first", "rank 0 is faulty", "peers are ended", "an error", "a stop", "without GPUs"],
-)
-def test_device_fault_of_any_rank_is_the_end_of_its_group(
-    ranks: tuple[str, str], device: str, code: int, faulty: list[int], tmp_path: Path
-) -> None:
-    """A rank whose device fails takes its peers with it, which may be seen to end before it."""
-    environment = {"RANK_0": ranks[0], "RANK_1": ranks[1], "MASTER_ADDR": "", "MASTER_PORT": ""}
-    environment["P2P_DIST_DEVICE"] = device
-    group = RankProcesses((sys.executable, "-c", ENDS), environment, tmp_path / "log", count=2, world=2)
-    started = time.monotonic()
-    while (found := group.poll()) is None:
-        time.sleep(0.02)
-    assert (found, group.faulty) == (code, faulty)
-    assert time.monotonic() - started < 20

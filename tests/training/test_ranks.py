@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from p2p_dist.errors import Problem, UserError
+from p2p_dist.errors import UserError
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.training.batches import micro_batches
@@ -115,16 +115,6 @@ def test_shares_hold_each_row_once_in_equal_passes() -> None:
                 assert places == list(range(count))
             if size is not None:
                 assert max(len(places) for share in shares for part in share for places in part) <= size
-
-
-def test_a_device_is_checked_before_ranks_wait_for_each_other() -> None:
-    """Else the peers of a faulty one would wait until the group's time is over."""
-
-    def faulty() -> None:
-        raise UserError(Problem("E318", "the GPU does not answer"))
-
-    with pytest.raises(UserError, match="E318"):
-        join({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "", "MASTER_PORT": ""}, faulty)
 
 
 def test_a_gang_says_what_is_missing() -> None:

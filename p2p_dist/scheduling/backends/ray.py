@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Exit, UserError, user_error
-from p2p_dist.scheduling import process, ray_local_cluster, signals
+from p2p_dist.scheduling import ray_local_cluster, signals
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.environment import handed_over
 from p2p_dist.scheduling.ray_gcs import GcsMonitor
@@ -156,13 +156,13 @@ class RayBackend(Backend):
         if placed.code is not None or not (placed.endings or self._place(placed, seconds=0.0)):
             return placed.code
         self._note_endings(placed)
-        failed = next((code for code in placed.codes if code), None)
-        if failed is not None and None in placed.codes:
-            self._note_endings(placed, process.PEER_SECONDS if group.gpus and failed != Exit.DEVICE else 0.0)
+        codes = placed.codes
+        failed = next((code for code in codes if code), None)
+        if failed is not None and None in codes:
             self.stop(name)
-            self._note_endings(placed, process.PEER_SECONDS)
-        if failed is not None or None not in placed.codes:
-            placed.code = Exit.DEVICE if Exit.DEVICE in placed.codes else failed or 0
+            codes = [failed if code is None else code for code in codes]
+        if None not in codes:
+            placed.code = failed or 0
             if placed.code == 0 and group.service is not None and self._stays(placed.actors[0]):
                 self._idle.put(group, placed.actors[0])
             elif placed.code != Exit.DEVICE or not group.gpus:  # an actor that stays keeps its GPUs out of use
@@ -262,10 +262,10 @@ class RayBackend(Backend):
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placed.placement_group, index)
         return options
 
-    def _note_endings(self, placed: _Placed, seconds: float = 0.0) -> None:
-        """Collect the exit codes that arrive within some seconds; this sends no message."""
+    def _note_endings(self, placed: _Placed) -> None:
+        """Collect the exit codes that have arrived; this sends no message."""
         awaited = [ending for ending, code in zip(placed.endings, placed.codes, strict=True) if code is None]
-        for ending in self._ray.wait(awaited, num_returns=len(awaited), timeout=seconds)[0] if awaited else []:
+        for ending in self._ray.wait(awaited, num_returns=len(awaited), timeout=0)[0] if awaited else []:
             try:
                 code = int(self._ray.get(ending))
             except self._ray.exceptions.RayActorError as error:
