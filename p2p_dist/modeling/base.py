@@ -50,11 +50,12 @@ class Base:
     """Checksum of the frozen weights at the start; None where they are not checked (ZeRO moves them)."""
 
     def check(self) -> None:
-        """Raises UserError E316 (exit code 3) when the frozen weights are not what they were: nothing may be kept that
-        such a base has made."""
+        """Raises UserError E316 (exit code 3, on a GPU 74) when the frozen weights are not what they were: nothing may
+        be kept that such a base has made."""
         if self.weight_checksum is not None and not self.weight_checksum.holds(self.model):
             what = "the frozen weights changed while a job worked with them (bad memory, or a bug)"
-            raise user_error("E316", what, fix="run again; nothing of the job was kept", exit_code=Exit.INTEGRITY)
+            code = Exit.DEVICE if self.device.type == "cuda" else Exit.INTEGRITY
+            raise user_error("E316", what, fix="run again; nothing of the job was kept", exit_code=code)
 
 
 def usual_device() -> torch.device:

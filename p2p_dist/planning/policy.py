@@ -2,7 +2,7 @@
 scheduler and the simulator."""
 
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from p2p_dist.errors import Exit
@@ -22,6 +22,9 @@ _MEMORY_MARKERS = (
 """Parts of messages of torch, CUDA and its libraries, NCCL, bitsandbytes and the system."""
 _PEER_MARKERS = ("NCCL error", "ncclRemoteError", "ncclSystemError", "DistBackendError", "Connection closed by peer")
 """Parts of messages of a rank that lost another one."""
+_FAULT_MARKER = "error[E318]"
+_SUSPICION_MARKERS = ("error[E316]", "error[E322]")
+"""Errors with the exit code of a device fault that a bug may have caused as well."""
 
 
 def startable(waiting: Iterable[Job], finished: Set[str], fits: Callable[[Job], bool]) -> Iterator[Job]:
@@ -52,6 +55,9 @@ class Ending:
     """Gradient checkpointing is off and would save memory."""
     lost_peer: bool = False
     """A rank lost its connection to another one."""
+    alike: int = 0
+    """Devices on which the job has ended with a device fault that may be a bug, this attempt included; 0 for a certain
+    fault."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +70,8 @@ class Decision:
     micro_batch: int | None = None
     gradient_checkpointing: bool = False
     """Switch it on for the next attempt."""
-    quarantine: bool = False
-    """Use the attempt's device no more."""
+    give_back: bool = False
+    """Use the devices of the job's uncertain faults again."""
 
 
 def after_exit(end: Ending) -> Decision:
@@ -73,11 +79,15 @@ def after_exit(end: Ending) -> Decision:
 
     Kills and stalls are retried while they make progress; a worker that was asked to stop is requeued without counting
     an attempt; out of memory halves the micro-batch, keeps the global batch, and in the end adds gradient
-    checkpointing; after a device fault another device is tried; any other exit code fails the job, because a bug or a
-    bad input would end the same way again.
+    checkpointing; after a device fault another device is tried, unless the job failed alike on a second one; any other
+    exit code fails the job, because a bug or a bad input would end the same way again.
     """
     if end.code == Exit.OK:
         return Decision("done", "") if end.outputs_there else Decision("fail", "exited with 0 but left no result")
+    if end.code == Exit.DEVICE:
+        if end.alike > 1:
+            return Decision("fail", f"failed alike on {end.alike} devices: a bug and no device fault", give_back=True)
+        return _again("device fault", end)
     if end.stalled:
         return _again("made no progress", end)
     if end.code == Exit.REQUEUE:
@@ -88,8 +98,6 @@ def after_exit(end: Ending) -> Decision:
         if end.can_recompute:
             return Decision("retry", "out of memory with a micro-batch of 1", 1, gradient_checkpointing=True)
         return Decision("fail", "out of memory with a micro-batch of 1")
-    if end.code == Exit.DEVICE:
-        return replace(_again("device fault", end), quarantine=True)
     if end.lost_peer:
         return _again("a rank lost another one", end)
     if end.code < 0 or end.code > 128:
@@ -135,3 +143,11 @@ def names_lost_peer(tails: list[list[str]]) -> bool:
     """True if the logs of all ranks that report an error report the loss of another rank: the last lines of each."""
     failed = [lines for lines in tails if any("Error" in line or "error[" in line for line in lines)]
     return bool(failed) and all(any(marker in line for line in lines for marker in _PEER_MARKERS) for lines in failed)
+
+
+def names_uncertain_fault(tails: list[list[str]]) -> bool:
+    """True if the logs of the ranks report a device fault, and none that could not be a bug: the last lines of each."""
+    lines = [line for lines in tails for line in lines]
+    return not any(_FAULT_MARKER in line for line in lines) and any(
+        marker in line for line in lines for marker in _SUSPICION_MARKERS
+    )

@@ -25,6 +25,11 @@ def add(file: Path, devices: Sequence[str], log: Path) -> None:
     atomic.write_json(file, [asdict(each) for each in (*known, *new)])
 
 
+def remove(file: Path, devices: Sequence[str]) -> None:
+    """Forget some devices."""
+    atomic.write_json(file, [asdict(each) for each in read(file) if each.device not in devices])
+
+
 def read(file: Path) -> list[Quarantined]:
     """The devices in the order of their faults; none where there is no file, or a damaged one."""
     try:

@@ -70,7 +70,7 @@ class Backend(ABC):
     @abstractmethod
     def poll(self, name: str) -> int | None:
         """Exit code (negative for a signal), or None while the group runs or is pending. When a rank fails, the
-        others are stopped and its code is the group's."""
+        others are stopped, and `process.group_code` is the group's."""
 
     @abstractmethod
     def wait(self, names: Collection[str], seconds: float) -> None:
@@ -85,8 +85,12 @@ class Backend(ABC):
         """Terminate the ranks; kill those that still run after ten seconds."""
 
     def quarantine(self, name: str) -> Sequence[str]:
-        """Names of the devices that this backend keeps out of use since the group ended with a device fault."""
+        """Names of the devices that this backend keeps out of use since the group ended with a device fault: those of
+        the ranks that ended with it."""
         return ()
+
+    def give_back(self, name: str) -> None:  # noqa: B027  # a backend that keeps no device has nothing to do
+        """Use the devices again that are out of use since the group ended."""
 
     @abstractmethod
     def close(self) -> None:

@@ -64,8 +64,6 @@ class RankProcesses(Processes):
     ):
         """`environment` has MASTER_ADDR and MASTER_PORT when `world` is more than one (torchrun's names)."""
         self.failure: int | None = None
-        self.faulty: int | None = None
-        """Local number of the first rank that ended with a device fault."""
         self.deadline: float | None = None
         started = []
         for index in range(count):
@@ -75,22 +73,34 @@ class RankProcesses(Processes):
         note_host(log, first, count)
 
     def poll(self) -> int | None:
-        """None while any rank runs; then 0, or the code of the rank that failed first (75 only if no rank failed
-        otherwise)."""
+        """None while any rank runs; then 0, or the code of `group_code`."""
         codes = [process.poll() for process in self.processes]
-        ended = [code for code in codes if code is not None]
-        if self.faulty is None and Exit.DEVICE in codes:
-            self.faulty = codes.index(Exit.DEVICE)
-        if self.failure is None or self.failure == 0:
-            self.failure = next((code for code in ended if code != 0), None)
-            if self.failure is not None and len(ended) < len(codes):
-                self.deadline = time.monotonic() + STOP_SECONDS
-                self.send_signal(signal.SIGTERM)
-        if len(ended) < len(codes):
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                self.send_signal(signal.SIGKILL)
-            return None
-        return self.failure or 0
+        self.failure = group_code(self.failure, codes)
+        if None not in codes:
+            return self.failure or 0
+        if self.failure is not None and self.deadline is None:
+            self.deadline = time.monotonic() + STOP_SECONDS
+            self.send_signal(signal.SIGTERM)
+        if self.deadline is not None and time.monotonic() > self.deadline:
+            self.send_signal(signal.SIGKILL)
+        return None
+
+    def faulty(self) -> list[int]:
+        """Local numbers of the ranks that ended with a device fault."""
+        return [index for index, process in enumerate(self.processes) if process.poll() == Exit.DEVICE]
+
+
+def group_code(failure: int | None, codes: Sequence[int | None]) -> int | None:
+    """Exit code of a group of which some rank failed, else None. `failure`: the code so far; `codes`: of the ranks that
+    have ended.
+
+    The first failure counts, because the others follow from it, with two exceptions: a device fault of any rank, also a
+    later one, may be the cause of the first; and a stop before any failure was requested and stays a stop.
+    """
+    failed = [code for code in codes if code]
+    if failure == Exit.REQUEUE or (failure is None and Exit.REQUEUE in failed):
+        return Exit.REQUEUE
+    return Exit.DEVICE if Exit.DEVICE in failed else failure or next(iter(failed), None)
 
 
 def rank_environment(rank: int, local: int, count: int, world: int) -> dict[str, str]:

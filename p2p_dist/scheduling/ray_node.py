@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from typing import Any
 
 from p2p_dist.scheduling import process
 from p2p_dist.scheduling.backend import ProcessGroup
@@ -34,6 +35,16 @@ class NodeActor:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
         return [f"{socket.gethostname()} GPU {name}" for name in visible.split(",") if name]
 
+    def faulty_devices(self) -> list[str]:
+        """Those of them on which a rank of this node ended with a device fault."""
+        return self._slot.faulty_devices(self.devices())
+
+    def node(self) -> str:
+        """Ray's id of this node."""
+        import ray
+
+        return str(ray.get_runtime_context().get_node_id())
+
     def has_warm_worker(self) -> bool:
         return self._slot.has_warm_worker()
 
@@ -42,3 +53,17 @@ class NodeActor:
 
     def stop(self) -> None:
         self._slot.stop()
+
+
+def on_node(node: str) -> Any:
+    """Ray's strategy for an actor that belongs on one node."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(node, soft=False)
+
+
+def in_bundle(placement_group: Any, index: int) -> Any:
+    """Ray's strategy for an actor that belongs into a bundle of a placement group."""
+    from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+    return PlacementGroupSchedulingStrategy(placement_group, index)

@@ -13,12 +13,20 @@ from p2p_dist.errors import Exit, user_error
 from p2p_dist.planning.jobs import Job, parts_that_fail_alone, without_lost
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
-from p2p_dist.planning.policy import Ending, after_exit, names_lost_peer, names_memory, startable
-from p2p_dist.results import atomic, confined, quarantine
+from p2p_dist.planning.policy import (
+    Ending,
+    after_exit,
+    names_lost_peer,
+    names_memory,
+    names_uncertain_fault,
+    startable,
+)
+from p2p_dist.results import atomic, confined
 from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
 from p2p_dist.scheduling.backend import Backend
 from p2p_dist.scheduling.claims import Claims
+from p2p_dist.scheduling.devices_out_of_use import DevicesOutOfUse
 from p2p_dist.scheduling.process_groups import GroupSettings, build_process_group
 from p2p_dist.scheduling.stall_detection import StallDetector
 from p2p_dist.scheduling.state import Failure, State, Tries
@@ -47,11 +55,15 @@ class Scheduler:
         stall_seconds: float,
     ):
         self.folder, self.backend, self.plan, self.claims = folder, backend, plan, claims
-        self.slots, self.settings = slots, settings
+        self.most, self.settings = slots, settings
         self.stalls = StallDetector(folder, stall_seconds)
         self.next_check = 0.0
-        self.quarantined = 0
-        """Number of devices that are out of use."""
+        self.out_of_use = DevicesOutOfUse(backend, folder.quarantine)
+
+    @property
+    def slots(self) -> int:
+        """Number of devices that are in use or idle."""
+        return self.most - self.out_of_use.count
 
     def run(self, on_progress: Callable[[State], None], stop_requested: Callable[[], bool]) -> State:
         """Run all jobs that can run. Every worker is stopped before an error or an interrupt propagates.
@@ -80,9 +92,11 @@ class Scheduler:
 
     def _start_ready(self, state: State, finished: set[str]) -> None:
         self._set_aside_lost(state)
+        if any(map(self._is_too_wide, state.waiting)):
+            self.out_of_use.give_back()
         for job in [job for job in state.waiting if self._is_too_wide(job)]:
             state.waiting.remove(job)
-            reason = f"needs more devices than are left: {self.quarantined} are out of use (quarantine.json)"
+            reason = f"needs more devices than are left: {self.out_of_use.count} are out of use (quarantine.json)"
             state.failed.append(Failure(job, reason, state.tries.get(job.lead, Tries()).log, []))
         for job in startable(list(state.waiting), finished, lambda job: self._width(job) <= self._free(state)):
             fence = self.claims.take(job)
@@ -128,7 +142,7 @@ class Scheduler:
 
     def _is_too_wide(self, job: Job) -> bool:
         """True for a job that no longer fits because devices are in quarantine."""
-        return self.quarantined > 0 and self.plan.width(job) > self.slots
+        return self.out_of_use.count > 0 and self.plan.width(job) > self.slots
 
     def _placement(self, job: Job) -> Placement:
         placement = self.plan.placement(job)
@@ -210,6 +224,8 @@ class Scheduler:
         trains = any(self.folder.find(id_).kind == "train" for id_ in job.stages)
         all_done = all(self.folder.find(id_).is_done() for id_ in job.stages)
         tries.fruitless = 0 if self.stalls.reached(job) != tries.reached else tries.fruitless + 1
+        uncertain = names_uncertain_fault(tails)
+        alike = self.out_of_use.add(name, job.lead, tries.log, uncertain) if code == Exit.DEVICE else 0
         decision = after_exit(
             Ending(
                 code,
@@ -220,12 +236,11 @@ class Scheduler:
                 any(map(names_memory, tails)),
                 trains and not recomputes,
                 names_lost_peer(tails),
+                alike,
             )
         )
-        if decision.quarantine and (devices := self.backend.quarantine(name)):
-            self.quarantined += len(devices)
-            self.slots -= len(devices)
-            quarantine.add(self.folder.quarantine, devices, tries.log)
+        if decision.give_back:
+            self.out_of_use.give_back(job.lead)
         ending = {"code": code, "ended": round(time.time(), 3), "action": decision.action, "reason": decision.reason}
         atomic.write_json(tries.log.parent / "exit.json", ending)
         if decision.action == "done":

@@ -91,8 +91,9 @@ class WorkerSlot:
         unknown."""
         if self.poll() != Exit.DEVICE:
             return []
-        rank = self.running.faulty if isinstance(self.running, RankProcesses) else None
-        return list(devices) if rank is None or rank >= len(devices) else [devices[rank]]
+        ranks = self.running.faulty() if isinstance(self.running, RankProcesses) else []
+        known = ranks and max(ranks) < len(devices)
+        return [devices[rank] for rank in ranks] if known else list(devices)
 
     def has_warm_worker(self) -> bool:
         """True when the group has ended and its worker can take another job."""

@@ -93,6 +93,13 @@ class Ranks:
         return bool(torch.equal(low, high))
 
 
+def take_device(environment: Mapping[str, str] = os.environ) -> None:
+    """Make this rank's GPU the current one of this thread; nothing happens without a GPU."""
+    if torch.cuda.is_available():
+        # A scheduler that hides the other devices leaves one visible, whatever the local rank.
+        torch.cuda.set_device(int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
 def join(environment: Mapping[str, str] = os.environ) -> Ranks:
     """Take this process's place in its process group, as RANK, WORLD_SIZE and LOCAL_RANK say; alone when they are not
     set.
@@ -100,9 +107,7 @@ def join(environment: Mapping[str, str] = os.environ) -> Ranks:
     Raises UserError E310 when only some of what a process group needs is there.
     """
     world = int(environment.get("WORLD_SIZE", "1"))
-    if torch.cuda.is_available():
-        # A scheduler that hides the other devices leaves one visible, whatever the local rank.
-        torch.cuda.set_device(int(environment.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    take_device(environment)
     if world == 1:
         return Ranks()
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in environment]

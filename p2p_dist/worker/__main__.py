@@ -205,8 +205,8 @@ def _die_with_parent() -> None:
 
 def end(code: int) -> None:
     """Exit. A rank of a process group skips the shutdown of its threads, in which a group may abort after all work is
-    done."""
-    if "RANK" in os.environ:
+    done, and so does a worker on a faulty device, which may never end."""
+    if "RANK" in os.environ or code == Exit.DEVICE:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

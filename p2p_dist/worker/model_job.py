@@ -61,9 +61,9 @@ def run_model_job(
     SIGTERM and SIGUSR1 end the job at the next step or batch with exit code 75; checkpoints are kept.
     """
     stop = StopFlag()
+    preflight()  # the other ranks would wait for one that cannot answer
     ranks = join()
     try:
-        preflight()
         return _run(folder, _stages_of_main_rank(folder, stages, ranks), options, ranks, stop, base_cache)
     except Stopped:
         return Exit.REQUEUE

@@ -11,6 +11,7 @@ from p2p_dist.planning.policy import (
     may_start_again,
     names_lost_peer,
     names_memory,
+    names_uncertain_fault,
     next_start,
 )
 
@@ -61,10 +62,26 @@ def test_memory_that_ends_at_one_row_adds_checkpointing() -> None:
     assert (decision.micro_batch, decision.gradient_checkpointing) == (1, True)
 
 
-def test_device_fault_puts_the_device_out_of_use() -> None:
-    """Also where the job fails: the next job must not meet the same device."""
-    assert all(after_exit(Ending(Exit.DEVICE, tries, False)).quarantine for tries in (1, MAX_ATTEMPTS))
-    assert not after_exit(Ending(1, 1, False)).quarantine
+def test_fault_that_comes_alike_on_two_devices_is_a_bug() -> None:
+    """The job fails and the devices are given back; after one device, and after a certain fault, another is tried."""
+    bug = after_exit(Ending(Exit.DEVICE, 2, False, alike=2))
+    assert (bug.action, bug.give_back) == ("fail", True)
+    assert "alike on 2 devices" in bug.reason
+    others = [after_exit(Ending(Exit.DEVICE, 2, False, alike=alike)) for alike in (0, 1)]
+    assert [(decision.action, decision.give_back) for decision in others] == [("retry", False)] * 2
+
+
+@pytest.mark.parametrize("end", [Ending(Exit.DEVICE, 1, False, 32, out_of_memory=True, stalled=True)])
+def test_device_fault_comes_before_its_consequences(end: Ending) -> None:
+    assert after_exit(end).reason == "device fault"
+
+
+def test_certain_fault_of_one_rank_makes_the_others_certain() -> None:
+    bug, changed, sick = (["step 1", f"error[{code}]: ..."] for code in ("E322", "E316", "E318"))
+    assert names_uncertain_fault([bug, ["step 1"]])
+    assert names_uncertain_fault([changed])
+    assert not names_uncertain_fault([bug, sick])
+    assert not names_uncertain_fault([["step 1"], []])
 
 
 def test_lost_peer_needs_every_failed_rank_to_say_so() -> None:

@@ -9,78 +9,19 @@ from typing import Any
 
 import pytest
 
-from p2p_dist.config.graph import Stage
 from p2p_dist.errors import Exit, UserError
-from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.durations import Rates
-from p2p_dist.planning.jobs import Job
-from p2p_dist.planning.measured import Durations
 from p2p_dist.planning.placement import Placement
-from p2p_dist.planning.plan import Plan
-from p2p_dist.results import attempts, lease, quarantine
-from p2p_dist.results.rundir import RunDir
-from p2p_dist.scheduling import process_groups
+from p2p_dist.results import attempts
 from p2p_dist.scheduling.backends.local import LocalBackend
-from p2p_dist.scheduling.claims import Sole
-from p2p_dist.scheduling.process_groups import GroupSettings
-from p2p_dist.scheduling.scheduler import Scheduler
-from p2p_dist.scheduling.state import State
-
-WORKER = """
-import argparse, os, sys, time
-from pathlib import Path
-parser = argparse.ArgumentParser()
-for name in ("study-dir", "stages", "checkpoint-every", "zero", "offload"):
-    parser.add_argument("--" + name)
-parser.add_argument("--micro-batch", type=int, default=32)
-parser.add_argument("--gradient-checkpointing", action="store_true")
-options = parser.parse_args()
-folder = Path(options.study_dir) / "train" / options.stages
-attempt = len(list((folder / "attempts").iterdir()))
-print("attempt", attempt, "micro-batch", options.micro_batch, flush=True)
-{behaviour}
-(folder / "adapter").mkdir()
-"""
-PLACE = Placement(1, 0, "none", 32, 1, 1, None)
+from tests.dummy_study import DummyStudy, endings
 
 
 @pytest.fixture
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Run jobs of one train stage each, every one with this behaviour; returns (state, run folder)."""
+    """Run jobs as `DummyStudy.run` does on a local backend; returns (state, run folder)."""
     backend = LocalBackend(2, 0)
-
-    def run(
-        behaviour: str,
-        jobs: int = 1,
-        stall: float = 60,
-        place: Placement = PLACE,
-        slots: int = 2,
-        stop: Any = lambda: False,
-        gpus: int = 0,
-    ) -> tuple[State, RunDir]:
-        (tmp_path / "worker.py").write_text(WORKER.format(behaviour=behaviour))
-        monkeypatch.setattr(process_groups, "WORKER", (str(tmp_path / "worker.py"),))
-        folder = RunDir(tmp_path / "study")
-        stages = [Stage("train", {"train": {}, "seed": seed}) for seed in range(jobs)]
-        for stage in stages:
-            folder.stage(stage).write_spec(stage)
-        made = [Job((stage.id,), (frozenset(),), (1.0,)) for stage in stages]
-        cluster = ClusterSpec(
-            name="here", cpus_per_node=2, gpus_per_node=2
-        )  # on paper, so that every rank takes a slot
-        plan = Plan(made, {"x": place}, {stage.id: "x" for stage in stages}, Durations(Rates({}, cluster)))
-        with lease.hold(folder.lease) as mine:
-            used = LocalBackend(2, gpus) if gpus else backend
-            settings = GroupSettings(1, int(gpus > 0), 2, 50)
-            scheduler = Scheduler(folder, used, plan, slots, settings, Sole(mine), stall)
-            return scheduler.run(lambda state: None, stop), folder
-
-    yield run
+    yield DummyStudy(tmp_path, monkeypatch, backend).run
     backend.close()
-
-
-def endings(folder: RunDir) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text()) for path in sorted(folder.path.rglob("exit.json"))]
 
 
 def test_out_of_memory_is_tried_with_half_the_micro_batch(study: Any) -> None:
@@ -124,28 +65,6 @@ def test_out_of_memory_for_ever_fails(study: Any) -> None:
     assert len(endings(folder)) == 7, "halved five times, then with gradient checkpointing"
     commands = [json.loads(path.read_text())["command"] for path in sorted(folder.path.rglob("placement.json"))]
     assert ["--gradient-checkpointing" in command for command in commands] == [False] * 6 + [True]
-
-
-SICK = "if os.environ['CUDA_VISIBLE_DEVICES'] in {sick}: sys.exit(74)"
-
-
-def test_a_sick_gpu_is_left_and_the_study_ends(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device fault costs one attempt; the other GPU does all jobs, and `quarantine.json` names the sick one."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    state, folder = study(SICK.format(sick={"0"}), jobs=3, gpus=2)
-    assert (len(state.done), state.failed) == (3, [])
-    assert [end["code"] for end in endings(folder)].count(Exit.DEVICE) == 1
-    (sick,) = quarantine.read(folder.quarantine)
-    assert sick.device.endswith(" GPU 0")
-    assert Path(sick.log).is_file()
-
-
-def test_no_gpu_left_fails_every_job(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    state, folder = study(SICK.format(sick={"0", "1"}), jobs=3, gpus=2)
-    assert len(state.failed) == 3
-    assert "2 are out of use" in state.failed[-1].reason
-    assert len(quarantine.read(folder.quarantine)) == 2
 
 
 def test_a_crash_loop_ends_after_three_attempts(study: Any) -> None:

@@ -1,32 +1,43 @@
 """Errors of a device, those of a program, and the check before the first job."""
 
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from p2p_dist.errors import Exit, UserError
+from p2p_dist.modeling.base import Base
 from p2p_dist.training.reproducible import refusal_of
-from p2p_dist.worker import device_faults
+from p2p_dist.worker import device_faults, model_job
 from p2p_dist.worker.__main__ import Worker
-from p2p_dist.worker.device_faults import fault_of, preflight, product_problem, understood
+from p2p_dist.worker.device_faults import device_error, fault_of, preflight, product_problem, understood
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.mark.parametrize(
-    ("text", "fault"),
+    ("text", "code"),
     [
-        ("CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be ...", True),
-        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", True),
-        ("CUDA error: unspecified launch failure", True),
-        ("CUDA error: device-side assert triggered", False),
-        ("CUDA out of memory. Tried to allocate 2.00 GiB", False),
-        ("shape '[3]' is invalid for input of size 4", False),
+        ("CUDA error: uncorrectable ECC error encountered\nCUDA kernel errors might be ...", "E318"),
+        ("CUDA error: CUDA-capable device(s) is/are busy or unavailable", "E318"),
+        ("CUDA error: an illegal memory access was encountered\nXid 79: GPU has fallen off the bus", "E318"),
+        ("CUDA error: an illegal memory access was encountered", "E322"),
+        ("CUDA error: misaligned address", "E322"),
+        ("CUDA error: an illegal instruction was encountered", "E322"),
+        ("CUDA error: unspecified launch failure", "E322"),
+        ("CUDA error: device-side assert triggered", None),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", None),
+        ("shape '[3]' is invalid for input of size 4", None),
     ],
 )
-def test_faults_of_a_device_are_told_from_bugs(text: str, fault: bool) -> None:
-    assert (fault_of(RuntimeError(text)) is not None) is fault
+def test_faults_of_a_device_are_told_from_bugs(text: str, code: str | None) -> None:
+    """Certain faults of a device, errors that may be a bug as well, and bugs."""
+    error = fault_of(RuntimeError(text))
+    assert (error and error.problems[0].code) == code
+    assert error is None or error.exit_code == Exit.DEVICE
 
 
 @pytest.mark.parametrize(
@@ -70,7 +81,18 @@ def test_worker_with_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyP
             preflight()
         assert refused.value.exit_code == code
     monkeypatch.delenv(device_faults.REQUIRED)
-    assert preflight() == 0.0
+    assert preflight() < 2
+
+
+def gpu(free: int = 1 << 34) -> SimpleNamespace:
+    """A stand-in for `torch.cuda` with one GPU."""
+    return SimpleNamespace(
+        is_available=lambda: True,
+        device_count=lambda: 1,
+        set_device=lambda number: None,
+        current_device=lambda: 0,
+        mem_get_info=lambda: (free, 1 << 34),
+    )
 
 
 @pytest.mark.parametrize(
@@ -80,8 +102,7 @@ def test_worker_with_a_gpu_never_computes_on_the_cpu(monkeypatch: pytest.MonkeyP
 def test_preflight_looks_at_memory_and_a_product(
     free: int, product: str | None, problem: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    memory = SimpleNamespace(is_available=lambda: True, current_device=lambda: 0, mem_get_info=lambda: (free, 1 << 34))
-    monkeypatch.setattr(torch, "cuda", memory)
+    monkeypatch.setattr(torch, "cuda", gpu(free))
     monkeypatch.setattr(device_faults, "product_problem", lambda device: product)
     preflight.cache_clear()
     try:
@@ -101,3 +122,58 @@ def test_small_product_is_exact_on_a_sound_device(monkeypatch: pytest.MonkeyPatc
     right = torch.Tensor.__matmul__
     monkeypatch.setattr(torch.Tensor, "__matmul__", lambda a, b: right(a, b) + (a.dtype == torch.bfloat16))
     assert "bfloat16 is wrong" in str(product_problem(torch.device("cpu")))
+
+
+def test_gpu_that_does_not_answer_in_time_is_at_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check ends while the call to the driver still waits."""
+    answer = threading.Event()
+    monkeypatch.setattr(torch, "cuda", gpu())
+    monkeypatch.setattr(device_faults, "product_problem", lambda device: answer.wait(30) and None)
+    monkeypatch.setattr(device_faults, "LIMIT_SECONDS", 0.05)
+    preflight.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"E318.*within 0\.05 s") as refused:
+            preflight()
+        assert refused.value.exit_code == Exit.DEVICE
+        assert not answer.is_set()
+    finally:
+        answer.set()
+        preflight.cache_clear()
+
+
+@pytest.mark.process
+def test_worker_on_a_hung_gpu_ends_at_once() -> None:
+    """The thread that waits for the driver does not keep the process, and the exit code is that of the fault."""
+    code = (
+        "import threading, types, torch\n"
+        "from p2p_dist.worker import __main__ as worker, device_faults\n"
+        "device_faults.LIMIT_SECONDS = 0.05\n"
+        "device_faults._problem = lambda: threading.Event().wait()\n"
+        "worker.Worker._run = lambda *_: device_faults.preflight()\n"
+        "worker.end(worker.main(['--study-dir', '.', '--stages', 'x']))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, "E318" in ended.stderr) == (Exit.DEVICE, True)
+
+
+def test_gpu_is_checked_before_the_ranks_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rank with a sick GPU ends before any other rank waits for it."""
+    met: list[str] = []
+    monkeypatch.setattr(model_job, "StopFlag", lambda: None)
+    monkeypatch.setattr(model_job, "join", lambda: met.append("joined"))
+    monkeypatch.setattr(model_job, "preflight", lambda: met.append("checked") or _raise(device_error("sick")))
+    with pytest.raises(UserError, match="E318"):
+        model_job.run_model_job(None, [], model_job.ExecutionOptions(), None)  # type: ignore[arg-type]
+    assert met == ["checked"]
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(("device", "code"), [("cuda", Exit.DEVICE), ("cpu", Exit.INTEGRITY)])
+def test_weights_that_changed_on_a_gpu_are_tried_on_another(device: str, code: Exit) -> None:
+    checksum = SimpleNamespace(holds=lambda model: False)
+    with pytest.raises(UserError, match="E316") as refused:
+        Base.check(SimpleNamespace(device=torch.device(device), model=None, weight_checksum=checksum))  # type: ignore[arg-type]
+    assert refused.value.exit_code == code

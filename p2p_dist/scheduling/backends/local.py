@@ -70,6 +70,9 @@ class LocalBackend(Backend):
     def quarantine(self, name: str) -> list[str]:
         return [f"{socket.gethostname()} GPU {device}" for device in self._faulty.get(name, [])]
 
+    def give_back(self, name: str) -> None:
+        self._free += self._faulty.pop(name, [])
+
     def close(self) -> None:
         for name in self._groups:
             self.stop(name)

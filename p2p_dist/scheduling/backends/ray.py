@@ -13,16 +13,17 @@ import tempfile
 import time
 import warnings
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Exit, UserError, user_error
-from p2p_dist.scheduling import ray_local_cluster, signals
+from p2p_dist.scheduling import ray_faulty_gpus, ray_local_cluster, signals
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.environment import handed_over
+from p2p_dist.scheduling.process import group_code
 from p2p_dist.scheduling.ray_gcs import GcsMonitor
-from p2p_dist.scheduling.ray_node import NodeActor
+from p2p_dist.scheduling.ray_node import NodeActor, in_bundle
+from p2p_dist.scheduling.ray_placed import Placed
 from p2p_dist.scheduling.worker_pool import IdleSlots
 
 JOIN_SECONDS = 120.0
@@ -33,24 +34,8 @@ _LOST = -9
 """Exit code of a group that lost a node or an actor, as after SIGKILL."""
 _PLACE_SECONDS = 0.05
 """Interval between two checks of a pending placement."""
-
-
-@dataclass
-class _Placed:
-    """A process group and its actors in Ray."""
-
-    group: ProcessGroup
-    bundle: dict[str, int]
-    placement_group: Any = None
-    actors: list[Any] = field(default_factory=list)
-    meetings: list[Any] = field(default_factory=list)
-    reused: bool = False
-    """True when the actor has a warm worker of an earlier group."""
-    endings: list[Any] = field(default_factory=list)
-    """Futures of each actor's exit code; empty before the ranks were started."""
-    codes: list[int | None] = field(default_factory=list)
-    """Exit codes received so far."""
-    code: int | None = None
+_CODE_SECONDS = 5.0
+"""Longest wait for the exit codes of ranks that were stopped."""
 
 
 class RayBackend(Backend):
@@ -93,7 +78,7 @@ class RayBackend(Backend):
         self._connect(options)
         self._gcs = GcsMonitor(ray.get_runtime_context().gcs_address)
         self._remote = ray.remote(NodeActor)
-        self._groups: dict[str, _Placed] = {}
+        self._groups: dict[str, Placed] = {}
         self._idle: IdleSlots[Any] = IdleSlots()
 
     def _connect(self, options: dict[str, Any]) -> None:
@@ -138,7 +123,7 @@ class RayBackend(Backend):
         }
         self._gcs.require()
         self._refuse_infeasible(group, bundle)
-        placed = _Placed(group, bundle)
+        placed = Placed(group, bundle)
         if (actor := self._idle.take(group)) is not None:
             placed.actors, placed.reused = [actor], True
         else:
@@ -156,28 +141,24 @@ class RayBackend(Backend):
         if placed.code is not None or not (placed.endings or self._place(placed, seconds=0.0)):
             return placed.code
         self._note_endings(placed)
-        codes = placed.codes
-        failed = next((code for code in codes if code), None)
-        if failed is not None and None in codes:
+        if placed.failure is not None and None in placed.codes:
             self.stop(name)
-            codes = [failed if code is None else code for code in codes]
-        if None not in codes:
-            placed.code = failed or 0
+            self._note_endings(placed, _CODE_SECONDS)
+            placed.codes = [placed.failure if code is None else code for code in placed.codes]
+        if None not in placed.codes:
+            placed.code = placed.failure or 0
             if placed.code == 0 and group.service is not None and self._stays(placed.actors[0]):
                 self._idle.put(group, placed.actors[0])
-            elif placed.code != Exit.DEVICE or not group.gpus:  # an actor that stays keeps its GPUs out of use
+            elif placed.code == Exit.DEVICE and group.gpus:
+                placed.holders = ray_faulty_gpus.hold(self._ray, self._remote, placed, self._free)
+            else:
                 self._free(placed)
         return placed.code
 
     def wait(self, names: Collection[str], seconds: float) -> None:
         self._gcs.check()
         groups = [self._groups[name] for name in names]
-        awaited = [
-            ending
-            for placed in groups
-            for ending, code in zip(placed.endings, placed.codes, strict=True)
-            if code is None
-        ]
+        awaited = [ending for placed in groups for ending in placed.awaited()]
         if not all(placed.endings for placed in groups):
             seconds = min(seconds, _PLACE_SECONDS)
         if awaited:
@@ -200,10 +181,13 @@ class RayBackend(Backend):
                 self._try(stopping)
 
     def quarantine(self, name: str) -> list[str]:
-        placed = self._groups[name]
-        if placed.code != Exit.DEVICE or not placed.group.gpus:
-            return []
-        return [name for names in self._ray.get([actor.devices.remote() for actor in placed.actors]) for name in names]
+        return list(self._groups[name].holders)
+
+    def give_back(self, name: str) -> None:
+        holders = self._groups[name].holders
+        for holder in set(holders.values()):
+            self._ray.kill(holder)
+        holders.clear()
 
     def close(self) -> None:
         for name, placed in self._groups.items():
@@ -224,7 +208,7 @@ class RayBackend(Backend):
             what += f"{len(nodes)} ({have})"
             raise user_error("E413", what, "Ray", "name the cluster at hand with --cluster")
 
-    def _place(self, placed: _Placed, seconds: float) -> bool:
+    def _place(self, placed: Placed, seconds: float) -> bool:
         """Start the ranks once Ray has placed the group. False while it is pending."""
         if placed.placement_group is not None and not placed.placement_group.wait(seconds):
             return False
@@ -254,23 +238,22 @@ class RayBackend(Backend):
                 placed.code = self._lost(group, error)
         return bool(placed.endings)
 
-    def _options(self, placed: _Placed, index: int) -> dict[str, Any]:
+    def _options(self, placed: Placed, index: int) -> dict[str, Any]:
         options = {"num_cpus": placed.bundle["CPU"], "num_gpus": placed.bundle.get("GPU", 0)}
         if placed.placement_group is not None:
-            from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-            options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(placed.placement_group, index)
+            options["scheduling_strategy"] = in_bundle(placed.placement_group, index)
         return options
 
-    def _note_endings(self, placed: _Placed) -> None:
-        """Collect the exit codes that have arrived; this sends no message."""
-        awaited = [ending for ending, code in zip(placed.endings, placed.codes, strict=True) if code is None]
-        for ending in self._ray.wait(awaited, num_returns=len(awaited), timeout=0)[0] if awaited else []:
+    def _note_endings(self, placed: Placed, seconds: float = 0.0) -> None:
+        """Collect the exit codes that have arrived, or arrive within `seconds`; this sends no message."""
+        awaited = placed.awaited()
+        for ending in self._ray.wait(awaited, num_returns=len(awaited), timeout=seconds)[0] if awaited else []:
             try:
                 code = int(self._ray.get(ending))
             except self._ray.exceptions.RayActorError as error:
                 code = self._lost(placed.group, error)
             placed.codes[placed.endings.index(ending)] = code
+        placed.failure = group_code(placed.failure, placed.codes)
 
     def _lost(self, group: ProcessGroup, error: Exception) -> int:
         """Append Ray's message about a lost actor to the group's log. Returns the exit code that it counts as."""
@@ -293,7 +276,7 @@ class RayBackend(Backend):
             self._try(actor.stop.remote())
             self._ray.kill(actor)
 
-    def _free(self, placed: _Placed) -> None:
+    def _free(self, placed: Placed) -> None:
         for actor in placed.actors:
             self._ray.kill(actor)
         if placed.placement_group is not None:
