@@ -179,6 +179,8 @@ def test_compiler_sees_the_plain_form(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nn.Sequential(LlamaMLP(LlamaConfig(**SIZES)))
     fuse_swiglu(model)
     graphs: list[str] = []
+    # DeepSpeed leaves a linear layer of its own here, in a process that has used ZeRO-3.
+    monkeypatch.setattr(torch.nn.functional, "linear", torch._C._nn.linear)
 
     def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., object]:
         graphs.append(graph.print_readable(print_output=False))
