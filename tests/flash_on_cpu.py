@@ -15,7 +15,7 @@ from torch.library import Library
 
 from p2p_dist.modeling import varlen_attention
 from p2p_dist.modeling.packing import Batch
-from p2p_dist.modeling.varlen_attention import row_ends
+from p2p_dist.modeling.varlen_attention import RowEnds
 
 
 class Flash:
@@ -95,5 +95,4 @@ def flash_on_cpu() -> Iterator[Flash]:
 
 def with_ends(batch: Batch) -> Batch:
     """The batch as it is on a GPU."""
-    ends = torch.tensor(row_ends(batch.packed.places, *batch.ids.shape), dtype=torch.int32)
-    return replace(batch, packed=replace(batch.packed, ends=ends))
+    return replace(batch, packed=replace(batch.packed, ends=RowEnds.of(batch.packed.places, *batch.ids.shape)))

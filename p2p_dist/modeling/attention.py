@@ -68,9 +68,8 @@ class PackedRows:
     Shape: `pack` [K*T] indexes the slots of all groups, one after the other; filler tokens behind a run's last row
     point at slot 0, and nothing reads what they compute. `places` are the rows as (start, length) in the K*T tokens.
     `real_tokens` [K*T] and `real_slots` are 1 for a row's own tokens and 0 for filler; None where they are not known.
-    `cache` takes the keys and values of rows that will be continued. `ends` [rows + K + 1] (int32) are those of plain
-    causal rows and of each run's filler (`varlen_attention.row_ends`), on a GPU; None elsewhere. Rows that are known
-    by their ends alone have no groups, and none is longer than `bound`.
+    `cache` takes the keys and values of rows that will be continued. `ends` are those of plain causal rows, on a GPU;
+    None elsewhere. Rows that are known by their ends alone have no groups, and none is longer than `bound`.
     """
 
     groups: tuple[Group, ...]
@@ -79,7 +78,7 @@ class PackedRows:
     real_tokens: torch.Tensor | None = None
     real_slots: torch.Tensor | None = None
     cache: KeyValueCache | None = None
-    ends: torch.Tensor | None = None
+    ends: varlen_attention.RowEnds | None = None
     bound: int = 0
 
     @cached_property
@@ -173,10 +172,9 @@ def packed_attention(
     is_plain = packed.ends is not None and softcap is None and s_aux is None
     if is_plain and varlen_attention.is_right(query, key, value, scaling, sliding_window):
         assert packed.ends is not None
-        answer = varlen_attention.attend(query, key, value, packed.ends, packed.longest, scaling, sliding_window)
-        return answer, None
+        return varlen_attention.attend(query, key, value, packed.ends, scaling, sliding_window), None
     if not packed.groups:
-        raise RuntimeError("rows that are known by their ends alone need variable-length attention")
+        raise varlen_attention.NotAvailable("rows that are known by their ends alone need variable-length attention")
     runs, heads, tokens, _ = query.shape
     # The CPU kernel's backward pass is 4-5 times slower in bfloat16 than in float32.
     dtype = torch.float32 if query.device.type == "cpu" else query.dtype

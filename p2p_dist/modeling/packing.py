@@ -8,7 +8,7 @@ import torch
 from p2p_dist.modeling.attention import Group, PackedRows
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
-from p2p_dist.modeling.varlen_attention import row_ends
+from p2p_dist.modeling.varlen_attention import RowEnds
 
 FINEST, COARSEST = 8, 64
 """Packed widths are multiples of a power of two between these: kernels that are compiled per shape meet few shapes."""
@@ -49,17 +49,18 @@ class Batch:
         real_tokens = spread[packed.pack] == torch.arange(len(packed.pack))
         real_slots = packed.pack[spread] == torch.arange(len(spread))
         host = [self.ids, self.positions, self.answers, self.targets, self.owner, packed.pack]
-        ends = torch.tensor(row_ends(packed.places, *self.ids.shape))
-        host += [real_tokens.long(), real_slots.long(), ends, *(group.spread for group in packed.groups)]
+        rows = RowEnds.of(packed.places, *self.ids.shape)
+        host += [real_tokens.long(), real_slots.long(), rows.ends.long(), *(group.spread for group in packed.groups)]
         sizes = [tensor.numel() for tensor in host]
         copies = sent(torch.cat([tensor.reshape(-1) for tensor in host]), device).split(sizes)
         ids, positions, answers, targets, owner, slots, of_tokens, of_slots, ends, *spreads = copies
         is_plain = all(group.mask is None for group in packed.groups)
+        rows = RowEnds(ends.int(), rows.longest)
         groups = tuple(group.to(device, spread) for group, spread in zip(packed.groups, spreads, strict=True))
         return Batch(
             ids.view_as(self.ids),
             positions.view_as(self.positions),
-            PackedRows(groups, slots, packed.places, of_tokens, of_slots, ends=ends.int() if is_plain else None),
+            PackedRows(groups, slots, packed.places, of_tokens, of_slots, ends=rows if is_plain else None),
             answers,
             targets,
             owner,

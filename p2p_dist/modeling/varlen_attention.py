@@ -6,6 +6,7 @@ are spread to groups of like lengths (`modeling.attention`).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
 
@@ -13,7 +14,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 GRAIN = 128
-"""The kernel is told the longest row as a multiple of this: it starts blocks of so many tokens anyway."""
+"""The kernel is told a multiple of this as the longest row: it starts blocks of so many tokens anyway."""
 _PROBED = (1, 37, 0, 130, 64, 3)
 """Tokens of the rows on which the kernel is tried; one is empty, as the filler of a full run is."""
 _PROBED_WINDOW = 24
@@ -21,27 +22,40 @@ _ROUNDINGS, _LEAST = 4, 1e-5
 """Largest distance from plain attention, as a share of its size: so many roundings of the type, or this."""
 
 
-def row_ends(places: Sequence[tuple[int, int]], runs: int, width: int) -> list[int]:
-    """Ends of the rows in `runs` runs of `width` tokens, with the filler behind each run's last row as a row of its
-    own, empty or not: [rows + runs + 1], from 0 to runs * width. `places` are the rows as (start, length), in order."""
-    lengths: list[int] = []
-    for run in range(runs):
-        of_run = [length for start, length in places if start // width == run]
-        lengths += [*of_run, width - sum(of_run)]
-    return [0, *accumulate(lengths)]
+class NotAvailable(RuntimeError):
+    """Rows that only variable-length attention can read met a model or a device without it."""
+
+
+@dataclass(frozen=True)
+class RowEnds:
+    """Ends of packed rows; the filler behind each run's last row is a row of its own, which may be the longest.
+
+    Shape: `ends` [rows + K + 1] (int32), from 0 to K * T. No row is longer than `longest`, a multiple of `GRAIN`: the
+    kernel writes nothing behind so many tokens of a row.
+    """
+
+    ends: torch.Tensor
+    longest: int
+
+    @classmethod
+    def of(cls, places: Sequence[tuple[int, int]], runs: int, width: int) -> "RowEnds":
+        """Ends in `runs` runs of `width` tokens. `places` are the rows as (start, length), in order."""
+        lengths: list[int] = []
+        for run in range(runs):
+            of_run = [length for start, length in places if start // width == run]
+            lengths += [*of_run, width - sum(of_run)]
+        return cls(torch.tensor([0, *accumulate(lengths)], dtype=torch.int32), -(-max(lengths) // GRAIN) * GRAIN)
 
 
 def attend(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    ends: torch.Tensor,
-    longest: int,
+    rows: RowEnds,
     scaling: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """Causal attention within rows whose ends are `ends` [n + 1] (int32) and of which none is longer than `longest`;
-    tokens look at the last `window` of their row, themselves included, or at all.
+    """Causal attention within rows; tokens look at the last `window` of their row, themselves included, or at all.
 
     Shapes: query [K, H, T, D], key and value [K, G, T, D] -> [K, T, H, D].
     """
@@ -51,7 +65,7 @@ def attend(
     q, k, v = (states.transpose(1, 2).reshape(runs * tokens, -1, width) for states in (query, key, value))
     if q.stride(1) != width:  # the answer lies as the query does, and the layer behind would copy it
         q = q.contiguous()
-    longest = -(-longest // GRAIN) * GRAIN
+    ends, longest = rows.ends, rows.longest
     seen = -1 if window is None or window >= longest else window - 1
     shared = heads != key.shape[1]
     answer = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scaling, window_size=(seen, 0), enable_gqa=shared)
@@ -79,12 +93,13 @@ def _agrees(
     states = [torch.randn(shape, generator=draw).to(device, dtype).requires_grad_() for shape in shapes]
     weights = torch.randn(1, tokens, heads[0], width, generator=draw).to(device)
     ends = torch.tensor([0, *accumulate(_PROBED)], dtype=torch.int32, device=device)
+    rows = RowEnds(ends, -(-max(_PROBED) // GRAIN) * GRAIN)
     window = _PROBED_WINDOW if windowed else None
     # The pass around this trial may be a checkpointed one, whose hooks count what is kept.
     hooks = torch.autograd.graph.saved_tensors_hooks(lambda kept: kept, lambda kept: kept)
     try:
         with torch.enable_grad(), hooks:
-            answer = attend(states[0], states[1], states[2], ends, max(_PROBED), scaling, window)
+            answer = attend(states[0], states[1], states[2], rows, scaling, window)
             found = [answer, *torch.autograd.grad((answer * weights).sum(), states)]
     except (ImportError, TypeError, ValueError, RuntimeError):  # no such kernel here, or in this torch
         return False

@@ -56,8 +56,8 @@ class Ending:
     lost_peer: bool = False
     """A rank lost its connection to another one."""
     alike: int = 0
-    """Devices on which the job has ended with a device fault that may be a bug, this attempt included; 0 for a certain
-    fault."""
+    """Attempts, each on devices of its own, that the job has ended with a device fault that may be a bug, this one
+    included; 0 for a certain fault."""
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ def after_exit(end: Ending) -> Decision:
 
     Kills and stalls are retried while they make progress; a worker that was asked to stop is requeued without counting
     an attempt; out of memory halves the micro-batch, keeps the global batch, and in the end adds gradient
-    checkpointing; after a device fault another device is tried, unless the job failed alike on a second one; any other
+    checkpointing; after a device fault another device is tried, unless the job failed alike on others; any other
     exit code fails the job, because a bug or a bad input would end the same way again.
     """
     if end.code == Exit.OK:
         return Decision("done", "") if end.outputs_there else Decision("fail", "exited with 0 but left no result")
     if end.code == Exit.DEVICE:
         if end.alike > 1:
-            return Decision("fail", f"failed alike on {end.alike} devices: a bug and no device fault", give_back=True)
+            return Decision("fail", "failed alike on other devices too: a bug and no device fault", give_back=True)
         return _again("device fault", end)
     if end.stalled:
         return _again("made no progress", end)

@@ -26,12 +26,12 @@ class DevicesOutOfUse:
         self.count = 0
         """Number of devices that are out of use."""
         self._suspects: list[_Suspects] = []
-        self._alike: defaultdict[str, set[str]] = defaultdict(set)
-        """Devices by the job that ended on them with a fault that may be a bug."""
+        self._alike: defaultdict[str, list[Sequence[str]]] = defaultdict(list)
+        """Devices of the attempts that ended with a fault that may be a bug, by job; no two of them share one."""
 
     def add(self, group: str, job: str, log: Path, uncertain: bool) -> int:
-        """Count and list the devices of a group that ended with a device fault. Returns the number of devices on which
-        its job has ended with an uncertain fault; 0 for a certain one."""
+        """Count and list the devices of a group that ended with a device fault. Returns the number of attempts, each on
+        devices of its own, that its job has ended with an uncertain fault; 0 for a certain one."""
         devices = self.backend.quarantine(group)
         self.count += len(devices)
         if devices:
@@ -39,8 +39,10 @@ class DevicesOutOfUse:
         if not uncertain:
             return 0
         self._suspects.append(_Suspects(group, job, devices))
-        self._alike[job].update(devices)
-        return len(self._alike[job])
+        earlier = self._alike[job]
+        if devices and not any(set(devices) & set(others) for others in earlier):
+            earlier.append(devices)
+        return len(earlier)
 
     def give_back(self, job: str | None = None) -> None:
         """Use the devices again whose fault is uncertain: those of one job, or all."""

@@ -28,8 +28,8 @@ def hold(ray: Any, node_actor: Any, placed: Placed, free: Callable[[Placed], Non
 
 
 def _ask(ray: Any, question: Any) -> Any:
-    """An actor's answer; None if it is dead."""
-    with contextlib.suppress(ray.exceptions.RayActorError):
+    """An actor's answer; None if it or its node is dead."""
+    with contextlib.suppress(ray.exceptions.RayError):
         return ray.get(question.remote())
     return None
 
@@ -42,7 +42,7 @@ def _take(ray: Any, node_actor: Any, node: str, wanted: Sequence[str]) -> dict[s
         actor = node_actor.options(num_cpus=0, num_gpus=1, scheduling_strategy=on_node(node)).remote()
         try:
             (name,) = ray.get(actor.devices.remote(), timeout=max(0.0, deadline - time.monotonic()))
-        except (ray.exceptions.GetTimeoutError, ray.exceptions.RayActorError):
+        except ray.exceptions.RayError:  # no GPU in time, or the node is gone
             ray.kill(actor)
             break
         taken[name] = actor

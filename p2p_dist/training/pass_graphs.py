@@ -19,10 +19,10 @@ from p2p_dist.modeling.attention import PackedRows
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.full_weights import FullWeights, Trainable
 from p2p_dist.modeling.image_tokens import has_image_tokens
-from p2p_dist.modeling.lengths import takes_rows_apart
+from p2p_dist.modeling.lengths import require_length, takes_rows_apart
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
-from p2p_dist.modeling.varlen_attention import GRAIN
+from p2p_dist.modeling.varlen_attention import NotAvailable, RowEnds
 from p2p_dist.training.train_run import TrainRun
 
 MOST_FORMS = 64
@@ -30,7 +30,7 @@ MOST_FORMS = 64
 _IS_ABOUT_RECORDING = re.compile("captur|graph", re.IGNORECASE)
 _PROOFS = 2
 _CLOSE = 0.02
-"""Largest distance of two passes with kernels that are not deterministic, as a share of their size."""
+"""Largest distance of two passes of a run with kernels that are not deterministic, as a share of their size."""
 
 Pass = Callable[[Batch, torch.Tensor], torch.Tensor]
 """Losses [k] of a batch and the answer tokens [k] of its runs; their gradients are added to those of the adapters."""
@@ -62,9 +62,27 @@ class CudaGraph:
         self._graph.replay()
 
 
+class BatchMemory:
+    """Memory from which recorded passes read their batches. All forms share it: passes never overlap."""
+
+    def __init__(self) -> None:
+        self._blocks: dict[int, torch.Tensor] = {}
+
+    def places(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """A place for each tensor, with its numbers. Where memory is too small it is made anew; passes that were
+        recorded before keep theirs."""
+        places = []
+        for number, tensor in enumerate(tensors):
+            block = self._blocks.get(number)
+            if block is None or len(block) < tensor.numel():
+                block = self._blocks[number] = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+            places.append(block[: tensor.numel()].view(tensor.shape).copy_(tensor))
+        return places
+
+
 @dataclass
 class _Form:
-    """Batches of one form. `memory` are the tensors that the recorded pass reads, in the order of `_tensors`."""
+    """Batches of one form. `memory` is where the recorded pass reads them, in the order of `_tensors`."""
 
     memory: list[torch.Tensor] | None = None
     recording: Recording | None = None
@@ -77,6 +95,7 @@ class PassGraphs:
     def __init__(self, adapters: Adapters, compute: Pass, is_exact: bool):
         self._adapters, self._compute, self._is_exact = adapters, compute, is_exact
         self._forms: dict[Hashable, _Form] = {}
+        self._memory = BatchMemory()
         self._pool: Any = None
         self.replayed = self.plain = 0
         """Passes so far that were repeated by a graph alone, and all others."""
@@ -104,7 +123,8 @@ class PassGraphs:
     def _form_of(self, runs: slice, batch: Batch) -> _Form | None:
         """The form of a batch that was seen before and has a graph, or gets one."""
         shapes = tuple(tuple(each.shape) for each in self._tensors(batch, batch.ids))
-        key = (runs.start, runs.stop, -(-batch.packed.longest // GRAIN), shapes)
+        assert batch.packed.ends is not None
+        key = (runs.start, runs.stop, batch.packed.ends.longest, shapes)
         if key not in self._forms and len(self._forms) < MOST_FORMS:
             self._forms[key] = _Form()  # the first batch of a form loads its kernels
             return None
@@ -115,22 +135,27 @@ class PassGraphs:
         grads = self._adapters.flat_grads[runs]
         losses = self._compute(batch, counts)
         expected = grads.clone()
-        if form.recording is None:
-            self._record(form, runs, batch, counts)
-        grads.zero_()
-        found = self._repeated(form, batch, counts)
-        if self._agree(found, losses) and self._agree(grads, expected):
-            form.proofs += 1
+        try:
+            if form.recording is None:
+                self._record(form, runs, batch, counts)
+            grads.zero_()
+            found = self._repeated(form, batch, counts)
+        except NotAvailable:
+            self.refusal = "no variable-length attention for this model on this device"
         else:
-            self.refusal = "a recorded pass gave other numbers than the plain one"
+            if agree(found, losses, self._is_exact) and agree(grads, expected, self._is_exact):
+                form.proofs += 1
+            else:
+                self.refusal = "a recorded pass gave other numbers than the plain one"
         grads.copy_(expected)
         return losses
 
     def _record(self, form: _Form, runs: slice, batch: Batch, counts: torch.Tensor) -> None:
-        """Record the pass on memory of its own. Raises UserError E321."""
-        form.memory = [each.clone() for each in self._tensors(batch, counts)]
+        """Record the pass on memory that further batches will lie in. Raises UserError E321 and NotAvailable."""
+        assert batch.packed.ends is not None
+        form.memory = self._memory.places(self._tensors(batch, counts))
         ids, positions, answers, targets, owner, ends, own_counts, *masks = form.memory
-        rows = PackedRows((), ends, ends=ends, bound=batch.packed.longest)
+        rows = PackedRows((), ends, ends=RowEnds(ends, batch.packed.ends.longest), bound=batch.packed.longest)
         own = Batch(ids, positions, rows, answers, targets, owner, batch.tokens)
         dropout, before = self._adapters.dropout, self._adapters.dropout.masks
 
@@ -143,9 +168,11 @@ class PassGraphs:
             form.recording = CudaGraph(compute, self._pool)
             self._pool = form.recording.pool
         except RuntimeError as error:
-            if not _IS_ABOUT_RECORDING.search(str(error)):  # lack of memory, or a GPU at fault
+            reason = str(error).partition("\n")[0]
+            # All else is lack of memory, whose message speaks of graphs as well, or a GPU at fault.
+            if isinstance(error, torch.OutOfMemoryError) or not _IS_ABOUT_RECORDING.search(reason):
                 raise
-            what = f"a training pass cannot be recorded as a CUDA graph: {str(error).splitlines()[0][:200]}"
+            what = f"a training pass cannot be recorded as a CUDA graph: {reason[:200]}"
             raise user_error("E321", what, "cuda_graphs", "remove cuda_graphs from the cluster file") from error
         finally:
             dropout.masks = before
@@ -163,21 +190,31 @@ class PassGraphs:
         """All that enters a pass but the weights."""
         masks = self._adapters.dropout.masks
         assert batch.packed.ends is not None
-        ends = [batch.packed.ends, counts]
-        own = [batch.ids, batch.positions, batch.answers, batch.targets, batch.owner, *ends]
+        own = [batch.ids, batch.positions, batch.answers, batch.targets, batch.owner, batch.packed.ends.ends, counts]
         return own if masks is None else [*own, masks]
 
-    def _agree(self, found: torch.Tensor, expected: torch.Tensor) -> bool:
-        if self._is_exact:
-            return bool(((found == expected) | (found.isnan() & expected.isnan())).all())
-        return bool((found - expected).float().norm() <= _CLOSE * expected.float().norm())
+
+def agree(found: torch.Tensor, expected: torch.Tensor, is_exact: bool) -> bool:
+    """True for the same numbers of every run or, where they are not exact, for close ones. Shapes: [K, ...]."""
+    same = (found == expected) | (found.isnan() & expected.isnan())
+    if is_exact:
+        return bool(same.all())
+    apart, size = (
+        each.float().view(len(each), -1).norm(dim=1)
+        for each in ((found - expected).masked_fill(same, 0), expected.masked_fill(same & ~expected.isfinite(), 0))
+    )
+    return bool((apart <= _CLOSE * size).all())
 
 
 def reason_against(
     base: Base, adapters: Trainable, runs: Sequence[TrainRun], keeps_lower_states: bool, zero: int
 ) -> str:
-    """The reason why passes of a training are not repeated as graphs; empty where they may be."""
+    """The reason why passes of a training are not repeated as graphs; empty where they may be.
+
+    Raises UserError E294 for a row that is too long for the model: a repeated pass would not notice it.
+    """
     longest = max((len(row.ids) for run in runs for row in run.rows), default=0)
+    require_length(base.model, longest)
     reasons = {
         "ZeRO": zero > 0,
         "full-parameter fine-tuning": isinstance(adapters, FullWeights),

@@ -73,13 +73,13 @@ def measure(case: Case) -> dict[str, Any]:
     started = time.perf_counter()
     with fake_gpu() as recorder:
         base = _base(case.shape)
-        record: dict[str, Any] = {"base": recorder.held}
+        record: dict[str, Any] = {"base": recorder.storages.held}
         if case.kind == "train":
             record |= _train(case, base, recorder)
         else:
             Adapters(base.model, case.lora, 1).no_dropout()
             recorder.reset()
-            record |= {"static": recorder.held, **inference.WORK[case.kind](case, base, recorder)}
+            record |= {"static": recorder.storages.held, **inference.WORK[case.kind](case, base, recorder)}
             record |= counts(recorder)
     return {**asdict(case), **record, "seconds": round(time.perf_counter() - started, 1)}
 
@@ -112,7 +112,7 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
     before = dict(recorder.synchronisations)
     execution = Execution(micro_batch=case.micro_batch, cuda_graphs=case.graphs)
     cohort = Cohort(base, adapters, runs, Observer(), execution)
-    static, peak = recorder.held, recorder.held
+    static, peak = recorder.storages.held, recorder.storages.held
     known: set[str] = set()
     new: list[list[str]] = []
     lower = nullcontext() if cohort.lower is None else cohort.lower.installed()
@@ -120,17 +120,17 @@ def _train(case: Case, base: Base, recorder: Recorder) -> dict[str, Any]:
         for _ in range(case.steps):
             recorder.reset()
             cohort.step()
-            peak = max(peak, recorder.peak)
+            peak = max(peak, recorder.storages.peak)
             new.append(sorted({shape.split()[0] for shape in recorder.shapes - known}))
             known |= recorder.shapes
-    recorder.peak = peak
+    recorder.storages.peak = peak
     states = [
         tensor for state in cohort.engine.optimizer.adamw for each in state.state.values() for tensor in each.values()
     ]
     return {
         **counts(recorder),
         "static": static,
-        "held": recorder.held,
+        "held": recorder.storages.held,
         "new_shapes": new,
         "before": before,
         "kept_states": cohort.lower is not None and bool(cohort.lower.is_right),

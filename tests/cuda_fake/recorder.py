@@ -1,7 +1,6 @@
 """Everything that a piece of work asks of the fake GPU: operations, synchronisations, bytes held, and host tensors."""
 
 import contextlib
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from bench.operations import VIEWS
+from tests.storages import Storages
 
 NOT_LAUNCHED = VIEWS | {"device", "empty", "empty_like", "new_empty", "empty_strided", "_record_function_enter_new"}
 NOT_LAUNCHED |= {"_record_function_exit", "is_same_size", "_local_scalar_dense"}
@@ -21,8 +21,7 @@ BLOCKING = frozenset({"nonzero", "masked_select", "unique", "_unique2", "equal",
 
 
 class Recorder(TorchDispatchMode):
-    """Counts while it is on. `peak` is the most bytes that storages on the GPU held at once, those that were made
-    while it was on."""
+    """Counts while it is on. `storages` are those on the GPU that were made while it was on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,15 +29,14 @@ class Recorder(TorchDispatchMode):
         self.synchronisations: Counter[str] = Counter()
         self.host_floats: Counter[str] = Counter()
         self.shapes: set[str] = set()
-        self.held = self.peak = 0
-        self._storages: dict[int, weakref.ref[Any]] = {}
+        self.storages = Storages()
 
     def reset(self) -> None:
         """Count anew; what is held stays held."""
         for counter in (self.operations, self.synchronisations, self.host_floats):
             counter.clear()
         self.shapes.clear()
-        self.peak = self.held
+        self.storages.peak = self.storages.held
 
     @contextlib.contextmanager
     def graphs(self) -> Iterator[None]:
@@ -79,7 +77,8 @@ class Recorder(TorchDispatchMode):
         made = [each for each in tree_iter(outputs) if isinstance(each, torch.Tensor)]
         self._note_copy(name, inputs, made, args, kwargs)
         for tensor in made:
-            self._note_storage(tensor)
+            if tensor.device.type == "cuda":
+                self.storages.note(tensor)
             if tensor.device.type == "cpu" and tensor.is_floating_point() and tensor.numel() > 1:
                 self.host_floats[name] += 1
         if name not in NOT_LAUNCHED and any(tensor.device.type == "cuda" for tensor in (*inputs, *made)):
@@ -102,22 +101,6 @@ class Recorder(TorchDispatchMode):
             if (to_host or blocks) and made[0].numel() and inputs[-1].dim() + made[0].dim():
                 self.synchronisations["to the host" if to_host else "to the GPU"] += 1
 
-    def _note_storage(self, tensor: torch.Tensor) -> None:
-        if tensor.device.type != "cuda":
-            return
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._storages:
-            return
-        size = storage.nbytes()
-        self._storages[key] = weakref.ref(storage, lambda _: self._release(key, size))
-        self.held += size
-        self.peak = max(self.peak, self.held)
-
-    def _release(self, key: int, size: int) -> None:
-        self._storages.pop(key, None)
-        self.held -= size
-
 
 def counts(recorder: Recorder) -> dict[str, Any]:
     """Everything counted since the last `reset`, as JSON."""
@@ -127,7 +110,7 @@ def counts(recorder: Recorder) -> dict[str, Any]:
         "names": sorted(recorder.operations),
         "synchronisations": dict(recorder.synchronisations),
         "host_floats": dict(recorder.host_floats),
-        "peak": recorder.peak,
+        "peak": recorder.storages.peak,
     }
 
 

@@ -11,7 +11,7 @@ from p2p_dist.modeling import varlen_attention
 from p2p_dist.modeling.attention import PackedRows, packed_attention
 from p2p_dist.modeling.packing import Batch, pack
 from p2p_dist.modeling.tokenization import Encoded
-from p2p_dist.modeling.varlen_attention import row_ends
+from p2p_dist.modeling.varlen_attention import RowEnds
 from tests.flash_on_cpu import Flash, flash_on_cpu, with_ends
 
 pytestmark = pytest.mark.torch
@@ -46,7 +46,13 @@ def attended(packed: PackedRows, states: Sequence[torch.Tensor], real: torch.Ten
     return answer, *torch.autograd.grad((answer * weights).sum(), states)
 
 
-LENGTHS = {"filler": [[3, 20, 17, 1], [5, 140]], "no filler": [[4, 12], [16]], "one row": [[7]]}
+LENGTHS = {
+    "filler": [[3, 20, 17, 1], [5, 140]],
+    "filler longer than all rows": [[100] * 5, [60]],
+    "a run without rows": [[200], []],
+    "no filler": [[4, 12], [16]],
+    "one row": [[7]],
+}
 
 
 @pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
@@ -66,8 +72,15 @@ def test_rows_of_any_lengths_attend_as_in_groups(flash: Flash, lengths: list[lis
 def test_ends_are_those_of_rows_and_of_the_filler_of_each_run() -> None:
     batch = batch_of(LENGTHS["filler"])
     width = batch.ids.shape[1]
-    assert row_ends(batch.packed.places, 2, width) == [0, 3, 23, 40, 41, width, width + 5, width + 145, 2 * width]
-    assert row_ends(((0, 4), (4, 12), (16, 16)), 2, 16) == [0, 4, 16, 16, 32, 32]
+    ends = RowEnds.of(batch.packed.places, 2, width).ends.tolist()
+    assert ends == [0, 3, 23, 40, 41, width, width + 5, width + 145, 2 * width]
+    assert RowEnds.of(((0, 4), (4, 12), (16, 16)), 2, 16).ends.tolist() == [0, 4, 16, 16, 32, 32]
+
+
+def test_longest_row_may_be_filler() -> None:
+    """The kernel writes nothing behind the tokens that it is told."""
+    assert RowEnds.of(((0, 100), (100, 100), (512, 60)), 2, 512).longest == 512
+    assert RowEnds.of(((0, 200), (200, 56)), 1, 256).longest == 256
 
 
 @pytest.mark.parametrize("wrong", [{"factor": 1.01}, {"shift": 1}], ids=str)

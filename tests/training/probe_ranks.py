@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch.profiler import ProfilerActivity, profile
 
 from bench.memory_model import SHAPES
 from p2p_dist.config.study import LoraSpec
@@ -29,6 +28,7 @@ from p2p_dist.training.ranks import join, leave
 from p2p_dist.training.train_run import Trained, TrainRun
 from p2p_dist.training.zero import ZeroEngine
 from p2p_dist.worker.__main__ import end
+from tests.storages import Storages, Watch
 from tests.training.test_checkpoint import Keeper
 from tests.training.test_cohort import IDENTITY, rows, spec
 
@@ -85,14 +85,10 @@ def measure_parts(out: Path) -> None:
     sizes = [weight.numel() * 4 for weight in whole.model.parameters()]
     base = whole if ranks.main else empty(identity, "float32")
     adapters = Adapters(base.model, LoraSpec(r=1, target_modules=("q_proj",)), 1, base.device)  # as good as none
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+    made = Storages(suspicious=sum(sizes) // 2 + max(sizes))
+    with Watch(made):
         ZeroEngine(base, adapters, RUN.spec, 1, torch.zeros(adapters.size), Execution(ranks, zero=3))
-    held = peak = 0
-    for event in recorded.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    record = {"peak": peak, "whole": sum(sizes)}
+    record = {"peak": made.peak, "whole": sum(sizes), "largest": max(sizes)}
     (out / f"parts{ranks.rank}.json").write_text(json.dumps(record))
 
 

@@ -11,8 +11,9 @@ import torch
 
 from bench import gpu_passes
 from bench.common import Figure
+from p2p_dist.config.families import Limit
 from p2p_dist.errors import Exit, UserError
-from p2p_dist.modeling import packing
+from p2p_dist.modeling import packing, varlen_attention
 from p2p_dist.modeling.base import load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.packing import Batch
@@ -21,7 +22,7 @@ from p2p_dist.scheduling.study import open_study
 from p2p_dist.training import cohort, objectives, pass_graphs
 from p2p_dist.training.cohort import Cohort, Observer
 from p2p_dist.training.engine import Execution, PlainEngine
-from p2p_dist.training.pass_graphs import PassGraphs
+from p2p_dist.training.pass_graphs import BatchMemory, PassGraphs, agree
 from p2p_dist.training.train_run import TrainRun
 from p2p_dist.worker.__main__ import main
 from tests.contracts.carried_out import STUDY
@@ -132,11 +133,59 @@ def test_lack_of_memory_is_no_fault_of_the_recording(monkeypatch: pytest.MonkeyP
     """It is raised as it is, so that the job is tried again with a smaller micro-batch."""
 
     def exhausted(*_: Any) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        what = "Of the allocated memory 4.10 GiB is in private pools (e.g., CUDA Graphs)"
+        raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate 2.00 GiB. {what}")
 
     monkeypatch.setattr(pass_graphs, "CudaGraph", exhausted)
     with pytest.raises(torch.OutOfMemoryError):
         trained(ONE_FORM, cuda_graphs=True)
+
+
+def test_rows_in_groups_are_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The training goes on without graphs, to the bits of one that has none."""
+    monkeypatch.setattr(varlen_attention, "is_right", lambda *heads: False)
+    expected, _, _ = trained(ONE_FORM)
+    found, _, graphs = trained(ONE_FORM, cuda_graphs=True)
+    assert torch.equal(found, expected)
+    assert graphs is not None
+    assert graphs.summary().endswith("stopped: no variable-length attention for this model on this device")
+
+
+def test_rows_too_long_for_the_model_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the first step: a repeated pass does not look at lengths."""
+    monkeypatch.setattr("p2p_dist.modeling.lengths.row_limit", lambda config: Limit(8, "reads eight"))
+    with pytest.raises(UserError, match="E294"):
+        trained(ONE_FORM, cuda_graphs=True)
+
+
+NAN = float("nan")
+SUMS = [
+    ("equal", [[1.0, 2.0], [3.0, NAN]], True, True),
+    ("close", [[1.0, 2.001], [3.0, NAN]], False, True),
+    ("a run apart", [[1.5, 2.0], [3.0, NAN]], False, False),
+    ("another NaN", [[1.0, NAN], [3.0, NAN]], False, False),
+    ("no NaN", [[1.0, 2.0], [3.0, 4.0]], False, False),
+]
+
+
+@pytest.mark.parametrize(("found", "exact", "close"), [case[1:] for case in SUMS], ids=[case[0] for case in SUMS])
+def test_passes_agree_run_by_run(found: list[list[float]], exact: bool, close: bool) -> None:
+    """To the bit, and to two per cent where kernels are not deterministic; a run that has diverged is no difference.
+    A third run with large numbers covers nobody's."""
+    large = [1e6, 1e6]
+    tensors = [torch.tensor([*rows, large]) for rows in (found, [[1.0, 2.0], [3.0, NAN]])]
+    assert [agree(*tensors, is_exact) for is_exact in (True, False)] == [exact, close]
+
+
+def test_memory_of_batches_is_shared_and_grows() -> None:
+    memory = BatchMemory()
+    first = memory.places([torch.arange(6), torch.ones(2, 2)])
+    smaller = memory.places([torch.arange(4), torch.ones(1, 3)])
+    assert [each.data_ptr() for each in smaller] == [each.data_ptr() for each in first]
+    assert smaller[1].shape == (1, 3)
+    larger = memory.places([torch.arange(8), torch.ones(2, 2)])
+    assert [one.data_ptr() == other.data_ptr() for one, other in zip(larger, first, strict=True)] == [False, True]
+    assert first[0].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_benchmark_compares_equal_passes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def test_zero_3_never_holds_a_whole_base(rank: int, trained: dict[tuple[int, str
     """While a base is cut, a rank allocates its half and one weight at a time; the main rank's own weights, which it
     read before, are not among them."""
     record = json.loads((trained[2, PLAIN].parent / f"parts{rank}.json").read_text())
-    assert 0.5 * record["whole"] <= record["peak"] < 0.7 * record["whole"]
+    assert 0.5 * record["whole"] <= record["peak"] < 0.5 * record["whole"] + record["largest"]
 
 
 def test_zero_in_bfloat16_follows_the_plain_run(trained: dict[tuple[int, str], Path]) -> None:
