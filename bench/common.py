@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 from threading import Semaphore, Thread
 from typing import Any
+from weakref import WeakSet
 
 REPEATS = 5
 Clock = Callable[[], float]
@@ -141,6 +142,7 @@ class Stepwise:
         self._error: BaseException | None = None
         self._thread = Thread(target=self._run, args=(work,), daemon=True)
         self._thread.start()
+        _TRAININGS.add(self)
 
     def steps(self, count: int) -> Callable[[], None]:
         """A turn of so many steps, for `interleave`."""
@@ -191,6 +193,16 @@ class Stepwise:
         if self._closing:
             raise _Enough
         self._step.enter_context(self.within())
+
+
+_TRAININGS: WeakSet[Stepwise] = WeakSet()
+
+
+def close_trainings() -> None:
+    """Close what a benchmark has left open that failed."""
+    for training in list(_TRAININGS):
+        training.close()
+        _TRAININGS.discard(training)
 
 
 class _Enough(BaseException):

@@ -1,4 +1,4 @@
-"""All benchmarks of the training engine on one GPU, one after the other in one process; started by `bench/gpu.sh`.
+"""All benchmarks of the training engine on one GPU, one after the other; started by `bench/gpu.sh`.
 
 Models have random weights of the shapes of Qwen3, so nothing is downloaded, and kernels are deterministic, as in
 studies. The last lines are a table of all figures with their goals. It ends in time whatever happens: what does not fit
@@ -10,12 +10,15 @@ import argparse
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
 from bench import common
 
@@ -23,6 +26,9 @@ RATES = ["--dtype", "bfloat16", "--steps", "10", "--repeats", "5"]
 STEP = ["--batch", "32", *RATES]
 LAST_MINUTES = 2.0
 """Minutes at the end in which nothing is started."""
+APART = ("engine_tax",)
+"""Benchmarks in processes of their own. DeepSpeed leaves a process group, which HF Trainer would take for a reason to
+wrap the models of later benchmarks, and buffers of gigabytes."""
 CHANGING = [*STEP, "--batches", "8"]
 """Eight batches take turns, so that widths change as they do in a study."""
 
@@ -78,10 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available() and not options.dry_run:
         print("error: no GPU here. Try: bench/gpu.sh --dry-run", file=sys.stderr)
         return 2
-    if torch.cuda.is_available():
-        from p2p_dist.training.reproducible import set_deterministic
-
-        set_deterministic()
+    _use_studies_kernels()
     started, failed = time.monotonic(), []
     end = threading.Timer(60 * options.minutes, _end)  # a signal would wait for the kernel that is under way
     end.daemon = True
@@ -103,7 +106,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _end() -> None:
     """Print what was measured, and end at once: a kernel that hangs would not let the process end by itself."""
     print(f"\n{_table(common.SHOWN)}\nerror: the time is over; the last benchmark was given up", flush=True)
+    for process in _STARTED:
+        process.kill()
     os._exit(1)
+
+
+def _use_studies_kernels() -> None:
+    """Compute as studies do on a GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        from p2p_dist.training.reproducible import set_deterministic
+
+        set_deterministic()
 
 
 def _table(figures: Sequence[common.Figure], judged: bool = True) -> str:
@@ -125,18 +140,52 @@ def _chosen(options: argparse.Namespace) -> list[tuple[str, list[str]]]:
 
 
 def _run(name: str, arguments: list[str], title: str | None) -> bool:
-    """One benchmark; what it leaves on the device is freed. False when it failed, out of memory say: the others still
-    run."""
-    import torch
-
+    """One benchmark. False when it failed, out of memory say: the others still run."""
     if title:
         print(f"\n== {title}", flush=True)
+    return _run_apart(name, arguments) if name in APART else _measure(name, arguments)
+
+
+_STARTED: list[SpawnProcess] = []
+
+
+def _run_apart(name: str, arguments: list[str]) -> bool:
+    """One benchmark in a process of its own, whose figures join those of this one."""
+    context = multiprocessing.get_context("spawn")
+    results, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_send_figures, args=(name, arguments, sending), daemon=True)
+    process.start()
+    _STARTED.append(process)
+    sending.close()
+    try:
+        is_fine, figures = results.recv()
+    except EOFError:  # killed
+        is_fine, figures = False, []
+    process.join()
+    common.SHOWN.extend(figures)
+    return bool(is_fine)
+
+
+def _send_figures(name: str, arguments: list[str], sending: Connection) -> None:
+    """The work of such a process."""
+    _use_studies_kernels()
+    is_fine = _measure(name, arguments)
+    sending.send((is_fine, common.SHOWN))
+    sys.stdout.flush()
+    os._exit(0)  # a process group may wait for its end
+
+
+def _measure(name: str, arguments: list[str]) -> bool:
+    """One benchmark in this process; what it leaves on the device is freed."""
+    import torch
+
     try:
         return importlib.import_module(f"bench.{name}").main(arguments) == 0
     except Exception:  # noqa: BLE001  # the others are measured all the same
         traceback.print_exc()
         return False
     finally:
+        common.close_trainings()
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -66,8 +66,9 @@ def rows_of(count: int, tokens: int, vocab: int) -> list[Encoded]:
     return [Encoded(str(at), [(7 * at + k) % vocab for k in range(tokens)], [1] * ANSWERS) for at in range(count)]
 
 
-def measure(base: Base, work: Work) -> int:
-    """Peak bytes of two training steps above nothing, runtime not counted."""
+def measure(base: Base, work: Work, before: int = 0) -> int:
+    """Peak bytes of two training steps, the base included and the runtime not. `before` are bytes that were held on a
+    GPU before the base was loaded."""
     spec = TrainSpec(
         num_train_epochs=1,
         global_batch=work.rows,
@@ -80,7 +81,7 @@ def measure(base: Base, work: Work) -> int:
         torch.cuda.reset_peak_memory_stats()
         with gradient_checkpointing(base.model, work.recompute):
             train_cohort(base, _trained(base, work), runs)
-        return int(torch.cuda.max_memory_allocated())
+        return int(torch.cuda.max_memory_allocated()) - before
     weights = sum(
         {tensor.data_ptr(): tensor.numel() * tensor.element_size() for tensor in base.model.parameters()}.values()
     )
@@ -189,9 +190,10 @@ def _ratio(model: str, work: Work) -> float:
     dtype = "float32" if work.bytes_per_weight == 4 else "bfloat16"
     identity = {"source": "random", "shape": work.shape.model_dump()}
     gc.collect()  # what is let go of while a peak is measured would count against it
+    before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
     base = load(model, dtype) if model else load_base(identity, {}, dtype)
     planned = estimate(work, Split(), "cuda" if base.device.type == "cuda" else "cpu")
-    return (planned.total - planned.runtime) / measure(base, work)
+    return (planned.total - planned.runtime) / measure(base, work, before)
 
 
 def figure(found: Sequence[tuple[str, Work, float]], limit: float) -> common.Figure:

@@ -19,9 +19,11 @@ OUTCOMES = (
 
 
 def results(runs: Path) -> dict[str, bytes]:
-    """The bytes of everything that must not depend on how a study was run; of metrics, all but what measures time."""
+    """The bytes of everything that must not depend on how a study was run; of metrics, all but what measures time.
+    Temporary files of killed writers stay until the next start."""
     files = [path for path in runs.rglob("*") if path.is_file() and (path.name in OUTCOMES or path.suffix == ".jsonl")]
-    return {str(path.relative_to(runs)): _steps(path) if path.name == METRICS else path.read_bytes() for path in files}
+    names = {path: str(path.relative_to(runs)) for path in files if "/.tmp-" not in str(path)}
+    return {name: _steps(path) if path.name == METRICS else path.read_bytes() for path, name in names.items()}
 
 
 def _steps(metrics: Path) -> bytes:

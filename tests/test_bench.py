@@ -5,10 +5,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 from bench import gpu, sweep
-from bench.common import Figure, Gate
+from bench.common import Figure, Gate, Stepwise
 from bench.workload import rows_of_run, settings
 from p2p_dist.config.model import resolve_model
 from p2p_dist.scheduling.process_groups import SPIN
@@ -141,6 +142,33 @@ def test_gpu_benchmarks_end_in_time_with_their_table() -> None:
     assert "AssertionError: no such thing" in done.stderr
     assert "| speed | before | 2 | >= 1 | met |" in done.stdout
     assert "the last benchmark was given up" in done.stdout
+
+
+def test_a_benchmark_apart_hands_over_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = list[Figure]()
+    monkeypatch.setattr(gpu.common, "SHOWN", shown)
+    assert gpu._run("operations", ["--smoke"], None) is True
+    here = [figure.name for figure in shown]
+    monkeypatch.setattr(gpu, "APART", ("operations", "no_such"))
+    assert gpu._run("operations", ["--smoke"], None) is True
+    assert [figure.name for figure in shown] == [*here, *here]
+    assert here
+    assert gpu._run("no_such", [], None) is False
+
+
+def test_a_benchmark_that_fails_leaves_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its threads would keep models on the device."""
+    threads = threading.active_count()
+
+    def failing(arguments: list[str]) -> int:
+        Stepwise(lambda tick: tick()).step()
+        raise RuntimeError("out of memory")
+
+    broken = ModuleType("bench.broken")
+    broken.main = failing  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "bench.broken", broken)
+    assert gpu._run("broken", [], None) is False
+    assert threading.active_count() == threads
 
 
 def test_batches_that_take_turns_have_other_widths() -> None:

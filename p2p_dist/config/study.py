@@ -61,6 +61,11 @@ class Plugin(Strict):
     model_options: ClassVar[tuple[str, ...]] = ()
     """Options that name a further model, as the study's `model` does."""
 
+    @property
+    def patches_images(self) -> bool:
+        """True for an attack or a defense that draws a patch onto the images of some rows."""
+        return False
+
 
 class LoraSpec(Strict):
     """Low-rank adapters (LoRA, arXiv 2106.09685)."""

@@ -14,6 +14,7 @@ import torch
 
 from p2p_dist.config.identity import canonical
 from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.image_tokens import forget_images
 from p2p_dist.modeling.lora import eject
 from p2p_dist.modeling.weight_checksum import WeightChecksum, checksum
 
@@ -60,9 +61,11 @@ class BaseCache:
         return base
 
     def look_over(self) -> bool:
-        """After a job: free what it left behind, and say whether another may follow in this process: every weight is
-        the same, and so are the settings of torch."""
+        """After a job: free what it left behind, features of its images included, and say whether another may follow in
+        this process: every weight is the same, and so are the settings of torch."""
         self._take_back()
+        if self._lent is not None:
+            forget_images(self._lent.base.model)
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -148,6 +148,16 @@ class Adapters:
         with torch.enable_grad():
             self._use(leaf)
 
+    def settle_products(self) -> None:
+        """Between two passes: layers that turned out to read inputs of their own share no products any more."""
+        for layer in self.layers.values():
+            layer.same_input.settle()
+
+    def share_no_products(self) -> None:
+        """Let each layer compute its own products, for wrappers that give each an input of its own (ZeRO-3's do)."""
+        for layer in self.layers.values():
+            layer.same_input = SameInput([layer])
+
     def init_params(self, stream: torch.Generator) -> torch.Tensor:
         """Initial parameters of one run, [P] in fp32: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt 5), B zero."""
         params = torch.zeros(self.size)

@@ -88,10 +88,12 @@ class Adapted(Protocol):
 
 class SameInput:
     """Layers that are expected to read the same input, in the order in which they are called. The first computes the
-    answers of all; where a later one meets another input, each computes its own from then on."""
+    answers of all; where a later one meets another input, it computes its own."""
 
     def __init__(self, layers: Sequence[Adapted]):
         self.layers, self.shared = layers, True
+        self._differs = False
+        """True once a layer has met another input."""
         self._input: torch.Tensor | None = None
         self._answers: list[torch.Tensor] = []
 
@@ -102,10 +104,15 @@ class SameInput:
             answer = self._answers.pop(0)
             self._input = x if self._answers else None
             return answer
-        self.shared &= index == 0
-        answer, *self._answers = products(self.layers if self.shared else [layer], x)
+        self._differs |= self.shared and index > 0
+        answer, *self._answers = products(self.layers if self.shared and index == 0 else [layer], x)
         self._input = x if self._answers else None
         return answer
+
+    def settle(self) -> None:
+        """Let each layer compute its own from now on if one has met another input. Not while a pass is under way:
+        gradient checkpointing computes it again, with the same products."""
+        self.shared &= not self._differs
 
 
 def products(layers: Sequence[Adapted], x: torch.Tensor) -> list[torch.Tensor]:

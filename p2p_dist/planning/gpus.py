@@ -58,14 +58,17 @@ def _present() -> dict[str, Gpu]:
     if not listed:
         return {}
     memories = _lines(tool, "--query-gpu=memory.total", "--format=csv,noheader,nounits")
-    sizes = [float(line) * 2**20 / 1e9 for line in memories if line.strip().isdigit()]
+    sizes = {str(index): float(line) * 2**20 / 1e9 for index, line in enumerate(memories) if line.strip().isdigit()}
+    whole = _whole(listed)
+    if unknown := [index for index, _ in whole if index not in sizes]:
+        raise _unknown(f"nvidia-smi does not say how much memory GPU {unknown[0]} has")
     slices = [match for line in listed if (match := _SLICE.match(line))]
     if slices:
         return {uuid: Gpu(uuid, float(size) * 2**30 / 1e9) for size, uuid in (match.groups() for match in slices)} | {
-            uuid: Gpu(index, sizes[int(index)]) for index, uuid in _whole(listed) if int(index) < len(sizes)
+            uuid: Gpu(index, sizes[index]) for index, uuid in whole
         }
-    devices = {str(index): Gpu(str(index), size) for index, size in enumerate(sizes)}
-    return devices | {uuid: devices[index] for index, uuid in _whole(listed) if index in devices}
+    devices = {index: Gpu(index, size) for index, size in sizes.items()}
+    return devices | {uuid: devices[index] for index, uuid in whole}
 
 
 def _whole(listed: list[str]) -> list[tuple[str, str]]:

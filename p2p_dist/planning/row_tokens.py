@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from p2p_dist import registry
 from p2p_dist.config.graph import Graph
-from p2p_dist.config.stages import AttackStage, parse
-from p2p_dist.config.study import IMAGE_TOKENS, TrainSpec
+from p2p_dist.config.stages import AttackStage, DefenseStage, PluginSpec, parse
+from p2p_dist.config.study import IMAGE_TOKENS, RowsSpec, TrainSpec
 
 TOKENS_PER_ROW = 30
 """Assumed for rows whose length no file tells: a short text with its prompt."""
@@ -49,23 +50,35 @@ def _assumed(row_bytes: float | None, has_image: bool, train: TrainSpec | None) 
 
 
 def image_count(graph: Graph) -> int:
-    """Images of the rows that a study asks for: one for each training and test row of the task with most of them."""
-    attacked = [
-        typed
-        for stage in graph.stages.values()
-        if stage.kind == "data" and isinstance(typed := parse(stage), AttackStage)
-    ]
-    counts = [(one.rows.train or TRAIN_ROWS) + (one.rows.test or TEST_ROWS) for one in attacked if reads_images(one)]
-    return max(counts, default=0)
+    """Images that a job of a study reads at most, for the rows of the task with most of them: one for each row, and for
+    a test row one more with the patch of an attack, with that of a defense, and with both."""
+    stages = [parse(stage) for stage in graph.stages.values() if stage.kind == "data"]
+    attacked = [stage for stage in stages if isinstance(stage, AttackStage) and reads_images(stage)]
+    if not attacked:
+        return 0
+    attacks = [_plugin("attacks", stage.attack) for stage in attacked]
+    defenses = [_plugin("defenses", stage.defense) for stage in stages if isinstance(stage, DefenseStage)]
+    kinds = 1
+    for plugins in (attacks, defenses):
+        kinds *= 2 if any(plugin.patches_images for plugin in plugins) else 1
+    return max(_image_rows(stage.rows, kinds) for stage in attacked)
+
+
+def _image_rows(rows: RowsSpec, kinds: int) -> int:
+    """Rows with an image of their own, where a test row has so many."""
+    return (rows.train or TRAIN_ROWS) + rows.reserve + (rows.dev or 0) + kinds * (rows.test or TEST_ROWS)
 
 
 def reads_images(stage: AttackStage) -> bool:
     """True if the rows of the stage's task have images."""
-    task = stage.task
-    return _reads_images(task.name, task.plugin_sha256, json.dumps(task.options, sort_keys=True))
+    return bool(_plugin("tasks", stage.task).reads_images)
+
+
+def _plugin(kind: str, spec: PluginSpec) -> Any:
+    """A plug-in with its options."""
+    return _validated(kind, spec.name, spec.plugin_sha256, json.dumps(spec.options, sort_keys=True))
 
 
 @cache
-def _reads_images(task: str, plugin_sha256: str | None, options: str) -> bool:
-    """True if the rows of a task with these options (JSON) have images."""
-    return bool(registry.load("tasks", task, plugin_sha256).model_validate_json(options).reads_images)
+def _validated(kind: str, name: str, plugin_sha256: str | None, options: str) -> Any:
+    return registry.load(kind, name, plugin_sha256).model_validate_json(options)

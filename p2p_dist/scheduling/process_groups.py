@@ -24,6 +24,8 @@ MEETING = "P2P_DIST_MEETING"
 """Variable of the ranks of a group: file in which rank 0 writes the port that it opened (`training.ranks`)."""
 ON_GPU = {
     "P2P_DIST_DEVICE": "cuda",
+    # As nvidia-smi numbers GPUs, whose numbers and sizes plans and the quarantine have.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     # Widths change with every step; without it the allocator keeps blocks of each.
     "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     # cuDNN's attention builds a plan for every new shape, which takes up to a second.

@@ -161,6 +161,8 @@ class PlainEngine(Engine):
 
     def begin(self, micro_batches: int) -> None:
         self.adapters.flat_grads.zero_()
+        if isinstance(self.adapters, Adapters):
+            self.adapters.settle_products()
         # One micro-batch needs no sum, and several one that does not round to the compute copy's precision.
         self.sums = None
         if micro_batches > 1 and self.grads is not None:

@@ -16,9 +16,14 @@ def set_deterministic(enabled: bool = True) -> None:
 
     Not `enabled`, the fastest kernels are taken, and two runs of the same settings differ in their last bits.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+    fix_workspace()
     torch.use_deterministic_algorithms(enabled, warn_only=not torch.cuda.is_available())
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads it
+
+
+def fix_workspace() -> None:
+    """Give cuBLAS the workspace that it needs for equal bits. torch asks once, at the first product of a process."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def refusal_of(error: BaseException) -> UserError | None:

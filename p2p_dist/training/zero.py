@@ -56,6 +56,7 @@ class ZeroEngine(Engine):
         module = FlatModel(base.model, adapters, start)
         config = deepspeed_config(spec, execution, base.dtype, adapters.size)
         if execution.zero == 3:
+            adapters.share_no_products()
             shard(deepspeed, module.model, config, execution)
         self.engine, *_ = deepspeed.initialize(
             model=module, model_parameters=[module.flat], optimizer=adamw(module.flat, spec), config=config
@@ -239,12 +240,6 @@ def import_deepspeed() -> Any:
     """DeepSpeed, ready for this process. Raises UserError E312 when it is not installed."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if not distributed.is_initialized():
-        # A process group of one: DeepSpeed wants a process group and its variables all the same.
-        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
-        distributed.init_process_group(
-            "nccl" if torch.cuda.is_available() else "gloo", store=HashStore(), rank=0, world_size=1
-        )
     # It compiles an operator for inference at start-up, which takes a compiler and most of a minute; nothing here uses
     # it.
     os.environ.setdefault("DS_SKIP_CUDA_CHECK", "1")
@@ -257,4 +252,13 @@ def import_deepspeed() -> Any:
             "E312", "DeepSpeed is not installed", "--zero", "pip install 'p2p-dist[zero]', or --zero 0"
         ) from error
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    if not distributed.is_initialized():
+        # A process group of one: DeepSpeed wants a process group and its variables all the same.
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1")
+        distributed.init_process_group(
+            "nccl" if torch.cuda.is_available() else "gloo", store=HashStore(), rank=0, world_size=1
+        )
+    if torch.cuda.is_available():
+        # It takes the device of this number; a rank may see its own device alone.
+        os.environ["LOCAL_RANK"] = str(torch.cuda.current_device())
     return deepspeed

@@ -10,7 +10,7 @@ import torch
 
 from p2p_dist.errors import Exit, UserError, user_error
 from p2p_dist.training.ranks import take_device
-from p2p_dist.training.reproducible import refusal_of
+from p2p_dist.training.reproducible import fix_workspace, refusal_of
 
 REQUIRED = "P2P_DIST_DEVICE"
 """Variable of a worker that was given a GPU: it must not compute on the CPU."""
@@ -105,6 +105,7 @@ def _problem() -> str | None:
             raise _no_cuda()
         return None
     take_device()  # of this thread
+    fix_workspace()  # before the product
     free, total = torch.cuda.mem_get_info()
     if free < LEAST_FREE:
         return f"only {free / 2**30:.1f} of {total / 2**30:.1f} GiB are free: another process holds the GPU"

@@ -19,6 +19,7 @@ from p2p_dist.errors import UserError
 from p2p_dist.evaluation.generation import GREEDY
 from p2p_dist.modeling import image_tokens
 from p2p_dist.modeling.base import Base, load_base
+from p2p_dist.modeling.base_cache import BaseCache
 from p2p_dist.modeling.forward import answer_logits
 from p2p_dist.modeling.image_guard import require_no_tower
 from p2p_dist.modeling.packing import pack
@@ -54,6 +55,17 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Row]]:
         row = Row(str(number), f"caption {number} {'x' * number}", number % 2, "Output: ", image=name)
         rows.append(replace(row, image_sha256=file_sha256(folder / name)) if name else row)
     return folder, rows
+
+
+def test_a_job_leaves_no_images_to_the_next(rows: tuple[Path, list[Row]]) -> None:
+    """The base stays, and the next job has other rows."""
+    cache = BaseCache()
+    for _ in range(2):
+        base = cache.load(IDENTITY, {}, "float32")
+        encoder_of(base, rows).rows(rows[1])
+        assert image_tokens.has_image_tokens(base.model)
+        assert cache.look_over()
+        assert not image_tokens.has_image_tokens(base.model)
 
 
 def encoder_of(base: Base, rows: tuple[Path, list[Row]], max_length: int = 128, tokens: int = 16) -> Encoder:

@@ -16,6 +16,8 @@ CUT = """GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aa)
   MIG 1g.5gb      Device  1: (UUID: MIG-22)
 GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-bb)"""
 
+UNIFIED = "if [ $1 = -L ]; then echo 'GPU 0: NVIDIA GB10 (UUID: GPU-aa)'; else echo '[N/A]'; fi"
+
 
 @pytest.fixture
 def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -77,6 +79,7 @@ def tool_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, does: str | None,
         (None, "not installed"),
         ("echo 'NVIDIA-SMI has failed because it lost the driver'; exit 9", "failed: NVIDIA-SMI has failed"),
         ("exec /bin/sleep 9", "did not end in"),
+        (UNIFIED, "does not say how much memory GPU 0 has"),
     ],
 )
 def test_gpus_that_cannot_be_listed_are_refused(

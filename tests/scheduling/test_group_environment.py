@@ -31,6 +31,7 @@ def test_workers_on_gpus_know_it_and_keep_the_users_settings(tmp_path: Path, mon
     monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
     on_gpu = group(tmp_path).environment
     assert (on_gpu["P2P_DIST_DEVICE"], on_gpu["TORCH_CUDNN_SDPA_DEPRIORITIZED"]) == ("cuda", "1")
+    assert on_gpu["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert on_gpu["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:64")
     monkeypatch.setenv("P2P_DIST_DEVICE", "cuda")

@@ -2,16 +2,19 @@
 `test_ranks.py`.
 
 `python -m tests.training.probe_ranks OUT LAYOUT...` where a layout is
-`zero:micro_batch:offload:dtype:stop_after[:full]`.
+`zero:micro_batch:offload:dtype:stop_after[:full]`; with `:gpu` in place of `:full` products have the form of GPUs, and
+gradients are checkpointed.
 """
 
 import json
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from safetensors.torch import save_file
@@ -21,7 +24,7 @@ from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.base import Base, empty_base, load_base
 from p2p_dist.modeling.full_weights import FullWeights
 from p2p_dist.modeling.guard import set_mode
-from p2p_dist.modeling.lora import Adapters
+from p2p_dist.modeling.lora import Adapters, LoraLinear
 from p2p_dist.training.cohort import Stopped, train_cohort
 from p2p_dist.training.engine import Execution
 from p2p_dist.training.ranks import join, leave
@@ -44,9 +47,10 @@ PARTS = "parts"
 
 def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
     """The run from beginning to end, and once more with a stop and a resume in between."""
-    zero, micro, offload, dtype, stop_after, *full = layout.split(":")
+    zero, micro, offload, dtype, stop_after, *kind = layout.split(":")
+    full, as_on_gpu = "full" in kind, "gpu" in kind
     trained = FULL if full else RUN
-    execution = Execution(join(), int(micro) or None, int(zero), offload)  # type: ignore[arg-type]
+    execution = Execution(join(), int(micro) or None, int(zero), offload, gradient_checkpointing=as_on_gpu)  # type: ignore[arg-type]
     losses: list[float] = []
 
     def once(run: TrainRun, keeper: Keeper) -> Trained:
@@ -55,7 +59,8 @@ def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
             base = empty(IDENTITY, dtype)
         keeper.line = lambda run, line: losses.append(line["loss"])  # type: ignore[method-assign]
         adapters = FullWeights(base.model, base.device) if full else Adapters(base.model, run.spec.lora, 1, base.device)
-        return train_cohort(base, adapters, [run], keeper, execution)[0]
+        with patch.object(LoraLinear, "forward", shared_product) if as_on_gpu else nullcontext():
+            return train_cohort(base, adapters, [run], keeper, execution)[0]
 
     whole = once(trained, Keeper())
     curve = list(losses)
@@ -67,6 +72,11 @@ def train(layout: str) -> tuple[Trained, Trained | None, list[float]]:
     except Stopped:
         return whole, once(replace(trained, resume=keeper.states[0, int(stop_after)]), Keeper()), curve
     raise AssertionError("it did not stop")
+
+
+def shared_product(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
+    """`LoraLinear.forward` on a GPU."""
+    return layer.same_input.answer(layer, x)
 
 
 def empty(identity: Mapping[str, Any], dtype: str) -> Base:

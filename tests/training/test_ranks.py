@@ -29,6 +29,8 @@ TWO = [
     "3:0:none:bfloat16:5",
 ]
 ONE = [PLAIN, "0:3:none:float32:5", "2:3:none:float32:5", "0:0:none:bfloat16:0"]
+ON_GPU = ["0:0:none:float32:0:gpu", "3:0:none:float32:0:gpu"]
+"""Layouts with products as on GPUs, and gradient checkpointing."""
 FULL = f"{PLAIN}:full"
 FULL_TWO = [
     FULL,
@@ -44,7 +46,7 @@ FULL_TWO = [
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], Path]:
     """Every layout, trained by one rank or two."""
     found = {}
-    for world, layouts in ((1, [*ONE, FULL]), (2, [*TWO, *FULL_TWO])):
+    for world, layouts in ((1, [*ONE, FULL, *ON_GPU]), (2, [*TWO, *FULL_TWO, ON_GPU[1]])):
         out = tmp_path_factory.mktemp(f"ranks{world}")
         parts = ["parts"] if world == 2 else []
         command = ["-W", "ignore", "-m", "tests.training.probe_ranks", str(out), *parts, *layouts]
@@ -54,7 +56,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], P
 
 
 @pytest.mark.parametrize(
-    ("world", "layout"), [(1, layout) for layout in ONE[1:3]] + [(2, layout) for layout in [*TWO[:-1], *FULL_TWO]]
+    ("world", "layout"),
+    [(1, layout) for layout in [*ONE[1:3], *ON_GPU]] + [(2, layout) for layout in [*TWO[:-1], *FULL_TWO, ON_GPU[1]]],
 )
 def test_any_layout_gives_the_run_of_one_rank(world: int, layout: str, trained: dict[tuple[int, str], Path]) -> None:
     """Same samples in the same order, same dropout, same clipping: only the order of sums differs."""

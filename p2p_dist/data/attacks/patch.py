@@ -23,6 +23,11 @@ class PatchAttack(DirtyLabelAttack):
     patch: Patch = Patch()
     """The trigger."""
 
+    @property
+    def patches_images(self) -> bool:
+        """True if a patch is drawn onto the images of some rows."""
+        return True
+
     def incompatibility(self, task: Task) -> str | None:
         if not task.reads_images:
             return "the trigger is a patch on images, and the rows have none"

@@ -176,6 +176,11 @@ class P2P(DataDefense):
             return self._too_few(count, clean, _CLEAN, counts.train)
         return None
 
+    @property
+    def patches_images(self) -> bool:
+        """True if a patch is drawn onto the images of some rows."""
+        return self.benign_patch is not None
+
     def defend_prompt(self, row: Row) -> Row:
         """A test text with the benign trigger as its prompt, τ(p, x) (Algorithm 1, line 16)."""
         patches = row.patches if self.benign_patch is None else (*row.patches, str(self.benign_patch))
