@@ -110,6 +110,12 @@ class ClusterSpec(Strict):
         """Slots that a process group takes: one per rank, or one per node where its ranks share the cores of a slot."""
         return ranks if self.gpus_per_node else spread(ranks, self.cpus_per_node)[0]
 
+    def threads_of(self, slots: int) -> int:
+        """Cores of a rank where so many workers run side by side: those of its slot or, with GPUs, its GPU's share."""
+        if self.gpus_per_node:
+            return max(1, self.cpus_per_node // self.gpus_per_node)
+        return max(1, self.cpus_per_node * self.nodes // slots)
+
     def side_by_side(self, slots: int | None) -> "ClusterSpec":
         """The cluster with this many workers in all where it has no GPUs; with GPUs, or for None, as it is. Raises
         UserError E107 where the nodes cannot have equally many, or a layout's ranks take all cores."""

@@ -72,6 +72,10 @@ class Backend(ABC):
         """Exit code (negative for a signal), or None while the group runs or is pending. When a rank fails, the
         others are stopped, and `process.group_code` is the group's."""
 
+    def has_started(self, name: str) -> bool:
+        """False while a group waits for a place."""
+        return True
+
     @abstractmethod
     def wait(self, names: Collection[str], seconds: float) -> None:
         """Sleep until one of these groups may have ended, at most `seconds`."""

@@ -60,7 +60,7 @@ def execute(study: Study, launch: Launch, console: Console) -> State:
         engine = registry.load("backends", launch.backend)(
             cluster.cpus_per_node, cluster.gpus_per_node, launch.address, cluster.nodes
         )
-        threads = max(1, cluster.cpus_per_node * cluster.nodes // slots)
+        threads = cluster.threads_of(slots)
         settings = GroupSettings(
             threads,
             1 if cluster.gpus_per_node else 0,

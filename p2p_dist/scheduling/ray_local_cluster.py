@@ -4,6 +4,8 @@ import os
 import secrets
 import shutil
 import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 PREFIX = "p2p-ray-"
@@ -26,6 +28,22 @@ def set_environment(token: Path) -> None:
         # because there it is the default.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
+
+
+@contextmanager
+def devices_named(names: Sequence[str]) -> Iterator[None]:
+    """Let an instance that is started inside the block hand out devices by these names, as MIG slices have, and by
+    numbers where there are none."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if names:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        elif names:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def clear_leftovers(parent: Path = Path("/tmp")) -> None:

@@ -11,7 +11,7 @@ class Placed:
     """A process group and its actors in Ray."""
 
     group: ProcessGroup
-    bundle: dict[str, int]
+    bundle: dict[str, float]
     placement_group: Any = None
     actors: list[Any] = field(default_factory=list)
     meetings: list[Any] = field(default_factory=list)
@@ -21,6 +21,8 @@ class Placed:
     """Futures of each actor's exit code; empty before the ranks were started."""
     codes: list[int | None] = field(default_factory=list)
     """Exit codes received so far."""
+    lacking_since: float | None = None
+    """Time (monotonic) since which living nodes are too few for it."""
     failure: int | None = None
     """Exit code of the group once a rank has failed."""
     code: int | None = None

@@ -10,17 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from p2p_dist.errors import Exit, user_error
+from p2p_dist.planning import policy
 from p2p_dist.planning.jobs import Job, parts_that_fail_alone, without_lost
 from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
-from p2p_dist.planning.policy import (
-    Ending,
-    after_exit,
-    names_lost_peer,
-    names_memory,
-    names_uncertain_fault,
-    startable,
-)
+from p2p_dist.planning.policy import Ending, after_exit, startable
 from p2p_dist.results import atomic, confined
 from p2p_dist.results.logs import tail
 from p2p_dist.results.rundir import RunDir
@@ -98,6 +92,8 @@ class Scheduler:
             state.waiting.remove(job)
             reason = f"needs more devices than are left: {self.out_of_use.count} are out of use (quarantine.json)"
             state.failed.append(Failure(job, reason, state.tries.get(job.lead, Tries()).log, []))
+        if self._makes_room(state):
+            return
         for job in startable(list(state.waiting), finished, lambda job: self._width(job) <= self._free(state)):
             fence = self.claims.take(job)
             if fence is None:
@@ -111,6 +107,11 @@ class Scheduler:
                 state.done.append(job)
             else:
                 state.running[self._start(job, state, fence)] = job
+
+    def _makes_room(self, state: State) -> bool:
+        """True while a group waits for places that others of the study have: what is started now might take them."""
+        started = [self.backend.has_started(name) for name in state.running]
+        return any(started) and not all(started)
 
     def _set_aside_lost(self, state: State) -> None:
         """Take from the waiting jobs what needs a stage that will never be done; the rest of a job stays."""
@@ -191,7 +192,9 @@ class Scheduler:
         """End stalled workers: SIGABRT makes a worker write the stacks of its threads into its log; SIGKILL follows."""
         for name, job in state.running.items():
             tries = state.tries[job.lead]
-            if tries.stalled is None and self.stalls.is_stalled(name, job, tries.log):
+            if not self.backend.has_started(name):
+                self.stalls.begin(name)
+            elif tries.stalled is None and self.stalls.is_stalled(name, job, tries.log):
                 tries.stalled = time.monotonic()
                 self.backend.send_signal(name, signal.SIGABRT)
             elif tries.stalled is not None and time.monotonic() - tries.stalled > DUMP_SECONDS:
@@ -223,9 +226,12 @@ class Scheduler:
         recomputes = placement.gradient_checkpointing or tries.gradient_checkpointing
         trains = any(self.folder.find(id_).kind == "train" for id_ in job.stages)
         all_done = all(self.folder.find(id_).is_done() for id_ in job.stages)
-        tries.fruitless = 0 if self.stalls.reached(job) != tries.reached else tries.fruitless + 1
-        uncertain = names_uncertain_fault(tails)
+        uncertain, before = policy.names_uncertain_fault(tails), self.out_of_use.count
         alike = self.out_of_use.add(name, job.lead, tries.log, uncertain) if code == Exit.DEVICE else 0
+        if self.stalls.reached(job) != tries.reached:
+            tries.fruitless = 0
+        elif uncertain or self.out_of_use.count == before:  # a device at fault is no fault of the job
+            tries.fruitless += 1
         decision = after_exit(
             Ending(
                 code,
@@ -233,9 +239,9 @@ class Scheduler:
                 all_done,
                 tries.micro_batch or placement.micro_batch,
                 tries.stalled is not None,
-                any(map(names_memory, tails)),
+                any(map(policy.names_memory, tails)),
                 trains and not recomputes,
-                names_lost_peer(tails),
+                policy.names_lost_peer(tails),
                 alike,
             )
         )

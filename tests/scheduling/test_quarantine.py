@@ -104,6 +104,14 @@ def test_a_sick_gpu_is_left_and_the_study_ends(study: DummyStudy) -> None:
     assert Path(sick.log).is_file()
 
 
+def test_every_sound_gpu_is_tried(on_gpus: Callable[[int], DummyStudy], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of four GPUs are at fault, and the only job that can start meets them one after the other."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    state, folder = on_gpus(4).run(SICK.format(sick={"0", "1", "2"}), slots=4)
+    assert (len(state.done), state.failed) == (1, [])
+    assert len(quarantine.read(folder.quarantine)) == 3
+
+
 @pytest.mark.parametrize("backend", ["local"], indirect=True)
 def test_no_gpu_left_fails_every_job(study: DummyStudy) -> None:
     state, folder = study.run(SICK.format(sick={"0", "1"}), jobs=3)

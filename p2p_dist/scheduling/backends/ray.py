@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from p2p_dist.errors import Exit, UserError, user_error
+from p2p_dist.planning.gpus import visible_gpus
 from p2p_dist.scheduling import ray_faulty_gpus, ray_local_cluster, signals
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.environment import handed_over
 from p2p_dist.scheduling.process import group_code
+from p2p_dist.scheduling.ray_capacity import PATIENCE_SECONDS, Nodes, bundle_of
 from p2p_dist.scheduling.ray_gcs import GcsMonitor
 from p2p_dist.scheduling.ray_node import NodeActor, in_bundle
 from p2p_dist.scheduling.ray_placed import Placed
@@ -75,7 +77,10 @@ class RayBackend(Backend):
             }
             # Ray opens its own folder to everybody; ours around it stays shut.
             options |= {"_temp_dir": str(self._folder / "r")}
-        self._connect(options)
+        names = [gpu.name for gpu in visible_gpus()][:gpus] if self._folder and gpus else []
+        with ray_local_cluster.devices_named(names if len(names) == gpus else []):
+            self._connect(options)
+        self._nodes = Nodes(ray)
         self._gcs = GcsMonitor(ray.get_runtime_context().gcs_address)
         self._remote = ray.remote(NodeActor)
         self._groups: dict[str, Placed] = {}
@@ -117,12 +122,9 @@ class RayBackend(Backend):
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def start(self, group: ProcessGroup) -> str:
-        bundle = {
-            "CPU": group.cpus * group.ranks_per_node,
-            **({"GPU": group.gpus * group.ranks_per_node} if group.gpus else {}),
-        }
+        bundle = bundle_of(group, self.cpus, self.gpus)
         self._gcs.require()
-        self._refuse_infeasible(group, bundle)
+        self._nodes.refuse_infeasible(group, bundle)
         placed = Placed(group, bundle)
         if (actor := self._idle.take(group)) is not None:
             placed.actors, placed.reused = [actor], True
@@ -138,7 +140,7 @@ class RayBackend(Backend):
     def poll(self, name: str) -> int | None:
         placed = self._groups[name]
         group = placed.group
-        if placed.code is not None or not (placed.endings or self._place(placed, seconds=0.0)):
+        if placed.code is not None or not (placed.endings or self._place_at_last(placed)):
             return placed.code
         self._note_endings(placed)
         if placed.failure is not None and None in placed.codes:
@@ -154,6 +156,9 @@ class RayBackend(Backend):
             else:
                 self._free(placed)
         return placed.code
+
+    def has_started(self, name: str) -> bool:
+        return bool(self._groups[name].endings)
 
     def wait(self, names: Collection[str], seconds: float) -> None:
         self._gcs.check()
@@ -198,15 +203,17 @@ class RayBackend(Backend):
         self._ray.shutdown()
         self._remove_folder()
 
-    def _refuse_infeasible(self, group: ProcessGroup, bundle: dict[str, int]) -> None:
-        """Raises UserError E413 for a group that the living nodes can never hold."""
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        fitting = [node for node in nodes if all(node.get(name, 0) >= amount for name, amount in bundle.items())]
-        if len(fitting) < group.nodes:
-            have = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-            what = f"A process group needs {group.nodes} node(s) with {bundle}; the cluster has {len(fitting)} such of "
-            what += f"{len(nodes)} ({have})"
-            raise user_error("E413", what, "Ray", "name the cluster at hand with --cluster")
+    def _place_at_last(self, placed: Placed) -> bool:
+        """Start a pending group if there is room for it, which warm workers without a job make. It counts as lost when
+        nodes are missing for too long."""
+        self._release_idle()
+        if self._place(placed, seconds=0.0):
+            return True
+        if placed.code is None and self._nodes.are_lost(placed):
+            what = f"for {PATIENCE_SECONDS:g} s no living nodes have had {placed.group.nodes} x {placed.bundle}"
+            placed.code = self._lost(placed.group, what)
+            self._free(placed)
+        return False
 
     def _place(self, placed: Placed, seconds: float) -> bool:
         """Start the ranks once Ray has placed the group. False while it is pending."""
@@ -255,10 +262,11 @@ class RayBackend(Backend):
             placed.codes[placed.endings.index(ending)] = code
         placed.failure = group_code(placed.failure, placed.codes)
 
-    def _lost(self, group: ProcessGroup, error: Exception) -> int:
-        """Append Ray's message about a lost actor to the group's log. Returns the exit code that it counts as."""
+    def _lost(self, group: ProcessGroup, reason: object) -> int:
+        """Append Ray's message about a lost actor or node to the group's log. Returns the exit code that it counts
+        as."""
         with group.log.open("a") as log:
-            log.write(f"Ray: {' '.join(str(error).split())}\n")
+            log.write(f"Ray: {' '.join(str(reason).split())}\n")
         return _LOST
 
     def _try(self, call: Any) -> None:
