@@ -65,6 +65,8 @@ class ClusterSpec(Strict):
     """Workers side by side on a node without GPUs, which share its cores and its memory; null: one."""
     tflops: Positive | None = None
     """Assumed training throughput of a GPU, or of a node without GPUs, in TFLOP/s; used for the plan's times."""
+    mig_slices: bool = False
+    """The GPUs are MIG slices. CUDA shows a process one slice alone, so that every training takes one rank."""
     deterministic: bool = True
     """Take deterministic kernels alone, so that equal runs are equal to the bit; false takes the fastest ones, and
     every `cost.json` says so."""
@@ -80,6 +82,10 @@ class ClusterSpec(Strict):
             raise ValueError("a node with GPUs has one slot for each: remove slots")
         if self.cuda_graphs and not self.gpus_per_node:
             raise ValueError("cuda_graphs is for nodes with GPUs: remove it, or set gpus_per_node")
+        if self.mig_slices and not self.gpus_per_node:
+            raise ValueError("mig_slices is for nodes with GPUs: remove it, or set gpus_per_node")
+        if self.mig_slices and self.layout and self.layout.ranks > 1:
+            raise ValueError("a process sees one MIG slice alone: set layout.ranks to 1, or remove layout")
         if (self.slots or 1) > 1 and self.layout and self.layout.ranks > 1:
             raise ValueError("ranks of a layout take all cores of a node: remove slots or layout")
         if self.layout and spread(self.layout.ranks, self.ranks_per_node)[0] > self.nodes:
@@ -151,7 +157,7 @@ def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) ->
     if gpus_per_node is not None:
         fields["gpus_per_node"] = gpus_per_node
     if bool(fields["gpus_per_node"]) != bool(like.gpus_per_node):
-        fields |= {"gpu_memory_gb": None, "tflops": None, "slots": None}
+        fields |= {"gpu_memory_gb": None, "tflops": None, "slots": None, "mig_slices": False}
     try:
         return ClusterSpec.model_validate(fields)
     except ValidationError as error:
@@ -162,13 +168,15 @@ def invented(like: ClusterSpec, nodes: int | None, gpus_per_node: int | None) ->
 def this_machine() -> ClusterSpec:
     """This machine: the cores and memory this process may use, and the GPUs listed by nvidia-smi (planning needs no
     torch)."""
-    memories = [gpu.memory_gb for gpu in visible_gpus()]
+    gpus = visible_gpus()
+    memories = [gpu.memory_gb for gpu in gpus]
     cores = len(os.sched_getaffinity(0))
     return ClusterSpec(
         name="this machine",
         cpus_per_node=cores,
         gpus_per_node=len(memories),
         gpu_memory_gb=min(memories) if memories else None,
+        mig_slices=any(gpu.is_slice for gpu in gpus),
         tflops=None if memories else cores * core_tflops(cpu_flags()),
         memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
     )

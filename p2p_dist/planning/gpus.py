@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from p2p_dist.errors import UserError, user_error
@@ -27,6 +27,13 @@ class Gpu:
 
     name: str
     memory_gb: float
+    uuid: str = ""
+    """UUID of the GPU or slice; empty where nvidia-smi does not list it."""
+
+    @property
+    def is_slice(self) -> bool:
+        """True for a slice of a GPU in MIG mode, of which CUDA shows a process one alone."""
+        return self.name.startswith("MIG-")
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
@@ -44,7 +51,7 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> list[Gpu]:
     if visible is None or not present:
         return list(dict.fromkeys(present.values()))
     least = min(gpu.memory_gb for gpu in present.values())
-    return [Gpu(name, present[name].memory_gb if name in present else least) for name in names]
+    return [replace(present.get(name, Gpu(name, least)), name=name) for name in names]
 
 
 def _present() -> dict[str, Gpu]:
@@ -64,10 +71,12 @@ def _present() -> dict[str, Gpu]:
         raise _unknown(f"nvidia-smi does not say how much memory GPU {unknown[0]} has")
     slices = [match for line in listed if (match := _SLICE.match(line))]
     if slices:
-        return {uuid: Gpu(uuid, float(size) * 2**30 / 1e9) for size, uuid in (match.groups() for match in slices)} | {
-            uuid: Gpu(index, sizes[index]) for index, uuid in whole
+        sliced = (match.groups() for match in slices)
+        return {uuid: Gpu(uuid, float(size) * 2**30 / 1e9, uuid) for size, uuid in sliced} | {
+            uuid: Gpu(index, sizes[index], uuid) for index, uuid in whole
         }
-    devices = {index: Gpu(index, size) for index, size in sizes.items()}
+    uuids = dict(whole)
+    devices = {index: Gpu(index, size, uuids.get(index, "")) for index, size in sizes.items()}
     return devices | {uuid: devices[index] for index, uuid in whole}
 
 

@@ -53,6 +53,11 @@ def place(
     """Return the first candidate that fits, simplest first; `cohort` is the maximum cohort size, `images` the number of
     images of the study's rows. All weights are trained by one run at a time."""
     cohort = 1 if train.is_full else cohort
+    if cluster.mig_slices and cluster.layout and cluster.layout.ranks > 1:
+        return Misfit(
+            f"is to be split over {cluster.layout.ranks} ranks, and a process sees one MIG slice alone",
+            "a layout with one rank, or whole GPUs",
+        )
     if shape is None:
         split, rows, most = (
             _forced(train, cohort, cluster.layout) if cluster.layout else (Split(), train.global_batch, cohort)
@@ -185,7 +190,10 @@ def _forced(train: TrainSpec, cohort: int, layout: LayoutSpec) -> tuple[Split, i
 
 
 def _rank_counts(cluster: ClusterSpec) -> list[int]:
-    """Rank counts to try: 2, 4, ... GPUs of a node, then whole nodes."""
+    """Rank counts to try: 2, 4, ... GPUs of a node, then whole nodes. None for MIG slices, of which a process sees one
+    alone."""
+    if cluster.mig_slices:
+        return []
     inside = [2**power for power in range(1, 8) if 2**power < cluster.gpus_per_node]
     nodes = [2**power for power in range(8) if 2**power < cluster.nodes] + [cluster.nodes]
     whole_nodes = [cluster.gpus_per_node * count for count in nodes]
@@ -211,12 +219,13 @@ def weight_bytes(train: TrainSpec, cluster: ClusterSpec) -> int:
 
 def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: ClusterSpec, device: Device) -> Misfit:
     """Report the smallest candidate and what would make it fit: more memory, or shorter rows."""
-    unit = "GPU" if device == "cuda" else "worker"
+    unit = "worker" if device == "cpu" else "MIG slice" if cluster.mig_slices else "GPU"
+    alone = "; a process sees one MIG slice alone, so that nothing is split over several" if cluster.mig_slices else ""
     sharded = f"ZeRO-{split.zero} over {split.ranks} GPUs, offload {split.offload}, " if split.zero else ""
     sharded += "gradient checkpointing, " if work.recompute else ""
     reason = (
         f"needs at least {memory.total / GIB:.1f} GiB per {unit} ({sharded}micro-batch {work.rows} of "
-        f"{work.tokens} tokens); {cluster.name} has {USABLE * budget / GIB:.1f} GiB usable"
+        f"{work.tokens} tokens); {cluster.name} has {USABLE * budget / GIB:.1f} GiB usable{alone}"
     )
     shorter = next(
         (
@@ -226,7 +235,7 @@ def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: Cl
         ),
         None,
     )
-    more = f"a {unit} with {memory.total / USABLE / 1e9:.0f} GB"
+    more = f"a {unit} with {memory.total / USABLE / 1e9:.0f} GB" + (", or whole GPUs" if cluster.mig_slices else "")
     return Misfit(
         reason, f"{more}, or train.max_length={shorter}" if shorter and shorter >= 8 + work.image_tokens else more
     )

@@ -129,8 +129,8 @@ def refuse_impossible(plan: Plan) -> None:
 
 
 def _slots(launch: Launch) -> int:
-    """Number of concurrent workers. Raises UserError E416 for a cluster that is not this machine, or more workers than
-    GPUs."""
+    """Number of concurrent workers. Raises UserError E416 for a cluster that is not this machine, or whose GPUs are
+    MIG slices here and not in its file, or more workers than GPUs."""
     cluster = launch.cluster
     if launch.address is None:
         here = this_machine()
@@ -145,6 +145,9 @@ def _slots(launch: Launch) -> int:
                 "--cluster",
                 "omit --cluster, or join a Ray cluster with --backend ray --address HOST:PORT",
             )
+        if here.mig_slices and cluster.gpus_per_node > 1 and not cluster.mig_slices:
+            what = f"{cluster.name} has whole GPUs, and this machine has MIG slices, of which a process sees one alone"
+            raise user_error("E416", what, "--cluster", "set mig_slices: true in its file, or omit --cluster")
     most = cluster.nodes * cluster.slots_per_node
     if cluster.gpus_per_node and launch.slots is not None and launch.slots > most:
         raise user_error(

@@ -7,6 +7,7 @@ import pytest
 from p2p_dist.cli import checks
 from p2p_dist.errors import UserError
 from p2p_dist.planning import gpus
+from p2p_dist.planning.cluster import this_machine
 from p2p_dist.planning.gpus import visible_gpus
 
 WHOLE = """GPU 0: NVIDIA H200 (UUID: GPU-aa)
@@ -53,6 +54,21 @@ def test_mig_slices_have_memory_of_their_own(smi: Path) -> None:
     (smi / "list").write_text(CUT)
     sizes = {gpu.name: round(gpu.memory_gb, 1) for gpu in visible_gpus({})}
     assert sizes == {"MIG-11": 21.5, "MIG-22": 5.4, "1": 42.9}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("listed", "visible", "sliced"),
+    [(WHOLE, None, False), (CUT, None, True), (CUT, "1", False), (CUT, "MIG-22", True), (WHOLE, "MIG-GPU-a/1/0", True)],
+)
+def test_this_machine_knows_its_mig_slices(
+    smi: Path, listed: str, visible: str | None, sliced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (smi / "list").write_text(listed)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert this_machine().mig_slices is sliced
 
 
 def test_no_tool_means_no_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
