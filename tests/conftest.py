@@ -2,12 +2,13 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from p2p_dist.scheduling import gpu_locks
 from tests.rows import write_rows
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def failing_study(folder: Path) -> str:
     attacks = f"  - {{name: badnets, rate: 0.1}}\n  - {{name: synattack, table: '{table}'}}\n"
     study = TINY_STUDY.replace("defense: [none, p2p]\n", f"{attacks}defense: none\n")
     return study.replace("exclude: [{attack: none, defense: p2p}]\n", "")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_gpu_locks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The GPUs of tests are numbers on paper, and none of them is another suite's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu_locks, "FOLDER", tmp_path_factory.mktemp("locks") / "gpus")
+        yield
 
 
 @pytest.fixture(scope="session")
