@@ -53,8 +53,7 @@ class LocalBackend(Backend):
         return name
 
     def _place(self, name: str, group: ProcessGroup) -> None:
-        """Start the ranks, or leave the group pending where other controllers hold the GPUs. Its log says so, and is
-        touched from then on: a group that waits has not stalled."""
+        """Start the ranks, or leave the group pending where other controllers hold the GPUs, which its log says."""
         gpus = group.gpus * group.ranks
         slot = self._idle.take(group) or self._new_slot(gpus)
         if slot is None:
@@ -62,7 +61,6 @@ class LocalBackend(Backend):
                 held = f"waiting for {gpus} GPU(s): other controllers on this machine hold them\n"
                 confined.append(group.log, held.encode())
             self._pending[name] = group, time.monotonic() + RETRY_SECONDS
-            group.log.touch()
             return
         self._pending.pop(name, None)
         environment = {"CUDA_VISIBLE_DEVICES": ",".join(slot.devices)} if gpus else {}
@@ -90,6 +88,9 @@ class LocalBackend(Backend):
                 self._free += [device for device in slot.devices if device not in self._faulty[name]]
                 self._locks.release(slot.devices)
         return code
+
+    def has_started(self, name: str) -> bool:
+        return name not in self._pending
 
     def wait(self, names: Collection[str], seconds: float) -> None:
         if self.gpus and time.monotonic() - self._idle_since > IDLE_SECONDS:
