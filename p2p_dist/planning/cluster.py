@@ -11,6 +11,7 @@ from p2p_dist.config import yaml_strict
 from p2p_dist.config.study import Positive, Strict
 from p2p_dist.errors import user_error
 from p2p_dist.planning.gpus import visible_gpus
+from p2p_dist.planning.host_memory import host_memory
 from p2p_dist.planning.nodes import spread
 
 Count = Annotated[int, Field(ge=1)]
@@ -178,7 +179,7 @@ def this_machine() -> ClusterSpec:
         gpu_memory_gb=min(memories) if memories else None,
         mig_slices=any(gpu.is_slice for gpu in gpus),
         tflops=None if memories else cores * core_tflops(cpu_flags()),
-        memory_gb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9,
+        memory_gb=host_memory() / 1e9,
     )
 
 
