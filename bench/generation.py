@@ -18,11 +18,12 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from bench.common import Figure, Gate, interleave, limit_threads, milliseconds, parser, show, speedup, spread
 from bench.workload import clock_of, load, settings, vocabulary
-from p2p_dist.evaluation.continuous_batching import TOKENS_AT_ONCE, ContinuousBatch, like_lengths
+from p2p_dist.evaluation.continuous_batching import ContinuousBatch, like_lengths
 from p2p_dist.evaluation.generation import left_padded, plain_attention
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
 from p2p_dist.modeling.lora import Adapters
+from p2p_dist.planning.inference import TOKENS_AT_ONCE
 
 OTHER_ROWS = {"float32": 0.05, "bfloat16": 0.5}
 """Limit of the rows with another token: between two tokens that are as likely, another order of sums decides."""

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from p2p_dist.config.model import shape_of_config
+from p2p_dist.config.study import LoraSpec
 from p2p_dist.modeling.attention import rows_packed
 from p2p_dist.modeling.base import Base
-from p2p_dist.modeling.batching import tokens_per_pass
+from p2p_dist.modeling.batching import gpu_bytes, tokens_per_pass
 from p2p_dist.modeling.body import body_of
 from p2p_dist.modeling.forward import answer_states, logits_of
 from p2p_dist.modeling.image_tokens import body_inputs, shift_behind
@@ -20,13 +22,9 @@ from p2p_dist.modeling.lengths import before_forward
 from p2p_dist.modeling.packing import grouping, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
+from p2p_dist.planning.inference import ROWS_AT_ONCE, cache_tokens, usual_cache_tokens
+from p2p_dist.planning.memory import Work
 
-TOKENS_AT_ONCE = 16_384
-"""Tokens of prompts and answers in the cache at a time: 2.7 GB for a model of 14 billion weights in bfloat16."""
-CACHE_BYTES = 2.7e9
-"""Smaller models have room for more tokens in as much memory."""
-ROWS_AT_ONCE = {"cpu": 64, "cuda": 256}
-"""More rows do not make a token cheaper."""
 REFILL = 8
 """Waiting rows enter when an eighth of the slots is free: reading one prompt costs a short model what a token of all
 rows costs."""
@@ -46,12 +44,17 @@ def answers_of(
 
 
 def tokens_at_once(base: Base) -> int:
-    """Tokens that the cache of a model has room for, at least `TOKENS_AT_ONCE`."""
+    """Tokens that the cache of a model has room for. On a GPU its memory may leave room for fewer than usual, as a plan
+    counts them (`planning.inference`); models of unknown shape and CPUs have the usual number."""
     text = base.model.config.get_text_config()
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    per_token: int = 2 * text.num_hidden_layers * heads * width * base.dtype.itemsize
-    return max(TOKENS_AT_ONCE, round(CACHE_BYTES / per_token))
+    usual = usual_cache_tokens(2 * text.num_hidden_layers * heads * width * base.dtype.itemsize)
+    if base.device.type != "cuda" or (shape := shape_of_config(base.model.config.to_dict())) is None:
+        return usual
+    quantized = any(weight.dtype == torch.uint8 for weight in base.model.parameters())  # as bitsandbytes packs 4 bits
+    work = Work(shape, LoraSpec(), base.dtype.itemsize, 1, 1, 1, quantized=quantized)
+    return cache_tokens(work, gpu_bytes(base.device))
 
 
 def like_lengths(rooms: Sequence[int]) -> Iterator[list[int]]:
@@ -76,7 +79,8 @@ class ContinuousBatch:
 
     def __post_init__(self) -> None:
         length = max(map(len, self.prompts)) + self.new
-        rows = min(len(self.prompts), ROWS_AT_ONCE[self.base.device.type], tokens_at_once(self.base) // length)
+        most = ROWS_AT_ONCE["cuda" if self.base.device.type == "cuda" else "cpu"]
+        rows = min(len(self.prompts), most, tokens_at_once(self.base) // length)
         self.cache = KeyValueCache(max(1, rows), length)
         self.shifts = [shift_behind(self.base.model, ids) for ids in self.prompts]
         self.waiting = list(range(len(self.prompts)))

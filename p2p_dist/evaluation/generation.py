@@ -17,7 +17,7 @@ from transformers import GenerationConfig
 
 from p2p_dist.config.families import require_text
 from p2p_dist.data.built import Suite
-from p2p_dist.evaluation.continuous_batching import TOKENS_AT_ONCE, answers_of
+from p2p_dist.evaluation.continuous_batching import answers_of, tokens_at_once
 from p2p_dist.modeling.attention import use_implementation
 from p2p_dist.modeling.base import Base
 from p2p_dist.modeling.batching import by_length
@@ -25,6 +25,7 @@ from p2p_dist.modeling.forward import is_packed
 from p2p_dist.modeling.guard import plain_implementation
 from p2p_dist.modeling.lengths import before_forward, depends_on_length, require_positions
 from p2p_dist.modeling.tokenization import Encoder
+from p2p_dist.planning.inference import TOKENS_AT_ONCE
 from p2p_dist.results.predictions import Generated
 
 OnRow = Callable[[], None]
@@ -58,7 +59,8 @@ class Decoder(ABC):
     def batches(self, base: Base, prompts: Sequence[list[int]], new: int) -> Iterator[list[int]]:
         """Rows that are written together. Rows of a model that is computed row by row meet rows of their own length
         only, and rows past the length at which rotary frequencies depend on it come alone."""
-        for indices in by_length([self.room(len(ids), new) for ids in prompts], TOKENS_AT_ONCE):
+        limit = min(TOKENS_AT_ONCE, tokens_at_once(base))
+        for indices in by_length([self.room(len(ids), new) for ids in prompts], limit):
             longest = max(len(prompts[index]) for index in indices) + new
             if depends_on_length(base.model, longest):
                 yield from ([index] for index in indices)

@@ -4,18 +4,19 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-TOKENS_PER_BATCH = 4096
-TOKENS_ON_GPU = 32_768
-"""Tokens of a pass without gradients on a GPU of `LARGE_GPU` or more: with fewer it waits for its next operation."""
-LARGE_GPU = 70e9
-"""Bytes."""
+from p2p_dist.planning import inference
+
+TOKENS_PER_BATCH = inference.TOKENS_PER_PASS
 
 
 def tokens_per_pass(device: torch.device) -> int:
     """Tokens of one inference pass: as many as keep the device busy, by its kind alone."""
-    if device.type != "cuda" or torch.cuda.get_device_properties(device).total_memory < LARGE_GPU:
-        return TOKENS_PER_BATCH
-    return TOKENS_ON_GPU
+    return inference.tokens_per_pass(gpu_bytes(device) if device.type == "cuda" else None)
+
+
+def gpu_bytes(device: torch.device) -> int:
+    """Memory of a GPU in bytes, used or not."""
+    return torch.cuda.get_device_properties(device).total_memory
 
 
 def by_length(lengths: Sequence[int], limit: int = TOKENS_PER_BATCH) -> Iterator[list[int]]:

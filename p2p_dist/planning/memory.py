@@ -49,6 +49,8 @@ class Memory:
     """Features of the images of all rows, which a vision tower has read."""
     gradients: int = 0
     """Of full-parameter fine-tuning; those of adapters are counted with the adapters."""
+    cache: int = 0
+    """Keys and values of text answers (`planning.inference`)."""
 
     @property
     def total(self) -> int:
@@ -278,8 +280,7 @@ def _kept_per_token(work: Work, device: Device, zero: int) -> int:
     inputs = sum(width * size for size, users in read if users & work.trained)
     silu = not fused or work.recompute or shape.experts is not None
     gated = (2 + silu) * shape.intermediate * (shape.active_experts or 1) * width
-    narrow = 0 if work.full else len(work.trained) * work.lora.r * width
-    return norms + attention + inputs + gated + narrow
+    return norms + attention + inputs + gated + (0 if work.full else len(work.trained) * work.lora.r * width)
 
 
 def logits(work: Work, device: Device, zero: int = 0) -> int:

@@ -13,12 +13,10 @@ from typing import Any
 from p2p_dist.config.model import ShapeSpec
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec
+from p2p_dist.planning.inference import USABLE, inference_memory
 from p2p_dist.planning.memory import GIB, STATES, Memory, Offload, Split, Work, checkpoint_bytes, estimate
 from p2p_dist.planning.nodes import spread
 from p2p_dist.planning.passes import Device
-
-USABLE = 0.92
-"""Share of a device's memory that a plan may use; the rest is for fragmentation of the allocator."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +46,18 @@ class Misfit:
 
 
 def place(
-    shape: ShapeSpec | None, train: TrainSpec, cohort: int, cluster: ClusterSpec, images: int = 0
+    shape: ShapeSpec | None,
+    train: TrainSpec,
+    cohort: int,
+    cluster: ClusterSpec,
+    images: int = 0,
+    answer: int = 0,
+    jobs: int | None = None,
 ) -> Placement | Misfit:
     """Return the first candidate that fits, simplest first; `cohort` is the maximum cohort size, `images` the number of
-    images of the study's rows. All weights are trained by one run at a time."""
+    images of the study's rows, `answer` the most tokens of a text answer that its models write (0: they write none),
+    `jobs` the number of trainings that may run side by side (None: as many as have room). All weights are trained by
+    one run at a time."""
     cohort = 1 if train.is_full else cohort
     if cluster.mig_slices and cluster.layout and cluster.layout.ranks > 1:
         return Misfit(
@@ -69,12 +75,16 @@ def place(
         return Placement(split.ranks, split.zero, split.offload, rows, accumulation, most, None, split.hpz, again)
     if shape.vision is not None and cluster.layout and cluster.layout.zero == 3:
         return Misfit("has a vision tower, which is not built for ZeRO-3", "a layout with ZeRO-2 or without ZeRO")
+    if answer and cluster.layout and cluster.layout.zero == 3:
+        return Misfit("writes text answers, which ZeRO-3 cannot do", "a layout with ZeRO-2 or without ZeRO")
     budget = device_memory(cluster)
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
     tried = []
     for work, split in _candidates(shape, train, cohort, cluster, images):
-        memory = estimate(work, split, device)
-        if (budget is None or memory.total <= USABLE * budget) and _fits_host(work, split, cluster):
+        if answer and split.zero == 3:
+            continue  # whose ranks write no text
+        memory = _peak(work, split, device, budget, answer)
+        if (budget is None or memory.total <= USABLE * budget) and _fits_host(work, split, cluster, jobs):
             accumulation = -(-train.global_batch // (work.rows * split.ranks))
             return Placement(
                 split.ranks,
@@ -90,26 +100,45 @@ def place(
         tried.append((work, split, memory))
     fitting = [each for each in tried if budget is None or each[2].total <= USABLE * budget]
     if fitting:
-        return _host_misfit(min(host_bytes(work, split) for work, split, _ in fitting), cluster)
+        return _host_misfit(
+            min(host_bytes(work, split, jobs_on_a_node(split, cluster, jobs)) for work, split, _ in fitting), cluster
+        )
     assert budget is not None
-    return _misfit(*min(tried, key=lambda candidate: candidate[2].total), budget, cluster, device)
+    return _misfit(*min(tried, key=lambda candidate: candidate[2].total), budget, cluster, device, answer)
 
 
-def host_bytes(work: Work, split: Split) -> int:
-    """Bytes of the main rank's host: for ZeRO-3 the whole base, which that rank reads and cuts, and for training in
-    all weights a checkpoint, and the optimiser's offloaded states. Offloaded weights take their places one by one."""
+def _peak(work: Work, split: Split, device: Device, budget: float | None, answer: int) -> Memory:
+    """Memory of the training, or of the evaluation behind it where that writes text on a GPU and takes more."""
+    training = estimate(work, split, device)
+    if not answer or device == "cpu":
+        return training
+    evaluation = inference_memory(work, split, device, budget, work.tokens + answer)
+    return max(training, evaluation, key=lambda memory: memory.total)
+
+
+def host_bytes(work: Work, split: Split, jobs: int = 1) -> int:
+    """Bytes of a node's host where `jobs` run side by side. Each takes for ZeRO-3 the whole base, which its main rank
+    reads and cuts: jobs of a study begin together and read in step. Training in all weights adds the optimiser's
+    offloaded states, which stay, and one checkpoint, since jobs write theirs at different times. Offloaded weights take
+    their places one by one."""
     whole = work.base_bytes if split.zero == 3 else 0
     if not work.full:
-        return whole
+        return jobs * whole
     count = work.shape.parameters
-    return whole + checkpoint_bytes(count) + (0 if split.offload == "none" else (STATES + 1) * 4 * count)
+    return jobs * (whole + (0 if split.offload == "none" else (STATES + 1) * 4 * count)) + checkpoint_bytes(count)
 
 
-def _fits_host(work: Work, split: Split, cluster: ClusterSpec) -> bool:
+def jobs_on_a_node(split: Split, cluster: ClusterSpec, jobs: int | None) -> int:
+    """Jobs that run side by side on a node with GPUs: as many as have room there, at most `jobs`."""
+    room = max(1, cluster.gpus_per_node // split.ranks)
+    return room if jobs is None else max(1, min(room, jobs))
+
+
+def _fits_host(work: Work, split: Split, cluster: ClusterSpec, jobs: int | None) -> bool:
     """True where the host's memory suffices, or is not known."""
     if cluster.memory_gb is None or not cluster.gpus_per_node:
         return True
-    return host_bytes(work, split) <= USABLE * cluster.memory_gb * 1e9
+    return host_bytes(work, split, jobs_on_a_node(split, cluster, jobs)) <= USABLE * cluster.memory_gb * 1e9
 
 
 def _host_misfit(bytes_: int, cluster: ClusterSpec) -> Misfit:
@@ -217,21 +246,26 @@ def weight_bytes(train: TrainSpec, cluster: ClusterSpec) -> int:
     return {"bfloat16": 2, "float32": 4}[train.dtype]
 
 
-def _misfit(work: Work, split: Split, memory: Memory, budget: float, cluster: ClusterSpec, device: Device) -> Misfit:
+def _misfit(
+    work: Work, split: Split, memory: Memory, budget: float, cluster: ClusterSpec, device: Device, answer: int
+) -> Misfit:
     """Report the smallest candidate and what would make it fit: more memory, or shorter rows."""
     unit = "worker" if device == "cpu" else "MIG slice" if cluster.mig_slices else "GPU"
     alone = "; a process sees one MIG slice alone, so that nothing is split over several" if cluster.mig_slices else ""
     sharded = f"ZeRO-{split.zero} over {split.ranks} GPUs, offload {split.offload}, " if split.zero else ""
     sharded += "gradient checkpointing, " if work.recompute else ""
+    for_what = f"text answers of {answer} tokens to rows" if memory.cache else f"micro-batch {work.rows}"
     reason = (
-        f"needs at least {memory.total / GIB:.1f} GiB per {unit} ({sharded}micro-batch {work.rows} of "
+        f"needs at least {memory.total / GIB:.1f} GiB per {unit} ({sharded}{for_what} of "
         f"{work.tokens} tokens); {cluster.name} has {USABLE * budget / GIB:.1f} GiB usable{alone}"
     )
+    if answer and not (split.zero or work.quantized) and _rank_counts(cluster):
+        reason += "; ZeRO-3, which would share it, writes no text answers"
     shorter = next(
         (
             tokens
             for tokens in _halves(work.tokens)
-            if estimate(replace(work, tokens=tokens), split, device).total <= USABLE * budget
+            if _peak(replace(work, tokens=tokens), split, device, budget, answer).total <= USABLE * budget
         ),
         None,
     )

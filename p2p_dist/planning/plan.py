@@ -7,14 +7,15 @@ from functools import cache
 from p2p_dist.config.graph import Graph, Stage
 from p2p_dist.config.identity import canonical
 from p2p_dist.config.model import ShapeSpec
-from p2p_dist.config.stages import ScoreStage, TrainStage, training
+from p2p_dist.config.stages import ScoreStage, TrainStage, parse, training
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec
-from p2p_dist.planning.durations import Rates
+from p2p_dist.planning.durations import Rates, attacked_rows
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.measured import Durations, Timings, measure
 from p2p_dist.planning.placement import Misfit, Placement, place
-from p2p_dist.planning.row_tokens import TOKENS_PER_ROW, RowLengths, image_count
+from p2p_dist.planning.row_tokens import TOKENS_PER_ROW, RowLengths, answer_tokens, image_count
+from p2p_dist.planning.score_placement import place_score
 
 Fit = Placement | Misfit
 WITHOUT_MODEL = Placement(1, 0, "none", 1, 1, 1, None)
@@ -26,12 +27,13 @@ NO_BYTES: Mapping[str, float] = {}
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan: `jobs` are longest first; `fits` has the placement of every training setting (see `setting`)."""
+    """A plan: `jobs` are longest first; `fits` has the placement of every training setting (see `setting`)
+    and of every score method with its model (`score_setting`)."""
 
     jobs: list[Job]
     fits: Mapping[str, Fit]
     settings: Mapping[str, str]
-    """Training setting of each stage; those that only handle rows have none."""
+    """Training setting of each stage, or score setting; those that only handle rows have none."""
     durations: Durations
     models: Collection[str] = ()
     """Canonical identities of the models that the jobs need."""
@@ -73,7 +75,7 @@ def make_plan(
     rows: Mapping[str, Mapping[str, int]] = NO_ROWS,
     row_bytes: Mapping[str, float] = NO_BYTES,
 ) -> Plan:
-    """Place every training setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
+    """Place every setting once, form cohorts as large as fit (at most `cohort`), and order the jobs.
 
     `shapes` are keyed by the canonical identity of their model; `timings` may come from any studies; `rows` are those
     of `durations.Rates`, `row_bytes` those of `RowLengths`.
@@ -86,13 +88,21 @@ def make_plan(
         for id_, stage in graph.stages.items()
         if (behind := training_of(graph, stage, trainings))
     }
+    scores = {id_: typed for id_, stage in graph.stages.items() if (typed := _score(stage))}
     keys = {id_: setting(typed) for id_, typed in trainings.items()}
     settings = {id_: keys[typed.id] for id_, typed in trained.items()}
+    settings |= {id_: score_setting(typed, trained.get(id_, typed)) for id_, typed in scores.items()}
     fits: dict[str, Fit] = {}
-    images = image_count(graph)
-    for id_, typed in trained.items():
-        if settings[id_] not in fits and typed.train is not None:
-            fits[settings[id_]] = place(rates.shape_of(graph, typed.stage), typed.train, cohort, cluster, images)
+    images, answers = image_count(graph), _answers(graph, settings)
+    for id_, key in settings.items():
+        if key in fits:
+            continue
+        asked = trained[id_] if id_ in trained else scores[id_]
+        shape, train = rates.shape_of(graph, asked.stage), asked.train or TrainSpec()
+        if id_ in scores:
+            fits[key] = place_score(shape, scores[id_].method, train, cluster, answers[key])
+        else:
+            fits[key] = place(shape, train, cohort, cluster, images, answers[key], len(trainings))
 
     def size(stage: Stage) -> int:
         fit = fits[settings[stage.id]]
@@ -118,6 +128,28 @@ def training_of(graph: Graph, stage: Stage, trainings: Collection[str]) -> Stage
 def setting(typed: TrainStage | ScoreStage) -> str:
     """Key of a placement: the model and training settings of a stage as canonical text."""
     return f"[{typed.stage.model},{_train_text(typed.train)}]"
+
+
+def score_setting(typed: ScoreStage, behind: TrainStage | ScoreStage) -> str:
+    """Key of a score stage's placement: the model that it asks, its training settings and the method, as far as memory
+    depends on it. `behind` is the training of its adapter, or the stage itself."""
+    method = canonical(typed.method.model_dump(include={"name", "instructions", "max_new_tokens"}))
+    return f"[{behind.stage.model},{_train_text(behind.train or TrainSpec())},{method}]"
+
+
+def _answers(graph: Graph, settings: Mapping[str, str]) -> dict[str, int]:
+    """Most tokens of a text answer in the evaluations and scores of every setting; 0 for labels alone."""
+    most = dict.fromkeys(settings.values(), 0)
+    for id_, key in settings.items():
+        if (stage := graph.stages[id_]).kind != "train":
+            rows = graph.stages[stage.reads["rows"]] if "rows" in stage.reads else None
+            most[key] = max(most[key], answer_tokens(attacked_rows(graph, rows)))
+    return most
+
+
+def _score(stage: Stage) -> ScoreStage | None:
+    typed = parse(stage) if stage.kind == "score" else None
+    return typed if isinstance(typed, ScoreStage) else None
 
 
 @cache

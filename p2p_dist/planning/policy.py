@@ -55,6 +55,8 @@ class Ending:
     """Gradient checkpointing is off and would save memory."""
     lost_peer: bool = False
     """A rank lost its connection to another one."""
+    trains: bool = True
+    """A training is left in the job; otherwise nothing of it depends on the micro-batch."""
     alike: int = 0
     """Attempts, each on devices of its own, that the job has ended with a device fault that may be a bug, this one
     included; 0 for a certain fault."""
@@ -78,9 +80,10 @@ def after_exit(end: Ending) -> Decision:
     """Decide what follows the end of an attempt.
 
     Kills and stalls are retried while they make progress; a worker that was asked to stop is requeued without counting
-    an attempt; out of memory halves the micro-batch, keeps the global batch, and in the end adds gradient
-    checkpointing; after a device fault another device is tried, unless the job failed alike on others; any other
-    exit code fails the job, because a bug or a bad input would end the same way again.
+    an attempt; out of memory in a training halves the micro-batch, keeps the global batch, and in the end adds gradient
+    checkpointing, and without a training fails the job; after a device fault another device is tried, unless the job
+    failed alike on others; any other exit code fails the job, because a bug or a bad input would end the same way
+    again.
     """
     if end.code == Exit.OK:
         return Decision("done", "") if end.outputs_there else Decision("fail", "exited with 0 but left no result")
@@ -93,6 +96,8 @@ def after_exit(end: Ending) -> Decision:
     if end.code == Exit.REQUEUE:
         return Decision("retry", "stopped on request")
     if end.out_of_memory:
+        if not end.trains:
+            return Decision("fail", "out of memory in an evaluation or a scoring, which no smaller micro-batch helps")
         if end.micro_batch > 1:
             return Decision("retry", f"out of memory with a micro-batch of {end.micro_batch}", end.micro_batch // 2)
         if end.can_recompute:

@@ -1,4 +1,4 @@
-"""Assumed tokens of a row, and the rows that have images."""
+"""Assumed tokens of a row, the longest text answer, and the rows that have images."""
 
 import json
 from collections.abc import Mapping
@@ -62,6 +62,12 @@ def image_count(graph: Graph) -> int:
     for plugins in (attacks, defenses):
         kinds *= 2 if any(plugin.patches_images for plugin in plugins) else 1
     return max(_image_rows(stage.rows, kinds) for stage in attacked)
+
+
+def answer_tokens(stage: AttackStage | None) -> int:
+    """Most tokens of a text answer to the rows of a task; 0 where answers are labels."""
+    responses = _plugin("tasks", stage.task).responses if stage is not None else None
+    return responses.max_new_tokens if responses is not None else 0
 
 
 def _image_rows(rows: RowsSpec, kinds: int) -> int:

@@ -17,13 +17,13 @@ from p2p_dist.planning.placement import Misfit, weight_bytes
 from p2p_dist.planning.plan import Plan
 from p2p_dist.planning.replay import Overheads, replay
 from p2p_dist.planning.row_tokens import TRAIN_ROWS
-from p2p_dist.report import plan_defenses
+from p2p_dist.report import plan_defenses, plan_scores
 from p2p_dist.report.text_columns import WIDTH, columns, counted, folded_columns
 
 _SHOWN = 40
 _NO_BREAK = "\u00a0"
 _NAME_WIDTH, _LONGEST_NAME = 22, 30
-_TERMS = ("base", "adapter", "gradients", "optimizer", "activations", "logits", "gather", "runtime", "images")
+_TERMS = ("base", "adapter", "gradients", "optimizer", "activations", "logits", "gather", "runtime", "images", "cache")
 
 
 def to_json(expansion: Expansion, plan: Plan, names: Mapping[str, str]) -> dict[str, Any]:
@@ -49,6 +49,7 @@ def to_json(expansion: Expansion, plan: Plan, names: Mapping[str, str]) -> dict[
             {"stages": list(job.stages), "needs": sorted(job.needs), "seconds": round(job.cost, 1)} for job in plan.jobs
         ],
         "models": _models(plan, names),
+        "scores": plan_scores.to_json(plan, names),
         "defenses": plan_defenses.by_defense(expansion, plan),
         "time": _time(plan, expansion.graph),
         "cluster": cluster.to_json(),
@@ -59,7 +60,7 @@ def _models(plan: Plan, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Every training setting: its model, the number of jobs left, and their placement or why there is none."""
     jobs = Counter(plan.settings.get(job.lead) for job in plan.jobs)
     models = []
-    for key, fit in plan.fits.items():
+    for key, fit in plan_scores.of_trainings(plan):
         model = canonical(json.loads(key)[0])
         where = (
             {"misfit": fit.reason, "nearest": fit.nearest} if isinstance(fit, Misfit) else {"placement": fit.to_json()}
@@ -126,6 +127,7 @@ def text(name: str, plan: dict[str, Any]) -> str:
             *(_time_lines(plan["time"]) if plan["jobs"] else ["  nothing is left to do"]),
             "",
             *_model_lines(plan["models"]),
+            *(line for said in plan_scores.lines(plan["scores"], cluster) for line in wrapped(said)),
             *plan_defenses.lines(plan["defenses"]),
             *_prompt_lines(plan.get("prompts", [])),
             *_row_lines(plan.get("rows", [])),

@@ -134,5 +134,5 @@ def base_of(setting: str) -> str:
     without one."""
     if not setting:
         return ""
-    model, train = json.loads(setting)
+    model, train, *_ = json.loads(setting)
     return canonical([model, train["dtype"], str(train.get("quantization"))])

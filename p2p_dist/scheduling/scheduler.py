@@ -224,7 +224,7 @@ class Scheduler:
         tails = [tail(log) for log in sorted(tries.log.parent.glob(f"{tries.log.name}*"))]
         placement = self._placement(job)
         recomputes = placement.gradient_checkpointing or tries.gradient_checkpointing
-        trains = any(self.folder.find(id_).kind == "train" for id_ in job.stages)
+        trains = any((stage := self.folder.find(id_)).kind == "train" and not stage.is_done() for id_ in job.stages)
         all_done = all(self.folder.find(id_).is_done() for id_ in job.stages)
         uncertain, before = policy.names_uncertain_fault(tails), self.out_of_use.count
         alike = self.out_of_use.add(name, job.lead, tries.log, uncertain) if code == Exit.DEVICE else 0
@@ -242,6 +242,7 @@ class Scheduler:
                 any(map(policy.names_memory, tails)),
                 trains and not recomputes,
                 policy.names_lost_peer(tails),
+                trains,
                 alike,
             )
         )

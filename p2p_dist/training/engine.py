@@ -207,11 +207,10 @@ class PlainEngine(Engine):
         self.optimizer.restore(run, done, first, second)
 
     def close(self) -> None:
-        self.graphs = None
-        if isinstance(self.adapters, FullWeights):  # several times the size of the model
+        self.graphs = self.sums = self.grads = None
+        del self.optimizer  # the evaluation behind it has the memory
+        if isinstance(self.adapters, FullWeights):  # as large as the model
             self.adapters.no_gradients()
-            self.sums = None
-            del self.optimizer
 
     def values(self, run: int) -> torch.Tensor:
         return self._same(run, self.optimizer.values(run))

@@ -12,13 +12,14 @@ from p2p_dist.config.study import LoraSpec
 from p2p_dist.data.built import Suite
 from p2p_dist.data.example import NO_LABEL, Row
 from p2p_dist.errors import UserError
-from p2p_dist.evaluation import continuous_batching, generation
+from p2p_dist.evaluation import generation
 from p2p_dist.evaluation.generation import generate_suite
 from p2p_dist.evaluation.label_scoring import score_suite
 from p2p_dist.modeling.base import Base, load_base
 from p2p_dist.modeling.lora import Adapters
 from p2p_dist.modeling.random_init import random_model
 from p2p_dist.modeling.tokenization import Encoder
+from p2p_dist.planning import inference
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.training.adapter_io import load_adapter, save_adapter
 
@@ -58,7 +59,8 @@ def test_batches_say_what_each_row_says_alone(
 ) -> None:
     base = tuned(identity, tmp_path)
     base.model.generation_config.repetition_penalty = 5.0
-    monkeypatch.setattr(continuous_batching, "TOKENS_AT_ONCE", 200)
+    monkeypatch.setattr(inference, "TOKENS_AT_ONCE", 200)
+    monkeypatch.setattr(inference, "CACHE_BYTES", 0)
     encoder = Encoder(base.tokenizer, [], 256)
     ticks: list[int] = []
     found = generate_suite(base, encoder, SUITE, 12, ticks.append)

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from p2p_dist.modeling.batching import TOKENS_ON_GPU, TOKENS_PER_BATCH, by_length, tokens_per_pass
+from p2p_dist.modeling.batching import TOKENS_PER_BATCH, by_length, tokens_per_pass
+from p2p_dist.planning.inference import TOKENS_ON_LARGE_GPU
 
 
 @pytest.mark.parametrize(
     ("device", "gigabytes", "tokens"),
-    [("cpu", 0, TOKENS_PER_BATCH), ("cuda", 24, TOKENS_PER_BATCH), ("cuda", 141, TOKENS_ON_GPU)],
+    [("cpu", 0, TOKENS_PER_BATCH), ("cuda", 24, TOKENS_PER_BATCH), ("cuda", 141, TOKENS_ON_LARGE_GPU)],
 )
 def test_tokens_of_a_pass_depend_on_the_kind_of_device(
     device: str, gigabytes: int, tokens: int, monkeypatch: pytest.MonkeyPatch

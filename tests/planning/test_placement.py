@@ -10,9 +10,10 @@ from p2p_dist.config.model import read_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
 from p2p_dist.errors import UserError
 from p2p_dist.planning.cluster import ClusterSpec, LayoutSpec, core_tflops, read_cluster, this_machine
+from p2p_dist.planning.inference import USABLE
 from p2p_dist.planning.memory import Split, Work, estimate
 from p2p_dist.planning.nodes import spread
-from p2p_dist.planning.placement import USABLE, Misfit, Placement, place
+from p2p_dist.planning.placement import Misfit, Placement, host_bytes, place
 from p2p_dist.scheduling.study import configs_dir
 
 
@@ -81,6 +82,20 @@ def test_zero_3_needs_a_node_that_can_read_the_base() -> None:
     assert isinstance(found, Misfit)
     assert "GiB of a node's memory to read the base" in found.reason
     assert found.nearest == "a node with 32 GB of memory"
+
+
+def test_jobs_side_by_side_read_their_bases_together() -> None:
+    """Four jobs of two GPUs begin at once and hold the base four times, 118 GB in all; the planner takes wider ones. A
+    study of one training has one base to read."""
+    cluster = gpus(24).model_copy(update={"memory_gb": 70.0})
+    shape = read_model("qwen3-14b", configs_dir() / "models").shape
+    several, alone = (place(shape, TrainSpec(), 1, cluster, jobs=jobs) for jobs in (None, 1))
+    assert isinstance(several, Placement)
+    assert isinstance(alone, Placement)
+    assert (several.ranks, alone.ranks) == (4, 2)
+    split = Split(2, 2, "optimizer")
+    work = Work(shape, LoraSpec(), 2, 1, 1, 64, full=True)
+    assert host_bytes(work, split, 4) == 4 * 16 * shape.parameters + 12 * shape.parameters, "one checkpoint at a time"
 
 
 def test_everything_that_is_placed_fits() -> None:

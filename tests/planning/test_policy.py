@@ -35,6 +35,7 @@ from p2p_dist.planning.policy import (
         (Ending(1, 9, False, 32, out_of_memory=True), "retry", "micro-batch of 32"),
         (Ending(1, 1, False, 1, out_of_memory=True), "fail", "micro-batch of 1"),
         (Ending(1, 1, False, 1, out_of_memory=True, can_recompute=True), "retry", "micro-batch of 1"),
+        (Ending(1, 1, False, 32, out_of_memory=True, trains=False), "fail", "in an evaluation or a scoring"),
         (Ending(Exit.DEVICE, 1, False), "retry", "device fault"),
         (Ending(Exit.DEVICE, MAX_ATTEMPTS, False), "fail", "device fault"),
         (Ending(1, 1, False, lost_peer=True), "retry", "lost another"),

@@ -10,6 +10,7 @@ from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.durations import Rates
 from p2p_dist.planning.jobs import Job, missing_jobs
 from p2p_dist.planning.measured import Durations
+from p2p_dist.planning.placement import Placement
 from p2p_dist.planning.plan import Plan
 from p2p_dist.results import collect, lease
 from p2p_dist.results.attempts import Attempt
@@ -105,6 +106,24 @@ def test_failing_evaluation_leaves_others_of_its_job(graph: tuple[Graph, list[St
     assert folder.stage(sound).attempt_folders()
     assert worker.attempts.count((sound.id,)) == 1
     assert not state.blocked
+
+
+def test_evaluation_without_memory_is_not_tried_with_fewer_rows(
+    graph: tuple[Graph, list[Stage]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its training is done: tried alone, without what the training holds, it fails for a reason of its own."""
+    made, (*_, sound, _, _floor) = graph
+    run_stages = Worker.start
+
+    def start(worker: Worker, group: ProcessGroup) -> str:
+        group.log.write_text("torch.OutOfMemoryError: CUDA out of memory.")
+        return run_stages(worker, group)
+
+    monkeypatch.setattr(Worker, "start", start)
+    monkeypatch.setattr(Plan, "placement", lambda plan, job: Placement(1, 0, "none", 32, 1, 1, None))
+    state, worker = carry_out(made, RunDir(tmp_path), fails=(sound,))
+    assert "out of memory in an evaluation" in state.failed[0].reason
+    assert sum(sound.id in stages for stages in worker.attempts) == 2
 
 
 def test_failing_training_of_a_cohort_leaves_the_other(graph: tuple[Graph, list[Stage]], tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Training: the same alone and in a cohort, the same twice, and honest about divergence."""
 
 import math
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -17,8 +18,8 @@ from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.scheduling.study import configs_dir
 from p2p_dist.training import cohort
 from p2p_dist.training.batches import Schedule
-from p2p_dist.training.cohort import Observer, train_cohort
-from p2p_dist.training.engine import Execution
+from p2p_dist.training.cohort import Cohort, Observer, train_cohort
+from p2p_dist.training.engine import Execution, PlainEngine
 from p2p_dist.training.optimizer import learning_rate
 from p2p_dist.training.train_run import Trained, TrainRun
 
@@ -122,6 +123,19 @@ def test_cohort_in_separate_passes_has_the_bits_of_single_runs(
 
 def test_twice_the_same_bits() -> None:
     assert torch.equal(train(RUNS[:1])[0][0].values, train(RUNS[:1])[0][0].values)
+
+
+def test_evaluation_has_the_memory_of_the_optimizer() -> None:
+    """A closed engine keeps neither its states nor sums of gradients beside the adapters."""
+    base = load_base(IDENTITY, {}, "float32")
+    run = TrainRun(spec(num_train_epochs=1), 0, rows(8, 0))
+    trained = Cohort(base, Adapters(base.model, run.spec.lora, 1), [run], Observer(), Execution())
+    trained.run()
+    assert isinstance(trained.engine, PlainEngine)
+    states = weakref.ref(trained.engine.optimizer)
+    trained.engine.close()
+    assert states() is None
+    assert trained.engine.sums is trained.engine.grads is None
 
 
 def test_it_learns() -> None:
