@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from p2p_dist.errors import user_error
+from p2p_dist.errors import Exit, user_error
 
 FOLDER = Path("/tmp/p2p-dist-gpus")
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -62,6 +62,18 @@ class GpuLocks:
             os.utime(handle)  # a folder of temporary files is cleaned of old ones
         self._held[name] = handle
         return True
+
+
+def all_locked(uuids: Mapping[str, str]) -> GpuLocks:
+    """Locks of all these GPUs. Raises UserError E421 where another controller holds one, and E420."""
+    locks = GpuLocks(uuids)
+    if locks.take(list(uuids), len(uuids)) is None:
+        held = [name for name in uuids if locks.take([name], 1) is None]
+        locks.close()
+        what = f"another controller on this machine uses GPU {', '.join(held) or 'of this study'}"
+        fix = "add --backend local, which waits for them, or set CUDA_VISIBLE_DEVICES to other ones"
+        raise user_error("E421", what, "Ray on this machine", fix, Exit.OWNED)
+    return locks
 
 
 @contextlib.contextmanager

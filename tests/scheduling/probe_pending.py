@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from p2p_dist.scheduling import ray_capacity
+from p2p_dist.errors import UserError
+from p2p_dist.scheduling import gpu_locks, ray_capacity
 from p2p_dist.scheduling.backend import ProcessGroup, Service
 from p2p_dist.scheduling.backends.ray import RayBackend
 
@@ -66,15 +67,25 @@ def staying(folder: Path, number: int) -> ProcessGroup:
 
 
 def slices(folder: Path) -> list[str]:
-    """What two jobs under a private Ray are given."""
+    """What two jobs under a private Ray are given, and what a second controller is told."""
+    gpu_locks.FOLDER = folder / "locks"
     backend = RayBackend(2, 2)
     try:
         logs = [folder / f"slice{number}" for number in range(2)]
         names = [backend.start(ProcessGroup((sys.executable, "-c", SHOW), log, 1, 1)) for log in logs]
         await_true(lambda: all([backend.poll(name) == 0 for name in names]))
-        return sorted(log.read_text().strip() for log in logs)
+        return [*sorted(log.read_text().strip() for log in logs), refusal()]
     finally:
         backend.close()
+
+
+def refusal() -> str:
+    """The error of a second controller that wants one of the slices."""
+    try:
+        gpu_locks.all_locked({"MIG-22": "MIG-22", "0": "GPU-bb"})
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def await_true(holds: Callable[[], bool]) -> None:

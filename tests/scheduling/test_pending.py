@@ -44,12 +44,17 @@ def test_groups_get_the_places_that_are_left() -> None:
 
 
 def test_ray_hands_out_slices_by_their_names(tmp_path: Path) -> None:
+    """It holds their locks: another controller is refused."""
     tool = tmp_path / "nvidia-smi"
     slices = ["  MIG 1g.5gb  Device  0: (UUID: MIG-11)", "  MIG 1g.5gb  Device  1: (UUID: MIG-22)"]
     (tmp_path / "list").write_text("\n".join(["GPU 0: NVIDIA A100 (UUID: GPU-aa)", *slices]))
     tool.write_text(f'#!/bin/sh\nif [ "$1" = -L ]; then cat {tmp_path}/list; else echo 40960; fi\n')
     tool.chmod(0o755)
-    assert placed("slices", f"{tmp_path}:{os.environ['PATH']}") == ["MIG-11", "MIG-22"]
+    found = placed("slices", f"{tmp_path}:{os.environ['PATH']}")
+    assert isinstance(found, list)
+    assert found[:2] == ["MIG-11", "MIG-22"]
+    assert "E421" in found[2]
+    assert "uses GPU MIG-22" in found[2]
 
 
 @pytest.mark.parametrize(

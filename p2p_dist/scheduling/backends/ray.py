@@ -21,6 +21,7 @@ from p2p_dist.planning.gpus import visible_gpus
 from p2p_dist.scheduling import ray_faulty_gpus, ray_local_cluster, signals
 from p2p_dist.scheduling.backend import Backend, ProcessGroup
 from p2p_dist.scheduling.environment import handed_over
+from p2p_dist.scheduling.gpu_locks import all_locked
 from p2p_dist.scheduling.process import group_code
 from p2p_dist.scheduling.ray_capacity import PATIENCE_SECONDS, Nodes, bundle_of
 from p2p_dist.scheduling.ray_gcs import GcsMonitor
@@ -56,7 +57,7 @@ class RayBackend(Backend):
             raise
 
     def _begin(self) -> None:
-        """Start or join Ray. Raises UserError E415, and `signals.Stopped`."""
+        """Start or join Ray. Raises UserError E415, E420 and E421, and `signals.Stopped`."""
         cpus, gpus, address = self.cpus, self.gpus, self.address
         if self._folder is not None:
             ray_local_cluster.set_environment(self._folder / "token")
@@ -77,8 +78,9 @@ class RayBackend(Backend):
             }
             # Ray opens its own folder to everybody; ours around it stays shut.
             options |= {"_temp_dir": str(self._folder / "r")}
-        names = [gpu.name for gpu in visible_gpus()][:gpus] if self._folder and gpus else []
-        with ray_local_cluster.devices_named(names if len(names) == gpus else []):
+        devices = {gpu.name: gpu.uuid for gpu in visible_gpus()[:gpus]} if self._folder is not None and gpus else {}
+        self._locks = all_locked(devices)
+        with ray_local_cluster.devices_named(list(devices) if len(devices) == gpus else []):
             self._connect(options)
         self._nodes = Nodes(ray)
         self._gcs = GcsMonitor(ray.get_runtime_context().gcs_address)
@@ -201,6 +203,7 @@ class RayBackend(Backend):
                 self._free(placed)
         self._release_idle()
         self._ray.shutdown()
+        self._locks.close()
         self._remove_folder()
 
     def _place_at_last(self, placed: Placed) -> bool:
