@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from p2p_dist.config.model import ShapeSpec, read_model
 from p2p_dist.config.study import LoraSpec, TrainSpec
@@ -108,6 +107,7 @@ def test_cache_depends_on_whole_gibibytes_of_the_card() -> None:
 @pytest.mark.torch
 def test_evaluation_has_the_cache_of_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the model's configuration and the card's memory, whatever is free; a CPU has the usual cache."""
+    import torch
     from transformers import LlamaConfig
 
     from p2p_dist.evaluation.continuous_batching import tokens_at_once
