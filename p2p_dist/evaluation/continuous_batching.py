@@ -22,7 +22,7 @@ from p2p_dist.modeling.lengths import before_forward
 from p2p_dist.modeling.packing import grouping, pack
 from p2p_dist.modeling.tokenization import Encoded
 from p2p_dist.modeling.transfer import sent
-from p2p_dist.planning.inference import ROWS_AT_ONCE, cache_tokens, usual_cache_tokens
+from p2p_dist.planning.inference import ROWS_AT_ONCE, TOKENS_AT_ONCE, cache_tokens, usual_cache_tokens
 from p2p_dist.planning.memory import Work
 
 REFILL = 8
@@ -45,8 +45,11 @@ def answers_of(
 
 def tokens_at_once(base: Base) -> int:
     """Tokens that the cache of a model has room for. On a GPU its memory may leave room for fewer than usual, as a plan
-    counts them (`planning.inference`); models of unknown shape and CPUs have the usual number."""
+    counts them (`planning.inference`); models of unknown shape, those without attention and CPUs have the usual
+    number."""
     text = base.model.config.get_text_config()
+    if getattr(text, "num_attention_heads", None) is None:
+        return TOKENS_AT_ONCE
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     usual = usual_cache_tokens(2 * text.num_hidden_layers * heads * width * base.dtype.itemsize)
