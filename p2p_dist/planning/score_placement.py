@@ -2,20 +2,8 @@
 
 from dataclasses import replace
 
+from p2p_dist.config import score_methods as methods
 from p2p_dist.config.model import ShapeSpec
-from p2p_dist.config.score_methods import (
-    AnswerGradients,
-    AnswerStates,
-    CleanDistance,
-    FreeAnswers,
-    LabelScores,
-    PromptInformation,
-    ScoreMethod,
-    TextRewrites,
-    WordInfluence,
-    WordPerplexity,
-    WordSubstitutions,
-)
 from p2p_dist.config.study import TrainSpec
 from p2p_dist.planning.cluster import ClusterSpec
 from p2p_dist.planning.inference import USABLE, inference_memory
@@ -24,25 +12,25 @@ from p2p_dist.planning.passes import Device
 from p2p_dist.planning.placement import Misfit, Placement, device_memory, weight_bytes
 
 _FORWARD_ONLY = (
-    AnswerGradients,
-    AnswerStates,
-    CleanDistance,
-    FreeAnswers,
-    LabelScores,
-    PromptInformation,
-    TextRewrites,
-    WordInfluence,
-    WordPerplexity,
+    methods.AnswerGradients,
+    methods.AnswerStates,
+    methods.CleanDistance,
+    methods.FreeAnswers,
+    methods.LabelScores,
+    methods.PromptInformation,
+    methods.TextRewrites,
+    methods.WordInfluence,
+    methods.WordPerplexity,
 )
 """Methods that need no gradients of the base. Any other is planned as a training."""
-_LOGITS_OF_ALL = (AnswerGradients, WordPerplexity)
+_LOGITS_OF_ALL = (methods.AnswerGradients, methods.WordPerplexity)
 """Methods that may hold the logits of all tokens of a pass."""
 _TOKENS_PER_BATCH = 2048
 """Tokens of a pass of these methods, and of those with gradients (`scores`)."""
 
 
 def place_score(
-    shape: ShapeSpec | None, method: ScoreMethod, train: TrainSpec, cluster: ClusterSpec, answer: int = 0
+    shape: ShapeSpec | None, method: methods.ScoreMethod, train: TrainSpec, cluster: ClusterSpec, answer: int = 0
 ) -> Placement | Misfit:
     """Place a score stage on one rank. `train` has the precision, the adapter and the length of rows of its model,
     `answer` the tokens of a text answer of the task."""
@@ -62,13 +50,13 @@ def place_score(
 
 
 def score_memory(
-    shape: ShapeSpec, method: ScoreMethod, train: TrainSpec, cluster: ClusterSpec, answer: int = 0
+    shape: ShapeSpec, method: methods.ScoreMethod, train: TrainSpec, cluster: ClusterSpec, answer: int = 0
 ) -> Memory:
     """Peak memory of a score stage. A method with gradients counts as a training of one batch, or of as many rows as
     its passes hold, and as a pass beside the optimiser; a surrogate is trained in all its weights, in fp32."""
     device: Device = "cuda" if cluster.gpus_per_node else "cpu"
     gpu_bytes = device_memory(cluster) if cluster.gpus_per_node else None
-    surrogate = isinstance(method, WordSubstitutions)
+    surrogate = isinstance(method, methods.WordSubstitutions)
     quantized, full = train.quantization is not None, train.is_full or surrogate
     width = 4 if surrogate else weight_bytes(train, cluster)
     work = Work(shape, train.lora, width, 1, 1, train.max_length, quantized=quantized, full=full)
@@ -85,10 +73,10 @@ def score_memory(
     return max(training, replace(asking, optimizer=training.optimizer), key=lambda memory: memory.total)
 
 
-def _row(method: ScoreMethod, train: TrainSpec, answer: int) -> int | None:
+def _row(method: methods.ScoreMethod, train: TrainSpec, answer: int) -> int | None:
     """Tokens of a row with the text that a method has the model write; None where it writes none."""
-    if isinstance(method, FreeAnswers):
+    if isinstance(method, methods.FreeAnswers):
         return train.max_length + answer
-    if isinstance(method, TextRewrites):
+    if isinstance(method, methods.TextRewrites):
         return train.max_length + (1 + len(method.instructions)) * method.max_new_tokens
     return None
